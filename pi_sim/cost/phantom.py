@@ -1,0 +1,81 @@
+"""Derived prices: the protocol's own kernels, run by one phantom party on tensors without data.
+
+The phantom believes that it is party 0 of 2. What it opens goes nowhere and comes back unchanged, which is harmless
+because there is no data; every opening is written down.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pi_sim.cost.cost import Cost
+from pi_sim.graph.ops import Graph, Op
+from pi_sim.mpc import backend
+from pi_sim.mpc.dealer import FirstParty
+from pi_sim.mpc.executor import apply, execute
+from pi_sim.specs import ProtocolCard
+
+WORD = 8
+PUBLIC_TYPES = {"softmax": torch.bool, "lookup": torch.long}
+
+
+class Phantom(backend.Communicator):  # type: ignore[misc]
+    """A communicator that sends nothing and records what it was asked to."""
+
+    def __init__(self) -> None:
+        self.rounds = self.bytes = 0
+
+    def get_rank(self) -> int:
+        return 0
+
+    def get_world_size(self) -> int:
+        return 2
+
+    def all_reduce(self, shares: Any, op: Any = None, batched: bool = False) -> Any:
+        """An opening to both parties: one message from each to the other, however many tensors are in it."""
+        self.record(shares if batched else [shares])
+        return shares
+
+    def reduce(self, share: Tensor, dst: int, op: Any = None) -> None:
+        """An opening to the other party, priced from the side that sends."""
+        self.record([share])
+
+    def record(self, tensors: list[Tensor]) -> None:
+        self.rounds += 1
+        self.bytes += WORD * sum(tensor.numel() for tensor in tensors)
+
+
+def price(op: Op, protocol: ProtocolCard) -> Cost:
+    """What one operation costs."""
+    return _observe(lambda: apply(op, _operands(op), protocol), protocol)
+
+
+def whole(graph: Graph, protocol: ProtocolCard) -> Cost:
+    """What a whole graph costs, run from end to end: the check on the sum of prices."""
+    values: dict[str, Any] = {name: _secret(shape) for name, shape in graph.weights.items()}
+    values |= {name: value.to("meta") for name, value in graph.constants.items()}
+    values["tokens"] = _secret((*graph.input, graph.vocabulary), precision=0)
+    return _observe(lambda: execute(graph, values, protocol), protocol)
+
+
+def _observe(run: Any, protocol: ProtocolCard) -> Cost:
+    phantom, dealer = Phantom(), FirstParty()
+    backend.phantom_generators()
+    with backend.use(phantom, dealer, protocol.settings), torch.no_grad():
+        run()
+    return Cost(phantom.rounds, phantom.bytes, dealer.offline)
+
+
+def _operands(op: Op) -> list[Any]:
+    onehot = 1 if op.name == "embedding" else None
+    return [
+        _secret(shape, precision=0 if index == onehot else None)
+        if secret
+        else torch.empty(shape, dtype=PUBLIC_TYPES.get(op.name, torch.float32), device="meta")
+        for index, (shape, secret) in enumerate(zip(op.shapes, op.secret, strict=True))
+    ]
+
+
+def _secret(shape: tuple[int, ...], precision: int | None = None) -> Any:
+    return backend.shares(torch.empty(shape, dtype=torch.long, device="meta"), precision)

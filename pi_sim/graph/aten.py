@@ -1,0 +1,179 @@
+"""ATen operations on secrets, translated into the graph's vocabulary: one short function each.
+
+A translator gets the builder, the result's shape and the call's arguments, in which secrets are `Secret` and public
+values are plain tensors and numbers.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pi_sim.errors import UsageError
+from pi_sim.graph.builder import Builder, Masked, Secret
+from pi_sim.graph.ops import Shape
+
+MASKED_BELOW = -1e4
+"""Public summands below this mean "not allowed": transformers masks with the type's lowest number."""
+
+Translator = Callable[..., Any]
+TRANSLATORS: dict[str, Translator] = {}
+
+
+class Unsupported(Exception):
+    """A translator cannot express this call; `translate` adds where it stands."""
+
+
+def aten(*names: str) -> Callable[[Translator], Translator]:
+    """Register a translator for ATen operations, named without their overload."""
+
+    def register(function: Translator) -> Translator:
+        TRANSLATORS.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def translate(build: Builder, node: torch.fx.Node, args: tuple[Any, ...]) -> Any:
+    """Translate one call; a `UsageError` names an operation that is outside the vocabulary, and its module."""
+    name = str(node.target).removeprefix("aten.").split(".")[0]
+    value = node.meta.get("val")
+    shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+    try:
+        if name not in TRANSLATORS:
+            raise Unsupported("it is not in the vocabulary")
+        if name != "softmax" and any(isinstance(arg, Masked) for arg in args):
+            raise Unsupported("masked scores may only go through softmax")
+        return TRANSLATORS[name](build, shape, *args)
+    except Unsupported as reason:
+        where = build.module or "the model"
+        raise UsageError(
+            f"cannot express aten.{name} of {where}: {reason}; teach it to pi_sim/graph/aten.py."
+        ) from None
+
+
+@aten("alias", "contiguous", "clone", "detach", "dropout", "to", "_assert_tensor_metadata")
+def same(build: Builder, shape: Shape, x: Secret, *_: Any) -> Secret:
+    """Inference does not drop out, and the ring has one type."""
+    return x
+
+
+@aten("view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "flatten")
+def view(build: Builder, shape: Shape, x: Secret, *_: Any) -> Secret:
+    return x if shape == x.shape else build.emit("view", [x], shape, shape=shape)
+
+
+@aten("transpose", "t")
+def transpose(build: Builder, shape: Shape, x: Secret, dim0: int = 0, dim1: int = 1) -> Secret:
+    rank = len(x.shape)
+    return build.emit("transpose", [x], shape, dim0=dim0 % rank, dim1=dim1 % rank)
+
+
+@aten("split")
+def split(build: Builder, shape: Shape, x: Secret, size: int, dim: int = 0) -> list[Secret]:
+    dim %= len(x.shape)
+    return [_slice(build, x, dim, at, min(at + size, x.shape[dim])) for at in range(0, x.shape[dim], size)]
+
+
+def _slice(build: Builder, x: Secret, dim: int, start: int, stop: int) -> Secret:
+    shape = (*x.shape[:dim], stop - start, *x.shape[dim + 1 :])
+    return x if shape == x.shape else build.emit("slice", [x], shape, dim=dim, start=start, stop=stop)
+
+
+@aten("embedding")
+def embedding(build: Builder, shape: Shape, table: Secret, indices: Secret | Tensor, *_: Any) -> Secret:
+    """Secret indices are the tokens, shared as one-hot vectors; public ones are positions."""
+    if isinstance(indices, Tensor):
+        return build.emit("lookup", [table, indices], shape)
+    if indices != build.tokens:
+        raise Unsupported("its secret indices are not the tokens")
+    return build.emit("embedding", [table, build.onehot], shape)
+
+
+@aten("addmm")
+def addmm(build: Builder, shape: Shape, bias: Secret, x: Secret, weight: Secret) -> Secret:
+    return build.emit("linear", [x, weight, bias], shape)
+
+
+@aten("linear")
+def linear(build: Builder, shape: Shape, x: Secret, weight: Secret, bias: Secret | None = None) -> Secret:
+    """torch keeps the weight as (n, k)."""
+    turned = transpose(build, (weight.shape[1], weight.shape[0]), weight)
+    return build.emit("linear", [x, turned, *([bias] if bias else [])], shape)
+
+
+@aten("matmul", "bmm", "mm")
+def matmul(build: Builder, shape: Shape, a: Secret, b: Secret) -> Secret:
+    if not (isinstance(a, Secret) and isinstance(b, Secret)):
+        raise Unsupported("one factor is public")
+    return build.emit("matmul", [a, b], shape)
+
+
+@aten("mul")
+def multiply(build: Builder, shape: Shape, a: Any, b: Any) -> Secret:
+    if isinstance(a, Secret) and isinstance(b, Secret):
+        return build.emit("multiply", [a, b], shape)
+    x, factor = (a, b) if isinstance(a, Secret) else (b, a)
+    return _scale(build, shape, x, factor)
+
+
+@aten("div")
+def divide(build: Builder, shape: Shape, x: Secret, divisor: Any) -> Secret:
+    if isinstance(divisor, Secret) or not isinstance(x, Secret):
+        raise Unsupported("the divisor is secret")
+    return _scale(build, shape, x, 1 / divisor)
+
+
+def _scale(build: Builder, shape: Shape, x: Secret, factor: float | Tensor) -> Secret:
+    if isinstance(factor, Tensor) and factor.numel() != 1:
+        raise Unsupported("the public factor is not a single number")
+    return build.emit("scale", [x], shape, factor=float(factor))
+
+
+@aten("add")
+def add(build: Builder, shape: Shape, a: Any, b: Any) -> Secret | Masked:
+    x, other = (a, b) if isinstance(a, Secret) else (b, a)
+    if isinstance(other, Secret):
+        return build.emit("add", [x, other], shape)
+    summand = torch.as_tensor(other, dtype=torch.float32)
+    allowed = summand > MASKED_BELOW
+    rest = torch.where(allowed, summand, 0.0)
+    if bool(rest.any()):
+        x = build.emit("add", [x, rest], shape)
+    return x if bool(allowed.all()) else Masked(x, allowed)
+
+
+@aten("softmax", "_softmax")
+def softmax(build: Builder, shape: Shape, x: Secret | Masked, dim: int, *_: Any) -> Secret:
+    if dim not in (-1, len(shape) - 1):
+        raise Unsupported("it is not over the last dimension")
+    operands = [x.scores, x.allowed] if isinstance(x, Masked) else [x]
+    return build.emit("softmax", operands, shape)
+
+
+@aten("layer_norm")
+def layernorm(
+    build: Builder,
+    shape: Shape,
+    x: Secret,
+    dims: list[int],
+    gamma: Secret | None = None,
+    beta: Secret | None = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Secret:
+    if len(dims) != 1:
+        raise Unsupported("it normalises more than the last dimension")
+    affine = [weight for weight in (gamma, beta) if weight is not None]
+    return build.emit("layernorm", [x, *affine], shape, eps=eps)
+
+
+@aten("gelu")
+def gelu(build: Builder, shape: Shape, x: Secret, approximate: str = "none") -> Secret:
+    return build.emit("gelu", [x], shape, approximate=approximate)
+
+
+@aten("relu")
+def relu(build: Builder, shape: Shape, x: Secret) -> Secret:
+    return build.emit("relu", [x], shape)

@@ -1,0 +1,108 @@
+"""The graph everyone reads: operations on secret and public tensors, in the order in which they run.
+
+Secret are the client's tokens, the server's weights, and whatever is computed from them; shapes, masks and positions
+are public. The graph knows nothing of protocols: what an operation costs and how it is computed stands elsewhere.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Shape = tuple[int, ...]
+Attribute = bool | int | float | str | tuple[int, ...]
+
+VOCABULARY = {
+    "embedding": "table (V, d), one-hot tokens (B, T, V) -> (B, T, d): secret rows of a secret table",
+    "lookup": "table (V, d), public indices (...) -> (..., d): public rows of a secret table, local",
+    "linear": "x (..., k), weight (k, n)[, bias (n)] -> (..., n)",
+    "matmul": "a (..., m, k), b (..., k, n) -> (..., m, n), both secret activations",
+    "multiply": "a * b, both secret",
+    "layernorm": "x (..., d)[, gamma (d)[, beta (d)]] -> (..., d); attribute eps",
+    "softmax": "scores (..., n)[, public mask of allowed places] -> (..., n), exact zeros where not allowed",
+    "gelu": "elementwise; attribute approximate: none | tanh",
+    "relu": "elementwise",
+    "add": "a + b, the second may be public; local",
+    "scale": "a * factor, a public number (attribute) ; local but for its truncation",
+    "view": "attribute shape; local",
+    "transpose": "attributes dim0, dim1; local",
+    "slice": "attributes dim, start, stop; local",
+    "reveal": "logits -> plain logits, to the client alone",
+}
+"""Every operation: its operands, attributes and result. B batch, T tokens, V vocabulary, d width."""
+
+STRUCTURAL = frozenset({"view", "transpose", "slice"})
+"""Operations that only rearrange elements: no protocol can make them cost anything."""
+
+
+@dataclass(frozen=True)
+class Op:
+    """An operation at given shapes: all that its price may depend on, hence the key of the price memo."""
+
+    name: str
+    shapes: tuple[Shape, ...]
+    secret: tuple[bool, ...]
+    attributes: tuple[tuple[str, Attribute], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.name not in VOCABULARY:
+            raise ValueError(f"unknown operation {self.name!r}")
+
+    def __str__(self) -> str:
+        shapes = ", ".join("x".join(map(str, shape)) or "scalar" for shape in self.shapes)
+        attributes = "".join(f", {key}={value}" for key, value in self.attributes)
+        return f"{self.name}({shapes}{attributes})"
+
+    def to_json(self) -> list[Any]:
+        """A JSON value that `from_json` reads back."""
+        return [self.name, self.shapes, self.secret, self.attributes]
+
+    @classmethod
+    def from_json(cls, value: list[Any]) -> "Op":
+        """The operation that `to_json` wrote."""
+        name, shapes, secret, attributes = value
+        pairs = tuple((key, tuple(item) if isinstance(item, list) else item) for key, item in attributes)
+        return cls(name, tuple(map(tuple, shapes)), tuple(secret), pairs)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation in place: what it reads, and the module of the model that it came from."""
+
+    name: str
+    op: Op
+    inputs: tuple[str, ...]
+    module: str
+
+
+@dataclass
+class Graph:
+    """Nodes in execution order over one secret input, secret weights and public constants.
+
+    `weights` maps names of the state dict to shapes; `input` is the token ids' shape (B, T); the last node reveals
+    the result to the client.
+    """
+
+    input: Shape
+    vocabulary: int
+    weights: dict[str, Shape] = field(default_factory=dict)
+    constants: dict[str, "Tensor"] = field(default_factory=dict)
+    nodes: list[Node] = field(default_factory=list)
+
+    def last_uses(self) -> dict[str, int]:
+        """The index of the last node that reads each value: after it the value can be dropped."""
+        return {name: index for index, node in enumerate(self.nodes) for name in node.inputs}
+
+    def boundary(self) -> set[str]:
+        """Modules whose cost grows with the vocabulary: the secret look-up, the head and the opening of the logits."""
+        by_name = {node.name: node for node in self.nodes}
+        opening = self.nodes[-1]
+        head = by_name[opening.inputs[0]]
+        lookups = {node.module for node in self.nodes if node.op.name == "embedding"}
+        return lookups | {opening.module, head.module}
+
+    def census(self) -> Iterator[tuple[str, Op]]:
+        """(module, operation) of every node that a protocol might charge for."""
+        return ((node.module, node.op) for node in self.nodes if node.op.name not in STRUCTURAL)

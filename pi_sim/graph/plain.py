@@ -1,0 +1,59 @@
+"""The plain reading of a graph: ordinary PyTorch on the weights, for reference logits and the ranges of activations."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pi_sim.graph.ops import Graph, Node
+
+
+def read(graph: Graph, weights: Mapping[str, Tensor], tokens: Tensor) -> Iterator[tuple[Node, list[Tensor], Tensor]]:
+    """Every node with its operands and its value, in order; the last value is the logits (B, T, V)."""
+    onehot = functional.one_hot(tokens, graph.vocabulary).float()
+    values: dict[str, Tensor] = {**weights, **graph.constants, "tokens": onehot}
+    last = graph.last_uses()
+    for index, node in enumerate(graph.nodes):
+        operands = [values[name] for name in node.inputs]
+        values[node.name] = PLAIN[node.op.name](*operands, **dict(node.op.attributes))
+        yield node, operands, values[node.name]
+        for name in node.inputs:
+            if last[name] == index:
+                values.pop(name, None)
+
+
+def logits(graph: Graph, weights: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
+    """The logits (B, T, V) of token ids (B, T)."""
+    return [value for _, _, value in read(graph, weights, tokens)][-1]
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return x @ weight if bias is None else x @ weight + bias
+
+
+def _layernorm(x: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None, *, eps: float) -> Tensor:
+    return functional.layer_norm(x, x.shape[-1:], gamma, beta, eps)
+
+
+def _softmax(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
+    return functional.softmax(scores if allowed is None else scores.masked_fill(~allowed, -torch.inf), -1)
+
+
+PLAIN: dict[str, Callable[..., Tensor]] = {
+    "embedding": lambda table, onehot: onehot @ table,
+    "lookup": lambda table, indices: functional.embedding(indices, table),
+    "linear": _linear,
+    "matmul": torch.matmul,
+    "multiply": torch.mul,
+    "layernorm": _layernorm,
+    "softmax": _softmax,
+    "gelu": functional.gelu,
+    "relu": functional.relu,
+    "add": torch.add,
+    "scale": lambda x, factor: x * factor,
+    "view": lambda x, shape: x.reshape(shape),
+    "transpose": torch.transpose,
+    "slice": lambda x, dim, start, stop: x.narrow(dim, start, stop - start),
+    "reveal": lambda x: x,
+}

@@ -1,0 +1,18 @@
+"""Secure algorithms, one file per operation; importing the package registers them all."""
+
+from pi_sim.mpc.kernels import embedding, gelu, layernorm, local, matmul, relu, reveal, softmax
+from pi_sim.mpc.kernels.registry import KERNELS, Kernel, choose
+
+__all__ = [
+    "KERNELS",
+    "Kernel",
+    "choose",
+    "embedding",
+    "gelu",
+    "layernorm",
+    "local",
+    "matmul",
+    "relu",
+    "reveal",
+    "softmax",
+]

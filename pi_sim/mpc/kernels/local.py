@@ -1,0 +1,51 @@
+"""What each party does with its own shares alone: 0 rounds, 0 bytes, nothing from the dealer."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from pi_sim.mpc.kernels.registry import FIXED, kernel
+
+
+def on_share(x: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The shared tensor whose share is `function` of x's: for maps that commute with the sum of shares."""
+    result = x.shallow_copy()
+    result.share = function(x.share)
+    return result
+
+
+@kernel("view", FIXED)
+def view(x: Any, *, shape: tuple[int, ...]) -> Any:
+    """The same elements in another shape."""
+    return on_share(x, lambda share: share.reshape(shape))
+
+
+@kernel("transpose", FIXED)
+def transpose(x: Any, *, dim0: int, dim1: int) -> Any:
+    """Two dimensions exchanged."""
+    return on_share(x, lambda share: share.transpose(dim0, dim1))
+
+
+@kernel("slice", FIXED)
+def narrow(x: Any, *, dim: int, start: int, stop: int) -> Any:
+    """The elements start <= i < stop of a dimension."""
+    return on_share(x, lambda share: share.narrow(dim, start, stop - start))
+
+
+@kernel("lookup", FIXED)
+def lookup(table: Any, indices: Tensor) -> Any:
+    """Rows of a secret table (V, d) at public indices (...): (..., d)."""
+    return on_share(table, lambda share: share[indices])
+
+
+@kernel("add", FIXED)
+def add(a: Any, b: Any) -> Any:
+    """The sum of two secrets, or of a secret and a public tensor, which party 0 adds."""
+    return a + b
+
+
+@kernel("scale", FIXED)
+def scale(x: Any, *, factor: float) -> Any:
+    """A public multiple; each party truncates its own share, see `protocols/README.md` for what that risks."""
+    return x * factor

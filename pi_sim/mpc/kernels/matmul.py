@@ -1,0 +1,34 @@
+"""Products of two secrets by Beaver triples."""
+
+from typing import Any
+
+from pi_sim.mpc.kernels.registry import kernel
+
+
+@kernel("matmul", "beaver")
+def matmul(a: Any, b: Any) -> Any:
+    """a (..., m, k) @ b (..., k, n), stock CrypTen.
+
+    1. Take shares of a random A, B and of A @ B from the dealer.
+    2. Open a - A and b - B, both in one round.
+    3. a @ b = (a - A) @ (b - B) + (a - A) @ B + A @ (b - B) + A @ B, then truncate, each party its own share.
+
+    1 round, 8 (|a| + |b|) bytes, 8 m n offline. Source: CrypTen (arXiv 2109.00984), section 4.1; Beaver (CRYPTO 1991).
+    """
+    return a.matmul(b)
+
+
+@kernel("linear", "beaver")
+def linear(x: Any, weight: Any, bias: Any = None) -> Any:
+    """x (..., k) @ weight (k, n) + bias (n), stock CrypTen: `matmul`, then a local sum.
+
+    1 round, 8 (|x| + k n) bytes: the masked weight is opened anew at every call.
+    """
+    product = x.matmul(weight)
+    return product if bias is None else product + bias
+
+
+@kernel("multiply", "beaver")
+def multiply(a: Any, b: Any) -> Any:
+    """a * b elementwise, stock CrypTen: 1 round, 8 (|a| + |b|) bytes, 8 |a * b| offline."""
+    return a * b

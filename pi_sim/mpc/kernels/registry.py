@@ -1,0 +1,57 @@
+"""The kernels by operation and name, and the domain in which each is right."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from pi_sim.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Where a kernel is right: a quantity of its plain operands that must stay between `low` and `high`."""
+
+    quantity: str
+    measure: Callable[..., Tensor]
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A secure algorithm for an operation: shares in, shares out, attributes of the operation as keywords."""
+
+    op: str
+    name: str
+    function: Callable[..., Any]
+    domain: Domain | None
+
+
+KERNELS: dict[tuple[str, str], Kernel] = {}
+
+FIXED = "fixed"
+"""The kernel of operations that every protocol does alike: none needs to choose it."""
+
+
+def kernel(op: str, name: str, domain: Domain | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as the kernel `name` of the operation `op`."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        KERNELS[op, name] = Kernel(op, name, function, domain)
+        return function
+
+    return register
+
+
+def choose(op: str, chosen: Mapping[str, str], protocol: str) -> Kernel:
+    """The kernel that a protocol's `[kernels]` table names for an operation."""
+    if (op, FIXED) in KERNELS:
+        return KERNELS[op, FIXED]
+    if op not in chosen:
+        raise UsageError(f"protocol {protocol} has no kernel for {op}; name one in the [kernels] of its TOML.")
+    if (op, chosen[op]) not in KERNELS:
+        known = ", ".join(name for known_op, name in KERNELS if known_op == op) or "none"
+        raise UsageError(f"protocol {protocol}: there is no kernel {chosen[op]!r} for {op}; known: {known}.")
+    return KERNELS[op, chosen[op]]

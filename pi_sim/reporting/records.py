@@ -1,0 +1,68 @@
+"""Records: what a training or a run found, as versioned JSON; every table and figure is rendered from them."""
+
+import json
+import os
+import platform
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pi_sim import __version__
+from pi_sim.errors import UsageError
+
+VERSION = 1
+PACKAGES = ("torch", "crypten", "transformers", "tokenizers", "numpy")
+
+Record = dict[str, Any]
+
+
+def environment() -> Record:
+    """The machine and the versions a record was made with."""
+    versions = {"python": platform.python_version(), "pi-sim": __version__}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    machine = {"system": platform.system(), "processor": processor(), "cores": os.cpu_count()}
+    return {"versions": versions, "machine": machine}
+
+
+def processor() -> str:
+    """The processor's name as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing: under a temporary name first, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)  # noqa: PTH105
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def save(path: Path, kind: str, record: Record) -> None:
+    """Write `record` as JSON with its kind ("training" or "run"), the schema's version and the environment."""
+    whole = {"kind": kind, "version": VERSION, **record, **environment()}
+    write_text(path, json.dumps(whole, indent=1, allow_nan=True) + "\n")
+
+
+def load(path: Path) -> Record:
+    """Read a record; a `UsageError` says which file is not one."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["version"] == VERSION and isinstance(record["kind"], str):
+            return dict(record)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise UsageError(f"{path} is not a pi-sim record of version {VERSION}; make it anew or remove it.")
