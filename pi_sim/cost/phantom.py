@@ -4,6 +4,7 @@ The phantom believes that it is party 0 of 2. What it opens goes nowhere and com
 because there is no data; every opening is written down.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -53,13 +54,17 @@ def price(op: Op, protocol: ProtocolCard) -> Cost:
 
 def whole(graph: Graph, protocol: ProtocolCard) -> Cost:
     """What a whole graph costs, run from end to end: the check on the sum of prices."""
-    values: dict[str, Any] = {name: _secret(shape) for name, shape in graph.weights.items()}
-    values |= {name: value.to("meta") for name, value in graph.constants.items()}
-    values["tokens"] = _secret((*graph.input, graph.vocabulary), precision=0)
-    return _observe(lambda: execute(graph, values, protocol), protocol)
+
+    def run() -> None:
+        values: dict[str, Any] = {name: _secret(shape) for name, shape in graph.weights.items()}
+        values |= {name: value.to("meta") for name, value in graph.constants.items()}
+        values["tokens"] = _secret((*graph.input, graph.vocabulary), precision=0)
+        execute(graph, values, protocol)
+
+    return _observe(run, protocol)
 
 
-def _observe(run: Any, protocol: ProtocolCard) -> Cost:
+def _observe(run: Callable[[], Any], protocol: ProtocolCard) -> Cost:
     phantom, dealer = Phantom(), FirstParty()
     backend.phantom_generators()
     with backend.use(phantom, dealer, protocol.settings), torch.no_grad():

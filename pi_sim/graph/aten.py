@@ -21,7 +21,7 @@ Translator = Callable[..., Any]
 TRANSLATORS: dict[str, Translator] = {}
 
 
-class Unsupported(Exception):
+class UnsupportedError(Exception):
     """A translator cannot express this call; `translate` adds where it stands."""
 
 
@@ -42,11 +42,11 @@ def translate(build: Builder, node: torch.fx.Node, args: tuple[Any, ...]) -> Any
     shape = tuple(value.shape) if isinstance(value, Tensor) else ()
     try:
         if name not in TRANSLATORS:
-            raise Unsupported("it is not in the vocabulary")
+            raise UnsupportedError("it is not in the vocabulary")
         if name != "softmax" and any(isinstance(arg, Masked) for arg in args):
-            raise Unsupported("masked scores may only go through softmax")
+            raise UnsupportedError("masked scores may only go through softmax")
         return TRANSLATORS[name](build, shape, *args)
-    except Unsupported as reason:
+    except UnsupportedError as reason:
         where = build.module or "the model"
         raise UsageError(
             f"cannot express aten.{name} of {where}: {reason}; teach it to pi_sim/graph/aten.py."
@@ -87,7 +87,7 @@ def embedding(build: Builder, shape: Shape, table: Secret, indices: Secret | Ten
     if isinstance(indices, Tensor):
         return build.emit("lookup", [table, indices], shape)
     if indices != build.tokens:
-        raise Unsupported("its secret indices are not the tokens")
+        raise UnsupportedError("its secret indices are not the tokens")
     return build.emit("embedding", [table, build.onehot], shape)
 
 
@@ -106,7 +106,7 @@ def linear(build: Builder, shape: Shape, x: Secret, weight: Secret, bias: Secret
 @aten("matmul", "bmm", "mm")
 def matmul(build: Builder, shape: Shape, a: Secret, b: Secret) -> Secret:
     if not (isinstance(a, Secret) and isinstance(b, Secret)):
-        raise Unsupported("one factor is public")
+        raise UnsupportedError("one factor is public")
     return build.emit("matmul", [a, b], shape)
 
 
@@ -121,13 +121,13 @@ def multiply(build: Builder, shape: Shape, a: Any, b: Any) -> Secret:
 @aten("div")
 def divide(build: Builder, shape: Shape, x: Secret, divisor: Any) -> Secret:
     if isinstance(divisor, Secret) or not isinstance(x, Secret):
-        raise Unsupported("the divisor is secret")
+        raise UnsupportedError("the divisor is secret")
     return _scale(build, shape, x, 1 / divisor)
 
 
 def _scale(build: Builder, shape: Shape, x: Secret, factor: float | Tensor) -> Secret:
     if isinstance(factor, Tensor) and factor.numel() != 1:
-        raise Unsupported("the public factor is not a single number")
+        raise UnsupportedError("the public factor is not a single number")
     return build.emit("scale", [x], shape, factor=float(factor))
 
 
@@ -147,8 +147,8 @@ def add(build: Builder, shape: Shape, a: Any, b: Any) -> Secret | Masked:
 @aten("softmax", "_softmax")
 def softmax(build: Builder, shape: Shape, x: Secret | Masked, dim: int, *_: Any) -> Secret:
     if dim not in (-1, len(shape) - 1):
-        raise Unsupported("it is not over the last dimension")
-    operands = [x.scores, x.allowed] if isinstance(x, Masked) else [x]
+        raise UnsupportedError("it is not over the last dimension")
+    operands: list[Secret | Tensor] = [x.scores, x.allowed] if isinstance(x, Masked) else [x]
     return build.emit("softmax", operands, shape)
 
 
@@ -164,7 +164,7 @@ def layernorm(
     *_: Any,
 ) -> Secret:
     if len(dims) != 1:
-        raise Unsupported("it normalises more than the last dimension")
+        raise UnsupportedError("it normalises more than the last dimension")
     affine = [weight for weight in (gamma, beta) if weight is not None]
     return build.emit("layernorm", [x, *affine], shape, eps=eps)
 

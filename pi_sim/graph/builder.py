@@ -47,9 +47,7 @@ class Builder:
         self.graph.constants[name] = value
         return name
 
-    def emit(
-        self, name: str, operands: Sequence[Secret | Tensor], result: Shape, **attributes: Attribute
-    ) -> Secret:
+    def emit(self, name: str, operands: Sequence[Secret | Tensor], result: Shape, **attributes: Attribute) -> Secret:
         """Append an operation with a result of that shape; public operands become constants."""
         op = Op(
             name,

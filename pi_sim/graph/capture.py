@@ -70,8 +70,8 @@ class _Walk:
 
     def call(self, node: torch.fx.Node) -> Any:
         """Fold a public operation into its value, translate a secret one."""
-        args = torch.fx.map_arg(node.args, self.values.__getitem__)
-        kwargs = torch.fx.map_arg(dict(node.kwargs), self.values.__getitem__)
+        args: Any = torch.fx.map_arg(node.args, self.values.__getitem__)
+        kwargs: Any = torch.fx.map_arg(dict(node.kwargs), self.values.__getitem__)
         if node.target is operator.getitem:
             return args[0][args[1]]
         if not _touches_secret((args, kwargs)):

@@ -19,7 +19,7 @@ from pi_sim.errors import UsageError
 def _stand_in(name: str) -> None:
     """Put a module in the place of one that no longer imports; every name in it is None."""
     module = ModuleType(name)
-    module.__getattr__ = lambda attribute: None  # type: ignore[method-assign, assignment]
+    module.__getattr__ = lambda attribute: None  # type: ignore[method-assign]
     sys.modules.setdefault(name, module)
 
 
@@ -38,7 +38,17 @@ except ImportError as error:
         "pip install omegaconf pyyaml && pip install --no-deps crypten==0.4.1."
     ) from None
 
-__all__ = ["Communicator", "MPCTensor", "TrustedFirstParty", "counted", "override", "phantom_generators", "seed_generators", "shares", "use"]
+__all__ = [
+    "Communicator",
+    "MPCTensor",
+    "TrustedFirstParty",
+    "counted",
+    "override",
+    "phantom_generators",
+    "seed_generators",
+    "shares",
+    "use",
+]
 
 counted = _logging
 """CrypTen's decorator for a communicator's methods: it counts rounds and bytes, sent plus received."""

@@ -15,7 +15,10 @@ def apply(op: Op, operands: list[Any], protocol: ProtocolCard) -> Any:
 
 
 def execute(
-    graph: Graph, values: dict[str, Any], protocol: ProtocolCard, after: Callable[[Node], None] = lambda node: None
+    graph: Graph,
+    values: dict[str, Any],
+    protocol: ProtocolCard,
+    after: Callable[[Node], None] = lambda node: None,
 ) -> Any:
     """The last node's result from shared weights and tokens in `values`, which also holds the public constants.
 

@@ -10,15 +10,16 @@ import struct
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed import ReduceOp
 
-from pi_sim.cost.network import Network
 from pi_sim.errors import RunError
 from pi_sim.mpc.backend import Communicator, counted
+from pi_sim.network import Network
 
 HEADER = struct.Struct("<IQd")
 WORD = 8
@@ -36,9 +37,7 @@ class Link(Communicator):  # type: ignore[misc]
 
     BYTES_PER_ELEMENT = WORD
 
-    def __init__(
-        self, connection: socket.socket, rank: int, timeout: float, network: Network | None = None
-    ) -> None:
+    def __init__(self, connection: socket.socket, rank: int, timeout: float, network: Network | None = None) -> None:
         self.connection, self.rank, self.timeout, self.network = connection, rank, timeout, network
         self.rounds = self.sent = self.received = 0
         self.free_at = 0.0
@@ -58,7 +57,7 @@ class Link(Communicator):  # type: ignore[misc]
         return 2
 
     @counted  # type: ignore[untyped-decorator]
-    def all_reduce(self, shares: Any, op: ReduceOp = ReduceOp.SUM, batched: bool = False) -> Any:
+    def all_reduce(self, shares: Any, op: Any = ReduceOp.SUM, batched: bool = False) -> Any:
         """Open to both: one round, each sends its shares. A batch of tensors is one message."""
         mine = shares if batched else [shares]
         self._put(mine)
@@ -66,7 +65,7 @@ class Link(Communicator):  # type: ignore[misc]
         return opened if batched else opened[0]
 
     @counted  # type: ignore[untyped-decorator]
-    def reduce(self, share: Tensor, dst: int, op: ReduceOp = ReduceOp.SUM) -> Tensor | None:
+    def reduce(self, share: Tensor, dst: int, op: Any = ReduceOp.SUM) -> Tensor | None:
         """Open to `dst` alone: one round in which the other party sends its share."""
         if self.rank != dst:
             self._put([share])
@@ -87,10 +86,13 @@ class Link(Communicator):  # type: ignore[misc]
         tensors = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in like]
         expected = _length(tensors)
         number, length, sent_at = HEADER.unpack(self._receive(bytearray(HEADER.size)))
-        if length != expected:
-            raise RunError(f"the other party sent {length} bytes where {expected} were due in message {number}.")
+        if (number, length) != (self.rounds, expected):
+            raise RunError(
+                f"the other party sent message {number} of {length} bytes where message {self.rounds} of {expected} "
+                "bytes was due."
+            )
         for tensor in tensors:
-            self._receive(memoryview(tensor.numpy()).cast("B") if tensor.nelement() else bytearray())
+            self._receive(_payload(tensor))
         self.received += length
         self._hold_back(sent_at, length)
         return tensors
@@ -122,9 +124,10 @@ class Link(Communicator):  # type: ignore[misc]
                 number, tensors = message
                 self.connection.sendall(HEADER.pack(number, _length(tensors), time.time()))
                 for tensor in tensors:
-                    self.connection.sendall(memoryview(tensor.numpy()).cast("B") if tensor.nelement() else b"")
+                    self.connection.sendall(_payload(tensor))
         except OSError:
-            self.connection.close()
+            with suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Send what is still waiting, then close the connection."""
@@ -138,6 +141,11 @@ def _length(tensors: Sequence[Tensor]) -> int:
     return WORD * sum(tensor.nelement() for tensor in tensors)
 
 
-def _combine(mine: Tensor, theirs: Tensor, op: ReduceOp) -> Tensor:
+def _payload(tensor: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor, in place."""
+    return tensor.view(-1).view(torch.uint8).numpy().data
+
+
+def _combine(mine: Tensor, theirs: Tensor, op: Any) -> Tensor:
     """The value that two shares hold: their sum in the ring, or their exclusive or."""
     return mine ^ theirs if op == ReduceOp.BXOR else mine + theirs

@@ -11,6 +11,7 @@ from pi_sim.mpc.kernels.registry import FIXED, kernel
 def on_share(x: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """The shared tensor whose share is `function` of x's: for maps that commute with the sum of shares."""
     result = x.shallow_copy()
+    result._tensor = x._tensor.shallow_copy()
     result.share = function(x.share)
     return result
 

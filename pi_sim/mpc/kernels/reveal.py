@@ -2,12 +2,18 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from pi_sim.mpc.kernels.registry import FIXED, kernel
 
 SERVER, CLIENT = 0, 1
 
 
 @kernel("reveal", FIXED)
-def reveal(x: Any) -> Any:
-    """The server sends its share of x: plain values at the client, None at the server. 1 round, 8 |x| bytes."""
-    return x.get_plain_text(dst=CLIENT)
+def reveal(x: Any) -> Tensor | None:
+    """The server sends its share of x: plain values at the client, None at the server. 1 round, 8 |x| bytes.
+
+    Decoded here, because CrypTen's decoder is off by one for some negative numbers just above an integer.
+    """
+    ring = x.reveal(dst=CLIENT)
+    return None if ring is None else ring.double().div(x.encoder.scale).float()

@@ -1,9 +1,8 @@
-"""Networks: how long a Cost takes on a link with a latency and a bandwidth."""
+"""Networks: a link has a latency and a bandwidth; named ones come with their source."""
 
 import re
 from dataclasses import dataclass
 
-from pi_sim.cost.cost import Cost
 from pi_sim.errors import UsageError
 
 
@@ -16,24 +15,24 @@ class Network:
     bandwidth: float
     source: str
 
-    def seconds(self, cost: Cost) -> float:
-        """A round costs one one-way latency; the bytes of one direction pass one after the other."""
-        return cost.rounds * self.latency + 8 * cost.bytes / self.bandwidth
+    def seconds(self, rounds: int, sent: int) -> float:
+        """A round costs one one-way latency; the bytes that one party sends pass one after the other."""
+        return rounds * self.latency + 8 * sent / self.bandwidth
 
 
 PRESETS = {
     network.name: network
     for network in (
-        Network("lan", 0.4e-3, 3e9, "3 Gbps, 0.8 ms round trip: BOLT (S&P 2024), section 6, LAN"),
-        Network("wan", 20e-3, 200e6, "200 Mbps, 40 ms round trip: BOLT (S&P 2024), section 6, WAN"),
-        Network("slow-wan", 40e-3, 100e6, "100 Mbps, 80 ms round trip: BOLT (S&P 2024), section 6, WAN"),
+        Network("lan", 0.4e-3, 3e9, "3 Gbps, 0.8 ms round trip: the LAN of BOLT (IEEE S&P 2024)"),
+        Network("wan", 20e-3, 200e6, "200 Mbps, 40 ms round trip: a WAN of BOLT (IEEE S&P 2024)"),
+        Network("slow-wan", 40e-3, 100e6, "100 Mbps, 80 ms round trip: the slower WAN of BOLT (IEEE S&P 2024)"),
     )
 }
 """Named networks; `rtt` halves into a one-way latency."""
 
 SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 BITS = {"kbps": 1e3, "mbps": 1e6, "gbps": 1e9}
-WRITTEN = re.compile(r"rtt=([\d.]+)(us|ms|s),bw=([\d.]+)(kbps|mbps|gbps)", re.IGNORECASE)
+WRITTEN = re.compile(r"rtt=(\d+\.?\d*)(us|ms|s),bw=(\d+\.?\d*)(kbps|mbps|gbps)", re.IGNORECASE)
 
 
 def network(text: str) -> Network:
@@ -41,7 +40,7 @@ def network(text: str) -> Network:
     if text in PRESETS:
         return PRESETS[text]
     written = WRITTEN.fullmatch(text.replace(" ", ""))
-    if not written or not float(written[1]) >= 0 or not float(written[3]) > 0:
+    if not written or float(written[3]) == 0:
         raise UsageError(f"unknown network {text!r}; use {', '.join(PRESETS)} or rtt=40ms,bw=200Mbps.")
     latency = float(written[1]) * SECONDS[written[2].lower()] / 2
     return Network(text, latency, float(written[3]) * BITS[written[4].lower()], "as given")

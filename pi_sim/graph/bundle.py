@@ -1,0 +1,115 @@
+"""The export: a graph, and each party's shares of the weights in a file of its own.
+
+graph.json             nodes and shapes, and what they were made from: public
+constants.safetensors  masks and positions: public
+tokenizer.json         and record.json, which names the corpus, where the model has them: public
+party0.safetensors     the server's shares
+party1.safetensors     the client's shares: alone, either file is uniformly random
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pi_sim.errors import UsageError
+from pi_sim.graph.ops import Graph, Node, Op
+from pi_sim.graph.sharing import PRECISION, encode, split
+
+FORMAT = 1
+COMPANIONS = ("tokenizer.json", "record.json")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened export: the graph, and where it came from (model, size, seq_len)."""
+
+    folder: Path
+    graph: Graph
+    origin: dict[str, Any]
+    precision: int
+
+    def shares(self, rank: int) -> dict[str, Tensor]:
+        """One party's shares of the weights, int64."""
+        return _tensors(self.folder / f"party{rank}.safetensors")
+
+    def digest(self) -> bytes:
+        """What both parties must agree on before they start: 32 bytes over the public part."""
+        public = hashlib.sha256()
+        for name in ("graph.json", "constants.safetensors"):
+            public.update((self.folder / name).read_bytes())
+        return public.digest()
+
+
+def write(
+    folder: Path, graph: Graph, weights: Mapping[str, Tensor], origin: Mapping[str, Any], checkpoint: Path
+) -> None:
+    """Share `weights` and write the bundle, whole or not at all; the folder must not exist yet or be empty.
+
+    `checkpoint` is the folder that the weights were loaded from: its tokenizer and record are public and come along.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is not empty; choose another --out, or remove it.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        inside = Path(temporary) / folder.name
+        inside.mkdir()
+        _write_public(inside, graph, origin)
+        _write_shares(inside, graph, weights)
+        for name in COMPANIONS:
+            if (checkpoint / name).is_file():
+                shutil.copyfile(checkpoint / name, inside / name)
+        inside.replace(folder)
+
+
+def read(folder: Path) -> Bundle:
+    """Open a bundle; a `UsageError` says what is missing or damaged."""
+    try:
+        public = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
+        if public["format"] != FORMAT:
+            raise UsageError(f"{folder} was exported by another version of pi-sim; export it anew.")
+        nodes = [Node(name, Op.from_json(op), tuple(inputs), module) for name, op, inputs, module in public["nodes"]]
+        weights = {name: tuple(shape) for name, shape in public["weights"].items()}
+        constants = _tensors(folder / "constants.safetensors")
+        graph = Graph(tuple(public["input"]), public["vocabulary"], weights, constants, nodes)
+        return Bundle(folder, graph, public["origin"], public["precision"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{folder} is not a bundle of pi-sim export ({error}); export it anew.") from None
+
+
+def _write_public(folder: Path, graph: Graph, origin: Mapping[str, Any]) -> None:
+    public = {
+        "format": FORMAT,
+        "origin": dict(origin),
+        "precision": PRECISION,
+        "input": graph.input,
+        "vocabulary": graph.vocabulary,
+        "weights": graph.weights,
+        "nodes": [[node.name, node.op.to_json(), node.inputs, node.module] for node in graph.nodes],
+    }
+    (folder / "graph.json").write_text(json.dumps(public), encoding="utf-8")
+    save_file(
+        {name: value.contiguous() for name, value in graph.constants.items()},
+        folder / "constants.safetensors",
+    )
+
+
+def _write_shares(folder: Path, graph: Graph, weights: Mapping[str, Tensor]) -> None:
+    pairs = {name: split(encode(weights[name])) for name in graph.weights}
+    for rank in (0, 1):
+        save_file({name: pair[rank] for name, pair in pairs.items()}, folder / f"party{rank}.safetensors")
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"{path} is missing or damaged ({error}); export the bundle anew.") from None

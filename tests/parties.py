@@ -1,0 +1,109 @@
+"""Two real parties that compute single operations on request: the third side of the equation."""
+
+import multiprocessing as mp
+import socket
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pi_sim import specs
+from pi_sim.graph.ops import Op
+from pi_sim.graph.sharing import encode, split
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What one evaluation opened, by three counters, and the value it computed."""
+
+    rounds: int
+    sent: tuple[int, int]
+    received: tuple[int, int]
+    crypten: tuple[dict[str, Any], dict[str, Any]]
+    offline: int
+    value: Tensor
+
+
+class Parties:
+    """Starts both processes and hands each its shares of the operands."""
+
+    def __init__(self) -> None:
+        context = mp.get_context("spawn")
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.pipes: list[Connection] = []
+        self.processes = []
+        for rank in (0, 1):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=serve, args=(rank, listener.getsockname()[1], theirs), daemon=True)
+            process.start()
+            self.pipes.append(ours)
+            self.processes.append(process)
+        for pipe in self.pipes:
+            pipe.send(listener if pipe is self.pipes[0] else None)
+        listener.close()
+
+    def compute(self, op: Op, operands: list[Tensor], protocol: str) -> Counted:
+        """Evaluate `op` on plain operands, of which the secret ones are shared first."""
+        shares: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for operand, secret in zip(operands, op.secret, strict=True):
+            ring = encode(operand) if operand.is_floating_point() else operand.long()
+            pair = split(ring) if secret else (operand, operand)
+            for mine, share in zip(shares, pair, strict=True):
+                mine.append(share)
+        for pipe, mine in zip(self.pipes, shares, strict=True):
+            pipe.send((op, mine, [operand.is_floating_point() for operand in operands], protocol))
+        first, second = (pipe.recv() for pipe in self.pipes)
+        value = second["share"] if op.name == "reveal" else (first["share"] + second["share"]) / 2**16
+        assert first["rounds"] == second["rounds"]
+        return Counted(
+            first["rounds"],
+            (first["sent"], second["sent"]),
+            (first["received"], second["received"]),
+            (first["crypten"], second["crypten"]),
+            first["offline"],
+            value,
+        )
+
+    def close(self) -> None:
+        """End both processes."""
+        for pipe, process in zip(self.pipes, self.processes, strict=True):
+            pipe.send(None)
+            process.join(10)
+
+
+def serve(rank: int, port: int, pipe: Connection) -> None:
+    """One party: meet the other over TCP, then evaluate what is asked for."""
+    from pi_sim.mpc import backend
+    from pi_sim.mpc.dealer import FirstParty
+    from pi_sim.mpc.executor import apply
+    from pi_sim.mpc.link import Link
+
+    torch.set_num_threads(1)
+    listener = pipe.recv()
+    connection = listener.accept()[0] if rank == 0 else socket.create_connection(("127.0.0.1", port))
+    backend.seed_generators(previous=rank, following=1 - rank, local=10 + rank)
+    link = Link(connection, rank, timeout=60)
+    while request := pipe.recv():
+        op, shares, fixed_point, name = request
+        protocol, dealer = specs.protocol_card(name), FirstParty()
+        link.rounds = link.sent = link.received = 0
+        link.reset_communication_stats()
+        with backend.use(link, dealer, protocol.settings), torch.no_grad():
+            operands = [
+                backend.shares(share, None if fixed else 0) if secret else share
+                for share, secret, fixed in zip(shares, op.secret, fixed_point, strict=True)
+            ]
+            result = apply(op, operands, protocol)
+        pipe.send(
+            {
+                "rounds": link.rounds,
+                "sent": link.sent,
+                "received": link.received,
+                "crypten": link.get_communication_stats(),
+                "offline": dealer.offline,
+                "share": result if op.name == "reveal" else result.share,
+            }
+        )
+    link.close()

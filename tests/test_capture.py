@@ -1,0 +1,98 @@
+"""Capture: the graph computes what the model computes, and says what it cannot express."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from pi_sim.errors import UsageError
+from pi_sim.graph import plain
+from pi_sim.graph.capture import capture
+from pi_sim.graph.ops import STRUCTURAL, Op
+from pi_sim.mpc.kernels import KERNELS
+from pi_sim.specs import model_card, size
+from pi_sim.zoo.build import build, meta_model
+
+CARDS = ["gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm"]
+
+
+def small(**options: object) -> GPT2LMHeadModel:
+    """Hugging Face's own GPT-2, untouched, with weights large enough that every operation matters."""
+    config = GPT2Config(
+        n_layer=2, n_head=2, n_embd=32, n_positions=16, vocab_size=50, initializer_range=0.2, bos_token_id=0,
+        eos_token_id=0, attn_implementation="eager", **{"activation_function": "gelu"} | options,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(config).eval()
+
+
+def logits(model: nn.Module, tokens: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(tokens).logits  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_graph_computes_hugging_faces_logits(activation: str, tied: bool) -> None:
+    model = small(activation_function=activation, tie_word_embeddings=tied)
+    tokens = torch.randint(50, (2, 12))
+    read = plain.logits(capture(model, 12, batch=2), model.state_dict(), tokens)
+    torch.testing.assert_close(read, logits(model, tokens), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_every_card_is_captured(card: str) -> None:
+    model = build(model_card(card), size("tiny")).eval()
+    graph = capture(model, 10)
+    tokens = torch.randint(graph.vocabulary, (1, 10))
+    read = plain.logits(graph, model.state_dict(), tokens)
+    torch.testing.assert_close(read, logits(model, tokens), atol=1e-4, rtol=1e-4)
+    on_meta = capture(meta_model(card, "tiny"), 10)
+    assert list(on_meta.census()) == list(graph.census())
+
+
+def test_only_tokens_and_weights_are_secret() -> None:
+    graph = capture(small(), 8)
+    names = {"tokens", *graph.weights, *(node.name for node in graph.nodes)}
+    for node in graph.nodes:
+        assert node.op.secret == tuple(name in names for name in node.inputs)
+    assert {tuple(value.shape) for value in graph.constants.values()} == {(1, 8), (1, 1, 8, 8)}
+
+
+def test_masked_places_are_a_public_mask() -> None:
+    graph = capture(small(), 8)
+    masks = [graph.constants[node.inputs[1]] for node in graph.nodes if node.op.name == "softmax"]
+    assert len(masks) == 2
+    assert all(torch.equal(mask[0, 0], torch.ones(8, 8).tril().bool()) for mask in masks)
+
+
+def test_modules_name_where_an_operation_came_from() -> None:
+    modules = {node.op.name: node.module for node in capture(small(), 8).nodes}
+    assert modules["gelu"] == "transformer.h.1.mlp.act"
+    assert modules["softmax"] == "transformer.h.1.attn"
+    assert capture(small(), 8).boundary() == {"transformer.wte", "lm_head", "output"}
+
+
+@pytest.mark.parametrize("length", [0, 17])
+def test_a_sequence_must_fit_the_context(length: int) -> None:
+    with pytest.raises(UsageError, match="context is 16 tokens; choose --seq-len between 1 and 16"):
+        capture(small(), length)
+
+
+def test_what_cannot_be_expressed_is_named_with_its_module() -> None:
+    with pytest.raises(UsageError, match=r"aten\.tanh of transformer\.h\.0\.mlp\.act.*pi_sim/graph/aten\.py"):
+        capture(small(activation_function="tanh"), 8)
+
+
+def test_every_operation_has_a_plain_reading_and_a_kernel() -> None:
+    from pi_sim.graph.ops import VOCABULARY
+
+    assert set(plain.PLAIN) == set(VOCABULARY) == {op for op, _ in KERNELS}
+    assert set(VOCABULARY) >= STRUCTURAL
+
+
+def test_an_operation_survives_json() -> None:
+    op = Op("layernorm", ((2, 3), (3,)), (True, True), (("eps", 1e-5),))
+    assert Op.from_json(op.to_json()) == op
+    with pytest.raises(ValueError, match="unknown operation"):
+        Op("magic", (), ())

@@ -1,0 +1,133 @@
+"""What goes wrong ends quickly, says why in one sentence, and leaves nothing behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from pi_sim.errors import RunError
+from pi_sim.mpc.link import HEADER, Link
+from pi_sim.network import network
+
+PI_SIM = [sys.executable, "-m", "pi_sim"]
+RUN = [*PI_SIM, "run", "two-party", "--model", "relu_nonorm", "--seq-len", "64", "--sequences", "50"]
+PATIENCE = 60
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A long run, with its temporary files in `tmp_path`, stopped in the middle of its first sequence."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(RUN, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    yield process
+    for left in [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []:
+        left.kill()
+    process.kill()
+    process.wait()
+
+
+def parties_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """Both parties, once they are past their start."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        children = psutil.Process(process.pid).children()
+        if len(children) == 2 and all(child.cpu_times().user > 3 for child in children):
+            return sorted(children, key=lambda child: child.pid)
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("the parties did not start")
+
+
+def gone(processes: list[psutil.Process], within: float) -> bool:
+    return not psutil.wait_procs(processes, timeout=within)[1]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_party_that_dies_ends_the_other(rank: int, running: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    parties = parties_of(running)
+    parties[rank].kill()
+    out, errors = running.communicate(timeout=PATIENCE)
+    assert running.returncode == 1
+    assert out == ""
+    assert errors.count("\n") <= 2, errors
+    assert f"party {rank} was ended by SIGKILL" in errors
+    assert "Traceback" not in errors
+    assert gone(parties, within=5)
+    assert not list(tmp_path.glob("pi-sim-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_nothing(number: int, running: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    parties = parties_of(running)
+    running.send_signal(number)
+    _, errors = running.communicate(timeout=PATIENCE)
+    assert running.returncode == 128 + number
+    assert "Traceback" not in errors
+    assert gone(parties, within=5)
+    assert not list(tmp_path.glob("pi-sim-*"))
+
+
+def test_parties_do_not_outlive_their_parent(running: "subprocess.Popen[str]") -> None:
+    parties = parties_of(running)
+    running.kill()
+    assert gone(parties, within=10)
+
+
+def pair(timeout: float = 5.0, imitated: str | None = None) -> tuple[Link, socket.socket]:
+    """A link, and the bare socket at its other end."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    theirs = socket.create_connection(listener.getsockname())
+    ours = listener.accept()[0]
+    listener.close()
+    return Link(ours, 0, timeout, network(imitated) if imitated else None), theirs
+
+
+def test_a_party_that_hangs_up_is_an_error() -> None:
+    link, other = pair()
+    other.close()
+    with pytest.raises(RunError, match=r"closed the connection|connection to the other party broke"):
+        link.all_reduce(torch.zeros(3, dtype=torch.long))
+
+
+def test_a_party_that_stalls_is_an_error() -> None:
+    link, other = pair(timeout=0.2)
+    with pytest.raises(RunError, match=r"sent nothing for 0\.2 seconds"):
+        link.all_reduce(torch.zeros(3, dtype=torch.long))
+    other.close()
+
+
+@pytest.mark.parametrize("header", [HEADER.pack(1, 8, 0.0), HEADER.pack(7, 24, 0.0), b"G" * HEADER.size])
+def test_a_party_that_sends_nonsense_is_an_error(header: bytes) -> None:
+    link, other = pair()
+    other.sendall(header)
+    with pytest.raises(RunError, match="where message 1 of 24 bytes was due"):
+        link.all_reduce(torch.zeros(3, dtype=torch.long))
+    other.close()
+
+
+def test_an_imitated_network_holds_messages_back() -> None:
+    link, other = pair(imitated="rtt=200ms,bw=1Mbps")
+    payload = torch.arange(1000, dtype=torch.long)
+    other.sendall(HEADER.pack(1, 8000, time.time()) + payload.numpy().tobytes())
+    started = time.monotonic()
+    opened = link.all_reduce(torch.zeros(1000, dtype=torch.long))
+    assert time.monotonic() - started >= 0.1 + 0.064 - 0.01  # latency, and 64,000 bits at 1 Mbps
+    assert torch.equal(opened, payload)
+    other.close()
+
+
+def test_parties_with_different_graphs_do_not_start() -> None:
+    from pi_sim.mpc.party import greet
+
+    ours, theirs = socket.socketpair()
+    theirs.sendall(bytes(40))
+    with pytest.raises(RunError, match="different graphs, protocols or versions"):
+        greet(ours, b"graph")
