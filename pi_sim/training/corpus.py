@@ -1,0 +1,133 @@
+"""The text that models are trained on: files that are already on the machine, so that no download is needed.
+
+`packages` is the Python source of the installed sympy and networkx: torch depends on both, their licences
+(BSD-3) are permissive, and at pinned versions they are the same bytes everywhere. `stdlib` is Python's own
+library. Anything else is the path of a text file or of a folder of them.
+"""
+
+import hashlib
+import importlib.util
+import sysconfig
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pi_sim.errors import UsageError
+
+PACKAGES = ("networkx", "sympy")
+HELD_OUT = 0.05  # of the files
+PIECES = 100  # that a single file is cut into, so that it can be split at all
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text, and its path relative to the corpus."""
+
+    path: str
+    text: str
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of UTF-8."""
+        return len(self.text.encode())
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the text is kept from training: the path alone decides, so other versions agree."""
+        first = hashlib.sha256(self.path.encode()).digest()[:4]
+        return int.from_bytes(first, "big") < HELD_OUT * 2**32
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents in the order of their paths, none twice."""
+
+    name: str
+    documents: tuple[Document, ...]
+
+    @property
+    def training(self) -> list[Document]:
+        return [document for document in self.documents if not document.held_out]
+
+    @property
+    def held_out(self) -> list[Document]:
+        return [document for document in self.documents if document.held_out]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the listing of all paths and contents."""
+        return listing_hash(self.documents)
+
+
+def listing_hash(documents: Iterable[Document]) -> str:
+    """The sha256 of one line "sha256 of the text, path" for each document, as sha256sum prints them."""
+    lines = (f"{hashlib.sha256(each.text.encode()).hexdigest()}  {each.path}\n" for each in documents)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def load(name: str) -> Corpus:
+    """The corpus `packages`, `stdlib` or at the path `name`; both of its splits hold text."""
+    corpus = Corpus(name, tuple(_without_duplicates(_documents(name))))
+    if not corpus.training or not corpus.held_out:
+        raise UsageError(
+            f"the corpus {name} has {len(corpus.documents)} text files, too few to keep {HELD_OUT:.0%} of them "
+            "from training; give one long file, or a folder of at least about 100."
+        )
+    return corpus
+
+
+def _documents(name: str) -> Iterator[Document]:
+    if name == "packages":
+        for package in PACKAGES:
+            root = package_folder(package)
+            yield from _folder(root, root.parent, "*.py")
+    elif name == "stdlib":
+        root = Path(sysconfig.get_paths()["stdlib"])
+        yield from (each for each in _folder(root, root, "*.py") if not each.path.startswith("site-packages/"))
+    elif Path(name).is_dir():
+        yield from _folder(Path(name), Path(name), "*")
+    elif Path(name).is_file():
+        yield from _pieces(Path(name))
+    else:
+        raise UsageError(f"there is no corpus {name}; give packages, stdlib, or the path of a text file or folder.")
+
+
+def package_folder(package: str) -> Path:
+    """Where an installed package's source lies; it is not imported."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UsageError(f"the corpus packages needs {package}; install it with `pip install {package}`.")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _folder(root: Path, relative_to: Path, pattern: str) -> Iterator[Document]:
+    """The text files below a folder, sorted by their path; what is not UTF-8 is not text."""
+    named = {path.relative_to(relative_to).as_posix(): path for path in root.rglob(pattern) if path.is_file()}
+    for name in sorted(named):
+        try:
+            yield Document(name, named[name].read_bytes().decode("utf-8"))
+        except UnicodeDecodeError:
+            continue
+        except OSError as error:
+            raise UsageError(f"{named[name]} cannot be read: {error.strerror}.") from None
+
+
+def _pieces(path: Path) -> Iterator[Document]:
+    """One long text as pieces of as many whole lines each."""
+    try:
+        lines = path.read_bytes().decode("utf-8").splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read as UTF-8 text: {error}.") from None
+    step = -(-len(lines) // PIECES)
+    for number, start in enumerate(range(0, len(lines), step or 1)):
+        yield Document(f"{path.name}#{number:03}", "".join(lines[start : start + step]))
+
+
+def _without_duplicates(documents: Iterable[Document]) -> Iterator[Document]:
+    """The first of every group of equal texts, so that no held-out text was trained on under another name."""
+    seen: set[str] = set()
+    for document in documents:
+        if document.text and document.text not in seen:
+            seen.add(document.text)
+            yield document

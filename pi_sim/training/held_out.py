@@ -1,0 +1,75 @@
+"""Held-out text: the same chunks for whoever asks, and how well a model predicts them."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+from transformers import PreTrainedModel
+
+from pi_sim import records
+from pi_sim.errors import UsageError
+from pi_sim.training import corpus, manifest, tokenizer
+from pi_sim.training.corpus import Corpus
+
+BATCH = 32  # chunks at a time
+SAMPLE = 32  # chunks whose loss is recorded by itself, as a quick check of a checkpoint
+
+
+def held_out_tokens(folder: Path, sequences: int, length: int) -> Tensor:
+    """The first held-out chunks (sequences, length) of the corpus the checkpoint was trained on, int64."""
+    encoder, texts, total = tokenizer.load(folder), [], 0
+    for document in _same_corpus(folder).held_out:
+        texts += tokenizer.encode(encoder, [document])
+        total += len(texts[-1])
+        if total >= sequences * length:
+            return tokenizer.chunks(texts, length)[:sequences]
+    raise UsageError(
+        f"the held-out text has {total:,} tokens, too few for {sequences} sequences of {length}; "
+        f"ask for at most {total // length}."
+    )
+
+
+def _same_corpus(folder: Path) -> Corpus:
+    """The corpus that the checkpoint's record names; a line on stderr where it has changed since."""
+    known = records.load(folder / "record.json")["corpus"]
+    text = corpus.load(known["name"])
+    if text.sha256 != known["sha256"]:
+        click.echo(f"pi-sim: the corpus {text.name} is not the one that {folder} was trained on.", err=True)
+        manifest.tell_differences(text)
+    return text
+
+
+def chunks(encoder: Tokenizer, text: Corpus, length: int) -> Tensor:
+    """All of the held-out text, as full chunks (N, length)."""
+    return tokenizer.chunks(tokenizer.encode(encoder, text.held_out), length)
+
+
+@torch.inference_mode()
+def loss(model: PreTrainedModel, ids: Tensor) -> float:
+    """The mean negative log-likelihood in nats of ids[:, 1:], each chunk (N, T) by itself."""
+    total = 0.0
+    for batch in torch.split(ids, BATCH):
+        logits = model(batch.to(model.device), use_cache=False).logits[:, :-1].flatten(0, 1).float()
+        total += F.cross_entropy(logits, batch[:, 1:].flatten().to(model.device), reduction="sum").item()
+    return total / ids[:, 1:].numel()
+
+
+def quality(model: PreTrainedModel, encoder: Tokenizer, text: Corpus, length: int) -> dict[str, Any]:
+    """Held-out loss (nats per token), perplexity, bits per byte; the first chunks' loss is the `sample`."""
+    ids = chunks(encoder, text, length)
+    if not len(ids):
+        raise UsageError(f"the held-out text of {text.name} is shorter than one context of {length} tokens.")
+    mean = loss(model, ids)
+    bytes_per_token = sum(document.size for document in text.held_out) / ids.numel()
+    return {
+        "loss": mean,
+        "perplexity": torch.tensor(mean, dtype=torch.float64).exp().item(),
+        "bits_per_byte": mean / math.log(2) / bytes_per_token,
+        "tokens": ids[:, 1:].numel(),
+        "sample": {"sequences": min(SAMPLE, len(ids)), "loss": loss(model, ids[:SAMPLE])},
+    }

@@ -1,0 +1,67 @@
+"""What a training tells while it runs, and how it stops when it is asked to."""
+
+import signal
+import time
+from types import FrameType
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+LINES = 20  # that a whole training prints where there is no terminal
+
+
+class Report(TrainerCallback):  # type: ignore[misc]
+    """A progress bar on a terminal, plain lines elsewhere, on stderr; keeps the seconds beside each loss."""
+
+    def __init__(self, title: str, tokens_per_step: int) -> None:
+        self.title = title
+        self.tokens_per_step = tokens_per_step
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
+        self.bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+        self.note = ""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.begin, self.first_step = time.monotonic(), state.global_step
+        self.earlier = state.log_history[-1]["seconds"] if state.log_history else 0.0
+        self.task = self.bar.add_task(self.title, total=state.max_steps, note="")
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        entry, seconds = state.log_history[-1], time.monotonic() - self.begin
+        entry["seconds"] = self.earlier + seconds
+        if "loss" in entry:
+            speed = (state.global_step - self.first_step) * self.tokens_per_step / seconds
+            self.note = f"loss {entry['loss']:.3f}, {speed:,.0f} tokens/s"
+            self._line(state, args.logging_steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.update(self.task, completed=state.global_step, note=self.note)
+
+    def _line(self, state: Any, steps_since: int) -> None:
+        """A plain line each time another twentieth of the training is over."""
+        per_line = state.max_steps / LINES
+        if self.bar.disable and state.global_step // per_line > (state.global_step - steps_since) // per_line:
+            click.echo(f"{self.title}: step {state.global_step}/{state.max_steps}, {self.note}", err=True)
+
+
+class Stop(TrainerCallback):  # type: ignore[misc]
+    """Ctrl-C ends the training after the running step, with a checkpoint; a second one ends it at once."""
+
+    asked = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.previous = signal.signal(signal.SIGINT, self._ask)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        signal.signal(signal.SIGINT, self.previous)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, self.previous)

@@ -1,0 +1,52 @@
+"""A byte-level BPE trained on the corpus itself: a large vocabulary would be most of a narrow model."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+
+from pi_sim.errors import UsageError
+from pi_sim.training.corpus import Document
+
+END_OF_TEXT = "<|endoftext|>"
+FILE = "tokenizer.json"
+
+
+def train(documents: Iterable[Document], vocabulary: int) -> Tokenizer:
+    """A byte-level BPE of at most `vocabulary` tokens; token 0 ends a text."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((document.text for document in documents), trainer)
+    return tokenizer
+
+
+def load(folder: Path) -> Tokenizer:
+    """The tokenizer saved with a checkpoint."""
+    try:
+        return Tokenizer.from_file(str(folder / FILE))
+    except Exception as error:  # tokenizers raises nothing more specific
+        raise UsageError(f"{folder} has no {FILE} that can be read: {error}.") from None
+
+
+def encode(tokenizer: Tokenizer, documents: list[Document]) -> list[Tensor]:
+    """The int64 token ids (T,) of each document, with the end-of-text token last."""
+    tokenizer.encode_special_tokens = True  # a text that spells out the end token does not end there
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    encodings = tokenizer.encode_batch_fast([document.text for document in documents])
+    return [torch.tensor([*encoding.ids, end]) for encoding in encodings]
+
+
+def chunks(texts: list[Tensor], length: int) -> Tensor:
+    """The texts (T,) one after another, as full chunks (N, length); an incomplete last one is dropped."""
+    stream = torch.cat(texts)
+    count = len(stream) // length
+    return stream[: count * length].view(count, length)

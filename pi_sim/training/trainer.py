@@ -1,0 +1,166 @@
+"""Training a model card from scratch with transformers' Trainer, to a checkpoint in Hugging Face's format."""
+
+import math
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, set_seed
+
+from pi_sim import records
+from pi_sim.errors import RunError, UsageError
+from pi_sim.training import checkpoints, corpus, held_out, manifest, tokenizer
+from pi_sim.training.corpus import Corpus
+from pi_sim.training.plan import Plan
+from pi_sim.training.progress import Report, Stop
+from pi_sim.zoo.build import build, quiet, save
+from pi_sim.zoo.scales import Scaled
+
+SEQUENCES_AT_ONCE = 32  # larger batches are accumulated: the logits of 32 x 128 tokens fill enough memory
+CURVE_POINTS = 200
+CHECKPOINTS = 10  # in a training that nothing interrupts
+
+Log = list[dict[str, float]]
+
+
+class InterruptionError(RunError):
+    """Ctrl-C: the training can be continued."""
+
+    exit_status = 128 + signal.SIGINT
+
+
+class Chunks(Dataset[dict[str, Tensor]]):
+    """Token ids (N, T) as the Trainer takes them."""
+
+    def __init__(self, ids: Tensor) -> None:
+        self.ids = ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"input_ids": self.ids[index]}
+
+
+def train(plan: Plan, out: Path) -> records.Record:
+    """Train, or continue the interrupted training in `out`; the finished checkpoint's record."""
+    try:
+        return _train(plan, out.resolve())
+    except KeyboardInterrupt:
+        raise InterruptionError(f"stopped; repeat the command to continue in {out}.") from None
+    except OSError as error:
+        raise RunError(f"{out} cannot be written: {error.strerror or error}.") from None
+
+
+def _train(plan: Plan, out: Path) -> records.Record:
+    text = corpus.load(plan.corpus)
+    manifest.tell_differences(text)
+    folder = checkpoints.prepare(out, {**plan.record(), "corpus": text.name, "sha256": text.sha256})
+    encoder = _tokenizer(folder, plan, text)
+    set_seed(plan.seed)
+    model = Scaled(build(plan.card, plan.size), plan.recipe.embedding_scale, plan.recipe.logit_scale)
+    log = _run(plan, model, Chunks(_training_chunks(plan, text, encoder)), folder)
+    return _finish(plan, out, model, encoder, text, log)
+
+
+def _tokenizer(folder: Path, plan: Plan, text: Corpus) -> Tokenizer:
+    """The interrupted training's tokenizer, or a new one."""
+    if not (folder / tokenizer.FILE).is_file():
+        trained = tokenizer.train(text.training, plan.size.vocabulary)
+        records.write_text(folder / tokenizer.FILE, trained.to_str())
+    return tokenizer.load(folder)
+
+
+def _training_chunks(plan: Plan, text: Corpus, encoder: Tokenizer) -> Tensor:
+    """The training split as chunks (N, T), at least one batch of them."""
+    ids = tokenizer.chunks(tokenizer.encode(encoder, text.training), plan.size.context)
+    needed = plan.recipe.batch_size
+    if len(ids) < needed:
+        raise UsageError(f"the corpus {text.name} has {len(ids)} chunks of text, fewer than one batch of {needed}.")
+    return ids
+
+
+def _run(plan: Plan, model: Scaled, data: Chunks, folder: Path) -> Log:
+    """All steps that remain and the whole training's log, or an `InterruptionError` that says how to go on."""
+    report = Report(plan.title, plan.recipe.batch_size * plan.size.context)
+    with quiet():
+        trainer = Trainer(
+            model=model,
+            args=_arguments(plan, folder),
+            train_dataset=data,
+            callbacks=[report, Stop()],
+            optimizers=(_optimizer(plan, model), None),
+        )
+        trainer.remove_callback(PrinterCallback)
+        with report.bar:
+            trainer.train(resume_from_checkpoint=checkpoints.last(folder))
+    if trainer.state.global_step < plan.steps:
+        done = f"stopped after {trainer.state.global_step} of {plan.steps} steps"
+        raise InterruptionError(f"{done}; repeat the command to continue in {folder.parent}.")
+    return list(trainer.state.log_history)
+
+
+def _arguments(plan: Plan, folder: Path) -> Any:
+    recipe, at_once = plan.recipe, math.gcd(plan.recipe.batch_size, SEQUENCES_AT_ONCE)
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=plan.steps,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=recipe.batch_size // at_once,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.schedule,
+        warmup_steps=round(recipe.warmup_ratio * plan.steps),
+        max_grad_norm=recipe.max_grad_norm,
+        bf16=recipe.bf16,
+        seed=plan.seed,
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_drop_last=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        save_steps=max(1, plan.steps // CHECKPOINTS),
+        save_total_limit=1,
+        logging_steps=-(-plan.steps // CURVE_POINTS),
+        logging_nan_inf_filter=False,  # a training that diverges must be seen to
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def _optimizer(plan: Plan, model: Scaled) -> torch.optim.Optimizer:
+    """AdamW that decays matrices and tables only: biases, gains and the two scales are free."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [weight for weight in weights if weight.dim() > 1], "weight_decay": plan.recipe.weight_decay},
+        {"params": [weight for weight in weights if weight.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=plan.recipe.learning_rate, fused=True)
+
+
+def _finish(plan: Plan, out: Path, model: Scaled, encoder: Tokenizer, text: Corpus, log: Log) -> records.Record:
+    """Fold the scales, round to float16, measure what was rounded, and write the checkpoint."""
+    rounded = model.fold().half().float().eval()
+    quality = held_out.quality(rounded, encoder, text, plan.size.context)
+    record = {**plan.record(), **_findings(plan, rounded, text, log), "held_out": quality}
+
+    def fill(folder: Path) -> None:
+        save(rounded.half(), folder)
+        records.write_text(folder / tokenizer.FILE, encoder.to_str())
+        records.save(folder / "record.json", "training", record)
+
+    checkpoints.finish(out, fill)
+    return record
+
+
+def _findings(plan: Plan, model: PreTrainedModel, text: Corpus, log: Log) -> records.Record:
+    """What the training itself saw: the corpus, the size, the loss along the way and the time."""
+    seen = plan.steps * plan.recipe.batch_size * plan.size.context
+    curve = [[entry["step"], round(entry["loss"], 4)] for entry in log if "loss" in entry]
+    return {
+        "corpus": {"name": text.name, "sha256": text.sha256, "tokens_seen": seen},
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "loss_curve": curve,
+        "seconds": round(log[-1]["seconds"], 1),
+    }

@@ -1,0 +1,161 @@
+"""A model card and a size become a Hugging Face model: untrained, trained, or shapes on the meta device."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers.utils import logging
+
+from pi_sim import specs
+from pi_sim.errors import UsageError
+from pi_sim.zoo.catalogue import weights_folder
+from pi_sim.zoo.surgery import operate
+
+WEIGHTS = "model.safetensors"
+GPT2_NORM = "layernorm"  # needs no surgery
+
+
+def gpt2_config(card: specs.ModelCard, size: specs.Size) -> GPT2Config:
+    """The Hugging Face config of the card at that size, before any surgery."""
+    return GPT2Config(
+        vocab_size=size.vocabulary,
+        n_positions=size.context,
+        n_embd=size.width,
+        n_layer=size.layers,
+        n_head=size.heads,
+        activation_function=card.architecture.activation,
+        initializer_range=size.training.init_std,
+        embd_pdrop=size.training.embedding_dropout,
+        attn_pdrop=0.0,
+        resid_pdrop=0.0,
+        bos_token_id=0,  # the end-of-text token is the first of every vocabulary that pi-sim trains
+        eos_token_id=0,
+        attn_implementation="eager",
+    )
+
+
+def build(card: specs.ModelCard, size: specs.Size) -> PreTrainedModel:
+    """The card's model at that size, with fresh random weights (or none, inside `torch.device("meta")`)."""
+    model = _drawn_alike(GPT2LMHeadModel(gpt2_config(card, size)))
+    norms = card.architecture.model_dump(include={"norm", "final_norm"})
+    return operate(model, {place: norm for place, norm in norms.items() if norm != GPT2_NORM})
+
+
+def _drawn_alike(model: PreTrainedModel) -> PreTrainedModel:
+    """Draw all matrices from one normal distribution, as the paper does (arXiv 2410.09637).
+
+    Hugging Face narrows those that write to the residual stream by 1/sqrt(2 layers); at size tiny and without
+    norms, that costs 17% perplexity after a million tokens.
+    """
+    for path, weight in model.named_parameters():
+        if path.endswith("c_proj.weight"):
+            torch.nn.init.normal_(weight, std=model.config.initializer_range)
+    return model
+
+
+def is_folder(name: str) -> bool:
+    """Whether `--model name` means a checkpoint folder: names of cards come first."""
+    return name not in specs.names("models") and Path(name).is_dir()
+
+
+def meta_model(name: str, size: str) -> PreTrainedModel:
+    """The model of a card, or of a folder with a config.json, on the meta device: shapes without data."""
+    with torch.device("meta"):
+        if is_folder(name):
+            return _from_config(read_config(Path(name))).eval()
+        return build(specs.model_card(name), specs.size(size)).eval()
+
+
+def load_model(name: str, size: str) -> PreTrainedModel:
+    """The trained model of a card at that size, or of a checkpoint folder: float32, in evaluation mode."""
+    folder = checkpoint_folder(name, size)
+    if not folder.is_dir():
+        raise UsageError(
+            f"no trained weights of {name} at size {size} are shipped; make them with `pi-sim train "
+            f"--model {name} --size {size} --out DIR`, then use --model DIR."
+        )
+    return load(folder)
+
+
+def checkpoint_folder(name: str, size: str) -> Path:
+    """The folder that `load_model` reads."""
+    return Path(name) if is_folder(name) else weights_folder(specs.model_card(name).name, specs.size(size).name)
+
+
+def read_config(folder: Path) -> Any:
+    """The folder's config.json as a Hugging Face config with plain ("eager") attention."""
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"{folder} has no config.json: give a folder saved by pi-sim or by save_pretrained.")
+    try:
+        return AutoConfig.from_pretrained(folder, attn_implementation="eager", local_files_only=True)
+    except Exception as error:  # transformers raises nearly anything for a config that it cannot read
+        raise UsageError(f"{folder}/config.json cannot be read: {_first_line(error)}") from None
+
+
+def load(folder: Path) -> PreTrainedModel:
+    """The checkpoint in the folder, every weight accounted for: float32, in evaluation mode."""
+    config = read_config(folder)
+    read = _load_own if hasattr(config, "pi_sim") else _load_foreign
+    try:
+        return read(folder, config).float().eval()
+    except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
+        raise UsageError(f"the weights in {folder} do not load: {_first_line(error)}") from None
+
+
+def save(model: PreTrainedModel, folder: Path) -> None:
+    """Write config.json and model.safetensors, as `load` and, without surgery, transformers read them."""
+    model.config.architectures = [type(model).__name__]
+    model.config.dtype = next(model.parameters()).dtype
+    model.config.save_pretrained(folder)
+    safetensors.torch.save_model(model, str(folder / WEIGHTS), metadata={"format": "pt"})
+
+
+def _from_config(config: Any) -> PreTrainedModel:
+    """The model that a config describes, its surgery done."""
+    try:
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
+    except ValueError as error:
+        raise UsageError(f"no causal language model can be built from this config: {_first_line(error)}") from None
+    plan = getattr(config, "pi_sim", {})
+    if not isinstance(plan, dict):
+        raise UsageError(f"config.json names its surgery as {plan!r}; pi_sim must be a table such as {{}}.")
+    return operate(model, plan) if hasattr(config, "pi_sim") else model
+
+
+def _load_own(folder: Path, config: Any) -> PreTrainedModel:
+    """A checkpoint that `save` wrote: build what its config tells, then fill it strictly."""
+    model = _from_config(config)
+    safetensors.torch.load_model(model, folder / WEIGHTS)
+    return model
+
+
+def _load_foreign(folder: Path, config: Any) -> PreTrainedModel:
+    """A checkpoint of any Hugging Face causal language model; transformers would fill its gaps at random."""
+    with quiet():
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+    wrong = [key for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info[kind]]
+    if wrong:
+        raise ValueError(f"{len(wrong)} tensors are missing or do not fit its config.json, first {wrong[0]}.")
+    return model
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Let transformers report errors only: the rest is ours to say."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,89 @@
+"""The two learnable scales that a narrow transformer needs while it trains, and needs no longer afterwards.
+
+A tied table must serve two masters: as embedding it should have entries near one, as head its logits should be
+able to grow. At small widths neither comes out of the usual initialization, so the token embeddings and the
+logits each get a learnable factor. After training both are constants, and `fold` multiplies them into the tables.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutput
+
+State = dict[str, Any]
+
+IGNORED = -100  # the target after a sequence's last token: cheaper than a copy of the logits without their last row
+
+
+class Scaled(nn.Module):
+    """Any Hugging Face causal language model, with its token embeddings and its logits scaled."""
+
+    def __init__(self, model: PreTrainedModel, embedding_scale: float | None, logit_scale: float | None) -> None:
+        super().__init__()
+        self.model = model
+        self.embedding_scale = _scale(embedding_scale)
+        self.logit_scale = _scale(logit_scale)
+        self.register_state_dict_post_hook(_without_tied_head)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_with_tied_head)  # type: ignore[no-untyped-call]
+
+    @property
+    def table(self) -> nn.Module:
+        """The token embeddings."""
+        table: nn.Module = self.model.get_input_embeddings()
+        return table
+
+    @property
+    def head(self) -> nn.Module:
+        """The projection to the vocabulary."""
+        head: nn.Module = self.model.get_output_embeddings()
+        return head
+
+    @property
+    def tied(self) -> bool:
+        """Whether the head is the table, as in GPT-2."""
+        return self.head.weight is self.table.weight
+
+    def forward(self, input_ids: Tensor) -> CausalLMOutput:
+        """Ids (B, T) to logits (B, T, V), and the mean loss in nats of predicting ids[:, 1:]."""
+        embedded = self.table(input_ids) * self.embedding_scale
+        hidden = self.model.base_model(inputs_embeds=embedded, use_cache=False)[0]  # (B, T, d)
+        logits = self.head(hidden * self.logit_scale)
+        targets = F.pad(input_ids[:, 1:], (0, 1), value=IGNORED)
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
+        return CausalLMOutput(loss=loss, logits=logits)
+
+    @torch.no_grad()
+    def fold(self) -> PreTrainedModel:
+        """A plain model with the same logits: both scales inside its tables, the head no longer tied."""
+        plain = copy.deepcopy(self.model)
+        head = plain.get_output_embeddings()
+        head.weight = nn.Parameter(head.weight * self.logit_scale)
+        plain.get_input_embeddings().weight.mul_(self.embedding_scale)
+        plain.config.tie_word_embeddings = False
+        return plain
+
+
+def _scale(start: float | None) -> nn.Parameter:
+    """A learnable scale, or the constant one where the recipe has none."""
+    return nn.Parameter(torch.tensor(start or 1.0), requires_grad=start is not None)
+
+
+def _without_tied_head(scaled: Scaled, state: State, prefix: str, *_: Any) -> None:
+    """A checkpoint holds a tied table once: safetensors refuses to write it twice."""
+    if scaled.tied:
+        del state[f"{prefix}{_key(scaled, scaled.head)}"]
+
+
+def _with_tied_head(scaled: Scaled, state: State, prefix: str, *_: Any) -> None:
+    """What `_without_tied_head` left out, for a strict reader."""
+    if scaled.tied:
+        state[f"{prefix}{_key(scaled, scaled.head)}"] = state[f"{prefix}{_key(scaled, scaled.table)}"]
+
+
+def _key(scaled: Scaled, part: nn.Module) -> str:
+    """The name of a table's weight in a state dict."""
+    return next(f"{path}.weight" for path, module in scaled.named_modules() if module is part)
