@@ -1,0 +1,33 @@
+# On a fresh machine `make demo` sets everything up and runs the main job; `make test` sets up and tests.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+DEMO := runs/demo
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo install test check bench train report clean
+
+demo: $(READY)
+	$(BIN)/pi-sim estimate --model relu_nonorm
+	$(BIN)/pi-sim run two-party --model relu_nonorm --json $(DEMO)/records/run-relu_nonorm-tiny-crypten.json
+	$(BIN)/pi-sim report --records reports/records --records $(DEMO)/records --out $(DEMO)
+
+install: $(READY)
+
+# CrypTen's metadata asks for packages that no longer install, hence --no-deps; what it does import is in pyproject.toml.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps crypten
+	touch $(READY)
+
+test: $(READY)
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,5 @@
+"""`python -m pi_sim`."""
+
+from pi_sim.cli import main
+
+main(prog_name="pi-sim")

@@ -1,0 +1,194 @@
+"""The command line: each command reads its options, calls one function and prints what it returns."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pi_sim import __version__
+from pi_sim.errors import PiSimError
+
+
+class Group(click.Group):
+    """A group whose commands end an expected failure with one sentence and its exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        try:
+            return super().invoke(ctx)
+        except PiSimError as error:
+            click.echo(f"pi-sim: {error}", err=True)
+            sys.exit(error.exit_status)
+        except KeyboardInterrupt:
+            click.echo("pi-sim: interrupted; nothing is left running.", err=True)
+            sys.exit(128 + signal.SIGINT)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="pi-sim")
+def main() -> None:
+    """What a transformer costs under secure two-party inference, and what that does to its quality."""
+
+
+MODEL = click.option(
+    "--model", metavar="MODEL", default="relu_nonorm", show_default=True, help="A card's name or path, or a checkpoint."
+)
+SIZE = click.option("--size", default="tiny", show_default=True, help="A size's name or path.")
+LENGTH = click.option("--seq-len", type=click.IntRange(1), help="Tokens; by default the model's context.")
+
+
+@main.command()
+@MODEL
+@SIZE
+@LENGTH
+@click.option("--protocol", "protocols", multiple=True, default=["crypten"], show_default=True, help="Repeatable.")
+@click.option("--network", "networks", multiple=True, default=["lan", "wan"], show_default=True, help="Repeatable.")
+@click.option("--by", type=click.Choice(["op", "layer", "module", "total"]), default="op", show_default=True)
+@click.option("--format", "style", type=click.Choice(["table", "json", "csv", "markdown"]), default="table")
+def estimate(
+    model: str,
+    size: str,
+    seq_len: int | None,
+    protocols: tuple[str, ...],
+    networks: tuple[str, ...],
+    by: Any,
+    style: Any,
+) -> None:
+    """Price a model: rounds, bytes and seconds, without running it."""
+    from pi_sim.cost.estimate import estimate as price
+    from pi_sim.network import network
+    from pi_sim.reporting.estimates import render
+
+    links = [network(text) for text in networks]
+    click.echo(render([price(model, size, protocol, seq_len, links) for protocol in protocols], by, style))
+
+
+@main.group()
+def run() -> None:
+    """Run a model privately, for real."""
+
+
+@run.command("two-party")
+@click.option("--model", metavar="MODEL", help="A card or a checkpoint; relu_nonorm, unless a bundle is given.")
+@SIZE
+@LENGTH
+@click.option("--protocol", default="crypten", show_default=True)
+@click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="Held-out texts to run.")
+@click.option("--network", default="none", show_default=True, help="Hold messages back like this network.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="What `pi-sim export` wrote, instead of the weights.")
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="TCP port on the loopback; any free one.")
+@click.option("--timeout", default=60.0, show_default=True, type=click.FloatRange(0.1), help="Seconds to wait.")
+@click.option("--json", "record", type=click.Path(path_type=Path, dir_okay=False), help="Write the record here.")
+def two_party(
+    model: str | None,
+    size: str,
+    seq_len: int | None,
+    protocol: str,
+    sequences: int,
+    network: str,
+    bundle: Path | None,
+    port: int,
+    timeout: float,
+    record: Path | None,
+) -> None:
+    """Two processes on this machine, each with its own shares, compute the logits of held-out text."""
+    from pi_sim import records
+    from pi_sim.network import network as link
+    from pi_sim.reporting import progress, runs
+    from pi_sim.run.two_party import Request
+    from pi_sim.run.two_party import two_party as private_run
+
+    imitated = None if network == "none" else link(network)
+    chosen = model or (None if bundle else "relu_nonorm")
+    request = Request(chosen, size, protocol, seq_len, sequences, bundle, imitated, port=port, timeout=timeout)
+    with progress.bar("private inference") as advance:
+        found = private_run(request, warn, advance)
+    if record:
+        records.save(record, "run", found)
+    click.echo(runs.summary(found))
+
+
+@main.command()
+@MODEL
+@SIZE
+@LENGTH
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder that is new or empty.")
+def export(model: str, size: str, seq_len: int | None, out: Path) -> None:
+    """Write a trained model as a secret-shared graph: one file of shares for each party."""
+    from pi_sim.run.two_party import export as write
+
+    write(model, size, seq_len, out)
+    click.echo(f"{out}: graph.json, and the weights' shares in party0.safetensors and party1.safetensors")
+
+
+@main.command()
+@click.option("--model", required=True, metavar="CARD", help="A model card's name or path.")
+@click.option("--size", default="tiny", show_default=True, help="A size's name or path.")
+@click.option("--corpus", default="packages", show_default=True, help="packages, stdlib, or a path of text.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
+@click.option("--tokens", type=click.IntRange(1), help="Tokens to see, instead of the recipe's.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the design or recipe.")
+@click.option("--out", type=click.Path(path_type=Path), help="A new folder, or an interrupted training's.")
+def train(out: Path | None, **choices: Any) -> None:
+    """Train a model card from scratch; Ctrl-C keeps a checkpoint, the same command continues."""
+    from pi_sim.training import plan, trainer
+
+    chosen = plan.make(**choices)
+    folder = out or Path("runs") / chosen.title
+    quality = trainer.train(chosen, folder)["held_out"]
+    found = f"held-out perplexity {quality['perplexity']:.2f}, {quality['bits_per_byte']:.3f} bits/byte"
+    click.echo(f"{folder}: {found}")
+
+
+@main.command()
+@click.option(
+    "--records",
+    "sources",
+    multiple=True,
+    default=["reports/records"],
+    show_default=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A folder of records; repeatable, a later one overrides.",
+)
+@click.option("--out", default="reports", show_default=True, metavar="DIR", type=click.Path(path_type=Path))
+def report(sources: tuple[Path, ...], out: Path) -> None:
+    """Make the page and the figures from records of trainings and runs."""
+    from pi_sim.reporting import markdown
+
+    for path in markdown.report(list(sources), out):
+        click.echo(path)
+
+
+@main.command()
+def models() -> None:
+    """List model cards and sizes, and the trained weights that ship."""
+    from pi_sim.zoo import catalogue
+
+    click.echo(catalogue.table())
+
+
+@main.command()
+def protocols() -> None:
+    """List protocols."""
+    from pi_sim import specs
+
+    for name in specs.names("protocols"):
+        card = specs.protocol_card(name)
+        click.echo(f"{name:16} {card.title} ({card.provenance}; {card.threat_model})")
+
+
+@main.command()
+def networks() -> None:
+    """List the named networks."""
+    from pi_sim.network import PRESETS
+
+    for preset in PRESETS.values():
+        click.echo(f"{preset.name:10} {preset.source}")
+
+
+def warn(sentence: str) -> None:
+    """Say something on standard error that is not a failure."""
+    click.echo(f"pi-sim: warning: {sentence}", err=True)

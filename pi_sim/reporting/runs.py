@@ -1,0 +1,76 @@
+"""A run as it is told on the terminal: what was predicted, what was measured, and what privacy did to the result."""
+
+from collections.abc import Iterator
+
+from pi_sim.records import Record
+from pi_sim.reporting import tables
+from pi_sim.reporting.tables import Column, Table
+from pi_sim.reporting.units import COUNT, SECONDS, perplexity, quantity
+
+DEALER = (
+    "CrypTen's default dealer is party 0, which could open everything: good for counting and timing, not a deployment."
+)
+COUNTED = {"rounds": "rounds", "bytes": "bytes sent", "offline_bytes": "bytes offline"}
+
+
+def summary(record: Record) -> str:
+    """The record of a run in a screenful."""
+    findings = [*_seconds(record), *_quality(record)]
+    lines = [f"{label:<11} {sentence}" for label, sentence in findings]
+    return "\n".join([_title(record), tables.render(_counts(record), "table"), *lines, "", DEALER])
+
+
+def _title(record: Record) -> str:
+    sequences = record["sequences"]
+    tokens = f"{sequences} sequence{'s' if sequences > 1 else ''} of {record['seq_len']:,} tokens"
+    return f"{record['model']} ({record['size']}), protocol {record['protocol']}, {tokens}"
+
+
+def _counts(record: Record) -> Table:
+    """What one sequence was predicted to cost, and what the parties counted: integers, hence equal or wrong."""
+    columns = [
+        Column("counted", "one sequence"),
+        Column("predicted", "predicted", COUNT),
+        Column("measured", "measured", COUNT),
+        Column("agreement", ""),
+    ]
+    predicted, measured = record["total"], record["measured"]
+    return Table(columns, [[title, predicted[key], measured[key], mark(record, key)] for key, title in COUNTED.items()])
+
+
+def mark(record: Record, key: str) -> str:
+    """Whether a count is what was predicted."""
+    return "equal" if record["total"][key] == record["measured"][key] else "NOT EQUAL"
+
+
+def _seconds(record: Record) -> Iterator[tuple[str, str]]:
+    """Where one sequence's time went, and what the network model had said of it."""
+    measured = record["measured"]
+    whole, computing, waiting, around = (
+        quantity(measured[key], SECONDS)
+        for key in ("seconds", "compute_seconds", "communication_seconds", "setup_seconds")
+    )
+    yield "time", f"{whole} a sequence: {computing} computing, {waiting} communicating; set-up around all {around}"
+    expected = predicted_seconds(record)
+    if expected:
+        ratio = measured["communication_seconds"] / expected
+        said = f"{quantity(expected, SECONDS)} predicted, {waiting} measured, ratio {ratio:.2f}"
+        yield "network", f"{record['network']}, imitated: {said}"
+
+
+def predicted_seconds(record: Record) -> float | None:
+    """The predicted seconds of the network that the run imitated, if it imitated one."""
+    seconds: float | None = record["total"]["seconds"].get(record["network"])
+    return seconds
+
+
+def _quality(record: Record) -> Iterator[tuple[str, str]]:
+    """Both perplexities on the same tokens, and the distance between the logits."""
+    found, agreement = record["perplexity"], record["agreement"]
+    private = perplexity(found["private"])
+    if agreement is None:
+        yield "perplexity", f"{private} private; there is no plain model to compare with"
+        return
+    yield "perplexity", f"{perplexity(found['plain'])} plain, {private} private, on the same tokens"
+    differences = f"largest difference {agreement['max_abs']:.3g}, mean {agreement['mean_abs']:.3g}"
+    yield "logits", f"{differences}; the likeliest token is the same at {agreement['top1']:.1%} of places"

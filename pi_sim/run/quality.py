@@ -1,0 +1,55 @@
+"""What privacy did to the result: private logits against plain ones, and where kernels left their domains."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from pi_sim.graph import plain
+from pi_sim.graph.ops import Graph
+from pi_sim.mpc.kernels import choose
+from pi_sim.specs import ProtocolCard
+
+
+def out_of_domain(graph: Graph, model: PreTrainedModel, protocol: ProtocolCard, tokens: Tensor) -> Iterator[str]:
+    """A sentence for every kernel whose plain operands leave its domain on these tokens (N, T)."""
+    seen: dict[str, tuple[float, float]] = {}
+    for sequence in tokens:
+        for node, operands, _ in plain.read(graph, model.state_dict(), sequence[None]):
+            domain = choose(node.op.name, protocol.kernels, protocol.name).domain
+            if domain:
+                values = domain.measure(*operands)
+                low, high = seen.get(node.op.name, (math.inf, -math.inf))
+                seen[node.op.name] = (min(low, values.min().item()), max(high, values.max().item()))
+    for op, (low, high) in seen.items():
+        kernel = choose(op, protocol.kernels, protocol.name)
+        if kernel.domain and (low < kernel.domain.low or high > kernel.domain.high):
+            yield (
+                f"{op} by {kernel.name} is right for {kernel.domain.quantity} from {kernel.domain.low:g} to "
+                f"{kernel.domain.high:g}; here it runs from {low:.3g} to {high:.3g}, so expect wrong logits."
+            )
+
+
+def compare(expected: Tensor | None, private: Tensor, tokens: Tensor) -> dict[str, Any]:
+    """Perplexities on the same tokens (N, T), and how far the private logits (N, T, V) are from the plain ones."""
+    perplexities: dict[str, float | None] = {"plain": None, "private": perplexity(private, tokens)}
+    if expected is None:
+        return {"perplexity": perplexities, "agreement": None}
+    perplexities["plain"] = perplexity(expected, tokens)
+    difference = (private - expected).abs()
+    same = private.argmax(-1) == expected.argmax(-1)
+    agreement = {
+        "max_abs": difference.max().item(),
+        "mean_abs": difference.mean().item(),
+        "top1": same.double().mean().item(),
+    }
+    return {"perplexity": perplexities, "agreement": agreement}
+
+
+def perplexity(logits: Tensor, tokens: Tensor) -> float | None:
+    """exp of the mean negative log-likelihood of tokens (N, T) given logits (N, T, V); None beyond all numbers."""
+    loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1).double(), tokens[:, 1:].flatten()).item()
+    return math.exp(loss) if loss < 700 else None

@@ -1,0 +1,122 @@
+"""A private run: the same graph priced, run between two parties, and read in the clear."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pi_sim import specs
+from pi_sim.cost.census import Census
+from pi_sim.cost.estimate import Estimate, priced
+from pi_sim.errors import UsageError
+from pi_sim.graph import bundle
+from pi_sim.graph.bundle import Bundle
+from pi_sim.graph.capture import capture
+from pi_sim.graph.ops import Graph
+from pi_sim.graph.sharing import PRECISION
+from pi_sim.mpc import pair
+from pi_sim.network import PRESETS, Network
+from pi_sim.run.audit import check, measured
+from pi_sim.run.quality import compare, out_of_domain
+from pi_sim.training.held_out import held_out_tokens
+from pi_sim.zoo.build import checkpoint_folder, load_model
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be run. Without a model the bundle alone is run, and nothing is compared with plain values."""
+
+    model: str | None
+    size: str
+    protocol: str
+    seq_len: int | None = None
+    sequences: int = 1
+    bundle: Path | None = None
+    network: Network | None = None
+    port: int = 0
+    timeout: float = 60.0
+
+    @property
+    def networks(self) -> list[Network]:
+        """The networks that seconds are predicted for."""
+        named = [PRESETS["lan"], PRESETS["wan"]]
+        return named if self.network is None or self.network in named else [*named, self.network]
+
+
+def export(model: str, size: str, seq_len: int | None, out: Path) -> Bundle:
+    """Capture a trained model and write its bundle: the graph, and a file of weight shares for each party."""
+    loaded = load_model(model, size)
+    length = seq_len or loaded.config.max_position_embeddings
+    graph = capture(loaded, length)
+    origin = {"model": model, "size": size, "seq_len": length}
+    bundle.write(out, graph, loaded.state_dict(), origin, checkpoint_folder(model, size))
+    return bundle.read(out)
+
+
+def two_party(request: Request, warn: Callable[[str], None], progress: Callable[[float], None]) -> dict[str, Any]:
+    """Run between two local processes; the record has the keys of an estimate and what was measured beside them.
+
+    Raises `RunError` where measured rounds or bytes part from the predicted ones.
+    """
+    protocol = specs.protocol_card(request.protocol)
+    if protocol.settings.get("encoder.precision_bits", PRECISION) != PRECISION:
+        raise UsageError(f"protocol {protocol.name}: weights are shared with {PRECISION} fractional bits.")
+    with _opened(request) as opened:
+        predicted = predict(opened, protocol, request.networks)
+        tokens = held_out_tokens(opened.folder, request.sequences, predicted.seq_len)
+        expected = _plain(request, opened.graph, protocol, tokens, warn)
+        outcome = pair.run(
+            opened.folder,
+            specs.find("protocols", request.protocol),
+            tokens.unsqueeze(1),
+            opened.graph.vocabulary,
+            port=request.port,
+            timeout=request.timeout,
+            network=request.network,
+            progress=progress,
+        )
+    check(opened.graph, protocol, outcome)
+    return {
+        **predicted.to_json(),
+        "sequences": request.sequences,
+        "network": request.network.name if request.network else "none",
+        "measured": measured(outcome),
+        **compare(expected, outcome.logits, tokens),
+    }
+
+
+@contextmanager
+def _opened(request: Request) -> Iterator[Bundle]:
+    """The bundle that was given, or one exported for this run alone."""
+    if request.bundle:
+        yield bundle.read(request.bundle)
+        return
+    if request.model is None:
+        raise UsageError("nothing to run: give --model or --bundle.")
+    with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch:
+        yield export(request.model, request.size, request.seq_len, Path(scratch) / "bundle")
+
+
+def predict(opened: Bundle, protocol: specs.ProtocolCard, networks: list[Network]) -> Estimate:
+    """The estimate of a bundle's graph."""
+    counted, origin = Census.of(opened.graph), opened.origin
+    rows = priced(counted, protocol)
+    return Estimate(origin["model"], origin["size"], protocol.name, origin["seq_len"], rows, counted.boundary, networks)
+
+
+def _plain(
+    request: Request, graph: Graph, protocol: specs.ProtocolCard, tokens: Tensor, warn: Callable[[str], None]
+) -> Tensor | None:
+    """The plain logits (N, T, V) where the plaintext model is at hand; warns of kernels that leave their domain."""
+    if request.model is None:
+        return None
+    model = load_model(request.model, request.size)
+    with torch.no_grad():
+        for sentence in out_of_domain(graph, model, protocol, tokens):
+            warn(sentence)
+        return torch.cat([model(sequence[None], use_cache=False).logits for sequence in tokens])

@@ -1,0 +1,158 @@
+"""The command line: frozen names, one sentence for bad input, no torch where nothing must be derived."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from pi_sim.cli import main
+
+COMMANDS = {
+    "estimate": {"--model", "--size", "--seq-len", "--protocol", "--network", "--by", "--format"},
+    "run two-party": {
+        "--model", "--size", "--seq-len", "--protocol", "--sequences", "--network", "--bundle", "--port", "--timeout",
+        "--json",
+    },
+    "export": {"--model", "--size", "--seq-len", "--out"},
+    "train": {"--model", "--size", "--corpus", "--seed", "--tokens", "--set", "--out"},
+    "report": {"--records", "--out"},
+    "models": set(),
+    "protocols": set(),
+    "networks": set(),
+}  # fmt: skip
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def refused(result: Result) -> str:
+    """The one sentence with which bad input was refused."""
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_names_are_frozen(command: str) -> None:
+    """Names may be added, never renamed: other people's scripts call them."""
+    found: click.Command = main
+    for name in command.split():
+        assert isinstance(found, click.Group)
+        found = found.commands[name]
+    options = {option for parameter in found.params for option in parameter.opts}
+    assert options >= COMMANDS[command]
+
+
+def test_json_has_the_promised_keys() -> None:
+    result = invoke("estimate", "--model", "relu_nonorm", "--seq-len", "16", "--format", "json")
+    record = json.loads(result.stdout)
+    assert set(record) >= {"model", "size", "protocol", "seq_len", "total", "rows", "conventions"}
+    assert set(record["total"]) == {"rounds", "bytes", "offline_bytes", "seconds"}
+    assert set(record["total"]["seconds"]) == {"lan", "wan"}
+    assert set(record["rows"][0]) >= {"module", "op", "count", "rounds", "bytes", "offline_bytes"}
+    for key in ("rounds", "bytes", "offline_bytes"):
+        assert sum(row[key] for row in record["rows"]) == record["total"][key]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--model", "nobody"], "there is no models/nobody.toml; known: gelu_ln, gelu_nonorm, relu_ln, relu_nonorm"),
+        (["--size", "huge"], "there is no models/sizes/huge.toml; known: gpt2, pythia70m, tiny"),
+        (["--protocol", "magic"], "there is no protocols/magic.toml; known: crypten, crypten_tanh"),
+        (["--network", "moon"], "unknown network 'moon'"),
+        (["--seq-len", "1000"], "the model's context is 128 tokens; choose --seq-len between 1 and 128"),
+        (["--model", "missing.toml"], "there is no file missing.toml"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments: list[str], sentence: str) -> None:
+    assert sentence in refused(invoke("estimate", *arguments))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name = ", "is not valid TOML"),
+        ('name = "x"', "key 'title'"),
+        ('name = "x"\ntitle = "x"\nthreat_model = "x"\nsource = "x"\nkernel = {}', "key 'kernel"),
+    ],
+)
+def test_a_wrong_protocol_file_names_its_key(text: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    said = refused(invoke("estimate", "--protocol", str(path)))
+    assert str(path) in said
+    assert sentence in said
+
+
+def test_a_protocol_of_ones_own_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    stock = Path("protocols/crypten.toml").read_text()
+    path.write_text(stock.replace('"functions.exp_iterations" = 8', '"functions.exp_iterations" = 10'))
+    prices = [
+        json.loads(invoke("estimate", "--seq-len", "8", "--protocol", protocol, "--format", "json").stdout)["total"]
+        for protocol in ("crypten", str(path))
+    ]
+    # Two more squarings in the softmax's exponential and two in its reciprocal's, in each of four layers.
+    assert prices[1]["rounds"] - prices[0]["rounds"] == 4 * (2 + 2)
+
+
+def test_a_port_in_use_is_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        said = refused(invoke("run", "two-party", "--seq-len", "4", "--port", str(port)))
+    assert f"port {port} cannot be used; choose another --port" in said
+
+
+@pytest.mark.parametrize("damage", [b"", b"not safetensors"])
+def test_a_damaged_checkpoint_is_one_sentence(damage: bytes, tmp_path: Path) -> None:
+    for path in Path("models/weights/relu_nonorm-tiny").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(damage)
+    assert f"the weights in {tmp_path} do not load" in refused(invoke("run", "two-party", "--model", str(tmp_path)))
+
+
+def test_untrained_sizes_say_how_to_train() -> None:
+    said = refused(invoke("run", "two-party", "--size", "gpt2"))
+    assert "pi-sim train --model relu_nonorm --size gpt2" in said
+
+
+def python(code: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+
+
+WITHOUT_CRYPTEN = "import sys; sys.modules['crypten'] = None; from pi_sim.cli import main; main({})"
+
+
+def test_missing_crypten_is_one_sentence(tmp_path: Path) -> None:
+    done = python(WITHOUT_CRYPTEN.format("['estimate', '--seq-len', '5']"), XDG_CACHE_HOME=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "pip install --no-deps crypten==0.4.1" in done.stderr
+
+
+def test_a_known_estimate_needs_neither_torch_nor_crypten() -> None:
+    arguments = ["estimate", "--seq-len", "6"]
+    first = invoke(*arguments)
+    code = WITHOUT_CRYPTEN.replace(
+        "main({})", f"main({arguments}, standalone_mode=False); assert 'torch' not in sys.modules"
+    )
+    again = python(code)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == first.stdout
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys; from pi_sim.cli import main; main(['--help'], standalone_mode=False)"
+    code += "; assert 'torch' not in sys.modules"
+    assert python(code).returncode == 0

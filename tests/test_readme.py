@@ -1,0 +1,56 @@
+"""The README's commands, executed: what stands there is what they print."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path("README.md").read_text(encoding="utf-8")
+MEASURED = re.compile(r"^(time|network|perplexity|logits) .*", re.MULTILINE)
+"""Lines that hold measurements: they differ from run to run."""
+
+
+def consoles() -> list[tuple[str, str]]:
+    """Every command of a console block, with the output below it."""
+    blocks = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    return [
+        (command, output)
+        for block in blocks
+        for command, output in re.findall(r"^\$ (.*)\n((?:[^$].*\n|\n)*)", block, re.M)
+    ]
+
+
+def stable(text: str) -> str:
+    return MEASURED.sub(r"\1", text).strip()
+
+
+@pytest.mark.parametrize(("command", "output"), consoles())
+def test_a_command_prints_what_the_readme_shows(command: str, output: str) -> None:
+    program, *arguments = command.split()
+    assert program == "pi-sim"
+    done = subprocess.run([sys.executable, "-m", "pi_sim", *arguments], capture_output=True, text=True, check=True)
+    assert stable(done.stdout).startswith(stable(output))
+
+
+def test_there_are_commands() -> None:
+    assert len(consoles()) == 2
+
+
+def test_the_python_example_runs() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    namespace: dict[str, object] = {}
+    exec(code, namespace)
+    assert set(namespace["frame"].columns) >= {"module", "op", "count", "rounds", "bytes", "offline_bytes"}  # type: ignore[attr-defined]
+
+
+def test_every_make_target_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", Path("Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z]+)", README)) <= targets
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page in (Path("README.md"), Path("CONTRIBUTING.md"), Path("protocols/README.md"), Path("models/README.md")):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert target.startswith("http") or (page.parent / target).exists(), f"{page}: {target}"
