@@ -5,7 +5,7 @@ READY := .venv/.ready
 DEMO := runs/demo
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo install test check bench train report clean
+.PHONY: demo install test check bench clean
 
 demo: $(READY)
 	$(BIN)/pi-sim estimate --model relu_nonorm
@@ -28,6 +28,12 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# How long a repeated estimate takes, as a whole process: it needs neither torch nor CrypTen.
+bench: $(READY)
+	$(BIN)/pi-sim estimate --model relu_nonorm > /dev/null
+	$(BIN)/python -m timeit -n 1 -r 5 -u sec -s 'import subprocess' \
+		'subprocess.run(["$(BIN)/pi-sim", "estimate", "--model", "relu_nonorm"], stdout=subprocess.DEVNULL, check=True)'
 
 clean:
 	rm -rf .venv runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

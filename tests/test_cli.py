@@ -65,9 +65,9 @@ def test_json_has_the_promised_keys() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--model", "nobody"], "there is no models/nobody.toml; known: gelu_ln, gelu_nonorm, relu_ln, relu_nonorm"),
-        (["--size", "huge"], "there is no models/sizes/huge.toml; known: gpt2, pythia70m, tiny"),
-        (["--protocol", "magic"], "there is no protocols/magic.toml; known: crypten, crypten_tanh"),
+        (["--model", "nobody"], "unknown model 'nobody'; known: gelu_ln, gelu_nonorm, relu_ln, relu_nonorm"),
+        (["--size", "huge"], "unknown size 'huge'; known: gpt2, pythia70m, tiny"),
+        (["--protocol", "magic"], "unknown protocol 'magic'; known: crypten, crypten_tanh"),
         (["--network", "moon"], "unknown network 'moon'"),
         (["--seq-len", "1000"], "the model's context is 128 tokens; choose --seq-len between 1 and 128"),
         (["--model", "missing.toml"], "there is no file missing.toml"),

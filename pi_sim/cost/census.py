@@ -49,6 +49,11 @@ def context(model: str, size: str) -> int:
     return int(known.get("n_positions") or known["max_position_embeddings"])
 
 
+def label(model: str, size: str) -> str:
+    """What a record calls the size: a checkpoint folder has its own."""
+    return size if _config(model) is None else "own"
+
+
 def _identity(model: str, size: str) -> Any:
     """What the graph depends on: the card and the size, or the folder's config."""
     return _config(model) or [specs.model_card(model).model_dump(), specs.size(size).model_dump()]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pi_sim import specs
-from pi_sim.cost.census import Census, census, context
+from pi_sim.cost.census import Census, census, context, label
 from pi_sim.cost.cost import ZERO, Cost
 from pi_sim.cost.prices import price
 from pi_sim.network import Network
@@ -131,7 +131,7 @@ def estimate(model: str, size: str, protocol: str, seq_len: int | None, networks
     length = seq_len or context(model, size)
     card = specs.protocol_card(protocol)
     counted = census(model, size, length)
-    return Estimate(model, size, card.name, length, priced(counted, card), counted.boundary, networks)
+    return Estimate(model, label(model, size), card.name, length, priced(counted, card), counted.boundary, networks)
 
 
 def priced(counted: Census, protocol: specs.ProtocolCard) -> list[Row]:

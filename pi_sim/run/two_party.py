@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pi_sim import specs
-from pi_sim.cost.census import Census
+from pi_sim.cost.census import Census, label
 from pi_sim.cost.estimate import Estimate, priced
 from pi_sim.errors import UsageError
 from pi_sim.graph import bundle
@@ -53,7 +53,7 @@ def export(model: str, size: str, seq_len: int | None, out: Path) -> Bundle:
     loaded = load_model(model, size)
     length = seq_len or loaded.config.max_position_embeddings
     graph = capture(loaded, length)
-    origin = {"model": model, "size": size, "seq_len": length}
+    origin = {"model": model, "size": label(model, size), "seq_len": length}
     bundle.write(out, graph, loaded.state_dict(), origin, checkpoint_folder(model, size))
     return bundle.read(out)
 
@@ -94,7 +94,12 @@ def two_party(request: Request, warn: Callable[[str], None], progress: Callable[
 def _opened(request: Request) -> Iterator[Bundle]:
     """The bundle that was given, or one exported for this run alone."""
     if request.bundle:
-        yield bundle.read(request.bundle)
+        opened = bundle.read(request.bundle)
+        if request.seq_len not in (None, opened.origin["seq_len"]):
+            raise UsageError(
+                f"{request.bundle} holds sequences of {opened.origin['seq_len']} tokens; leave --seq-len out."
+            )
+        yield opened
         return
     if request.model is None:
         raise UsageError("nothing to run: give --model or --bundle.")
@@ -116,6 +121,9 @@ def _plain(
     if request.model is None:
         return None
     model = load_model(request.model, request.size)
+    shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    if any(shapes.get(name) != shape for name, shape in graph.weights.items()):
+        raise UsageError(f"the bundle was not exported from {request.model}; leave --model out, or name its own.")
     with torch.no_grad():
         for sentence in out_of_domain(graph, model, protocol, tokens):
             warn(sentence)
