@@ -93,7 +93,7 @@ class ProtocolCard(Spec):
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
 
 
-ALSO: dict[Kind, tuple[str, str]] = {
+ALTERNATIVES: dict[Kind, tuple[str, str]] = {
     "models": ("model", "a card's .toml file, or a checkpoint folder with a config.json"),
     "models/sizes": ("size", "a .toml file"),
     "protocols": ("protocol", "a .toml file"),
@@ -122,7 +122,7 @@ def find(kind: Kind, name: str) -> Path:
             raise UsageError(f"there is no file {name}.")
         return Path(name)
     if name not in names(kind):
-        raise UsageError(f"unknown {ALSO[kind][0]} {name!r}; known: {', '.join(names(kind))}, or {ALSO[kind][1]}.")
+        raise UsageError(f"unknown {ALTERNATIVES[kind][0]} {name!r}; known: {', '.join(names(kind))}, or {ALTERNATIVES[kind][1]}.")
     return facts() / kind / f"{name}.toml"
 
 
