@@ -122,7 +122,8 @@ def find(kind: Kind, name: str) -> Path:
             raise UsageError(f"there is no file {name}.")
         return Path(name)
     if name not in names(kind):
-        raise UsageError(f"unknown {ALTERNATIVES[kind][0]} {name!r}; known: {', '.join(names(kind))}, or {ALTERNATIVES[kind][1]}.")
+        noun, alternative = ALTERNATIVES[kind]
+        raise UsageError(f"unknown {noun} {name!r}; known: {', '.join(names(kind))}, or {alternative}.")
     return facts() / kind / f"{name}.toml"
 
 

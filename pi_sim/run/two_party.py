@@ -95,10 +95,9 @@ def _opened(request: Request) -> Iterator[Bundle]:
     """The bundle that was given, or one exported for this run alone."""
     if request.bundle:
         opened = bundle.read(request.bundle)
-        if request.seq_len not in (None, opened.origin["seq_len"]):
-            raise UsageError(
-                f"{request.bundle} holds sequences of {opened.origin['seq_len']} tokens; leave --seq-len out."
-            )
+        length = opened.origin["seq_len"]
+        if request.seq_len not in (None, length):
+            raise UsageError(f"{request.bundle} was exported for {length} tokens; leave --seq-len out.")
         yield opened
         return
     if request.model is None:
