@@ -15,7 +15,8 @@ class Group(click.Group):
     """A group whose commands end an expected failure with one sentence and its exit status."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        for ending in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(ending, lambda number, frame: sys.exit(128 + number))
         try:
             return super().invoke(ctx)
         except PiSimError as error:
@@ -36,6 +37,8 @@ MODEL = click.option(
     "--model", metavar="MODEL", default="relu_nonorm", show_default=True, help="A card's name or path, or a checkpoint."
 )
 SIZE = click.option("--size", default="tiny", show_default=True, help="A size's name or path.")
+PROTOCOL = "A protocol's name, or a .toml file."
+NETWORK = "A network's name, or a link such as rtt=40ms,bw=200Mbps."
 LENGTH = click.option("--seq-len", type=click.IntRange(1), help="Tokens; by default the model's context.")
 
 
@@ -43,10 +46,23 @@ LENGTH = click.option("--seq-len", type=click.IntRange(1), help="Tokens; by defa
 @MODEL
 @SIZE
 @LENGTH
-@click.option("--protocol", "protocols", multiple=True, default=["crypten"], show_default=True, help="Repeatable.")
-@click.option("--network", "networks", multiple=True, default=["lan", "wan"], show_default=True, help="Repeatable.")
-@click.option("--by", type=click.Choice(["op", "layer", "module", "total"]), default="op", show_default=True)
-@click.option("--format", "style", type=click.Choice(["table", "json", "csv", "markdown"]), default="table")
+@click.option(
+    "--protocol", "protocols", multiple=True, default=["crypten"], show_default=True, help=f"{PROTOCOL} Repeatable."
+)
+@click.option(
+    "--network", "networks", multiple=True, default=["lan", "wan"], show_default=True, help=f"{NETWORK} Repeatable."
+)
+@click.option(
+    "--by",
+    type=click.Choice(["op", "layer", "module", "total"]),
+    default="op",
+    show_default=True,
+    help="What a row is.",
+)
+@click.option(
+    "--format", "style", type=click.Choice(["table", "json", "csv", "markdown"]), default="table", show_default=True,
+    help="How it is written to standard output.",
+)  # fmt: skip
 def estimate(
     model: str,
     size: str,
@@ -74,12 +90,18 @@ def run() -> None:
 @click.option("--model", metavar="MODEL", help="A card or a checkpoint; relu_nonorm, unless a bundle is given.")
 @SIZE
 @LENGTH
-@click.option("--protocol", default="crypten", show_default=True)
-@click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="Held-out texts to run.")
-@click.option("--network", default="none", show_default=True, help="Hold messages back like this network.")
+@click.option("--protocol", default="crypten", show_default=True, help=PROTOCOL)
+@click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="How many held-out texts.")
+@click.option("--network", default="none", show_default=True, help=f"Hold messages back. {NETWORK}")
 @click.option("--bundle", type=click.Path(path_type=Path), help="What `pi-sim export` wrote, instead of the weights.")
-@click.option("--port", default=0, type=click.IntRange(0, 65535), help="TCP port on the loopback; any free one.")
-@click.option("--timeout", default=60.0, show_default=True, type=click.FloatRange(0.1), help="Seconds to wait.")
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="TCP port on the loopback; 0 takes a free one.")
+@click.option(
+    "--timeout",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 86_400),
+    help="Seconds without a message after which a party gives up.",
+)
 @click.option("--json", "record", type=click.Path(path_type=Path, dir_okay=False), help="Write the record here.")
 def two_party(
     model: str | None,
@@ -103,11 +125,13 @@ def two_party(
     imitated = None if network == "none" else link(network)
     chosen = model or (None if bundle else "relu_nonorm")
     request = Request(chosen, size, protocol, seq_len, sequences, bundle, imitated, port=port, timeout=timeout)
+    if record:
+        records.check_writable(record)
     with progress.bar("private inference") as advance:
         found = private_run(request, warn, advance)
+    click.echo(runs.summary(found))
     if record:
         records.save(record, "run", found)
-    click.echo(runs.summary(found))
 
 
 @main.command()

@@ -3,7 +3,8 @@
 import json
 import os
 import platform
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,22 +40,36 @@ def processor() -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing: under a temporary name first, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write a whole file or nothing: under a temporary name first, then renamed. `UsageError` where that fails."""
+    with _staged(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+
+
+def check_writable(path: Path) -> None:
+    """Raise the `UsageError` of `write_text` before hours of work instead of after them."""
+    with _staged(path) as temporary:
+        temporary.touch()
+
+
+@contextmanager
+def _staged(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, gone afterwards."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)  # noqa: PTH105
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror}); choose another place.") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def save(path: Path, kind: str, record: Record) -> None:
     """Write `record` as JSON with its kind ("training" or "run"), the schema's version and the environment."""
     whole = {"kind": kind, "version": VERSION, **record, **environment()}
-    write_text(path, json.dumps(whole, indent=1, allow_nan=True) + "\n")
+    write_text(path, json.dumps(whole, indent=1, allow_nan=False) + "\n")
 
 
 def load(path: Path) -> Record:

@@ -19,7 +19,7 @@ Kind = Literal["models", "models/sizes", "protocols"]
 class Spec(BaseModel):
     """A checked, read-only TOML table: unknown keys are errors, so a typing mistake cannot pass unnoticed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Architecture(Spec):
@@ -55,7 +55,7 @@ class Recipe(Spec):
     embedding_scale: float | None = Field(default=None, gt=0)
     logit_scale: float | None = Field(default=None, gt=0)
     embedding_dropout: float = Field(default=0.0, ge=0, lt=1)
-    bf16: bool = True
+    bf16: bool
 
 
 class Size(Spec):
@@ -86,7 +86,7 @@ class ProtocolCard(Spec):
     title: str
     threat_model: str
     source: str
-    parties: int = Field(default=2, ge=2)
+    parties: Literal[2] = 2
     provenance: Literal["derived"] = "derived"
     notes: list[str] = Field(default_factory=list)
     kernels: dict[str, str]
@@ -94,7 +94,7 @@ class ProtocolCard(Spec):
 
 
 ALTERNATIVES: dict[Kind, tuple[str, str]] = {
-    "models": ("model", "a card's .toml file, or a checkpoint folder with a config.json"),
+    "models": ("model", "a card's .toml file, or, except to train, a checkpoint folder with a config.json"),
     "models/sizes": ("size", "a .toml file"),
     "protocols": ("protocol", "a .toml file"),
 }

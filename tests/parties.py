@@ -84,7 +84,8 @@ def serve(rank: int, port: int, pipe: Connection) -> None:
     listener = pipe.recv()
     connection = listener.accept()[0] if rank == 0 else socket.create_connection(("127.0.0.1", port))
     backend.seed_generators(previous=rank, following=1 - rank, local=10 + rank)
-    link = Link(connection, rank, timeout=60)
+    connection.settimeout(60)
+    link = Link(connection, rank)
     while request := pipe.recv():
         op, shares, fixed_point, name = request
         protocol, dealer = specs.protocol_card(name), FirstParty()
@@ -102,7 +103,7 @@ def serve(rank: int, port: int, pipe: Connection) -> None:
                 "sent": link.sent,
                 "received": link.received,
                 "crypten": link.get_communication_stats(),
-                "offline": dealer.offline,
+                "offline": dealer.requested(),
                 "share": result if op.name == "reveal" else result.share,
             }
         )

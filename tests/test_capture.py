@@ -1,5 +1,7 @@
 """Capture: the graph computes what the model computes, and says what it cannot express."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ def logits(model: nn.Module, tokens: Tensor) -> Tensor:
         return model(tokens).logits  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize("activation", ["gelu", "relu", "gelu_pytorch_tanh"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_graph_computes_hugging_faces_logits(activation: str, tied: bool) -> None:
     model = small(activation_function=activation, tie_word_embeddings=tied)
@@ -82,6 +84,34 @@ def test_a_sequence_must_fit_the_context(length: int) -> None:
 def test_what_cannot_be_expressed_is_named_with_its_module() -> None:
     with pytest.raises(UsageError, match=r"aten\.tanh of transformer\.h\.0\.mlp\.act.*pi_sim/graph/aten\.py"):
         capture(small(activation_function="tanh"), 8)
+
+
+class Odd(nn.Module):
+    """A model that ends with something that capture must not take for something else."""
+
+    def __init__(self, odd: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.inner, self.odd, self.config, self.device = small(), odd, small().config, torch.device("cpu")
+
+    def forward(self, tokens: Tensor, **options: object) -> tuple[Tensor]:
+        return (self.odd(self.inner(tokens, **options).logits),)
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        (lambda x: torch.add(x, x, alpha=2), "it scales its summand"),
+        (lambda x: torch.div(x, 2.0, rounding_mode="floor"), "it rounds"),
+        (lambda x: x / 0.0, "the divisor is zero"),
+        (lambda x: x.to(torch.long), "not floating"),
+        (lambda x: nn.functional.dropout(x, 0.5, training=True), "training mode"),
+        (lambda x: x.softmax(1), "not over the last dimension"),
+        (lambda x: x @ torch.ones(50, 50), "one factor is public"),
+    ],
+)
+def test_nothing_is_taken_for_something_else(odd: Callable[[Tensor], Tensor], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        capture(Odd(odd), 8)  # type: ignore[arg-type]
 
 
 def test_every_operation_has_a_plain_reading_and_a_kernel() -> None:

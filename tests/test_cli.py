@@ -28,6 +28,9 @@ COMMANDS = {
 }  # fmt: skip
 
 
+STOCK = Path("protocols/crypten.toml").read_text(encoding="utf-8")
+
+
 def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
@@ -83,6 +86,7 @@ def test_bad_input_is_one_sentence(arguments: list[str], sentence: str) -> None:
         ("name = ", "is not valid TOML"),
         ('name = "x"', "key 'title'"),
         ('name = "x"\ntitle = "x"\nthreat_model = "x"\nsource = "x"\nkernel = {}', "key 'kernel"),
+        (STOCK.replace('name = "crypten"', 'name = "crypten"\nparties = 3'), "key 'parties'"),
     ],
 )
 def test_a_wrong_protocol_file_names_its_key(text: str, sentence: str, tmp_path: Path) -> None:
@@ -93,10 +97,58 @@ def test_a_wrong_protocol_file_names_its_key(text: str, sentence: str, tmp_path:
     assert sentence in said
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("gelu = ", "gleu = ", "cannot choose 'gleu'; it may choose embedding, gelu, layernorm"),
+        ("gelu = ", "view = ", "cannot choose 'view'"),
+        ('relu = "kogge-stone"', 'relu = "magic"', "no kernel 'magic' for relu; known: kogge-stone"),
+        ("exp_iterations", "magic_iterations", "no setting 'functions.magic_iterations'"),
+        ('exp_iterations" = 8', 'exp_iterations" = "eight"', "is a value like 8, not 'eight'"),
+        ('"log_reduction"', '"magic"', "cannot compute softmax"),
+    ],
+)
+def test_a_protocol_that_means_nothing_is_refused(old: str, new: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(STOCK.replace(old, new))
+    assert sentence in refused(invoke("estimate", "--seq-len", "4", "--protocol", str(path)))
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ("", "does not tell the model's context"),
+        ("[]", "does not tell the model's context"),
+        ('{"n_positions": null}', "does not tell the model's context"),
+        ('{"n_positions": 8, "model_type": "gpt2", "activation_function": "magic"}', "magic"),
+        (
+            '{"n_positions": 8, "model_type": "llama", "hidden_size": 32, "num_hidden_layers": 1, "vocab_size": 9}',
+            "GPT-2",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_priced_is_one_sentence(config: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(config)
+    assert sentence in refused(invoke("estimate", "--model", str(tmp_path)))
+
+
+@pytest.mark.parametrize("place", ["README.md/record.json", "/proc/record.json"])
+def test_a_record_that_cannot_be_written_is_said_before_the_run(place: str) -> None:
+    assert "cannot be written" in refused(invoke("run", "two-party", "--seq-len", "4", "--json", place))
+
+
+@pytest.mark.parametrize("place", ["README.md/bundle", "/proc/bundle"])
+def test_an_export_that_cannot_be_written_is_one_sentence(place: str) -> None:
+    assert "cannot be written" in refused(invoke("export", "--seq-len", "4", "--out", place))
+
+
+def test_a_perplexity_needs_two_tokens() -> None:
+    assert "at least 2 tokens" in refused(invoke("run", "two-party", "--seq-len", "1"))
+
+
 def test_a_protocol_of_ones_own_is_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    stock = Path("protocols/crypten.toml").read_text()
-    path.write_text(stock.replace('"functions.exp_iterations" = 8', '"functions.exp_iterations" = 10'))
+    path.write_text(STOCK.replace('"functions.exp_iterations" = 8', '"functions.exp_iterations" = 10'))
     prices = [
         json.loads(invoke("estimate", "--seq-len", "8", "--protocol", protocol, "--format", "json").stdout)["total"]
         for protocol in ("crypten", str(path))

@@ -101,7 +101,7 @@ def test_embedding_is_exact(parties: Parties, tokens: int, vocabulary: int, widt
 
 
 @EXAMPLES
-@given(rows=SMALL, columns=st.integers(2, 20), seed=SEEDS)
+@given(rows=SMALL, columns=st.integers(1, 20), seed=SEEDS)
 def test_softmax(parties: Parties, rows: int, columns: int, seed: int) -> None:
     hold(parties, "softmax", [normal(seed, rows, columns, scale=3)], 0.02)
 
@@ -124,6 +124,37 @@ def test_layernorm(parties: Parties, rows: int, width: int, weights: int, seed: 
 @given(shape=SHAPES, seed=SEEDS)
 def test_reveal_reaches_the_client(parties: Parties, shape: tuple[int, ...], seed: int) -> None:
     hold(parties, "reveal", [normal(seed, *shape)], 1e-6)
+
+
+@pytest.mark.parametrize("end", [-1, 1])
+def test_gelu_holds_to_the_ends_of_its_domains(parties: Parties, end: int) -> None:
+    for protocol, name, tolerance in (("crypten", "erf-taylor", 0.02), ("crypten_tanh", "tanh-form", 0.01)):
+        (domain,) = KERNELS["gelu", name].domains
+        hold(
+            parties,
+            "gelu",
+            [torch.tensor([end * domain.high], dtype=torch.float64)],
+            tolerance,
+            protocol,
+            approximate="none",
+        )
+
+
+@pytest.mark.parametrize("variance", [0.1, 150.0])
+def test_layernorm_holds_to_the_ends_of_its_domain(parties: Parties, variance: float) -> None:
+    (domain,) = KERNELS["layernorm", "newton"].domains
+    assert variance in (domain.low, domain.high)
+    x = torch.tensor([[-1.0, 1.0] * 8], dtype=torch.float64) * variance**0.5
+    hold(parties, "layernorm", [(x * 2**16).round() / 2**16], 0.02, eps=1e-5)
+
+
+@pytest.mark.parametrize("maximum", [-188.0, 290.0])
+def test_softmax_holds_to_the_ends_of_its_domains(parties: Parties, maximum: float) -> None:
+    exponent, row = KERNELS["softmax", "limit-newton"].domains
+    assert maximum in (row.low, row.high)
+    allowed = torch.tensor([[True, True, True, False]])
+    scores = torch.tensor([[maximum, maximum - 1, maximum + exponent.low, 0.0]], dtype=torch.float64)
+    hold(parties, "softmax", [scores, allowed], 0.02)
 
 
 LOCAL: dict[str, Callable[[Parties], None]] = {

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ import torch
 
 from pi_sim.errors import RunError
 from pi_sim.mpc.link import HEADER, Link
+from pi_sim.mpc.pair import _follow, _settle
+from pi_sim.mpc.party import Job, greet, meet
 from pi_sim.network import network
 
 PI_SIM = [sys.executable, "-m", "pi_sim"]
@@ -35,15 +38,19 @@ def running(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def parties_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """Both parties, once they are past their start."""
+    """Both parties, once they have met: a run of 50 sequences is then far from its end."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         children = psutil.Process(process.pid).children()
-        if len(children) == 2 and all(child.cpu_times().user > 3 for child in children):
+        if len(children) == 2 and all(connected(child) for child in children):
             return sorted(children, key=lambda child: child.pid)
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     raise AssertionError("the parties did not start")
+
+
+def connected(party: psutil.Process) -> bool:
+    return any(each.status == psutil.CONN_ESTABLISHED for each in party.net_connections(kind="tcp"))
 
 
 def gone(processes: list[psutil.Process], within: float) -> bool:
@@ -64,7 +71,7 @@ def test_a_party_that_dies_ends_the_other(rank: int, running: "subprocess.Popen[
     assert not list(tmp_path.glob("pi-sim-*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_leaves_nothing(number: int, running: "subprocess.Popen[str]", tmp_path: Path) -> None:
     parties = parties_of(running)
     running.send_signal(number)
@@ -87,7 +94,8 @@ def pair(timeout: float = 5.0, imitated: str | None = None) -> tuple[Link, socke
     theirs = socket.create_connection(listener.getsockname())
     ours = listener.accept()[0]
     listener.close()
-    return Link(ours, 0, timeout, network(imitated) if imitated else None), theirs
+    ours.settimeout(timeout)
+    return Link(ours, 0, network(imitated) if imitated else None), theirs
 
 
 def test_a_party_that_hangs_up_is_an_error() -> None:
@@ -124,10 +132,66 @@ def test_an_imitated_network_holds_messages_back() -> None:
     other.close()
 
 
-def test_parties_with_different_graphs_do_not_start() -> None:
-    from pi_sim.mpc.party import greet
+def test_a_long_message_may_take_longer_than_the_timeout() -> None:
+    """As long as the other party takes something now and then."""
+    link, other = pair(timeout=0.5)
+    size = 4_000_000
+    receiver = threading.Thread(target=slowly, args=(other, 8 * size + HEADER.size, 1.5))
+    receiver.start()
+    link._put([torch.zeros(size, dtype=torch.long)])
+    link.close()
+    receiver.join()
 
+
+def slowly(connection: socket.socket, length: int, seconds: float) -> None:
+    """Receive so many bytes over so many seconds."""
+    pieces = 20
+    for _ in range(pieces):
+        time.sleep(seconds / pieces)
+        wanted = length // pieces + 1
+        while wanted > 0 and (got := len(connection.recv(wanted))):
+            wanted -= got
+            length -= got
+            if length == 0:
+                return
+
+
+def test_a_party_that_takes_nothing_is_an_error() -> None:
+    link, other = pair(timeout=0.3)
+    link._put([torch.zeros(10_000_000, dtype=torch.long)])
+    with pytest.raises(RunError, match=r"took nothing for 0\.3 seconds"):
+        link.close()
+    other.close()
+
+
+def test_parties_with_different_graphs_do_not_start() -> None:
     ours, theirs = socket.socketpair()
     theirs.sendall(bytes(40))
     with pytest.raises(RunError, match="different graphs, protocols or versions"):
         greet(ours, b"graph")
+
+
+def test_a_stranger_who_says_nothing_is_not_waited_for() -> None:
+    """Party 0 accepts whoever calls first, but only for so long."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        caller = socket.create_connection(listener.getsockname())
+        job = Job(0, "", "", "", "", 0, listener.detach(), 0.3, 1, None)
+    with pytest.raises(RunError, match=r"sent nothing for 0\.3 seconds"):
+        greet(meet(job), b"graph")
+    caller.close()
+
+
+def test_a_party_that_does_not_end_is_not_waited_for() -> None:
+    quick, stuck = subprocess.Popen(["true"]), subprocess.Popen(["sleep", "60"])
+    try:
+        assert _settle([quick, stuck], timeout=0.3) == [0, None]  # type: ignore[list-item]
+    finally:
+        stuck.kill()
+        stuck.wait()
+
+
+def test_progress_that_nobody_reads_does_not_stop_the_run() -> None:
+    def broken(fraction: float) -> None:
+        raise BrokenPipeError
+
+    _follow([b'{"done": 1, "of": 2}\n', b'{"done": 2, "of": 2}\n'], 1, broken)

@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from pi_sim import specs
-from pi_sim.cost.census import Census
+from pi_sim.cli import main
+from pi_sim.cost.cost import Cost
+from pi_sim.cost.prices import price
 from pi_sim.errors import RunError
 from pi_sim.graph.capture import capture
 from pi_sim.mpc.pair import Outcome
+from pi_sim.run import two_party
 from pi_sim.run.audit import check
-from pi_sim.run.quality import compare, perplexity
+from pi_sim.run.quality import compare, out_of_domain, perplexity
 from pi_sim.zoo.build import load_model, meta_model
 
 CARDS = ["gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm"]
@@ -60,38 +64,44 @@ def test_a_bundle_runs_without_the_weights(tmp_path: Path) -> None:
     assert math.isclose(alone["perplexity"]["private"], beside["perplexity"]["plain"], rel_tol=0.02)
 
 
-def outcome(rounds: int = 0, sent: int = 0, lost: int = 0, crypten: int = 0) -> tuple[Any, Any, Outcome]:
-    """A faithful outcome of a small graph, falsified by the arguments at its last node."""
+def outcome(rank: int = 0, **falsified: int) -> tuple[Any, Any, Outcome]:
+    """A faithful outcome of a small graph, one party's counters falsified; `node` is its last node's bytes."""
     graph, protocol = capture(meta_model("relu_nonorm", "tiny"), 4), specs.protocol_card("crypten")
-    from pi_sim.cost.cost import Cost
-    from pi_sim.cost.prices import price
-
     reached, nodes = Cost(), []
     for node in graph.nodes:
         reached += price(node.op, protocol)
         nodes.append((reached.rounds, reached.bytes))
-    nodes[-1] = (nodes[-1][0] + rounds, nodes[-1][1] + sent)
-    both = [{"sent": 10, "received": 10, "nodes": nodes}, {"sent": 10, "received": 10 - lost, "nodes": nodes}]
-    counts = [{"sequences": [one], "crypten": {"bytes": 20 + crypten}} for one in both]
-    return graph, protocol, Outcome(counts, torch.zeros(1), 0.0)
+    counts = {
+        "rounds": reached.rounds, "sent": reached.bytes, "received": reached.bytes, "offline": reached.offline,
+        "crypten_rounds": reached.rounds, "crypten_bytes": 2 * reached.bytes,
+    }  # fmt: skip
+    both = [{**counts, "nodes": list(nodes)} for _ in (0, 1)]
+    both[rank]["nodes"][-1] = (nodes[-1][0] + falsified.pop("round", 0), nodes[-1][1] + falsified.pop("node", 0))
+    for name, error in falsified.items():
+        both[rank][name] += error
+    return graph, protocol, Outcome([[one] for one in both], torch.zeros(1), 0.0)
 
 
 def test_equal_counters_pass() -> None:
     check(*outcome())
 
 
+@pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(
     ("falsified", "sentence"),
     [
-        ({"rounds": 1}, r"part at reveal\(1x4x2048\) in output"),
-        ({"sent": 8}, r"part at reveal\(1x4x2048\) in output"),
-        ({"lost": 8}, "received less than the other had sent"),
-        ({"crypten": 8}, "CrypTen counted 28 bytes, the link 20"),
+        ({"round": 1}, r"part at reveal\(1x4x2048\) in output"),
+        ({"node": 8}, r"part at reveal\(1x4x2048\) in output"),
+        ({"received": 8, "crypten_bytes": 8}, "sent [0-9]+ bytes, and [0-9]+ arrived"),
+        ({"crypten_bytes": 8}, "CrypTen counted"),
+        ({"crypten_rounds": 1}, "CrypTen counted"),
+        ({"rounds": 1}, "CrypTen counted"),
+        ({"offline": 8}, "offline bytes"),
     ],
 )
-def test_counters_that_part_are_a_failure(falsified: dict[str, int], sentence: str) -> None:
+def test_counters_that_part_are_a_failure(rank: int, falsified: dict[str, int], sentence: str) -> None:
     with pytest.raises(RunError, match=sentence):
-        check(*outcome(**falsified))
+        check(*outcome(rank, **falsified))
 
 
 def test_perplexity_is_that_of_the_definition() -> None:
@@ -106,6 +116,21 @@ def test_agreement_compares_logits() -> None:
     assert compare(plain, private, tokens)["agreement"] == {"max_abs": 1.5, "mean_abs": 0.5, "top1": 0.5}
 
 
-def test_a_census_counts_every_node_once() -> None:
-    graph = capture(load_model("relu_nonorm", "tiny"), LENGTH)
-    assert sum(Census.of(graph).counts.values()) == len(list(graph.census()))
+def test_a_bundle_of_another_model_or_length_is_refused(tmp_path: Path) -> None:
+    two_party.export("relu_nonorm", "tiny", 8, tmp_path / "bundle")
+    for arguments, sentence in (
+        (["--model", "gelu_nonorm"], "was not exported from gelu_nonorm"),
+        (["--seq-len", "16"], "was exported for 8 tokens"),
+    ):
+        result = CliRunner().invoke(main, ["run", "two-party", "--bundle", str(tmp_path / "bundle"), *arguments])
+        assert result.exit_code == 2
+        assert sentence in result.stderr
+
+
+def test_activations_out_of_a_domain_are_told_beforehand() -> None:
+    model = load_model("gelu_ln", "tiny")
+    graph, tokens = capture(model, LENGTH), torch.arange(LENGTH)[None]
+    with torch.no_grad():
+        said = list(out_of_domain(graph, model, specs.protocol_card("crypten"), tokens))
+        assert [sentence.split(" is right")[0] for sentence in said] == ["gelu by erf-taylor"]
+        assert not list(out_of_domain(graph, model, specs.protocol_card("crypten_tanh"), tokens))

@@ -8,6 +8,7 @@ from typing import Any
 
 from pi_sim import specs
 from pi_sim.cost.memo import remember
+from pi_sim.errors import UsageError
 from pi_sim.graph.ops import Graph, Op
 
 
@@ -45,8 +46,11 @@ def context(model: str, size: str) -> int:
     config = _config(model)
     if config is None:
         return specs.size(size).context
-    known = json.loads(config)
-    return int(known.get("n_positions") or known["max_position_embeddings"])
+    try:
+        known = json.loads(config)
+        return int(known.get("n_positions") or known["max_position_embeddings"])
+    except (ValueError, AttributeError, KeyError, TypeError):
+        raise UsageError(f"{model}/config.json does not tell the model's context; give --seq-len.") from None
 
 
 def label(model: str, size: str) -> str:
@@ -61,5 +65,11 @@ def _identity(model: str, size: str) -> Any:
 
 def _config(model: str) -> str | None:
     """The config.json of a checkpoint folder; None for a card."""
-    path = Path(model) / "config.json"
-    return None if model in specs.names("models") or not path.is_file() else path.read_text(encoding="utf-8")
+    if model in specs.names("models"):
+        return None
+    try:
+        return (Path(model) / "config.json").read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{model}/config.json is not a text file in UTF-8.") from None
+    except OSError:
+        return None

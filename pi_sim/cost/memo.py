@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pi_sim.errors import UsageError
 from pi_sim.records import write_text
 
 CODE = ("graph", "mpc", "cost", "zoo")
@@ -28,14 +29,14 @@ def remember(kind: str, key: Any, derive: Callable[[], Any]) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         value = derive()
-    with suppress(OSError):  # a memo that cannot be kept only costs time
+    with suppress(UsageError):  # a memo that cannot be kept only costs time
         write_text(path, json.dumps(value))
     return value
 
 
 def folder() -> Path:
     """`$XDG_CACHE_HOME/pi-sim`, by default `~/.cache/pi-sim`: safe to remove at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pi-sim"
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "pi-sim"  # noqa: PTH111
 
 
 @cache

@@ -69,7 +69,7 @@ def _observe(run: Callable[[], Any], protocol: ProtocolCard) -> Cost:
     backend.phantom_generators()
     with backend.use(phantom, dealer, protocol.settings), torch.no_grad():
         run()
-    return Cost(phantom.rounds, phantom.bytes, dealer.offline)
+    return Cost(phantom.rounds, phantom.bytes, dealer.produced)
 
 
 def _operands(op: Op) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from pi_sim.cost.cost import Cost
 from pi_sim.cost.memo import remember
+from pi_sim.errors import PiSimError, UsageError
 from pi_sim.graph.ops import Op
 from pi_sim.specs import ProtocolCard
 
@@ -11,8 +12,15 @@ def price(op: Op, protocol: ProtocolCard) -> Cost:
 
     def derive() -> list[int]:
         from pi_sim.cost import phantom
+        from pi_sim.mpc import kernels
 
-        cost = phantom.price(op, protocol)
+        kernels.check(protocol.kernels, protocol.name)
+        try:
+            cost = phantom.price(op, protocol)
+        except PiSimError:
+            raise
+        except Exception as error:  # settings that CrypTen accepts and its functions do not
+            raise UsageError(f"protocol {protocol.name} cannot compute {op}: {error}.") from None
         return [cost.rounds, cost.bytes, cost.offline]
 
     return Cost(*remember("prices", [protocol.kernels, protocol.settings, op.to_json()], derive))

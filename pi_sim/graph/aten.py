@@ -4,6 +4,7 @@ A translator gets the builder, the result's shape and the call's arguments, in w
 values are plain tensors and numbers.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -35,17 +36,16 @@ def aten(*names: str) -> Callable[[Translator], Translator]:
     return register
 
 
-def translate(build: Builder, node: torch.fx.Node, args: tuple[Any, ...]) -> Any:
+def translate(build: Builder, node: torch.fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Translate one call; a `UsageError` names an operation that is outside the vocabulary, and its module."""
     name = str(node.target).removeprefix("aten.").split(".")[0]
     value = node.meta.get("val")
     shape = tuple(value.shape) if isinstance(value, Tensor) else ()
     try:
-        if name not in TRANSLATORS:
-            raise UnsupportedError("it is not in the vocabulary")
-        if name != "softmax" and any(isinstance(arg, Masked) for arg in args):
-            raise UnsupportedError("masked scores may only go through softmax")
-        return TRANSLATORS[name](build, shape, *args)
+        _only(name in TRANSLATORS, "it is not in the vocabulary")
+        if name != "softmax":
+            _only(not any(isinstance(arg, Masked) for arg in args), "masked scores may only go through softmax")
+        return _call(TRANSLATORS[name], build, shape, *args, **kwargs)
     except UnsupportedError as reason:
         where = build.module or "the model"
         raise UsageError(
@@ -53,10 +53,42 @@ def translate(build: Builder, node: torch.fx.Node, args: tuple[Any, ...]) -> Any
         ) from None
 
 
-@aten("alias", "contiguous", "clone", "detach", "dropout", "to", "_assert_tensor_metadata")
-def same(build: Builder, shape: Shape, x: Secret, *_: Any) -> Secret:
-    """Inference does not drop out, and the ring has one type."""
+def _call(translator: Translator, *args: Any, **kwargs: Any) -> Any:
+    """Call a translator; an argument that it does not name would change the result without a word."""
+    try:
+        inspect.signature(translator).bind(*args, **kwargs)
+    except TypeError as error:
+        raise UnsupportedError(str(error)) from None
+    return translator(*args, **kwargs)
+
+
+def _only(meant: bool, what: str) -> None:
+    if not meant:
+        raise UnsupportedError(what)
+
+
+@aten("alias", "contiguous", "clone", "detach")
+def same(build: Builder, shape: Shape, x: Secret, *, memory_format: Any = None) -> Secret:
     return x
+
+
+@aten("to")
+def to(build: Builder, shape: Shape, x: Secret, *args: Any, **kwargs: Any) -> Secret:
+    """The ring has one type: a cast between floating types is none."""
+    types = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.dtype)]
+    _only(all(each.is_floating_point for each in types), "it casts to a type that is not floating")
+    return x
+
+
+@aten("dropout")
+def dropout(build: Builder, shape: Shape, x: Secret, p: float, train: bool) -> Secret:
+    _only(not train, "the model is in training mode")
+    return x
+
+
+@aten("_assert_tensor_metadata")
+def assertion(build: Builder, shape: Shape, x: Secret, *_: Any, **__: Any) -> None:
+    return None
 
 
 @aten("view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "flatten")
@@ -86,13 +118,15 @@ def embedding(build: Builder, shape: Shape, table: Secret, indices: Secret | Ten
     """Secret indices are the tokens, shared as one-hot vectors; public ones are positions."""
     if isinstance(indices, Tensor):
         return build.emit("lookup", [table, indices], shape)
-    if indices != build.tokens:
-        raise UnsupportedError("its secret indices are not the tokens")
+    _only(indices == build.tokens, "its secret indices are not the tokens")
     return build.emit("embedding", [table, build.onehot], shape)
 
 
 @aten("addmm")
-def addmm(build: Builder, shape: Shape, bias: Secret, x: Secret, weight: Secret) -> Secret:
+def addmm(
+    build: Builder, shape: Shape, bias: Secret, x: Secret, weight: Secret, *, beta: float = 1, alpha: float = 1
+) -> Secret:
+    _only(beta == alpha == 1, "it scales its summands")
     return build.emit("linear", [x, weight, bias], shape)
 
 
@@ -105,8 +139,7 @@ def linear(build: Builder, shape: Shape, x: Secret, weight: Secret, bias: Secret
 
 @aten("matmul", "bmm", "mm")
 def matmul(build: Builder, shape: Shape, a: Secret, b: Secret) -> Secret:
-    if not (isinstance(a, Secret) and isinstance(b, Secret)):
-        raise UnsupportedError("one factor is public")
+    _only(isinstance(a, Secret) and isinstance(b, Secret), "one factor is public")
     return build.emit("matmul", [a, b], shape)
 
 
@@ -119,20 +152,21 @@ def multiply(build: Builder, shape: Shape, a: Any, b: Any) -> Secret:
 
 
 @aten("div")
-def divide(build: Builder, shape: Shape, x: Secret, divisor: Any) -> Secret:
-    if isinstance(divisor, Secret) or not isinstance(x, Secret):
-        raise UnsupportedError("the divisor is secret")
+def divide(build: Builder, shape: Shape, x: Any, divisor: Any, *, rounding_mode: str | None = None) -> Secret:
+    _only(isinstance(x, Secret) and not isinstance(divisor, Secret), "the divisor is secret")
+    _only(rounding_mode is None, "it rounds")
+    _only(bool(divisor != 0), "the divisor is zero")
     return _scale(build, shape, x, 1 / divisor)
 
 
 def _scale(build: Builder, shape: Shape, x: Secret, factor: float | Tensor) -> Secret:
-    if isinstance(factor, Tensor) and factor.numel() != 1:
-        raise UnsupportedError("the public factor is not a single number")
+    _only(not isinstance(factor, Tensor) or factor.numel() == 1, "the public factor is not a single number")
     return build.emit("scale", [x], shape, factor=float(factor))
 
 
 @aten("add")
-def add(build: Builder, shape: Shape, a: Any, b: Any) -> Secret | Masked:
+def add(build: Builder, shape: Shape, a: Any, b: Any, *, alpha: float = 1) -> Secret | Masked:
+    _only(alpha == 1, "it scales its summand")
     x, other = (a, b) if isinstance(a, Secret) else (b, a)
     if isinstance(other, Secret):
         return build.emit("add", [x, other], shape)
@@ -146,8 +180,7 @@ def add(build: Builder, shape: Shape, a: Any, b: Any) -> Secret | Masked:
 
 @aten("softmax", "_softmax")
 def softmax(build: Builder, shape: Shape, x: Secret | Masked, dim: int, *_: Any) -> Secret:
-    if dim not in (-1, len(shape) - 1):
-        raise UnsupportedError("it is not over the last dimension")
+    _only(dim in (-1, len(shape) - 1), "it is not over the last dimension")
     operands: list[Secret | Tensor] = [x.scores, x.allowed] if isinstance(x, Masked) else [x]
     return build.emit("softmax", operands, shape)
 
@@ -163,14 +196,13 @@ def layernorm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Secret:
-    if len(dims) != 1:
-        raise UnsupportedError("it normalises more than the last dimension")
+    _only(len(dims) == 1, "it normalises more than the last dimension")
     affine = [weight for weight in (gamma, beta) if weight is not None]
     return build.emit("layernorm", [x, *affine], shape, eps=eps)
 
 
 @aten("gelu")
-def gelu(build: Builder, shape: Shape, x: Secret, approximate: str = "none") -> Secret:
+def gelu(build: Builder, shape: Shape, x: Secret, *, approximate: str = "none") -> Secret:
     return build.emit("gelu", [x], shape, approximate=approximate)
 
 

@@ -39,7 +39,11 @@ class Bundle:
 
     def shares(self, rank: int) -> dict[str, Tensor]:
         """One party's shares of the weights, int64."""
-        return _tensors(self.folder / f"party{rank}.safetensors")
+        path = self.folder / f"party{rank}.safetensors"
+        shares = _tensors(path)
+        if {name: tuple(share.shape) for name, share in shares.items()} != self.graph.weights:
+            raise UsageError(f"{path} does not belong to the graph beside it; export the bundle anew.")
+        return shares
 
     def digest(self) -> bytes:
         """What both parties must agree on before they start: 32 bytes over the public part."""
@@ -58,7 +62,16 @@ def write(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not empty; choose another --out, or remove it.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _write(folder, graph, weights, origin, checkpoint)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written ({error.strerror}); choose another --out.") from None
+
+
+def _write(
+    folder: Path, graph: Graph, weights: Mapping[str, Tensor], origin: Mapping[str, Any], checkpoint: Path
+) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         inside = Path(temporary) / folder.name
         inside.mkdir()
@@ -79,6 +92,8 @@ def read(folder: Path) -> Bundle:
         nodes = [Node(name, Op.from_json(op), tuple(inputs), module) for name, op, inputs, module in public["nodes"]]
         weights = {name: tuple(shape) for name, shape in public["weights"].items()}
         constants = _tensors(folder / "constants.safetensors")
+        if not nodes or not {"model", "size", "seq_len"} <= set(public["origin"]):
+            raise ValueError("its graph.json is incomplete")
         graph = Graph(tuple(public["input"]), public["vocabulary"], weights, constants, nodes)
         return Bundle(folder, graph, public["origin"], public["precision"])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -36,8 +36,12 @@ def export(model: "PreTrainedModel", length: int, batch: int) -> torch.export.Ex
     """The model's forward pass as an ATen graph."""
     tokens = torch.zeros(batch, length, dtype=torch.long, device=model.device)
     options = {"use_cache": False, "return_dict": True}
-    with torch.no_grad():
-        return torch.export.export(model, (tokens,), options, strict=False)
+    try:
+        with torch.no_grad():
+            return torch.export.export(model, (tokens,), options, strict=False)
+    except Exception as error:  # torch.export raises nearly anything for a model that it cannot trace
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(f"torch.export cannot trace this model: {reason}") from None
 
 
 class _Walk:
@@ -65,8 +69,15 @@ class _Walk:
         if node.name in signature.inputs_to_parameters:
             return self.builder.weight(signature.inputs_to_parameters[node.name], tuple(node.meta["val"].shape))
         if node.name in signature.inputs_to_buffers:
-            return self.program.state_dict[signature.inputs_to_buffers[node.name]]
+            return self.buffer(signature.inputs_to_buffers[node.name])
         return self.builder.tokens if node.name == signature.user_inputs[0] else None
+
+    def buffer(self, name: str) -> Any:
+        """A public tensor of the model; on the meta device it may have no data to fold."""
+        value = self.program.state_dict.get(name, self.program.constants.get(name))
+        if not isinstance(value, Tensor) or value.is_meta:
+            raise UsageError(f"the model's buffer {name} has no data; only models of GPT-2's kind are captured so far.")
+        return value
 
     def call(self, node: torch.fx.Node) -> Any:
         """Fold a public operation into its value, translate a secret one."""
@@ -77,7 +88,7 @@ class _Walk:
         if not _touches_secret((args, kwargs)):
             return _fold(node, args, kwargs)
         self.builder.module = _module(node)
-        return aten.translate(self.builder, node, args)
+        return aten.translate(self.builder, node, args, kwargs)
 
     def output(self, node: torch.fx.Node) -> None:
         """The first output is the logits: they are opened to the client."""

@@ -70,11 +70,13 @@ def use(communicator: Any, dealer: Any, settings: Mapping[str, Any]) -> Iterator
 
 def override(settings: Mapping[str, Any]) -> Any:
     """A context in which CrypTen's configuration has other values; an unknown key is a `UsageError`."""
-    for key in settings:
+    for key, value in settings.items():
         try:
-            cfg[key]
-        except Exception:
+            known = cfg[key]
+        except Exception:  # omegaconf's own, and AttributeError
             raise UsageError(f"CrypTen has no setting {key!r}; see its configs/default.yaml.") from None
+        if known is not None and type(value) is not type(known):
+            raise UsageError(f"CrypTen's setting {key!r} is a value like {known!r}, not {value!r}.")
     return cfg.temp_override(dict(settings))
 
 

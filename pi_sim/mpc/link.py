@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributed import ReduceOp
 
 from pi_sim.errors import RunError
+from pi_sim.mpc import wire
 from pi_sim.mpc.backend import Communicator, counted
 from pi_sim.network import Network
 
@@ -31,18 +32,18 @@ class Link(Communicator):  # type: ignore[misc]
     `rounds` and `sent` count the payload handed to the socket, `received` what came out of it: one party's `sent` must
     be the other's `received`. CrypTen's own counter (`comm_rounds`, `comm_bytes`: sent plus received) runs beside
     them and shares no code with them.
-    Every failure of the connection is a `RunError`: the other party closed it, sent nothing for `timeout` seconds, or
-    sent something else than the protocol's next message.
+    Every failure of the connection is a `RunError`: the other party closed it, was silent for longer than the socket's
+    time-out, or sent something else than the protocol's next message.
     """
 
     BYTES_PER_ELEMENT = WORD
 
-    def __init__(self, connection: socket.socket, rank: int, timeout: float, network: Network | None = None) -> None:
-        self.connection, self.rank, self.timeout, self.network = connection, rank, timeout, network
+    def __init__(self, connection: socket.socket, rank: int, network: Network | None = None) -> None:
+        self.connection, self.rank, self.network = connection, rank, network
+        self.failure: RunError | None = None
         self.rounds = self.sent = self.received = 0
         self.free_at = 0.0
         self.reset_communication_stats()
-        connection.settimeout(timeout)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.outbox: queue.SimpleQueue[tuple[int, list[Tensor]] | None] = queue.SimpleQueue()
         self.sender = threading.Thread(target=self._send_all, daemon=True)
@@ -98,18 +99,11 @@ class Link(Communicator):  # type: ignore[misc]
         return tensors
 
     def _receive(self, buffer: bytearray | memoryview) -> bytearray | memoryview:
-        view = memoryview(buffer)
-        while view:
-            try:
-                count = self.connection.recv_into(view)
-            except TimeoutError:
-                raise RunError(f"the other party sent nothing for {self.timeout:g} seconds.") from None
-            except OSError as error:
-                raise RunError(f"the connection to the other party broke ({error.strerror}).") from None
-            if not count:
-                raise RunError("the other party closed the connection.")
-            view = view[count:]
-        return buffer
+        """Fill the buffer; when the connection is down because sending failed, say why that was."""
+        try:
+            return wire.receive(self.connection, buffer)
+        except RunError as error:
+            raise self.failure or error from None
 
     def _hold_back(self, sent_at: float, length: int) -> None:
         """Wait until the imitated network would have delivered a message of `length` bytes."""
@@ -118,22 +112,25 @@ class Link(Communicator):  # type: ignore[misc]
             time.sleep(max(0.0, self.free_at + self.network.latency - time.time()))
 
     def _send_all(self) -> None:
-        """The sending thread: a failure shuts the connection, which the receiving side reports."""
+        """The sending thread: a failure shuts the connection, which ends the receiving side's wait."""
         try:
             while message := self.outbox.get():
                 number, tensors = message
-                self.connection.sendall(HEADER.pack(number, _length(tensors), time.time()))
+                wire.send(self.connection, HEADER.pack(number, _length(tensors), time.time()))
                 for tensor in tensors:
-                    self.connection.sendall(_payload(tensor))
-        except OSError:
+                    wire.send(self.connection, _payload(tensor))
+        except RunError as error:
+            self.failure = error
             with suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Send what is still waiting, then close the connection."""
         self.outbox.put(None)
-        self.sender.join(self.timeout)
+        self.sender.join()
         self.connection.close()
+        if self.failure:
+            raise self.failure
 
 
 def _length(tensors: Sequence[Tensor]) -> int:

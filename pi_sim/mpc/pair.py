@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,15 @@ GRACE = 5.0
 """Seconds that a party gets to notice that the other one has failed."""
 
 
+Counts = dict[str, Any]
+"""What one party counted for one sequence, see `pi_sim.mpc.party.Party`."""
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What both parties counted (`counts[rank]`), and the logits (N, T, V) that the client opened."""
+    """What both parties counted, `counts[rank][sequence]`, and the logits (N, T, V) that the client opened."""
 
-    counts: list[dict[str, Any]]
+    counts: list[list[Counts]]
     logits: Tensor
     seconds: float
 
@@ -99,7 +104,7 @@ def _watch(jobs: list[Job], folders: list[Path], sequences: int, progress: Calla
     follower = threading.Thread(target=_follow, args=(parties[0].stdout, sequences, progress), daemon=True)
     follower.start()
     try:
-        statuses = _settle(parties)
+        statuses = _settle(parties, jobs[0].timeout)
     finally:
         for party in parties:
             party.kill()
@@ -116,7 +121,8 @@ def _follow(lines: Iterable[bytes], sequences: int, progress: Callable[[float], 
     finished = 0
     for line in lines:
         state = json.loads(line)
-        progress((finished + state["done"] / state["of"]) / sequences)
+        with suppress(OSError):  # whoever watched has gone; the run goes on
+            progress((finished + state["done"] / state["of"]) / sequences)
         finished += state["done"] == state["of"]
 
 
@@ -133,22 +139,28 @@ def _start(job: Job, folder: Path) -> "subprocess.Popen[bytes]":
         )
 
 
-def _settle(parties: "list[subprocess.Popen[bytes]]") -> list[int | None]:
-    """Both parties' exit statuses; once one has failed, the other has a few seconds left, then its status is None."""
+def _settle(parties: "list[subprocess.Popen[bytes]]", timeout: float) -> list[int | None]:
+    """Both parties' exit statuses, None for one that did not end in time after the other.
+
+    After a failure the other party has a few seconds left, after a success as long as a message may take.
+    """
     deadline = float("inf")
     while any(party.poll() is None for party in parties) and time.monotonic() < deadline:
-        if any(party.poll() for party in parties):
-            deadline = min(deadline, time.monotonic() + GRACE)
+        ended = [status for party in parties if (status := party.poll()) is not None]
+        if ended:
+            deadline = min(deadline, time.monotonic() + (GRACE if any(ended) else timeout))
         time.sleep(0.01)
     return [party.poll() for party in parties]
 
 
 def _raise_failure(statuses: list[int | None], folders: list[Path]) -> None:
-    """Say for every party that failed what it said, or which signal ended it."""
+    """Say for every party that failed what it said, which signal ended it, or that it never ended."""
     reasons = []
     for rank, (status, folder) in enumerate(zip(statuses, folders, strict=True)):
         said = (folder / "errors").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        if status and status < 0:
+        if status is None:
+            reasons.append(f"party {rank} did not end")
+        elif status < 0:
             reasons.append(f"party {rank} was ended by {signal.Signals(-status).name}")
         elif status:
             reasons.append(f"party {rank}: {said[-1] if said else f'exit status {status}'}")

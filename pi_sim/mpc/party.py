@@ -1,7 +1,7 @@
 """One party of a run, as a process of its own: `python -m pi_sim.mpc.party JOB.json`.
 
-The job names the party's own files and no others. The process meets the other party, checks that both hold the same
-graph and protocol, evaluates the graph once per sequence, and writes what it counted; the client also writes the
+Of the bundle it opens the public files and the party's own shares. It meets the other party, checks that both hold the
+same graph and protocol, evaluates the graph once per sequence, and writes what it counted; the client also writes the
 logits that were opened to it. It ends when its standard input closes, so it cannot outlive whoever started it.
 """
 
@@ -25,13 +25,14 @@ from torch import Tensor
 from pi_sim import __version__, specs
 from pi_sim.errors import PiSimError, RunError
 from pi_sim.graph import bundle
-from pi_sim.graph.ops import Node
-from pi_sim.mpc import backend
+from pi_sim.graph.ops import Graph, Node
+from pi_sim.mpc import backend, wire
 from pi_sim.mpc.dealer import FirstParty
 from pi_sim.mpc.executor import execute
 from pi_sim.mpc.kernels.reveal import CLIENT
 from pi_sim.mpc.link import Link
 from pi_sim.network import Network
+from pi_sim.specs import ProtocolCard
 
 GREETING = struct.Struct("<32sq")
 
@@ -75,72 +76,69 @@ def _end_with_parent() -> None:
 
 
 def _run(job: Job) -> None:
-    started = time.perf_counter()
     torch.set_num_threads(job.threads)
     protocol = specs.protocol_card(job.protocol)
     opened = bundle.read(Path(job.bundle))
-    network = Network(**job.network) if job.network else None
+    shares = opened.shares(job.rank)
     connection = meet(job)
     greet(connection, opened.digest() + protocol.model_dump_json().encode())
-    link, dealer = Link(connection, job.rank, job.timeout, network), FirstParty()
+    link = Link(connection, job.rank, Network(**job.network) if job.network else None)
+    dealer = FirstParty()
     with backend.use(link, dealer, protocol.settings), torch.no_grad():
-        values = {name: backend.shares(share) for name, share in opened.shares(job.rank).items()}
-        party = _Party(opened.graph, protocol, values | opened.graph.constants, link, dealer)
-        report: dict[str, Any] = {"setup_seconds": time.perf_counter() - started}
-        sequences = load_file(job.tokens)["tokens"]
-        runs = [party.infer(tokens) for tokens in sequences]
+        weights = {name: backend.shares(share) for name, share in shares.items()}
+        party = Party(opened.graph, protocol, weights, link, dealer)
+        runs = [party.infer(tokens) for tokens in load_file(job.tokens)["tokens"]]
     link.close()
-    report |= {"sequences": [counts for counts, _ in runs], "crypten": link.get_communication_stats()}
     if job.rank == CLIENT:
         save_file({"logits": torch.cat([logits for _, logits in runs])}, Path(job.result) / "logits.safetensors")
-    (Path(job.result) / "counts.json").write_text(json.dumps(report), encoding="utf-8")
+    (Path(job.result) / "counts.json").write_text(json.dumps([counts for counts, _ in runs]), encoding="utf-8")
 
 
-class _Party:
+class Party:
     """A party that holds its shares of the weights and evaluates the graph on one sequence after another."""
 
-    def __init__(self, graph: Any, protocol: Any, values: dict[str, Any], link: Link, dealer: FirstParty) -> None:
-        self.graph, self.protocol, self.values, self.link, self.dealer = graph, protocol, values, link, dealer
+    def __init__(
+        self, graph: Graph, protocol: ProtocolCard, weights: dict[str, Any], link: Link, dealer: FirstParty
+    ) -> None:
+        self.graph, self.protocol, self.weights, self.link, self.dealer = graph, protocol, weights, link, dealer
 
     def infer(self, onehot: Tensor) -> tuple[dict[str, Any], Tensor]:
-        """What was counted for one sequence, node by node, and its logits (at the client)."""
-        link, nodes = self.link, []
-        before = (
-            link.rounds,
-            link.sent,
-            link.received,
-            self.dealer.offline,
-            link.comm_time,
-            time.perf_counter(),
-        )
+        """What was counted for one sequence, in all and up to each node, and its logits (at the client)."""
+        before, nodes = self.counters(), []
 
         def note(node: Node) -> None:
-            nodes.append((link.rounds - before[0], link.sent - before[1]))
+            nodes.append((self.link.rounds - before["rounds"], self.link.sent - before["sent"]))
             print(json.dumps({"done": len(nodes), "of": len(self.graph.nodes)}), flush=True)
 
-        values = self.values | {"tokens": backend.shares(onehot, precision=0)}
+        values = {**self.weights, **self.graph.constants, "tokens": backend.shares(onehot, precision=0)}
         logits = execute(self.graph, values, self.protocol, note)
-        after = (
-            link.rounds,
-            link.sent,
-            link.received,
-            self.dealer.offline,
-            link.comm_time,
-            time.perf_counter(),
-        )
-        names = ("rounds", "sent", "received", "offline", "communication_seconds", "seconds")
-        differences = (late - early for late, early in zip(after, before, strict=True))
-        return {**dict(zip(names, differences, strict=True)), "nodes": nodes}, logits
+        after = self.counters()
+        return {**{name: after[name] - before[name] for name in after}, "nodes": nodes}, logits
+
+    def counters(self) -> dict[str, Any]:
+        """Every counter as it stands: the link's own, CrypTen's, the dealer's, and the clock."""
+        return {
+            "rounds": self.link.rounds,
+            "sent": self.link.sent,
+            "received": self.link.received,
+            "crypten_rounds": self.link.comm_rounds,
+            "crypten_bytes": self.link.comm_bytes,
+            "offline": self.dealer.requested(),
+            "communication_seconds": self.link.comm_time,
+            "seconds": time.perf_counter(),
+        }
 
 
 def meet(job: Job) -> socket.socket:
-    """Party 0 waits for the other on its listening socket, party 1 calls it."""
+    """Party 0 waits for the other on its listening socket, party 1 calls it; both wait `timeout` seconds at most."""
     try:
         if job.listener is None:
             return socket.create_connection(("127.0.0.1", job.port), timeout=job.timeout)
         with socket.socket(fileno=job.listener) as listener:
             listener.settimeout(job.timeout)
-            return listener.accept()[0]
+            connection = listener.accept()[0]
+            connection.settimeout(job.timeout)
+            return connection
     except OSError:
         raise RunError(f"the other party could not be reached within {job.timeout:g} seconds.") from None
 
@@ -149,11 +147,8 @@ def greet(connection: socket.socket, agreement: bytes) -> None:
     """Exchange digests of what must agree, and the seeds from which CrypTen expands sharings of zero."""
     digest = hashlib.sha256(__version__.encode() + agreement).digest()
     mine = secrets.randbits(63)
-    try:
-        connection.sendall(GREETING.pack(digest, mine))
-        theirs, seed = GREETING.unpack(connection.recv(GREETING.size, socket.MSG_WAITALL))
-    except (OSError, struct.error):
-        raise RunError("the other party closed the connection before it said what it would compute.") from None
+    wire.send(connection, GREETING.pack(digest, mine))
+    theirs, seed = GREETING.unpack(wire.receive(connection, bytearray(GREETING.size)))
     if theirs != digest:
         raise RunError("the parties hold different graphs, protocols or versions; give both the same export.")
     backend.seed_generators(previous=seed, following=mine, local=secrets.randbits(63))

@@ -7,34 +7,47 @@ from pi_sim.cost.estimate import numbers
 from pi_sim.cost.prices import price
 from pi_sim.errors import RunError
 from pi_sim.graph.ops import Graph
-from pi_sim.mpc.pair import Outcome
+from pi_sim.mpc.pair import Counts, Outcome
 from pi_sim.specs import ProtocolCard
 
 
 def check(graph: Graph, protocol: ProtocolCard, outcome: Outcome) -> None:
-    """Every sequence's rounds and bytes must be the predicted ones, and every counter must agree with every other."""
+    """Every sequence must have cost what was predicted, and every counter must agree with every other."""
     steps = [price(node.op, protocol) for node in graph.nodes]
-    server, client = outcome.counts
-    for mine, theirs in zip(server["sequences"], client["sequences"], strict=True):
-        if mine["sent"] != theirs["received"] or theirs["sent"] != mine["received"]:
-            raise RunError("bytes were lost between the parties: one received less than the other had sent.")
-        reached = Cost()
-        for node, step, (rounds, sent) in zip(graph.nodes, steps, mine["nodes"], strict=True):
-            reached += step
-            if (rounds, sent) != (reached.rounds, reached.bytes):
-                raise RunError(
-                    f"prediction and run part at {node.op} in {node.module}: predicted {reached.rounds} rounds and "
-                    f"{reached.bytes} bytes up to there, measured {rounds} and {sent}."
-                )
-    for rank, counts in enumerate(outcome.counts):
-        passed = sum(sequence["sent"] + sequence["received"] for sequence in counts["sequences"])
-        if counts["crypten"]["bytes"] != passed:
-            raise RunError(f"party {rank}: CrypTen counted {counts['crypten']['bytes']} bytes, the link {passed}.")
+    for server, client in zip(*outcome.counts, strict=True):
+        _counters(0, server, client)
+        _counters(1, client, server)
+        _prediction(graph, steps, server, client)
+
+
+def _counters(rank: int, mine: Counts, theirs: Counts) -> None:
+    """One party's link against CrypTen's counter, which adds what was sent to what was received, and the other link."""
+    if mine["crypten_rounds"] != mine["rounds"] or mine["crypten_bytes"] != mine["sent"] + mine["received"]:
+        counted = f"{mine['crypten_rounds']} rounds and {mine['crypten_bytes']} bytes both ways"
+        passed = f"{mine['rounds']} and {mine['sent'] + mine['received']}"
+        raise RunError(f"party {rank}: CrypTen counted {counted}, the link {passed}.")
+    if mine["sent"] != theirs["received"]:
+        raise RunError(f"party {rank} sent {mine['sent']} bytes, and {theirs['received']} arrived.")
+
+
+def _prediction(graph: Graph, steps: list[Cost], server: Counts, client: Counts) -> None:
+    """The first node up to which either party counted something else than was predicted."""
+    reached = Cost()
+    for node, step, one, other in zip(graph.nodes, steps, server["nodes"], client["nodes"], strict=True):
+        reached += step
+        rounds, sent = {one[0], other[0]}, max(one[1], other[1])
+        if (rounds, sent) != ({reached.rounds}, reached.bytes):
+            raise RunError(
+                f"prediction and run part at {node.op} in {node.module}: predicted {reached.rounds} rounds and "
+                f"{reached.bytes} bytes up to there, measured {' or '.join(map(str, sorted(rounds)))} and {sent}."
+            )
+    if {server["offline"], client["offline"]} != {reached.offline}:
+        raise RunError(f"predicted {reached.offline} offline bytes, {server['offline']} were asked of the dealer.")
 
 
 def measured(outcome: Outcome) -> dict[str, Any]:
     """What the parties counted for one sequence, with the mean seconds of one and the set-up around all."""
-    server, client = (counts["sequences"] for counts in outcome.counts)
+    server, client = outcome.counts
     inference = [sequence["seconds"] for sequence in server]
     communication = sum(sequence["communication_seconds"] for sequence in server) / len(server)
     seconds = sum(inference) / len(server)

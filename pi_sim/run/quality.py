@@ -10,26 +10,25 @@ from transformers import PreTrainedModel
 
 from pi_sim.graph import plain
 from pi_sim.graph.ops import Graph
-from pi_sim.mpc.kernels import choose
+from pi_sim.mpc.kernels import Domain, Kernel, choose
 from pi_sim.specs import ProtocolCard
 
 
 def out_of_domain(graph: Graph, model: PreTrainedModel, protocol: ProtocolCard, tokens: Tensor) -> Iterator[str]:
-    """A sentence for every kernel whose plain operands leave its domain on these tokens (N, T)."""
-    seen: dict[str, tuple[float, float]] = {}
+    """A sentence for every kernel whose plain operands leave a domain of its on these tokens (N, T)."""
+    seen: dict[tuple[Kernel, Domain], tuple[float, float]] = {}
     for sequence in tokens:
         for node, operands, _ in plain.read(graph, model.state_dict(), sequence[None]):
-            domain = choose(node.op.name, protocol.kernels, protocol.name).domain
-            if domain:
+            kernel = choose(node.op.name, protocol.kernels, protocol.name)
+            for domain in kernel.domains:
                 values = domain.measure(*operands)
-                low, high = seen.get(node.op.name, (math.inf, -math.inf))
-                seen[node.op.name] = (min(low, values.min().item()), max(high, values.max().item()))
-    for op, (low, high) in seen.items():
-        kernel = choose(op, protocol.kernels, protocol.name)
-        if kernel.domain and (low < kernel.domain.low or high > kernel.domain.high):
+                low, high = seen.get((kernel, domain), (math.inf, -math.inf))
+                seen[kernel, domain] = (min(low, values.min().item()), max(high, values.max().item()))
+    for (kernel, domain), (low, high) in seen.items():
+        if low < domain.low or high > domain.high:
             yield (
-                f"{op} by {kernel.name} is right for {kernel.domain.quantity} from {kernel.domain.low:g} to "
-                f"{kernel.domain.high:g}; here it runs from {low:.3g} to {high:.3g}, so expect wrong logits."
+                f"{kernel.op} by {kernel.name} is right for {domain.quantity} from {domain.low:g} to {domain.high:g}; "
+                f"here it runs from {low:.3g} to {high:.3g}, so expect wrong logits."
             )
 
 

@@ -23,7 +23,7 @@ from pi_sim.mpc import pair
 from pi_sim.network import PRESETS, Network
 from pi_sim.run.audit import check, measured
 from pi_sim.run.quality import compare, out_of_domain
-from pi_sim.training.held_out import held_out_tokens
+from pi_sim.training.held_out import held_out_tokens, require
 from pi_sim.zoo.build import checkpoint_folder, load_model
 
 
@@ -65,9 +65,14 @@ def two_party(request: Request, warn: Callable[[str], None], progress: Callable[
     """
     protocol = specs.protocol_card(request.protocol)
     if protocol.settings.get("encoder.precision_bits", PRECISION) != PRECISION:
-        raise UsageError(f"protocol {protocol.name}: weights are shared with {PRECISION} fractional bits.")
+        raise UsageError(
+            f"protocol {protocol.name} sets encoder.precision_bits; bundles share weights with {PRECISION} bits, so "
+            f"remove the setting or set it to {PRECISION}."
+        )
     with _opened(request) as opened:
         predicted = predict(opened, protocol, request.networks)
+        if predicted.seq_len < 2:
+            raise UsageError("a perplexity needs sequences of at least 2 tokens; choose a longer --seq-len.")
         tokens = held_out_tokens(opened.folder, request.sequences, predicted.seq_len)
         expected = _plain(request, opened.graph, protocol, tokens, warn)
         outcome = pair.run(
@@ -94,16 +99,28 @@ def two_party(request: Request, warn: Callable[[str], None], progress: Callable[
 def _opened(request: Request) -> Iterator[Bundle]:
     """The bundle that was given, or one exported for this run alone."""
     if request.bundle:
-        opened = bundle.read(request.bundle)
-        length = opened.origin["seq_len"]
-        if request.seq_len not in (None, length):
-            raise UsageError(f"{request.bundle} was exported for {length} tokens; leave --seq-len out.")
-        yield opened
+        yield _given(request, bundle.read(request.bundle))
         return
     if request.model is None:
         raise UsageError("nothing to run: give --model or --bundle.")
+    folder = checkpoint_folder(request.model, request.size)
+    if folder.is_dir():
+        require(folder)
     with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch:
         yield export(request.model, request.size, request.seq_len, Path(scratch) / "bundle")
+
+
+def _given(request: Request, opened: Bundle) -> Bundle:
+    """Refuse a bundle of another length or, by the training's record, of another model."""
+    length = opened.origin["seq_len"]
+    if request.seq_len not in (None, length):
+        raise UsageError(f"{request.bundle} was exported for {length} tokens; leave --seq-len out.")
+    require(opened.folder)
+    if request.model:
+        records = [folder / "record.json" for folder in (opened.folder, checkpoint_folder(request.model, request.size))]
+        if len({path.read_bytes() for path in records if path.is_file()}) != 1:
+            raise UsageError(f"{request.bundle} was not exported from {request.model}; leave --model out.")
+    return opened
 
 
 def predict(opened: Bundle, protocol: specs.ProtocolCard, networks: list[Network]) -> Estimate:
@@ -120,9 +137,6 @@ def _plain(
     if request.model is None:
         return None
     model = load_model(request.model, request.size)
-    shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
-    if any(shapes.get(name) != shape for name, shape in graph.weights.items()):
-        raise UsageError(f"the bundle was not exported from {request.model}; leave --model out, or name its own.")
     with torch.no_grad():
         for sentence in out_of_domain(graph, model, protocol, tokens):
             warn(sentence)

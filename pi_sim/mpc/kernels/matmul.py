@@ -13,7 +13,8 @@ def matmul(a: Any, b: Any) -> Any:
     2. Open a - A and b - B, both in one round.
     3. a @ b = (a - A) @ (b - B) + (a - A) @ B + A @ (b - B) + A @ B, then truncate, each party its own share.
 
-    1 round, 8 (|a| + |b|) bytes, 8 m n offline. Source: CrypTen (arXiv 2109.00984), section 4.1; Beaver (CRYPTO 1991).
+    1 round, 8 (|a| + |b|) bytes, 8 |a @ b| offline.
+    Source: CrypTen (arXiv 2109.00984), section 4.1; Beaver (CRYPTO 1991).
     """
     return a.matmul(b)
 

@@ -26,7 +26,7 @@ class Kernel:
     op: str
     name: str
     function: Callable[..., Any]
-    domain: Domain | None
+    domains: tuple[Domain, ...]
 
 
 KERNELS: dict[tuple[str, str], Kernel] = {}
@@ -35,11 +35,11 @@ FIXED = "fixed"
 """The kernel of operations that every protocol does alike: none needs to choose it."""
 
 
-def kernel(op: str, name: str, domain: Domain | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a function as the kernel `name` of the operation `op`."""
+def kernel(op: str, name: str, *domains: Domain) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as the kernel `name` of the operation `op`, right where all its domains hold."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        KERNELS[op, name] = Kernel(op, name, function, domain)
+        KERNELS[op, name] = Kernel(op, name, function, domains)
         return function
 
     return register
@@ -55,3 +55,12 @@ def choose(op: str, chosen: Mapping[str, str], protocol: str) -> Kernel:
         known = ", ".join(name for known_op, name in KERNELS if known_op == op) or "none"
         raise UsageError(f"protocol {protocol}: there is no kernel {chosen[op]!r} for {op}; known: {known}.")
     return KERNELS[op, chosen[op]]
+
+
+def check(chosen: Mapping[str, str], protocol: str) -> None:
+    """A `UsageError` for a `[kernels]` entry that means nothing: a typing mistake would otherwise go unnoticed."""
+    for op in chosen:
+        if (op, FIXED) in KERNELS or op not in {known for known, _ in KERNELS}:
+            names = ", ".join(sorted({known for known, name in KERNELS if name != FIXED}))
+            raise UsageError(f"protocol {protocol}: [kernels] cannot choose {op!r}; it may choose {names}.")
+        choose(op, chosen, protocol)

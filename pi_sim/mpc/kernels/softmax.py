@@ -9,16 +9,31 @@ from pi_sim.mpc.kernels.local import on_share
 from pi_sim.mpc.kernels.registry import Domain, kernel
 
 HIDDEN = -200.0
-"""The score of a place that is not allowed: its exponential rounds to zero for any row maximum above -188."""
+"""The score of a place that is not allowed: its exponential rounds to zero as long as the row maximum is above -188."""
+
+
+def _visible(scores: Tensor, allowed: Tensor | None) -> Tensor:
+    return scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
 
 
 def _below_maximum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
-    """The lowest exponent of the plain operands, and minus the row maximum's distance to the hidden places."""
-    visible = scores if allowed is None else torch.where(allowed, scores, HIDDEN)
-    return visible - visible.amax(-1, keepdim=True)
+    """Exponents of the places that count."""
+    visible = _visible(scores, allowed)
+    exponents = visible - visible.amax(-1, keepdim=True)
+    return exponents[visible.isfinite()]
 
 
-@kernel("softmax", "limit-newton", Domain("score minus row maximum", _below_maximum, -490, 0))
+def _maximum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
+    """Row maxima, which must stand well above the hidden places and not too far."""
+    return _visible(scores, allowed).amax(-1)
+
+
+@kernel(
+    "softmax",
+    "limit-newton",
+    Domain("score minus row maximum", _below_maximum, -490, 0),
+    Domain("row maximum", _maximum, HIDDEN + 12, HIDDEN + 490),
+)
 def limit_newton(scores: Any, allowed: Tensor | None = None) -> Any:
     """Stock CrypTen, with places that are not allowed made exactly zero.
 
