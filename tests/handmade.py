@@ -12,7 +12,7 @@ PERPLEXITIES = {"gelu_ln": 20.0, "relu_ln": 20.4, "gelu_nonorm": 22.0, "relu_non
 
 
 def estimate(model: str = "relu_nonorm", protocol: str = "crypten") -> Estimate:
-    """A small model, priced by hand: 2 rounds to look up, 40 in each of two layers, 1 to open."""
+    """A small model, priced by hand: 2 rounds to look up, 40 in each of two layers, 1 to open; norms come on top."""
     activation = model.split("_")[0]
     rows = [
         Row("transformer.wte", "embedding", "(300x16, 8x300)", 1, Cost(2, 4_000_000, 100_000)),
@@ -20,6 +20,7 @@ def estimate(model: str = "relu_nonorm", protocol: str = "crypten") -> Estimate:
             row
             for layer in range(2)
             for row in (
+                *norms(model, f"transformer.h.{layer}.ln_1"),
                 Row(f"transformer.h.{layer}", "add", "(8x16, 8x16)", 2, Cost()),
                 Row(f"transformer.h.{layer}.mlp", "linear", "(8x16, 16x64)", 2, Cost(2, 250_000, 125_000)),
                 Row(f"transformer.h.{layer}.mlp.act", activation, "(8x64)", 1, Cost(38, 31_000_000, 9_000_000)),
@@ -29,6 +30,11 @@ def estimate(model: str = "relu_nonorm", protocol: str = "crypten") -> Estimate:
     ]
     networks = [PRESETS["lan"], PRESETS["wan"]]
     return Estimate(model, "tiny", protocol, 128, rows, frozenset({"transformer.wte", "output"}), networks)
+
+
+def norms(model: str, module: str) -> list[Row]:
+    """A LayerNorm sends little, but in many rounds."""
+    return [Row(module, "layernorm", "(8x16)", 1, Cost(20, 64_000, 8_000))] if model.endswith("_ln") else []
 
 
 def run_record(model: str = "relu_nonorm", protocol: str = "crypten", **changes: Any) -> dict[str, Any]:

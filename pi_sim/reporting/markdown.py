@@ -12,6 +12,8 @@ from pi_sim.reporting.sections.final_norm import final_norm
 from pi_sim.reporting.sections.overview import one_row
 from pi_sim.reporting.sections.papers import order
 from pi_sim.reporting.sections.quality import privacy
+from pi_sim.reporting.sections.recipes import HEADING as ANOTHER
+from pi_sim.reporting.sections.recipes import other_recipes, warning
 from pi_sim.reporting.sections.training import subject
 
 PAGE = "norm-free.md"
@@ -21,12 +23,10 @@ QUESTION = (
     "worth in perplexity? Each model below was trained from scratch, priced, run for real between two processes on "
     "secret shares and read in the clear; every number on this page comes from a record."
 )
+Drawings = dict[str, figures.Drawing]
+"""Figures by the name of their file."""
+
 MADE = "<!-- Made by `pi-sim report` from records: change those, not this page. -->"
-CAPTIONS = {
-    "bytes": "Bytes that one party sends, by operation; the small ones are drawn together.",
-    "tradeoff": "Perplexity in the clear against predicted network time. Blue GELU, orange ReLU; hollow without norms.",
-    "loss": "Training loss. Blue GELU, orange ReLU; dashed without norms.",
-}
 
 
 def report(sources: list[Path], out: Path) -> list[Path]:
@@ -35,16 +35,16 @@ def report(sources: list[Path], out: Path) -> list[Path]:
     Raises `UsageError` for a damaged record, or where no run has been recorded.
     """
     findings = gather(sources)
-    drawings = {f"{name}-{each.size}": svg for each in findings for name, svg in figures.draw(each)}
+    drawings = {f"{drawing.name}-{each.size}": drawing for each in findings for drawing in figures.draw(each)}
     written = [out / "figures" / f"{name}.svg" for name in drawings]
-    for path, svg in zip(written, drawings.values(), strict=True):
-        write_text(path, svg)
-    write_text(out / PAGE, page(findings, set(drawings)))
+    for path, drawing in zip(written, drawings.values(), strict=True):
+        write_text(path, drawing.svg)
+    write_text(out / PAGE, page(findings, drawings))
     return [*written, out / PAGE]
 
 
-def page(findings: list[Findings], drawings: set[str]) -> str:
-    """The whole page; `drawings` are the names of the figures that there are."""
+def page(findings: list[Findings], drawings: Drawings) -> str:
+    """The whole page."""
     parts = [MADE, TITLE, QUESTION]
     for each in findings:
         parts += _size(each, drawings)
@@ -53,15 +53,21 @@ def page(findings: list[Findings], drawings: set[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _size(findings: Findings, drawings: set[str]) -> Iterator[str]:
+def _size(findings: Findings, drawings: Drawings) -> Iterator[str]:
     """The sections on models of one size, without those that there are no records for."""
     sections = {
-        f"## Size {findings.size}": [subject(findings), one_row(findings), _figure(findings, "tradeoff", drawings)],
+        f"## Size {findings.size}": [
+            subject(findings),
+            one_row(findings),
+            warning(findings),
+            _figure(findings, "tradeoff", drawings),
+        ],
         "### What privacy does to the result": [privacy(findings)],
-        "### Where bytes and rounds go": [_figure(findings, "bytes", drawings), operations(findings)],
+        "### Where bytes and rounds go": [_figure(findings, "operations", drawings), operations(findings)],
         "### Without the embedding and the vocabulary head": [boundary(findings)],
         "### Measured beside predicted": [measured(findings)],
         "### How far the papers' order holds": [order(findings)],
+        f"### {ANOTHER}": [other_recipes(findings)],
         "### With and without the final LayerNorm": [final_norm(findings)],
         "### Training": [_figure(findings, "loss", drawings)],
     }
@@ -70,7 +76,10 @@ def _size(findings: Findings, drawings: set[str]) -> Iterator[str]:
         yield from [heading, *filled] if filled else []
 
 
-def _figure(findings: Findings, name: str, drawings: set[str]) -> str:
+def _figure(findings: Findings, name: str, drawings: Drawings) -> str:
     """A figure in the page, if it was drawn."""
-    file, caption = f"{name}-{findings.size}", CAPTIONS[name]
-    return f"![{caption.split('.')[0]}](figures/{file}.svg)\n\n*{caption}*" if file in drawings else ""
+    file = f"{name}-{findings.size}"
+    if file not in drawings:
+        return ""
+    caption = drawings[file].caption
+    return f"![{caption.split('.')[0]}](figures/{file}.svg)\n\n*{caption}*"

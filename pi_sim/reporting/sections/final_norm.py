@@ -1,7 +1,9 @@
 """Models without norms in their blocks, trained with and without the last LayerNorm before the vocabulary head."""
 
 from pi_sim.reporting import tables
-from pi_sim.reporting.findings import Findings, Training
+from pi_sim.reporting.findings import Findings
+from pi_sim.reporting.recorded import Training
+from pi_sim.reporting.seeds import Seeds
 from pi_sim.reporting.tables import Cell, Column, Table
 from pi_sim.reporting.units import COUNT, change, perplexity
 
@@ -31,17 +33,17 @@ def _rows(findings: Findings, model: str) -> list[list[Cell]]:
     found = {choice: _trained(findings, reference, choice) for choice in CHOICES}
     if not all(found.values()):
         return []
-    means = {choice: sum(values) / len(values) for choice, values in found.items()}
+    seeds = {choice: Seeds.of(values) for choice, values in found.items()}
     return [
         [
             model,
             CHOICES[choice],
-            len(values),
-            perplexity(means[choice]),
-            f"{perplexity(min(values))} to {perplexity(max(values))}" if len(values) > 1 else "one seed",
-            "" if choice == "none" else change(means[choice], means["none"]),
+            len(each.values),
+            perplexity(each.mean),
+            each.range,
+            "" if choice == "none" else change(each.mean, seeds["none"].mean),
         ]
-        for choice, values in found.items()
+        for choice, each in seeds.items()
     ]
 
 

@@ -1,34 +1,40 @@
 """What privacy did to the result: both perplexities on the same tokens, and the distance of the logits."""
 
-import math
-
 from pi_sim import specs
 from pi_sim.reporting import tables
-from pi_sim.reporting.findings import Findings, Run
+from pi_sim.reporting.findings import Findings
+from pi_sim.reporting.recorded import Run
+from pi_sim.reporting.sections import subject
 from pi_sim.reporting.tables import Cell, Column, Table
-from pi_sim.reporting.units import COUNT, perplexity
+from pi_sim.reporting.units import COUNT, change, perplexity
 
 COLUMNS = [
-    Column("model", "model"),
-    Column("protocol", "protocol"),
     Column("tokens", "tokens", COUNT),
     Column("plain", "plain perplexity", COUNT),
     Column("private", "private perplexity", COUNT),
+    Column("change", "change", COUNT),
     Column("max_abs", "largest logit difference", COUNT),
     Column("mean_abs", "mean", COUNT),
     Column("top1", "same likeliest token", COUNT),
 ]
-FAR = 1.1
-"""A private perplexity beyond this multiple of the plain one calls for an explanation."""
 
 
 def privacy(findings: Findings) -> str:
     """The table of private against plain results, and a word on those that are wrong."""
-    table = tables.render(Table(COLUMNS, [_row(run) for run in findings.runs]), "markdown")
+    columns = [*subject.columns(findings.runs, subject.MEASURED), *COLUMNS]
+    table = tables.render(Table(columns, [_row(findings, run) for run in findings.runs]), "markdown")
     return "\n\n".join([table, *_explanations(findings)])
 
 
-def _row(run: Run) -> list[Cell]:
+def effect(run: Run) -> str:
+    """What privacy changed in the perplexity of the same tokens; nothing is known without a plain model."""
+    found = run.record["perplexity"]
+    if found["plain"] is None:
+        return "–"
+    return "wrong" if run.wrong else change(found["private"], found["plain"])
+
+
+def _row(findings: Findings, run: Run) -> list[Cell]:
     record, agreement = run.record, run.record["agreement"]
     found = record["perplexity"]
     differences: list[Cell] = ["–", "–", "–"]
@@ -36,12 +42,13 @@ def _row(run: Run) -> list[Cell]:
         differences = [f"{agreement['max_abs']:.3g}", f"{agreement['mean_abs']:.3g}", f"{agreement['top1']:.1%}"]
     plain = perplexity(found["plain"]) if agreement else "–"
     tokens = record["sequences"] * record["seq_len"]
-    return [run.model, run.protocol, tokens, plain, perplexity(found["private"]), *differences]
+    told = subject.cells(findings.runs, run, subject.MEASURED)
+    return [*told, tokens, plain, perplexity(found["private"]), effect(run), *differences]
 
 
 def _explanations(findings: Findings) -> list[str]:
     """Why GELU goes wrong under CrypTen's Taylor series, where a run shows that it does."""
-    wrong = [run for run in findings.runs if _far(run) and _taylor(run)]
+    wrong = [run for run in findings.runs if run.wrong and _taylor(run)]
     protocols = sorted({run.protocol for run in wrong})
     return [
         f"Under `{protocol}` GELU is computed from CrypTen's erf, a Taylor series that is right for small inputs only. "
@@ -49,12 +56,6 @@ def _explanations(findings: Findings) -> list[str]:
         "these runs tell is their cost."
         for protocol in protocols
     ]
-
-
-def _far(run: Run) -> bool:
-    """Whether the private result is another than the plain one."""
-    plain, private = run.record["perplexity"]["plain"], run.record["perplexity"]["private"]
-    return plain is not None and (private is None or not math.isfinite(private) or private > FAR * plain)
 
 
 def _taylor(run: Run) -> bool:
@@ -65,4 +66,4 @@ def _taylor(run: Run) -> bool:
 
 
 def _names(runs: list[Run], protocol: str) -> str:
-    return " and ".join(f"`{run.model}`" for run in runs if run.protocol == protocol)
+    return " and ".join(dict.fromkeys(f"`{run.model}`" for run in runs if run.protocol == protocol))

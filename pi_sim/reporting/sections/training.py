@@ -1,6 +1,7 @@
 """How the models were trained."""
 
-from pi_sim.reporting.findings import Findings, Training
+from pi_sim.reporting.findings import Findings
+from pi_sim.reporting.recorded import Training
 
 PARTS = ("dimensions", "recipe", "corpus")
 
@@ -22,10 +23,19 @@ def references(findings: Findings) -> list[Training]:
 
 
 def parameters(trainings: list[Training]) -> str:
-    """The number of parameters, or its span."""
-    counts = sorted(training.record["parameters"] for training in trainings)
-    ends = [f"{count / 1e6:.2f}" for count in (counts[0], counts[-1])]
-    return f"{' to '.join(dict.fromkeys(ends))} M parameters"
+    """How many were trained, and how many there are once folding has untied the head, where both are known."""
+    folded = _millions([training.record["parameters"] for training in trainings])
+    if not all("trained_parameters" in training.record for training in trainings):
+        return f"{folded} parameters"
+    trained = _millions([training.record["trained_parameters"] for training in trainings])
+    after = f" ({folded} after folding unties the head)" if folded != trained else ""
+    return f"{trained} trained parameters{after}"
+
+
+def _millions(counts: list[int]) -> str:
+    """A number, or its span."""
+    ends = [f"{count / 1e6:.2f}" for count in (min(counts), max(counts))]
+    return f"{' to '.join(dict.fromkeys(ends))} M"
 
 
 def _seen(trainings: list[Training]) -> str:
@@ -35,8 +45,7 @@ def _seen(trainings: list[Training]) -> str:
 
 def _shared(trainings: list[Training]) -> str:
     """Whether one thing alone was varied: the design."""
-    first = trainings[0].record
-    differing = [part for part in PARTS if any(training.record[part] != first[part] for training in trainings)]
+    differing = [part for part in PARTS if any(each.plan[part] != trainings[0].plan[part] for each in trainings)]
     if differing:
         return f"The models differ in their {' and '.join(differing)} too, so compare with care."
     return "Dimensions, text and recipe are the same for every model." if len(trainings) > 1 else ""
