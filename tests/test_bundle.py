@@ -20,7 +20,8 @@ from pi_sim.zoo.build import build
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[bundle.Bundle, dict[str, torch.Tensor]]:
     model = build(model_card("relu_nonorm"), size("tiny")).eval()
     folder = tmp_path_factory.mktemp("export") / "bundle"
-    bundle.write(folder, capture(model, 8), model.state_dict(), {"model": "relu_nonorm", "size": "tiny", "seq_len": 8}, Path("nowhere"))
+    origin = {"model": "relu_nonorm", "size": "tiny", "seq_len": 8}
+    bundle.write(folder, capture(model, 8), model.state_dict(), origin, Path("nowhere"))
     return bundle.read(folder), model.state_dict()
 
 

@@ -21,8 +21,8 @@ from pi_sim.mpc.party import Job, greet, meet
 from pi_sim.network import network
 
 PI_SIM = [sys.executable, "-m", "pi_sim"]
-RUN = [*PI_SIM, "run", "two-party", "--model", "relu_nonorm", "--seq-len", "64", "--sequences", "50"]
-PATIENCE = 60
+RUN = [*PI_SIM, "run", "two-party", "--model", "relu_nonorm", "--seq-len", "64", "--sequences", "20"]
+PATIENCE = 120
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def running(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def parties_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """Both parties, once they have met: a run of 50 sequences is then far from its end."""
+    """Both parties, once they have met: a run of 20 sequences is then far from its end."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         children = psutil.Process(process.pid).children()

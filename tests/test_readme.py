@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,10 @@ def test_every_link_leads_somewhere() -> None:
     for page in (Path("README.md"), Path("CONTRIBUTING.md"), Path("protocols/README.md"), Path("models/README.md")):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert target.startswith("http") or (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_uv_and_pip_get_the_same_versions() -> None:
+    pinned = set(Path("constraints.txt").read_text(encoding="utf-8").splitlines())
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
+    assert set(project["tool"]["uv"]["constraint-dependencies"]) <= pinned
+    assert set(project["dependency-groups"]["dev"]) & pinned == {"crypten==0.4.1"}

@@ -24,6 +24,17 @@ COLUMNS = [
     Column("change", "change", COUNT),
 ]
 
+BEST_LEAD = (
+    "Each of these designs by the best of the recipes that were tried for it, which compares designs more fairly than "
+    "any one recipe does:"
+)
+BEST = [
+    Column("model", "model"),
+    Column("recipe", "recipe"),
+    Column("perplexity", "held-out perplexity, mean", COUNT),
+    Column("change", "against the first", COUNT),
+]
+
 
 @dataclass(frozen=True)
 class Other:
@@ -37,8 +48,12 @@ class Other:
 
 def other_recipes(findings: Findings) -> str:
     """A table, one recipe after the other; nothing where there is only the usual one."""
-    rows = [_row(other) for other in sorted(_others(findings), key=lambda other: other.changed)]
-    return f"{LEAD}\n\n{tables.render(Table(COLUMNS, rows), 'markdown')}" if rows else ""
+    others = sorted(_others(findings), key=lambda other: other.changed)
+    if not others:
+        return ""
+    table = Table(COLUMNS, [_row(other) for other in others])
+    best = Table(BEST, _best(others))
+    return "\n\n".join([LEAD, tables.render(table, "markdown"), BEST_LEAD, tables.render(best, "markdown")])
 
 
 def warning(findings: Findings) -> str:
@@ -57,6 +72,19 @@ def _row(other: Other) -> list[Cell]:
     found, usual = other.found, other.usual
     seeds: list[Cell] = [len(found.values), perplexity(found.mean), found.range]
     return [other.changed, other.model, *seeds, perplexity(usual.mean), change(found.mean, usual.mean)]
+
+
+def _best(others: list[Other]) -> list[list[Cell]]:
+    """The best recipe of every model, best model first."""
+    tried = {other.model: ("the usual", other.usual.mean) for other in others}
+    for other in others:
+        tried[other.model] = min(tried[other.model], (other.changed, other.found.mean), key=lambda each: each[1])
+    ranked = sorted(tried.items(), key=lambda item: item[1][1])
+    first = ranked[0][1][1]
+    return [
+        [model, recipe, perplexity(mean), "" if mean == first else change(mean, first)]
+        for model, (recipe, mean) in ranked
+    ]
 
 
 def _others(findings: Findings) -> Iterator[Other]:
