@@ -1,12 +1,15 @@
-"""Fixtures: an estimate cache of the session's own, and two real parties for the kernels."""
+"""Fixtures: an estimate cache of the session's own, two real parties for the kernels, and one small training."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+import trainings
 from hypothesis import settings
 from parties import Parties
+from torch import Tensor
 
 # Examples run between two processes: their wall time says nothing, and failures must be the same everywhere.
 settings.register_profile("pi-sim", deadline=None, derandomize=True)
@@ -27,3 +30,32 @@ def parties() -> Iterator[Parties]:
     started = Parties()
     yield started
     started.close()
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of short files."""
+    return trainings.write_texts(tmp_path_factory.mktemp("texts"))
+
+
+@pytest.fixture(scope="session")
+def size(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A size that trains in a second."""
+    path = tmp_path_factory.mktemp("size") / "small.toml"
+    path.write_text(trainings.SIZE)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def trained(size: str, texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training that nothing interrupted."""
+    out = tmp_path_factory.mktemp("trained") / "out"
+    result = trainings.train(size, texts, out)
+    assert result.exit_code == 0, result.stderr
+    return out
+
+
+@pytest.fixture
+def ids() -> Tensor:
+    """Token ids (2, 8) for an untrained model."""
+    return torch.randint(0, 40, (2, 8), generator=torch.Generator().manual_seed(0))

@@ -6,33 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from torch import Tensor
+from transformers import GPT2LMHeadModel
+from untrained import SMALL, hugging_face, small
 
 from pi_sim import specs
 from pi_sim.cli import main
 from pi_sim.errors import UsageError
-from pi_sim.zoo import build, surgery
+from pi_sim.zoo import build
 from pi_sim.zoo.scales import Scaled
 
 CARDS, SIZES = specs.names("models"), specs.names("models/sizes")
-SMALL = specs.size("tiny").model_copy(update={"layers": 2, "width": 16, "heads": 2, "context": 8, "vocabulary": 40})
-
-
-def small(card: str) -> PreTrainedModel:
-    torch.manual_seed(0)
-    return build.build(specs.model_card(card), SMALL).eval()
-
-
-@pytest.fixture
-def ids() -> Tensor:
-    return torch.randint(0, SMALL.vocabulary, (2, SMALL.context), generator=torch.Generator().manual_seed(0))
-
-
-def hugging_face(activation: str) -> PreTrainedModel:
-    """GPT-2 as transformers' own documentation would build it."""
-    config = GPT2Config(vocab_size=40, n_positions=8, n_embd=16, n_layer=2, n_head=2, activation_function=activation)
-    return GPT2LMHeadModel(config).eval()
 
 
 # Cards
@@ -67,39 +51,27 @@ def test_without_surgery_the_logits_are_hugging_face_s(activation: str, ids: Ten
     torch.testing.assert_close(ours(ids).logits, theirs(ids).logits)
 
 
-# Surgery
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (('"none"', '"layernorm"'), "pi_sim is {} here"),
+        (('"relu"', '"gelu"'), "activation_function is 'gelu' here and 'relu' there"),
+    ],
+)
+def test_a_card_of_another_design_does_not_get_the_shipped_weights(
+    change: tuple[str, str], complaint: str, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text(specs.find("models", "relu_nonorm").read_text().replace(*change))
+    with pytest.raises(UsageError, match=complaint):
+        build.load_model(str(mine), "tiny")
 
 
-def test_surgery_leaves_other_weights_untouched(ids: Tensor) -> None:
-    model = hugging_face("gelu")
-    before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    surgery.operate(model, {"norm": "none", "final_norm": "none", "activation": "relu"})
-    after = model.state_dict()
-    assert all(torch.equal(weight, before[name]) for name, weight in after.items())
-    assert all("ln_" in name for name in before.keys() - after.keys())
-    assert isinstance(model.transformer.h[0].mlp.act, nn.ReLU)
-    assert not any(surgery.is_norm(module) for module in model.modules())
-    assert torch.isfinite(model(ids).logits).all()
-
-
-def test_the_final_norm_is_a_choice_of_its_own() -> None:
-    model = surgery.operate(hugging_face("gelu"), {"norm": "none"})
-    assert [path for path, module in model.named_modules() if surgery.is_norm(module)] == ["transformer.ln_f"]
-
-
-def test_surgery_knows_other_architectures() -> None:
-    config = LlamaConfig(
-        vocab_size=40, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
-    )
-    model = surgery.operate(LlamaForCausalLM(config), {"norm": "none", "activation": "relu"})
-    assert [path for path, module in model.named_modules() if surgery.is_norm(module)] == ["model.norm"]
-    assert isinstance(model.model.layers[0].mlp.act_fn, nn.ReLU)
-
-
-@pytest.mark.parametrize("plan", [{"norm": "batchnorm"}, {"nrom": "none"}, {"activation": "sine"}])
-def test_unknown_surgery_is_refused(plan: surgery.Plan) -> None:
-    with pytest.raises(UsageError, match="there is no surgery"):
-        surgery.operate(hugging_face("gelu"), plan)
+def test_a_size_of_other_dimensions_does_not_get_the_shipped_weights(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text(specs.find("models/sizes", "tiny").read_text().replace("layers = 4", "layers = 5"))
+    with pytest.raises(UsageError, match="n_layer is 5 here and 4 there"):
+        build.load_model("relu_nonorm", str(mine))
 
 
 # Scales
@@ -206,7 +178,7 @@ def test_missing_weights_say_how_to_make_them() -> None:
 @pytest.mark.parametrize(
     ("card", "complaint"),
     [
-        (None, "known: gelu_ln"),
+        (None, "relu_nonorm, or a card's .toml file, or, except to train, a checkpoint folder"),
         ("norm = 3", "'name'"),
         ("[architecture", "not valid TOML"),
         ('name = "x"\ntitle = "x"\nsource = "x"\nsauce = "x"\n[architecture]', "'architecture.norm'"),

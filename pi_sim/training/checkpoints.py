@@ -2,17 +2,21 @@
 
 import json
 import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from pi_sim import records
-from pi_sim.errors import UsageError
+from pi_sim.errors import RunError, UsageError
 
 FOLDER = "checkpoints"
 PLAN = "plan.json"
 STATE = "trainer_state.json"
+RECORD = "record.json"
+TORCH_WRITER = "inline_container"  # in the message of torch.save where it cannot write: the type is RuntimeError
 
 
 def prepare(out: Path, plan: dict[str, Any]) -> Path:
@@ -22,7 +26,7 @@ def prepare(out: Path, plan: dict[str, Any]) -> Path:
         records.write_text(folder / PLAN, json.dumps(plan, indent=1) + "\n")
     elif not (folder / PLAN).is_file():
         raise UsageError(f"{out} exists already and is no interrupted training; give another --out or remove it.")
-    elif json.loads((folder / PLAN).read_text(encoding="utf-8")) != plan:
+    elif _read(folder / PLAN) != plan:
         raise UsageError(
             f"{out} holds an interrupted training with other settings or another corpus, those of "
             f"{folder / PLAN}; repeat its command to continue it, or give another --out."
@@ -36,23 +40,37 @@ def last(folder: Path) -> str | None:
     return str(complete[max(complete)]) if complete else None
 
 
+def state(checkpoint: str) -> dict[str, Any]:
+    """What the Trainer tells of a checkpoint: its step, and the log so far."""
+    return dict(_read(Path(checkpoint) / STATE))
+
+
 def finish(out: Path, fill: Callable[[Path], None]) -> None:
-    """Put the finished checkpoint, written by `fill`, in the place of `out`: whole or not at all."""
-    staging = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    """Let `fill` write the finished checkpoint, then move it to `out`: its record last, to tell that it is whole."""
+    staging = out / FOLDER / "finished"
+    staging.mkdir(exist_ok=True)
+    fill(staging)
+    for path in sorted(staging.iterdir(), key=lambda path: path.name == RECORD):
+        path.chmod(0o644)  # safetensors makes files for their owner only
+        path.replace(out / path.name)
+    shutil.rmtree(out / FOLDER)
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Say that `out` cannot be written, whichever library found out: a full disk has three kinds of error."""
     try:
-        fill(staging)
-    except BaseException:
-        shutil.rmtree(staging)
-        raise
-    _readable(staging)
-    interrupted = staging.with_name(f"{staging.name}.interrupted")
-    out.rename(interrupted)
-    staging.rename(out)
-    shutil.rmtree(interrupted)
+        yield
+    except OSError as error:
+        raise RunError(f"{out} cannot be written: {error.strerror or error}.") from None
+    except (SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and TORCH_WRITER not in str(error):
+            raise
+        raise RunError(f"{out} cannot be written, perhaps because its disk is full: {error}.") from None
 
 
-def _readable(folder: Path) -> None:
-    """Temporary files are made for their owner only; a finished checkpoint is for everyone."""
-    folder.chmod(0o755)
-    for path in folder.iterdir():
-        path.chmod(0o644)
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UsageError(f"{path} cannot be read; remove its folder and repeat the command.") from None

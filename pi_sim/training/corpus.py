@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pi_sim.errors import UsageError
 
+INSTALLED = ("packages", "stdlib")  # anything else is a path
 PACKAGES = ("networkx", "sympy")
 HELD_OUT = 0.05  # of the files
 PIECES = 100  # that a single file is cut into, so that it can be split at all
@@ -66,9 +67,17 @@ def listing_hash(documents: Iterable[Document]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def absolute(name: str) -> str:
+    """The name as every working folder understands it."""
+    return name if name in INSTALLED else str(Path(name).resolve())
+
+
 def load(name: str) -> Corpus:
     """The corpus `packages`, `stdlib` or at the path `name`; both of its splits hold text."""
-    corpus = Corpus(name, tuple(_without_duplicates(_documents(name))))
+    try:
+        corpus = Corpus(name, tuple(_without_duplicates(_documents(name))))
+    except OSError as error:
+        raise UsageError(f"the corpus {name} cannot be read: {error.strerror}.") from None
     if not corpus.training or not corpus.held_out:
         raise UsageError(
             f"the corpus {name} has {len(corpus.documents)} text files, too few to keep {HELD_OUT:.0%} of them "
@@ -102,8 +111,9 @@ def package_folder(package: str) -> Path:
 
 
 def _folder(root: Path, relative_to: Path, pattern: str) -> Iterator[Document]:
-    """The text files below a folder, sorted by their path; what is not UTF-8 is not text."""
-    named = {path.relative_to(relative_to).as_posix(): path for path in root.rglob(pattern) if path.is_file()}
+    """The text files below a folder, sorted by their path; what is hidden or not UTF-8 is not text."""
+    found = (path for path in root.rglob(pattern) if path.is_file() and not _hidden(path.relative_to(root)))
+    named = {path.relative_to(relative_to).as_posix(): path for path in found}
     for name in sorted(named):
         try:
             yield Document(name, named[name].read_bytes().decode("utf-8"))
@@ -111,6 +121,11 @@ def _folder(root: Path, relative_to: Path, pattern: str) -> Iterator[Document]:
             continue
         except OSError as error:
             raise UsageError(f"{named[name]} cannot be read: {error.strerror}.") from None
+
+
+def _hidden(path: Path) -> bool:
+    """Whether the path lies in a folder such as .git, or is a file of that kind."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _pieces(path: Path) -> Iterator[Document]:

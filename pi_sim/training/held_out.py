@@ -20,6 +20,12 @@ BATCH = 32  # chunks at a time
 SAMPLE = 32  # chunks whose loss is recorded by itself, as a quick check of a checkpoint
 
 
+def require(folder: Path) -> None:
+    """Refuse a checkpoint that does not tell its tokenizer or corpus: cheap, so that it can be asked first."""
+    tokenizer.load(folder)
+    _known_corpus(folder)
+
+
 def held_out_tokens(folder: Path, sequences: int, length: int) -> Tensor:
     """The first held-out chunks (sequences, length) of the corpus the checkpoint was trained on, int64."""
     encoder, texts, total = tokenizer.load(folder), [], 0
@@ -36,12 +42,23 @@ def held_out_tokens(folder: Path, sequences: int, length: int) -> Tensor:
 
 def _same_corpus(folder: Path) -> Corpus:
     """The corpus that the checkpoint's record names; a line on stderr where it has changed since."""
-    known = records.load(folder / "record.json")["corpus"]
-    text = corpus.load(known["name"])
-    if text.sha256 != known["sha256"]:
+    name, sha256 = _known_corpus(folder)
+    text = corpus.load(name)
+    if text.sha256 != sha256:
         click.echo(f"pi-sim: the corpus {text.name} is not the one that {folder} was trained on.", err=True)
         manifest.tell_differences(text)
     return text
+
+
+def _known_corpus(folder: Path) -> tuple[str, str]:
+    """The name and the hash of the corpus that the checkpoint's record names."""
+    path = folder / "record.json"
+    if not path.is_file():
+        raise UsageError(f"{folder} has no record.json that names its corpus; use a checkpoint that pi-sim trained.")
+    known = records.load(path).get("corpus")
+    if not isinstance(known, dict) or not all(isinstance(known.get(key), str) for key in ("name", "sha256")):
+        raise UsageError(f"{path} does not tell the name and sha256 of the corpus, so no text is known to be held out.")
+    return known["name"], known["sha256"]
 
 
 def chunks(encoder: Tokenizer, text: Corpus, length: int) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 
 from pi_sim import specs
 from pi_sim.errors import UsageError
+from pi_sim.training.corpus import absolute
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Plan:
         return -(-self.recipe.tokens // (self.recipe.batch_size * self.size.context))
 
     @property
+    def tokens(self) -> int:
+        """Tokens that those steps see."""
+        return self.steps * self.recipe.batch_size * self.size.context
+
+    @property
     def title(self) -> str:
         """A folder's name: the model, and what distinguishes this training from the default one."""
         seed = (f"seed{self.seed}",) if self.seed else ()
@@ -47,16 +53,14 @@ class Plan:
 def make(model: str, size: str, corpus: str, seed: int, tokens: int | None, settings: tuple[str, ...]) -> Plan:
     """The plan of `pi-sim train`: the size's recipe, with the card's changes and then the user's."""
     known_card, known_size = specs.model_card(model), specs.size(size)
-    chosen = dict(_setting(text) for text in settings)
-    if tokens is not None:
-        chosen["tokens"] = str(tokens)
+    chosen = _chosen((*settings, f"tokens={tokens}") if tokens else settings)
     in_design = {key: value for key, value in chosen.items() if key in specs.Architecture.model_fields}
     in_recipe = {key: _value(value) for key, value in chosen.items() if key not in in_design}
     recipe = {**known_card.training.get(known_size.name, {}), **in_recipe}
     return Plan(
         card=known_card.model_copy(update={"architecture": _override(known_card.architecture, in_design)}),
         size=known_size.model_copy(update={"training": _override(known_size.training, recipe)}),
-        corpus=corpus,
+        corpus=absolute(corpus),
         seed=seed,
         overrides=tuple(f"{key}={value}" for key, value in sorted(chosen.items())),
     )
@@ -64,6 +68,16 @@ def make(model: str, size: str, corpus: str, seed: int, tokens: int | None, sett
 
 def _override(spec: specs.SpecT, changes: dict[str, Any]) -> specs.SpecT:
     return specs.check(type(spec), {**spec.model_dump(), **changes}, "the settings of this training")
+
+
+def _chosen(settings: tuple[str, ...]) -> dict[str, str]:
+    """The settings by their key; of two for one key neither is preferred."""
+    chosen: dict[str, str] = {}
+    for key, value in map(_setting, settings):
+        if key in chosen:
+            raise UsageError(f"{key} is set twice, to {chosen[key]} and to {value}; set it once.")
+        chosen[key] = value
+    return chosen
 
 
 def _setting(text: str) -> tuple[str, str]:

@@ -13,6 +13,11 @@ from transformers import TrainerCallback
 LINES = 20  # that a whole training prints where there is no terminal
 
 
+def warn(sentence: str) -> None:
+    """Say on stderr what is worth knowing about a training that goes on all the same."""
+    click.echo(f"pi-sim: warning: {sentence}", err=True)
+
+
 class Report(TrainerCallback):  # type: ignore[misc]
     """A progress bar on a terminal, plain lines elsewhere, on stderr; keeps the seconds beside each loss."""
 
@@ -26,6 +31,7 @@ class Report(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.begin, self.first_step = time.monotonic(), state.global_step
+        self.told = _share(state)
         self.earlier = state.log_history[-1]["seconds"] if state.log_history else 0.0
         self.task = self.bar.add_task(self.title, total=state.max_steps, note="")
 
@@ -35,16 +41,22 @@ class Report(TrainerCallback):  # type: ignore[misc]
         if "loss" in entry:
             speed = (state.global_step - self.first_step) * self.tokens_per_step / seconds
             self.note = f"loss {entry['loss']:.3f}, {speed:,.0f} tokens/s"
-            self._line(state, args.logging_steps)
+            self._line(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_log |= control.should_save  # a loss that is not logged is lost where the training continues
         self.bar.update(self.task, completed=state.global_step, note=self.note)
 
-    def _line(self, state: Any, steps_since: int) -> None:
+    def _line(self, state: Any) -> None:
         """A plain line each time another twentieth of the training is over."""
-        per_line = state.max_steps / LINES
-        if self.bar.disable and state.global_step // per_line > (state.global_step - steps_since) // per_line:
+        if self.bar.disable and _share(state) > self.told:
+            self.told = _share(state)
             click.echo(f"{self.title}: step {state.global_step}/{state.max_steps}, {self.note}", err=True)
+
+
+def _share(state: Any) -> int:
+    """How much of the training is over, in lines."""
+    return int(LINES * state.global_step // state.max_steps)
 
 
 class Stop(TrainerCallback):  # type: ignore[misc]

@@ -31,10 +31,12 @@ def train(documents: Iterable[Document], vocabulary: int) -> Tokenizer:
 
 def load(folder: Path) -> Tokenizer:
     """The tokenizer saved with a checkpoint."""
+    if not (folder / FILE).is_file():
+        raise UsageError(f"{folder} has no {FILE}; use a checkpoint that pi-sim trained.")
     try:
         return Tokenizer.from_file(str(folder / FILE))
     except Exception as error:  # tokenizers raises nothing more specific
-        raise UsageError(f"{folder} has no {FILE} that can be read: {error}.") from None
+        raise UsageError(f"{folder / FILE} cannot be read: {error}.") from None
 
 
 def encode(tokenizer: Tokenizer, documents: list[Document]) -> list[Tensor]:

@@ -6,25 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from pi_sim import records
 from pi_sim.errors import RunError, UsageError
-from pi_sim.training import checkpoints, corpus, held_out, manifest, tokenizer
+from pi_sim.training import checkpoints, corpus, finished, manifest, tokenizer
 from pi_sim.training.corpus import Corpus
+from pi_sim.training.finished import Log
 from pi_sim.training.plan import Plan
-from pi_sim.training.progress import Report, Stop
-from pi_sim.zoo.build import build, quiet, save
+from pi_sim.training.progress import Report, Stop, warn
+from pi_sim.zoo.build import WEIGHTS, build, quiet
 from pi_sim.zoo.scales import Scaled
 
 SEQUENCES_AT_ONCE = 32  # larger batches are accumulated: the logits of 32 x 128 tokens fill enough memory
 CURVE_POINTS = 200
 CHECKPOINTS = 10  # in a training that nothing interrupts
-
-Log = list[dict[str, float]]
 
 
 class InterruptionError(RunError):
@@ -52,19 +52,34 @@ def train(plan: Plan, out: Path) -> records.Record:
         return _train(plan, out.resolve())
     except KeyboardInterrupt:
         raise InterruptionError(f"stopped; repeat the command to continue in {out}.") from None
-    except OSError as error:
-        raise RunError(f"{out} cannot be written: {error.strerror or error}.") from None
 
 
 def _train(plan: Plan, out: Path) -> records.Record:
+    _check(plan, out)
     text = corpus.load(plan.corpus)
     manifest.tell_differences(text)
+    with checkpoints.writing(out):
+        return _train_on(text, plan, out)
+
+
+def _check(plan: Plan, out: Path) -> None:
+    """Refuse what would make the record untrue."""
+    if torch.cuda.device_count() > 1:
+        raise UsageError("each of several GPUs would add a batch of its own; choose one: CUDA_VISIBLE_DEVICES=0.")
+    if out.is_relative_to(plan.corpus):
+        raise UsageError(f"{out} lies in the corpus {plan.corpus} and would change it; give another --out.")
+
+
+def _train_on(text: Corpus, plan: Plan, out: Path) -> records.Record:
     folder = checkpoints.prepare(out, {**plan.record(), "corpus": text.name, "sha256": text.sha256})
     encoder = _tokenizer(folder, plan, text)
+    ids = _training_chunks(plan, text, encoder)
     set_seed(plan.seed)
     model = Scaled(build(plan.card, plan.size), plan.recipe.embedding_scale, plan.recipe.logit_scale)
-    log = _run(plan, model, Chunks(_training_chunks(plan, text, encoder)), folder)
-    return _finish(plan, out, model, encoder, text, log)
+    log = _all_steps(plan, model, Chunks(ids), folder)
+    record = finished.record(plan, model, encoder, text, ids, log)
+    finished.write(out, model, encoder, record)
+    return record
 
 
 def _tokenizer(folder: Path, plan: Plan, text: Corpus) -> Tokenizer:
@@ -81,10 +96,22 @@ def _training_chunks(plan: Plan, text: Corpus, encoder: Tokenizer) -> Tensor:
     needed = plan.recipe.batch_size
     if len(ids) < needed:
         raise UsageError(f"the corpus {text.name} has {len(ids)} chunks of text, fewer than one batch of {needed}.")
+    if plan.tokens > ids.numel():
+        passes = plan.tokens / ids.numel()
+        warn(f"{plan.tokens:,} tokens are {passes:.1f} passes over the {ids.numel():,} of the corpus {text.name}.")
     return ids
 
 
-def _run(plan: Plan, model: Scaled, data: Chunks, folder: Path) -> Log:
+def _all_steps(plan: Plan, model: Scaled, data: Chunks, folder: Path) -> Log:
+    """The whole training's log: of what remains to be done, or of a last checkpoint that wants no further step."""
+    checkpoint = checkpoints.last(folder)
+    if checkpoint is None or (known := checkpoints.state(checkpoint))["global_step"] < plan.steps:
+        return _run(plan, model, data, folder, checkpoint)
+    model.load_state_dict(load_file(Path(checkpoint) / WEIGHTS))
+    return list(known["log_history"])
+
+
+def _run(plan: Plan, model: Scaled, data: Chunks, folder: Path, checkpoint: str | None) -> Log:
     """All steps that remain and the whole training's log, or an `InterruptionError` that says how to go on."""
     report = Report(plan.title, plan.recipe.batch_size * plan.size.context)
     with quiet():
@@ -92,12 +119,12 @@ def _run(plan: Plan, model: Scaled, data: Chunks, folder: Path) -> Log:
             model=model,
             args=_arguments(plan, folder),
             train_dataset=data,
-            callbacks=[report, Stop()],
+            callbacks=[Stop(), report],
             optimizers=(_optimizer(plan, model), None),
         )
         trainer.remove_callback(PrinterCallback)
         with report.bar:
-            trainer.train(resume_from_checkpoint=checkpoints.last(folder))
+            trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.state.global_step < plan.steps:
         done = f"stopped after {trainer.state.global_step} of {plan.steps} steps"
         raise InterruptionError(f"{done}; repeat the command to continue in {folder.parent}.")
@@ -137,30 +164,3 @@ def _optimizer(plan: Plan, model: Scaled) -> torch.optim.Optimizer:
         {"params": [weight for weight in weights if weight.dim() <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=plan.recipe.learning_rate, fused=True)
-
-
-def _finish(plan: Plan, out: Path, model: Scaled, encoder: Tokenizer, text: Corpus, log: Log) -> records.Record:
-    """Fold the scales, round to float16, measure what was rounded, and write the checkpoint."""
-    rounded = model.fold().half().float().eval()
-    quality = held_out.quality(rounded, encoder, text, plan.size.context)
-    record = {**plan.record(), **_findings(plan, rounded, text, log), "held_out": quality}
-
-    def fill(folder: Path) -> None:
-        save(rounded.half(), folder)
-        records.write_text(folder / tokenizer.FILE, encoder.to_str())
-        records.save(folder / "record.json", "training", record)
-
-    checkpoints.finish(out, fill)
-    return record
-
-
-def _findings(plan: Plan, model: PreTrainedModel, text: Corpus, log: Log) -> records.Record:
-    """What the training itself saw: the corpus, the size, the loss along the way and the time."""
-    seen = plan.steps * plan.recipe.batch_size * plan.size.context
-    curve = [[entry["step"], round(entry["loss"], 4)] for entry in log if "loss" in entry]
-    return {
-        "corpus": {"name": text.name, "sha256": text.sha256, "tokens_seen": seen},
-        "parameters": sum(weight.numel() for weight in model.parameters()),
-        "loss_curve": curve,
-        "seconds": round(log[-1]["seconds"], 1),
-    }

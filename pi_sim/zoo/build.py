@@ -14,10 +14,12 @@ from transformers.utils import logging
 from pi_sim import specs
 from pi_sim.errors import UsageError
 from pi_sim.zoo.catalogue import weights_folder
-from pi_sim.zoo.surgery import operate
+from pi_sim.zoo.surgery import Plan, operate
 
 WEIGHTS = "model.safetensors"
 GPT2_NORM = "layernorm"  # needs no surgery
+DESIGN = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size", "activation_function", "pi_sim")
+"""What config.json tells of a card at a size; everything else is alike in all of them, or only for training."""
 
 
 def gpt2_config(card: specs.ModelCard, size: specs.Size) -> GPT2Config:
@@ -41,16 +43,19 @@ def gpt2_config(card: specs.ModelCard, size: specs.Size) -> GPT2Config:
 
 def build(card: specs.ModelCard, size: specs.Size) -> PreTrainedModel:
     """The card's model at that size, with fresh random weights (or none, inside `torch.device("meta")`)."""
-    model = _drawn_alike(GPT2LMHeadModel(gpt2_config(card, size)))
+    return operate(_drawn_alike(GPT2LMHeadModel(gpt2_config(card, size))), surgery_plan(card))
+
+
+def surgery_plan(card: specs.ModelCard) -> Plan:
+    """What the card changes in a GPT-2."""
     norms = card.architecture.model_dump(include={"norm", "final_norm"})
-    return operate(model, {place: norm for place, norm in norms.items() if norm != GPT2_NORM})
+    return {place: norm for place, norm in norms.items() if norm != GPT2_NORM}
 
 
 def _drawn_alike(model: PreTrainedModel) -> PreTrainedModel:
     """Draw all matrices from one normal distribution, as the paper does (arXiv 2410.09637).
 
-    Hugging Face narrows those that write to the residual stream by 1/sqrt(2 layers); at size tiny and without
-    norms, that costs 17% perplexity after a million tokens.
+    Hugging Face narrows those that write to the residual stream by 1/sqrt(2 layers).
     """
     for path, weight in model.named_parameters():
         if path.endswith("c_proj.weight"):
@@ -73,13 +78,27 @@ def meta_model(name: str, size: str) -> PreTrainedModel:
 
 def load_model(name: str, size: str) -> PreTrainedModel:
     """The trained model of a card at that size, or of a checkpoint folder: float32, in evaluation mode."""
+    if is_folder(name):
+        return load(Path(name))
     folder = checkpoint_folder(name, size)
+    remedy = f"train it with `pi-sim train --model {name} --size {size} --out DIR`, then use --model DIR."
     if not folder.is_dir():
+        raise UsageError(f"no trained weights of {name} at size {size} are shipped; {remedy}")
+    for key, wanted, found in differences(folder, specs.model_card(name), specs.size(size)):
         raise UsageError(
-            f"no trained weights of {name} at size {size} are shipped; make them with `pi-sim train "
-            f"--model {name} --size {size} --out DIR`, then use --model DIR."
+            f"{name} at size {size} is not the model of the weights shipped as {folder.name}: {key} is {wanted!r} "
+            f"here and {found!r} there; {remedy}"
         )
     return load(folder)
+
+
+def differences(folder: Path, card: specs.ModelCard, size: specs.Size) -> Iterator[tuple[str, Any, Any]]:
+    """Each part of the card's design at that size that the folder's checkpoint does not have."""
+    wanted, found = gpt2_config(card, size), read_config(folder)
+    wanted.pi_sim = surgery_plan(card)
+    for key in DESIGN:
+        if getattr(found, key, None) != getattr(wanted, key):
+            yield key, getattr(wanted, key), getattr(found, key, None)
 
 
 def checkpoint_folder(name: str, size: str) -> Path:
@@ -119,7 +138,7 @@ def _from_config(config: Any) -> PreTrainedModel:
     """The model that a config describes, its surgery done."""
     try:
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
-    except ValueError as error:
+    except Exception as error:  # transformers raises nearly anything for values that it does not expect
         raise UsageError(f"no causal language model can be built from this config: {_first_line(error)}") from None
     plan = getattr(config, "pi_sim", {})
     if not isinstance(plan, dict):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pi_sim import records, specs
+from pi_sim.errors import UsageError
 
 HEADER = ("model", "size", "norm", "final norm", "activation", "weights", "perplexity", "bits/byte")
 Row = tuple[str, ...]
@@ -19,8 +20,8 @@ def rows() -> Iterator[Row]:
     for name in specs.names("models"):
         design = specs.model_card(name).architecture
         for size in specs.names("models/sizes"):
-            quality = _quality(weights_folder(name, size))
-            yield (name, size, design.norm, design.final_norm, design.activation, *quality)
+            found = quality(weights_folder(name, size))
+            yield (name, size, design.norm, design.final_norm, design.activation, *found)
 
 
 def table() -> str:
@@ -31,9 +32,13 @@ def table() -> str:
     return "\n".join(line.rstrip() for line in padded)
 
 
-def _quality(folder: Path) -> Row:
+def quality(folder: Path) -> Row:
     """What the record beside the weights says; dashes where none ship."""
-    if not (folder / "record.json").is_file():
+    path = folder / "record.json"
+    if not path.is_file():
         return "-", "-", "-"
-    held_out = records.load(folder / "record.json")["held_out"]
-    return "shipped", f"{held_out['perplexity']:.2f}", f"{held_out['bits_per_byte']:.3f}"
+    try:
+        held_out = records.load(path)["held_out"]
+        return "shipped", f"{held_out['perplexity']:.2f}", f"{held_out['bits_per_byte']:.3f}"
+    except (KeyError, TypeError):
+        raise UsageError(f"{path} does not tell the perplexity and bits_per_byte of held_out text.") from None

@@ -24,7 +24,8 @@ NORMS: dict[str, Make] = {"none": lambda norm: nn.Identity()}
 def operate(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     """Carry out the plan on the model, in place, and record it in the model's config."""
     for key, value in plan.items():
-        swap(model, *_operation(key, value))
+        if not swap(model, *_operation(key, value)):
+            raise UsageError(f"{type(model).__name__} has no {key} that surgery could make {value}.")
     model.config.pi_sim = {**getattr(model.config, "pi_sim", {}), **plan}
     return model
 
@@ -54,8 +55,8 @@ def is_activation(path: str, module: nn.Module) -> bool:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """A LayerNorm or an RMSNorm; every Hugging Face family defines a class of its own for the latter."""
-    return isinstance(module, nn.LayerNorm | nn.RMSNorm) or type(module).__name__.endswith("RMSNorm")
+    """A LayerNorm or an RMSNorm; Hugging Face families define classes of their own, but name them alike."""
+    return type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
 
 
 def is_block_norm(path: str, module: nn.Module) -> bool:
@@ -64,8 +65,8 @@ def is_block_norm(path: str, module: nn.Module) -> bool:
 
 
 def is_final_norm(path: str, module: nn.Module) -> bool:
-    """The norm between the last block and the head, such as transformer.ln_f."""
-    return is_norm(module) and not _numbered(path)
+    """The norm between the last block and the head, such as transformer.ln_f; not one of the embeddings."""
+    return is_norm(module) and not _numbered(path) and "embed" not in path
 
 
 def _numbered(path: str) -> bool:
