@@ -113,7 +113,20 @@ def test_perplexity_is_that_of_the_definition() -> None:
 def test_agreement_compares_logits() -> None:
     plain, tokens = torch.tensor([[[1.0, 2.0], [3.0, 1.0]]]), torch.tensor([[0, 1]])
     private = plain + torch.tensor([[[0.0, -1.5], [0.5, 0.0]]])
-    assert compare(plain, private, tokens)["agreement"] == {"max_abs": 1.5, "mean_abs": 0.5, "top1": 0.5}
+    found = compare(plain, private, tokens)
+    assert found["agreement"] == {"max_abs": 1.5, "mean_abs": 0.5, "top1": 0.5, "destroyed": 0}
+    assert "elsewhere" not in found["perplexity"]
+
+
+def test_destroyed_places_are_counted_and_left_out() -> None:
+    plain, tokens = torch.randn(1, 4, 3), torch.tensor([[0, 1, 2, 0]])
+    private = plain.clone()
+    private[0, 1, 0] = 2.0**32
+    found = compare(plain, private, tokens)
+    assert found["agreement"]["destroyed"] == 1
+    kept = torch.tensor([[True, False, True, True]])
+    assert found["perplexity"]["elsewhere"]["private"] == pytest.approx(perplexity(plain, tokens, kept))
+    assert found["perplexity"]["private"] > 1e6 or found["perplexity"]["private"] is None
 
 
 def test_a_bundle_of_another_model_or_length_is_refused(tmp_path: Path) -> None:

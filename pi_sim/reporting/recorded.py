@@ -28,6 +28,8 @@ NEEDED = {
 }
 """What the page reads of a record, by its kind; records of other kinds are not for this page."""
 PLAN = ("card", "size", "architecture", "dimensions", "recipe", "seed", "corpus")
+RARE = 0.05
+"""Up to this share of destroyed places is put down to rare events, more to a kernel that is wrong."""
 FAR = 1.1
 """A private perplexity beyond this multiple of the plain one is a wrong result."""
 
@@ -52,9 +54,21 @@ class Run:
         return int(self.record["seq_len"])
 
     @property
+    def destroyed(self) -> int:
+        """At how many places the logits are off by more than approximation can explain."""
+        return int((self.record["agreement"] or {}).get("destroyed", 0))
+
+    @property
+    def compared(self) -> tuple[float | None, float | None]:
+        """Plain and private perplexity, without destroyed places where these are rare."""
+        found, places = self.record["perplexity"], self.record["sequences"] * self.record["seq_len"]
+        chosen = found["elsewhere"] if 0 < self.destroyed < RARE * places else found
+        return chosen["plain"], chosen["private"]
+
+    @property
     def wrong(self) -> bool:
-        """Whether the private result is another than the plain one."""
-        plain, private = self.record["perplexity"]["plain"], self.record["perplexity"]["private"]
+        """Whether the private result is another than the plain one, not at rare places but throughout."""
+        plain, private = self.compared
         return plain is not None and (private is None or not math.isfinite(private) or private > FAR * plain)
 
     def by_operation(self) -> dict[str, Record]:

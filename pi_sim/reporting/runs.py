@@ -74,3 +74,7 @@ def _quality(record: Record) -> Iterator[tuple[str, str]]:
     yield "perplexity", f"{perplexity(found['plain'])} plain, {private} private, on the same tokens"
     differences = f"largest difference {agreement['max_abs']:.3g}, mean {agreement['mean_abs']:.3g}"
     yield "logits", f"{differences}; the likeliest token is the same at {agreement['top1']:.1%} of places"
+    if agreement.get("destroyed"):
+        rest, places = found["elsewhere"], record["sequences"] * record["seq_len"]
+        kept = f"{perplexity(rest['plain'])} plain, {perplexity(rest['private'])} private"
+        yield "destroyed", f"{agreement['destroyed']:,} of {places:,} places, see protocols/README.md; elsewhere {kept}"

@@ -13,6 +13,9 @@ from pi_sim.graph.ops import Graph
 from pi_sim.mpc.kernels import Domain, Kernel, choose
 from pi_sim.specs import ProtocolCard
 
+DESTROYED = 1000.0
+"""A logit off by more than this was destroyed: approximations are off by fractions, a failed truncation by 2^32."""
+
 
 def out_of_domain(graph: Graph, model: PreTrainedModel, protocol: ProtocolCard, tokens: Tensor) -> Iterator[str]:
     """A sentence for every kernel whose plain operands leave a domain of its on these tokens (N, T)."""
@@ -33,22 +36,36 @@ def out_of_domain(graph: Graph, model: PreTrainedModel, protocol: ProtocolCard, 
 
 
 def compare(expected: Tensor | None, private: Tensor, tokens: Tensor) -> dict[str, Any]:
-    """Perplexities on the same tokens (N, T), and how far the private logits (N, T, V) are from the plain ones."""
-    perplexities: dict[str, float | None] = {"plain": None, "private": perplexity(private, tokens)}
+    """Perplexities on the same tokens (N, T), and how far the private logits (N, T, V) are from the plain ones.
+
+    `destroyed` counts the places where some logit is off by more than approximation can explain; where there are any,
+    `elsewhere` holds both perplexities without them.
+    """
+    perplexities: dict[str, Any] = {"plain": None, "private": perplexity(private, tokens)}
     if expected is None:
         return {"perplexity": perplexities, "agreement": None}
-    perplexities["plain"] = perplexity(expected, tokens)
     difference = (private - expected).abs()
-    same = private.argmax(-1) == expected.argmax(-1)
+    destroyed = difference.amax(-1) > DESTROYED
+    perplexities["plain"] = perplexity(expected, tokens)
+    if destroyed.any():
+        kept = [perplexity(logits, tokens, ~destroyed) for logits in (expected, private)]
+        perplexities["elsewhere"] = dict(zip(("plain", "private"), kept, strict=True))
     agreement = {
         "max_abs": difference.max().item(),
         "mean_abs": difference.mean().item(),
-        "top1": same.double().mean().item(),
+        "top1": (private.argmax(-1) == expected.argmax(-1)).double().mean().item(),
+        "destroyed": int(destroyed.sum()),
     }
     return {"perplexity": perplexities, "agreement": agreement}
 
 
-def perplexity(logits: Tensor, tokens: Tensor) -> float | None:
-    """exp of the mean negative log-likelihood of tokens (N, T) given logits (N, T, V); None beyond all numbers."""
-    loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1).double(), tokens[:, 1:].flatten()).item()
+def perplexity(logits: Tensor, tokens: Tensor, kept: Tensor | None = None) -> float | None:
+    """exp of the mean negative log-likelihood of tokens (N, T) given logits (N, T, V); None beyond all numbers.
+
+    `kept` (N, T) says from which places a next token is predicted; None too if from none.
+    """
+    losses = functional.cross_entropy(logits[:, :-1].flatten(0, 1).double(), tokens[:, 1:].flatten(), reduction="none")
+    if kept is not None:
+        losses = losses[kept[:, :-1].flatten()]
+    loss = losses.mean().item()
     return math.exp(loss) if loss < 700 else None

@@ -16,30 +16,41 @@ COLUMNS = [
     Column("max_abs", "largest logit difference", COUNT),
     Column("mean_abs", "mean", COUNT),
     Column("top1", "same likeliest token", COUNT),
+    Column("destroyed", "destroyed places", COUNT),
 ]
+TRUNCATION = (
+    "A place is destroyed where some logit is off by more than 1,000. Where they are few, a truncation failed there: "
+    "each party shifts its own share after a product, which goes wrong with probability |x| / 2^64 (x the product in "
+    "the ring) and is then off by 2^32. The change of the perplexity leaves these places out."
+)
 
 
 def privacy(findings: Findings) -> str:
     """The table of private against plain results, and a word on those that are wrong."""
     columns = [*subject.columns(findings.runs, subject.MEASURED), *COLUMNS]
     table = tables.render(Table(columns, [_row(findings, run) for run in findings.runs]), "markdown")
-    return "\n\n".join([table, *_explanations(findings)])
+    rare = any(run.destroyed and not run.wrong for run in findings.runs)
+    return "\n\n".join([table, *([TRUNCATION] if rare else []), *_explanations(findings)])
 
 
 def effect(run: Run) -> str:
     """What privacy changed in the perplexity of the same tokens; nothing is known without a plain model."""
-    found = run.record["perplexity"]
-    if found["plain"] is None:
+    plain, private = run.compared
+    if plain is None:
         return "–"
-    return "wrong" if run.wrong else change(found["private"], found["plain"])
+    if run.wrong or private is None:
+        return "wrong"
+    lost = f", {run.destroyed} places lost" if run.destroyed else ""
+    return change(private, plain) + lost
 
 
 def _row(findings: Findings, run: Run) -> list[Cell]:
     record, agreement = run.record, run.record["agreement"]
     found = record["perplexity"]
-    differences: list[Cell] = ["–", "–", "–"]
+    differences: list[Cell] = ["–"] * 4
     if agreement:
-        differences = [f"{agreement['max_abs']:.3g}", f"{agreement['mean_abs']:.3g}", f"{agreement['top1']:.1%}"]
+        far = [f"{agreement['max_abs']:.3g}", f"{agreement['mean_abs']:.3g}"]
+        differences = [*far, f"{agreement['top1']:.1%}", f"{run.destroyed:,}"]
     plain = perplexity(found["plain"]) if agreement else "–"
     tokens = record["sequences"] * record["seq_len"]
     told = subject.cells(findings.runs, run, subject.MEASURED)
