@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pi_sim.reporting.markdown import report
+
 README = Path("README.md").read_text(encoding="utf-8")
 MEASURED = re.compile(r"^(time|network|perplexity|logits) .*", re.MULTILINE)
 """Lines that hold measurements: they differ from run to run."""
@@ -62,3 +64,11 @@ def test_uv_and_pip_get_the_same_versions() -> None:
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
     assert set(project["tool"]["uv"]["constraint-dependencies"]) <= pinned
     assert set(project["dependency-groups"]["dev"]) & pinned == {"crypten==0.4.1"}
+
+
+def test_the_committed_page_is_made_of_the_committed_records(tmp_path: Path) -> None:
+    page = report([Path("reports/records")], tmp_path)[-1]
+    assert page.read_bytes() == (Path("reports") / page.name).read_bytes()
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        path.name for path in Path("reports/figures").iterdir()
+    }
