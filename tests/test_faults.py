@@ -144,16 +144,12 @@ def test_a_long_message_may_take_longer_than_the_timeout() -> None:
 
 
 def slowly(connection: socket.socket, length: int, seconds: float) -> None:
-    """Receive so many bytes over so many seconds."""
-    pieces = 20
-    for _ in range(pieces):
-        time.sleep(seconds / pieces)
-        wanted = length // pieces + 1
-        while wanted > 0 and (got := len(connection.recv(wanted))):
-            wanted -= got
-            length -= got
-            if length == 0:
-                return
+    """Receive so many bytes, a twentieth of them after each twentieth of the time."""
+    taken = 0
+    for piece in range(1, 21):
+        time.sleep(seconds / 20)
+        while taken < length * piece // 20:
+            taken += len(connection.recv(length * piece // 20 - taken))
 
 
 def test_a_party_that_takes_nothing_is_an_error() -> None:
