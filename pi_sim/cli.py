@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pi_sim import __version__
-from pi_sim.errors import PiSimError
+from pi_sim.errors import PiSimError, warn
 
 
 class Group(click.Group):
@@ -211,8 +211,3 @@ def networks() -> None:
 
     for preset in PRESETS.values():
         click.echo(f"{preset.name:10} {preset.source}")
-
-
-def warn(sentence: str) -> None:
-    """Say something on standard error that is not a failure."""
-    click.echo(f"pi-sim: warning: {sentence}", err=True)

@@ -1,4 +1,6 @@
-"""The two ways a command ends without a result; the command line prints their one sentence and exits."""
+"""The two ways a command ends without a result, in one sentence; and how it says something that is not a failure."""
+
+import click
 
 
 class PiSimError(Exception):
@@ -15,3 +17,8 @@ class UsageError(PiSimError):
 
 class RunError(PiSimError):
     """The request was sound and its execution failed: exit status 1."""
+
+
+def warn(sentence: str) -> None:
+    """Say on standard error what is worth knowing about work that goes on all the same."""
+    click.echo(f"pi-sim: warning: {sentence}", err=True)

@@ -88,7 +88,6 @@ class ProtocolCard(Spec):
     source: str
     parties: Literal[2] = 2
     provenance: Literal["derived"] = "derived"
-    notes: list[str] = Field(default_factory=list)
     kernels: dict[str, str]
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
 

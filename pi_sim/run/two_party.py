@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from pi_sim import specs
 from pi_sim.cost.census import Census, label
@@ -50,11 +51,13 @@ class Request:
 
 def export(model: str, size: str, seq_len: int | None, out: Path) -> Bundle:
     """Capture a trained model and write its bundle: the graph, and a file of weight shares for each party."""
-    loaded = load_model(model, size)
+    return _export(load_model(model, size), model, size, seq_len, out)
+
+
+def _export(loaded: PreTrainedModel, model: str, size: str, seq_len: int | None, out: Path) -> Bundle:
     length = seq_len or loaded.config.max_position_embeddings
-    graph = capture(loaded, length)
     origin = {"model": model, "size": label(model, size), "seq_len": length}
-    bundle.write(out, graph, loaded.state_dict(), origin, checkpoint_folder(model, size))
+    bundle.write(out, capture(loaded, length), loaded.state_dict(), origin, checkpoint_folder(model, size))
     return bundle.read(out)
 
 
@@ -69,12 +72,13 @@ def two_party(request: Request, warn: Callable[[str], None], progress: Callable[
             f"protocol {protocol.name} sets encoder.precision_bits; bundles share weights with {PRECISION} bits, so "
             f"remove the setting or set it to {PRECISION}."
         )
-    with _opened(request) as opened:
+    model = load_model(request.model, request.size) if request.model else None
+    with _opened(request, model) as opened:
         predicted = predict(opened, protocol, request.networks)
         if predicted.seq_len < 2:
             raise UsageError("a perplexity needs sequences of at least 2 tokens; choose a longer --seq-len.")
         tokens = held_out_tokens(opened.folder, request.sequences, predicted.seq_len)
-        expected = _plain(request, opened.graph, protocol, tokens, warn)
+        expected = _plain(model, opened.graph, protocol, tokens, warn) if model else None
         outcome = pair.run(
             opened.folder,
             specs.find("protocols", request.protocol),
@@ -96,18 +100,16 @@ def two_party(request: Request, warn: Callable[[str], None], progress: Callable[
 
 
 @contextmanager
-def _opened(request: Request) -> Iterator[Bundle]:
+def _opened(request: Request, model: PreTrainedModel | None) -> Iterator[Bundle]:
     """The bundle that was given, or one exported for this run alone."""
     if request.bundle:
         yield _given(request, bundle.read(request.bundle))
         return
-    if request.model is None:
+    if request.model is None or model is None:
         raise UsageError("nothing to run: give --model or --bundle.")
-    folder = checkpoint_folder(request.model, request.size)
-    if folder.is_dir():
-        require(folder)
+    require(checkpoint_folder(request.model, request.size))
     with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch:
-        yield export(request.model, request.size, request.seq_len, Path(scratch) / "bundle")
+        yield _export(model, request.model, request.size, request.seq_len, Path(scratch) / "bundle")
 
 
 def _given(request: Request, opened: Bundle) -> Bundle:
@@ -131,12 +133,9 @@ def predict(opened: Bundle, protocol: specs.ProtocolCard, networks: list[Network
 
 
 def _plain(
-    request: Request, graph: Graph, protocol: specs.ProtocolCard, tokens: Tensor, warn: Callable[[str], None]
-) -> Tensor | None:
-    """The plain logits (N, T, V) where the plaintext model is at hand; warns of kernels that leave their domain."""
-    if request.model is None:
-        return None
-    model = load_model(request.model, request.size)
+    model: PreTrainedModel, graph: Graph, protocol: specs.ProtocolCard, tokens: Tensor, warn: Callable[[str], None]
+) -> Tensor:
+    """The plain logits (N, T, V); warns of kernels that leave their domain."""
     with torch.no_grad():
         for sentence in out_of_domain(graph, model, protocol, tokens):
             warn(sentence)

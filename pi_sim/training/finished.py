@@ -10,10 +10,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pi_sim import records
+from pi_sim.errors import warn
 from pi_sim.training import checkpoints, held_out, tokenizer
 from pi_sim.training.corpus import Corpus
 from pi_sim.training.plan import Plan
-from pi_sim.training.progress import warn
 from pi_sim.zoo.build import save
 from pi_sim.zoo.scales import Scaled
 

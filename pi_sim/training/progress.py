@@ -13,11 +13,6 @@ from transformers import TrainerCallback
 LINES = 20  # that a whole training prints where there is no terminal
 
 
-def warn(sentence: str) -> None:
-    """Say on stderr what is worth knowing about a training that goes on all the same."""
-    click.echo(f"pi-sim: warning: {sentence}", err=True)
-
-
 class Report(TrainerCallback):  # type: ignore[misc]
     """A progress bar on a terminal, plain lines elsewhere, on stderr; keeps the seconds beside each loss."""
 

@@ -13,12 +13,12 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from pi_sim import records
-from pi_sim.errors import RunError, UsageError
+from pi_sim.errors import RunError, UsageError, warn
 from pi_sim.training import checkpoints, corpus, finished, manifest, tokenizer
 from pi_sim.training.corpus import Corpus
 from pi_sim.training.finished import Log
 from pi_sim.training.plan import Plan
-from pi_sim.training.progress import Report, Stop, warn
+from pi_sim.training.progress import Report, Stop
 from pi_sim.zoo.build import WEIGHTS, build, quiet
 from pi_sim.zoo.scales import Scaled
 

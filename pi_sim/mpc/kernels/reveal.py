@@ -6,7 +6,8 @@ from torch import Tensor
 
 from pi_sim.mpc.kernels.registry import FIXED, kernel
 
-SERVER, CLIENT = 0, 1
+CLIENT = 1
+"""Party 0 is the server."""
 
 
 @kernel("reveal", FIXED)
