@@ -1,0 +1,32 @@
+"""Where numbers break: NaN and infinities in the output of each block."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from pi_sim.diagnosis import anatomy
+from pi_sim.diagnosis.probe import Probe, first
+
+
+class NotFinite(Probe):
+    """Counts of them over all places, by layer."""
+
+    def __init__(self) -> None:
+        self.nan: dict[int, Tensor] = {}
+        self.inf: dict[int, Tensor] = {}
+
+    def attach(self, model: nn.Module) -> Iterator[RemovableHandle]:
+        for layer, (_, block) in enumerate(anatomy.blocks(model)):
+            yield block.register_forward_hook(partial(self._see, layer))
+
+    def _see(self, layer: int, module: nn.Module, args: Any, output: Any) -> None:
+        hidden = first(output)
+        self.nan[layer] = self.nan.get(layer, 0) + hidden.isnan().sum()
+        self.inf[layer] = self.inf.get(layer, 0) + hidden.isinf().sum()
+
+    def found(self) -> dict[str, Any]:
+        counts = {"nan": self.nan, "inf": self.inf}
+        return {"not_finite": {kind: [int(seen[layer]) for layer in sorted(seen)] for kind, seen in counts.items()}}
