@@ -18,8 +18,6 @@ LAYERS, HEADS, WIDTH, VOCABULARY = 2, 4, 32, 40
 WIDE = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "vocab_size": VOCABULARY}
 CONFIGS = {
     "gpt2": GPT2Config(n_layer=LAYERS, n_head=HEADS, n_embd=WIDTH, vocab_size=VOCABULARY, eos_token_id=0),
-        n_layer=LAYERS, n_head=HEADS, n_embd=WIDTH, vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0
-    ),
     "gpt_neox": GPTNeoXConfig(**WIDE, intermediate_size=64),
     "opt": OPTConfig(**WIDE, ffn_dim=64, word_embed_proj_dim=WIDTH),
     "llama": LlamaConfig(**WIDE, intermediate_size=64, num_key_value_heads=2),
