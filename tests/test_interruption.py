@@ -42,14 +42,19 @@ def test_an_interrupted_training_continues_to_the_same_weights(
 
 
 def assert_same(whole: Path, resumed: Path) -> None:
-    """Two checkpoints have the same weights and the same loss curve."""
+    """Two checkpoints have the same weights, loss curve and observations."""
     expected, found = weights(whole), weights(resumed)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert curve(whole) == curve(resumed)
+    assert observations(whole) == observations(resumed)
 
 
 def curve(folder: Path) -> list[tuple[int, float]]:
     return [tuple(point) for point in records.load(folder / "record.json")["loss_curve"]]
+
+
+def observations(folder: Path) -> list[dict[str, object]]:
+    return list(records.load(folder / "record.json")["observations"])
 
 
 def test_a_training_interrupted_after_its_last_step_is_only_finished(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from trainings import STEPS, cli, make, train, weights
 
 from pi_sim import records
 from pi_sim.errors import UsageError
-from pi_sim.training import corpus, held_out, tokenizer
+from pi_sim.training import corpus, held_out, observed, tokenizer
 from pi_sim.zoo import build
 
 # The plan
@@ -71,6 +72,53 @@ def test_a_training_that_diverges_says_so_in_its_record_and_on_stderr(size: str,
     result = train(size, texts, tmp_path / "out", "--set", "learning_rate=1e30")
     assert "diverged" in result.stderr
     assert records.load(tmp_path / "out" / "record.json")["held_out"]["loss"] is None
+
+
+def test_a_training_is_observed_from_its_first_step_to_its_last(trained: Path) -> None:
+    record = records.load(trained / "record.json")
+    seen = record["observations"]
+    assert [each["step"] for each in seen] == list(range(STEPS + 1))
+    assert [each["tokens"] for each in seen] == [128 * each["step"] for each in seen]
+    assert seen[-1]["held_out_loss"] == pytest.approx(record["held_out"]["sample"]["loss"], rel=1e-4)
+    assert seen[-1]["held_out_loss"] < seen[0]["held_out_loss"]
+    assert {(len(each["entropy"]), len(each["entropy"][0])) for each in seen} == {(1, 2)}  # layers, heads
+
+
+@pytest.mark.parametrize("steps", [1, 7, 20, 21, 1201])
+def test_observations_are_evenly_spaced_and_include_the_last_step(steps: int) -> None:
+    due = [step for step in range(1, steps + 1) if observed.is_due(step, steps)]
+    assert len(due) == min(steps, observed.POINTS)
+    assert due[-1] == steps
+    gaps = {after - before for before, after in pairwise([0, *due])}
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_a_training_does_not_notice_that_it_is_observed(
+    size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(model: torch.nn.Module, ids: torch.Tensor) -> dict[str, float]:
+        assert not model.training
+        return {"drawn": torch.rand(()).item()}
+
+    dropout = ("--set", "embedding_dropout=0.5")
+    monkeypatch.setattr(observed, "observe", draw)
+    assert train(size, texts, tmp_path / "observed", *dropout).exit_code == 0
+    monkeypatch.setattr(observed.Observe, "_observe", lambda *_: None)
+    assert train(size, texts, tmp_path / "alone", *dropout).exit_code == 0
+    found, expected = weights(tmp_path / "observed"), weights(tmp_path / "alone")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert records.load(tmp_path / "alone" / "record.json")["observations"] == []
+    assert "drawn" in records.load(tmp_path / "observed" / "record.json")["observations"][0]
+
+
+def test_held_out_text_shorter_than_a_context_is_refused_before_training(size: str, tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("".join(f"{number % 7}\n" * 40 for number in range(100)))
+    wide = Path(size).read_text().replace("context = 16", "context = 400").replace("batch_size = 8", "batch_size = 1")
+    (tmp_path / "wide.toml").write_text(wide)
+    result = train(str(tmp_path / "wide.toml"), tmp_path / "lines.txt", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "step" not in result.stderr
+    assert "shorter than one context of 400 tokens" in result.stderr
 
 
 def test_several_gpus_are_refused(size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

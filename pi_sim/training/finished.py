@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from pi_sim import records
 from pi_sim.errors import warn
-from pi_sim.training import checkpoints, held_out, tokenizer
+from pi_sim.training import checkpoints, held_out, observed, tokenizer
 from pi_sim.training.corpus import Corpus
 from pi_sim.training.plan import Plan
 from pi_sim.zoo.build import save
@@ -63,6 +63,7 @@ def _course(log: Log) -> dict[str, Any]:
     """The loss along the way, and the time and the machine that it took."""
     return {
         "loss_curve": [[entry["step"], round(entry["loss"], 4)] for entry in log if "loss" in entry],
+        "observations": observed.along(log),
         "seconds": round(log[-1]["seconds"], 1),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",

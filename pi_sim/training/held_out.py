@@ -62,8 +62,11 @@ def _known_corpus(folder: Path) -> tuple[str, str]:
 
 
 def chunks(encoder: Tokenizer, text: Corpus, length: int) -> Tensor:
-    """All of the held-out text, as full chunks (N, length)."""
-    return tokenizer.chunks(tokenizer.encode(encoder, text.held_out), length)
+    """All of the held-out text, as full chunks (N, length), at least one."""
+    ids = tokenizer.chunks(tokenizer.encode(encoder, text.held_out), length)
+    if not len(ids):
+        raise UsageError(f"the held-out text of {text.name} is shorter than one context of {length} tokens.")
+    return ids
 
 
 @torch.inference_mode()
@@ -79,8 +82,6 @@ def loss(model: PreTrainedModel, ids: Tensor) -> float:
 def quality(model: PreTrainedModel, encoder: Tokenizer, text: Corpus, length: int) -> dict[str, Any]:
     """Held-out loss (nats per token), perplexity, bits per byte; the first chunks' loss is the `sample`."""
     ids = chunks(encoder, text, length)
-    if not len(ids):
-        raise UsageError(f"the held-out text of {text.name} is shorter than one context of {length} tokens.")
     mean = loss(model, ids)
     bytes_per_token = sum(document.size for document in text.held_out) / ids.numel()
     return {

@@ -43,7 +43,7 @@ class Plan:
         return {
             "card": self.card.name,
             "size": self.size.name,
-            "architecture": self.card.architecture.model_dump(),
+            "architecture": self.card.architecture.model_dump(mode="json"),
             "dimensions": self.size.model_dump(exclude={"name", "title", "training"}),
             "recipe": self.recipe.model_dump(),
             "seed": self.seed,

@@ -14,9 +14,10 @@ from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from pi_sim import records
 from pi_sim.errors import RunError, UsageError, warn
-from pi_sim.training import checkpoints, corpus, finished, manifest, tokenizer
+from pi_sim.training import checkpoints, corpus, finished, held_out, manifest, tokenizer
 from pi_sim.training.corpus import Corpus
 from pi_sim.training.finished import Log
+from pi_sim.training.observed import Observe
 from pi_sim.training.plan import Plan
 from pi_sim.training.progress import Report, Stop
 from pi_sim.zoo.build import WEIGHTS, build, quiet
@@ -73,10 +74,12 @@ def _check(plan: Plan, out: Path) -> None:
 def _train_on(text: Corpus, plan: Plan, out: Path) -> records.Record:
     folder = checkpoints.prepare(out, {**plan.record(), "corpus": text.name, "sha256": text.sha256})
     encoder = _tokenizer(folder, plan, text)
+    kept = held_out.chunks(encoder, text, plan.size.context)
     ids = _training_chunks(plan, text, encoder)
     set_seed(plan.seed)
     model = Scaled(build(plan.card, plan.size), plan.recipe.embedding_scale, plan.recipe.logit_scale)
-    log = _all_steps(plan, model, Chunks(ids), folder)
+    observe = Observe(kept, plan.recipe.batch_size * plan.size.context)
+    log = _all_steps(plan, model, Chunks(ids), folder, observe)
     record = finished.record(plan, model, encoder, text, ids, log)
     finished.write(out, model, encoder, record)
     return record
@@ -102,16 +105,16 @@ def _training_chunks(plan: Plan, text: Corpus, encoder: Tokenizer) -> Tensor:
     return ids
 
 
-def _all_steps(plan: Plan, model: Scaled, data: Chunks, folder: Path) -> Log:
+def _all_steps(plan: Plan, model: Scaled, data: Chunks, folder: Path, observe: Observe) -> Log:
     """The whole training's log: of what remains to be done, or of a last checkpoint that wants no further step."""
     checkpoint = checkpoints.last(folder)
     if checkpoint is None or (known := checkpoints.state(checkpoint))["global_step"] < plan.steps:
-        return _run(plan, model, data, folder, checkpoint)
+        return _run(plan, model, data, folder, checkpoint, observe)
     model.load_state_dict(load_file(Path(checkpoint) / WEIGHTS))
     return list(known["log_history"])
 
 
-def _run(plan: Plan, model: Scaled, data: Chunks, folder: Path, checkpoint: str | None) -> Log:
+def _run(plan: Plan, model: Scaled, data: Chunks, folder: Path, checkpoint: str | None, observe: Observe) -> Log:
     """All steps that remain and the whole training's log, or an `InterruptionError` that says how to go on."""
     report = Report(plan.title, plan.recipe.batch_size * plan.size.context)
     with quiet():
@@ -119,7 +122,7 @@ def _run(plan: Plan, model: Scaled, data: Chunks, folder: Path, checkpoint: str 
             model=model,
             args=_arguments(plan, folder),
             train_dataset=data,
-            callbacks=[Stop(), report],
+            callbacks=[Stop(), report, observe],
             optimizers=(_optimizer(plan, model), None),
         )
         trainer.remove_callback(PrinterCallback)

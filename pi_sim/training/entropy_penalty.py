@@ -1,0 +1,67 @@
+"""AERO's entropy regularization: heads are kept from looking everywhere alike, or at one place only.
+
+Source: "Entropy-Guided Attention for Private LLMs" (arXiv 2501.03489), algorithm 1; AERO (arXiv 2410.13060).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutput
+
+from pi_sim.zoo import anatomy
+from pi_sim.zoo.scales import Scaled
+
+START = 0.5
+"""A head's threshold at first, as a share of the maximum entropy."""
+TINY = 1e-9
+"""Keeps the logarithm of a probability of zero finite, and its gradient."""
+
+
+class Penalised(Scaled):
+    """A model whose loss grows, while it trains, by the square of what its heads' entropies are off their thresholds.
+
+    loss + weight * mean over layers and heads of delta^2 where |delta| > margin log T, delta = E - threshold log T;
+    E is a head's entropy in nats, averaged over the batch and the queries. The thresholds (L, H) are learned and,
+    like the two scales, gone once the model is folded.
+    """
+
+    def __init__(self, model: PreTrainedModel, *scales: float | None, weight: float, margin: float) -> None:
+        super().__init__(model, *scales)
+        self.weight, self.margin = weight, margin
+        shape = model.config.num_hidden_layers, model.config.num_attention_heads
+        self.threshold = nn.Parameter(torch.full(shape, START))
+
+    def forward(self, input_ids: Tensor) -> CausalLMOutput:
+        """As `Scaled`, the penalty added in training mode."""
+        if not self.training:
+            return super().forward(input_ids)
+        with self._watched() as entropies:
+            output = super().forward(input_ids)
+        output.loss = output.loss + self.weight * self._penalty(torch.stack(entropies), input_ids.shape[1])
+        return output
+
+    def _penalty(self, entropies: Tensor, length: int) -> Tensor:
+        """Of entropies (L, H)."""
+        most = torch.log(torch.tensor(float(length)))
+        delta = entropies - self.threshold * most
+        return torch.where(delta.abs() > self.margin * most, delta.square(), 0.0).mean()
+
+    @contextmanager
+    def _watched(self) -> Iterator[list[Tensor]]:
+        """Each layer's entropies (H,), as its attention runs."""
+        entropies: list[Tensor] = []
+
+        def see(module: nn.Module, inputs: Any, output: Any) -> None:
+            weights = output[1].float()  # (B, H, T, T)
+            entropies.append(-(weights * (weights + TINY).log()).sum(-1).mean((0, 2)))
+
+        hooks = [self.model.get_submodule(path).register_forward_hook(see) for path in anatomy.attentions(self.model)]
+        try:
+            yield entropies
+        finally:
+            for hook in hooks:
+                hook.remove()

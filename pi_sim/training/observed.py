@@ -1,0 +1,68 @@
+"""What a model looks like along its training: observed at a few steps on held-out text, kept in the Trainer's log.
+
+The log is part of every checkpoint, so that an interrupted training keeps what it saw before.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback
+
+from pi_sim.diagnosis.brief import observe
+from pi_sim.training.held_out import SAMPLE
+from pi_sim.zoo.scales import Scaled
+
+POINTS = 20  # evenly spaced, besides the untrained model
+CHUNKS = 8  # that are looked into, of those whose loss is taken
+KEY = "observation"  # of its entries in the log
+
+
+class Observe(TrainerCallback):  # type: ignore[misc]
+    """Adds observations of the model on the first held-out chunks (N, T) to the Trainer's log."""
+
+    def __init__(self, chunks: Tensor, tokens_per_step: int) -> None:
+        self.ids = chunks[:SAMPLE]
+        self.tokens_per_step = tokens_per_step
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **context: Any) -> None:
+        if state.global_step == 0:
+            self._observe(state, context["model"])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **context: Any) -> None:
+        if is_due(state.global_step, state.max_steps):
+            self._observe(state, context["model"])
+
+    def _observe(self, state: Any, model: Scaled) -> None:
+        if state.is_world_process_zero:
+            tokens = state.global_step * self.tokens_per_step
+            found = {"step": state.global_step, "tokens": tokens, **undisturbed(model, self.ids)}
+            state.log_history.append({"step": state.global_step, KEY: found})
+
+
+def is_due(step: int, steps: int) -> bool:
+    """Whether another twentieth of the steps is over, as it is after the last one."""
+    return POINTS * step // steps > POINTS * (step - 1) // steps
+
+
+def along(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The observations in a Trainer's log."""
+    return [entry[KEY] for entry in log if KEY in entry]
+
+
+@torch.no_grad()
+def undisturbed(model: Scaled, ids: Tensor) -> dict[str, Any]:
+    """The held-out loss of the chunks (N, T) and a look into the first; the training goes on as if without."""
+    training, ids = model.training, ids.to(next(model.parameters()).device)
+    with torch.random.fork_rng():
+        model.eval()
+        try:
+            return {"held_out_loss": loss(model, ids), **observe(model, ids[:CHUNKS])}
+        finally:
+            model.train(training)
+
+
+def loss(model: Scaled, ids: Tensor) -> float:
+    """The mean loss in nats of predicting ids[:, 1:] of the chunks (N, T)."""
+    total: float = sum(model(batch).loss.item() * len(batch) for batch in torch.split(ids, CHUNKS))
+    return total / len(ids)
