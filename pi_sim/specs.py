@@ -7,9 +7,18 @@ reviewed without reading Python; a mistake in one is a `UsageError` that names t
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from pi_sim.errors import UsageError
 
@@ -22,13 +31,77 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Architecture(Spec):
-    """What distinguishes one design from another at equal size."""
+Norm = Literal["layernorm", "rmsnorm", "none", "dyt", "dyt-hardtanh", "derf"]
+Activation = Literal["gelu", "gelu_tanh", "relu", "leaky_relu", "learnable_lrelu", "silu", "quad", "identity"]
 
-    family: Literal["gpt2"] = "gpt2"
-    norm: Literal["layernorm", "none"]
-    final_norm: Literal["layernorm", "none"]
-    activation: Literal["gelu", "relu"]
+NEEDS = {
+    "alpha_attention": ("norm", ("dyt", "dyt-hardtanh", "derf")),
+    "slope": ("activation", ("leaky_relu", "learnable_lrelu")),
+    "slopes": ("activation", ("learnable_lrelu",)),
+    "temperature": ("attention", (None, "softmax")),
+}
+"""Switches that mean something with certain values of another one alone; 2relu and 2quad have no temperature, since
+the one would not change by it and the other has its constant."""
+
+
+class Surgery(Spec):
+    """The switches of a design, as `pi_sim.zoo.surgery` carries them out; what is None stays as the model has it."""
+
+    norm: Norm | None = None
+    final_norm: Norm | None = None
+    activation: Activation | None = None
+    attention: Literal["softmax", "2relu", "2quad"] | None = None
+    temperature: bool = False
+    """Whether every head learns a temperature of its softmax."""
+    relu_after_norm: bool = False
+    """A ReLU after each norm of the blocks: the second stage of relufication."""
+    ffn: Literal["mlp", "scaled", "fused"] = "mlp"
+    """Scaled: learned factors of the FFN and its residual; fused: scaled, and its two matrices are one."""
+    dropped_ffn: tuple[int, ...] = ()
+    """Layers without an FFN."""
+    alpha_attention: float = Field(default=1.0, gt=0)
+    """DyT's and Derf's alpha before attention, as it starts."""
+    alpha_other: float = Field(default=1.0, gt=0)
+    """The same elsewhere."""
+    slope: float = Field(default=0.01, ge=0)
+    """Of the leaky ReLU for negative inputs; of the learnable one, as it starts."""
+    slopes: Literal["layer", "global"] = "layer"
+    """Whether every layer learns a slope, or all learn one together."""
+
+    @model_validator(mode="after")
+    def _meaningful(self) -> Self:
+        """Refuse a switch that would do nothing: it would be taken for one that does."""
+        chosen = self.model_dump(exclude_defaults=True)
+        for switch, (other, values) in NEEDS.items():
+            if switch in chosen and getattr(self, other) not in values:
+                names = " or ".join(value for value in values if value)
+                raise ValueError(f"{switch} = {chosen[switch]} does nothing unless {other} is {names}")
+        return self
+
+    def plan(self) -> dict[str, Any]:
+        """The switches that were set, as JSON holds them."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+class Architecture(Surgery):
+    """What distinguishes one design from another at equal size: a family of models, and every switch."""
+
+    family: Literal["gpt2", "gpt_neox", "opt", "llama"] = "gpt2"
+    norm: Norm
+    final_norm: Norm
+    activation: Activation
+    attention: Literal["softmax", "2relu", "2quad"] = "softmax"
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        """Refuse what no model can be."""
+        if self.ffn != "mlp" and self.norm != "none":
+            raise ValueError(f"ffn = {self.ffn} scales the residual, which is the FFN's input only with norm = none")
+        if self.ffn == "fused" and self.activation != "identity":
+            raise ValueError("ffn = fused makes one matrix of two, which only activation = identity allows")
+        if self.relu_after_norm and self.norm == "none":
+            raise ValueError("relu_after_norm needs a norm before the ReLU, not norm = none")
+        return self
 
 
 class ModelCard(Spec):
@@ -41,21 +114,32 @@ class ModelCard(Spec):
     training: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
+Scale = Annotated[
+    Annotated[float, Field(gt=0)] | None, BeforeValidator(lambda value: None if value == "none" else value)
+]
+"""A learned factor as it starts; "none", which TOML and a command line can say, switches it off."""
+
+
 class Recipe(Spec):
     """How a size is trained: one recipe for all designs that are compared at that size."""
 
     tokens: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
-    schedule: Literal["linear", "cosine"] = "linear"
+    schedule: Literal["linear", "cosine", "polynomial"] = "linear"
     warmup_ratio: float = Field(ge=0, le=1)
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     init_std: float = Field(gt=0)
-    embedding_scale: float | None = Field(default=None, gt=0)
-    logit_scale: float | None = Field(default=None, gt=0)
+    embedding_scale: Scale = None
+    logit_scale: Scale = None
     embedding_dropout: float = Field(default=0.0, ge=0, lt=1)
     bf16: bool
+    fp16: bool = False
+    entropy_penalty: float = Field(default=0.0, ge=0)
+    """Lambda of AERO's entropy regularization; 0 is without."""
+    entropy_margin: float = Field(default=0.2, ge=0, le=1)
+    """Gamma there: the deviation from a head's threshold that is free, as a share of the maximum entropy."""
 
 
 class Size(Spec):

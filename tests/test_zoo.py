@@ -70,7 +70,7 @@ def test_a_card_of_another_design_does_not_get_the_shipped_weights(
 def test_a_size_of_other_dimensions_does_not_get_the_shipped_weights(tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
     mine.write_text(specs.find("models/sizes", "tiny").read_text().replace("layers = 4", "layers = 5"))
-    with pytest.raises(UsageError, match="n_layer is 5 here and 4 there"):
+    with pytest.raises(UsageError, match="num_hidden_layers is 5 here and 4 there"):
         build.load_model("relu_nonorm", str(mine))
 
 

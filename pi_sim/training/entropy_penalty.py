@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
+from pi_sim.specs import Recipe
 from pi_sim.zoo import anatomy
 from pi_sim.zoo.scales import Scaled
 
@@ -19,6 +20,14 @@ START = 0.5
 """A head's threshold at first, as a share of the maximum entropy."""
 TINY = 1e-9
 """Keeps the logarithm of a probability of zero finite, and its gradient."""
+
+
+def trainable(model: PreTrainedModel, recipe: Recipe) -> Scaled:
+    """The model as its recipe trains it: with its two scales, and with the penalty if there is one."""
+    scales = recipe.embedding_scale, recipe.logit_scale
+    if not recipe.entropy_penalty:
+        return Scaled(model, *scales)
+    return Penalised(model, *scales, weight=recipe.entropy_penalty, margin=recipe.entropy_margin)
 
 
 class Penalised(Scaled):

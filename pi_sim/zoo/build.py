@@ -8,58 +8,34 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from pi_sim import specs
 from pi_sim.errors import UsageError
+from pi_sim.zoo import families
 from pi_sim.zoo.catalogue import weights_folder
-from pi_sim.zoo.surgery import Plan, operate
+from pi_sim.zoo.layers import FusedFFN
+from pi_sim.zoo.surgery import operate
 
 WEIGHTS = "model.safetensors"
-GPT2_NORM = "layernorm"  # needs no surgery
-DESIGN = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size", "activation_function", "pi_sim")
-"""What config.json tells of a card at a size; everything else is alike in all of them, or only for training."""
-
-
-def gpt2_config(card: specs.ModelCard, size: specs.Size) -> GPT2Config:
-    """The Hugging Face config of the card at that size, before any surgery."""
-    return GPT2Config(
-        vocab_size=size.vocabulary,
-        n_positions=size.context,
-        n_embd=size.width,
-        n_layer=size.layers,
-        n_head=size.heads,
-        activation_function=card.architecture.activation,
-        initializer_range=size.training.init_std,
-        embd_pdrop=size.training.embedding_dropout,
-        attn_pdrop=0.0,
-        resid_pdrop=0.0,
-        bos_token_id=0,  # the end-of-text token is the first of every vocabulary that pi-sim trains
-        eos_token_id=0,
-        attn_implementation="eager",
-    )
 
 
 def build(card: specs.ModelCard, size: specs.Size) -> PreTrainedModel:
     """The card's model at that size, with fresh random weights (or none, inside `torch.device("meta")`)."""
-    return operate(_drawn_alike(GPT2LMHeadModel(gpt2_config(card, size))), surgery_plan(card))
-
-
-def surgery_plan(card: specs.ModelCard) -> Plan:
-    """What the card changes in a GPT-2."""
-    norms = card.architecture.model_dump(include={"norm", "final_norm"})
-    return {place: norm for place, norm in norms.items() if norm != GPT2_NORM}
+    model = AutoModelForCausalLM.from_config(families.config(card, size))
+    return _drawn_alike(operate(model, families.surgery_plan(card.architecture)))
 
 
 def _drawn_alike(model: PreTrainedModel) -> PreTrainedModel:
     """Draw all matrices from one normal distribution, as the paper does (arXiv 2410.09637).
 
-    Hugging Face narrows those that write to the residual stream by 1/sqrt(2 layers).
+    Hugging Face narrows those of GPT-2 that write to the residual stream by 1/sqrt(2 layers), and the product of two
+    matrices that surgery made one has another scale.
     """
-    for path, weight in model.named_parameters():
-        if path.endswith("c_proj.weight"):
-            torch.nn.init.normal_(weight, std=model.config.initializer_range)
+    for path, module in model.named_modules():
+        if path.endswith("c_proj") or isinstance(module, FusedFFN):
+            torch.nn.init.normal_(module.weight, std=model.config.initializer_range)
     return model
 
 
@@ -94,11 +70,11 @@ def load_model(name: str, size: str) -> PreTrainedModel:
 
 def differences(folder: Path, card: specs.ModelCard, size: specs.Size) -> Iterator[tuple[str, Any, Any]]:
     """Each part of the card's design at that size that the folder's checkpoint does not have."""
-    wanted, found = gpt2_config(card, size), read_config(folder)
-    wanted.pi_sim = surgery_plan(card)
-    for key in DESIGN:
-        if getattr(found, key, None) != getattr(wanted, key):
-            yield key, getattr(wanted, key), getattr(found, key, None)
+    wanted, found = families.config(card, size), read_config(folder)
+    wanted.pi_sim = families.surgery_plan(card.architecture)
+    for key in families.DESIGN:
+        if getattr(found, key, None) != getattr(wanted, key, None):
+            yield key, getattr(wanted, key, None), getattr(found, key, None)
 
 
 def checkpoint_folder(name: str, size: str) -> Path:

@@ -6,6 +6,7 @@ logits each get a learnable factor. After training both are constants, and `fold
 """
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,8 +28,8 @@ class Scaled(nn.Module):
         self.model = model
         self.embedding_scale = _scale(embedding_scale)
         self.logit_scale = _scale(logit_scale)
-        self.register_state_dict_post_hook(_without_tied_head)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_with_tied_head)  # type: ignore[no-untyped-call]
+        self.register_state_dict_post_hook(_without_copies)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_with_copies)  # type: ignore[no-untyped-call]
 
     @property
     def table(self) -> nn.Module:
@@ -41,11 +42,6 @@ class Scaled(nn.Module):
         """The projection to the vocabulary."""
         head: nn.Module = self.model.get_output_embeddings()
         return head
-
-    @property
-    def tied(self) -> bool:
-        """Whether the head is the table, as in GPT-2."""
-        return self.head.weight is self.table.weight
 
     def forward(self, input_ids: Tensor) -> CausalLMOutput:
         """Ids (B, T) to logits (B, T, V), and the mean loss in nats of predicting ids[:, 1:]."""
@@ -72,18 +68,21 @@ def _scale(start: float | None) -> nn.Parameter:
     return nn.Parameter(torch.tensor(start or 1.0), requires_grad=start is not None)
 
 
-def _without_tied_head(scaled: Scaled, state: State, prefix: str, *_: Any) -> None:
-    """A checkpoint holds a tied table once: safetensors refuses to write it twice."""
-    if scaled.tied:
-        del state[f"{prefix}{_key(scaled, scaled.head)}"]
+def _without_copies(scaled: Scaled, state: State, prefix: str, *_: Any) -> None:
+    """A checkpoint holds a shared tensor once: safetensors refuses to write it twice."""
+    for again, _first in _shared(scaled):
+        del state[f"{prefix}{again}"]
 
 
-def _with_tied_head(scaled: Scaled, state: State, prefix: str, *_: Any) -> None:
-    """What `_without_tied_head` left out, for a strict reader."""
-    if scaled.tied:
-        state[f"{prefix}{_key(scaled, scaled.head)}"] = state[f"{prefix}{_key(scaled, scaled.table)}"]
+def _with_copies(scaled: Scaled, state: State, prefix: str, *_: Any) -> None:
+    """What `_without_copies` left out, for a strict reader."""
+    for again, first in _shared(scaled):
+        state[f"{prefix}{again}"] = state[f"{prefix}{first}"]
 
 
-def _key(scaled: Scaled, part: nn.Module) -> str:
-    """The name of a table's weight in a state dict."""
-    return next(f"{path}.weight" for path, module in scaled.named_modules() if module is part)
+def _shared(scaled: Scaled) -> Iterator[tuple[str, str]]:
+    """Each further name of a parameter, such as a tied head's, with its first."""
+    first: dict[nn.Parameter, str] = {}
+    for name, parameter in scaled.named_parameters(remove_duplicate=False):
+        if first.setdefault(parameter, name) != name:
+            yield name, first[parameter]

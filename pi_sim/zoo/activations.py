@@ -1,0 +1,40 @@
+"""Activations by the names that cards use."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from pi_sim.specs import Surgery
+from pi_sim.zoo.layers import LearnableLeakyReLU, Quad
+
+HUGGING_FACE = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
+"""Those that a config can name by itself."""
+
+PLAIN: dict[str, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "gelu_tanh": lambda: nn.GELU("tanh"),
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "quad": Quad,
+    "identity": nn.Identity,
+}
+
+
+def activation(switches: Surgery) -> Callable[[], nn.Module]:
+    """A function that makes the activation, called once for each layer."""
+    if switches.activation == "leaky_relu":
+        return lambda: nn.LeakyReLU(switches.slope)
+    if switches.activation == "learnable_lrelu":
+        return _learnable(switches)
+    return PLAIN[str(switches.activation)]
+
+
+def _learnable(switches: Surgery) -> Callable[[], nn.Module]:
+    """A slope for each layer, or one that all share."""
+
+    def slope() -> nn.Parameter:
+        return nn.Parameter(torch.full((1,), switches.slope))
+
+    shared = slope()
+    return lambda: LearnableLeakyReLU(shared if switches.slopes == "global" else slope())

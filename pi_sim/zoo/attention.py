@@ -1,0 +1,85 @@
+"""Attention without an exponential, and with a learned temperature, for every Hugging Face model at once.
+
+transformers looks its attention up by name, so that a model changes its attention by its config alone. Scores are
+(B, H, T, T); a mask holds 0 where a query may see a key and a hugely negative number where it may not.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import eager_mask
+from transformers.models.llama.modeling_llama import repeat_kv
+
+Normalise = Callable[[Tensor, Tensor | None], Tensor]
+
+SOFTMAX = "eager"
+"""transformers' own name for plain softmax attention."""
+SHIFT = 5.0
+"""MPCFormer's constant c: scores seldom fall below -c, where (x + c)^2 would rise again."""
+FLOOR = 0.01
+"""Added to every rectified score, so that a row without a positive one still has a sum to divide by."""
+
+
+def softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """exp(x) / sum exp(x)."""
+    return F.softmax(scores if mask is None else scores + mask, dim=-1)
+
+
+def two_relu(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """relu(x) / sum relu(x) (MPCFormer, arXiv 2211.01452, section 3.1, after SecureML)."""
+    return _share_of_sum(F.relu(scores) + FLOOR, mask)
+
+
+def two_quad(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """(x + c)^2 / sum (x + c)^2 (MPCFormer, arXiv 2211.01452, section 3.1)."""
+    return _share_of_sum((scores + SHIFT).square(), mask)
+
+
+def _share_of_sum(kept: Tensor, mask: Tensor | None) -> Tensor:
+    """Each place's share of its row, exactly zero where the mask is."""
+    if mask is not None:
+        kept = kept * (mask > -1).to(kept.dtype)
+    return kept / kept.sum(-1, keepdim=True)
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    *,
+    normalise: Normalise,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    """Values (B, T, H, d) averaged by normalised scores, and those; fewer keys than queries are shared by groups."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    scores = query @ key.transpose(-1, -2) * (scaling or query.shape[-1] ** -0.5)
+    if (inverse := getattr(module, "inverse_temperature", None)) is not None:
+        scores = scores * inverse
+    weights = normalise(scores, attention_mask).to(value.dtype)
+    dropped = F.dropout(weights, p=dropout, training=module.training)
+    return (dropped @ value).transpose(1, 2), weights
+
+
+FORMS: dict[str, Normalise] = {"softmax": softmax, "2relu": two_relu, "2quad": two_quad}
+IMPLEMENTATIONS = {form: f"pi_sim_{form}" for form in FORMS}
+for form, name in IMPLEMENTATIONS.items():
+    AttentionInterface.register(name, partial(attend, normalise=FORMS[form]))
+    AttentionMaskInterface.register(name, eager_mask)
+
+
+def add_temperature(attention: nn.Module, heads: int) -> None:
+    """Let every head divide its scores by a learned number; AERO (arXiv 2410.13060) learns one for every query too.
+
+    Stored as its reciprocal (H, 1, 1), which starts at 1 and could be folded into the queries' projection.
+    """
+    attention.inverse_temperature = nn.Parameter(torch.ones(heads, 1, 1))

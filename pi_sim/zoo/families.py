@@ -1,0 +1,95 @@
+"""Families of Hugging Face models: a design at a size becomes a config, and what the config cannot say is surgery.
+
+Every family is built from scratch with the same initial scale, without dropout but on the embedding, and with a tied
+head, so that designs of different families can be compared too.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig, PretrainedConfig
+
+from pi_sim.specs import Architecture, ModelCard, Size
+from pi_sim.zoo.activations import HUGGING_FACE
+from pi_sim.zoo.surgery import Plan
+
+NATIVE = {"gpt2": "layernorm", "gpt_neox": "layernorm", "opt": "layernorm", "llama": "rmsnorm"}
+"""The norm of each family, which needs no surgery."""
+
+DESIGN = (
+    *("model_type", "num_hidden_layers", "num_attention_heads", "hidden_size", "max_position_embeddings", "vocab_size"),
+    *("hidden_act", "activation_function", "pi_sim"),
+)
+"""What config.json tells of a card at a size; everything else is alike in all of them, or only for training."""
+
+
+def config(card: ModelCard, size: Size) -> PretrainedConfig:
+    """The Hugging Face config of the card at that size, before any surgery."""
+    common = {
+        "vocab_size": size.vocabulary,
+        "initializer_range": size.training.init_std,
+        "tie_word_embeddings": True,
+        "bos_token_id": 0,  # the end-of-text token is the first of every vocabulary that pi-sim trains
+        "eos_token_id": 0,
+        "attn_implementation": "eager",
+    }
+    activation = HUGGING_FACE.get(card.architecture.activation, "gelu")
+    return CONFIGS[card.architecture.family](size, activation, common)
+
+
+def _gpt2(size: Size, activation: str, common: dict[str, Any]) -> GPT2Config:
+    return GPT2Config(
+        n_positions=size.context,
+        n_embd=size.width,
+        n_layer=size.layers,
+        n_head=size.heads,
+        activation_function=activation,
+        embd_pdrop=size.training.embedding_dropout,
+        attn_pdrop=0.0,
+        resid_pdrop=0.0,
+        **common,
+    )
+
+
+def _dimensions(size: Size) -> dict[str, Any]:
+    """The dimensions as families after GPT-2 call them."""
+    return {
+        "max_position_embeddings": size.context,
+        "hidden_size": size.width,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+    }
+
+
+def _gpt_neox(size: Size, activation: str, common: dict[str, Any]) -> GPTNeoXConfig:
+    """As Pythia: attention and FFN side by side, rotary positions in a quarter of each head."""
+    wide = {"intermediate_size": 4 * size.width, "hidden_dropout": 0.0, "attention_dropout": 0.0}
+    return GPTNeoXConfig(hidden_act=activation, **_dimensions(size), **wide, **common)
+
+
+def _opt(size: Size, activation: str, common: dict[str, Any]) -> OPTConfig:
+    wide = {"ffn_dim": 4 * size.width, "word_embed_proj_dim": size.width, "dropout": 0.0, "attention_dropout": 0.0}
+    return OPTConfig(activation_function=activation, pad_token_id=None, **_dimensions(size), **wide, **common)
+
+
+def _llama(size: Size, activation: str, common: dict[str, Any]) -> LlamaConfig:
+    """A gated FFN has three matrices, so that each is two thirds as wide (arXiv 2002.05202, section 2)."""
+    return LlamaConfig(hidden_act=activation, intermediate_size=8 * size.width // 3, **_dimensions(size), **common)
+
+
+CONFIGS: dict[str, Callable[[Size, str, dict[str, Any]], PretrainedConfig]] = {
+    "gpt2": _gpt2,
+    "gpt_neox": _gpt_neox,
+    "opt": _opt,
+    "llama": _llama,
+}
+
+
+def surgery_plan(design: Architecture) -> Plan:
+    """What the design changes in its family's model, beyond its config."""
+    plan = design.plan()
+    plan.pop("family", None)
+    native = {"norm": NATIVE[design.family], "final_norm": NATIVE[design.family]}
+    if design.activation in HUGGING_FACE:
+        native["activation"] = design.activation
+    return {switch: value for switch, value in plan.items() if value != native.get(switch)}

@@ -1,0 +1,121 @@
+"""The layers that designs for private inference put in the place of a transformer's own.
+
+x is a tensor (..., d) of activations; every layer returns the shape that it is given. Learned numbers have the shape
+(1,). None is divided by, since dividing by a secret is dear: what the papers divide by is stored as its reciprocal.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+
+class DyT(nn.Module):
+    """gamma * tanh(alpha x) + beta: Dynamic Tanh, in the place of a norm (arXiv 2503.10622, section 4).
+
+    alpha is one learned number, gamma and beta are (d,). Where the norm had no bias, as in Llama, there is no beta.
+    """
+
+    squash: Callable[[Tensor], Tensor] = staticmethod(torch.tanh)
+
+    def __init__(self, width: int, alpha: float, bias: bool = True) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.full((1,), alpha))
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        scaled = self.weight * self.squash(self.inner(x))
+        return scaled if self.bias is None else scaled + self.bias
+
+    def inner(self, x: Tensor) -> Tensor:
+        """What is squashed."""
+        return self.alpha * x
+
+
+class HardDyT(DyT):
+    """DyT with max(-1, min(1, y)) for tanh (arXiv 2503.10622, table 7): two comparisons where tanh needs a division."""
+
+    squash = staticmethod(F.hardtanh)
+
+
+class Derf(DyT):
+    """gamma * erf(alpha x + s) + beta, s one more learned number (arXiv 2512.10938)."""
+
+    squash = staticmethod(torch.erf)
+
+    def __init__(self, width: int, alpha: float, bias: bool = True) -> None:
+        super().__init__(width, alpha, bias)
+        self.shift = nn.Parameter(torch.zeros(1))
+
+    def inner(self, x: Tensor) -> Tensor:
+        return self.alpha * x + self.shift
+
+
+class Rectified(nn.Module):
+    """A ReLU after a norm, which makes the inputs of both projections sparse (arXiv 2310.04564, section 4, stage 2)."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(x))
+
+
+class LearnableLeakyReLU(nn.Module):
+    """max(x, 0) + slope * min(x, 0), the slope learned (arXiv 2410.09637, section 3), one comparison as ReLU has."""
+
+    def __init__(self, slope: nn.Parameter) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.slope * x + (1 - self.slope) * F.relu(x)
+
+
+class Quad(nn.Module):
+    """0.125 x^2 + 0.25 x + 0.5, MPCFormer's GELU (arXiv 2211.01452, section 3.1): one square."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.125 * x.square() + 0.25 * x + 0.5
+
+
+class ScaledFFN(nn.Module):
+    """beta x + FFN(x) / alpha with both factors learned, AERO's stand-in for the norm (arXiv 2410.13060, equation 8).
+
+    The block adds x itself, so that this returns one x less. 1 / alpha is what is stored and learned.
+    """
+
+    def __init__(self, ffn: nn.Module) -> None:
+        super().__init__()
+        self.ffn = ffn
+        self.beta = nn.Parameter(torch.ones(1))
+        self.inverse_alpha = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scaled: Tensor = self.inverse_alpha * self.ffn(x)
+        return (self.beta - 1) * x + scaled
+
+
+class FusedFFN(nn.Linear):
+    """The two matrices of an FFN without a nonlinearity as one (d, d) (arXiv 2410.13060, section 4)."""
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, ffn: nn.Module, width: int) -> "FusedFFN":
+        """The same map: of an affine FFN its values at zero and at the unit vectors are all there is to know."""
+        like = next(ffn.parameters())
+        fused = cls(width, width, device=like.device, dtype=like.dtype)
+        bias = ffn(torch.zeros(1, 1, width).to(like))[0, 0]
+        fused.bias.copy_(bias)
+        fused.weight.copy_((ffn(torch.eye(width).to(like)[None])[0] - bias).T)
+        return fused
+
+
+class NoFFN(nn.Module):
+    """In the place of an FFN that is dropped: the residual stream passes unchanged."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
