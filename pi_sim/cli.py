@@ -39,6 +39,10 @@ MODEL = click.option(
 SIZE = click.option("--size", default="tiny", show_default=True, help="A size's name or path.")
 PROTOCOL = "A protocol's name, or a .toml file."
 NETWORK = "A network's name, or a link such as rtt=40ms,bw=200Mbps."
+STYLE = click.option(
+    "--format", "style", type=click.Choice(["table", "json", "csv", "markdown"]), default="table", show_default=True,
+    help="How it is written to standard output.",
+)  # fmt: skip
 LENGTH = click.option("--seq-len", type=click.IntRange(1), help="Tokens; by default the model's context.")
 
 
@@ -59,10 +63,7 @@ LENGTH = click.option("--seq-len", type=click.IntRange(1), help="Tokens; by defa
     show_default=True,
     help="What a row is.",
 )
-@click.option(
-    "--format", "style", type=click.Choice(["table", "json", "csv", "markdown"]), default="table", show_default=True,
-    help="How it is written to standard output.",
-)  # fmt: skip
+@STYLE
 def estimate(
     model: str,
     size: str,
@@ -157,13 +158,41 @@ def export(model: str, size: str, seq_len: int | None, out: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="A new folder, or an interrupted training's.")
 def train(out: Path | None, **choices: Any) -> None:
     """Train a model card from scratch; Ctrl-C keeps a checkpoint, the same command continues."""
-    from pi_sim.training import plan, trainer
+    from pi_sim.training import finished, plan, trainer
 
     chosen = plan.make(**choices)
     folder = out or Path("runs") / chosen.title
-    quality = trainer.train(chosen, folder)["held_out"]
-    found = f"held-out perplexity {quality['perplexity']:.2f}, {quality['bits_per_byte']:.3f} bits/byte"
-    click.echo(f"{folder}: {found}")
+    click.echo(f"{folder}: {finished.sentence(trainer.train(chosen, folder))}")
+
+
+@main.command()
+@MODEL
+@SIZE
+@LENGTH
+@click.option("--sequences", default=32, show_default=True, type=click.IntRange(1), help="How many texts.")
+@click.option("--corpus", metavar="TEXT", help="packages, stdlib, a path, or random; by default what was held out.")
+@click.option(
+    "--protocol", default="crypten", show_default=True, help=f"Whose kernels the ranges must suit. {PROTOCOL}"
+)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="A folder for figures, SVG and PNG.")
+@click.option("--json", "record", type=click.Path(path_type=Path, dir_okay=False), help="Write the record here.")
+@STYLE
+def diagnose(out: Path | None, record: Path | None, style: Any, **choices: Any) -> None:
+    """Look inside a model: attention entropy, NaN, sparsity, pre-activations, and ranges for fixed point."""
+    from pi_sim import records
+    from pi_sim.reporting import diagnoses, progress
+    from pi_sim.run.diagnose import diagnose as look
+
+    for place in (record, out and out / "entropy.svg"):
+        if place:
+            records.check_writable(place)
+    with progress.bar("diagnosis") as advance:
+        found = look(**choices, advance=advance)
+    if out:
+        diagnoses.figures(found, out)
+    if record:
+        records.save(record, "diagnosis", found)
+    click.echo(diagnoses.render(found, style))
 
 
 @main.command()

@@ -13,7 +13,7 @@ from trainings import cli, make, train, weights
 
 from pi_sim import records
 from pi_sim.errors import UsageError
-from pi_sim.training import checkpoints, held_out, progress, trainer
+from pi_sim.training import checkpoints, finished, held_out, progress, steps, trainer
 
 LARGEST_WITHOUT = {"tokenizer.json": 2_000, "model.safetensors": 20_000, "optimizer.pt": 50_000}
 
@@ -32,7 +32,7 @@ def test_an_interrupted_training_continues_to_the_same_weights(
     trained: Path, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "Stop", Impatient)
+        patch.setattr(steps, "Stop", Impatient)
         stopped = train(size, texts, tmp_path / "out")
     assert stopped.exit_code == 130
     assert "stopped after 4 of 10 steps; repeat the command" in stopped.stderr
@@ -74,17 +74,17 @@ def test_a_training_interrupted_after_its_last_step_is_only_finished(
 def test_no_loss_is_missing_from_the_curve_of_an_interrupted_training(
     trained: Path, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "CURVE_POINTS", 3)  # a mean of four steps each
-    monkeypatch.setattr(trainer, "CHECKPOINTS", 1)
+    monkeypatch.setattr(steps, "CURVE_POINTS", 3)  # a mean of four steps each
+    monkeypatch.setattr(steps, "CHECKPOINTS", 1)
     monkeypatch.setattr(Impatient, "step", 6)
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "Stop", Impatient)
+        patch.setattr(steps, "Stop", Impatient)
         train(size, texts, tmp_path / "out")
     train(size, texts, tmp_path / "out")
-    steps, means = zip(*curve(tmp_path / "out"), strict=True)
-    assert steps == (4, 6, 8, 10)
+    ends, means = zip(*curve(tmp_path / "out"), strict=True)
+    assert ends == (4, 6, 8, 10)
     every = dict(curve(trained))
-    for first, last, mean in zip((0, *steps), steps, means, strict=False):
+    for first, last, mean in zip((0, *ends), ends, means, strict=False):
         assert mean == pytest.approx(sum(every[step + 1] for step in range(first, last)) / (last - first), abs=2e-4)
 
 
@@ -150,6 +150,21 @@ def test_a_crash_while_finishing_can_be_repeated(
     assert train(size, texts, tmp_path / "out").exit_code == 0
     assert not (tmp_path / "out" / "checkpoints").exists()
     assert_same(trained, tmp_path / "out")
+
+
+def test_a_divergence_outlasts_an_interruption(
+    size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def impatient(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    diverging = ("--set", "learning_rate=1e30")
+    with monkeypatch.context() as patch:
+        patch.setattr(finished, "write", impatient)
+        assert train(size, texts, tmp_path / "out", *diverging).exit_code == 130
+    monkeypatch.setattr(steps, "_run", None)  # no further step
+    result = train(size, texts, tmp_path / "out", *diverging)
+    assert (result.exit_code, "diverged at step" in result.stdout) == (0, True)
 
 
 def test_a_plan_that_cannot_be_read_is_one_sentence(size: str, texts: Path, tmp_path: Path) -> None:

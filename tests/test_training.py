@@ -1,7 +1,10 @@
 """Training: the plan and its overrides, and the checkpoint and the record that a training leaves."""
 
 import json
+import math
 import shutil
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from trainings import STEPS, cli, make, train, weights
 
 from pi_sim import records
 from pi_sim.errors import UsageError
-from pi_sim.training import corpus, held_out, observed, tokenizer
+from pi_sim.training import corpus, entropy_penalty, held_out, observed, progress, steps, tokenizer, trainer
 from pi_sim.zoo import build
 
 # The plan
@@ -68,10 +71,107 @@ def test_more_than_one_pass_over_the_corpus_is_told(trained: Path, size: str, te
     assert records.load(tmp_path / "out" / "record.json")["corpus"]["epochs"] > 1
 
 
-def test_a_training_that_diverges_says_so_in_its_record_and_on_stderr(size: str, texts: Path, tmp_path: Path) -> None:
+def test_a_training_that_diverges_ends_early_and_its_record_says_so(size: str, texts: Path, tmp_path: Path) -> None:
     result = train(size, texts, tmp_path / "out", "--set", "learning_rate=1e30")
-    assert "diverged" in result.stderr
-    assert records.load(tmp_path / "out" / "record.json")["held_out"]["loss"] is None
+    record = records.load(tmp_path / "out" / "record.json")
+    step = record["diverged"]["step"]
+    assert step < STEPS
+    assert (record["loss_curve"][-1], record["held_out"]) == ([step, None], None)
+    assert None not in [loss for _, loss in record["loss_curve"][:-1]]
+    assert record["corpus"]["tokens_seen"] == 128 * step
+    assert result.exit_code == 0
+    assert result.stdout == f"{tmp_path / 'out'}: diverged at step {step}\n"
+    assert f"diverged: its loss at step {step} of 10 is no finite number" in result.stderr
+    assert not all(weight.isfinite().all() for weight in weights(tmp_path / "out").values())
+
+
+def test_a_training_whose_last_step_breaks_it_diverged(size: str, texts: Path, tmp_path: Path) -> None:
+    train(size, texts, tmp_path / "out", "--set", "learning_rate=1e30", "--tokens", "128")
+    assert records.load(tmp_path / "out" / "record.json")["diverged"] == {"step": 1}
+
+
+def test_weights_beyond_float16_are_kept_in_float32(
+    size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grow = partial(torch.nn.init.constant_, val=70_000.0)
+    build_small = trainer.build
+    monkeypatch.setattr(trainer, "build", lambda *of: _with(build_small(*of), "transformer.h.0.mlp.c_proj.bias", grow))
+    result = train(size, texts, tmp_path / "out")
+    assert "holds float32" in result.stderr
+    assert {weight.dtype for weight in weights(tmp_path / "out").values()} == {torch.float32}
+    record = records.load(tmp_path / "out" / "record.json")
+    ids = held_out.chunks(tokenizer.load(tmp_path / "out"), corpus.load(str(texts)), 16)
+    assert held_out.loss(build.load(tmp_path / "out"), ids) == pytest.approx(record["held_out"]["loss"], rel=1e-5)
+
+
+def _with(model: torch.nn.Module, name: str, change: Callable[[torch.Tensor], object]) -> torch.nn.Module:
+    change(model.get_parameter(name))
+    return model
+
+
+# The recipe
+
+
+DECAYS = {"linear": lambda left: left, "polynomial": lambda left: left**2, "cosine": lambda left: _cosine(left)}
+
+
+def _cosine(left: float) -> float:
+    return (1 + math.cos(math.pi * (1 - left))) / 2
+
+
+@pytest.mark.parametrize("schedule", DECAYS)
+def test_a_schedule_decays_to_zero_after_its_warm_up(
+    schedule: str, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = []
+    monkeypatch.setattr(progress.Report, "_line", lambda self, state: rates.append(_rate(state)))
+    train(size, texts, tmp_path / "out", "--set", f"schedule={schedule}", "--set", "warmup_ratio=0.2")
+    left = [(STEPS - step) / (STEPS - 2) for step in range(2, STEPS)]
+    assert rates == pytest.approx([0.0, 5e-4, *(1e-3 * DECAYS[schedule](each) for each in left)])
+
+
+def _rate(state: object) -> float:
+    return float(state.log_history[-1]["learning_rate"])
+
+
+def test_matrices_decay_and_gains_do_not(size: str, texts: Path) -> None:
+    plan = make(size, texts, "norm=dyt", "temperature=true")
+    model = entropy_penalty.trainable(build.build(plan.card, plan.size), plan.recipe)
+    decayed, free = (group["params"] for group in steps._optimizer(plan, model).param_groups)
+    named = {id(weight): name for name, weight in model.named_parameters()}
+    names = [named[id(weight)] for weight in decayed]
+    assert len(names) == 6  # two tables, and the matrices of the one layer
+    assert all(name.endswith(".weight") for name in names)
+    assert len(decayed) + len(free) == len(list(model.parameters()))
+
+
+def test_bfloat16_trains_to_nearly_the_same_model(trained: Path, size: str, texts: Path, tmp_path: Path) -> None:
+    train(size, texts, tmp_path / "out", "--set", "bf16=true")
+    exact, rounded = (records.load(folder / "record.json") for folder in (trained, tmp_path / "out"))
+    assert rounded["loss_curve"] != exact["loss_curve"]
+    assert rounded["held_out"]["loss"] == pytest.approx(exact["held_out"]["loss"], rel=0.01)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what fp16 needs")
+def test_float16_without_a_gpu_is_refused(size: str, texts: Path, tmp_path: Path) -> None:
+    result = train(size, texts, tmp_path / "out", "--set", "fp16=true")
+    assert (result.exit_code, "fp16 needs a CUDA GPU" in result.stderr) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="fp16 needs a CUDA GPU")
+def test_float16_trains_to_nearly_the_same_model(trained: Path, size: str, texts: Path, tmp_path: Path) -> None:
+    assert train(size, texts, tmp_path / "out", "--set", "fp16=true").exit_code == 0
+    exact, rounded = (records.load(folder / "record.json") for folder in (trained, tmp_path / "out"))
+    assert rounded["held_out"]["loss"] == pytest.approx(exact["held_out"]["loss"], rel=0.01)
+
+
+def test_two_kinds_of_mixed_precision_are_refused(size: str, texts: Path, tmp_path: Path) -> None:
+    result = train(size, texts, tmp_path / "out", "--set", "fp16=true", "--set", "bf16=true")
+    assert (result.exit_code, "fp16 and bf16 exclude each other" in result.stderr) == (2, True)
+
+
+# What is seen along the way
 
 
 def test_a_training_is_observed_from_its_first_step_to_its_last(trained: Path) -> None:

@@ -23,14 +23,18 @@ class Plan:
         return self.size.training
 
     @property
+    def tokens_per_step(self) -> int:
+        return self.recipe.batch_size * self.size.context
+
+    @property
     def steps(self) -> int:
         """Optimizer steps: the fewest that see the recipe's tokens."""
-        return -(-self.recipe.tokens // (self.recipe.batch_size * self.size.context))
+        return -(-self.recipe.tokens // self.tokens_per_step)
 
     @property
     def tokens(self) -> int:
         """Tokens that those steps see."""
-        return self.steps * self.recipe.batch_size * self.size.context
+        return self.steps * self.tokens_per_step
 
     @property
     def title(self) -> str:

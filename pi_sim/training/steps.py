@@ -1,0 +1,118 @@
+"""The steps of a training with transformers' Trainer, begun or continued."""
+
+import math
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PrinterCallback, Trainer, TrainingArguments
+
+from pi_sim.errors import RunError
+from pi_sim.training import checkpoints
+from pi_sim.training.divergence import EndOnDivergence, Log, diverged_at
+from pi_sim.training.observed import Observe
+from pi_sim.training.plan import Plan
+from pi_sim.training.progress import Report, Stop
+from pi_sim.zoo.build import WEIGHTS, quiet
+from pi_sim.zoo.scales import Scaled
+
+SEQUENCES_AT_ONCE = 32  # larger batches are accumulated: the logits of 32 x 128 tokens fill enough memory
+CURVE_POINTS = 200
+CHECKPOINTS = 10  # in a training that nothing interrupts
+POLYNOMIAL = {"power": 2.0, "lr_end": 0.0}
+"""Its decay, (1 - share of the steps) ** 2: transformers' default power of 1 is the linear schedule."""
+
+
+class InterruptionError(RunError):
+    """Ctrl-C: the training can be continued."""
+
+    exit_status = 128 + signal.SIGINT
+
+
+class Chunks(Dataset[dict[str, Tensor]]):
+    """Token ids (N, T) as the Trainer takes them."""
+
+    def __init__(self, ids: Tensor) -> None:
+        self.ids = ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"input_ids": self.ids[index]}
+
+
+def all_steps(plan: Plan, model: Scaled, ids: Tensor, folder: Path, observe: Observe) -> Log:
+    """Train on chunks (N, T): the whole training's log, or an `InterruptionError` that says how to go on."""
+    checkpoint = checkpoints.last(folder)
+    if checkpoint and _is_over(plan, **(known := checkpoints.state(checkpoint))):
+        model.load_state_dict(load_file(Path(checkpoint) / WEIGHTS))
+        return list(known["log_history"])
+    state = _run(plan, model, ids, folder, checkpoint, observe)
+    if not _is_over(plan, **vars(state)):
+        done = f"stopped after {state.global_step} of {plan.steps} steps"
+        raise InterruptionError(f"{done}; repeat the command to continue in {folder.parent}.")
+    return list(state.log_history)
+
+
+def _is_over(plan: Plan, *, global_step: int, log_history: Log, **_: Any) -> bool:
+    """Whether no step remains to be done, as the Trainer's state tells."""
+    return global_step >= plan.steps or diverged_at(log_history) is not None
+
+
+def _run(plan: Plan, model: Scaled, ids: Tensor, folder: Path, checkpoint: str | None, observe: Observe) -> Any:
+    """The Trainer's state after all steps that remain, or after those that there was time for."""
+    report = Report(plan.title, plan.tokens_per_step)
+    with quiet():
+        trainer = Trainer(
+            model=model,
+            args=_arguments(plan, folder),
+            train_dataset=Chunks(ids),
+            callbacks=[Stop(), report, observe, EndOnDivergence()],
+            optimizers=(_optimizer(plan, model), None),
+        )
+        trainer.remove_callback(PrinterCallback)
+        with report.bar:
+            trainer.train(resume_from_checkpoint=checkpoint)
+    return trainer.state
+
+
+def _arguments(plan: Plan, folder: Path) -> Any:
+    recipe, at_once = plan.recipe, math.gcd(plan.recipe.batch_size, SEQUENCES_AT_ONCE)
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=plan.steps,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=recipe.batch_size // at_once,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.schedule,
+        lr_scheduler_kwargs=POLYNOMIAL if recipe.schedule == "polynomial" else None,
+        warmup_steps=round(recipe.warmup_ratio * plan.steps),
+        max_grad_norm=recipe.max_grad_norm,
+        bf16=recipe.bf16,
+        fp16=recipe.fp16,
+        seed=plan.seed,
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_drop_last=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        save_steps=max(1, plan.steps // CHECKPOINTS),
+        save_total_limit=1,
+        logging_steps=-(-plan.steps // CURVE_POINTS),
+        logging_nan_inf_filter=False,  # a training that diverges must be seen to
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def _optimizer(plan: Plan, model: Scaled) -> torch.optim.Optimizer:
+    """AdamW that decays matrices and tables only: biases, gains, temperatures and the two scales are free."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [weight for weight in weights if weight.dim() == 2], "weight_decay": plan.recipe.weight_decay},
+        {"params": [weight for weight in weights if weight.dim() != 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=plan.recipe.learning_rate, fused=True)
