@@ -158,11 +158,38 @@ def export(model: str, size: str, seq_len: int | None, out: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="A new folder, or an interrupted training's.")
 def train(out: Path | None, **choices: Any) -> None:
     """Train a model card from scratch; Ctrl-C keeps a checkpoint, the same command continues."""
-    from pi_sim.training import finished, plan, trainer
+    from pi_sim.training import finished, plan, processes, trainer
 
-    chosen = plan.make(**choices)
-    folder = out or Path("runs") / chosen.title
-    click.echo(f"{folder}: {finished.sentence(trainer.train(chosen, folder))}")
+    with processes.first_speaks():
+        chosen = plan.make(**choices)
+        folder = out or Path("runs") / chosen.title
+        if found := trainer.train(chosen, folder):
+            click.echo(f"{folder}: {finished.sentence(found)}")
+
+
+@main.command()
+@click.argument("checkpoint")
+@SIZE
+@click.option("--norm", metavar="NORM", help="Of the blocks: none, layernorm, rmsnorm, dyt, dyt-hardtanh or derf.")
+@click.option("--final-norm", metavar="NORM", help="Before the vocabulary head, likewise.")
+@click.option("--activation", metavar="NAME", help="relu, gelu, silu, leaky_relu, learnable_lrelu, quad, identity ...")
+@click.option("--attention", metavar="FORM", help="softmax, 2relu or 2quad.")
+@click.option("--relu-after-norm", is_flag=True, default=None, help="Put a ReLU after each norm of the blocks.")
+@click.option("--ffn", metavar="FORM", help="scaled, or fused: scaled, and one matrix.")
+@click.option("--drop-ffn", "dropped_ffn", multiple=True, type=int, metavar="LAYER", help="Repeatable.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="alpha_attention, slope, temperature ...")
+@click.option("--corpus", metavar="TEXT", help="What to measure on; by default the text that was held out.")
+@click.option("--out", type=click.Path(path_type=Path), help="A folder that is new or empty.")
+def convert(
+    checkpoint: str, size: str, settings: tuple[str, ...], corpus: str | None, out: Path | None, **switches: Any
+) -> None:
+    """Change the design of a trained CHECKPOINT, a card's or a folder's; fine-tune it with `pi-sim train --from`."""
+    from pi_sim.training import convert as conversion
+
+    plan = conversion.plan(switches, settings)
+    folder = out or Path("runs") / conversion.title(checkpoint, size, plan)
+    found = conversion.convert(checkpoint, size, plan, folder, corpus)
+    click.echo(f"{folder}: {conversion.sentence(found)}")
 
 
 @main.command()
@@ -171,9 +198,7 @@ def train(out: Path | None, **choices: Any) -> None:
 @LENGTH
 @click.option("--sequences", default=32, show_default=True, type=click.IntRange(1), help="How many texts.")
 @click.option("--corpus", metavar="TEXT", help="packages, stdlib, a path, or random; by default what was held out.")
-@click.option(
-    "--protocol", default="crypten", show_default=True, help=f"Whose kernels the ranges must suit. {PROTOCOL}"
-)
+@click.option("--protocol", default="crypten", show_default=True, help=f"Whose kernels it must suit. {PROTOCOL}")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="A folder for figures, SVG and PNG.")
 @click.option("--json", "record", type=click.Path(path_type=Path, dir_okay=False), help="Write the record here.")
 @STYLE

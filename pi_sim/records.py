@@ -1,6 +1,7 @@
 """Records: what a training or a run found, as versioned JSON; every table and figure is rendered from them."""
 
 import json
+import math
 import os
 import platform
 from collections.abc import Iterator
@@ -46,6 +47,13 @@ def write_text(path: Path, text: str) -> None:
         temporary.replace(path)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """The same for what is not text."""
+    with _staged(path) as temporary:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+
+
 def check_writable(path: Path) -> None:
     """Raise the `UsageError` of `write_text` before hours of work instead of after them."""
     with _staged(path) as temporary:
@@ -67,9 +75,18 @@ def _staged(path: Path) -> Iterator[Path]:
 
 
 def save(path: Path, kind: str, record: Record) -> None:
-    """Write `record` as JSON with its kind ("training" or "run"), the schema's version and the environment."""
+    """Write `record` as JSON with its kind, such as "training" or "run", the schema's version and the environment."""
     whole = {"kind": kind, "version": VERSION, **record, **environment()}
     write_text(path, json.dumps(whole, indent=1, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """The same with None for NaN and infinities: JSON has no words for them."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def load(path: Path) -> Record:

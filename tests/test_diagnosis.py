@@ -83,12 +83,12 @@ class Blocks(nn.Module):
 
     def __init__(self, *probabilities: Tensor) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(nn.Sequential(Attention(each)) for each in probabilities)
+        self.blocks = nn.ModuleList(nn.ModuleDict({"attn": Attention(each)}) for each in probabilities)
 
     def forward(self, ids: Tensor) -> Tensor:
         x = ids.float()
         for block in self.blocks:
-            x = block[0](x)[0]
+            x = block["attn"](x)[0]
         return x
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from pi_sim.diagnosis import anatomy
+from pi_sim.diagnosis import places
 from pi_sim.diagnosis.probe import Probe, numbers
 from pi_sim.errors import UsageError
 
@@ -38,7 +38,7 @@ class Entropy(Probe):
         self.sequences: dict[int, int] = {}
 
     def attach(self, model: nn.Module) -> Iterator[RemovableHandle]:
-        for layer, (_, module) in enumerate(anatomy.attentions(model)):
+        for layer, (_, module) in enumerate(places.attentions(model)):
             yield module.register_forward_hook(partial(self._see, layer))
 
     def _see(self, layer: int, module: nn.Module, args: Any, output: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from pi_sim.diagnosis import anatomy
+from pi_sim.diagnosis import places
 from pi_sim.diagnosis.probe import Probe, first
 
 
@@ -19,7 +19,7 @@ class NotFinite(Probe):
         self.inf: dict[int, Tensor] = {}
 
     def attach(self, model: nn.Module) -> Iterator[RemovableHandle]:
-        for layer, (_, block) in enumerate(anatomy.blocks(model)):
+        for layer, (_, block) in enumerate(places.blocks(model)):
             yield block.register_forward_hook(partial(self._see, layer))
 
     def _see(self, layer: int, module: nn.Module, args: Any, output: Any) -> None:

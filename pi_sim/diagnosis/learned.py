@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from pi_sim.diagnosis import anatomy
+from pi_sim.diagnosis import places
 from pi_sim.diagnosis.probe import Probe, number
 from pi_sim.zoo.layers import DyT, LearnableLeakyReLU
 
@@ -20,7 +20,7 @@ class Slopes(Probe):
         self.slopes: list[float | None] = []
 
     def attach(self, model: nn.Module) -> Iterator[RemovableHandle]:
-        found = [_slope(block) for _, block in anatomy.blocks(model)]
+        found = [_slope(block) for _, block in places.blocks(model)]
         self.slopes = found if any(slope is not None for slope in found) else []
         yield from ()
 

@@ -1,0 +1,122 @@
+"""How large the numbers are that a secure computation will hold: they decide whether fixed point is safe.
+
+Read from the captured graph in the clear: its operations are those that secure kernels compute.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pi_sim.diagnosis import places
+from pi_sim.diagnosis.probe import number
+from pi_sim.graph import plain
+from pi_sim.graph.ops import STRUCTURAL, Graph, Node
+from pi_sim.zoo.anatomy import layer
+
+BITS, FRACTION = 64, 16
+LIMIT = 2.0 ** (BITS - 1 - 2 * FRACTION)
+"""What fixed point holds: a product has twice the fractional bits until it is truncated."""
+UNINTERESTING = STRUCTURAL | {"embedding", "lookup"}
+"""Operations whose operands are one-hot, public or seen elsewhere."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number that an operation's plain operands give; `kernel` is right where it lies from `low` to `high`."""
+
+    op: str
+    name: str
+    measure: Callable[..., Tensor]
+    kernel: str | None = None
+    low: float = -LIMIT
+    high: float = LIMIT
+
+
+def _visible(scores: Tensor, allowed: Tensor | None, hidden: float) -> Tensor:
+    return scores if allowed is None else scores.masked_fill(~allowed, hidden)
+
+
+def _row_maximum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
+    return _visible(scores, allowed, -torch.inf).amax(-1)
+
+
+def _below_maximum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
+    """Each row's lowest; the highest is zero by definition."""
+    lowest = _visible(scores, allowed, torch.inf).amin(-1) - _row_maximum(scores, allowed)
+    return torch.stack([lowest, torch.zeros_like(lowest)])
+
+
+BASIC = (
+    Quantity("softmax", "score minus row maximum", _below_maximum),
+    Quantity("softmax", "row maximum", _row_maximum),
+    Quantity("layernorm", "variance", lambda x, *_: x.var(-1, unbiased=False)),
+    Quantity("rmsnorm", "mean square", lambda x, *_: x.square().mean(-1)),
+)
+
+
+class Ranges:
+    """The least and the largest of each quantity, by operation and module, over all sequences that are read."""
+
+    def __init__(self, graph: Graph, weights: Mapping[str, Tensor], quantities: list[Quantity]) -> None:
+        self.graph, self.weights = graph, weights
+        self.quantities = {(each.op, each.name): each for each in (*BASIC, *quantities)}
+        self.extremes: dict[tuple[Quantity, str], tuple[Tensor, Tensor]] = {}
+
+    @torch.no_grad()
+    def read(self, ids: Tensor) -> None:
+        """Measure one sequence (1, T)."""
+        for node, operands, value in plain.read(self.graph, self.weights, ids):
+            for quantity, measured in self._measured(node, operands, value):
+                self._add(quantity, node.module, measured)
+            del operands, value  # the next operation shall not find its memory taken
+
+    def _measured(self, node: Node, operands: list[Tensor], value: Tensor) -> Iterator[tuple[Quantity, Tensor]]:
+        op = node.op.name
+        if op in UNINTERESTING:
+            return
+        for quantity in (each for (name, _), each in self.quantities.items() if name == op):
+            for piece in _by_head(op, operands):
+                yield quantity, quantity.measure(*piece)
+        if op == "add" and node.module and node.module == places.block_path(node.module):
+            yield Quantity(op, "residual stream", torch.add), value
+        elif op != "softmax":
+            general = Quantity(op, "logits" if op == "reveal" else "input", torch.as_tensor)
+            yield from ((general, operand) for operand in self._activations(node, operands))
+
+    def _activations(self, node: Node, operands: list[Tensor]) -> Iterator[Tensor]:
+        """The operands that are neither weights nor public."""
+        known = self.graph.weights.keys() | self.graph.constants.keys()
+        return (operand for name, operand in zip(node.inputs, operands, strict=True) if name not in known)
+
+    def _add(self, quantity: Quantity, module: str, measured: Tensor) -> None:
+        if measured.numel():
+            low, high = measured.aminmax()
+            known = self.extremes.get((quantity, module), (low, high))
+            self.extremes[quantity, module] = torch.minimum(known[0], low), torch.maximum(known[1], high)
+
+    def found(self) -> list[dict[str, Any]]:
+        """One row for each quantity of each module; NaN is null and never fits."""
+        return [_row(quantity, module, *ends) for (quantity, module), ends in self.extremes.items()]
+
+
+def _row(quantity: Quantity, module: str, least: Tensor, most: Tensor) -> dict[str, Any]:
+    low, high = least.item(), most.item()
+    largest = max(abs(low), abs(high))
+    row: dict[str, Any] = {"op": quantity.op, "quantity": quantity.name, "module": module, "layer": layer(module)}
+    row |= {"min": number(low), "max": number(high), "largest": number(largest), "fits": largest < LIMIT}
+    if quantity.kernel:
+        inside = quantity.low <= low and high <= quantity.high
+        row |= {"kernel": quantity.kernel, "domain": [quantity.low, quantity.high], "inside": inside}
+    return row
+
+
+def _by_head(op: str, operands: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Scores (B, H, T, T) with their mask head by head, so that no measure makes something of their size."""
+    if op != "softmax" or operands[0].dim() != 4:
+        yield operands
+        return
+    for head in range(operands[0].shape[1]):
+        yield [each[:, head : head + 1] if each.dim() == 4 and each.shape[1] > 1 else each for each in operands]

@@ -1,0 +1,135 @@
+"""A diagnosis as people and programs read it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+from pi_sim import records
+from pi_sim.diagnosis.entropy import COLLAPSE, OVERLOAD
+from pi_sim.records import Record
+from pi_sim.reporting import tables
+from pi_sim.reporting.tables import Cell, Column, Table
+from pi_sim.reporting.units import COUNT, SHARE, Unit
+
+Format = Literal["table", "markdown", "csv", "json"]
+PLAIN = (Unit(0, "", 1, 4),)
+SECRET = "under MPC they save nothing, because nobody may know where they are."
+
+
+def render(record: Record, style: Format) -> str:
+    """The tables and what they come to; as CSV the table of layers alone."""
+    if style == "json":
+        return json.dumps(record, indent=2)
+    if style == "csv":
+        return tables.render(layers(record), "csv")
+    gap = "\n\n" if style == "markdown" else "\n"
+    found = [layers(record), learned(record), ranges(record)]
+    shown = [tables.render(each, style) for each in found if each.rows]
+    heading = f"### {_title(record)}" if style == "markdown" else _title(record)
+    return gap.join([heading, *shown, "\n".join(f"- {sentence}" for sentence in sentences(record))])
+
+
+def _title(record: Record) -> str:
+    count = record["sequences"]
+    tokens = f"{count} {record['text']} sequence{'s' if count > 1 else ''} of {record['seq_len']:,} tokens"
+    return f"{record['model']} ({record['size']}), protocol {record['protocol']}, {tokens}"
+
+
+def layers(record: Record) -> Table:
+    """One row for each layer; entropy over its heads, as a share of the maximum."""
+    columns = [
+        Column("layer", "layer", COUNT),
+        *(Column(f"entropy_{key}", f"entropy\n{key}", SHARE) for key in ("mean", "min", "max")),
+        *(Column(key, f"heads in\n{key}", SHARE) for key in ("overload", "collapse")),
+        *(Column(key, title, COUNT) for key, title in (("nan", "NaN"), ("inf", "inf"))),
+        *(Column(f"zeros_{role}", f"zeros\n{role}", SHARE) for role in record["sparsity"]),
+        *([Column("slope", "slope", PLAIN)] if "slopes" in record else []),
+    ]
+    return Table(columns, [_layer(record, number) for number in range(len(record["entropy_share"]))])
+
+
+def _layer(record: Record, number: int) -> list[Cell]:
+    heads = [share for share in record["entropy_share"][number] if share is not None]
+    entropy: list[Cell] = [fmean(heads), min(heads), max(heads)] if heads else ["NaN"] * 3
+    kept = [
+        *(record["by_layer"][key][number] for key in ("overload", "collapse")),
+        *(record["not_finite"][key][number] for key in ("nan", "inf")),
+        *(shares[number] for shares in record["sparsity"].values()),
+    ]
+    return [number, *entropy, *kept, *([record["slopes"][number]] if "slopes" in record else [])]
+
+
+def learned(record: Record) -> Table:
+    """alpha of each DyT and Derf beside 1 / std of its input."""
+    keys = {"module": "module", "alpha": "alpha", "inverse_std": "1/std"}
+    columns = [Column(key, title, () if key == "module" else PLAIN) for key, title in keys.items()]
+    return Table(columns, [[each[key] for key in keys] for each in record.get("alphas", [])])
+
+
+def ranges(record: Record) -> Table:
+    """One row for each quantity of each operation: its extremes over all modules, and what they allow."""
+    titles = ("operation", "quantity", "from", "to", "largest in", "fixed point", "kernel")
+    columns = [Column(title, title, COUNT if title in ("from", "to") else ()) for title in titles]
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for row in record["ranges"]:
+        groups.setdefault((row["op"], row["quantity"]), []).append(row)
+    return Table(columns, [[*key, *_extremes(rows)] for key, rows in groups.items()])
+
+
+def _extremes(rows: list[Record]) -> Iterator[Cell]:
+    for key, end in (("min", min), ("max", max)):
+        values = [row[key] for row in rows]
+        yield "not finite" if None in values else f"{end(values):.4g}"
+    yield max(rows, key=_size)["module"]
+    yield "fits" if all(row["fits"] for row in rows) else "TOO LARGE"
+    yield _kernel(rows)
+
+
+def _size(row: Record) -> float:
+    """What is not finite is larger than all that is."""
+    return float("inf") if row["largest"] is None else float(row["largest"])
+
+
+def _kernel(rows: list[Record]) -> str:
+    """Where the protocol's kernel is right, and whether that is where the numbers are."""
+    if "kernel" not in rows[0]:
+        return ""
+    low, high = rows[0]["domain"]
+    held = "holds" if all(row["inside"] for row in rows) else "LEFT"
+    return f"{rows[0]['kernel']}: {low:g} to {high:g} {held}"
+
+
+def sentences(record: Record) -> Iterator[str]:
+    """What the tables come to."""
+    limits = (("overload", f"above {OVERLOAD:.0%}"), ("collapse", f"below {COLLAPSE:.0%}"))
+    heads = ", ".join(f"{record[key]:.1%} in {key} ({limit})" for key, limit in limits)
+    yield f"Heads by their share of the maximum entropy: {heads}."
+    broken = {kind: sum(counts) for kind, counts in record["not_finite"].items() if any(counts)}
+    if broken:
+        yield f"Blocks put out {' and '.join(f'{count:,} {kind}' for kind, count in broken.items())}."
+    flops = record["flops"]
+    yield (
+        f"In the clear, zeros would save {flops['share']:.1%} of a token's {flops['per_token']:,} FLOPs in the blocks' "
+        f"matrices; {SECRET}"
+    )
+    left = {f"{row['op']} by {row['kernel']}" for row in record["ranges"] if not row.get("inside", True)}
+    if left:
+        yield f"Expect wrong logits under {record['protocol']}: {', '.join(sorted(left))} leaves its domain."
+    yield from record["missing"]
+
+
+def figures(record: Record, folder: Path) -> list[Path]:
+    """Every figure as SVG and PNG, drawn before the first is written; where they lie."""
+    from pi_sim.reporting.figures import diagnosis
+    from pi_sim.reporting.figures.style import png, svg
+
+    kinds = {"svg": lambda figure: svg(figure).encode(), "png": png}
+    drawn = [
+        (f"{name}.{kind}", write(figure)) for name, figure in diagnosis.draw(record) for kind, write in kinds.items()
+    ]
+    files = {folder / name: content for name, content in drawn}
+    for path, content in files.items():
+        records.write_bytes(path, content)
+    return list(files)
