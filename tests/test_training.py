@@ -221,11 +221,6 @@ def test_held_out_text_shorter_than_a_context_is_refused_before_training(size: s
     assert "shorter than one context of 400 tokens" in result.stderr
 
 
-def test_several_gpus_are_refused(size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert "choose one" in train(size, texts, tmp_path / "out").stderr
-
-
 def test_an_output_folder_inside_the_corpus_is_refused(size: str, texts: Path) -> None:
     assert "give another --out" in train(size, texts, texts / "runs" / "out").stderr
 

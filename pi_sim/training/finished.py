@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from pi_sim import records
 from pi_sim.errors import warn
-from pi_sim.training import checkpoints, held_out, observed, tokenizer
+from pi_sim.training import checkpoints, held_out, observed, processes, tokenizer
 from pi_sim.training.corpus import Corpus
 from pi_sim.training.divergence import Log, diverged_at
 from pi_sim.training.plan import Plan
@@ -66,7 +66,7 @@ def write(out: Path, trained: Scaled, encoder: Tokenizer, found: records.Record)
     def fill(folder: Path) -> None:
         save(model.to(dtype(model)), folder)
         records.write_text(folder / tokenizer.FILE, encoder.to_str())
-        records.save(folder / checkpoints.RECORD, "training", _finite(found))
+        records.save(folder / checkpoints.RECORD, "training", records.finite(found))
 
     checkpoints.finish(out, fill)
 
@@ -90,15 +90,7 @@ def _course(log: Log) -> dict[str, Any]:
         "loss_curve": [[entry["step"], round(entry["loss"], 4)] for entry in log if "loss" in entry],
         "observations": observed.along(log),
         "seconds": round(log[-1]["seconds"], 1),
+        "processes": processes.count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
-
-
-def _finite(value: Any) -> Any:
-    """The same with None for NaN and infinities: JSON has no words for them."""
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+from pi_sim.training import processes
+
 LINES = 20  # that a whole training prints where there is no terminal
 
 
@@ -63,7 +65,7 @@ class Stop(TrainerCallback):  # type: ignore[misc]
         self.previous = signal.signal(signal.SIGINT, self._ask)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.asked:
+        if processes.any_of_them(self.asked):
             control.should_save = control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

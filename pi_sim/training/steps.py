@@ -1,6 +1,7 @@
 """The steps of a training with transformers' Trainer, begun or continued."""
 
 import math
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from pi_sim.errors import RunError
-from pi_sim.training import checkpoints
+from pi_sim.training import checkpoints, processes
 from pi_sim.training.divergence import EndOnDivergence, Log, diverged_at
 from pi_sim.training.observed import Observe
 from pi_sim.training.plan import Plan
@@ -82,12 +83,14 @@ def _run(plan: Plan, model: Scaled, ids: Tensor, folder: Path, checkpoint: str |
 
 
 def _arguments(plan: Plan, folder: Path) -> Any:
-    recipe, at_once = plan.recipe, math.gcd(plan.recipe.batch_size, SEQUENCES_AT_ONCE)
+    recipe, own = plan.recipe, processes.share(plan.recipe.batch_size)
+    at_once = math.gcd(own, SEQUENCES_AT_ONCE)
+    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)  # the recipe decides, not the launcher
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=plan.steps,
         per_device_train_batch_size=at_once,
-        gradient_accumulation_steps=recipe.batch_size // at_once,
+        gradient_accumulation_steps=own // at_once,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.schedule,
         lr_scheduler_kwargs=POLYNOMIAL if recipe.schedule == "polynomial" else None,
@@ -96,6 +99,7 @@ def _arguments(plan: Plan, folder: Path) -> Any:
         bf16=recipe.bf16,
         fp16=recipe.fp16,
         seed=plan.seed,
+        ddp_find_unused_parameters=False,  # no design has any
         use_cpu=not torch.cuda.is_available(),
         dataloader_drop_last=True,
         dataloader_pin_memory=torch.cuda.is_available(),

@@ -9,7 +9,7 @@ from transformers import set_seed
 
 from pi_sim import records
 from pi_sim.errors import UsageError, warn
-from pi_sim.training import checkpoints, corpus, finished, held_out, manifest, tokenizer
+from pi_sim.training import checkpoints, corpus, finished, held_out, manifest, processes, tokenizer
 from pi_sim.training.corpus import Corpus
 from pi_sim.training.entropy_penalty import trainable
 from pi_sim.training.observed import Observe
@@ -18,15 +18,15 @@ from pi_sim.training.steps import InterruptionError, all_steps
 from pi_sim.zoo.build import build
 
 
-def train(plan: Plan, out: Path) -> records.Record:
-    """Train, or continue the interrupted training in `out`; the finished checkpoint's record."""
+def train(plan: Plan, out: Path) -> records.Record | None:
+    """Train, or continue the interrupted training in `out`; the finished record, from the first process only."""
     try:
         return _train(plan, out.resolve())
     except KeyboardInterrupt:
         raise InterruptionError(f"stopped; repeat the command to continue in {out}.") from None
 
 
-def _train(plan: Plan, out: Path) -> records.Record:
+def _train(plan: Plan, out: Path) -> records.Record | None:
     _check(plan, out)
     text = corpus.load(plan.corpus)
     manifest.tell_differences(text)
@@ -40,31 +40,36 @@ def _check(plan: Plan, out: Path) -> None:
         raise UsageError("fp16 and bf16 exclude each other; switch one off, such as with --set bf16=false.")
     if plan.recipe.fp16 and not torch.cuda.is_available():
         raise UsageError("fp16 needs a CUDA GPU; use --set fp16=false --set bf16=true, which every processor can do.")
-    if torch.cuda.device_count() > 1:
-        raise UsageError("each of several GPUs would add a batch of its own; choose one: CUDA_VISIBLE_DEVICES=0.")
+    processes.check()
+    processes.share(plan.recipe.batch_size)
     if out.is_relative_to(plan.corpus):
         raise UsageError(f"{out} lies in the corpus {plan.corpus} and would change it; give another --out.")
 
 
-def _train_on(text: Corpus, plan: Plan, out: Path) -> records.Record:
-    folder = checkpoints.prepare(out, {**plan.record(), "corpus": text.name, "sha256": text.sha256})
-    encoder = _tokenizer(folder, plan, text)
-    kept = held_out.chunks(encoder, text, plan.size.context)
-    ids = _training_chunks(plan, text, encoder)
-    set_seed(plan.seed)
-    model = trainable(build(plan.card, plan.size), plan.recipe)
-    log = all_steps(plan, model, ids, folder, Observe(kept, plan.tokens_per_step))
+def _train_on(text: Corpus, plan: Plan, out: Path) -> records.Record | None:
+    with processes.joined():
+        folder, encoder = _begin(text, plan, out)
+        kept = held_out.chunks(encoder, text, plan.size.context)
+        ids = _training_chunks(plan, text, encoder)
+        set_seed(plan.seed)
+        model = trainable(build(plan.card, plan.size), plan.recipe)
+        log = all_steps(plan, model, ids, folder, Observe(kept, plan.tokens_per_step))
+    if not processes.is_first():
+        return None
     record = finished.record(plan, model, encoder, text, ids, log)
     finished.write(out, model, encoder, record)
     return record
 
 
-def _tokenizer(folder: Path, plan: Plan, text: Corpus) -> Tokenizer:
-    """The interrupted training's tokenizer, or a new one."""
-    if not (folder / tokenizer.FILE).is_file():
-        trained = tokenizer.train(text.training, plan.size.vocabulary)
-        records.write_text(folder / tokenizer.FILE, trained.to_str())
-    return tokenizer.load(folder)
+def _begin(text: Corpus, plan: Plan, out: Path) -> tuple[Path, Tokenizer]:
+    """The folder of the checkpoints, and the interrupted training's tokenizer or a new one."""
+    known = {**plan.record(), "corpus": text.name, "sha256": text.sha256, "processes": processes.count()}
+    with processes.first_goes_first():
+        folder = checkpoints.prepare(out, known)
+        if not (folder / tokenizer.FILE).is_file():
+            trained = tokenizer.train(text.training, plan.size.vocabulary)
+            records.write_text(folder / tokenizer.FILE, trained.to_str())
+        return folder, tokenizer.load(folder)
 
 
 def _training_chunks(plan: Plan, text: Corpus, encoder: Tokenizer) -> Tensor:
