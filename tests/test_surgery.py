@@ -1,71 +1,214 @@
 """Surgery changes what it names in any Hugging Face model, and nothing else."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 from transformers import (
+    AutoModelForCausalLM,
     BloomConfig,
     BloomForCausalLM,
     CohereConfig,
     CohereForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
+    PreTrainedModel,
 )
-from untrained import hugging_face
+from untrained import designed, hugging_face
 
+from pi_sim import specs
 from pi_sim.errors import UsageError
-from pi_sim.zoo import surgery
+from pi_sim.zoo import anatomy, build, surgery
+from pi_sim.zoo.layers import DyT, FusedFFN, LearnableLeakyReLU, NoFFN, Rectified
+from pi_sim.zoo.scales import Scaled
+
+FAMILIES = ("gpt2", "gpt_neox", "opt", "llama")
+NORM_FREE = {"norm": "none", "final_norm": "none"}
+SOFTMAX_ONLY = {**NORM_FREE, "activation": "identity"}
+SWITCHES: dict[str, surgery.Plan] = {
+    "layernorm": {"norm": "layernorm", "final_norm": "layernorm"},
+    "rmsnorm": {"norm": "rmsnorm", "final_norm": "rmsnorm"},
+    "no norm": NORM_FREE,
+    "DyT": {"norm": "dyt", "final_norm": "dyt", "alpha_attention": 0.8, "alpha_other": 0.2},
+    "hard DyT": {"norm": "dyt-hardtanh", "final_norm": "dyt-hardtanh"},
+    "Derf": {"norm": "derf", "final_norm": "derf"},
+    "gelu": {"activation": "gelu"},
+    "gelu_tanh": {"activation": "gelu_tanh"},
+    "relu": {"activation": "relu"},
+    "silu": {"activation": "silu"},
+    "leaky": {"activation": "leaky_relu", "slope": 0.1},
+    "slope by layer": {"activation": "learnable_lrelu"},
+    "slope of all": {"activation": "learnable_lrelu", "slopes": "global"},
+    "quad": {"activation": "quad"},
+    "identity": {"activation": "identity"},
+    "2relu": {"attention": "2relu"},
+    "2quad": {"attention": "2quad"},
+    "temperature": {"temperature": True},
+    "relu after norm": {"relu_after_norm": True},
+    "scaled FFN": {**NORM_FREE, "ffn": "scaled"},
+    "fused FFN": {**SOFTMAX_ONLY, "ffn": "fused"},
+    "no FFN": {"dropped_ffn": [1]},
+}
+IMPOSSIBLE = {("opt", "scaled FFN"), ("opt", "fused FFN"), ("opt", "no FFN"), ("llama", "fused FFN")}
+"""OPT keeps its FFN inside its layers; Llama's is gated, and no gate is affine."""
+POSSIBLE = [(family, name) for family in FAMILIES for name in SWITCHES if (family, name) not in IMPOSSIBLE]
 
 
-def test_surgery_leaves_other_weights_untouched(ids: Tensor) -> None:
-    model = hugging_face("gelu")
+def fresh(family: str) -> PreTrainedModel:
+    """An untouched model of the family."""
+    native = "rmsnorm" if family == "llama" else "layernorm"
+    return designed(family=family, norm=native, final_norm=native, activation="gelu")
+
+
+@pytest.mark.parametrize(("family", "name"), POSSIBLE)
+def test_every_switch_trains_and_comes_back_from_disk(family: str, name: str, ids: Tensor, tmp_path: Path) -> None:
+    model = Scaled(surgery.operate(fresh(family), SWITCHES[name]), 4.0, 3.0).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    first = model(ids).loss
+    first.backward()
+    optimizer.step()
+    assert model(ids).loss < first
+    model.load_state_dict(model.state_dict())
+    plain = model.fold().eval()
+    build.save(plain, tmp_path)
+    loaded = build.load(tmp_path)
+    assert torch.equal(loaded(ids).logits, plain(ids).logits)
+    assert loaded.config.pi_sim == specs.Surgery(**SWITCHES[name]).plan()
+
+
+@pytest.mark.parametrize(("family", "name"), POSSIBLE)
+def test_every_switch_changes_the_logits_that_it_should(family: str, name: str, ids: Tensor) -> None:
+    """A switch to what the model has, or one that starts neutral, changes none."""
+    neutral = {"gelu", "temperature", "rmsnorm" if family == "llama" else "layernorm"}
+    before = fresh(family)(ids).logits
+    after = surgery.operate(fresh(family), SWITCHES[name])(ids).logits
+    assert torch.isfinite(after).all()
+    assert torch.allclose(before, after, atol=1e-6) == (name in neutral)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_with_nothing_switched_the_logits_are_hugging_face_s(family: str, ids: Tensor, tmp_path: Path) -> None:
+    model = fresh(family)
+    build.save(Scaled(model, None, None).fold(), tmp_path)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert type(theirs).__module__.startswith("transformers.models")
+    torch.testing.assert_close(theirs(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_surgery_leaves_other_weights_untouched(family: str) -> None:
+    model = fresh(family)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight))
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    surgery.operate(model, {"norm": "none", "final_norm": "none", "activation": "relu"})
+    surgery.operate(model, {"norm": "dyt", "activation": "learnable_lrelu", "attention": "2quad"})
     after = model.state_dict()
-    assert all(torch.equal(weight, before[name]) for name, weight in after.items())
-    assert all("ln_" in name for name in before.keys() - after.keys())
-    assert isinstance(model.transformer.h[0].mlp.act, nn.ReLU)
-    assert not any(surgery.is_norm(module) for module in model.modules())
-    assert torch.isfinite(model(ids).logits).all()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+    assert {name.rpartition(".")[2] for name in after.keys() - before.keys()} == {"alpha", "slope"}
+
+
+@pytest.mark.parametrize(("family", "name"), sorted(IMPOSSIBLE))
+def test_what_a_family_cannot_be_is_refused_with_a_reason(family: str, name: str) -> None:
+    with pytest.raises(UsageError, match=r"has no FFN as a module of its own|and no gate"):
+        surgery.operate(fresh(family), SWITCHES[name])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_attention_has_an_alpha_of_its_own(family: str) -> None:
+    model = surgery.operate(fresh(family), SWITCHES["DyT"])
+    alphas = [module.alpha.item() for module in model.modules() if isinstance(module, DyT)]
+    assert alphas == pytest.approx([0.8, 0.2, 0.8, 0.2, 0.2] if family != "opt" else [0.2, 0.8, 0.2, 0.8, 0.2])
+
+
+def test_one_slope_for_all_is_one_parameter() -> None:
+    for name, count in (("slope by layer", 2), ("slope of all", 1)):
+        model = surgery.operate(fresh("gpt2"), SWITCHES[name])
+        slopes = [module.slope for module in model.modules() if isinstance(module, LearnableLeakyReLU)]
+        assert (len(slopes), len(set(slopes))) == (2, count)
+
+
+def test_an_ffn_is_dropped_with_the_norm_before_it() -> None:
+    model = surgery.operate(fresh("gpt2"), {"dropped_ffn": [1]})
+    assert isinstance(model.transformer.h[1].mlp, NoFFN)
+    assert anatomy.block_norms(model) == [f"transformer.h.{place}" for place in ("0.ln_1", "0.ln_2", "1.ln_1")]
+
+
+def test_a_fused_ffn_computes_what_its_two_matrices_did(ids: Tensor) -> None:
+    model = surgery.operate(fresh("gpt2"), SOFTMAX_ONLY)
+    before = model(ids).logits
+    after = surgery.operate(model, {"ffn": "fused"})(ids).logits
+    assert isinstance(model.transformer.h[0].mlp.ffn, FusedFFN)
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+
+
+def test_one_operation_may_follow_another(ids: Tensor, tmp_path: Path) -> None:
+    """Rectified norms become DyT without losing their ReLU, and the whole history comes back from disk."""
+    model = surgery.operate(fresh("gpt2"), {"relu_after_norm": True, "activation": "relu"})
+    surgery.operate(model, {"norm": "dyt"})
+    first = model.transformer.h[0].ln_1
+    assert isinstance(first, Rectified)
+    assert isinstance(first.norm, DyT)
+    assert model.config.pi_sim == {"relu_after_norm": True, "activation": "relu", "norm": "dyt"}
+    build.save(Scaled(model, None, None).fold(), tmp_path)
+    torch.testing.assert_close(build.load(tmp_path)(ids).logits, model(ids).logits)
 
 
 def test_the_final_norm_is_a_choice_of_its_own() -> None:
     model = surgery.operate(hugging_face("gelu"), {"norm": "none"})
-    assert [path for path, module in model.named_modules() if surgery.is_norm(module)] == ["transformer.ln_f"]
-
-
-def test_surgery_knows_other_architectures() -> None:
-    config = LlamaConfig(
-        vocab_size=40, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
-    )
-    model = surgery.operate(LlamaForCausalLM(config), {"norm": "none", "activation": "relu"})
-    assert [path for path, module in model.named_modules() if surgery.is_norm(module)] == ["model.norm"]
-    assert isinstance(model.model.layers[0].mlp.act_fn, nn.ReLU)
+    assert not anatomy.block_norms(model)
+    assert anatomy.final_norms(model) == ["transformer.ln_f"]
 
 
 def test_norms_of_the_embeddings_are_not_final() -> None:
     config = BloomConfig(vocab_size=40, hidden_size=16, n_layer=1, n_head=2)
     model = surgery.operate(BloomForCausalLM(config), {"final_norm": "none"})
-    left = [path for path, module in model.named_modules() if surgery.is_norm(module)]
-    assert "transformer.word_embeddings_layernorm" in left
-    assert "transformer.ln_f" not in left
+    assert anatomy.is_norm(model.transformer.word_embeddings_layernorm)
+    assert isinstance(model.transformer.ln_f, nn.Identity)
 
 
 def test_norm_classes_of_a_family_s_own_are_known() -> None:
     config = CohereConfig(
         vocab_size=40, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
     )
-    model = surgery.operate(CohereForCausalLM(config), {"norm": "none", "final_norm": "none"})
+    model = surgery.operate(CohereForCausalLM(config), NORM_FREE)
     assert "Norm" not in repr(model)
 
 
-def test_surgery_that_finds_nothing_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("plan", "complaint"),
+    [
+        ({"norm": "batchnorm"}, "'norm': Input should be 'layernorm'"),
+        ({"nrom": "none"}, "'nrom': Extra inputs"),
+        ({"activation": "sine"}, "'activation': Input should be 'gelu'"),
+        ({"slope": 0.1}, "slope = 0.1 does nothing unless activation is leaky_relu or learnable_lrelu"),
+        ({"alpha_attention": 0.5, "norm": "none"}, "does nothing unless norm is dyt or dyt-hardtanh or derf"),
+        ({"temperature": True, "attention": "2relu"}, "does nothing unless attention is softmax"),
+        ({"ffn": "scaled"}, "needs norm = none as well"),
+        ({**NORM_FREE, "ffn": "fused"}, "needs activation = identity, and no gate"),
+        ({**NORM_FREE, "relu_after_norm": True}, "has no norm in its blocks to put a ReLU after"),
+        ({"dropped_ffn": [2]}, "has no layer 2: dropped_ffn may name 0 to 1"),
+    ],
+)
+def test_surgery_that_means_nothing_is_refused(plan: surgery.Plan, complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        surgery.operate(fresh("gpt2"), plan)
+
+
+def test_a_norm_that_is_gone_cannot_be_replaced() -> None:
     model = surgery.operate(hugging_face("gelu"), {"norm": "none"})
-    with pytest.raises(UsageError, match="GPT2LMHeadModel has no norm"):
-        surgery.operate(model, {"norm": "none"})
+    with pytest.raises(UsageError, match="GPT2LMHeadModel has no norm in its blocks that surgery could make dyt"):
+        surgery.operate(model, {"norm": "dyt"})
 
 
-@pytest.mark.parametrize("plan", [{"norm": "batchnorm"}, {"nrom": "none"}, {"activation": "sine"}])
-def test_unknown_surgery_is_refused(plan: surgery.Plan) -> None:
-    with pytest.raises(UsageError, match="there is no surgery"):
-        surgery.operate(hugging_face("gelu"), plan)
+@pytest.mark.parametrize(
+    ("switches", "complaint"),
+    [
+        ({"ffn": "scaled"}, "only with norm = none"),
+        ({**NORM_FREE, "ffn": "fused"}, "only activation = identity allows"),
+        ({**NORM_FREE, "relu_after_norm": True}, "needs a norm before the ReLU"),
+    ],
+)
+def test_a_card_that_no_model_can_be_is_refused(switches: surgery.Plan, complaint: str) -> None:
+    design = {"norm": "layernorm", "final_norm": "layernorm", "activation": "gelu", **switches}
+    with pytest.raises(UsageError, match=complaint):
+        specs.check(specs.Architecture, design, "a card")

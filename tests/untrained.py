@@ -1,5 +1,7 @@
 """Models that are built in no time: random weights, two layers, a vocabulary of 40."""
 
+from typing import Any
+
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
@@ -12,6 +14,13 @@ SMALL = specs.size("tiny").model_copy(update={"layers": 2, "width": 16, "heads":
 def small(card: str) -> PreTrainedModel:
     torch.manual_seed(0)
     return build.build(specs.model_card(card), SMALL).eval()
+
+
+def designed(**architecture: Any) -> PreTrainedModel:
+    """A model of a card that nobody wrote down."""
+    card = specs.ModelCard(name="design", title="for tests", source="none", architecture=architecture)
+    torch.manual_seed(0)
+    return build.build(card, SMALL).eval()
 
 
 def hugging_face(activation: str) -> PreTrainedModel:

@@ -29,7 +29,7 @@ def require(folder: Path) -> None:
 def held_out_tokens(folder: Path, sequences: int, length: int) -> Tensor:
     """The first held-out chunks (sequences, length) of the corpus the checkpoint was trained on, int64."""
     encoder, texts, total = tokenizer.load(folder), [], 0
-    for document in _same_corpus(folder).held_out:
+    for document in same_corpus(folder).held_out:
         texts += tokenizer.encode(encoder, [document])
         total += len(texts[-1])
         if total >= sequences * length:
@@ -40,7 +40,7 @@ def held_out_tokens(folder: Path, sequences: int, length: int) -> Tensor:
     )
 
 
-def _same_corpus(folder: Path) -> Corpus:
+def same_corpus(folder: Path) -> Corpus:
     """The corpus that the checkpoint's record names; a line on stderr where it has changed since."""
     name, sha256 = _known_corpus(folder)
     text = corpus.load(name)

@@ -12,8 +12,7 @@ def norm(name: str, old: nn.Module, alpha: float) -> nn.Module:
     """A norm of that name with the gain and the bias that the old one has learned; DyT and Derf start from alpha."""
     if name == "none":
         return nn.Identity()
-    with next(old.parameters()).device:
-        fresh = _fresh(name, old, alpha)
+    fresh = _fresh(name, old, alpha).to(next(old.parameters()))
     kept = [part for part in AFFINE if getattr(fresh, part, None) is not None]
     fresh.load_state_dict({part: getattr(old, part) for part in kept}, strict=False)
     return fresh

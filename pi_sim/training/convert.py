@@ -1,0 +1,96 @@
+"""Conversion: surgery on a trained checkpoint, its held-out quality before and right after; fine-tuning comes next.
+
+The way of "ReLU Strikes Back" (arXiv 2310.04564): stage 1 puts ReLU for the activation, stage 2 one after each norm;
+and of those who replace a pre-trained model's norms, by DyT or by nothing.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel
+
+from pi_sim import records, specs
+from pi_sim.errors import UsageError
+from pi_sim.records import Record
+from pi_sim.training import corpus, finished, held_out, tokenizer
+from pi_sim.training.checkpoints import RECORD, writing
+from pi_sim.training.corpus import Corpus
+from pi_sim.zoo import alphas, build, surgery
+
+COPIED = ("card", "size", "dimensions")
+"""What a checkpoint's record tells that stays true of the converted model."""
+SAMPLE = 8
+"""Held-out chunks whose activations decide where DyT starts."""
+
+
+def plan(switches: dict[str, Any], settings: tuple[str, ...]) -> surgery.Plan:
+    """The switches that were set, and those given as KEY=VALUE."""
+    chosen = {switch: value for switch, value in switches.items() if value not in (None, ())}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals or key not in specs.Surgery.model_fields:
+            raise UsageError(f"--set {text} is not KEY=VALUE with a key among {', '.join(specs.Surgery.model_fields)}.")
+        chosen[key] = value
+    return specs.check(specs.Surgery, chosen, "this conversion").model_dump(mode="json", exclude_unset=True)
+
+
+def sentence(found: Record) -> str:
+    """The result in a few words."""
+    before, after = (found[side]["perplexity"] for side in ("before", "after"))
+    return f"held-out perplexity {before:,.2f} before, {after:,.2f} right after; fine-tune it with pi-sim train --from"
+
+
+def title(checkpoint: str, size: str, plan: surgery.Plan) -> str:
+    """A folder's name: what was converted, and how."""
+    known = Path(checkpoint).name if build.is_folder(checkpoint) else f"{specs.model_card(checkpoint).name}-{size}"
+    return "-".join((known, *(f"{switch}={value}" for switch, value in sorted(plan.items()))))
+
+
+def convert(checkpoint: str, size: str, plan: surgery.Plan, out: Path, text: str | None) -> Record:
+    """Convert a card's shipped weights or a folder's; what `out` holds is a checkpoint for `pi-sim train --from`.
+
+    DyT and Derf start from alpha = 1 / std of what the norm in their place read, unless the plan names alphas.
+    Returns the record, of kind "conversion". Raises `UsageError` for surgery that this model does not allow.
+    """
+    if not plan:
+        raise UsageError("there is nothing to convert; name a switch, such as --activation relu.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} exists already and is not empty; give another --out.")
+    surgery.operate(build.meta_model(checkpoint, size), plan)  # what is impossible is refused before anything is measured
+    model, source = build.load_model(checkpoint, size), build.checkpoint_folder(checkpoint, size)
+    encoder, words = tokenizer.load(source), corpus.load(text) if text else held_out.same_corpus(source)
+    record = {**_origin(source, plan), **_operated(model, plan, encoder, words)}
+    _write(model, encoder, record, out)
+    return record
+
+
+def _operated(model: PreTrainedModel, switches: surgery.Plan, encoder: Tokenizer, text: Corpus) -> Record:
+    """Carry out the surgery; the quality on both sides of it."""
+    length = model.config.max_position_embeddings
+    before = held_out.quality(model, encoder, text, length)
+    spreads = alphas.spreads(model, held_out.chunks(encoder, text, length)[:SAMPLE])
+    kept = set(model.modules())
+    surgery.operate(model, switches)
+    if not {"alpha_attention", "alpha_other"} & switches.keys():
+        alphas.match(model, spreads, kept)
+    after = held_out.quality(model, encoder, text, length)
+    return {"corpus": {"name": text.name, "sha256": text.sha256}, "before": before, "after": after}
+
+
+def _origin(source: Path, switches: surgery.Plan) -> Record:
+    """Where the model came from, and what it is now."""
+    known = records.load(source / RECORD) if (source / RECORD).is_file() else {}
+    copied = {key: known[key] for key in COPIED if key in known}
+    if "architecture" in known:
+        copied["architecture"] = {**known["architecture"], **switches}
+    return {"model": source.name, "from": source.name, "surgery": switches, **copied}
+
+
+def _write(model: PreTrainedModel, encoder: Tokenizer, record: Record, out: Path) -> None:
+    """The checkpoint, its record last, to tell that it is whole."""
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        build.save(model.to(finished.dtype(model)), out)
+        records.write_text(out / tokenizer.FILE, encoder.to_str())
+        records.save(out / RECORD, "conversion", records.finite(record))
