@@ -14,6 +14,7 @@ from torch import Tensor
 from pi_sim.errors import UsageError
 from pi_sim.graph import aten
 from pi_sim.graph.builder import Builder, Masked, Secret
+from pi_sim.graph.composites import whole
 from pi_sim.graph.ops import Graph
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def capture(model: "PreTrainedModel", length: int, batch: int = 1) -> Graph:
     context = getattr(model.config, "max_position_embeddings", None)
     if not 1 <= length <= (context or length):
         raise UsageError(f"the model's context is {context} tokens; choose --seq-len between 1 and {context}.")
-    return _Walk(export(model, length, batch), Builder((batch, length), model.config.vocab_size)).graph()
+    return _Walk(model, export(model, length, batch), Builder((batch, length), model.config.vocab_size)).graph()
 
 
 def export(model: "PreTrainedModel", length: int, batch: int) -> torch.export.ExportedProgram:
@@ -37,7 +38,7 @@ def export(model: "PreTrainedModel", length: int, batch: int) -> torch.export.Ex
     tokens = torch.zeros(batch, length, dtype=torch.long, device=model.device)
     options = {"use_cache": False, "return_dict": True}
     try:
-        with torch.no_grad():
+        with torch.no_grad(), whole(model):
             return torch.export.export(model, (tokens,), options, strict=False)
     except Exception as error:  # torch.export raises nearly anything for a model that it cannot trace
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -47,9 +48,8 @@ def export(model: "PreTrainedModel", length: int, batch: int) -> torch.export.Ex
 class _Walk:
     """Visits the nodes of an exported program in order; `values` holds what each of them became."""
 
-    def __init__(self, program: torch.export.ExportedProgram, builder: Builder) -> None:
-        self.program = program
-        self.builder = builder
+    def __init__(self, model: torch.nn.Module, program: torch.export.ExportedProgram, builder: Builder) -> None:
+        self.model, self.program, self.builder = model, program, builder
         self.values: dict[torch.fx.Node, Any] = {}
 
     def graph(self) -> Graph:
@@ -70,14 +70,23 @@ class _Walk:
             return self.builder.weight(signature.inputs_to_parameters[node.name], tuple(node.meta["val"].shape))
         if node.name in signature.inputs_to_buffers:
             return self.buffer(signature.inputs_to_buffers[node.name])
+        if node.name in signature.inputs_to_lifted_tensor_constants:
+            return self.program.constants[signature.inputs_to_lifted_tensor_constants[node.name]]
         return self.builder.tokens if node.name == signature.user_inputs[0] else None
 
-    def buffer(self, name: str) -> Any:
-        """A public tensor of the model; on the meta device it may have no data to fold."""
+    def buffer(self, name: str) -> Tensor:
+        """A public tensor of the model; on the meta device, where it has no data, its module is made once more."""
         value = self.program.state_dict.get(name, self.program.constants.get(name))
-        if not isinstance(value, Tensor) or value.is_meta:
-            raise UsageError(f"the model's buffer {name} has no data; only models of GPT-2's kind are captured so far.")
-        return value
+        if isinstance(value, Tensor) and not value.is_meta:
+            return value
+        path, _, leaf = name.rpartition(".")
+        owner: Any = self.model.get_submodule(path)
+        try:
+            with torch.device("cpu"):
+                made: Tensor = getattr(type(owner)(owner.config), leaf)
+        except (AttributeError, TypeError):
+            raise UsageError(f"the model's buffer {name} has no data on the meta device; load the weights.") from None
+        return made
 
     def call(self, node: torch.fx.Node) -> Any:
         """Fold a public operation into its value, translate a secret one."""
@@ -110,8 +119,9 @@ def _fold(node: torch.fx.Node, args: Any, kwargs: dict[str, Any]) -> Tensor | No
     """The value of an operation on public values, computed on the CPU."""
     if "_assert" in str(node.target):
         return None
-    on_cpu = {key: torch.device("cpu") if key == "device" else value for key, value in kwargs.items()}
-    return node.target(*args, **on_cpu)  # type: ignore[operator, no-any-return]
+    cpu = torch.device("cpu")
+    here = [cpu if isinstance(value, torch.device) else value for value in args]
+    return node.target(*here, **{key: cpu if key == "device" else value for key, value in kwargs.items()})  # type: ignore[operator, no-any-return]
 
 
 def _module(node: torch.fx.Node) -> str:

@@ -19,21 +19,34 @@ VOCABULARY = {
     "lookup": "table (V, d), public indices (...) -> (..., d): public rows of a secret table, local",
     "linear": "x (..., k), weight (k, n)[, bias (n)] -> (..., n)",
     "matmul": "a (..., m, k), b (..., k, n) -> (..., m, n), both secret activations",
-    "multiply": "a * b, both secret",
+    "multiply": "a * b, both secret, broadcast",
+    "square": "x * x",
+    "reciprocal": "1 / x, x positive",
     "layernorm": "x (..., d)[, gamma (d)[, beta (d)]] -> (..., d); attribute eps",
+    "rmsnorm": "x (..., d)[, gamma (d)] -> (..., d): x / sqrt(mean x^2 + eps) * gamma; attribute eps",
     "softmax": "scores (..., n)[, public mask of allowed places] -> (..., n), exact zeros where not allowed",
     "gelu": "elementwise; attribute approximate: none | tanh",
     "relu": "elementwise",
-    "add": "a + b, the second may be public; local",
-    "scale": "a * factor, a public number (attribute) ; local but for its truncation",
+    "silu": "elementwise: x / (1 + exp(-x))",
+    "tanh": "elementwise",
+    "erf": "elementwise",
+    "clamp": "elementwise: low where x < low, high where x > high; attributes low, high",
+    "add": "a + b, the second may be public, broadcast; local",
+    "neg": "-x; local",
+    "sum": "over dimension dim (attribute), which remains with one element; local",
+    "mask": "x, public mask -> x where it is true, exact zeros elsewhere, broadcast; local",
+    "scale": "x * factor, a public number (attribute); local but for its truncation",
+    "scale_by": "x * factors, a public tensor, broadcast; local but for its truncation",
     "view": "attribute shape; local",
+    "expand": "repeated along dimensions of one element; attribute shape; local",
     "transpose": "attributes dim0, dim1; local",
     "slice": "attributes dim, start, stop; local",
+    "concat": "one or more, along dimension dim (attribute); local",
     "reveal": "logits -> plain logits, to the client alone",
 }
 """Every operation: its operands, attributes and result. B batch, T tokens, V vocabulary, d width."""
 
-STRUCTURAL = frozenset({"view", "transpose", "slice"})
+STRUCTURAL = frozenset({"view", "expand", "transpose", "slice", "concat"})
 """Operations that only rearrange elements: no protocol can make them cost anything."""
 
 

@@ -36,6 +36,10 @@ def _layernorm(x: Tensor, gamma: Tensor | None = None, beta: Tensor | None = Non
     return functional.layer_norm(x, x.shape[-1:], gamma, beta, eps)
 
 
+def _rmsnorm(x: Tensor, gamma: Tensor | None = None, *, eps: float) -> Tensor:
+    return functional.rms_norm(x, x.shape[-1:], gamma, eps)
+
+
 def _softmax(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     return functional.softmax(scores if allowed is None else scores.masked_fill(~allowed, -torch.inf), -1)
 
@@ -46,14 +50,27 @@ PLAIN: dict[str, Callable[..., Tensor]] = {
     "linear": _linear,
     "matmul": torch.matmul,
     "multiply": torch.mul,
+    "square": torch.square,
+    "reciprocal": torch.reciprocal,
     "layernorm": _layernorm,
+    "rmsnorm": _rmsnorm,
     "softmax": _softmax,
     "gelu": functional.gelu,
     "relu": functional.relu,
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+    "erf": torch.erf,
+    "clamp": lambda x, low, high: x.clamp(low, high),
     "add": torch.add,
+    "neg": torch.neg,
+    "sum": lambda x, dim: x.sum(dim, keepdim=True),
+    "mask": lambda x, allowed: torch.where(allowed, x, 0.0),
     "scale": lambda x, factor: x * factor,
+    "scale_by": torch.mul,
     "view": lambda x, shape: x.reshape(shape),
+    "expand": lambda x, shape: x.expand(shape),
     "transpose": torch.transpose,
     "slice": lambda x, dim, start, stop: x.narrow(dim, start, stop - start),
+    "concat": lambda *parts, dim: torch.cat(parts, dim),
     "reveal": lambda x: x,
 }

@@ -1,6 +1,21 @@
 """Secure algorithms, one file per operation; importing the package registers them all."""
 
-from pi_sim.mpc.kernels import embedding, gelu, layernorm, local, matmul, relu, reveal, softmax
+from pi_sim.mpc.kernels import (
+    clamp,
+    embedding,
+    erf,
+    gelu,
+    layernorm,
+    local,
+    matmul,
+    reciprocal,
+    relu,
+    reveal,
+    rmsnorm,
+    silu,
+    softmax,
+    tanh,
+)
 from pi_sim.mpc.kernels.registry import KERNELS, Domain, Kernel, check, choose
 
 __all__ = [
@@ -9,12 +24,18 @@ __all__ = [
     "Kernel",
     "check",
     "choose",
+    "clamp",
     "embedding",
+    "erf",
     "gelu",
     "layernorm",
     "local",
     "matmul",
+    "reciprocal",
     "relu",
     "reveal",
+    "rmsnorm",
+    "silu",
     "softmax",
+    "tanh",
 ]

@@ -3,16 +3,10 @@
 import math
 from typing import Any
 
-from torch import Tensor
-
-from pi_sim.mpc.kernels.registry import Domain, kernel
+from pi_sim.mpc.kernels.registry import Domain, kernel, magnitude
 
 
-def _magnitude(x: Tensor) -> Tensor:
-    return x.abs()
-
-
-@kernel("gelu", "erf-taylor", Domain("|input|", _magnitude, 0, 1))
+@kernel("gelu", "erf-taylor", Domain("|input|", magnitude, 0, 1))
 def erf_taylor(x: Any, *, approximate: str) -> Any:
     """x/2 (1 + erf(x / sqrt 2)), erf by CrypTen's Taylor series of `functions.erf_iterations` terms.
 
@@ -23,7 +17,7 @@ def erf_taylor(x: Any, *, approximate: str) -> Any:
     return (x * 0.5) * ((x * math.sqrt(0.5)).erf() + 1)
 
 
-@kernel("gelu", "tanh-form", Domain("|input|", _magnitude, 0, 18))
+@kernel("gelu", "tanh-form", Domain("|input|", magnitude, 0, 18))
 def tanh_form(x: Any, *, approximate: str) -> Any:
     """x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), tanh by CrypTen's reciprocal of 1 + exp(-2|x|).
 

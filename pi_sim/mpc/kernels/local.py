@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pi_sim.mpc.kernels.registry import FIXED, kernel
@@ -22,6 +23,12 @@ def view(x: Any, *, shape: tuple[int, ...]) -> Any:
     return on_share(x, lambda share: share.reshape(shape))
 
 
+@kernel("expand", FIXED)
+def expand(x: Any, *, shape: tuple[int, ...]) -> Any:
+    """Dimensions of one element repeated."""
+    return on_share(x, lambda share: share.expand(shape))
+
+
 @kernel("transpose", FIXED)
 def transpose(x: Any, *, dim0: int, dim1: int) -> Any:
     """Two dimensions exchanged."""
@@ -32,6 +39,12 @@ def transpose(x: Any, *, dim0: int, dim1: int) -> Any:
 def narrow(x: Any, *, dim: int, start: int, stop: int) -> Any:
     """The elements start <= i < stop of a dimension."""
     return on_share(x, lambda share: share.narrow(dim, start, stop - start))
+
+
+@kernel("concat", FIXED)
+def concat(*parts: Any, dim: int) -> Any:
+    """Tensors one after another along a dimension."""
+    return on_share(parts[0], lambda _: torch.cat([part.share for part in parts], dim))
 
 
 @kernel("lookup", FIXED)
@@ -46,7 +59,31 @@ def add(a: Any, b: Any) -> Any:
     return a + b
 
 
+@kernel("neg", FIXED)
+def neg(x: Any) -> Any:
+    """Exact, unlike a multiple of -1, which would be truncated."""
+    return on_share(x, torch.neg)
+
+
+@kernel("sum", FIXED)
+def total(x: Any, *, dim: int) -> Any:
+    """The sum over a dimension, which remains with one element."""
+    return on_share(x, lambda share: share.sum(dim, keepdim=True))
+
+
+@kernel("mask", FIXED)
+def mask(x: Any, allowed: Tensor) -> Any:
+    """Shares multiplied by the integers 0 and 1: exact, so nothing is truncated."""
+    return on_share(x, lambda share: share * allowed.long())
+
+
 @kernel("scale", FIXED)
 def scale(x: Any, *, factor: float) -> Any:
     """A public multiple; each party truncates its own share, see `protocols/README.md` for what that risks."""
     return x * factor
+
+
+@kernel("scale_by", FIXED)
+def scale_by(x: Any, factors: Tensor) -> Any:
+    """The product with a public tensor, truncated as in `scale`."""
+    return x * factors

@@ -31,5 +31,21 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
 
 @kernel("multiply", "beaver")
 def multiply(a: Any, b: Any) -> Any:
-    """a * b elementwise, stock CrypTen: 1 round, 8 (|a| + |b|) bytes, 8 |a * b| offline."""
+    """a * b elementwise, stock CrypTen: 1 round, 8 (|a| + |b|) bytes, 8 |a * b| offline.
+
+    An operand is opened as it is, before it is broadcast: a learned scalar adds 8 bytes.
+    """
     return a * b
+
+
+@kernel("square", "pair")
+def square(x: Any) -> Any:
+    """x * x elementwise, stock CrypTen.
+
+    1. Take shares of a random R and of R * R from the dealer.
+    2. Open x - R: half of what a product sends.
+    3. x * x = (x - R) (x - R) + 2 (x - R) R + R * R, then truncate, each party its own share.
+
+    1 round, 8 |x| bytes, 8 |x| offline.
+    """
+    return x.square()

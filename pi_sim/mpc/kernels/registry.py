@@ -19,6 +19,11 @@ class Domain:
     high: float
 
 
+def magnitude(x: Tensor) -> Tensor:
+    """What most domains bound."""
+    return x.abs()
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A secure algorithm for an operation: shares in, shares out, attributes of the operation as keywords."""

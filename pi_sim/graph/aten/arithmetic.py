@@ -1,0 +1,97 @@
+"""Sums, products and quotients, in which either side may be public."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pi_sim.graph.aten.registry import aten, only
+from pi_sim.graph.aten.shapes import expand, view
+from pi_sim.graph.builder import Builder, Masked, Secret
+from pi_sim.graph.ops import Shape
+
+MASKED_BELOW = -1e4
+"""Public summands below this mean "not allowed": transformers masks with the type's lowest number."""
+
+
+@aten("add")
+def add(build: Builder, shape: Shape, a: Any, b: Any, *, alpha: float = 1) -> Secret | Masked:
+    only(alpha == 1, "it scales its summand")
+    x, other = (a, b) if isinstance(a, Secret) else (b, a)
+    if isinstance(other, Secret):
+        return build.emit("add", [x, other], shape)
+    summand = torch.as_tensor(other, dtype=torch.float32)
+    allowed = summand > MASKED_BELOW
+    rest = torch.where(allowed, summand, 0.0)
+    x = build.emit("add", [x, rest], shape) if bool(rest.any()) else expand(build, shape, x)
+    return x if bool(allowed.all()) else Masked(x, allowed)
+
+
+@aten("sub")
+def subtract(build: Builder, shape: Shape, a: Any, b: Any, *, alpha: float = 1) -> Secret | Masked:
+    return add(build, shape, a, negate(build, b.shape, b) if isinstance(b, Secret) else -b, alpha=alpha)
+
+
+@aten("rsub")
+def subtract_from(build: Builder, shape: Shape, a: Any, b: Any, alpha: float = 1) -> Secret | Masked:
+    return subtract(build, shape, b, a, alpha=alpha)
+
+
+@aten("neg")
+def negate(build: Builder, shape: Shape, x: Secret) -> Secret:
+    return build.emit("neg", [x], shape)
+
+
+@aten("mul")
+def multiply(build: Builder, shape: Shape, a: Any, b: Any) -> Secret:
+    if isinstance(a, Secret) and isinstance(b, Secret):
+        return build.emit("multiply", [a, b], shape)
+    x, factor = (a, b) if isinstance(a, Secret) else (b, a)
+    if not isinstance(factor, Tensor) or factor.numel() == 1:
+        return expand(build, shape, _scale(build, x, float(factor)))
+    allowed = factor != 0
+    if not torch.equal(allowed.to(factor.dtype), factor):
+        return build.emit("scale_by", [x, factor.float()], shape)
+    return expand(build, shape, x) if bool(allowed.all()) else build.emit("mask", [x, allowed], shape)
+
+
+@aten("div")
+def divide(build: Builder, shape: Shape, a: Any, b: Any, *, rounding_mode: str | None = None) -> Secret:
+    only(rounding_mode is None, "it rounds")
+    if isinstance(b, Secret):
+        return multiply(build, shape, a, reciprocal(build, b.shape, b))
+    only(bool(torch.as_tensor(b).all()), "the divisor is zero")
+    return multiply(build, shape, a, 1 / b)
+
+
+@aten("reciprocal")
+def reciprocal(build: Builder, shape: Shape, x: Secret) -> Secret:
+    return build.emit("reciprocal", [x], shape)
+
+
+def _scale(build: Builder, x: Secret, factor: float) -> Secret:
+    return x if factor == 1 else build.emit("scale", [x], x.shape, factor=factor)
+
+
+@aten("square")
+def square(build: Builder, shape: Shape, x: Secret) -> Secret:
+    return build.emit("square", [x], shape)
+
+
+@aten("pow")
+def power(build: Builder, shape: Shape, x: Secret, exponent: Any) -> Secret:
+    only(exponent == 2, "its exponent is not 2")
+    return square(build, shape, x)
+
+
+@aten("sum")
+def total(build: Builder, shape: Shape, x: Secret, dims: list[int], keepdim: bool = False) -> Secret:
+    only(len(dims) == 1, "it is not over one dimension")
+    dim = dims[0] % len(x.shape)
+    return view(build, shape, build.emit("sum", [x], (*x.shape[:dim], 1, *x.shape[dim + 1 :]), dim=dim))
+
+
+@aten("zeros_like")
+def zeros(build: Builder, shape: Shape, x: Secret, **_: Any) -> Tensor:
+    """Of its operand, only the shape is used: the result is public."""
+    return torch.zeros(shape)

@@ -1,0 +1,59 @@
+"""Which translator serves which ATen operation, and the sentence for a call that none can express."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from pi_sim.errors import UsageError
+from pi_sim.graph.builder import Builder, Masked
+
+Translator = Callable[..., Any]
+TranslatorT = TypeVar("TranslatorT", bound=Translator)
+TRANSLATORS: dict[str, Translator] = {}
+
+
+class UnsupportedError(Exception):
+    """A translator cannot express this call; `translate` adds where it stands."""
+
+
+def aten(*names: str) -> Callable[[TranslatorT], TranslatorT]:
+    """Register a translator for ATen operations, named without their overload."""
+
+    def register(function: TranslatorT) -> TranslatorT:
+        TRANSLATORS.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def only(meant: bool, what: str) -> None:
+    """Refuse a call that the vocabulary would take for something else."""
+    if not meant:
+        raise UnsupportedError(what)
+
+
+def translate(build: Builder, node: torch.fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Translate one call; a `UsageError` names an operation that is outside the vocabulary, and its module."""
+    name = str(node.target).removeprefix("aten.").split(".")[0]
+    value = node.meta.get("val")
+    shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+    try:
+        only(name in TRANSLATORS, "it is not in the vocabulary")
+        if name != "softmax":
+            only(not any(isinstance(arg, Masked) for arg in args), "masked scores may only go through softmax")
+        return _call(TRANSLATORS[name], build, shape, *args, **kwargs)
+    except UnsupportedError as reason:
+        where = build.module or "the model"
+        raise UsageError(f"cannot express aten.{name} of {where}: {reason}; teach it to pi_sim/graph/aten.") from None
+
+
+def _call(translator: Translator, *args: Any, **kwargs: Any) -> Any:
+    """Call a translator; an argument that it does not name would change the result without a word."""
+    try:
+        inspect.signature(translator).bind(*args, **kwargs)
+    except TypeError as error:
+        raise UnsupportedError(str(error)) from None
+    return translator(*args, **kwargs)

@@ -1,0 +1,27 @@
+"""1 / x for positive x."""
+
+from typing import Any
+
+from torch import Tensor
+
+from pi_sim.mpc import backend
+from pi_sim.mpc.kernels.registry import Domain, kernel
+
+
+def _itself(x: Tensor) -> Tensor:
+    return x
+
+
+@kernel("reciprocal", "newton", Domain("input", _itself, 0.005, 50))
+def newton(x: Any) -> Any:
+    """Stock CrypTen, told that x is positive, which saves it a comparison.
+
+    1. First guess 3 exp(1 - 2 x) + 0.003, exp by 8 squarings (8 rounds).
+    2. Ten Newton steps y := 2 y - x y^2, a square and a product each (20 rounds).
+
+    28 rounds, 304 bytes and 224 offline per element. Right to 0.2% for x up to 10, to 1.5% at 30 and to 4% at 50, off
+    by up to 27% at 128; from 180 on, where y^2 has no bits left, the result is huge. For small x it is y^2 that is
+    huge: at 0.005 a truncation fails once in some 30 000 times. Source: CrypTen (arXiv 2109.00984), section 4.4.
+    """
+    with backend.override({"functions.reciprocal_all_pos": True}):
+        return x.reciprocal()

@@ -1,0 +1,55 @@
+"""What the tests of the equation share: one operation priced, computed by two real parties, and read in the clear."""
+
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from parties import Parties
+from torch import Tensor
+
+from pi_sim import specs
+from pi_sim.cost import phantom
+from pi_sim.graph.ops import Op
+from pi_sim.graph.plain import PLAIN
+
+EXAMPLES = settings(max_examples=8)
+SMALL = st.integers(1, 6)
+SHAPES = st.lists(SMALL, min_size=1, max_size=3).map(tuple)
+SEEDS = st.integers(0, 2**31)
+SECRET = (torch.float64, torch.uint8)
+"""The types of secret operands: reals and one-hot vectors; public ones are bool, long or float32."""
+
+
+def exact(values: Tensor) -> Tensor:
+    """The nearest reals that fixed point represents, so that only the kernel's own error is seen."""
+    return (values.double() * 2**16).round() / 2**16
+
+
+def normal(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
+    """Reals drawn from a normal distribution."""
+    return exact(torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale)
+
+
+def hold(
+    parties: Parties,
+    name: str,
+    operands: list[Tensor],
+    tolerance: float,
+    protocol: str = "crypten",
+    relative: float = 0.0,
+    **attributes: object,
+) -> None:
+    """Check cost and value of one operation on these operands."""
+    secret = tuple(operand.dtype in SECRET for operand in operands)
+    op = Op(name, tuple(tuple(operand.shape) for operand in operands), secret, tuple(sorted(attributes.items())))  # type: ignore[arg-type]
+    price = phantom.price(op, specs.protocol_card(protocol))
+    counted = parties.compute(op, operands, protocol)
+    assert counted.rounds == price.rounds
+    assert max(counted.sent) == price.bytes
+    assert counted.received == counted.sent[::-1]
+    assert counted.offline == price.offline
+    for rank in (0, 1):
+        assert counted.crypten[rank]["rounds"] == price.rounds
+        assert counted.crypten[rank]["bytes"] == counted.sent[rank] + counted.received[rank]
+    plain = [operand.double() if known else operand for operand, known in zip(operands, secret, strict=True)]
+    expected = PLAIN[name](*plain, **attributes)
+    torch.testing.assert_close(counted.value.double(), expected, atol=tolerance, rtol=relative)
