@@ -1,7 +1,10 @@
 """The corpus, its split and its manifest, and the tokenizer that is trained on it."""
 
+import json
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -73,6 +76,68 @@ def test_a_different_corpus_is_told_by_package(
     assert complaint in sentence
 
 
+# Hugging Face datasets
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A dataset in a folder, of 200 rows with a text in two columns and one without any."""
+    pytest.importorskip("datasets", reason="needs `pip install 'pi-sim[corpora]'`")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    rows = [{"repo": f"owner/{number}", "content": f"def f():\n    return {number}\n"} for number in range(200)]
+    rows.append({"repo": "owner/none", "content": None})
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_a_dataset_is_a_corpus(dataset: Path) -> None:
+    text = corpus.load(f"hf:{dataset}")
+    assert len(text.documents) == 200
+    assert text.documents[7] == Document("row000000007", "def f():\n    return 7\n")
+    assert corpus.load(f"hf:{dataset}:repo").documents[7].text == "owner/7"
+    assert text.sha256 == corpus.load(f"hf:{dataset}").sha256 != corpus.load(f"hf:{dataset}:repo").sha256
+
+
+def test_a_dataset_s_other_column_must_be_named(dataset: Path) -> None:
+    with pytest.raises(UsageError, match="has no column body; name one of its own, repo, content"):
+        corpus.load(f"hf:{dataset}:body")
+
+
+def test_a_dataset_that_cannot_be_loaded_is_one_sentence(dataset: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere cannot be loaded: .*; check its name and the network\.$"):
+        corpus.load(f"hf:{dataset / 'nowhere'}")
+
+
+def test_a_dataset_without_its_package_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UsageError, match=r"pip install 'pi-sim\[corpora\]'"):
+        corpus.load("hf:codeparrot/codeparrot-clean-valid")
+
+
+@pytest.mark.parametrize("splits", [["test", "train"], ["validation", "test"]])
+def test_the_split_for_training_is_read(splits: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a stand-in, as machines without the package have it."""
+
+    class Rows(dict[str, list[str]]):
+        column_names = ("text",)
+
+    found = {split: Rows(text=[f"{split} {number}" for number in range(100)]) for split in splits}
+    log = SimpleNamespace(set_verbosity_error=lambda: None)
+    package = SimpleNamespace(load_dataset=lambda name: found, disable_progress_bars=lambda: None, logging=log)
+    monkeypatch.setitem(sys.modules, "datasets", package)
+    chosen = "train" if "train" in splits else splits[0]
+    assert corpus.load("hf:some/name").documents[3] == Document("row000000003", f"{chosen} 3")
+
+
+def test_a_relative_dataset_is_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    assert corpus.absolute("hf:mine:body") == f"hf:{tmp_path / 'mine'}:body"
+    assert corpus.absolute("hf:codeparrot/mine") == "hf:codeparrot/mine"
+
+
 # The tokenizer
 
 
@@ -83,6 +148,15 @@ def test_the_tokenizer_gives_back_every_byte(texts: Path) -> None:
     (ids,) = tokenizer.encode(encoder, [hard])
     assert encoder.decode(ids[:-1].tolist()) == hard.text
     assert (ids == 0).nonzero().tolist() == [[len(ids) - 1]]
+
+
+def test_texts_are_encoded_a_batch_at_a_time(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = corpus.load(str(texts)).training[:7]
+    encoder = tokenizer.train(documents, 300)
+    expected = tokenizer.encode(encoder, documents)
+    monkeypatch.setattr(tokenizer, "BATCH", 3)
+    found = tokenizer.encode(encoder, documents)
+    assert [ids.tolist() for ids in found] == [ids.tolist() for ids in expected]
 
 
 def test_chunks_are_full_and_in_order() -> None:

@@ -1,8 +1,8 @@
-"""The text that models are trained on: files that are already on the machine, so that no download is needed.
+"""The text that models are trained on: by default files that are already on the machine, so that nothing is downloaded.
 
 `packages` is the Python source of the installed sympy and networkx: torch depends on both, their licences
 (BSD-3) are permissive, and at pinned versions they are the same bytes everywhere. `stdlib` is Python's own
-library. Anything else is the path of a text file or of a folder of them.
+library. `hf:NAME` is a Hugging Face dataset. Anything else is the path of a text file or of a folder of them.
 """
 
 import hashlib
@@ -11,9 +11,11 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import starmap
 from pathlib import Path
 
 from pi_sim.errors import UsageError
+from pi_sim.training import hub
 
 INSTALLED = ("packages", "stdlib")  # anything else is a path
 PACKAGES = ("networkx", "sympy")
@@ -69,11 +71,13 @@ def listing_hash(documents: Iterable[Document]) -> str:
 
 def absolute(name: str) -> str:
     """The name as every working folder understands it."""
+    if name.startswith(hub.PREFIX):
+        return hub.absolute(name)
     return name if name in INSTALLED else str(Path(name).resolve())
 
 
 def load(name: str) -> Corpus:
-    """The corpus `packages`, `stdlib` or at the path `name`; both of its splits hold text."""
+    """The corpus `packages`, `stdlib`, `hf:NAME` or at the path `name`; both of its splits hold text."""
     try:
         corpus = Corpus(name, tuple(_without_duplicates(_documents(name))))
     except OSError as error:
@@ -94,12 +98,14 @@ def _documents(name: str) -> Iterator[Document]:
     elif name == "stdlib":
         root = Path(sysconfig.get_paths()["stdlib"])
         yield from (each for each in _folder(root, root, "*.py") if not each.path.startswith("site-packages/"))
+    elif name.startswith(hub.PREFIX):
+        yield from starmap(Document, hub.texts(name))
     elif Path(name).is_dir():
         yield from _folder(Path(name), Path(name), "*")
     elif Path(name).is_file():
         yield from _pieces(Path(name))
     else:
-        raise UsageError(f"there is no corpus {name}; give packages, stdlib, or the path of a text file or folder.")
+        raise UsageError(f"there is no corpus {name}; give packages, stdlib, hf:NAME, or the path of text.")
 
 
 def package_folder(package: str) -> Path:

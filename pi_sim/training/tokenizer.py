@@ -12,6 +12,7 @@ from pi_sim.training.corpus import Document
 
 END_OF_TEXT = "<|endoftext|>"
 FILE = "tokenizer.json"
+BATCH = 1000  # texts at a time: an encoding takes many times the memory of its ids
 
 
 def train(documents: Iterable[Document], vocabulary: int) -> Tokenizer:
@@ -43,8 +44,9 @@ def encode(tokenizer: Tokenizer, documents: list[Document]) -> list[Tensor]:
     """The int64 token ids (T,) of each document, with the end-of-text token last."""
     tokenizer.encode_special_tokens = True  # a text that spells out the end token does not end there
     end = tokenizer.token_to_id(END_OF_TEXT)
-    encodings = tokenizer.encode_batch_fast([document.text for document in documents])
-    return [torch.tensor([*encoding.ids, end]) for encoding in encodings]
+    texts = [document.text for document in documents]
+    batches = (tokenizer.encode_batch_fast(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH))
+    return [torch.tensor([*encoding.ids, end]) for batch in batches for encoding in batch]
 
 
 def chunks(texts: list[Tensor], length: int) -> Tensor:
