@@ -34,6 +34,12 @@ class Spec(BaseModel):
 Norm = Literal["layernorm", "rmsnorm", "none", "dyt", "dyt-hardtanh", "derf"]
 Activation = Literal["gelu", "gelu_tanh", "relu", "leaky_relu", "learnable_lrelu", "silu", "quad", "identity"]
 
+Layers = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...],
+    BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value),
+]
+"""Numbers of layers, as a list or, on a command line, as 0,2."""
+
 NEEDS = {
     "alpha_attention": ("norm", ("dyt", "dyt-hardtanh", "derf")),
     "slope": ("activation", ("leaky_relu", "learnable_lrelu")),
@@ -57,7 +63,7 @@ class Surgery(Spec):
     """A ReLU after each norm of the blocks: the second stage of relufication."""
     ffn: Literal["mlp", "scaled", "fused"] = "mlp"
     """Scaled: learned factors of the FFN and its residual; fused: scaled, and its two matrices are one."""
-    dropped_ffn: tuple[int, ...] = ()
+    dropped_ffn: Layers = ()
     """Layers without an FFN."""
     alpha_attention: float = Field(default=1.0, gt=0)
     """DyT's and Derf's alpha before attention, as it starts."""

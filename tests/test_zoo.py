@@ -28,15 +28,35 @@ def test_every_card_builds_at_every_size_without_memory(card: str, size: str) ->
     model, wanted = build.meta_model(card, size), specs.size(size)
     assert {weight.device.type for weight in model.parameters()} == {"meta"}
     assert model.num_parameters() == parameters(specs.model_card(card), wanted)
-    assert model.config._attn_implementation == "eager"
+    design = specs.model_card(card).architecture
+    own = design.attention != "softmax" or design.temperature
+    assert model.config._attn_implementation.startswith("pi_sim" if own else "eager")
 
 
 def parameters(card: specs.ModelCard, size: specs.Size) -> int:
-    """GPT-2's parameters, counted on paper: tables, four matrices with biases a block, and its norms."""
-    width, norm = size.width, 2 * size.width
-    block = (3 + 1 + 4 + 4) * width**2 + (3 + 1 + 4 + 1) * width
-    norms = norm * (2 * size.layers * (card.architecture.norm != "none") + (card.architecture.final_norm != "none"))
-    return (size.vocabulary + size.context) * width + size.layers * block + norms
+    """A model's parameters, counted on paper: a tied table, positions unless they are rotary, blocks, a last norm."""
+    design, positions = card.architecture, size.context if card.architecture.family == "gpt2" else 0
+    blocks = sum(block(design, size, layer in design.dropped_ffn) for layer in range(size.layers))
+    shared = design.activation == "learnable_lrelu" and design.slopes == "global"
+    return (size.vocabulary + positions) * size.width + blocks + norm(design.final_norm, size.width) + shared
+
+
+def block(design: specs.Architecture, size: specs.Size, dropped: bool) -> int:
+    """One block's: four matrices of attention and those of the FFN, with biases in GPT-2 alone."""
+    width, biased = size.width, design.family == "gpt2"
+    attention = 4 * width**2 + 4 * width * biased + size.heads * design.temperature
+    slope = design.activation == "learnable_lrelu" and design.slopes == "layer"
+    inner = 4 * width if biased else 8 * width // 3
+    ffn = {"gpt2": 2, "llama": 3}[design.family] * width * inner + (inner + width) * biased + slope
+    if design.ffn == "fused":
+        ffn = width**2 + width
+    scales = 2 * (design.ffn != "mlp")
+    return attention + norm(design.norm, width) + (0 if dropped else ffn + scales + norm(design.norm, width))
+
+
+def norm(name: str, width: int) -> int:
+    """Gain and bias, and the numbers that tanh and erf have inside."""
+    return {"none": 0, "layernorm": 2 * width, "rmsnorm": width, "derf": 2 * width + 2}.get(name, 2 * width + 1)
 
 
 def test_a_width_that_its_heads_do_not_divide_is_refused() -> None:
@@ -82,8 +102,8 @@ def test_folding_keeps_the_logits(card: str, ids: Tensor) -> None:
     scaled = Scaled(small(card), 4.0, 3.0).eval()
     plain = scaled.fold()
     torch.testing.assert_close(plain(ids).logits, scaled(ids).logits, rtol=1e-5, atol=1e-5)
-    assert plain.lm_head.weight is not plain.transformer.wte.weight
-    assert scaled.model.lm_head.weight is scaled.model.transformer.wte.weight
+    assert plain.lm_head.weight is not plain.get_input_embeddings().weight
+    assert scaled.model.lm_head.weight is scaled.model.get_input_embeddings().weight
 
 
 def test_without_scales_the_wrapper_changes_nothing(ids: Tensor) -> None:
@@ -178,7 +198,7 @@ def test_missing_weights_say_how_to_make_them() -> None:
 @pytest.mark.parametrize(
     ("card", "complaint"),
     [
-        (None, "relu_nonorm, or a card's .toml file, or, except to train, a checkpoint folder"),
+        (None, "softmax_only, or a card's .toml file, or, except to train, a checkpoint folder"),
         ("norm = 3", "'name'"),
         ("[architecture", "not valid TOML"),
         ('name = "x"\ntitle = "x"\nsource = "x"\nsauce = "x"\n[architecture]', "'architecture.norm'"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pi_sim import records
+from pi_sim import records, specs
 from pi_sim.errors import UsageError
 from pi_sim.records import Record
 
@@ -27,6 +27,7 @@ NEEDED = {
     ),
 }
 """What the page reads of a record, by its kind; records of other kinds are not for this page."""
+SCHEMAS: dict[str, type[specs.Spec]] = {"architecture": specs.Architecture, "recipe": specs.Recipe}
 PLAN = ("card", "size", "architecture", "dimensions", "recipe", "seed", "corpus")
 RARE = 0.05
 """Up to this share of destroyed places is put down to rare events, more to a kernel that is wrong."""
@@ -111,12 +112,16 @@ class Training:
 
 
 def read(path: Path) -> Record:
-    """A record that is complete for its kind."""
+    """A record that is complete for its kind; switches that are younger than it have their defaults."""
     record = records.load(path)
     for name in NEEDED.get(record["kind"], ()):
         if not _holds(record, name.split(".")):
             raise UsageError(f"{path} has no {name}; make this record anew or remove it.")
-    return record
+    schemas = SCHEMAS if record["kind"] == "training" else {}
+    return {
+        **record,
+        **{key: specs.check(schema, record[key], str(path)).model_dump() for key, schema in schemas.items()},
+    }
 
 
 def _holds(value: Any, keys: list[str]) -> bool:

@@ -2,11 +2,24 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pi_sim import records, specs
 from pi_sim.errors import UsageError
 
-HEADER = ("model", "size", "norm", "final norm", "activation", "weights", "perplexity", "bits/byte")
+HEADER = (
+    "model",
+    "family",
+    "norm",
+    "final norm",
+    "activation",
+    "further switches",
+    "weights",
+    "perplexity",
+    "bits/byte",
+)
+COLUMNS = ("family", "norm", "final_norm", "activation")
+"""The switches that have a column of their own."""
 Row = tuple[str, ...]
 
 
@@ -16,12 +29,23 @@ def weights_folder(card: str, size: str) -> Path:
 
 
 def rows() -> Iterator[Row]:
-    """One row for every card at every size, with the held-out quality of the weights that ship."""
+    """One row for every card, with the held-out quality of the weights that ship, at the size that they have."""
     for name in specs.names("models"):
         design = specs.model_card(name).architecture
-        for size in specs.names("models/sizes"):
-            found = quality(weights_folder(name, size))
-            yield (name, size, design.norm, design.final_norm, design.activation, *found)
+        shipped = [size for size in specs.names("models/sizes") if weights_folder(name, size).is_dir()]
+        for size in shipped or ["-"]:
+            told = (str(getattr(design, column)) for column in COLUMNS)
+            yield (name, *told, further(design), size, *quality(weights_folder(name, size)))
+
+
+def further(design: specs.Architecture) -> str:
+    """What else is switched, as `--set` takes it."""
+    plan = {switch: value for switch, value in design.plan().items() if switch not in COLUMNS}
+    return " ".join(f"{switch}={_told(value)}" for switch, value in plan.items())
+
+
+def _told(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()
 
 
 def table() -> str:
@@ -29,16 +53,16 @@ def table() -> str:
     lines = [HEADER, *rows()]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    return "\n".join(line.rstrip() for line in padded)
+    return "\n".join(line.rstrip() for line in (*padded, "", f"sizes: {', '.join(specs.names('models/sizes'))}"))
 
 
 def quality(folder: Path) -> Row:
     """What the record beside the weights says; dashes where none ship."""
     path = folder / "record.json"
     if not path.is_file():
-        return "-", "-", "-"
+        return "-", "-"
     try:
         held_out = records.load(path)["held_out"]
-        return "shipped", f"{held_out['perplexity']:.2f}", f"{held_out['bits_per_byte']:.3f}"
+        return f"{held_out['perplexity']:.2f}", f"{held_out['bits_per_byte']:.3f}"
     except (KeyError, TypeError):
         raise UsageError(f"{path} does not tell the perplexity and bits_per_byte of held_out text.") from None
