@@ -21,6 +21,9 @@ COMMANDS = {
     },
     "export": {"--model", "--size", "--seq-len", "--out"},
     "train": {"--model", "--size", "--corpus", "--seed", "--tokens", "--set", "--out"},
+    "diagnose": {
+        "--model", "--size", "--seq-len", "--sequences", "--corpus", "--protocol", "--out", "--json", "--format",
+    },
     "report": {"--records", "--out"},
     "models": set(),
     "protocols": set(),

@@ -1,6 +1,9 @@
 """Diagnoses against formulas of their own: loops over Python's floats, for models of every family."""
 
 import math
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -10,9 +13,14 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaC
 
 from pi_sim.diagnosis.brief import observe
 from pi_sim.diagnosis.entropy import collapsed, entropies, overloaded
+from pi_sim.diagnosis.examine import examine
+from pi_sim.diagnosis.histogram import BINS, Histogram
+from pi_sim.diagnosis.ranges import LIMIT, Quantity
 from pi_sim.errors import UsageError
+from pi_sim.zoo import anatomy
 from pi_sim.zoo.layers import DyT, LearnableLeakyReLU
 from pi_sim.zoo.scales import Scaled
+from pi_sim.zoo.surgery import operate
 
 LAYERS, HEADS, WIDTH, VOCABULARY = 2, 4, 32, 40
 WIDE = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "vocab_size": VOCABULARY}
@@ -58,6 +66,20 @@ def test_entropies_of_every_family(family: str, ids: Tensor) -> None:
         assert seen["entropy_share"][layer] == pytest.approx(shares, rel=1e-5)
     assert seen["not_finite"] == {"nan": [0] * LAYERS, "inf": [0] * LAYERS}
     assert set(seen) == {"entropy", "entropy_share", "overload", "collapse", "not_finite"}
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("form", ["2relu", "2quad"])
+def test_entropies_of_other_attention(family: str, form: str, ids: Tensor) -> None:
+    made = operate(model(family), {"attention": form})
+    seen, kept = observe(made, ids), []
+    for path in anatomy.attentions(made):
+        made.get_submodule(path).register_forward_hook(lambda module, args, output: kept.append(output[1]))
+    made(ids)
+    for layer in range(LAYERS):
+        assert kept[layer].sum(-1).allclose(torch.ones(1))
+        entropies, _ = zip(*by_head(kept[layer].detach()), strict=True)
+        assert seen["entropy"][layer] == pytest.approx(entropies, rel=1e-5)
 
 
 def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,3 +178,182 @@ def test_attention_that_hides_its_probabilities_is_refused(ids: Tensor) -> None:
     with pytest.raises(UsageError, match="use eager attention"):
         observe(made, ids)
     assert not made.transformer.h[0].attn._forward_hooks
+
+
+def test_a_model_without_attention_is_refused() -> None:
+    with pytest.raises(UsageError, match="Linear has no attention"):
+        observe(nn.Linear(2, 2), torch.zeros(1, 2))
+
+
+def whole(made: PreTrainedModel, ids: Tensor, *quantities: Quantity) -> dict[str, Any]:
+    """The whole diagnosis, which says how far it is."""
+    told: list[float] = []
+    found = examine(made, ids, list(quantities), told.append)
+    assert told == [done / len(ids) for done in range(1, len(ids) + 1)]
+    return found
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_one_sequence_at_a_time_sums_to_what_all_together_show(family: str, ids: Tensor) -> None:
+    made = model(family)
+    together, found = observe(made, ids), whole(made, ids)
+    for layer in range(LAYERS):
+        assert found["entropy"][layer] == pytest.approx(together["entropy"][layer], rel=1e-5)
+    assert found["not_finite"] == together["not_finite"]
+    assert all(None not in shares for shares in found["sparsity"].values())
+    for name in ("overload", "collapse"):
+        assert found[name] == pytest.approx(sum(found["by_layer"][name]) / LAYERS)
+
+
+def test_sparsity_and_flops_of_a_known_relu_model(ids: Tensor) -> None:
+    made = operate(model(), {"activation": "relu"})
+    for block in made.transformer.h:
+        nn.init.zeros_(block.mlp.c_fc.weight)
+        block.mlp.c_fc.bias.data = torch.where(torch.arange(4 * WIDTH) < 48, -1.0, 1.0)
+    found = whole(made, ids)
+    assert found["sparsity"] == {"qkv": [0.0] * LAYERS, "up": [0.0] * LAYERS, "down": [48 / 128] * LAYERS}
+    whole_work = LAYERS * 2 * WIDTH * (3 + 1 + 4 + 4) * WIDTH
+    saved = LAYERS * 2 * 4 * WIDTH * WIDTH * 48 / 128
+    assert found["flops"] == {"per_token": whole_work, "saved": saved, "share": saved / whole_work}
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_relu_after_norms_shows_at_qkv_and_up(family: str, ids: Tensor) -> None:
+    sparsity = whole(operate(model(family), {"relu_after_norm": True}), ids)["sparsity"]
+    for role in ("qkv", "up"):
+        assert all(0.2 < share < 0.8 for share in sparsity[role])
+
+
+def test_a_layer_without_ffn_has_no_sparsity_there(ids: Tensor) -> None:
+    found = whole(operate(model(), {"dropped_ffn": [1]}), ids)
+    assert found["sparsity"]["up"][0] == 0.0 and found["sparsity"]["up"][1] is None
+    assert [each["layer"] for each in found["histograms"]] == [0]
+
+
+def test_histogram_counts_as_a_loop_does() -> None:
+    batches = torch.randn(3, 500, generator=torch.Generator().manual_seed(0))
+    histogram, counts = Histogram(2.0), [0] * BINS
+    for batch in batches:
+        histogram.add(batch)
+    numbers: list[float] = batches.double().flatten().tolist()
+    for x in numbers:
+        if -2 <= x < 2:
+            counts[int((x + 2) / 4 * BINS)] += 1
+    assert histogram.to_json() == {
+        "reach": 2.0,
+        "counts": counts,
+        "below": sum(x < -2 for x in numbers),
+        "above": sum(x > 2 for x in numbers),
+        "negative": sum(x < 0 for x in numbers) / len(numbers),
+    }
+
+
+def test_pre_activations_below_zero_are_a_relus_zeros(ids: Tensor) -> None:
+    found = whole(operate(model("opt"), {"activation": "relu"}), ids)
+    negative = [each["negative"] for each in found["histograms"]]
+    assert negative == pytest.approx(found["sparsity"]["down"])
+    for each in found["histograms"]:
+        assert sum(each["counts"]) + each["below"] + each["above"] == ids.numel() * 64
+
+
+def ranges(found: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(row["quantity"], row["module"]): row for row in found["ranges"]}
+
+
+def extremes(row: dict[str, Any]) -> tuple[float, float]:
+    return row["min"], row["max"]
+
+
+@torch.no_grad()
+def test_ranges_are_those_of_the_model_itself(ids: Tensor) -> None:
+    made = model()
+    found = ranges(whole(made, ids))
+    out = made(ids, output_hidden_states=True)
+    block, x = made.transformer.h[0], out.hidden_states[0]
+    variances = [_variance(row) for row in x.double().flatten(0, 1).tolist()]
+    assert extremes(found["variance", "transformer.h.0.ln_1"]) == pytest.approx((min(variances), max(variances)))
+    query, key, _ = block.attn.c_attn(block.ln_1(x)).double().unflatten(-1, (3, HEADS, -1)).unbind(2)
+    heads = [(query[text, :, head].tolist(), key[text, :, head].tolist()) for text in range(2) for head in range(HEADS)]
+    rows = [[_product(q, k) for k in keys[: t + 1]] for queries, keys in heads for t, q in enumerate(queries)]
+    maxima = [max(row) for row in rows]
+    assert extremes(found["row maximum", "transformer.h.0.attn"]) == pytest.approx((min(maxima), max(maxima)), rel=1e-4)
+    lowest = min(min(row) - max(row) for row in rows)
+    assert extremes(found["score minus row maximum", "transformer.h.0.attn"]) == pytest.approx((lowest, 0.0), rel=1e-4)
+    logits = (out.logits.min().item(), out.logits.max().item())
+    assert extremes(found["logits", "output"]) == pytest.approx(logits, rel=1e-4)
+    stream = found["residual stream", "transformer.h.0"]
+    assert stream["largest"] >= out.hidden_states[1].abs().max().item() * (1 - 1e-5)
+    assert stream["layer"] == 0 and found["logits", "output"]["layer"] is None
+    assert all(row["fits"] for row in found.values())
+
+
+def _product(query: list[float], key: list[float]) -> float:
+    return sum(a * b for a, b in zip(query, key, strict=True)) / math.sqrt(WIDTH / HEADS)
+
+
+def _variance(row: list[float]) -> float:
+    mean = sum(row) / len(row)
+    return sum((x - mean) ** 2 for x in row) / len(row)
+
+
+def test_what_fixed_point_cannot_hold_does_not_fit(ids: Tensor) -> None:
+    made = model()
+    made.transformer.wte.weight.data[:, 0] = 2 * LIMIT
+    found = ranges(whole(made, ids))
+    assert not found["residual stream", "transformer.h.0"]["fits"]
+    made.transformer.wte.weight.data[:, 0] = torch.nan
+    broken = ranges(whole(made, ids))["logits", "output"]
+    assert (broken["min"], broken["max"], broken["largest"], broken["fits"]) == (None, None, None, False)
+
+
+def test_a_kernels_domain_is_held_or_left(ids: Tensor) -> None:
+    magnitude = Quantity("gelu", "|input|", torch.abs, "small", 0, 1e-3)
+    variance = Quantity("layernorm", "variance", lambda x, *_: x.var(-1, unbiased=False), "wide", 0, 1e6)
+    found = ranges(whole(operate(model(), {"activation": "gelu"}), ids, magnitude, variance))
+    left, held = found["|input|", "transformer.h.1.mlp.act"], found["variance", "transformer.ln_f"]
+    assert (left["kernel"], left["domain"], left["inside"]) == ("small", [0, 1e-3], False)
+    assert (held["kernel"], held["inside"]) == ("wide", True)
+
+
+def test_what_cannot_be_captured_is_said(ids: Tensor) -> None:
+    made = model()
+    for block in made.transformer.h:
+        block.mlp.act = nn.Softplus()
+    found = whole(made, ids)
+    assert found["ranges"] == []
+    (sentence,) = found["missing"]
+    assert sentence.startswith("Ranges are missing, because the model cannot be captured: ")
+    assert "softplus" in sentence
+    assert len(found["histograms"]) == LAYERS
+
+
+LONG = """
+import resource, torch
+from transformers import GPT2Config, GPT2LMHeadModel
+from pi_sim.diagnosis.brief import observe
+from pi_sim.diagnosis.examine import examine
+from pi_sim.graph.capture import capture
+T, H = 2048, 8
+config = GPT2Config(n_layer=1, n_head=H, n_embd=32, vocab_size=40, n_positions=T, bos_token_id=0, eos_token_id=0)
+config._attn_implementation = "eager"
+model, ids = GPT2LMHeadModel(config).eval(), torch.zeros(1, T, dtype=torch.long)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / (4 * H * T * T)
+capture(model, T)
+with torch.no_grad():
+    model(ids, use_cache=False)
+plain = peak()
+observe(model, ids)
+seen = peak()
+examine(model, ids, [], lambda share: None)
+print(seen - plain, peak() - plain)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts memory as Linux does")
+def test_long_sequences_need_little_more_memory_than_the_model_itself() -> None:
+    """In attention matrices (1, H, T, T) above the model's own peak, which is more than two."""
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}  # what is freed is gone
+    done = subprocess.run([sys.executable, "-c", LONG], capture_output=True, text=True, env=environment, check=True)
+    observed, examined = map(float, done.stdout.split())
+    assert observed < 0.25
+    assert examined < 1.25

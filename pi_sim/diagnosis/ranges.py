@@ -69,9 +69,12 @@ class Ranges:
     def read(self, ids: Tensor) -> None:
         """Measure one sequence (1, T)."""
         for node, operands, value in plain.read(self.graph, self.weights, ids):
-            for quantity, measured in self._measured(node, operands, value):
-                self._add(quantity, node.module, measured)
+            self._see(node, operands, value)
             del operands, value  # the next operation shall not find its memory taken
+
+    def _see(self, node: Node, operands: list[Tensor], value: Tensor) -> None:
+        for quantity, measured in self._measured(node, operands, value):
+            self._add(quantity, node.module, measured)
 
     def _measured(self, node: Node, operands: list[Tensor], value: Tensor) -> Iterator[tuple[Quantity, Tensor]]:
         op = node.op.name

@@ -24,11 +24,24 @@ def render(record: Record, style: Format) -> str:
         return json.dumps(record, indent=2)
     if style == "csv":
         return tables.render(layers(record), "csv")
-    gap = "\n\n" if style == "markdown" else "\n"
+    listed = "\n".join(f"- {sentence}" for sentence in sentences(record))
+    if style == "markdown":
+        found = [layers(record, " "), learned(record), _escaped(ranges(record))]
+        return "\n\n".join([f"### {_title(record)}", *_rendered(found, style), listed])
     found = [layers(record), learned(record), ranges(record)]
-    shown = [tables.render(each, style) for each in found if each.rows]
-    heading = f"### {_title(record)}" if style == "markdown" else _title(record)
-    return gap.join([heading, *shown, "\n".join(f"- {sentence}" for sentence in sentences(record))])
+    return "\n".join([_title(record), *_rendered(found, style), listed])
+
+
+def _rendered(found: list[Table], style: tables.Format) -> list[str]:
+    return [tables.render(each, style) for each in found if each.rows]
+
+
+def _escaped(table: Table) -> Table:
+    """For Markdown, where a bar such as that of |input| would end a cell."""
+    rows: list[list[Cell]] = [
+        [cell.replace("|", "\\|") if isinstance(cell, str) else cell for cell in row] for row in table.rows
+    ]
+    return Table(table.columns, rows)
 
 
 def _title(record: Record) -> str:
@@ -37,14 +50,14 @@ def _title(record: Record) -> str:
     return f"{record['model']} ({record['size']}), protocol {record['protocol']}, {tokens}"
 
 
-def layers(record: Record) -> Table:
-    """One row for each layer; entropy over its heads, as a share of the maximum."""
+def layers(record: Record, gap: str = "\n") -> Table:
+    """One row for each layer; entropy over its heads, as a share of the maximum. `gap` parts the words of titles."""
     columns = [
         Column("layer", "layer", COUNT),
-        *(Column(f"entropy_{key}", f"entropy\n{key}", SHARE) for key in ("mean", "min", "max")),
-        *(Column(key, f"heads in\n{key}", SHARE) for key in ("overload", "collapse")),
+        *(Column(f"entropy_{key}", f"entropy{gap}{key}", SHARE) for key in ("mean", "min", "max")),
+        *(Column(key, f"heads in{gap}{key}", SHARE) for key in ("overload", "collapse")),
         *(Column(key, title, COUNT) for key, title in (("nan", "NaN"), ("inf", "inf"))),
-        *(Column(f"zeros_{role}", f"zeros\n{role}", SHARE) for role in record["sparsity"]),
+        *(Column(f"zeros_{role}", f"zeros{gap}{role}", SHARE) for role in record["sparsity"]),
         *([Column("slope", "slope", PLAIN)] if "slopes" in record else []),
     ]
     return Table(columns, [_layer(record, number) for number in range(len(record["entropy_share"]))])
@@ -106,9 +119,9 @@ def sentences(record: Record) -> Iterator[str]:
     limits = (("overload", f"above {OVERLOAD:.0%}"), ("collapse", f"below {COLLAPSE:.0%}"))
     heads = ", ".join(f"{record[key]:.1%} in {key} ({limit})" for key, limit in limits)
     yield f"Heads by their share of the maximum entropy: {heads}."
-    broken = {kind: sum(counts) for kind, counts in record["not_finite"].items() if any(counts)}
-    if broken:
-        yield f"Blocks put out {' and '.join(f'{count:,} {kind}' for kind, count in broken.items())}."
+    nan, inf = (sum(record["not_finite"][kind]) for kind in ("nan", "inf"))
+    if nan or inf:
+        yield f"The blocks put out {nan:,} NaN and {inf:,} infinities: the model is broken."
     flops = record["flops"]
     yield (
         f"In the clear, zeros would save {flops['share']:.1%} of a token's {flops['per_token']:,} FLOPs in the blocks' "

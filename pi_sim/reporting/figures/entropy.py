@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -37,8 +38,8 @@ def heat_maps(models: list[tuple[str, Matrix]]) -> Figure:
 
 def _heat_map(panel: Axes, shares: NDArray[np.float64]) -> AxesImage:
     """Layers downwards, heads to the right."""
-    image = panel.imshow(shares, vmin=0, vmax=1, cmap="viridis", aspect="auto")
-    image.cmap.set_bad(OTHER)
+    colors = colormaps["viridis"].with_extremes(bad=OTHER)
+    image = panel.imshow(shares, vmin=0, vmax=1, cmap=colors, aspect="auto")
     panel.set_xlabel("head")
     for axis, count in ((panel.xaxis, shares.shape[1]), (panel.yaxis, shares.shape[0])):
         axis.set_ticks(range(0, count, math.ceil(count / 12)))
