@@ -19,6 +19,8 @@ ACROSS = 4
 """Heat maps in a row."""
 LEGIBLE = 48
 """Up to so many cells a heat map shows their numbers."""
+TICKS = 8
+"""Along an axis, at most."""
 
 Matrix = list[list[float | None]]
 
@@ -42,7 +44,7 @@ def _heat_map(panel: Axes, shares: NDArray[np.float64]) -> AxesImage:
     image = panel.imshow(shares, vmin=0, vmax=1, cmap=colors, aspect="auto")
     panel.set_xlabel("head")
     for axis, count in ((panel.xaxis, shares.shape[1]), (panel.yaxis, shares.shape[0])):
-        axis.set_ticks(range(0, count, math.ceil(count / 12)))
+        axis.set_ticks(range(0, count, math.ceil(count / TICKS)))
     if shares.size <= LEGIBLE:
         for (layer, head), share in np.ndenumerate(shares):
             panel.text(head, layer, _two_digits(share), ha="center", va="center", fontsize=7, color=_ink(share))
