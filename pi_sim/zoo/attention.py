@@ -41,9 +41,12 @@ def two_quad(scores: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _share_of_sum(kept: Tensor, mask: Tensor | None) -> Tensor:
-    """Each place's share of its row, exactly zero where the mask is."""
-    if mask is not None:
-        kept = kept * (mask > -1).to(kept.dtype)
+    """Each place's share of its row, exactly zero where the mask is.
+
+    Rows are divided by their public length first: a secret sum that does not grow with it is safer to divide by.
+    """
+    allowed = torch.ones_like(kept) if mask is None else (mask > -1).to(kept.dtype)
+    kept = kept * (allowed / allowed.sum(-1, keepdim=True))
     return kept / kept.sum(-1, keepdim=True)
 
 
