@@ -149,19 +149,25 @@ def export(model: str, size: str, seq_len: int | None, out: Path) -> None:
 
 
 @main.command()
-@click.option("--model", required=True, metavar="CARD", help="A model card's name or path.")
-@click.option("--size", default="tiny", show_default=True, help="A size's name or path.")
-@click.option("--corpus", default="packages", show_default=True, help="packages, stdlib, or a path of text.")
+@click.option("--model", metavar="CARD", help="A model card's name or path, to train from scratch.")
+@click.option("--from", "source", type=click.Path(path_type=Path), help="A checkpoint's folder instead, to fine-tune.")
+@click.option("--size", help="A size's name or path.  [default: tiny, or what --from was trained at]")
+@click.option("--recipe", metavar="NAME", help="One of the card's, such as paper.  [default: that for the size]")
+@click.option("--corpus", help="packages, stdlib, hf:NAME, or a path of text.  [default: packages, or that of --from]")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
 @click.option("--tokens", type=click.IntRange(1), help="Tokens to see, instead of the recipe's.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the design or recipe.")
 @click.option("--out", type=click.Path(path_type=Path), help="A new folder, or an interrupted training's.")
 def train(out: Path | None, **choices: Any) -> None:
-    """Train a model card from scratch; Ctrl-C keeps a checkpoint, the same command continues."""
-    from pi_sim.training import finished, plan, processes, trainer
+    """Train a model card from scratch, or fine-tune a checkpoint.
+
+    Ctrl-C keeps a checkpoint, and the same command continues. On several GPUs or machines:
+    torchrun --nproc-per-node 8 -m pi_sim train ...
+    """
+    from pi_sim.training import finished, processes, request, trainer
 
     with processes.first_speaks():
-        chosen = plan.make(**choices)
+        chosen = request.make(**choices)
         folder = out or Path("runs") / chosen.title
         if found := trainer.train(chosen, folder):
             click.echo(f"{folder}: {finished.sentence(found)}")

@@ -12,9 +12,9 @@ import pytest
 import torch
 from trainings import STEPS, cli, make, train, weights
 
-from pi_sim import records
+from pi_sim import records, specs
 from pi_sim.errors import UsageError
-from pi_sim.training import corpus, entropy_penalty, held_out, observed, progress, steps, tokenizer, trainer
+from pi_sim.training import corpus, entropy_penalty, held_out, observed, plan, progress, steps, tokenizer
 from pi_sim.zoo import build
 
 # The plan
@@ -43,6 +43,32 @@ def test_a_setting_given_twice_is_refused(first: tuple[str, str]) -> None:
     result = cli("train", "--model", "relu_nonorm", *first, "--set", "tokens=7")
     assert result.exit_code == 2
     assert "tokens is set twice" in result.stderr
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> str:
+    """A card with two recipes."""
+    path = tmp_path / "mine.toml"
+    shipped = (specs.facts() / "models" / "relu_nonorm.toml").read_text().partition("[training")[0]
+    recipes = "[training.small]\nweight_decay = 0.25\n[training.paper]\nlogit_scale = 'none'\nbatch_size = 4\n"
+    path.write_text(shipped + recipes)
+    return str(path)
+
+
+def test_a_recipe_of_the_card_is_that_for_the_size_or_the_one_named(card: str, size: str, texts: Path) -> None:
+    usual = plan.make(card, size, str(texts), 0, None, ())
+    named = plan.make(card, size, str(texts), 0, None, ("batch_size=2",), recipe="paper")
+    assert (usual.recipe.weight_decay, usual.recipe.batch_size, usual.recipe.logit_scale) == (0.25, 8, 4.0)
+    assert (named.recipe.weight_decay, named.recipe.batch_size, named.recipe.logit_scale) == (0.1, 2, None)
+    assert named.title == f"{named.card.name}-small-recipe=paper-batch_size=2"
+    assert plan.make(card, size, str(texts), 0, None, (), recipe="small").recipe == usual.recipe
+
+
+def test_an_unknown_recipe_is_refused_with_those_that_are_known(card: str, size: str) -> None:
+    result = cli("train", "--model", card, "--size", size, "--recipe", "nobodys")
+    assert result.exit_code == 2
+    assert "has no recipe 'nobodys'; of its own it has small, paper" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 # The training
@@ -94,8 +120,8 @@ def test_weights_beyond_float16_are_kept_in_float32(
     size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grow = partial(torch.nn.init.constant_, val=70_000.0)
-    build_small = trainer.build
-    monkeypatch.setattr(trainer, "build", lambda *of: _with(build_small(*of), "transformer.h.0.mlp.c_proj.bias", grow))
+    build_small = build.build
+    monkeypatch.setattr(plan, "build", lambda *of: _with(build_small(*of), "transformer.h.0.mlp.c_proj.bias", grow))
     result = train(size, texts, tmp_path / "out")
     assert "holds float32" in result.stderr
     assert {weight.dtype for weight in weights(tmp_path / "out").values()} == {torch.float32}
@@ -135,9 +161,9 @@ def _rate(state: object) -> float:
 
 
 def test_matrices_decay_and_gains_do_not(size: str, texts: Path) -> None:
-    plan = make(size, texts, "norm=dyt", "temperature=true")
-    model = entropy_penalty.trainable(build.build(plan.card, plan.size), plan.recipe)
-    decayed, free = (group["params"] for group in steps._optimizer(plan, model).param_groups)
+    chosen = make(size, texts, "norm=dyt", "temperature=true")
+    model = entropy_penalty.trainable(chosen.model(), chosen.recipe)
+    decayed, free = (group["params"] for group in steps._optimizer(chosen, model).param_groups)
     named = {id(weight): name for name, weight in model.named_parameters()}
     names = [named[id(weight)] for weight in decayed]
     assert len(names) == 6  # two tables, and the matrices of the one layer

@@ -1,22 +1,40 @@
-"""What is to be trained: a design, dimensions, a recipe, a corpus and a seed, every override checked."""
+"""What is to be trained: a model, dimensions, a recipe, a corpus and a seed, every override checked."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel
+
 from pi_sim import specs
 from pi_sim.errors import UsageError
-from pi_sim.training.corpus import absolute
+from pi_sim.training import corpus, tokenizer
+from pi_sim.training.corpus import Corpus
+from pi_sim.zoo.build import build
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(ABC):
     """All that decides the result of a training."""
 
-    card: specs.ModelCard
     size: specs.Size
     corpus: str
     seed: int
-    overrides: tuple[str, ...] = ()
+    overrides: tuple[str, ...]
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The model's name, of which the title is made."""
+
+    @abstractmethod
+    def model(self) -> PreTrainedModel:
+        """The model before its first step."""
+
+    @abstractmethod
+    def tokenizer(self, text: Corpus) -> Tokenizer:
+        """What makes tokens of the corpus."""
 
     @property
     def recipe(self) -> specs.Recipe:
@@ -40,59 +58,89 @@ class Plan:
     def title(self) -> str:
         """A folder's name: the model, and what distinguishes this training from the default one."""
         seed = (f"seed{self.seed}",) if self.seed else ()
-        return "-".join((self.card.name, self.size.name, *self.overrides, *seed))
+        return "-".join((self.name, *self.overrides, *seed))
 
     def record(self) -> dict[str, Any]:
         """The plan as a record tells it."""
         return {
-            "card": self.card.name,
             "size": self.size.name,
-            "architecture": self.card.architecture.model_dump(mode="json"),
             "dimensions": self.size.model_dump(exclude={"name", "title", "training"}),
             "recipe": self.recipe.model_dump(),
             "seed": self.seed,
         }
 
 
-def make(model: str, size: str, corpus: str, seed: int, tokens: int | None, settings: tuple[str, ...]) -> Plan:
-    """The plan of `pi-sim train`: the size's recipe, with the card's changes and then the user's."""
-    known_card, known_size = specs.model_card(model), specs.size(size)
-    chosen = _chosen((*settings, f"tokens={tokens}") if tokens else settings)
+@dataclass(frozen=True)
+class FromScratch(Plan):
+    """A card's model, from random weights and with a tokenizer of its own."""
+
+    card: specs.ModelCard
+
+    @property
+    def name(self) -> str:
+        return f"{self.card.name}-{self.size.name}"
+
+    def model(self) -> PreTrainedModel:
+        return build(self.card, self.size)
+
+    def tokenizer(self, text: Corpus) -> Tokenizer:
+        return tokenizer.train(text.training, self.size.vocabulary)
+
+    def record(self) -> dict[str, Any]:
+        design = self.card.architecture.model_dump(mode="json")
+        return {"card": self.card.name, "architecture": design, **super().record()}
+
+
+def make(
+    model: str,
+    size: str,
+    corpus_name: str,
+    seed: int,
+    tokens: int | None,
+    settings: tuple[str, ...],
+    recipe: str | None = None,
+) -> FromScratch:
+    """The plan of `pi-sim train --model`: the size's recipe, with the card's changes and then the user's."""
+    card, known = specs.model_card(model), specs.size(size)
+    chosen = choose(settings, tokens, (*specs.Architecture.model_fields, *specs.Recipe.model_fields))
     in_design = {key: value for key, value in chosen.items() if key in specs.Architecture.model_fields}
-    in_recipe = {key: _value(value) for key, value in chosen.items() if key not in in_design}
-    recipe = {**known_card.training.get(known_size.name, {}), **in_recipe}
-    return Plan(
-        card=known_card.model_copy(update={"architecture": _override(known_card.architecture, in_design)}),
-        size=known_size.model_copy(update={"training": _override(known_size.training, recipe)}),
-        corpus=absolute(corpus),
+    in_recipe = {key: value for key, value in chosen.items() if key not in in_design}
+    changes = {**_of_card(card, known, recipe), **in_recipe}
+    return FromScratch(
+        card=card.model_copy(update={"architecture": override(card.architecture, in_design)}),
+        size=known.model_copy(update={"training": override(known.training, changes)}),
+        corpus=corpus.absolute(corpus_name),
         seed=seed,
-        overrides=tuple(f"{key}={value}" for key, value in sorted(chosen.items())),
+        overrides=(*([f"recipe={recipe}"] if recipe else []), *listed(chosen)),
     )
 
 
-def _override(spec: specs.SpecT, changes: dict[str, Any]) -> specs.SpecT:
+def _of_card(card: specs.ModelCard, size: specs.Size, recipe: str | None) -> dict[str, Any]:
+    """What the card's recipe of that name, or for that size, lays over the size's own."""
+    if recipe and recipe != size.name and recipe not in card.training:
+        known = ", ".join(card.training) or "none"
+        raise UsageError(f"the card {card.name} has no recipe {recipe!r}; of its own it has {known}.")
+    return card.training.get(recipe or size.name, {})
+
+
+def override(spec: specs.SpecT, changes: dict[str, Any]) -> specs.SpecT:
+    """The table with some of its values changed, and checked."""
     return specs.check(type(spec), {**spec.model_dump(), **changes}, "the settings of this training")
 
 
-def _chosen(settings: tuple[str, ...]) -> dict[str, str]:
-    """The settings by their key; of two for one key neither is preferred."""
+def listed(chosen: dict[str, str]) -> tuple[str, ...]:
+    """The settings as a title tells them."""
+    return tuple(f"{key}={value}" for key, value in sorted(chosen.items()))
+
+
+def choose(settings: tuple[str, ...], tokens: int | None, known: tuple[str, ...]) -> dict[str, str]:
+    """The settings KEY=VALUE by their key, one of those known; of two for one key neither is preferred."""
     chosen: dict[str, str] = {}
-    for key, value in map(_setting, settings):
+    for text in (*settings, f"tokens={tokens}") if tokens else settings:
+        key, equals, value = text.partition("=")
+        if not equals or key not in known:
+            raise UsageError(f"--set {text} is not KEY=VALUE with a key among {', '.join(known)}.")
         if key in chosen:
             raise UsageError(f"{key} is set twice, to {chosen[key]} and to {value}; set it once.")
         chosen[key] = value
     return chosen
-
-
-def _setting(text: str) -> tuple[str, str]:
-    """KEY=VALUE, where the key is a field of the architecture or of the recipe."""
-    key, equals, value = text.partition("=")
-    known = [*specs.Architecture.model_fields, *specs.Recipe.model_fields]
-    if not equals or key not in known:
-        raise UsageError(f"--set {text} is not KEY=VALUE with a key among {', '.join(known)}.")
-    return key, value
-
-
-def _value(text: str) -> str | None:
-    """A recipe's value as TOML cannot say it: "none" switches a scale off."""
-    return None if text == "none" else text

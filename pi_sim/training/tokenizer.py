@@ -11,6 +11,7 @@ from pi_sim.errors import UsageError
 from pi_sim.training.corpus import Document
 
 END_OF_TEXT = "<|endoftext|>"
+ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>")  # of the tokenizers of GPT-2, OPT, Llama and others
 FILE = "tokenizer.json"
 BATCH = 1000  # texts at a time: an encoding takes many times the memory of its ids
 
@@ -31,22 +32,37 @@ def train(documents: Iterable[Document], vocabulary: int) -> Tokenizer:
 
 
 def load(folder: Path) -> Tokenizer:
-    """The tokenizer saved with a checkpoint."""
+    """The tokenizer saved with a checkpoint; one from elsewhere may be set to cut texts off, which is undone."""
     if not (folder / FILE).is_file():
         raise UsageError(f"{folder} has no {FILE}; use a checkpoint that pi-sim trained.")
     try:
-        return Tokenizer.from_file(str(folder / FILE))
+        known = Tokenizer.from_file(str(folder / FILE))
     except Exception as error:  # tokenizers raises nothing more specific
         raise UsageError(f"{folder / FILE} cannot be read: {error}.") from None
+    known.no_truncation()
+    known.no_padding()
+    return known
 
 
 def encode(tokenizer: Tokenizer, documents: list[Document]) -> list[Tensor]:
     """The int64 token ids (T,) of each document, with the end-of-text token last."""
     tokenizer.encode_special_tokens = True  # a text that spells out the end token does not end there
-    end = tokenizer.token_to_id(END_OF_TEXT)
+    end = _end(tokenizer)
     texts = [document.text for document in documents]
-    batches = (tokenizer.encode_batch_fast(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH))
+    starts = range(0, len(texts), BATCH)
+    batches = (tokenizer.encode_batch_fast(texts[i : i + BATCH], add_special_tokens=False) for i in starts)
     return [torch.tensor([*encoding.ids, end]) for batch in batches for encoding in batch]
+
+
+def _end(tokenizer: Tokenizer) -> int:
+    """The token that ends a text."""
+    found = (tokenizer.token_to_id(token) for token in ENDS)
+    end = next((number for number in found if number is not None), None)
+    if end is None:
+        raise UsageError(
+            f"the tokenizer has no token that ends a text, none of {', '.join(ENDS)}; add one to its model."
+        )
+    return end
 
 
 def chunks(texts: list[Tensor], length: int) -> Tensor:

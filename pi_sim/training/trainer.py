@@ -1,4 +1,4 @@
-"""Training a model card from scratch with transformers' Trainer, to a checkpoint in Hugging Face's format."""
+"""Training with transformers' Trainer, from a plan to a checkpoint in Hugging Face's format."""
 
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from pi_sim.training.entropy_penalty import trainable
 from pi_sim.training.observed import Observe
 from pi_sim.training.plan import Plan
 from pi_sim.training.steps import InterruptionError, all_steps
-from pi_sim.zoo.build import build
 
 
 def train(plan: Plan, out: Path) -> records.Record | None:
@@ -52,7 +51,7 @@ def _train_on(text: Corpus, plan: Plan, out: Path) -> records.Record | None:
         kept = held_out.chunks(encoder, text, plan.size.context)
         ids = _training_chunks(plan, text, encoder)
         set_seed(plan.seed)
-        model = trainable(build(plan.card, plan.size), plan.recipe)
+        model = trainable(plan.model(), plan.recipe)
         log = all_steps(plan, model, ids, folder, Observe(kept, plan.tokens_per_step))
     if not processes.is_first():
         return None
@@ -62,13 +61,12 @@ def _train_on(text: Corpus, plan: Plan, out: Path) -> records.Record | None:
 
 
 def _begin(text: Corpus, plan: Plan, out: Path) -> tuple[Path, Tokenizer]:
-    """The folder of the checkpoints, and the interrupted training's tokenizer or a new one."""
+    """The folder of the checkpoints, and the interrupted training's tokenizer or the plan's."""
     known = {**plan.record(), "corpus": text.name, "sha256": text.sha256, "processes": processes.count()}
     with processes.first_goes_first():
         folder = checkpoints.prepare(out, known)
         if not (folder / tokenizer.FILE).is_file():
-            trained = tokenizer.train(text.training, plan.size.vocabulary)
-            records.write_text(folder / tokenizer.FILE, trained.to_str())
+            records.write_text(folder / tokenizer.FILE, plan.tokenizer(text).to_str())
         return folder, tokenizer.load(folder)
 
 
