@@ -181,6 +181,18 @@ def test_another_training_does_not_continue_an_interrupted_one(size: str, texts:
         trainer.train(make(size, texts), tmp_path)
 
 
+def test_another_number_of_processes_does_not_continue_an_interrupted_one(
+    size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "Stop", Impatient)
+        train(size, texts, tmp_path / "out")
+    path = tmp_path / "out" / "checkpoints" / "plan.json"
+    path.write_text(path.read_text().replace('"processes": 1', '"processes": 2'))
+    result = train(size, texts, tmp_path / "out")
+    assert (result.exit_code, "other settings" in result.stderr) == (2, True)
+
+
 def test_a_folder_in_use_is_left_alone(trained: Path, size: str, texts: Path) -> None:
     with pytest.raises(UsageError, match="exists already"):
         trainer.train(make(size, texts), trained)

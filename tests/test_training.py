@@ -15,7 +15,7 @@ from trainings import STEPS, cli, make, train, weights
 from pi_sim import records, specs
 from pi_sim.errors import UsageError
 from pi_sim.training import corpus, entropy_penalty, held_out, observed, plan, progress, steps, tokenizer
-from pi_sim.zoo import build
+from pi_sim.zoo import build, scales
 
 # The plan
 
@@ -161,7 +161,7 @@ def _rate(state: object) -> float:
 
 
 def test_matrices_decay_and_gains_do_not(size: str, texts: Path) -> None:
-    chosen = make(size, texts, "norm=dyt", "temperature=true")
+    chosen = make(size, texts, "norm=dyt", "temperature=true", "entropy_penalty=1e-5")
     model = entropy_penalty.trainable(chosen.model(), chosen.recipe)
     decayed, free = (group["params"] for group in steps._optimizer(chosen, model).param_groups)
     named = {id(weight): name for name, weight in model.named_parameters()}
@@ -195,6 +195,22 @@ def test_float16_trains_to_nearly_the_same_model(trained: Path, size: str, texts
 def test_two_kinds_of_mixed_precision_are_refused(size: str, texts: Path, tmp_path: Path) -> None:
     result = train(size, texts, tmp_path / "out", "--set", "fp16=true", "--set", "bf16=true")
     assert (result.exit_code, "fp16 and bf16 exclude each other" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("batch", [8, 48])
+def test_every_step_sees_a_whole_batch_in_every_pass(
+    batch: int, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, forward = [], scales.Scaled.forward
+
+    def count(model: scales.Scaled, input_ids: torch.Tensor) -> object:
+        seen.append(input_ids.numel() if model.training else 0)
+        return forward(model, input_ids)
+
+    monkeypatch.setattr(scales.Scaled, "forward", count)
+    result = train(size, texts, tmp_path / "out", "--tokens", "16000", "--set", f"batch_size={batch}")
+    assert "passes over" in result.stderr
+    assert sum(seen) == records.load(tmp_path / "out" / "record.json")["corpus"]["tokens_seen"]
 
 
 # What is seen along the way

@@ -72,7 +72,7 @@ def _run(plan: Plan, model: Scaled, ids: Tensor, folder: Path, checkpoint: str |
         trainer = Trainer(
             model=model,
             args=_arguments(plan, folder),
-            train_dataset=Chunks(ids),
+            train_dataset=Chunks(_whole_batches(plan, ids)),
             callbacks=[Stop(), report, observe, EndOnDivergence()],
             optimizers=(_optimizer(plan, model), None),
         )
@@ -80,6 +80,12 @@ def _run(plan: Plan, model: Scaled, ids: Tensor, folder: Path, checkpoint: str |
         with report.bar:
             trainer.train(resume_from_checkpoint=checkpoint)
     return trainer.state
+
+
+def _whole_batches(plan: Plan, ids: Tensor) -> Tensor:
+    """The chunks without a last incomplete batch, where batches are accumulated: a pass would end in a smaller one."""
+    batch = plan.recipe.batch_size
+    return ids if SEQUENCES_AT_ONCE % batch == 0 else ids[: len(ids) // batch * batch]
 
 
 def _arguments(plan: Plan, folder: Path) -> Any:
@@ -113,10 +119,11 @@ def _arguments(plan: Plan, folder: Path) -> Any:
 
 
 def _optimizer(plan: Plan, model: Scaled) -> torch.optim.Optimizer:
-    """AdamW that decays matrices and tables only: biases, gains, temperatures and the two scales are free."""
+    """AdamW that decays the model's matrices and tables only; what was added to train it is free, and so are gains."""
+    matrices = {id(weight) for weight in model.model.parameters() if weight.dim() == 2}
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     groups: list[dict[str, Any]] = [
-        {"params": [weight for weight in weights if weight.dim() == 2], "weight_decay": plan.recipe.weight_decay},
-        {"params": [weight for weight in weights if weight.dim() != 2], "weight_decay": 0.0},
+        {"params": [each for each in weights if id(each) in matrices], "weight_decay": plan.recipe.weight_decay},
+        {"params": [each for each in weights if id(each) not in matrices], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=plan.recipe.learning_rate, fused=True)
