@@ -20,7 +20,11 @@ COMMANDS = {
         "--json",
     },
     "export": {"--model", "--size", "--seq-len", "--out"},
-    "train": {"--model", "--size", "--corpus", "--seed", "--tokens", "--set", "--out"},
+    "train": {"--model", "--from", "--recipe", "--size", "--corpus", "--seed", "--tokens", "--set", "--out"},
+    "convert": {
+        "--size", "--norm", "--final-norm", "--activation", "--attention", "--relu-after-norm", "--ffn", "--drop-ffn",
+        "--set", "--corpus", "--out",
+    },
     "diagnose": {
         "--model", "--size", "--seq-len", "--sequences", "--corpus", "--protocol", "--out", "--json", "--format",
     },
@@ -71,7 +75,7 @@ def test_json_has_the_promised_keys() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--model", "nobody"], "unknown model 'nobody'; known: gelu_ln, gelu_nonorm, relu_ln, relu_nonorm"),
+        (["--model", "nobody"], "unknown model 'nobody'; known: aero_dropped, aero_entropy"),
         (["--size", "huge"], "unknown size 'huge'; known: gpt2, pythia70m, tiny"),
         (["--protocol", "magic"], "unknown protocol 'magic'; known: crypten, crypten_tanh"),
         (["--network", "moon"], "unknown network 'moon'"),
@@ -103,7 +107,7 @@ def test_a_wrong_protocol_file_names_its_key(text: str, sentence: str, tmp_path:
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("gelu = ", "gleu = ", "cannot choose 'gleu'; it may choose embedding, gelu, layernorm"),
+        ("gelu = ", "gleu = ", "cannot choose 'gleu'; it may choose clamp, embedding, erf, gelu"),
         ("gelu = ", "view = ", "cannot choose 'view'"),
         ('relu = "kogge-stone"', 'relu = "magic"', "no kernel 'magic' for relu; known: kogge-stone"),
         ("exp_iterations", "magic_iterations", "no setting 'functions.magic_iterations'"),
@@ -125,8 +129,8 @@ def test_a_protocol_that_means_nothing_is_refused(old: str, new: str, sentence: 
         ('{"n_positions": null}', "does not tell the model's context"),
         ('{"n_positions": 8, "model_type": "gpt2", "activation_function": "magic"}', "magic"),
         (
-            '{"n_positions": 8, "model_type": "llama", "hidden_size": 32, "num_hidden_layers": 1, "vocab_size": 9}',
-            "GPT-2",
+            '{"n_positions": 8, "model_type": "gemma", "hidden_size": 32, "num_hidden_layers": 1, "vocab_size": 9}',
+            "cannot express aten.",
         ),
     ],
 )

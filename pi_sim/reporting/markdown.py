@@ -1,4 +1,4 @@
-"""The report: one Markdown page and its figures, made from records alone."""
+"""The report: Markdown pages and their figures, made from records alone."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from pi_sim.records import write_text
 from pi_sim.reporting import figures
 from pi_sim.reporting.findings import Findings, gather
+from pi_sim.reporting.lab import page as lab
 from pi_sim.reporting.sections import provenance
 from pi_sim.reporting.sections.cost import boundary, measured, operations
 from pi_sim.reporting.sections.final_norm import final_norm
@@ -30,7 +31,7 @@ MADE = "<!-- Made by `pi-sim report` from records: change those, not this page. 
 
 
 def report(sources: list[Path], out: Path) -> list[Path]:
-    """Write the page and its figures from the records in `sources`; what was written, the page last.
+    """Write the pages and their figures from the records in `sources`; what was written, each page after its figures.
 
     Raises `UsageError` for a damaged record, or where no run has been recorded.
     """
@@ -40,7 +41,7 @@ def report(sources: list[Path], out: Path) -> list[Path]:
     for path, drawing in zip(written, drawings.values(), strict=True):
         write_text(path, drawing.svg)
     write_text(out / PAGE, page(findings, drawings))
-    return [*written, out / PAGE]
+    return [*written, out / PAGE, *lab.report(sources, out)]
 
 
 def page(findings: list[Findings], drawings: Drawings) -> str:

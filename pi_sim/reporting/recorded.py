@@ -19,7 +19,7 @@ NEEDED = {
         *("perplexity.plain", "perplexity.private"),
     ),
     "training": (
-        *("card", "size", "seed", "parameters", "loss_curve", "held_out.perplexity"),
+        *("card", "size", "seed", "parameters", "loss_curve", "held_out"),
         *(f"recipe.{key}" for key in ("init_std", "embedding_scale", "logit_scale")),
         *(f"architecture.{key}" for key in ("norm", "final_norm", "activation")),
         *(f"dimensions.{key}" for key in ("layers", "heads", "width", "context", "vocabulary")),
@@ -97,8 +97,13 @@ class Training:
     @property
     def perplexity(self) -> float:
         """Beyond all numbers where a training diverged: JSON has no infinity."""
-        found = self.record["held_out"]["perplexity"]
+        found = (self.record["held_out"] or {}).get("perplexity")
         return math.inf if found is None else float(found)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the training ended without a model."""
+        return math.isinf(self.perplexity)
 
     @property
     def plan(self) -> Record:

@@ -57,7 +57,7 @@ def convert(checkpoint: str, size: str, plan: surgery.Plan, out: Path, text: str
         raise UsageError("there is nothing to convert; name a switch, such as --activation relu.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists already and is not empty; give another --out.")
-    surgery.operate(build.meta_model(checkpoint, size), plan)  # what is impossible is refused before anything is measured
+    surgery.operate(build.meta_model(checkpoint, size), plan)  # refuses what is impossible before long work
     model, source = build.load_model(checkpoint, size), build.checkpoint_folder(checkpoint, size)
     encoder, words = tokenizer.load(source), corpus.load(text) if text else held_out.same_corpus(source)
     record = {**_origin(source, plan), **_operated(model, plan, encoder, words)}

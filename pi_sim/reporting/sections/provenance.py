@@ -49,11 +49,11 @@ def _train(training: Training) -> str:
     record = training.record
     words = [f"pi-sim train --model {training.model}", _unless("size", record["size"], "tiny")]
     words += [_unless("corpus", record["corpus"]["name"], "packages"), _unless("seed", record["seed"], 0)]
-    words += [f"--set {key}={value}" for key, value in _changes(record).items()]
+    words += [f"--set {key}={value}" for key, value in changes(record).items()]
     return " ".join(word for word in words if word)
 
 
-def _changes(record: dict[str, Any]) -> dict[str, Any]:
+def changes(record: dict[str, Any]) -> dict[str, Any]:
     """The settings in which a training parts from its card and its size, as far as these are known."""
     known = {**usual.design(record["card"]), **usual.recipe(record["card"], record["size"])}
     chosen = {key: value for key, value in {**record["architecture"], **record["recipe"]}.items() if key in known}
@@ -80,16 +80,16 @@ def environments(findings: list[Findings]) -> str:
     found: dict[str, list[str]] = {}
     for each in findings:
         for run in each.runs:
-            found.setdefault(_environment(run.record), []).append(f"run {run.model} {run.protocol}")
+            found.setdefault(environment(run.record), []).append(f"run {run.model} {run.protocol}")
         for training in each.trainings:
             seed = training.record["seed"]
-            found.setdefault(_environment(training.record), []).append(f"training {training.model} seed {seed}")
+            found.setdefault(environment(training.record), []).append(f"training {training.model} seed {seed}")
     if len(found) == 1:
         return f"All records: {next(iter(found))}."
     return "\n".join(f"- {place}: {', '.join(dict.fromkeys(names))}" for place, names in sorted(found.items()))
 
 
-def _environment(record: dict[str, Any]) -> str:
+def environment(record: dict[str, Any]) -> str:
     """Versions and machine in a line."""
     machine = record.get("machine", {})
     versions = ", ".join(f"{name} {version}" for name, version in sorted(record.get("versions", {}).items()))

@@ -1,0 +1,99 @@
+"""How evenly heads look around: the papers' entropic overload, found or not found."""
+
+from statistics import fmean
+
+from pi_sim.diagnosis.entropy import OVERLOAD, overloaded, part
+from pi_sim.records import Record
+from pi_sim.reporting import tables
+from pi_sim.reporting.figures.along import Course
+from pi_sim.reporting.figures.entropy import Matrix
+from pi_sim.reporting.lab.findings import Lab
+from pi_sim.reporting.recorded import Training
+from pi_sim.reporting.tables import Cell, Column, Table
+from pi_sim.reporting.units import COUNT, SHARE
+
+COLUMNS = [
+    Column("model", "model"),
+    Column("seeds", "seeds", COUNT),
+    Column("first", "layer 0, mean entropy", SHARE),
+    Column("first_overload", "layer 0, overloaded heads", SHARE),
+    Column("rest", "later layers, mean entropy", SHARE),
+    Column("rest_overload", "later layers, overloaded heads", SHARE),
+]
+CLAIM = (
+    "The papers report that without norms GELU overloads early layers, where heads look everywhere alike, and that "
+    f"ReLU does so far less. Entropy is given as a share of its maximum; a head is overloaded above {OVERLOAD:.0%}."
+)
+
+
+def table(lab: Lab) -> str:
+    """The first layer beside the later ones at the end of training, over all seeds."""
+    rows = [_row(model, trainings) for model, trainings in lab.compared.items()]
+    return tables.render(Table(COLUMNS, [row for row in rows if row]), "markdown")
+
+
+def _row(model: str, trainings: list[Training]) -> list[Cell]:
+    found = [last(each)["entropy_share"] for each in trainings if not each.diverged]
+    if not found:
+        return []
+    first, rest = [each[:1] for each in found], [each[1:] for each in found]
+    return [model, len(found), *_mean(first), *_mean(rest)]
+
+
+def _mean(seeds: list[Matrix]) -> list[Cell]:
+    """Mean share, and the part of heads that are overloaded."""
+    heads = [share for layers in seeds for layer in layers for share in layer if share is not None]
+    return [fmean(heads), fmean(part(layers, overloaded) for layers in seeds)]
+
+
+def verdict(lab: Lab) -> str:
+    """What the first layers of the two norm-free designs say about the papers' claim; nothing if one is missing."""
+    pair = ("gelu_nonorm", "relu_nonorm")
+    if not set(pair) <= lab.compared.keys():
+        return ""
+    gelu, relu = ([first_layer(each) for each in lab.compared[model] if not each.diverged] for model in pair)
+    spans = f"{min(gelu):.0%} to {max(gelu):.0%} with GELU and {min(relu):.0%} to {max(relu):.0%} with ReLU"
+    if min(gelu) > max(relu):
+        found = "so that every seed shows what the papers report"
+    elif min(relu) > max(gelu):
+        found = "which is the opposite of what the papers report"
+    else:
+        found = "so that these seeds do not decide it"
+    return f"Here the mean entropy of layer 0 without norms is {spans} over the seeds, {found}."
+
+
+def first_layer(training: Training) -> float:
+    """The mean entropy of layer 0 at the end of training, as a share of its maximum."""
+    return fmean(share for share in last(training)["entropy_share"][0] if share is not None)
+
+
+def last(training: Training) -> Record:
+    """The observation at the training's end."""
+    found: Record = training.record["observations"][-1]
+    return found
+
+
+def matrices(lab: Lab) -> list[tuple[str, Matrix]]:
+    """For the heat maps: of each design the training that stands for it."""
+    return [(model, last(training)["entropy_share"]) for model, training in _standing(lab)]
+
+
+def courses(lab: Lab) -> list[Course]:
+    """For the lines: each layer's mean entropy along that training."""
+    return [_course(model, training.record["observations"]) for model, training in _standing(lab)]
+
+
+def _standing(lab: Lab) -> list[tuple[str, Training]]:
+    """Each design with the training that stands for it, without those that diverged."""
+    found = [(model, lab.first(model)) for model in lab.compared]
+    return [(model, training) for model, training in found if not training.diverged]
+
+
+def _course(model: str, observations: list[Record]) -> Course:
+    layers = zip(*([_layer(heads) for heads in each["entropy_share"]] for each in observations), strict=True)
+    return Course(model, [each["tokens"] for each in observations], [list(values) for values in layers])
+
+
+def _layer(heads: list[float | None]) -> float:
+    known = [share for share in heads if share is not None]
+    return fmean(known) if known else float("nan")
