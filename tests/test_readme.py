@@ -6,8 +6,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
+from pi_sim.cli import main
 from pi_sim.reporting.markdown import report
 
 README = Path("README.md").read_text(encoding="utf-8")
@@ -23,6 +25,23 @@ def consoles() -> list[tuple[str, str]]:
         for block in blocks
         for command, output in re.findall(r"^\$ (.*)\n((?:[^$].*\n|\n)*)", block, re.M)
     ]
+
+
+def shells(path: str) -> list[str]:
+    """Every pi-sim command of the sh blocks of a page, without its comment."""
+    blocks = re.findall(r"```sh\n(.*?)```", Path(path).read_text(encoding="utf-8"), re.DOTALL)
+    lines = (line.partition("#")[0].strip() for block in blocks for line in block.splitlines())
+    return [line for line in lines if line.startswith("pi-sim ")]
+
+
+@pytest.mark.parametrize("line", [line for page in ("README.md", "models/README.md") for line in shells(page)])
+def test_a_command_that_takes_long_is_one_that_pi_sim_knows(line: str) -> None:
+    """Its name, options and values; it is not run."""
+    command: click.Command = main
+    words = line.split()[1:]
+    while isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    command.make_context(line, words)
 
 
 def stable(text: str) -> str:
@@ -66,9 +85,11 @@ def test_uv_and_pip_get_the_same_versions() -> None:
     assert set(project["dependency-groups"]["dev"]) & pinned == {"crypten==0.4.1"}
 
 
-def test_the_committed_page_is_made_of_the_committed_records(tmp_path: Path) -> None:
-    page = report([Path("reports/records")], tmp_path)[-1]
-    assert page.read_bytes() == (Path("reports") / page.name).read_bytes()
+def test_the_committed_pages_are_made_of_the_committed_records(tmp_path: Path) -> None:
+    pages = [path for path in report([Path("reports/records")], tmp_path) if path.suffix == ".md"]
+    assert {page.name for page in pages} == {"norm-free.md", "model-lab.md"}
+    for page in pages:
+        assert page.read_bytes() == (Path("reports") / page.name).read_bytes()
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
         path.name for path in Path("reports/figures").iterdir()
     }

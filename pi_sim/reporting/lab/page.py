@@ -21,6 +21,7 @@ QUESTION = (
     "every number comes from a record."
 )
 ALONG = "Mean entropy of each layer's heads along the training, as a share of its maximum; one seed."
+CHANGED = "The same for the trainings in which one thing was changed; one seed."
 SLOPES = "The learned slope of each layer along the training; one seed."
 Drawing = tuple[str, Callable[[], Figure]]
 """The words below a figure, and how it is drawn."""
@@ -47,7 +48,7 @@ def drawings(lab: Lab) -> dict[str, Drawing]:
         "entropy-along": (ALONG, lambda: along.courses(entropy.courses(lab), "entropy / maximum", top=1.0)),
     }
     if causes.matrices(lab):
-        found["changed"] = heat.CAPTION, lambda: heat.heat_maps(causes.matrices(lab))
+        found["changed"] = CHANGED, lambda: heat.heat_maps(causes.matrices(lab))
     if learned.courses(lab):
         found["slopes"] = SLOPES, lambda: along.courses(learned.courses(lab), "slope")
     if lab.conversions:

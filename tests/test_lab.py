@@ -1,0 +1,185 @@
+"""The lab's page, made of records by hand; `PI_SIM_RENEW=1 pytest tests/test_lab.py` renews the golden text."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from handmade import estimate, training_record
+
+from pi_sim import records, specs
+from pi_sim.cli import main
+from pi_sim.errors import UsageError
+from pi_sim.reporting.lab import causes, conversion, entropy, findings, learned, page, quality, sparsity
+from pi_sim.reporting.lab.findings import Lab
+
+GOLDEN = Path(__file__).parent / "golden" / "lab.txt"
+WORTH = {"gelu_ln": 20.0, "relu_ln": 20.4, "gelu_nonorm": 22.0, "relu_nonorm": 21.0, "dyt_gelu": 24.0}
+FIRST_LAYER = {"gelu_nonorm": 0.95, "relu_nonorm": 0.85}
+MACHINE = {"versions": {"torch": "1"}, "machine": {"processor": "a processor", "cores": 2, "system": "Linux"}}
+
+
+def observations(first: float, **more: Any) -> list[dict[str, Any]]:
+    """Four looks into two layers of two heads; layer 0 ends at `first` of its maximum entropy."""
+    return [
+        {
+            "step": step,
+            "tokens": step * 4096,
+            "held_out_loss": 4.0 - step / 100,
+            "entropy_share": [[1 - (1 - first) * step / 90] * 2, [0.5, 0.6]],
+            **more,
+        }
+        for step in (0, 30, 60, 90)
+    ]
+
+
+def training(model: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
+    worth = WORTH.get(model, 23.0) + seed / 10
+    held_out = {"perplexity": worth, "bits_per_byte": 1.7, "tokens": 651_129, "sample": {"sequences": 32, "loss": 3.0}}
+    found = observations(FIRST_LAYER.get(model, 0.8))
+    known = "gelu_ln" if model not in WORTH or model == "dyt_gelu" else model
+    record = training_record(known, seed, card=model, held_out=held_out, observations=found, seconds=360.0)
+    return {**record, "architecture": specs.model_card(model).architecture.model_dump(mode="json"), **changes}
+
+
+def recipe(**changes: Any) -> dict[str, Any]:
+    return {**training_record("gelu_ln")["recipe"], **changes}
+
+
+def save(folder: Path, name: str, record: dict[str, Any], kind: str = "training") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"kind": kind, "version": records.VERSION, **record, **MACHINE})
+    (folder / f"{name}.json").write_text(text)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    """Five designs by two seeds, one that diverged, two with something changed, two conversions and a control."""
+    folder = tmp_path / "records" / "lab"
+    for model in WORTH:
+        alphas = {"alphas": [{"module": "a", "alpha": 2.0, "inverse_std": 1.0}]} if model == "dyt_gelu" else {}
+        for seed in (0, 1):
+            seen = observations(FIRST_LAYER.get(model, 0.8) + seed / 100, **alphas)
+            save(folder, f"{model}-seed{seed}", training(model, seed, observations=seen))
+    slopes = observations(0.8, slopes=[0.0125, -0.25])
+    save(folder, "lrelu_nonorm-seed0", training("lrelu_nonorm", observations=slopes))
+    lost = {"held_out": None, "diverged": {"step": 30}, "observations": observations(1.0)[:2]}
+    save(folder, "softmax_only-seed0", training("softmax_only", **lost))
+    unscaled = training("gelu_nonorm", recipe=recipe(logit_scale=None), observations=observations(0.99))
+    save(folder, "gelu_nonorm-unscaled-seed0", unscaled)
+    design = {**training("dyt_gelu")["architecture"], "alpha_other": 4.0}
+    save(folder, "dyt_gelu-alpha4-seed0", training("dyt_gelu", architecture=design))
+    side = {"perplexity": 20.0, "sample": {"loss": 3.0}}
+    history = {
+        "model": "stage1", "from": "gelu_ln-tiny", "kind": "conversion", "surgery": {"activation": "relu"},
+        "before": side, "after": {"perplexity": 80.0},
+    }  # fmt: skip
+    converted = {**training("gelu_ln")["architecture"], "activation": "relu"}
+    save(folder, "stage1-finetuned", training("gelu_ln", architecture=converted, **{"from": history}))
+    control = {"model": "gelu_ln-tiny", "kind": "training", "held_out": side}
+    save(folder, "control-finetuned", training("gelu_ln", **{"from": control}))
+    zeros = {"qkv": [0.0, 0.0], "up": [0.0, 0.0], "down": [0.5, 0.7]}
+    seen = {"model": "runs/relu_ln-seed0", "sparsity": zeros, "flops": {"share": 0.2}}
+    save(folder, "diagnosis-relu_ln-seed0", seen, "diagnosis")
+    (folder / "estimate-gelu_ln.json").write_text(json.dumps(estimate("gelu_ln").to_json()))
+    found = findings.gather([tmp_path / "records"])
+    assert found is not None
+    return found
+
+
+def test_the_page(lab: Lab, tmp_path: Path) -> None:
+    written = page.report([tmp_path / "records"], tmp_path / "out")
+    text = written[-1].read_text(encoding="utf-8")
+    if os.environ.get("PI_SIM_RENEW"):
+        GOLDEN.write_text(text, encoding="utf-8")
+    assert text == GOLDEN.read_text(encoding="utf-8")
+    assert {path.stem for path in written[:-1]} == {
+        f"lab-{name}" for name in ("quality", "entropy", "entropy-along", "changed", "slopes", "recovery")
+    }
+    again = page.report([tmp_path / "records"], tmp_path / "again")
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in written]
+
+
+def test_every_command_of_the_page_is_one_that_pi_sim_knows(lab: Lab) -> None:
+    lines = [line.strip() for line in page.provenance.commands(lab).splitlines() if line.strip().startswith("pi-sim")]
+    assert len(lines) > 10
+    for line in lines:
+        name, *words = line.replace("$seed", "0").partition(">")[0].split()[1:]
+        command = main.commands[name]
+        assert isinstance(command.make_context(name, words), click.Context)
+
+
+def test_designs_are_compared_by_the_recipe_that_most_share(lab: Lab) -> None:
+    assert list(lab.compared) == [
+        *("gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm", "lrelu_nonorm", "softmax_only", "dyt_gelu")
+    ]
+    assert len(lab.changed) == 2
+    assert len(lab.conversions) == 2
+
+
+def test_what_was_changed_is_told_against_the_same_design(lab: Lab) -> None:
+    table = causes.table(lab)
+    assert "logit_scale none for 4" in table
+    assert "alpha_other 4 for 1" in table
+    assert [title for title, _ in causes.matrices(lab)] == ["dyt_gelu\nalpha_other 4", "gelu_nonorm\nlogit_scale none"]
+
+
+def test_a_claim_is_judged_by_its_seeds(lab: Lab) -> None:
+    table = quality.claims(lab)
+    assert "| gelu_ln ahead of relu_ln" in table
+    assert table.count("as published; ranges apart, by chance in 2 of 6") == 5
+    assert "softmax_only" not in table
+
+
+def test_a_training_that_diverged_has_no_perplexity_and_no_heads(lab: Lab) -> None:
+    assert "diverged, 1 of 1" in quality.table(lab)
+    assert "softmax_only" not in entropy.table(lab)
+    assert "softmax_only" not in [title for title, _ in entropy.matrices(lab)]
+
+
+@pytest.mark.parametrize(
+    ("gelu", "relu", "verdict"),
+    [
+        ((0.95, 0.96), (0.85, 0.86), "every seed shows what the papers report"),
+        ((0.85, 0.86), (0.95, 0.96), "the opposite of what the papers report"),
+        ((0.85, 0.96), (0.86, 0.95), "do not decide it"),
+    ],
+)
+def test_overload_is_said_to_be_found_only_where_every_seed_shows_it(
+    gelu: tuple[float, float], relu: tuple[float, float], verdict: str, tmp_path: Path
+) -> None:
+    for model, ends in (("gelu_nonorm", gelu), ("relu_nonorm", relu)):
+        for seed, end in enumerate(ends):
+            save(tmp_path / "lab", f"{model}-seed{seed}", training(model, seed, observations=observations(end)))
+    found = findings.gather([tmp_path])
+    assert found is not None
+    assert verdict in entropy.verdict(found)
+
+
+def test_conversions_are_told_from_training_on(lab: Lab) -> None:
+    rows = [line.split("|")[1:-1] for line in conversion.table(lab).splitlines()[2:]]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["gelu_ln-tiny", "none, to compare", "20.00", "", "4,915,200", "20.00", "+0.0%"],
+        ["gelu_ln-tiny", "activation relu", "20.00", "80.00", "4,915,200", "20.00", "+0.0%"],
+    ]
+
+
+def test_slopes_alphas_and_zeros_are_told(lab: Lab) -> None:
+    assert "end between 0.013 and 0.250 in size" in learned.slopes(lab)
+    assert "2.00 to 2.00 times 1 / std" in learned.alphas(lab)
+    assert "60.0" in sparsity.table(lab)
+
+
+def test_without_trainings_there_is_no_page(tmp_path: Path) -> None:
+    assert page.report([tmp_path], tmp_path / "out") == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"model": "x"}'])
+def test_an_estimate_that_is_none_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "estimate-x.json").write_text(text)
+    with pytest.raises(UsageError, match=r"estimate-x\.json is not an estimate of one model"):
+        findings.gather([tmp_path])
