@@ -42,36 +42,37 @@ def processor() -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or nothing: under a temporary name first, then renamed. `UsageError` where that fails."""
-    with _staged(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+    write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """The same for what is not text."""
-    with _staged(path) as temporary:
-        temporary.write_bytes(content)
-        temporary.replace(path)
+    with _staged(path) as staged:
+        staged.write_bytes(content)
+        if staged != path:
+            staged.replace(path)
 
 
 def check_writable(path: Path) -> None:
     """Raise the `UsageError` of `write_text` before hours of work instead of after them."""
-    with _staged(path) as temporary:
-        temporary.touch()
+    with _staged(path) as staged:
+        staged.touch()
 
 
 @contextmanager
 def _staged(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, gone afterwards."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """A temporary name beside `path`, gone afterwards; `path` itself where it is a device or a pipe."""
+    special = path.exists() and not path.is_file() and not path.is_dir()
+    staged = path if special else path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
+        yield staged
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror}); choose another place.") from None
     finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        if not special:
+            with suppress(OSError):
+                staged.unlink(missing_ok=True)
 
 
 def save(path: Path, kind: str, record: Record) -> None:
