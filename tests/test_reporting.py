@@ -50,7 +50,8 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (facts / "models").mkdir(parents=True)
     for part in ("protocols", "models/sizes", *(f"models/{model}.toml" for model in PERPLEXITIES)):
         (facts / part).symlink_to(specs.facts() / part)
-    monkeypatch.setattr(specs, "facts", lambda: facts)
+    for reader in (specs, specs.files):
+        monkeypatch.setattr(reader, "facts", lambda: facts)
     (tmp_path / "records").mkdir()
     return tmp_path / "records"
 

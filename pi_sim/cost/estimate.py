@@ -129,12 +129,12 @@ def estimate(model: str, size: str, protocol: str, seq_len: int | None, networks
     `seq_len` is the model's context by default. Torch is imported only for what no earlier estimate has derived.
     """
     length = seq_len or context(model, size)
-    card = specs.protocol_card(protocol)
+    card = specs.protocol(protocol)
     counted = census(model, size, length)
     return Estimate(model, label(model, size), card.name, length, priced(counted, card), counted.boundary, networks)
 
 
-def priced(counted: Census, protocol: specs.ProtocolCard) -> list[Row]:
+def priced(counted: Census, protocol: specs.ProtocolCard | specs.Sheet) -> list[Row]:
     """A row for every entry of a census."""
     return [
         Row(module, op.name, str(op).removeprefix(op.name), count, count * price(op, protocol))

@@ -1,14 +1,19 @@
-"""The price of one operation under a protocol, from the memo or from the phantom."""
+"""The price of one operation under a protocol: its sheet's, the memo's, or the phantom's."""
 
+from pi_sim.cost import sheet
 from pi_sim.cost.cost import Cost
 from pi_sim.cost.memo import remember
 from pi_sim.errors import PiSimError, UsageError
 from pi_sim.graph.ops import Op
-from pi_sim.specs import ProtocolCard
+from pi_sim.specs import ProtocolCard, Sheet
 
 
-def price(op: Op, protocol: ProtocolCard) -> Cost:
-    """What `op` costs; a `UsageError` names an operation for which the protocol has no kernel."""
+def price(op: Op, protocol: ProtocolCard | Sheet) -> Cost:
+    """What `op` costs; a `UsageError` names an operation for which the protocol has neither kernel nor price."""
+    return sheet.price(op, protocol) if isinstance(protocol, Sheet) else _derived(op, protocol)
+
+
+def _derived(op: Op, protocol: ProtocolCard) -> Cost:
 
     def derive() -> list[int]:
         from pi_sim.cost import phantom

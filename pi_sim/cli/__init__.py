@@ -1,0 +1,48 @@
+"""The command line: each command reads its options, calls one function and prints what it returns."""
+
+import signal
+import sys
+from typing import Any
+
+import click
+
+from pi_sim import __version__
+from pi_sim.cli import costs, facts, findings, lab, runs
+from pi_sim.errors import PiSimError
+
+
+class Group(click.Group):
+    """A group whose commands end an expected failure with one sentence and its exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        for ending in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(ending, lambda number, frame: sys.exit(128 + number))
+        try:
+            return super().invoke(ctx)
+        except PiSimError as error:
+            click.echo(f"pi-sim: {error}", err=True)
+            sys.exit(error.exit_status)
+        except KeyboardInterrupt:
+            click.echo("pi-sim: interrupted; nothing is left running.", err=True)
+            sys.exit(128 + signal.SIGINT)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="pi-sim")
+def main() -> None:
+    """What a transformer costs under secure two-party inference, and what that does to its quality."""
+
+
+for command in (
+    costs.estimate,
+    runs.run,
+    runs.export,
+    lab.train,
+    lab.convert,
+    lab.diagnose,
+    findings.report,
+    facts.models,
+    facts.protocols,
+    facts.networks,
+):
+    main.add_command(command)

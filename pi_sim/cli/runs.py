@@ -1,0 +1,74 @@
+"""Private runs, and the graphs that they need."""
+
+from pathlib import Path
+
+import click
+
+from pi_sim.cli.options import LENGTH, MODEL, NETWORK, PROTOCOL, SIZE
+from pi_sim.errors import warn
+
+
+@click.group()
+def run() -> None:
+    """Run a model privately, for real."""
+
+
+@run.command("two-party")
+@click.option("--model", metavar="MODEL", help="A card or a checkpoint; relu_nonorm, unless a bundle is given.")
+@SIZE
+@LENGTH
+@click.option("--protocol", default="crypten", show_default=True, help=PROTOCOL)
+@click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="How many held-out texts.")
+@click.option("--network", default="none", show_default=True, help=f"Hold messages back. {NETWORK}")
+@click.option("--bundle", type=click.Path(path_type=Path), help="What `pi-sim export` wrote, instead of the weights.")
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="TCP port on the loopback; 0 takes a free one.")
+@click.option(
+    "--timeout",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 86_400),
+    help="Seconds without a message after which a party gives up.",
+)
+@click.option("--json", "record", type=click.Path(path_type=Path, dir_okay=False), help="Write the record here.")
+def two_party(
+    model: str | None,
+    size: str,
+    seq_len: int | None,
+    protocol: str,
+    sequences: int,
+    network: str,
+    bundle: Path | None,
+    port: int,
+    timeout: float,
+    record: Path | None,
+) -> None:
+    """Two processes on this machine, each with its own shares, compute the logits of held-out text."""
+    from pi_sim import records
+    from pi_sim.network import network as link
+    from pi_sim.reporting import progress, runs
+    from pi_sim.run.two_party import Request
+    from pi_sim.run.two_party import two_party as private_run
+
+    imitated = None if network == "none" else link(network)
+    chosen = model or (None if bundle else "relu_nonorm")
+    request = Request(chosen, size, protocol, seq_len, sequences, bundle, imitated, port=port, timeout=timeout)
+    if record:
+        records.check_writable(record)
+    with progress.bar("private inference") as advance:
+        found = private_run(request, warn, advance)
+    click.echo(runs.summary(found))
+    if record:
+        records.save(record, "run", found)
+
+
+@click.command()
+@MODEL
+@SIZE
+@LENGTH
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder that is new or empty.")
+def export(model: str, size: str, seq_len: int | None, out: Path) -> None:
+    """Write a trained model as a secret-shared graph: one file of shares for each party."""
+    from pi_sim.run.two_party import export as write
+
+    write(model, size, seq_len, out)
+    click.echo(f"{out}: graph.json, and the weights' shares in party0.safetensors and party1.safetensors")

@@ -1,0 +1,51 @@
+"""What a declared price may be proportional to, read off an operation's shapes."""
+
+import math
+
+from pi_sim.graph.ops import Op, Shape
+
+PRODUCTS = ("linear", "matmul", "embedding")
+"""Operations with two factors of which a source may charge for either, or for the product."""
+
+
+def features(op: Op) -> dict[str, float]:
+    """Every feature of `pi_sim.specs.FEATURES` that the operation has; products alone have those of their factors."""
+    shape = result(op)
+    elements, cols = math.prod(shape), shape[-1] if shape else 1
+    found = {"each": 1, "elements": elements, "rows": elements // cols, "cols": cols, "visible": _visible(op, elements)}
+    found["log2_cols"] = (cols - 1).bit_length()
+    return found | (_products(op, shape) if op.name in PRODUCTS else {})
+
+
+def result(op: Op) -> Shape:
+    """The shape of what the operation computes."""
+    if op.name in ("linear", "matmul"):
+        first, second = _factors(op)
+        batch = first[:-2] if math.prod(first[:-2]) >= math.prod(second[:-2]) else second[:-2]
+        return (*batch, first[-2], second[-1]) if len(first) > 1 else (second[-1],)
+    if op.name in ("embedding", "lookup"):
+        table, indices = op.shapes[:2]
+        return (*(indices[:-1] if op.name == "embedding" else indices), table[-1])
+    rank = max(len(shape) for shape in op.shapes)
+    padded = [(1,) * (rank - len(shape)) + shape for shape in op.shapes]
+    return tuple(map(max, *padded)) if len(padded) > 1 else padded[0]
+
+
+def _factors(op: Op) -> tuple[Shape, Shape]:
+    """Both factors; a look-up multiplies one-hot tokens (..., V) with a table (V, d)."""
+    first, second = op.shapes[:2]
+    return (second, first) if op.name == "embedding" else (first, second)
+
+
+def _products(op: Op, shape: Shape) -> dict[str, float]:
+    first, second = _factors(op)
+    mn = math.prod(shape)
+    return {"mk": math.prod(first), "kn": math.prod(second), "mn": mn, "mkn": mn * first[-1]}
+
+
+def _visible(op: Op, elements: int) -> int:
+    """The places of scores (..., m, n) that a causal mask leaves: n - m + 1 in the first row, one more in each next."""
+    if not dict(op.attributes).get("causal"):
+        return elements
+    m, n = op.shapes[0][-2:]
+    return elements // (m * n) * sum(n - m + row + 1 for row in range(m))

@@ -1,0 +1,77 @@
+"""TOML files: found in a wheel or in a checkout, read, and checked against a schema."""
+
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pi_sim.errors import UsageError
+
+Kind = Literal["models", "models/sizes", "protocols"]
+
+
+class Spec(BaseModel):
+    """A checked, read-only TOML table: unknown keys are errors, so a typing mistake cannot pass unnoticed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+ALTERNATIVES: dict[Kind, tuple[str, str]] = {
+    "models": ("model", "a card's .toml file, or, except to train, a checkpoint folder with a config.json"),
+    "models/sizes": ("size", "a .toml file"),
+    "protocols": ("protocol", "a .toml file"),
+}
+"""What a kind's facts are called, and what may be named instead of one that is known."""
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+@cache
+def facts() -> Path:
+    """The folder that holds `models` and `protocols`: inside an installed package, or the checkout's root."""
+    package = Path(__file__).parent.parent
+    return package / "facts" if (package / "facts").is_dir() else package.parent
+
+
+def names(kind: Kind) -> list[str]:
+    """The names that `find` accepts, in alphabetical order."""
+    return sorted(path.stem for path in (facts() / kind).glob("*.toml"))
+
+
+def find(kind: Kind, name: str) -> Path:
+    """The TOML file called `name`, or the file that `name` is the path of."""
+    if name.endswith(".toml"):
+        if not Path(name).is_file():
+            raise UsageError(f"there is no file {name}.")
+        return Path(name)
+    if name not in names(kind):
+        noun, alternative = ALTERNATIVES[kind]
+        raise UsageError(f"unknown {noun} {name!r}; known: {', '.join(names(kind))}, or {alternative}.")
+    return facts() / kind / f"{name}.toml"
+
+
+def read(schema: type[SpecT], path: Path) -> SpecT:
+    """The file's table as a `schema`; a `UsageError` names the file and the line or key that is wrong."""
+    return check(schema, parse(path), str(path))
+
+
+def parse(path: Path) -> dict[str, Any]:
+    """The file's table; a `UsageError` names the file and the line that is wrong."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not a text file in UTF-8.") from None
+
+
+def check(schema: type[SpecT], table: dict[str, Any], origin: str) -> SpecT:
+    """The table as a `schema`; a `UsageError` names where it came from and the key that is wrong."""
+    try:
+        return schema.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{origin}, key {key!r}: {first['msg']}.") from None

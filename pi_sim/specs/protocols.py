@@ -1,0 +1,83 @@
+"""Protocols: executable ones choose kernels, and their prices are derived; declared ones are sheets of prices."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from pi_sim.specs.files import Spec
+
+FEATURES = {
+    "each": "1 for every operation, whatever its size",
+    "elements": "elements of the result",
+    "rows": "rows of the result: its elements / its last dimension",
+    "cols": "the result's last dimension",
+    "log2_cols": "its logarithm to base 2, rounded up",
+    "visible": "elements of the result that a causal mask leaves, all of them without one",
+    "mk": "elements of the first factor of a product",
+    "kn": "elements of the second factor",
+    "mn": "elements of the product",
+    "mkn": "multiplications in it",
+}
+"""What a price may be proportional to, each a public number of an operation's shapes."""
+
+UNITS = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "bits": 0.125}
+
+Feature = Annotated[str, BeforeValidator(lambda name: _known(name))]
+Terms = dict[Feature, float]
+"""A sum of coefficients times features."""
+
+
+def _known(name: str) -> str:
+    if name not in FEATURES:
+        raise ValueError(f"there is no feature {name!r}; known: {', '.join(FEATURES)}")
+    return name
+
+
+class Protocol(Spec):
+    """What every protocol says of itself."""
+
+    name: str
+    title: str
+    threat_model: str
+    source: str
+    parties: int = Field(default=2, ge=2)
+    ring: str = "64 bits, 16 of them for the fraction"
+
+
+class ProtocolCard(Protocol):
+    """An executable protocol: a choice of kernels and their settings."""
+
+    parties: Literal[2] = 2
+    provenance: Literal["derived"] = "derived"
+    kernels: dict[str, str]
+    settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
+
+
+class Price(Spec):
+    """What a source says an operation costs, as printed there, with what it is proportional to."""
+
+    source: str = Field(min_length=1)
+    provenance: Literal["declared", "scaled", "fitted"] = "declared"
+    """Declared: a formula of the source, for any size; scaled: one size of the source, proportional to a feature;
+    fitted: coefficients that reproduce several figures of the source, none of which states them."""
+    note: str = ""
+    """What the figure includes, and how it was scaled or fitted."""
+    rounds: Terms
+    bytes: Terms
+    offline: Terms = Field(default_factory=dict)
+    unit: Literal["B", "kB", "MB", "GB", "KiB", "MiB", "GiB", "bits"] = "B"
+    """Of bytes and offline."""
+    at: Terms = Field(default_factory=dict)
+    """The features' values where the source measured: a coefficient is divided by its feature's value."""
+
+
+class Sheet(Protocol):
+    """A declared protocol: one that cannot be run here, with its source's prices."""
+
+    provenance: Literal["declared"]
+    counted: Literal["one party", "both parties", "all parties"]
+    """Whose sent bytes the source's figures are; sheets are read as those that one party sends."""
+    local: tuple[str, ...] = ()
+    """Operations that need no communication."""
+    price: dict[str, Price]
+    notes: str = ""

@@ -1,0 +1,55 @@
+"""Dimensions of a model, and how a model of these dimensions is trained."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
+from pi_sim.specs.files import Spec
+
+Scale = Annotated[
+    Annotated[float, Field(gt=0)] | None, BeforeValidator(lambda value: None if value == "none" else value)
+]
+"""A learned factor as it starts; "none", which TOML and a command line can say, switches it off."""
+
+
+class Recipe(Spec):
+    """How a size is trained: one recipe for all designs that are compared at that size."""
+
+    tokens: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    schedule: Literal["linear", "cosine", "polynomial"] = "linear"
+    warmup_ratio: float = Field(ge=0, le=1)
+    weight_decay: float = Field(ge=0)
+    max_grad_norm: float = Field(gt=0)
+    init_std: float = Field(gt=0)
+    embedding_scale: Scale = None
+    logit_scale: Scale = None
+    embedding_dropout: float = Field(default=0.0, ge=0, lt=1)
+    bf16: bool
+    fp16: bool = False
+    entropy_penalty: float = Field(default=0.0, ge=0)
+    """Lambda of AERO's entropy regularization; 0 is without."""
+    entropy_margin: float = Field(default=0.2, ge=0, le=1)
+    """Gamma there: the deviation from a head's threshold that is free, as a share of the maximum entropy."""
+
+
+class Size(Spec):
+    """`models/sizes/<name>.toml`: the dimensions of a model and the recipe that works for them."""
+
+    name: str
+    title: str
+    layers: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    width: int = Field(gt=0)
+    context: int = Field(gt=0)
+    vocabulary: int = Field(gt=0)
+    training: Recipe
+
+    @field_validator("width")
+    @classmethod
+    def _whole_heads(cls, width: int, info: ValidationInfo) -> int:
+        heads = info.data.get("heads", 1)
+        if width % heads:
+            raise ValueError(f"a width of {width} does not divide into {heads} heads")
+        return width
