@@ -1,8 +1,10 @@
 """AERO's entropy regularization: heads are kept from looking everywhere alike, or at one place only.
 
-Source: "Entropy-Guided Attention for Private LLMs" (arXiv 2501.03489), algorithm 1; AERO (arXiv 2410.13060).
+Source: "Entropy-Guided Attention for Private LLMs" (arXiv 2501.03489), algorithm 1, and its authors' code
+(Nandan91/entropy-guided-attention-llm, entropy_regularization.py); AERO (arXiv 2410.13060).
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,9 +35,10 @@ def trainable(model: PreTrainedModel, recipe: Recipe) -> Scaled:
 class Penalised(Scaled):
     """A model whose loss grows, while it trains, by the square of what its heads' entropies are off their thresholds.
 
-    loss + weight * mean over layers and heads of delta^2 where |delta| > margin log T, delta = E - threshold log T;
-    E is a head's entropy in nats, averaged over the batch and the queries. The thresholds (L, H) are learned and,
-    like the two scales, gone once the model is folded.
+    loss + weight * mean over layers and heads of sum of delta^2 where |delta| > margin log T, delta = E -
+    threshold log T; E is the entropy in nats of a head for one query. As in the authors' code, whose weight is 1e-5,
+    the sum is over all queries of all sequences that are seen at a time. The thresholds (L, H) are learned and, like
+    the two scales, gone once the model is folded.
     """
 
     def __init__(self, model: PreTrainedModel, *scales: float | None, weight: float, margin: float) -> None:
@@ -54,19 +57,19 @@ class Penalised(Scaled):
         return output
 
     def _penalty(self, entropies: Tensor, length: int) -> Tensor:
-        """Of entropies (L, H)."""
-        most = torch.log(torch.tensor(float(length)))
-        delta = entropies - self.threshold * most
-        return torch.where(delta.abs() > self.margin * most, delta.square(), 0.0).mean()
+        """Of entropies (L, B, H, T)."""
+        most = math.log(length)
+        delta = entropies - self.threshold[:, None, :, None] * most
+        return torch.where(delta.abs() > self.margin * most, delta.square(), 0.0).sum((1, 3)).mean()
 
     @contextmanager
     def _watched(self) -> Iterator[list[Tensor]]:
-        """Each layer's entropies (H,), as its attention runs."""
+        """Each layer's entropies (B, H, T), as its attention runs."""
         entropies: list[Tensor] = []
 
         def see(module: nn.Module, inputs: Any, output: Any) -> None:
             weights = output[1].float()  # (B, H, T, T)
-            entropies.append(-(weights * (weights + TINY).log()).sum(-1).mean((0, 2)))
+            entropies.append(-(weights * (weights + TINY).log()).sum(-1))
 
         hooks = [self.model.get_submodule(path).register_forward_hook(see) for path in anatomy.attentions(self.model)]
         try:
