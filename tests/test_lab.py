@@ -1,6 +1,7 @@
 """The lab's page, made of records by hand; `PI_SIM_RENEW=1 pytest tests/test_lab.py` renews the golden text."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from handmade import estimate, training_record
 from pi_sim import records, specs
 from pi_sim.cli import main
 from pi_sim.errors import UsageError
+from pi_sim.reporting.figures import recovery
 from pi_sim.reporting.lab import causes, conversion, entropy, findings, learned, page, quality, sparsity
 from pi_sim.reporting.lab.findings import Lab
+from pi_sim.reporting.recorded import Training
 
 GOLDEN = Path(__file__).parent / "golden" / "lab.txt"
 WORTH = {"gelu_ln": 20.0, "relu_ln": 20.4, "gelu_nonorm": 22.0, "relu_nonorm": 21.0, "dyt_gelu": 24.0}
@@ -40,7 +43,7 @@ def training(model: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
     held_out = {"perplexity": worth, "bits_per_byte": 1.7, "tokens": 651_129, "sample": {"sequences": 32, "loss": 3.0}}
     found = observations(FIRST_LAYER.get(model, 0.8))
     known = "gelu_ln" if model not in WORTH or model == "dyt_gelu" else model
-    record = training_record(known, seed, card=model, held_out=held_out, observations=found, seconds=360.0)
+    record = training_record(known, seed, card=model, held_out=held_out, observations=found, seconds=360.0, threads=1)
     return {**record, "architecture": specs.model_card(model).architecture.model_dump(mode="json"), **changes}
 
 
@@ -81,7 +84,8 @@ def lab(tmp_path: Path) -> Lab:
     control = {"model": "gelu_ln-tiny", "kind": "training", "held_out": side}
     save(folder, "control-finetuned", training("gelu_ln", **{"from": control}))
     zeros = {"qkv": [0.0, 0.0], "up": [0.0, 0.0], "down": [0.5, 0.7]}
-    seen = {"model": "runs/relu_ln-seed0", "sparsity": zeros, "flops": {"share": 0.2}}
+    chosen = {"size": "own", "seq_len": 64, "sequences": 32, "protocol": "crypten_tanh", "text": "held-out"}
+    seen = {"model": "runs/relu_ln-seed0", **chosen, "sparsity": zeros, "flops": {"share": 0.2}}
     save(folder, "diagnosis-relu_ln-seed0", seen, "diagnosis")
     (folder / "estimate-gelu_ln.json").write_text(json.dumps(estimate("gelu_ln").to_json()))
     found = findings.gather([tmp_path / "records"])
@@ -145,17 +149,62 @@ def test_a_training_that_diverged_has_no_perplexity_and_no_heads(lab: Lab) -> No
         ((0.95, 0.96), (0.85, 0.86), "every seed shows what the papers report"),
         ((0.85, 0.86), (0.95, 0.96), "the opposite of what the papers report"),
         ((0.85, 0.96), (0.86, 0.95), "do not decide it"),
+        ((0.30, 0.31), (0.20, 0.21), "do not decide it"),
+        ((0.95,), (0.85,), "of one seed"),
     ],
 )
 def test_overload_is_said_to_be_found_only_where_every_seed_shows_it(
-    gelu: tuple[float, float], relu: tuple[float, float], verdict: str, tmp_path: Path
+    gelu: tuple[float, ...], relu: tuple[float, ...], verdict: str, tmp_path: Path
 ) -> None:
-    for model, ends in (("gelu_nonorm", gelu), ("relu_nonorm", relu)):
+    for model, ends in (("gelu_ln", (0.5,)), ("gelu_nonorm", gelu), ("relu_nonorm", relu)):
         for seed, end in enumerate(ends):
             save(tmp_path / "lab", f"{model}-seed{seed}", training(model, seed, observations=observations(end)))
     found = findings.gather([tmp_path])
     assert found is not None
     assert verdict in entropy.verdict(found)
+
+
+def test_what_diverged_leaves_the_claim_open(lab: Lab) -> None:
+    lost = [each for each in lab.trainings if each.model != "relu_nonorm"]
+    for each in lab.compared["relu_nonorm"]:
+        record = {**each.record, "held_out": None, "observations": each.record["observations"][:2]}
+        lost.append(Training(each.path, record, False))
+    assert entropy.verdict(Lab(lost, [], {})) == ""
+
+
+def test_another_size_is_a_change_of_its_own(lab: Lab) -> None:
+    usual = lab.first("gelu_ln").record
+    larger = {**usual, "dimensions": {**usual["dimensions"], "layers": 12}}
+    other = {**usual, "corpus": {**usual["corpus"], "name": "stdlib", "sha256": "0" * 64}}
+    changed = [Training(Path(f"{number}.json"), record, False) for number, record in enumerate((larger, other))]
+    table = causes.table(Lab([*lab.trainings, *changed], [], {}))
+    assert "layers 12 for 4" in table
+    assert "corpus stdlib for packages" in table
+
+
+def test_commands_name_what_is_not_the_default(lab: Lab) -> None:
+    first = lab.first("gelu_ln").record
+    record = {**first, "size": "gpt2", "corpus": {**first["corpus"], "name": "stdlib"}}
+    other = Lab([*lab.trainings, Training(Path("large-seed0.json"), record, False)], lab.diagnoses, lab.estimates)
+    found = page.provenance.commands(other)
+    assert "--model gelu_ln --seed $seed --size gpt2 --corpus stdlib" in found
+    assert "--model runs/relu_ln-seed0 --seq-len 64 --protocol crypten_tanh --json" in found
+
+
+def test_a_conversion_beyond_all_numbers_is_drawn(lab: Lab) -> None:
+    record = {**lab.conversions[0].record, "observations": observations(0.5, held_out_loss=800.0)}
+    assert conversion.recoveries(Lab([Training(Path("x.json"), record, False)], [], {}))[0].perplexities[0] == math.inf
+
+
+def test_more_conversions_than_colours_are_all_drawn() -> None:
+    many = [recovery.Recovery(str(number), 20.0, [0, 10], [80.0, 21.0]) for number in range(8)]
+    assert len(recovery.recoveries(many).axes[0].get_legend_handles_labels()[1]) == 8
+
+
+def test_without_the_baseline_there_is_a_sentence(tmp_path: Path) -> None:
+    save(tmp_path / "lab", "relu_ln-seed0", training("relu_ln"))
+    with pytest.raises(UsageError, match="no training of gelu_ln to compare with"):
+        findings.gather([tmp_path])
 
 
 def test_conversions_are_told_from_training_on(lab: Lab) -> None:

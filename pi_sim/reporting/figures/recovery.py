@@ -1,6 +1,7 @@
 """Recovery: how a converted model's perplexity comes back while it is fine-tuned."""
 
 from dataclasses import dataclass
+from itertools import cycle
 
 from matplotlib.figure import Figure
 
@@ -16,7 +17,7 @@ MILLION = 1e6
 
 @dataclass(frozen=True)
 class Recovery:
-    """A conversion: perplexity before it, and at some points of fine-tuning, the first of which is 0 tokens."""
+    """A conversion: perplexity before it, and at some points of fine-tuning; the first, at 0 tokens, may be missing."""
 
     label: str
     before: float
@@ -27,9 +28,10 @@ class Recovery:
 def recoveries(conversions: list[Recovery]) -> Figure:
     """One line for each conversion; each source's own perplexity once."""
     figure, (panel,) = panels(1, height=3.0)
-    for color, each in zip(COLORS, conversions, strict=False):
+    for color, each in zip(cycle(COLORS), conversions, strict=False):
         panel.plot([tokens / MILLION for tokens in each.tokens], each.perplexities, color=color, label=each.label)
-        panel.plot(0, each.perplexities[0], "o", color=color, markersize=4)
+        if each.tokens and each.tokens[0] == 0:
+            panel.plot(0, each.perplexities[0], "o", color=color, markersize=4)
     for before in {each.before for each in conversions}:
         panel.axhline(before, color="#888888", linestyle="--", linewidth=0.9)
     panel.set_yscale("log")

@@ -1,4 +1,4 @@
-"""One thing changed: trainings that test why a result is what it is."""
+"""Something changed: trainings that test why a result is what it is."""
 
 import json
 from statistics import fmean
@@ -23,7 +23,6 @@ COLUMNS = [
     Column("entropy", "layer 0, mean entropy", SHARE),
     Column("usual_entropy", "unchanged", SHARE),
 ]
-PARTS = ("architecture", "recipe")
 
 
 def table(lab: Lab) -> str:
@@ -37,7 +36,7 @@ def _alike(lab: Lab) -> list[list[Training]]:
     groups: dict[str, list[Training]] = {}
     for each in lab.changed:
         if each.model in lab.compared:
-            key = json.dumps([each.model, *(each.record[part] for part in PARTS)], sort_keys=True)
+            key = json.dumps([each.model, _decisions(each.record)], sort_keys=True)
             groups.setdefault(key, []).append(each)
     return list(groups.values())
 
@@ -69,9 +68,15 @@ def _title(lab: Lab, training: Training) -> str:
 
 
 def _changes(record: dict[str, Any], usual: dict[str, Any]) -> list[str]:
-    """The switches and settings in which two trainings differ."""
-    pairs = [(key, record[part][key], usual[part][key]) for part in PARTS for key in sorted(record[part])]
-    return [f"{key} {_told(ours)} for {_told(theirs)}" for key, ours, theirs in pairs if ours != theirs]
+    """The switches, settings, dimensions and text in which two trainings differ."""
+    ours, theirs = _decisions(record), _decisions(usual)
+    return [f"{key} {_told(ours[key])} for {_told(theirs[key])}" for key in sorted(ours) if ours[key] != theirs[key]]
+
+
+def _decisions(record: dict[str, Any]) -> dict[str, Any]:
+    """All that decides a training but its seed."""
+    corpus = {"corpus": record["corpus"]["name"], "text": record["corpus"]["sha256"][:8]}
+    return {**record["architecture"], **record["recipe"], **record["dimensions"], **corpus}
 
 
 def _told(value: Any) -> str:

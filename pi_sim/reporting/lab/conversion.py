@@ -1,6 +1,7 @@
 """Trained models changed into other designs, and how fine-tuning brings their quality back."""
 
 import math
+import sys
 
 from pi_sim.records import Record
 from pi_sim.reporting import tables
@@ -19,6 +20,7 @@ COLUMNS = [
     Column("end", "then", COUNT),
     Column("change", "against before", COUNT),
 ]
+LARGEST = math.log(sys.float_info.max)
 
 
 def table(lab: Lab) -> str:
@@ -70,7 +72,12 @@ def _recovery(training: Training) -> Recovery:
     known = [each for each in training.record["observations"] if each["held_out_loss"] is not None]
     return Recovery(
         f"{_source(training)}: {_surgery(training)}",
-        math.exp(_before(training)["sample"]["loss"]),
+        _perplexity(_before(training)["sample"]["loss"]),
         [each["tokens"] for each in known],
-        [math.exp(each["held_out_loss"]) for each in known],
+        [_perplexity(each["held_out_loss"]) for each in known],
     )
+
+
+def _perplexity(loss: float) -> float:
+    """Beyond all numbers where the logarithm is beyond those of a float."""
+    return math.exp(loss) if loss < LARGEST else math.inf

@@ -48,18 +48,30 @@ def _mean(seeds: list[Matrix]) -> list[Cell]:
 
 def verdict(lab: Lab) -> str:
     """What the first layers of the two norm-free designs say about the papers' claim; nothing if one is missing."""
-    pair = ("gelu_nonorm", "relu_nonorm")
-    if not set(pair) <= lab.compared.keys():
+    gelu, relu = (_overloads(lab, model) for model in ("gelu_nonorm", "relu_nonorm"))
+    if not gelu or not relu:
         return ""
-    gelu, relu = ([first_layer(each) for each in lab.compared[model] if not each.diverged] for model in pair)
-    spans = f"{min(gelu):.0%} to {max(gelu):.0%} with GELU and {min(relu):.0%} to {max(relu):.0%} with ReLU"
-    if min(gelu) > max(relu):
+    if len(gelu) == 1 or len(relu) == 1:
+        found = "of one seed, which decides nothing"
+    elif min(gelu) > max(relu):
         found = "so that every seed shows what the papers report"
     elif min(relu) > max(gelu):
         found = "which is the opposite of what the papers report"
     else:
         found = "so that these seeds do not decide it"
-    return f"Here the mean entropy of layer 0 without norms is {spans} over the seeds, {found}."
+    return (
+        f"Without norms {_span(gelu)} of layer 0's heads are overloaded with GELU and {_span(relu)} with ReLU, {found}."
+    )
+
+
+def _overloads(lab: Lab, model: str) -> list[float]:
+    """The part of layer 0's heads that are overloaded, by seed."""
+    trainings = [each for each in lab.compared.get(model, []) if not each.diverged]
+    return [part(last(each)["entropy_share"][:1], overloaded) for each in trainings]
+
+
+def _span(parts: list[float]) -> str:
+    return f"{min(parts):.0%}" if min(parts) == max(parts) else f"{min(parts):.0%} to {max(parts):.0%}"
 
 
 def first_layer(training: Training) -> float:

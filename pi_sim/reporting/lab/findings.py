@@ -35,8 +35,8 @@ class Lab:
     def compared(self) -> dict[str, list[Training]]:
         """By design, over its seeds: the trainings from scratch that share what most of them share."""
         scratch = [each for each in self.trainings if "from" not in each.record and _as_on_card(each)]
-        (shared, _), *_ = Counter(_setting(each) for each in scratch).most_common(1)
-        chosen = [each for each in scratch if _setting(each) == shared]
+        shared = Counter(map(_setting, scratch)).most_common(1)
+        chosen = [each for each in scratch if _setting(each) == shared[0][0]]
         return {model: [each for each in chosen if each.model == model] for model in _ordered(chosen)}
 
     @property
@@ -54,32 +54,33 @@ class Lab:
         """The perplexities of a compared design."""
         return Seeds.of(each.perplexity for each in self.compared[model])
 
-    def diagnosis(self, model: str) -> Record | None:
-        """The look into the training that stands for a design."""
-        name = self.first(model).path.stem
-        return next((each for each in self.diagnoses if Path(each["model"]).name == name), None)
-
     def first(self, model: str) -> Training:
         """A compared design's training that stands for it: the one with the least seed."""
         return min(self.compared[model], key=lambda each: int(each.record["seed"]))
 
 
 def gather(sources: list[Path]) -> Lab | None:
-    """The records in the folders' `lab`; None where there are no trainings."""
+    """The records in the folders' `lab`; None where there are no trainings.
+
+    A `UsageError` asks for the design that all others are compared with.
+    """
     paths = [path for source in sources for path in sorted((source / FOLDER).glob("*.json"))]
     estimates = {path: _estimate(path) for path in paths if path.name.startswith("estimate-")}
     found = {path: read(path) for path in paths if path not in estimates}
     trainings = [Training(path, record, False) for path, record in found.items() if record["kind"] == "training"]
     diagnoses = [record for record in found.values() if record["kind"] == "diagnosis"]
     known = {str(record["model"]): record for record in estimates.values()}
-    return Lab(trainings, diagnoses, known) if trainings else None
+    lab = Lab(trainings, diagnoses, known)
+    if trainings and all(each.diverged for each in lab.compared.get(BASELINE, [])):
+        raise UsageError(f"{trainings[0].path.parent} has no training of {BASELINE} to compare with; add its record.")
+    return lab if trainings else None
 
 
 def _estimate(path: Path) -> Record:
     """What `pi-sim estimate --format json` printed."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return {"model": record["model"], "protocol": record["protocol"], "total": record["total"]}
+        return {key: record[key] for key in ("model", "size", "seq_len", "protocol", "total")}
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(
             f"{path} is not an estimate of one model; make it with pi-sim estimate --format json."

@@ -27,7 +27,7 @@ def slopes(lab: Lab) -> str:
 
 def _sentence(found: list[Training]) -> str:
     """Where the slopes ended, against the paper's claim."""
-    start = found[0].record["observations"][0]["slopes"][0]
+    start = next(slope for slope in found[0].record["observations"][0]["slopes"] if slope is not None)
     ends = [abs(slope) for each in found for slope in last(each)["slopes"] if slope is not None]
     return (
         "ReLU's Revival lets norm-free models learn the slope of a leaky ReLU, and finds that it goes to nearly zero, "
@@ -54,7 +54,7 @@ def _course(training: Training) -> Course:
 
 def alphas(lab: Lab) -> str:
     """How close DyT's alphas come to 1 / std of their inputs; nothing where no design has any."""
-    found = [last(each)["alphas"] for each in _with_alphas(lab)]
+    found = [last(each)["alphas"] for each in _of_dyt(lab) if "alphas" in last(each)]
     if not found:
         return ""
     ratios = [each["alpha"] / each["inverse_std"] for alphas in found for each in alphas if each["inverse_std"]]
@@ -64,6 +64,6 @@ def alphas(lab: Lab) -> str:
     )
 
 
-def _with_alphas(lab: Lab) -> list[Training]:
+def _of_dyt(lab: Lab) -> list[Training]:
     trainings = [each for found in lab.compared.values() for each in found]
-    return [each for each in trainings if "alphas" in each.record["observations"][-1] and not each.diverged]
+    return [each for each in trainings if each.model.startswith("dyt") and not each.diverged]

@@ -21,7 +21,7 @@ QUESTION = (
     "every number comes from a record."
 )
 ALONG = "Mean entropy of each layer's heads along the training, as a share of its maximum; one seed."
-CHANGED = "The same for the trainings in which one thing was changed; one seed."
+CHANGED = "Entropy of each head at the end of the trainings in which something was changed; one seed."
 SLOPES = "The learned slope of each layer along the training; one seed."
 Drawing = tuple[str, Callable[[], Figure]]
 """The words below a figure, and how it is drawn."""

@@ -23,13 +23,19 @@ def subject(lab: Lab) -> str:
     known, recipe = record["dimensions"], record["recipe"]
     size = f"{known['layers']} layers, {known['heads']} heads, width {known['width']}, context {known['context']}"
     seen = f"{record['corpus']['tokens_seen']:,} tokens of the corpus `{record['corpus']['name']}`"
+    scales = "embedding and logits have learned scales; " if recipe["embedding_scale"] and recipe["logit_scale"] else ""
     return (
         f"{size}, a vocabulary of {known['vocabulary']:,}: {parameters(trainings)}. Each design saw {seen}. "
-        f"Weights start with a standard deviation of {recipe['init_std']:g}; embedding and logits have learned "
-        f"scales; arithmetic is in {'bfloat16' if recipe['bf16'] else 'float32'}. The papers' models are a hundred "
-        "times as large and saw hundreds of times as much text, so that signs and orders can be compared, sizes of "
-        "effects hardly. Costs are those of one sequence under CrypTen's own kernels."
+        f"Weights start with a standard deviation of {recipe['init_std']:g}; {scales}"
+        f"arithmetic is in {'bfloat16' if recipe['bf16'] else 'float32'}. Signs and orders can be compared with the "
+        f"papers', whose models and texts are far larger, sizes of effects hardly.{_priced(lab)}"
     )
+
+
+def _priced(lab: Lab) -> str:
+    """Whose costs they are; nothing where nothing was estimated."""
+    protocols = sorted({each["protocol"] for each in lab.estimates.values()})
+    return f" Costs are those of one sequence under {' and '.join(protocols)}." if protocols else ""
 
 
 def reasons(lab: Lab) -> str:
@@ -37,7 +43,7 @@ def reasons(lab: Lab) -> str:
     if not lab.changed:
         return ""
     return (
-        "Where a result differs from a paper's, or hangs on this small size, one thing was changed to test a reason: "
+        "Where a result differs from a paper's, or hangs on this small size, something was changed to test a reason: "
         "the two learned scales, which the papers' recipe does not have; the scale of the first weights (`init_std`), "
         "because a net without norms cannot make up for a small one; and the alpha that DyT starts with, because at "
         "this width its input is first far smaller than 1 / alpha, so that DyT begins as no norm at all."
@@ -60,13 +66,8 @@ def commands(lab: Lab) -> str:
     """The commands that make these records and this page anew."""
     trained = [line for each in _by_seed(lab) for line in _trained(each)]
     finetuned = [line for each in sorted(lab.conversions, key=_depth) for line in _finetuned(each)]
-    looked = [
-        f"pi-sim diagnose --model {each['model']} --json {PLACE}/diagnosis-{Path(each['model']).name}.json"
-        for each in lab.diagnoses
-    ]
-    priced = [
-        f"pi-sim estimate --model {model} --format json > {PLACE}/estimate-{model}.json" for model in lab.estimates
-    ]
+    looked = [_looked(each) for each in lab.diagnoses]
+    priced = [_estimated(each) for each in lab.estimates.values()]
     return "\n".join(["```sh", *trained, *finetuned, *looked, *priced, "pi-sim report", "```"])
 
 
@@ -89,7 +90,8 @@ def _trained(alike: list[Training]) -> Iterator[str]:
     settings = " ".join(f"--set {key}={value}" for key, value in changes(alike[0].record).items())
     seeds = " ".join(str(each.record["seed"]) for each in alike)
     yield f"for seed in {seeds}; do"
-    yield f"  pi-sim train --model {alike[0].model} --seed $seed {settings} --out runs/{folder}"
+    options = _options(alike[0].record, "size") + _text(alike[0].record)
+    yield f"  pi-sim train --model {alike[0].model} --seed $seed{options} {settings} --out runs/{folder}"
     yield f"  cp runs/{folder}/record.json {PLACE}/{folder}.json"
     yield "done"
 
@@ -101,8 +103,35 @@ def _finetuned(training: Training) -> Iterator[str]:
         source, switches = _checkpoint(origin["from"]), _switches(origin["surgery"])
         yield f"pi-sim convert {source} {switches} --out runs/{origin['model']}"
     settings = " ".join([f"--tokens {record['recipe']['tokens']}", *_set(record)])
-    yield f"pi-sim train --from {_checkpoint(origin['model'])} {settings} --out runs/{name}"
+    options = _options(record, "seed") + _text(record)
+    yield f"pi-sim train --from {_checkpoint(origin['model'])}{options} {settings} --out runs/{name}"
     yield f"cp runs/{name}/record.json {PLACE}/{name}.json"
+
+
+def _looked(record: dict[str, Any]) -> str:
+    options = _options(record, "size", "seq_len", "sequences", "protocol")
+    text = "" if record["text"] == "held-out" else f" --corpus {record['text']}"
+    place = f"{PLACE}/diagnosis-{Path(record['model']).name}.json"
+    return f"pi-sim diagnose --model {record['model']}{options}{text} --json {place}"
+
+
+def _estimated(record: dict[str, Any]) -> str:
+    options = _options(record, "size", "seq_len", "protocol")
+    place = f"{PLACE}/estimate-{record['model']}.json"
+    return f"pi-sim estimate --model {record['model']}{options} --format json > {place}"
+
+
+def _options(record: dict[str, Any], *names: str) -> str:
+    """Those of a command that have not their defaults; a checkpoint's size and context are its own."""
+    context = usual.context("tiny" if record["size"] == "own" else record["size"])
+    usually: dict[str, tuple[Any, ...]] = {"size": ("tiny", "own"), "seq_len": (context,), "protocol": ("crypten",)}
+    usually |= {"seed": (0,), "sequences": (32,)}
+    chosen = [(name.replace("_", "-"), record[name]) for name in names if record[name] not in usually[name]]
+    return "".join(f" --{name} {value}" for name, value in chosen)
+
+
+def _text(record: dict[str, Any]) -> str:
+    return "" if record["corpus"]["name"] == "packages" else f" --corpus {record['corpus']['name']}"
 
 
 def _set(record: dict[str, Any]) -> Iterator[str]:
@@ -135,7 +164,6 @@ def environments(lab: Lab) -> str:
     """Versions and machines, and how long it took."""
     found = sorted({environment(each.record) for each in lab.trainings})
     hours = sum(each.record["seconds"] for each in lab.trainings) / 3600
-    lines = [f"- {place}" for place in found]
-    return "\n".join(
-        [f"{len(lab.trainings)} trainings, {hours:.1f} hours of one thread each, two side by side:", "", *lines]
-    )
+    threads = sorted({each.record["threads"] for each in lab.trainings})
+    spent = f"{len(lab.trainings)} trainings, {hours:.1f} hours with {' or '.join(map(str, threads))} thread each:"
+    return "\n".join([spent, "", *(f"- {place}" for place in found)])

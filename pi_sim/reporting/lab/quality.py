@@ -81,7 +81,7 @@ PAIRS = (
     ("gelu_ln", "relu_nonorm"),
     ("relu_ln", "relu_nonorm"),
     ("relu_nonorm", "gelu_nonorm"),
-    ("gelu_nonorm", "aero_entropy"),
+    ("aero_entropy", "aero_fused"),
     ("gelu_ln", "dyt_gelu"),
 )
 """The papers' claims, the better design first."""
