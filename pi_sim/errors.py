@@ -15,6 +15,10 @@ class UsageError(PiSimError):
     exit_status = 2
 
 
+class UnpricedError(UsageError):
+    """A protocol has neither kernel nor price for an operation."""
+
+
 class RunError(PiSimError):
     """The request was sound and its execution failed: exit status 1."""
 

@@ -2,18 +2,18 @@
 
 from pi_sim.cost.cost import ZERO, Cost
 from pi_sim.cost.features import features
-from pi_sim.errors import UsageError
+from pi_sim.errors import UnpricedError, UsageError
 from pi_sim.graph.ops import STRUCTURAL, Op
 from pi_sim.specs import Price, Sheet
 from pi_sim.specs.protocols import UNITS, Terms
 
 
 def price(op: Op, sheet: Sheet) -> Cost:
-    """What the sheet says of an operation; a `UsageError` refuses one that it says nothing of."""
+    """What the sheet says of an operation; an `UnpricedError` refuses one that it says nothing of."""
     if op.name in sheet.local or op.name in STRUCTURAL:
         return ZERO
     if op.name not in sheet.price:
-        raise UsageError(
+        raise UnpricedError(
             f"protocol {sheet.name} has no price for {op.name}; add [price.{op.name}] with its source to its sheet."
         )
     entry = sheet.price[op.name]

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pi_sim.errors import UsageError
+from pi_sim.errors import UnpricedError, UsageError
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def choose(op: str, chosen: Mapping[str, str], protocol: str) -> Kernel:
     if (op, FIXED) in KERNELS:
         return KERNELS[op, FIXED]
     if op not in chosen:
-        raise UsageError(f"protocol {protocol} has no kernel for {op}; name one in the [kernels] of its TOML.")
+        raise UnpricedError(f"protocol {protocol} has no kernel for {op}; name one in the [kernels] of its TOML.")
     if (op, chosen[op]) not in KERNELS:
         known = ", ".join(name for known_op, name in KERNELS if known_op == op) or "none"
         raise UsageError(f"protocol {protocol}: there is no kernel {chosen[op]!r} for {op}; known: {known}.")
