@@ -175,7 +175,7 @@ def test_what_diverged_leaves_the_claim_open(lab: Lab) -> None:
 def test_another_size_is_a_change_of_its_own(lab: Lab) -> None:
     usual = lab.first("gelu_ln").record
     larger = {**usual, "dimensions": {**usual["dimensions"], "layers": 12}}
-    other = {**usual, "corpus": {**usual["corpus"], "name": "stdlib", "sha256": "0" * 64}}
+    other = {**usual, "corpus": {**usual["corpus"], "name": "stdlib", "sha256": "1" * 64}}
     changed = [Training(Path(f"{number}.json"), record, False) for number, record in enumerate((larger, other))]
     table = causes.table(Lab([*lab.trainings, *changed], [], {}))
     assert "layers 12 for 4" in table
