@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig, PreTrainedModel
 
+from pi_sim import specs
 from pi_sim.diagnosis.brief import observe
 from pi_sim.diagnosis.entropy import collapsed, entropies, overloaded
 from pi_sim.diagnosis.examine import examine
 from pi_sim.diagnosis.histogram import BINS, Histogram
 from pi_sim.diagnosis.ranges import LIMIT, Quantity
 from pi_sim.errors import UsageError
+from pi_sim.run.diagnose import quantities
 from pi_sim.zoo import anatomy
 from pi_sim.zoo.layers import DyT, LearnableLeakyReLU
 from pi_sim.zoo.scales import Scaled
@@ -315,6 +317,20 @@ def test_a_kernels_domain_is_held_or_left(ids: Tensor) -> None:
     assert (held["kernel"], held["inside"]) == ("wide", True)
 
 
+@pytest.mark.parametrize(("keys", "inside"), [(50, True), (64, False)])
+def test_flat_rows_over_many_keys_leave_the_softmax(keys: int, inside: bool) -> None:
+    """Entropic overload is what its division by the row's sum is not right for."""
+    made = model()
+    for block in made.transformer.h:
+        nn.init.zeros_(block.attn.c_attn.weight)
+        nn.init.zeros_(block.attn.c_attn.bias)
+    text = torch.zeros(1, keys, dtype=torch.long)
+    found = ranges(whole(made, text, *quantities(specs.protocol_card("crypten"))))
+    row = found["row sum of exponentials", "transformer.h.0.attn"]
+    assert (extremes(row), row["inside"]) == ((1.0, keys), inside)
+    assert found["row maximum", "transformer.h.0.attn"]["inside"]
+
+
 def test_what_cannot_be_captured_is_said(ids: Tensor) -> None:
     made = model()
     for block in made.transformer.h:
@@ -330,6 +346,7 @@ def test_what_cannot_be_captured_is_said(ids: Tensor) -> None:
 LONG = """
 import resource, torch
 from transformers import GPT2Config, GPT2LMHeadModel
+from pi_sim import specs
 from pi_sim.diagnosis.brief import observe
 from pi_sim.diagnosis.examine import examine
 from pi_sim.graph.capture import capture

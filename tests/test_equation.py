@@ -107,11 +107,22 @@ def test_norms_hold_to_the_ends_of_their_domain(parties: Parties, norm: str, end
 
 @pytest.mark.parametrize("maximum", [-188.0, 290.0])
 def test_softmax_holds_to_the_ends_of_its_domains(parties: Parties, maximum: float) -> None:
-    exponent, row = KERNELS["softmax", "limit-newton"].domains
+    exponent, row, _ = KERNELS["softmax", "limit-newton"].domains
     assert maximum in (row.low, row.high)
     allowed = torch.tensor([[True, True, True, False]])
     scores = torch.tensor([[maximum, maximum - 1, maximum + exponent.low, 0.0]], dtype=torch.float64)
     hold(parties, "softmax", [scores, allowed], 0.02)
+
+
+@pytest.mark.parametrize("places", [1, 50])
+def test_softmax_holds_to_the_ends_of_what_it_divides_by(parties: Parties, places: int) -> None:
+    """Of a flat row that is the number of its places, hidden ones aside."""
+    *_, total = KERNELS["softmax", "limit-newton"].domains
+    assert places in (total.low, total.high)
+    allowed = torch.arange(64)[None] < places
+    scores = torch.full((2, 64), -3.0, dtype=torch.float64)
+    hold(parties, "softmax", [scores, allowed], 1e-4, relative=0.05)
+    assert total.measure(scores, allowed).tolist() == [places] * 2
 
 
 def test_every_kernel_is_tested() -> None:
