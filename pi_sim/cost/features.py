@@ -20,7 +20,7 @@ def features(op: Op) -> dict[str, float]:
 def result(op: Op) -> Shape:
     """The shape of what the operation computes."""
     if op.name in ("linear", "matmul"):
-        first, second = _factors(op)
+        first, second = factors(op)
         batch = first[:-2] if math.prod(first[:-2]) >= math.prod(second[:-2]) else second[:-2]
         return (*batch, first[-2], second[-1]) if len(first) > 1 else (second[-1],)
     if op.name in ("embedding", "lookup"):
@@ -31,14 +31,14 @@ def result(op: Op) -> Shape:
     return tuple(map(max, *padded)) if len(padded) > 1 else padded[0]
 
 
-def _factors(op: Op) -> tuple[Shape, Shape]:
+def factors(op: Op) -> tuple[Shape, Shape]:
     """Both factors; a look-up multiplies one-hot tokens (..., V) with a table (V, d)."""
     first, second = op.shapes[:2]
     return (second, first) if op.name == "embedding" else (first, second)
 
 
 def _products(op: Op, shape: Shape) -> dict[str, float]:
-    first, second = _factors(op)
+    first, second = factors(op)
     mn = math.prod(shape)
     return {"mk": math.prod(first), "kn": math.prod(second), "mn": mn, "mkn": mn * first[-1]}
 
