@@ -5,12 +5,14 @@ because there is no data; every opening is written down.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from pi_sim.cost.cost import Cost
+from pi_sim.cost.counting import Counting
+from pi_sim.cost.work import Work
 from pi_sim.graph.ops import Graph, Op
 from pi_sim.mpc import backend
 from pi_sim.mpc.dealer import FirstParty
@@ -19,6 +21,7 @@ from pi_sim.specs import ProtocolCard
 
 WORD = 8
 PUBLIC_TYPES = {"softmax": torch.bool, "lookup": torch.long}
+Result = TypeVar("Result")
 
 
 class Phantom(backend.Communicator):  # type: ignore[misc]
@@ -49,7 +52,19 @@ class Phantom(backend.Communicator):  # type: ignore[misc]
 
 def price(op: Op, protocol: ProtocolCard) -> Cost:
     """What one operation costs."""
-    return _observe(lambda: apply(op, _operands(op), protocol), protocol)
+    return measure(op, protocol)[0]
+
+
+def measure(op: Op, protocol: ProtocolCard) -> tuple[Cost, Work]:
+    """What one operation communicates and what party 0 computes for it."""
+
+    def run() -> Work:
+        operands, counted = _operands(op), Counting()
+        with counted:
+            apply(op, operands, protocol)
+        return counted.work
+
+    return _observe(run, protocol)
 
 
 def whole(graph: Graph, protocol: ProtocolCard) -> Cost:
@@ -61,15 +76,15 @@ def whole(graph: Graph, protocol: ProtocolCard) -> Cost:
         values["tokens"] = _secret((*graph.input, graph.vocabulary), precision=0)
         execute(graph, values, protocol)
 
-    return _observe(run, protocol)
+    return _observe(run, protocol)[0]
 
 
-def _observe(run: Callable[[], Any], protocol: ProtocolCard) -> Cost:
+def _observe(run: Callable[[], Result], protocol: ProtocolCard) -> tuple[Cost, Result]:
     phantom, dealer = Phantom(), FirstParty()
     backend.phantom_generators()
     with backend.use(phantom, dealer, protocol.settings), torch.no_grad():
-        run()
-    return Cost(phantom.rounds, phantom.bytes, dealer.produced)
+        result = run()
+    return Cost(phantom.rounds, phantom.bytes, dealer.produced), result
 
 
 def _operands(op: Op) -> list[Any]:

@@ -1,8 +1,11 @@
-"""The price of one operation under a protocol: its sheet's, the memo's, or the phantom's."""
+"""The price of one operation under a protocol, and its work: its sheet's, the memo's, or the phantom's."""
+
+from dataclasses import astuple
 
 from pi_sim.cost import sheet
 from pi_sim.cost.cost import Cost
 from pi_sim.cost.memo import remember
+from pi_sim.cost.work import Work
 from pi_sim.errors import PiSimError, UsageError
 from pi_sim.graph.ops import Op
 from pi_sim.specs import ProtocolCard, Sheet
@@ -10,10 +13,15 @@ from pi_sim.specs import ProtocolCard, Sheet
 
 def price(op: Op, protocol: ProtocolCard | Sheet) -> Cost:
     """What `op` costs; a `UsageError` names an operation for which the protocol has neither kernel nor price."""
-    return sheet.price(op, protocol) if isinstance(protocol, Sheet) else _derived(op, protocol)
+    return sheet.price(op, protocol) if isinstance(protocol, Sheet) else _derived(op, protocol)[0]
 
 
-def _derived(op: Op, protocol: ProtocolCard) -> Cost:
+def work(op: Op, protocol: ProtocolCard | Sheet) -> Work | None:
+    """What a party computes for `op`, stored with its price; None for a sheet, which does not tell."""
+    return None if isinstance(protocol, Sheet) else _derived(op, protocol)[1]
+
+
+def _derived(op: Op, protocol: ProtocolCard) -> tuple[Cost, Work]:
 
     def derive() -> list[int]:
         from pi_sim.cost import phantom
@@ -21,11 +29,11 @@ def _derived(op: Op, protocol: ProtocolCard) -> Cost:
 
         kernels.check(protocol.kernels, protocol.name)
         try:
-            cost = phantom.price(op, protocol)
+            return [number for found in phantom.measure(op, protocol) for number in astuple(found)]
         except PiSimError:
             raise
         except Exception as error:  # settings that CrypTen accepts and its functions do not
             raise UsageError(f"protocol {protocol.name} cannot compute {op}: {error}.") from None
-        return [cost.rounds, cost.bytes, cost.offline]
 
-    return Cost(*remember("prices", [protocol.kernels, protocol.settings, op.to_json()], derive))
+    rounds, sent, offline, *work = remember("prices", [protocol.kernels, protocol.settings, op.to_json()], derive)
+    return Cost(rounds, sent, offline), Work(*work)

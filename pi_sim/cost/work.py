@@ -1,0 +1,32 @@
+"""Work: what a party computes, as a monoid that knows no hardware."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one party computes for an operation.
+
+    Multiply-accumulates of matrix products in the ring; elements that all other operations on tensors write; bytes of
+    randomness drawn; calls of operations on tensors, whatever their size: on small ones the calls are what takes time.
+
+    It is everything that party 0 of a real run computes. With CrypTen's default dealer that includes the dealer's own
+    work, because each party makes the tuples in its own process: a product of m x k with k x n by a Beaver triple is
+    three products online and one of the dealer's, 4 m k n multiply-accumulates.
+    """
+
+    macs: int = 0
+    elements: int = 0
+    random: int = 0
+    calls: int = 0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(
+            self.macs + other.macs,
+            self.elements + other.elements,
+            self.random + other.random,
+            self.calls + other.calls,
+        )
+
+    def __rmul__(self, times: int) -> "Work":
+        return Work(times * self.macs, times * self.elements, times * self.random, times * self.calls)
