@@ -346,12 +346,11 @@ def test_what_cannot_be_captured_is_said(ids: Tensor) -> None:
 LONG = """
 import resource, torch
 from transformers import GPT2Config, GPT2LMHeadModel
-from pi_sim import specs
 from pi_sim.diagnosis.brief import observe
 from pi_sim.diagnosis.examine import examine
 from pi_sim.graph.capture import capture
-T, H = 2048, 8
-config = GPT2Config(n_layer=1, n_head=H, n_embd=32, vocab_size=40, n_positions=T, bos_token_id=0, eos_token_id=0)
+T, H, V = 2048, 8, 32768
+config = GPT2Config(n_layer=1, n_head=H, n_embd=32, vocab_size=V, n_positions=T, bos_token_id=0, eos_token_id=0)
 config._attn_implementation = "eager"
 model, ids = GPT2LMHeadModel(config).eval(), torch.zeros(1, T, dtype=torch.long)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / (4 * H * T * T)

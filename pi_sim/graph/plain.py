@@ -10,9 +10,11 @@ from pi_sim.graph.ops import Graph, Node
 
 
 def read(graph: Graph, weights: Mapping[str, Tensor], tokens: Tensor) -> Iterator[tuple[Node, list[Tensor], Tensor]]:
-    """Every node with its operands and its value, in order; the last value is the logits (B, T, V)."""
-    onehot = functional.one_hot(tokens, graph.vocabulary).float()
-    values: dict[str, Tensor] = {**weights, **graph.constants, "tokens": onehot}
+    """Every node with its operands and its value, in order; the last value is the logits (B, T, V).
+
+    Tokens are the ids (B, T) here, which a secure computation has as one-hot vectors.
+    """
+    values: dict[str, Tensor] = {**weights, **graph.constants, "tokens": tokens}
     last = graph.last_uses()
     for index, node in enumerate(graph.nodes):
         operands = [values[name] for name in node.inputs]
@@ -26,6 +28,10 @@ def read(graph: Graph, weights: Mapping[str, Tensor], tokens: Tensor) -> Iterato
 def logits(graph: Graph, weights: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
     """The logits (B, T, V) of token ids (B, T)."""
     return [value for _, _, value in read(graph, weights, tokens)][-1]
+
+
+def _look_up(table: Tensor, indices: Tensor) -> Tensor:
+    return functional.embedding(indices, table)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -45,8 +51,8 @@ def _softmax(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
 
 
 PLAIN: dict[str, Callable[..., Tensor]] = {
-    "embedding": lambda table, onehot: onehot @ table,
-    "lookup": lambda table, indices: functional.embedding(indices, table),
+    "embedding": _look_up,
+    "lookup": _look_up,
     "linear": _linear,
     "matmul": torch.matmul,
     "multiply": torch.mul,
