@@ -76,7 +76,9 @@ class Parties:
 def serve(rank: int, port: int, pipe: Connection) -> None:
     """One party: meet the other over TCP, then evaluate what is asked for."""
     from pi_sim.mpc import backend
-    from pi_sim.mpc.dealer import FirstParty
+    from pi_sim.mpc.dealer.provider import FirstParty
+    from pi_sim.mpc.dealer.source import Source
+    from pi_sim.mpc.dealer.stream import Stream
     from pi_sim.mpc.executor import apply
     from pi_sim.mpc.link import Link
 
@@ -86,9 +88,11 @@ def serve(rank: int, port: int, pipe: Connection) -> None:
     backend.seed_generators(previous=rank, following=1 - rank, local=10 + rank)
     connection.settimeout(60)
     link = Link(connection, rank)
+    source = Source(Stream(bytes([rank] * 16)), Stream(bytes([1] * 16)) if rank == 0 else None)
     while request := pipe.recv():
         op, shares, fixed_point, name = request
-        protocol, dealer = specs.protocol_card(name), FirstParty()
+        source.offline = 0
+        protocol, dealer = specs.protocol_card(name), FirstParty(source)
         link.rounds = link.sent = link.received = 0
         link.reset_communication_stats()
         with backend.use(link, dealer, protocol.settings), torch.no_grad():

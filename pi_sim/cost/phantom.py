@@ -15,7 +15,9 @@ from pi_sim.cost.counting import Counting
 from pi_sim.cost.work import Work
 from pi_sim.graph.ops import Graph, Op
 from pi_sim.mpc import backend
-from pi_sim.mpc.dealer import FirstParty
+from pi_sim.mpc.dealer.provider import FirstParty
+from pi_sim.mpc.dealer.source import Source
+from pi_sim.mpc.dealer.stream import Dry
 from pi_sim.mpc.executor import apply, execute
 from pi_sim.specs import ProtocolCard
 
@@ -80,11 +82,11 @@ def whole(graph: Graph, protocol: ProtocolCard) -> Cost:
 
 
 def _observe(run: Callable[[], Result], protocol: ProtocolCard) -> tuple[Cost, Result]:
-    phantom, dealer = Phantom(), FirstParty()
+    phantom, dealer = Phantom(), FirstParty(Source(Dry(), Dry()))
     backend.phantom_generators()
     with backend.use(phantom, dealer, protocol.settings), torch.no_grad():
         result = run()
-    return Cost(phantom.rounds, phantom.bytes, dealer.produced), result
+    return Cost(phantom.rounds, phantom.bytes, dealer.produced + dealer.source.offline), result
 
 
 def _operands(op: Op) -> list[Any]:

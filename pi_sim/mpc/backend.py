@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pi_sim.errors import UsageError
+from pi_sim.mpc import session
 
 
 def _stand_in(name: str) -> None:
@@ -62,7 +63,10 @@ def use(communicator: Any, dealer: Any, settings: Mapping[str, Any]) -> Iterator
     InProcessCommunicator.tls.instance = communicator
     crypten.comm._init(use_threads=True)
     try:
-        with override({**settings, "communicator.verbose": True, "mpc.provider": dealer.NAME}):
+        with (
+            session.run(communicator, dealer.source),
+            override({**settings, "communicator.verbose": True, "mpc.provider": dealer.NAME}),
+        ):
             yield
     finally:
         del InProcessCommunicator.tls.instance, providers[dealer.NAME]

@@ -27,14 +27,16 @@ from pi_sim.errors import PiSimError, RunError
 from pi_sim.graph import bundle
 from pi_sim.graph.ops import Graph, Node
 from pi_sim.mpc import backend, wire
-from pi_sim.mpc.dealer import FirstParty
+from pi_sim.mpc.dealer.provider import FirstParty
+from pi_sim.mpc.dealer.source import Source
+from pi_sim.mpc.dealer.stream import SEED, Stream, seed
 from pi_sim.mpc.executor import execute
 from pi_sim.mpc.kernels.reveal import CLIENT
 from pi_sim.mpc.link import Link
 from pi_sim.network import Network
 from pi_sim.specs import ProtocolCard
 
-GREETING = struct.Struct("<32sq")
+GREETING = struct.Struct(f"<32sq{SEED}s")
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,9 @@ def _run(job: Job) -> None:
     opened = bundle.read(Path(job.bundle))
     shares = opened.shares(job.rank)
     connection = meet(job)
-    greet(connection, opened.digest() + protocol.model_dump_json().encode())
+    source = greet(connection, job.rank, opened.digest() + protocol.model_dump_json().encode())
     link = Link(connection, job.rank, Network(**job.network) if job.network else None)
-    dealer = FirstParty()
+    dealer = FirstParty(source)
     with backend.use(link, dealer, protocol.settings), torch.no_grad():
         weights = {name: backend.shares(share) for name, share in shares.items()}
         party = Party(opened.graph, protocol, weights, link, dealer)
@@ -143,15 +145,19 @@ def meet(job: Job) -> socket.socket:
         raise RunError(f"the other party could not be reached within {job.timeout:g} seconds.") from None
 
 
-def greet(connection: socket.socket, agreement: bytes) -> None:
-    """Exchange digests of what must agree, and the seeds from which CrypTen expands sharings of zero."""
+def greet(connection: socket.socket, rank: int, agreement: bytes) -> Source:
+    """Exchange digests of what must agree, and seeds: of CrypTen's sharings of zero, and of the dealer's streams.
+
+    Party 0 stands in for the dealer, so it learns the seed that party 1 expands its shares from.
+    """
     digest = hashlib.sha256(__version__.encode() + agreement).digest()
-    mine = secrets.randbits(63)
-    wire.send(connection, GREETING.pack(digest, mine))
-    theirs, seed = GREETING.unpack(wire.receive(connection, bytearray(GREETING.size)))
+    zeros, stream = secrets.randbits(63), seed()
+    wire.send(connection, GREETING.pack(digest, zeros, stream if rank == 1 else bytes(SEED)))
+    theirs, previous, other = GREETING.unpack(wire.receive(connection, bytearray(GREETING.size)))
     if theirs != digest:
         raise RunError("the parties hold different graphs, protocols or versions; give both the same export.")
-    backend.seed_generators(previous=seed, following=mine, local=secrets.randbits(63))
+    backend.seed_generators(previous=previous, following=zeros, local=secrets.randbits(63))
+    return Source(Stream(stream), Stream(other) if rank == 0 else None)
 
 
 if __name__ == "__main__":

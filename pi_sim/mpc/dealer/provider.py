@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pi_sim.mpc.backend import TrustedFirstParty
+from pi_sim.mpc.dealer.source import Source
 
 WORD = 8
 
@@ -22,8 +23,10 @@ class FirstParty(TrustedFirstParty):  # type: ignore[misc]
 
     NAME = "first-party"
 
-    def __init__(self) -> None:
+    def __init__(self, source: Source) -> None:
+        """`source` deals the correlations of our own kernels."""
         super().__init__()
+        self.source = source
         self.produced = 0
         self.trace()
 
@@ -48,8 +51,8 @@ class FirstParty(TrustedFirstParty):  # type: ignore[misc]
         return tuples
 
     def requested(self) -> int:
-        """Bytes of the dependent parts of all tuples asked for so far, from their shapes alone."""
-        return WORD * sum(_elements(name, args) for name, args, _ in self.request_cache)
+        """Bytes of the dependent parts of all tuples asked for so far, from their shapes alone, and of correlations."""
+        return self.source.offline + WORD * sum(_elements(name, args) for name, args, _ in self.request_cache)
 
 
 def _elements(request: str, args: tuple[Any, ...]) -> int:

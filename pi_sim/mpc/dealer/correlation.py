@@ -1,0 +1,55 @@
+"""Correlated randomness: what a dealer draws at random, and what follows from it."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pi_sim.graph.ops import Shape
+
+
+@dataclass(frozen=True)
+class Part:
+    """One tensor of a correlation: shared as a sum in the ring of 64-bit words, or, with `bits`, by exclusive or."""
+
+    shape: Shape
+    bits: int | None = None
+    dtype: torch.dtype = torch.int64
+
+    @property
+    def whole(self) -> bool:
+        """Whether all bits of its words are random."""
+        return self.bits in (None, 8 * self.dtype.itemsize)
+
+    @property
+    def bytes(self) -> int:
+        """Of one share of it."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def split(self, value: Tensor, other: Tensor) -> Tensor:
+        """The share that makes up `value` with the other one."""
+        return value - other if self.bits is None else value ^ other
+
+    def join(self, one: Tensor, other: Tensor) -> Tensor:
+        """The value of two shares."""
+        return one + other if self.bits is None else one ^ other
+
+
+class Correlation(ABC):
+    """Uniformly random parts, and parts derived from their values; two parties get a share of each."""
+
+    @property
+    @abstractmethod
+    def drawn(self) -> tuple[Part, ...]:
+        """Uniformly random: both parties expand their shares from seeds."""
+
+    @property
+    @abstractmethod
+    def derived(self) -> tuple[Part, ...]:
+        """What follows: party 1 expands its share from a seed, party 0's must be sent."""
+
+    @abstractmethod
+    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """The values of the derived parts from those of the drawn ones: what the dealer computes."""

@@ -1,0 +1,42 @@
+"""The dealer of our own kernels' correlations, with party 0 in its place."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from pi_sim.mpc.dealer.correlation import Correlation, Part
+
+
+class Drawn(Protocol):
+    """Whatever parts can be drawn from."""
+
+    def draw(self, part: Part) -> Tensor: ...
+
+
+class Source:
+    """One party's end: its shares of every correlation, in the order in which both parties ask for them.
+
+    Party 1 expands all of its shares from its own stream. Party 0 holds both streams, as a dealer does, and makes its
+    shares of the derived parts from them: right for counting and timing, not a deployment, since it could open
+    everything. `offline` counts what an honest dealer would have to send to it.
+    """
+
+    def __init__(self, mine: Drawn, theirs: Drawn | None = None) -> None:
+        """`theirs` is party 1's stream at party 0, and None at party 1."""
+        self.mine, self.theirs = mine, theirs
+        self.offline = 0
+
+    def deal(self, correlation: Correlation) -> tuple[Tensor, ...]:
+        """Shares of the drawn parts, then of the derived ones."""
+        drawn = [self.mine.draw(part) for part in correlation.drawn]
+        derived = self._derived(correlation, drawn)
+        self.offline += sum(share.nbytes for share in derived)
+        return (*drawn, *derived)
+
+    def _derived(self, correlation: Correlation, drawn: list[Tensor]) -> list[Tensor]:
+        if self.theirs is None:
+            return [self.mine.draw(part) for part in correlation.derived]
+        others = [self.theirs.draw(part) for part in correlation.drawn]
+        joined = [part.join(*pair) for part, *pair in zip(correlation.drawn, drawn, others, strict=True)]
+        values = zip(correlation.derived, correlation.derive(*joined), strict=True)
+        return [part.split(value, self.theirs.draw(part)) for part, value in values]
