@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributed import ReduceOp
 
-from pi_sim.mpc.dealer.correlation import Correlation
+from pi_sim.mpc.dealer.correlation import Correlation, Part
 from pi_sim.mpc.dealer.source import Source
 
 WORD = 8
@@ -45,9 +45,14 @@ def rank() -> int:
     return int(_session().communicator.get_rank())
 
 
-def deal(correlation: Correlation) -> tuple[Tensor, ...]:
-    """This party's shares of a correlation's parts."""
-    return _session().source.deal(correlation)
+def deal(correlation: Correlation, *kept: int) -> tuple[Tensor, ...]:
+    """This party's shares of a correlation's parts, which may follow from what was kept."""
+    return _session().source.deal(correlation, *kept)
+
+
+def keep(part: Part) -> tuple[int, Tensor]:
+    """A number for something random that later correlations follow from, and this party's share of it."""
+    return _session().source.keep(part)
 
 
 def reveal(*shares: Tensor) -> list[Tensor]:

@@ -3,7 +3,18 @@
 import math
 from typing import Any
 
-from pi_sim.mpc.kernels.registry import Domain, kernel, magnitude
+from pi_sim.mpc.kernels.local import on_share
+from pi_sim.mpc.kernels.registry import FITTING, Domain, kernel, magnitude
+from pi_sim.mpc.primitives.function import Function, Piece
+from pi_sim.mpc.primitives.piecewise import evaluate
+
+CURVE = Piece(
+    0.7502158,
+    0.5,
+    cosines=(0.5898572, -1.8578643, 1.0563693, -0.7343474, 0.3045197, -0.1329867, 0.0310853, -0.0068447),
+)
+"""x Phi(x) on [-4, 4], of period 16: x/2 and an even function, to 0.00001."""
+GELU = Function(thresholds=(-4.0, 4.0), pieces=(Piece(), CURVE, Piece(slope=1.0)), period=20)
 
 
 @kernel("gelu", "erf-taylor", Domain("|input|", magnitude, 0, 1))
@@ -26,3 +37,13 @@ def tanh_form(x: Any, *, approximate: str) -> Any:
     """
     cubic = x * x.square()
     return (x * 0.5) * (((x + cubic * 0.044715) * math.sqrt(2 / math.pi)).tanh() + 1)
+
+
+@kernel("gelu", "fourier", FITTING)
+def fourier(x: Any, *, approximate: str) -> Any:
+    """0, x/2 plus a cosine series, or x, see `pi_sim.mpc.primitives.piecewise`: right to 0.00013 everywhere.
+
+    5 rounds, 28 bytes and 400 offline per element. Serves both of torch's forms, which differ by less than 0.0005.
+    Source: the masked series is SHAFT's (NDSS 2025); the pieces and their comparison are ours.
+    """
+    return on_share(x, lambda share: evaluate(share, GELU))

@@ -4,7 +4,9 @@ from typing import Any
 
 from torch import Tensor
 
+from pi_sim.mpc.kernels.local import on_share
 from pi_sim.mpc.kernels.registry import Domain, kernel
+from pi_sim.mpc.primitives.norms import affine, centre, normalise
 
 
 def _variance(x: Tensor, *_: Tensor) -> Tensor:
@@ -30,3 +32,16 @@ def newton(x: Any, gamma: Any = None, beta: Any = None, *, eps: float) -> Any:
     if gamma is not None:
         normalised = normalised * gamma
     return normalised if beta is None else normalised + beta
+
+
+@kernel("layernorm", "normalised", Domain("variance", _variance, 1e-5, 1e5))
+def normalised(x: Any, gamma: Any = None, beta: Any = None, *, eps: float) -> Any:
+    """For all variances that networks have: their range is brought to [1, 4) first, see `primitives.norms`.
+
+    1. Subtract the mean, truncated faithfully (1 round for each row).
+    2. Normalise (13 rounds).
+    3. Multiply by gamma (1 round) and truncate (1 round); add beta.
+
+    16 rounds; 40 bytes per element. Without gamma 2 rounds and 16 bytes per element less.
+    """
+    return on_share(x, lambda share: affine(normalise(centre(share), eps), gamma, beta))

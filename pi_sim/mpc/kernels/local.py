@@ -75,15 +75,3 @@ def total(x: Any, *, dim: int) -> Any:
 def mask(x: Any, allowed: Tensor) -> Any:
     """Shares multiplied by the integers 0 and 1: exact, so nothing is truncated."""
     return on_share(x, lambda share: share * allowed.long())
-
-
-@kernel("scale", FIXED)
-def scale(x: Any, *, factor: float) -> Any:
-    """A public multiple; each party truncates its own share, see `protocols/README.md` for what that risks."""
-    return x * factor
-
-
-@kernel("scale_by", FIXED)
-def scale_by(x: Any, factors: Tensor) -> Any:
-    """The product with a public tensor, truncated as in `scale`."""
-    return x * factors

@@ -2,7 +2,13 @@
 
 from typing import Any
 
+from torch import Tensor
+
+from pi_sim.mpc.kernels.local import on_share
 from pi_sim.mpc.kernels.registry import kernel
+from pi_sim.mpc.primitives import products, stationary
+from pi_sim.mpc.primitives.function import FRACTION
+from pi_sim.mpc.primitives.truncation import truncate
 
 
 @kernel("matmul", "beaver")
@@ -49,3 +55,41 @@ def square(x: Any) -> Any:
     1 round, 8 |x| bytes, 8 |x| offline.
     """
     return x.square()
+
+
+@kernel("matmul", "faithful")
+def faithful_matmul(a: Any, b: Any) -> Any:
+    """a (..., m, k) @ b (..., k, n) by a Beaver triple, then faithful truncation.
+
+    2 rounds, 8 (|a| + |b| + |a @ b|) bytes, 24 |a @ b| offline.
+    """
+    return on_share(a, lambda share: truncate(products.product(share, b.share, "matmul"), FRACTION))
+
+
+@kernel("linear", "stationary", stationary=1)
+def stationary_linear(x: Any, weight: stationary.Weight, bias: Any = None) -> Any:
+    """x (..., k) @ weight (k, n) + bias (n), the weight opened under its mask once in a session; faithful truncation.
+
+    2 rounds, 8 (|x| + |x @ weight|) bytes, 24 |x @ weight| offline; in a session 8 k n bytes once.
+    """
+
+    def map_share(share: Tensor) -> Tensor:
+        mapped = stationary.product(share, weight)
+        return truncate(mapped if bias is None else mapped + (bias.share << FRACTION), FRACTION)
+
+    return on_share(x, map_share)
+
+
+@kernel("multiply", "faithful")
+def faithful_multiply(a: Any, b: Any) -> Any:
+    """a * b, broadcast, by a Beaver triple, then faithful truncation.
+
+    2 rounds, 8 (|a| + |b| + |a * b|) bytes, 24 |a * b| offline.
+    """
+    return on_share(a, lambda share: truncate(products.product(share, b.share), FRACTION))
+
+
+@kernel("square", "faithful")
+def faithful_square(x: Any) -> Any:
+    """x * x by a pair, then faithful truncation: 2 rounds, 16 bytes and 24 offline per element."""
+    return on_share(x, lambda share: truncate(products.square(share), FRACTION))

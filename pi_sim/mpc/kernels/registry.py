@@ -24,6 +24,10 @@ def magnitude(x: Tensor) -> Tensor:
     return x.abs()
 
 
+FITTING = Domain("|input|", magnitude, 0, 2.0**21)
+"""What faithful kernels ask for: 40 bits of fraction beside it must fit a word."""
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A secure algorithm for an operation: shares in, shares out, attributes of the operation as keywords."""
@@ -32,6 +36,8 @@ class Kernel:
     name: str
     function: Callable[..., Any]
     domains: tuple[Domain, ...]
+    stationary: int | None = None
+    """The operand that is a weight and is opened under a mask once in a session, see `primitives.stationary`."""
 
 
 KERNELS: dict[tuple[str, str], Kernel] = {}
@@ -40,11 +46,13 @@ FIXED = "fixed"
 """The kernel of operations that every protocol does alike: none needs to choose it."""
 
 
-def kernel(op: str, name: str, *domains: Domain) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def kernel(
+    op: str, name: str, *domains: Domain, stationary: int | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as the kernel `name` of the operation `op`, right where all its domains hold."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        KERNELS[op, name] = Kernel(op, name, function, domains)
+        KERNELS[op, name] = Kernel(op, name, function, domains, stationary)
         return function
 
     return register

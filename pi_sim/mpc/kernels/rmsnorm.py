@@ -4,7 +4,9 @@ from typing import Any
 
 from torch import Tensor
 
+from pi_sim.mpc.kernels.local import on_share
 from pi_sim.mpc.kernels.registry import Domain, kernel
+from pi_sim.mpc.primitives.norms import affine, normalise
 
 
 def _mean_square(x: Tensor, *_: Tensor) -> Tensor:
@@ -25,3 +27,12 @@ def newton(x: Any, gamma: Any = None, *, eps: float) -> Any:
     """
     normalised = x * (x.square().mean(-1, keepdim=True) + eps).inv_sqrt()
     return normalised if gamma is None else normalised * gamma
+
+
+@kernel("rmsnorm", "normalised", Domain("mean square", _mean_square, 1e-5, 1e5))
+def normalised(x: Any, gamma: Any = None, *, eps: float) -> Any:
+    """For all mean squares that networks have: the steps of `layernorm` that do not centre.
+
+    15 rounds; 40 bytes per element. Without gamma 2 rounds and 16 bytes per element less.
+    """
+    return on_share(x, lambda share: affine(normalise(share, eps), gamma))

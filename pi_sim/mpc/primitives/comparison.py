@@ -5,11 +5,14 @@ less than the digit", which each party looks up at m's digit by itself. A tree o
 digits' answers together, and so tells whether m - r borrowed, hence x's sign.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from pi_sim.mpc import session
 from pi_sim.mpc.primitives.conjunction import conjunctions
+from pi_sim.mpc.primitives.function import FRACTION
 from pi_sim.mpc.primitives.truncation import logical_shift
 
 DIGITS, DIGIT = 16, 4
@@ -37,6 +40,14 @@ def negative(m: Tensor, table: Tensor, top: Tensor) -> Tensor:
     less, equal = _combine(less, equal, bits=4, last=False)
     less, _ = _combine(_spread(less), _spread(equal), bits=1, last=True)
     return less ^ top ^ (logical_shift(m, 63).to(torch.uint8) * (1 - session.rank()))
+
+
+def intervals(m: Tensor, table: Tensor, top: Tensor, thresholds: Sequence[float]) -> Tensor:
+    """Exclusive-or shares of whether x = m - r lies before, between and behind ascending thresholds: (T + 1, ...)."""
+    ends = torch.tensor([round(each * 2**FRACTION) for each in thresholds], device=m.device)
+    below = negative(m - ends.view(-1, *[1] * m.dim()), table, top)
+    everywhere = torch.full_like(below[:1], 1 - session.rank())
+    return torch.cat([below, everywhere]) ^ torch.cat([torch.zeros_like(everywhere), below])
 
 
 def _look_up(m: Tensor, table: Tensor) -> tuple[list[Tensor], list[Tensor]]:

@@ -1,0 +1,36 @@
+"""Products with public numbers: local, but for what is done about the fraction's new bits."""
+
+from typing import Any
+
+from torch import Tensor
+
+from pi_sim.mpc.kernels.local import on_share
+from pi_sim.mpc.kernels.registry import kernel
+from pi_sim.mpc.primitives.function import FRACTION
+from pi_sim.mpc.primitives.truncation import truncate
+
+
+@kernel("scale", "local")
+def local_scale(x: Any, *, factor: float) -> Any:
+    """A public multiple; each party truncates its own share, see `protocols/README.md` for what that risks."""
+    return x * factor
+
+
+@kernel("scale_by", "local")
+def local_scale_by(x: Any, factors: Tensor) -> Any:
+    """The product with a public tensor, truncated as in `local_scale`."""
+    return x * factors
+
+
+@kernel("scale", "faithful")
+def faithful_scale(x: Any, *, factor: float) -> Any:
+    """A public multiple, truncated faithfully: 1 round, 8 bytes and 16 offline per element; none for a whole factor."""
+    if factor.is_integer():
+        return on_share(x, lambda share: share * int(factor))
+    return on_share(x, lambda share: truncate(share * round(factor * 2**FRACTION), FRACTION))
+
+
+@kernel("scale_by", "faithful")
+def faithful_scale_by(x: Any, factors: Tensor) -> Any:
+    """The product with a public tensor, truncated faithfully: 1 round, 8 bytes and 16 offline per element."""
+    return on_share(x, lambda share: truncate(share * (factors.double() * 2**FRACTION).round().long(), FRACTION))

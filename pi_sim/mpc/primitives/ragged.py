@@ -1,0 +1,75 @@
+"""Rows of different lengths, one after another: what a causal mask leaves of attention scores, and no more."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pi_sim.mpc.primitives.function import Function, Piece
+from pi_sim.mpc.primitives.piecewise import evaluate
+
+RELU = Function(thresholds=(0.0,), pieces=(Piece(), Piece(slope=1.0)))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The places that count in matrices (m, n): of each row the first so many, one at least."""
+
+    lengths: Tensor
+    width: int
+
+    def gather(self, x: Tensor) -> Tensor:
+        """The places that count: (..., m, n) becomes (..., places)."""
+        return _at(x.flatten(-2), self._places())
+
+    def scatter(self, values: Tensor) -> Tensor:
+        """Back to (..., m, n), exact zeros elsewhere."""
+        whole = values.new_zeros((*values.shape[:-1], len(self.lengths) * self.width))
+        whole[..., self._places().to(values.device)] = values
+        return whole.unflatten(-1, (len(self.lengths), self.width))
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """One value for each row (..., m) becomes one for each place."""
+        return _at(rows, _numbers(self.lengths))
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of each row: (..., m)."""
+        return self.scatter(values).sum(-1)
+
+    def maximum(self, values: Tensor) -> Tensor:
+        """The largest of each row (..., m), by a tournament of max(a, b) = b + relu(a - b).
+
+        4 rounds for each halving of the longest row, 14 bytes for each place but one in a row.
+        """
+        lengths = self.lengths
+        while int(lengths.max()) > 1:
+            pairs, odd = lengths // 2, lengths % 2
+            left = _starts(lengths).repeat_interleave(pairs) + 2 * _within(pairs)
+            last = (_starts(lengths) + lengths - 1)[odd == 1]
+            winners = _at(values, left + 1) + evaluate(_at(values, left) - _at(values, left + 1), RELU)
+            order = torch.cat([_numbers(pairs), _numbers(odd)]).argsort(stable=True)
+            values = _at(torch.cat([winners, _at(values, last)], -1), order)
+            lengths = pairs + odd
+        return values
+
+    def _places(self) -> Tensor:
+        return _numbers(self.lengths) * self.width + _within(self.lengths)
+
+
+def _at(values: Tensor, places: Tensor) -> Tensor:
+    return values[..., places.to(values.device)]
+
+
+def _numbers(lengths: Tensor) -> Tensor:
+    """For every place the number of its row."""
+    return torch.arange(len(lengths)).repeat_interleave(lengths)
+
+
+def _starts(lengths: Tensor) -> Tensor:
+    """Each row's first place."""
+    return lengths.cumsum(0) - lengths
+
+
+def _within(lengths: Tensor) -> Tensor:
+    """For every place its number within its row."""
+    return torch.arange(int(lengths.sum())) - _starts(lengths).repeat_interleave(lengths)

@@ -1,0 +1,60 @@
+"""Weights that stay put: opened under a mask once in a session, so that each call opens its input alone."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pi_sim.graph.ops import Shape
+from pi_sim.mpc import session
+from pi_sim.mpc.dealer.correlation import Correlation, Part
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A shared matrix W: the public W - B, this party's share of B, and the dealer's number for B."""
+
+    masked: Tensor
+    mask: Tensor
+    number: int
+
+
+@dataclass(frozen=True)
+class Image(Correlation):
+    """A fresh A, and A @ B for a B that the dealer kept."""
+
+    first: Shape
+    columns: int
+
+    @property
+    def drawn(self) -> tuple[Part, ...]:
+        return (Part(self.first),)
+
+    @property
+    def derived(self) -> tuple[Part, ...]:
+        return (Part((*self.first[:-1], self.columns)),)
+
+    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
+        return (torch.matmul(*values),)
+
+
+def settle(shares: list[Tensor]) -> list[Weight]:
+    """Open every matrix under a mask of its own: 1 round for all, 8 bytes per element."""
+    kept = [session.keep(Part(tuple(share.shape))) for share in shares]
+    opened = session.reveal(*(share - mask for share, (_, mask) in zip(shares, kept, strict=True)))
+    return [Weight(masked, mask, number) for masked, (number, mask) in zip(opened, kept, strict=True)]
+
+
+def product(x: Tensor, weight: Weight) -> Tensor:
+    """x @ W, with the bits of fraction of both.
+
+    1. Take shares of a fresh A and of A @ B from the dealer.
+    2. Open x - A (1 round, 8 |x| bytes).
+    3. x W = (x - A) (W - B) + (x - A) B + A (W - B) + A B.
+
+    8 |x W| bytes offline. B hides W alone, and no A is used twice.
+    """
+    first, both = session.deal(Image(tuple(x.shape), weight.masked.shape[-1]), weight.number)
+    (opened,) = session.reveal(x - first)
+    known = weight.mask + weight.masked if session.rank() == 0 else weight.mask
+    return opened @ known + first @ weight.masked + both
