@@ -308,6 +308,15 @@ def test_what_fixed_point_cannot_hold_does_not_fit(ids: Tensor) -> None:
     assert (broken["min"], broken["max"], broken["largest"], broken["fits"]) == (None, None, None, False)
 
 
+@torch.no_grad()
+def test_a_transposed_weight_is_no_input(ids: Tensor) -> None:
+    made = model("llama")
+    made.lm_head.weight[0, 0] = 12345
+    found = ranges(whole(made, ids))
+    hidden = made(ids, output_hidden_states=True).hidden_states[-1]
+    assert found["input", "lm_head"]["largest"] == pytest.approx(hidden.abs().max().item(), rel=1e-4)
+
+
 def test_a_kernels_domain_is_held_or_left(ids: Tensor) -> None:
     magnitude = Quantity("gelu", "|input|", torch.abs, "small", 0, 1e-3)
     variance = Quantity("layernorm", "variance", lambda x, *_: x.var(-1, unbiased=False), "wide", 0, 1e6)

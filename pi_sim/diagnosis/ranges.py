@@ -61,7 +61,7 @@ class Ranges:
     """The least and the largest of each quantity, by operation and module, over all sequences that are read."""
 
     def __init__(self, graph: Graph, weights: Mapping[str, Tensor], quantities: list[Quantity]) -> None:
-        self.graph, self.weights = graph, weights
+        self.graph, self.weights, self.given = graph, weights, _given(graph)
         self.quantities = {(each.op, each.name): each for each in (*BASIC, *quantities)}
         self.extremes: dict[tuple[Quantity, str], tuple[Tensor, Tensor]] = {}
 
@@ -90,9 +90,8 @@ class Ranges:
             yield from ((general, operand) for operand in self._activations(node, operands))
 
     def _activations(self, node: Node, operands: list[Tensor]) -> Iterator[Tensor]:
-        """The operands that are neither weights nor public."""
-        known = self.graph.weights.keys() | self.graph.constants.keys()
-        return (operand for name, operand in zip(node.inputs, operands, strict=True) if name not in known)
+        """The operands that depend on the tokens."""
+        return (operand for name, operand in zip(node.inputs, operands, strict=True) if name not in self.given)
 
     def _add(self, quantity: Quantity, module: str, measured: Tensor) -> None:
         if measured.numel():
@@ -103,6 +102,15 @@ class Ranges:
     def found(self) -> list[dict[str, Any]]:
         """One row for each quantity of each module; NaN is null and never fits."""
         return [_row(quantity, module, *ends) for (quantity, module), ends in self.extremes.items()]
+
+
+def _given(graph: Graph) -> set[str]:
+    """Weights, public constants, and what is made of those alone, such as a transposed weight."""
+    names = {*graph.weights, *graph.constants}
+    for node in graph.nodes:
+        if names.issuperset(node.inputs):
+            names.add(node.name)
+    return names
 
 
 def _row(quantity: Quantity, module: str, least: Tensor, most: Tensor) -> dict[str, Any]:
