@@ -17,6 +17,7 @@ from pi_sim.diagnosis.entropy import collapsed, entropies, overloaded
 from pi_sim.diagnosis.examine import examine
 from pi_sim.diagnosis.histogram import BINS, Histogram
 from pi_sim.diagnosis.ranges import LIMIT, Quantity
+from pi_sim.diagnosis.truncations import failures
 from pi_sim.errors import UsageError
 from pi_sim.run.diagnose import quantities
 from pi_sim.zoo import anatomy
@@ -309,6 +310,33 @@ def test_what_fixed_point_cannot_hold_does_not_fit(ids: Tensor) -> None:
 
 
 @torch.no_grad()
+def test_expected_failures_of_truncations(ids: Tensor) -> None:
+    """Of the products alone: a bias is added to what was truncated, and a norm truncates its squares."""
+    made = model()
+    made.transformer.h[0].mlp.c_fc.bias.data[:] = 100
+    failed = {(row["op"], row["module"]): row["failed"] for row in whole(made, ids)["truncations"]}
+    seen: dict[str, Tensor] = {}
+    for path in ("transformer.h.0.mlp.c_fc", "transformer.ln_f", "lm_head"):
+        made.get_submodule(path).register_forward_pre_hook(lambda _, args, path=path: seen.update({path: args[0]}))
+    made(ids)
+    up, normed, head = (x.double() for x in seen.values())
+    products = {
+        ("linear", "transformer.h.0.mlp.c_fc"): up @ made.transformer.h[0].mlp.c_fc.weight.double(),
+        ("layernorm", "transformer.ln_f"): (normed - normed.mean(-1, keepdim=True)).square(),
+        ("linear", "lm_head"): head @ made.lm_head.weight.double().T,
+    }
+    for place, values in products.items():
+        assert failed[place] == pytest.approx(values.abs().sum().item() / 2**32 / len(ids), rel=1e-4)
+    assert {op for op, _ in failed} == {"linear", "layernorm", "matmul", "scale"}
+
+
+def test_a_truncation_fails_in_proportion_and_at_most_once() -> None:
+    assert failures(torch.tensor([2.0**30, -(2.0**29)])) == 0.375
+    assert failures(torch.tensor([2.0**40, 1.0])) == 2
+    assert failures(torch.tensor([torch.nan, torch.inf, 1.0])) == 3
+
+
+@torch.no_grad()
 def test_a_transposed_weight_is_no_input(ids: Tensor) -> None:
     made = model("llama")
     made.lm_head.weight[0, 0] = 12345
@@ -345,7 +373,7 @@ def test_what_cannot_be_captured_is_said(ids: Tensor) -> None:
     for block in made.transformer.h:
         block.mlp.act = nn.Softplus()
     found = whole(made, ids)
-    assert found["ranges"] == []
+    assert found["ranges"] == found["truncations"] == []
     (sentence,) = found["missing"]
     assert sentence.startswith("Ranges are missing, because the model cannot be captured: ")
     assert "softplus" in sentence
