@@ -35,6 +35,7 @@ def main() -> None:
 
 for command in (
     costs.estimate,
+    costs.compare,
     runs.run,
     runs.export,
     lab.train,
