@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    BertConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    PreTrainedModel,
+)
 
 from pi_sim import specs
 from pi_sim.diagnosis.brief import observe
@@ -21,6 +31,7 @@ from pi_sim.diagnosis.truncations import failures
 from pi_sim.errors import UsageError
 from pi_sim.run.diagnose import quantities
 from pi_sim.zoo import anatomy
+from pi_sim.zoo.attention import IMPLEMENTATIONS
 from pi_sim.zoo.layers import DyT, LearnableLeakyReLU
 from pi_sim.zoo.scales import Scaled
 from pi_sim.zoo.surgery import operate
@@ -126,6 +137,39 @@ def test_uniform_attention_is_overload_and_one_hot_collapse() -> None:
     assert seen["entropy"][0] == pytest.approx([sum(math.log(t) for t in range(1, 17)) / 16] * 2)
     assert seen["entropy_share"] == [pytest.approx([1.0, 1.0]), [0.0, 0.0]]
     assert (seen["overload"], seen["collapse"]) == (0.5, 0.5)
+
+
+WINDOW = 3
+SHORT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40}
+SEEING = {
+    "all": BertConfig(**SHORT),
+    "earlier": LlamaConfig(**SHORT),
+    "window": MistralConfig(**SHORT, num_key_value_heads=2, sliding_window=WINDOW),
+}
+
+
+@pytest.mark.parametrize("seen", SEEING)
+@pytest.mark.parametrize("form", ["softmax", "2quad"])
+def test_a_share_is_one_of_what_a_query_may_see(seen: str, form: str, ids: Tensor) -> None:
+    made = AutoModel.from_config(SEEING[seen], attn_implementation=IMPLEMENTATIONS[form]).eval()
+    for path, part in made.named_modules():
+        if path.endswith(("query", "q_proj")):
+            nn.init.zeros_(part.weight)
+    found = observe(made, ids)
+    counts = {"all": [8] * 8, "earlier": range(1, 9), "window": [min(t, WINDOW) for t in range(1, 9)]}
+    assert found["entropy"] == [pytest.approx([sum(map(math.log, counts[seen])) / 8] * 2)]
+    assert found["entropy_share"] == [pytest.approx([1.0, 1.0])]
+
+
+def test_a_key_whose_exponential_underflows_is_not_hidden(ids: Tensor) -> None:
+    made = model("llama")
+    for path, part in made.named_modules():
+        if path.endswith(("q_proj", "k_proj")):
+            part.weight.data *= 100
+    attentions = made(ids, output_attentions=True).attentions
+    assert (attentions[0].amax(1)[:, -1] == 0).any()
+    shares = [share for _, share in by_head(attentions[0].detach())]
+    assert observe(made, ids)["entropy_share"][0] == pytest.approx(shares, rel=1e-5)
 
 
 def test_limits_belong_to_neither() -> None:
