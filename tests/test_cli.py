@@ -22,6 +22,7 @@ COMMANDS = {
         "--size", "--seq-len", "--batch", "--past", "--inner", "--protocol", "--network", "--machine",
         "--by", "--format",
     },
+    "validate": {"--out", "--format"},
     "run two-party": {
         "--model", "--size", "--seq-len", "--protocol", "--sequences", "--network", "--bundle", "--port", "--timeout",
         "--json",

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pi_sim.errors import UsageError
 from pi_sim.specs.lines import line_of
 
-Kind = Literal["models", "models/sizes", "protocols"]
+Kind = Literal["models", "models/sizes", "protocols", "protocols/published"]
 
 
 class Spec(BaseModel):
@@ -23,6 +23,7 @@ ALTERNATIVES: dict[Kind, tuple[str, str]] = {
     "models": ("model", "a card's .toml file, or, except to train, a checkpoint folder with a config.json"),
     "models/sizes": ("size", "a .toml file"),
     "protocols": ("protocol", "a .toml file"),
+    "protocols/published": ("published source", "a .toml file"),
 }
 """What a kind's facts are called, and what may be named instead of one that is known."""
 
