@@ -14,7 +14,15 @@ from click.testing import CliRunner, Result
 from pi_sim.cli import main
 
 COMMANDS = {
-    "estimate": {"--model", "--size", "--seq-len", "--protocol", "--network", "--by", "--format"},
+    "estimate": {
+        "--model", "--size", "--seq-len", "--batch", "--past", "--inner", "--protocol", "--network", "--machine",
+        "--by", "--top", "--format",
+    },
+    "compare": {
+        "--size", "--seq-len", "--batch", "--past", "--inner", "--protocol", "--network", "--machine",
+        "--by", "--format",
+    },
+    "validate": {"--out", "--format"},
     "run two-party": {
         "--model", "--size", "--seq-len", "--protocol", "--sequences", "--network", "--bundle", "--port", "--timeout",
         "--json",
@@ -65,7 +73,7 @@ def test_json_has_the_promised_keys() -> None:
     result = invoke("estimate", "--model", "relu_nonorm", "--seq-len", "16", "--format", "json")
     record = json.loads(result.stdout)
     assert set(record) >= {"model", "size", "protocol", "seq_len", "total", "rows", "conventions"}
-    assert set(record["total"]) == {"rounds", "bytes", "offline_bytes", "seconds"}
+    assert set(record["total"]) == {"rounds", "bytes", "offline_bytes", "seconds", "compute_seconds"}
     assert set(record["total"]["seconds"]) == {"lan", "wan"}
     assert set(record["rows"][0]) >= {"module", "op", "count", "rounds", "bytes", "offline_bytes"}
     for key in ("rounds", "bytes", "offline_bytes"):
@@ -77,7 +85,7 @@ def test_json_has_the_promised_keys() -> None:
     [
         (["--model", "nobody"], "unknown model 'nobody'; known: aero_dropped, aero_entropy"),
         (["--size", "huge"], "unknown size 'huge'; known: gpt2, pythia70m, tiny"),
-        (["--protocol", "magic"], "unknown protocol 'magic'; known: crypten, crypten_tanh"),
+        (["--protocol", "magic"], "unknown protocol 'magic'; known: aby3, "),
         (["--network", "moon"], "unknown network 'moon'"),
         (["--seq-len", "1000"], "the model's context is 128 tokens; choose --seq-len between 1 and 128"),
         (["--model", "missing.toml"], "there is no file missing.toml"),

@@ -8,7 +8,7 @@ from pi_sim import specs
 from pi_sim.cost import memo, phantom
 from pi_sim.cost.census import census
 from pi_sim.cost.cost import ZERO, Cost
-from pi_sim.cost.estimate import estimate, priced
+from pi_sim.cost.estimate import Part, estimate, priced
 from pi_sim.errors import UsageError
 from pi_sim.graph.capture import capture
 from pi_sim.graph.ops import Op
@@ -92,7 +92,7 @@ def test_the_sum_of_prices_is_the_price_of_the_sum(card: str) -> None:
 def test_views_share_one_total() -> None:
     priced_model = estimate("relu_nonorm", "tiny", "crypten", 16, [])
     for view in ("op", "layer", "module", "total"):
-        assert sum((cost for _, cost in priced_model.by(view).values()), ZERO) == priced_model.total  # type: ignore[arg-type]
+        assert Part.of(priced_model.by(view).values()).cost == priced_model.total  # type: ignore[arg-type]
     assert priced_model.frame()["bytes"].sum() == priced_model.total.bytes
     boundary = sum(
         (row.cost for row in priced_model.rows if row.module in {"transformer.wte", "lm_head", "output"}), ZERO

@@ -65,6 +65,10 @@ def record(**changes: Any) -> Record:
             row("erf", "|input|", "transformer.ln_f", None, 0.0, 3.25, kernel="taylor", domain=[0, 0.7], inside=False),
             row("add", "residual stream", "transformer.h.1", 1, None, 12345.6),
         ],
+        "truncations": [
+            {"op": "multiply", "module": "transformer.h.1.mlp", "layer": 1, "failed": 0.3},
+            {"op": "linear", "module": "lm_head", "layer": None, "failed": 0.1},
+        ],
         "missing": [],
         **changes,
     }  # fmt: skip
@@ -86,6 +90,15 @@ def test_what_is_not_there_has_no_column_and_what_is_missing_is_said() -> None:
     text = diagnoses.render(plain, "table")
     assert "slope" not in text and "alpha" not in text and "operation" not in text
     assert "- Ranges are missing, because of this." in text
+
+
+def test_hardly_any_failed_truncation_is_worth_no_words() -> None:
+    few = [{"op": "multiply", "module": "transformer.h.1.mlp", "layer": 1, "failed": 0.009}]
+    assert "truncation" in diagnoses.render(record(), "table")
+    assert "truncation" not in diagnoses.render(record(truncations=few), "table")
+    older = record()
+    del older["truncations"]
+    assert "truncation" not in diagnoses.render(older, "table")
 
 
 def test_every_figure_is_drawn_the_same_each_time() -> None:

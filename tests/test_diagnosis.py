@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    BertConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    PreTrainedModel,
+)
 
 from pi_sim import specs
 from pi_sim.diagnosis.brief import observe
@@ -17,9 +27,11 @@ from pi_sim.diagnosis.entropy import collapsed, entropies, overloaded
 from pi_sim.diagnosis.examine import examine
 from pi_sim.diagnosis.histogram import BINS, Histogram
 from pi_sim.diagnosis.ranges import LIMIT, Quantity
+from pi_sim.diagnosis.truncations import failures
 from pi_sim.errors import UsageError
 from pi_sim.run.diagnose import quantities
 from pi_sim.zoo import anatomy
+from pi_sim.zoo.attention import IMPLEMENTATIONS
 from pi_sim.zoo.layers import DyT, LearnableLeakyReLU
 from pi_sim.zoo.scales import Scaled
 from pi_sim.zoo.surgery import operate
@@ -125,6 +137,39 @@ def test_uniform_attention_is_overload_and_one_hot_collapse() -> None:
     assert seen["entropy"][0] == pytest.approx([sum(math.log(t) for t in range(1, 17)) / 16] * 2)
     assert seen["entropy_share"] == [pytest.approx([1.0, 1.0]), [0.0, 0.0]]
     assert (seen["overload"], seen["collapse"]) == (0.5, 0.5)
+
+
+WINDOW = 3
+SHORT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40}
+SEEING = {
+    "all": BertConfig(**SHORT),
+    "earlier": LlamaConfig(**SHORT),
+    "window": MistralConfig(**SHORT, num_key_value_heads=2, sliding_window=WINDOW),
+}
+
+
+@pytest.mark.parametrize("seen", SEEING)
+@pytest.mark.parametrize("form", ["softmax", "2quad"])
+def test_a_share_is_one_of_what_a_query_may_see(seen: str, form: str, ids: Tensor) -> None:
+    made = AutoModel.from_config(SEEING[seen], attn_implementation=IMPLEMENTATIONS[form]).eval()
+    for path, part in made.named_modules():
+        if path.endswith(("query", "q_proj")):
+            nn.init.zeros_(part.weight)
+    found = observe(made, ids)
+    counts = {"all": [8] * 8, "earlier": range(1, 9), "window": [min(t, WINDOW) for t in range(1, 9)]}
+    assert found["entropy"] == [pytest.approx([sum(map(math.log, counts[seen])) / 8] * 2)]
+    assert found["entropy_share"] == [pytest.approx([1.0, 1.0])]
+
+
+def test_a_key_whose_exponential_underflows_is_not_hidden(ids: Tensor) -> None:
+    made = model("llama")
+    for path, part in made.named_modules():
+        if path.endswith(("q_proj", "k_proj")):
+            part.weight.data *= 100
+    attentions = made(ids, output_attentions=True).attentions
+    assert (attentions[0].amax(1)[:, -1] == 0).any()
+    shares = [share for _, share in by_head(attentions[0].detach())]
+    assert observe(made, ids)["entropy_share"][0] == pytest.approx(shares, rel=1e-5)
 
 
 def test_limits_belong_to_neither() -> None:
@@ -308,6 +353,42 @@ def test_what_fixed_point_cannot_hold_does_not_fit(ids: Tensor) -> None:
     assert (broken["min"], broken["max"], broken["largest"], broken["fits"]) == (None, None, None, False)
 
 
+@torch.no_grad()
+def test_expected_failures_of_truncations(ids: Tensor) -> None:
+    """Of the products alone: a bias is added to what was truncated, and a norm truncates its squares."""
+    made = model()
+    made.transformer.h[0].mlp.c_fc.bias.data[:] = 100
+    failed = {(row["op"], row["module"]): row["failed"] for row in whole(made, ids)["truncations"]}
+    seen: dict[str, Tensor] = {}
+    for path in ("transformer.h.0.mlp.c_fc", "transformer.ln_f", "lm_head"):
+        made.get_submodule(path).register_forward_pre_hook(lambda _, args, path=path: seen.update({path: args[0]}))
+    made(ids)
+    up, normed, head = (x.double() for x in seen.values())
+    products = {
+        ("linear", "transformer.h.0.mlp.c_fc"): up @ made.transformer.h[0].mlp.c_fc.weight.double(),
+        ("layernorm", "transformer.ln_f"): (normed - normed.mean(-1, keepdim=True)).square(),
+        ("linear", "lm_head"): head @ made.lm_head.weight.double().T,
+    }
+    for place, values in products.items():
+        assert failed[place] == pytest.approx(values.abs().sum().item() / 2**32 / len(ids), rel=1e-4)
+    assert {op for op, _ in failed} == {"linear", "layernorm", "matmul", "scale"}
+
+
+def test_a_truncation_fails_in_proportion_and_at_most_once() -> None:
+    assert failures(torch.tensor([2.0**30, -(2.0**29)])) == 0.375
+    assert failures(torch.tensor([2.0**40, 1.0])) == 2
+    assert failures(torch.tensor([torch.nan, torch.inf, 1.0])) == 3
+
+
+@torch.no_grad()
+def test_a_transposed_weight_is_no_input(ids: Tensor) -> None:
+    made = model("llama")
+    made.lm_head.weight[0, 0] = 12345
+    found = ranges(whole(made, ids))
+    hidden = made(ids, output_hidden_states=True).hidden_states[-1]
+    assert found["input", "lm_head"]["largest"] == pytest.approx(hidden.abs().max().item(), rel=1e-4)
+
+
 def test_a_kernels_domain_is_held_or_left(ids: Tensor) -> None:
     magnitude = Quantity("gelu", "|input|", torch.abs, "small", 0, 1e-3)
     variance = Quantity("layernorm", "variance", lambda x, *_: x.var(-1, unbiased=False), "wide", 0, 1e6)
@@ -336,7 +417,7 @@ def test_what_cannot_be_captured_is_said(ids: Tensor) -> None:
     for block in made.transformer.h:
         block.mlp.act = nn.Softplus()
     found = whole(made, ids)
-    assert found["ranges"] == []
+    assert found["ranges"] == found["truncations"] == []
     (sentence,) = found["missing"]
     assert sentence.startswith("Ranges are missing, because the model cannot be captured: ")
     assert "softplus" in sentence

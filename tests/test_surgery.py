@@ -1,18 +1,14 @@
 """Surgery changes what it names in any Hugging Face model, and nothing else."""
 
+import re
+from copy import deepcopy
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
-from transformers import (
-    AutoModelForCausalLM,
-    BloomConfig,
-    BloomForCausalLM,
-    CohereConfig,
-    CohereForCausalLM,
-    PreTrainedModel,
-)
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from untrained import designed, hugging_face
 
 from pi_sim import specs
@@ -94,17 +90,41 @@ def test_with_nothing_switched_the_logits_are_hugging_face_s(family: str, ids: T
     torch.testing.assert_close(theirs(ids).logits, model(ids).logits)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_surgery_leaves_other_weights_untouched(family: str) -> None:
-    model = fresh(family)
+NORM = r"(ln_.|norm)\."
+GONE = {
+    "rmsnorm": r"(ln_.|norm)\.bias$",
+    "no norm": NORM,
+    "scaled FFN": NORM,
+    "fused FFN": rf"{NORM}|\.mlp\.",
+    "no FFN": r"\.1\.(mlp|ln_2|post_attention_layernorm)\.",
+}
+"""The weights that a switch may take away; others take none."""
+NEW = r"\.(alpha|shift|slope|inverse_temperature|beta|inverse_alpha|mlp\.weight|mlp\.bias)$"
+"""Those that switches bring; a fused FFN's matrix is one of them."""
+
+
+def weights(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Each weight by its path, with or without a module around it."""
+    named = model.state_dict().items()
+    return {re.sub(r"(ln_.|norm)\.norm\.", r"\1.", path).replace(".ffn.", "."): each.clone() for path, each in named}
+
+
+@pytest.mark.parametrize(("family", "name"), POSSIBLE)
+def test_surgery_leaves_other_weights_untouched(family: str, name: str) -> None:
+    model = disturbed(fresh(family))
+    before, after = weights(model), weights(surgery.operate(model, SWITCHES[name]))
+    assert all(torch.equal(after[path], before[path]) for path in before.keys() & after.keys())
+    assert all(re.search(NEW, path) for path in after.keys() - before.keys())
+    assert all(re.search(GONE.get(name, "(?!)"), path) for path in before.keys() - after.keys())
+
+
+def disturbed(model: PreTrainedModel) -> PreTrainedModel:
+    """Every weight another one, as if it had been trained."""
+    torch.manual_seed(1)
     with torch.no_grad():
         for weight in model.parameters():
-            weight.add_(torch.randn_like(weight))
-    before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    surgery.operate(model, {"norm": "dyt", "activation": "learnable_lrelu", "attention": "2quad"})
-    after = model.state_dict()
-    assert all(torch.equal(after[name], weight) for name, weight in before.items())
-    assert {name.rpartition(".")[2] for name in after.keys() - before.keys()} == {"alpha", "slope"}
+            weight.add_(0.1 * torch.randn_like(weight))
+    return model
 
 
 @pytest.mark.parametrize(("family", "name"), sorted(IMPOSSIBLE))
@@ -153,25 +173,74 @@ def test_one_operation_may_follow_another(ids: Tensor, tmp_path: Path) -> None:
     torch.testing.assert_close(build.load(tmp_path)(ids).logits, model(ids).logits)
 
 
+def test_a_second_operation_leaves_a_loadable_model_or_is_refused(ids: Tensor) -> None:
+    """Any two switches in either order: what the config tells is what the model is, with its weights and its logits."""
+    family, refused = fresh("gpt2"), 0
+    once = [disturbed(surgery.operate(deepcopy(family), plan)) for plan in SWITCHES.values()]
+    for first, plan in product(once, SWITCHES.values()):
+        try:
+            twice = surgery.operate(deepcopy(first), plan)
+        except UsageError:
+            refused += 1
+            continue
+        again = surgery.operate(deepcopy(family), twice.config.pi_sim)
+        again.load_state_dict(twice.state_dict())
+        assert torch.equal(again(ids).logits, twice(ids).logits), (first.config.pi_sim, plan)
+    assert 0 < refused < len(SWITCHES) ** 2 / 3
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "left"),
+    [
+        ({"activation": "leaky_relu", "slope": 0.1}, {"activation": "relu"}, {"activation": "relu"}),
+        (
+            {"activation": "leaky_relu", "slope": 0.1},
+            {"activation": "leaky_relu", "slope": 0.01},
+            {"activation": "leaky_relu"},
+        ),
+        (SWITCHES["slope of all"], SWITCHES["slope by layer"], SWITCHES["slope by layer"]),
+        ({"norm": "dyt", "alpha_attention": 0.8, "alpha_other": 0.2}, {"norm": "rmsnorm"}, {"norm": "rmsnorm"}),
+        ({"dropped_ffn": [1]}, {"dropped_ffn": [0]}, {"dropped_ffn": [0, 1]}),
+        ({**NORM_FREE, "dropped_ffn": [1]}, {"ffn": "scaled"}, {**NORM_FREE, "dropped_ffn": [1], "ffn": "scaled"}),
+    ],
+)
+def test_a_switch_takes_its_settings_with_it(first: surgery.Plan, second: surgery.Plan, left: surgery.Plan) -> None:
+    model = surgery.operate(surgery.operate(fresh("gpt2"), first), second)
+    assert model.config.pi_sim == left
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "complaint"),
+    [
+        ("relu after norm", "relu after norm", "no norm in its blocks to put a ReLU after"),
+        ("relu after norm", "no norm", "relu_after_norm needs a norm"),
+        ("temperature", "temperature", "has no attention without a temperature"),
+        ("temperature", "2relu", "temperature = True does nothing unless attention is softmax"),
+        ("2relu", "temperature", "temperature = True does nothing unless attention is softmax"),
+        ("no FFN", "no FFN", "no FFN as a module of its own"),
+    ],
+)
+def test_what_a_second_operation_cannot_do_is_refused(first: str, second: str, complaint: str) -> None:
+    model = surgery.operate(fresh("gpt2"), SWITCHES[first])
+    with pytest.raises(UsageError, match=complaint):
+        surgery.operate(model, SWITCHES[second])
+
+
+def test_fusing_keeps_the_factors_that_scaling_learned(ids: Tensor) -> None:
+    model = surgery.operate(fresh("gpt2"), {**SOFTMAX_ONLY, "ffn": "scaled"})
+    for block in model.transformer.h:
+        block.mlp.beta.data.fill_(0.5)
+        block.mlp.inverse_alpha.data.fill_(3.0)
+    before = model(ids).logits
+    torch.testing.assert_close(surgery.operate(model, {"ffn": "fused"})(ids).logits, before, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UsageError, match="is one matrix already"):
+        surgery.operate(model, {"ffn": "scaled"})
+
+
 def test_the_final_norm_is_a_choice_of_its_own() -> None:
     model = surgery.operate(hugging_face("gelu"), {"norm": "none"})
     assert not anatomy.block_norms(model)
     assert anatomy.final_norms(model) == ["transformer.ln_f"]
-
-
-def test_norms_of_the_embeddings_are_not_final() -> None:
-    config = BloomConfig(vocab_size=40, hidden_size=16, n_layer=1, n_head=2)
-    model = surgery.operate(BloomForCausalLM(config), {"final_norm": "none"})
-    assert anatomy.is_norm(model.transformer.word_embeddings_layernorm)
-    assert isinstance(model.transformer.ln_f, nn.Identity)
-
-
-def test_norm_classes_of_a_family_s_own_are_known() -> None:
-    config = CohereConfig(
-        vocab_size=40, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
-    )
-    model = surgery.operate(CohereForCausalLM(config), NORM_FREE)
-    assert "Norm" not in repr(model)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +254,11 @@ def test_norm_classes_of_a_family_s_own_are_known() -> None:
         ({"temperature": True, "attention": "2relu"}, "does nothing unless attention is softmax"),
         ({"ffn": "scaled"}, "needs norm = none as well"),
         ({**NORM_FREE, "ffn": "fused"}, "needs activation = identity, and no gate"),
-        ({**NORM_FREE, "relu_after_norm": True}, "has no norm in its blocks to put a ReLU after"),
+        ({**NORM_FREE, "relu_after_norm": True}, "relu_after_norm needs a norm before the ReLU, not norm = none"),
+        ({"ffn": "mlp"}, "ffn = mlp changes nothing, and surgery takes nothing back"),
+        ({"temperature": False, "activation": "relu"}, "temperature = False changes nothing"),
+        ({"alpha_other": 0.2}, "alpha_other = 0.2 does nothing unless norm or final_norm is dyt or"),
+        ({"slope": 0.01, "activation": "relu"}, "slope = 0.01 does nothing unless activation is leaky_relu"),
         ({"dropped_ffn": [2]}, "has no layer 2: dropped_ffn may name 0 to 1"),
     ],
 )

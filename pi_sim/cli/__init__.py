@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pi_sim import __version__
-from pi_sim.cli import costs, facts, findings, lab, runs
+from pi_sim.cli import costs, facts, findings, lab, runs, validation
 from pi_sim.errors import PiSimError
 
 
@@ -35,6 +35,8 @@ def main() -> None:
 
 for command in (
     costs.estimate,
+    costs.compare,
+    validation.validate,
     runs.run,
     runs.export,
     lab.train,

@@ -1,43 +1,99 @@
-"""What a model costs, without running it."""
+"""What models cost, without running them."""
 
+from pathlib import Path
 from typing import Any
 
 import click
 
-from pi_sim.cli.options import LENGTH, MODEL, NETWORK, PROTOCOL, SIZE, STYLE
+from pi_sim.cli.options import MACHINE, MODEL, PROTOCOL, STYLE, networks, question
+from pi_sim.errors import UsageError
+from pi_sim.reporting import keys
 
-
-@click.command()
-@MODEL
-@SIZE
-@LENGTH
-@click.option(
+PROTOCOLS = click.option(
     "--protocol", "protocols", multiple=True, default=["crypten"], show_default=True, help=f"{PROTOCOL} Repeatable."
 )
-@click.option(
-    "--network", "networks", multiple=True, default=["lan", "wan"], show_default=True, help=f"{NETWORK} Repeatable."
-)
+VIEWS = ["op", "layer", "module", "total"]
+
+
+@click.command(epilog=keys.told(("JSON keys", keys.ESTIMATE), ("total", keys.TOTALS), ("rows", keys.ROW)))
+@MODEL
+@question
+@PROTOCOLS
+@networks("lan", "wan")
+@MACHINE
 @click.option(
     "--by",
-    type=click.Choice(["op", "layer", "module", "total"]),
+    type=click.Choice([*VIEWS, "count"]),
     default="op",
     show_default=True,
-    help="What a row is.",
+    help="What a row is; count tells shapes instead of prices.",
 )
+@click.option("--top", type=click.IntRange(1), metavar="N", help="The N dearest rows on the first network, and others.")
 @STYLE
 def estimate(
     model: str,
-    size: str,
-    seq_len: int | None,
     protocols: tuple[str, ...],
     networks: tuple[str, ...],
+    machine: Path | None,
     by: Any,
+    top: int | None,
     style: Any,
+    **asked: Any,
 ) -> None:
     """Price a model: rounds, bytes and seconds, without running it."""
-    from pi_sim.cost.estimate import estimate as price
-    from pi_sim.network import network
+    if top and by in ("total", "count"):
+        raise UsageError(f"--top chooses among rows with prices, which --by {by} does not have; leave one of them out.")
+    if by == "count":
+        from pi_sim.cost.counts import counts
+        from pi_sim.reporting import counts as report
+
+        click.echo(report.render(counts(model, **asked), style))
+        return
     from pi_sim.reporting.estimates import render
 
-    links = [network(text) for text in networks]
-    click.echo(render([price(model, size, protocol, seq_len, links) for protocol in protocols], by, style))
+    click.echo(render(_price([model], protocols, networks, machine, asked), by, style, top))
+
+
+@click.command(epilog=keys.told(("JSON keys", keys.COMPARISON)))
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@question
+@PROTOCOLS
+@networks("wan")
+@MACHINE
+@click.option("--by", type=click.Choice(VIEWS), default="op", show_default=True, help="What a row is.")
+@STYLE
+def compare(
+    models: tuple[str, ...],
+    protocols: tuple[str, ...],
+    networks: tuple[str, ...],
+    machine: Path | None,
+    by: Any,
+    style: Any,
+    **asked: Any,
+) -> None:
+    """Price models or protocols side by side, with ratios: two models, or one under two protocols."""
+    from pi_sim.reporting.comparison import render
+
+    if len(set(models)) * len(set(protocols)) < 2:
+        raise UsageError(f"{models[0]} stands alone; name another model, or give --protocol twice.")
+    click.echo(render(_price(list(models), protocols, networks, machine, asked), by, style))
+
+
+def _price(
+    models: list[str],
+    protocols: tuple[str, ...],
+    networks: tuple[str, ...],
+    machine: Path | None,
+    asked: dict[str, Any],
+) -> list[Any]:
+    """An estimate for every model under every protocol."""
+    from pi_sim.cost.estimate import estimate as price
+    from pi_sim.cost.machine import load
+    from pi_sim.network import network
+
+    links, profile = [network(text) for text in networks], load(machine)
+    return [
+        price(model, protocol=protocol, networks=links, machine=profile, **asked)
+        for model in dict.fromkeys(models)
+        for protocol in dict.fromkeys(protocols)
+    ]

@@ -1,5 +1,9 @@
 """Options that several commands share."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import click
 
 MODEL = click.option(
@@ -13,3 +17,25 @@ STYLE = click.option(
     help="How it is written to standard output.",
 )  # fmt: skip
 LENGTH = click.option("--seq-len", type=click.IntRange(1), help="Tokens; by default the model's context.")
+BATCH = click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Sequences at once.")
+PAST = click.option(
+    "--past", type=click.IntRange(1), metavar="N", help="One decode step with a KV cache of N tokens, not a prefill."
+)
+INNER = click.option("--inner", is_flag=True, help="Without embedding and vocabulary head.")
+MACHINE = click.option(
+    "--machine", type=click.Path(path_type=Path, dir_okay=False), help="A profile; by default what calibrate measured."
+)
+
+
+def networks(*names: str) -> Callable[[Any], Any]:
+    """The option `--network`, with these by default."""
+    return click.option(
+        "--network", "networks", multiple=True, default=names, show_default=True, help=f"{NETWORK} Repeatable."
+    )
+
+
+def question(command: Any) -> Any:
+    """The options that say what is asked of a model."""
+    for option in (INNER, PAST, BATCH, LENGTH, SIZE):
+        command = option(command)
+    return command

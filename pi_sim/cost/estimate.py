@@ -1,20 +1,22 @@
 """census x price: what a model costs under a protocol, by operation, layer and module."""
 
-import re
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from pi_sim import specs
+from pi_sim.cost import protocols
 from pi_sim.cost.census import Census, census, context, label
-from pi_sim.cost.cost import ZERO, Cost
-from pi_sim.cost.prices import price
+from pi_sim.cost.cost import Cost
+from pi_sim.cost.machine import Machine
+from pi_sim.cost.pricing import priced
+from pi_sim.cost.rows import Part, Row, View, grouped
+from pi_sim.errors import UsageError
 from pi_sim.network import Network
 
 if TYPE_CHECKING:
     import pandas as pd
 
-View = Literal["op", "layer", "module", "total"]
+__all__ = ["CONVENTIONS", "OTHERS", "Estimate", "Part", "Row", "View", "counted", "estimate", "numbers", "priced"]
 
 CONVENTIONS = [
     "bytes are payload bytes that one party sends, the larger of the two; links are full duplex",
@@ -26,29 +28,20 @@ CONVENTIONS = [
 ]
 """Printed under every table: each of them changes published numbers by a factor of two or more."""
 
-LAYER = re.compile(r"(.*?\.\d+)(\.|$)")
+ALONE = CONVENTIONS[3]
+COMPUTED = "seconds are rounds x latency + bytes / bandwidth + computing on {}, one after the other"
+"""What seconds are where a machine's profile tells how long computing takes."""
 
-
-@dataclass(frozen=True)
-class Row:
-    """An operation in a module: how often it occurs, and what all its occurrences cost together."""
-
-    module: str
-    op: str
-    shapes: str
-    count: int
-    cost: Cost
-
-    @property
-    def layer(self) -> str:
-        """The numbered block that the module belongs to, or the module itself."""
-        found = LAYER.match(self.module)
-        return found[1] if found else self.module
+OTHERS = "others"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one inference costs: the rows, and views and sums of them."""
+    """What one inference costs: the rows, and views and sums of them.
+
+    A batch of sequences of `seq_len` tokens each, of which `past` more are in a KV cache already. `inner` estimates
+    have no rows of the boundary: neither the private look-up, nor the vocabulary head and the opening of the logits.
+    """
 
     model: str
     size: str
@@ -57,55 +50,83 @@ class Estimate:
     rows: list[Row]
     boundary: frozenset[str]
     networks: list[Network]
+    batch: int = 1
+    past: int | None = None
+    only_inner: bool = False
+    machine: Machine | None = None
+
+    @cached_property
+    def whole(self) -> Part:
+        """All rows together."""
+        return Part.of(self.rows)
+
+    @cached_property
+    def within(self) -> Part:
+        """Without the private look-up, the vocabulary head and the opening of the logits."""
+        return Part.of(row for row in self.rows if row.module not in self.boundary)
 
     @property
     def total(self) -> Cost:
-        """The whole inference."""
-        return _sum(self.rows)
+        """What all rows cost."""
+        return self.whole.cost
 
     @property
     def inner(self) -> Cost:
-        """Without the private look-up, the vocabulary head and the opening of the logits."""
-        return _sum(row for row in self.rows if row.module not in self.boundary)
+        """What the rows within cost."""
+        return self.within.cost
 
-    def by(self, view: View) -> dict[str, tuple[int, Cost]]:
-        """(count, cost) by operation, layer, module or in total, in order of first occurrence."""
-        keys: dict[View, Callable[[Row], str]] = {
-            "op": lambda row: row.op,
-            "layer": lambda row: row.layer,
-            "module": lambda row: row.module,
-            "total": lambda row: "total",
-        }
-        groups: dict[str, tuple[int, Cost]] = {}
-        for row in self.rows:
-            count, cost = groups.get(keys[view](row), (0, ZERO))
-            groups[keys[view](row)] = (count + row.count, cost + row.cost)
-        return groups
+    def by(self, view: View) -> dict[str, Part]:
+        """The parts by operation, layer, module or in total, in order of first occurrence."""
+        return grouped(self.rows, view)
 
-    def seconds(self, cost: Cost) -> dict[str, float]:
-        """Network seconds by network."""
-        return {network.name: network.seconds(cost.rounds, cost.bytes) for network in self.networks}
+    def dearest(self, parts: dict[str, Part], top: int) -> dict[str, Part]:
+        """The `top` parts that take longest on the first network, and all others as one."""
+        ranked = sorted(parts.items(), key=lambda item: self._price(item[1]), reverse=True)
+        others = [part for _, part in ranked[top:]]
+        return dict(ranked[:top]) | ({OTHERS: Part.of(others)} if others else {})
+
+    def seconds(self, part: Part) -> dict[str, float]:
+        """Seconds by network, with those of computing where they are known."""
+        computing = self.computing(part) or 0.0
+        return {each.name: each.seconds(part.cost.rounds, part.cost.bytes) + computing for each in self.networks}
+
+    def computing(self, part: Part) -> float | None:
+        """Seconds of computing: known for a protocol that runs here, on a machine that has been measured."""
+        if self.machine is None or part.work is None:
+            return None
+        return self.machine.seconds(part.work, part.cost.rounds)
+
+    @property
+    def conventions(self) -> list[str]:
+        """What the numbers mean."""
+        if self.machine is None or self.computing(self.whole) is None:
+            return CONVENTIONS
+        return [COMPUTED.format(self.machine.name) if sentence == ALONE else sentence for sentence in CONVENTIONS]
 
     def to_json(self) -> dict[str, Any]:
-        """The record: keys are documented in the README."""
+        """The record; `pi_sim.reporting.keys` says what its keys mean."""
         return {
             "model": self.model,
             "size": self.size,
             "protocol": self.protocol,
             "seq_len": self.seq_len,
-            "total": self._totals(self.total),
-            "without_embedding_and_head": self._totals(self.inner),
+            "batch": self.batch,
+            "past": self.past,
+            "only_inner": self.only_inner,
+            "total": self._totals(self.whole),
+            "without_embedding_and_head": self._totals(self.within),
             "rows": [
                 {
                     "module": row.module,
                     "op": row.op,
                     "shapes": row.shapes,
                     "count": row.count,
+                    "provenance": row.provenance,
                     **numbers(row.cost),
                 }
                 for row in self.rows
             ],
-            "conventions": CONVENTIONS,
+            "conventions": self.conventions,
         }
 
     def frame(self) -> "pd.DataFrame":
@@ -114,8 +135,11 @@ class Estimate:
 
         return pd.DataFrame(self.to_json()["rows"])
 
-    def _totals(self, cost: Cost) -> dict[str, Any]:
-        return {**numbers(cost), "seconds": self.seconds(cost)}
+    def _totals(self, part: Part) -> dict[str, Any]:
+        return {**numbers(part.cost), "seconds": self.seconds(part), "compute_seconds": self.computing(part)}
+
+    def _price(self, part: Part) -> float:
+        return next(iter(self.seconds(part).values()), part.cost.bytes)
 
 
 def numbers(cost: Cost) -> dict[str, int]:
@@ -123,24 +147,40 @@ def numbers(cost: Cost) -> dict[str, int]:
     return {"rounds": cost.rounds, "bytes": cost.bytes, "offline_bytes": cost.offline}
 
 
-def estimate(model: str, size: str, protocol: str, seq_len: int | None, networks: list[Network]) -> Estimate:
-    """What a model card at a size, or a folder with a config.json, costs under a protocol.
+def estimate(
+    model: str,
+    size: str,
+    protocol: str,
+    seq_len: int | None,
+    networks: list[Network],
+    *,
+    batch: int = 1,
+    past: int | None = None,
+    inner: bool = False,
+    machine: Machine | None = None,
+) -> Estimate:
+    """What a model card at a size, or a model with a config.json, costs under a protocol.
 
-    `seq_len` is the model's context by default. Torch is imported only for what no earlier estimate has derived.
+    `seq_len` is the model's context by default; with `past` it is one step after so many tokens in a KV cache. `inner`
+    leaves out embedding and head, for which not every protocol has a price. Torch is imported only for what no earlier
+    estimate has derived.
     """
-    length = seq_len or context(model, size)
-    card = specs.protocol(protocol)
-    counted = census(model, size, length)
-    return Estimate(model, label(model, size), card.name, length, priced(counted, card), counted.boundary, networks)
+    card = protocols.protocol(protocol)
+    length, found = counted(model, size, seq_len, batch, past, inner)
+    rows = priced(found, card, protocols.origin(protocol))
+    own = label(model, size)
+    return Estimate(model, own, card.name, length, rows, found.boundary, networks, batch, past, inner, machine)
 
 
-def priced(counted: Census, protocol: specs.ProtocolCard | specs.Sheet) -> list[Row]:
-    """A row for every entry of a census."""
-    return [
-        Row(module, op.name, str(op).removeprefix(op.name), count, count * price(op, protocol))
-        for (module, op), count in counted.counts.items()
-    ]
-
-
-def _sum(rows: Iterable[Row]) -> Cost:
-    return sum((row.cost for row in rows), ZERO)
+def counted(
+    model: str, size: str, seq_len: int | None, batch: int, past: int | None, inner: bool
+) -> tuple[int, Census]:
+    """The tokens that are read at once, and the operations that this takes."""
+    if past is not None and seq_len is not None:
+        raise UsageError("--past asks for one step of one token; leave --seq-len out.")
+    length = 1 if past is not None else seq_len or context(model, size)
+    found = census(model, size, length, batch, past)
+    if not inner:
+        return length, found
+    within = {key: count for key, count in found.counts.items() if key[0] not in found.boundary}
+    return length, Census(within, found.boundary)

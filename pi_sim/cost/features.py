@@ -14,6 +14,7 @@ def features(op: Op) -> dict[str, float]:
     elements, cols = math.prod(shape), shape[-1] if shape else 1
     found = {"each": 1, "elements": elements, "rows": elements // cols, "cols": cols, "visible": _visible(op, elements)}
     found["log2_cols"] = (cols - 1).bit_length()
+    found["operands"] = sum(math.prod(each) for each, secret in zip(op.shapes, op.secret, strict=True) if secret)
     return found | (_products(op, shape) if op.name in PRODUCTS else {})
 
 
@@ -39,8 +40,8 @@ def factors(op: Op) -> tuple[Shape, Shape]:
 
 def _products(op: Op, shape: Shape) -> dict[str, float]:
     first, second = factors(op)
-    mn = math.prod(shape)
-    return {"mk": math.prod(first), "kn": math.prod(second), "mn": mn, "mkn": mn * first[-1]}
+    mn, batch = math.prod(shape), math.prod(shape[:-2]) if len(second) > 2 else 1
+    return {"mk": math.prod(first), "kn": math.prod(second), "mn": mn, "mkn": mn * first[-1], "batch": batch}
 
 
 def _visible(op: Op, elements: int) -> int:

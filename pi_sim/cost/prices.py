@@ -1,24 +1,27 @@
-"""The price of one operation under a protocol, and its work: its sheet's, the memo's, or the phantom's."""
+"""The price of one operation under a protocol, and its work: its sheet's or plugin's, the memo's, or the phantom's."""
 
 from dataclasses import astuple
 
-from pi_sim.cost import sheet
+from pi_sim.cost import plugins, sheet
 from pi_sim.cost.cost import Cost
 from pi_sim.cost.memo import remember
+from pi_sim.cost.protocols import Protocol
 from pi_sim.cost.work import Work
 from pi_sim.errors import PiSimError, UsageError
 from pi_sim.graph.ops import Op
 from pi_sim.specs import ProtocolCard, Sheet
 
 
-def price(op: Op, protocol: ProtocolCard | Sheet) -> Cost:
+def price(op: Op, protocol: Protocol) -> Cost:
     """What `op` costs; a `UsageError` names an operation for which the protocol has neither kernel nor price."""
-    return sheet.price(op, protocol) if isinstance(protocol, Sheet) else _derived(op, protocol)[0]
+    if isinstance(protocol, ProtocolCard):
+        return _derived(op, protocol)[0]
+    return sheet.price(op, protocol) if isinstance(protocol, Sheet) else plugins.price(op, protocol)
 
 
-def work(op: Op, protocol: ProtocolCard | Sheet) -> Work | None:
-    """What a party computes for `op`, stored with its price; None for a sheet, which does not tell."""
-    return None if isinstance(protocol, Sheet) else _derived(op, protocol)[1]
+def work(op: Op, protocol: Protocol) -> Work | None:
+    """What a party computes for `op`, stored with its price; None where nothing but prices is known."""
+    return _derived(op, protocol)[1] if isinstance(protocol, ProtocolCard) else None
 
 
 def _derived(op: Op, protocol: ProtocolCard) -> tuple[Cost, Work]:

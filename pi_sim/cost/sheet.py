@@ -3,29 +3,65 @@
 from pi_sim.cost.cost import ZERO, Cost
 from pi_sim.cost.features import features
 from pi_sim.errors import UnpricedError, UsageError
-from pi_sim.graph.ops import STRUCTURAL, Op
-from pi_sim.specs import Price, Sheet
-from pi_sim.specs.protocols import UNITS, Terms
+from pi_sim.graph.ops import STRUCTURAL, VOCABULARY, Op
+from pi_sim.specs import Price, Sheet, place
+from pi_sim.specs.protocols import UNITS, Counted, Terms
+
+FORMS = {"gelu": "tanh", "layernorm": "affine", "rmsnorm": "affine"}
+"""Operations of which a source may price two forms: `gelu` and `gelu-tanh`, a norm without gamma and with it."""
+
+NAMES = {*VOCABULARY, *(f"{op}-{form}" for op, form in FORMS.items())}
+"""What a sheet may price."""
 
 
 def price(op: Op, sheet: Sheet) -> Cost:
     """What the sheet says of an operation; an `UnpricedError` refuses one that it says nothing of."""
-    if op.name in sheet.local or op.name in STRUCTURAL:
+    if free(op.name, sheet):
         return ZERO
-    if op.name not in sheet.price:
+    entry = entry_of(op, sheet)
+    if entry is None:
         raise UnpricedError(
             f"protocol {sheet.name} has no price for {op.name}; add [price.{op.name}] with its source to its sheet."
         )
-    entry = sheet.price[op.name]
-    known = features(op)
-    share = UNITS[entry.unit] * per_party(sheet)
+    known, unit = features(op), UNITS[entry.unit]
+    online, offline = (share(sheet, counted) * unit for counted in (sheet.counted, sheet.offline_counted))
     sums = [_sum(entry, terms, known, op) for terms in (entry.rounds, entry.bytes, entry.offline)]
-    return Cost(round(sums[0]), round(sums[1] * share), round(sums[2] * share))
+    return Cost(round(sums[0]), round(sums[1] * online), round(sums[2] * offline))
 
 
-def per_party(sheet: Sheet) -> float:
+def entry_of(op: Op, sheet: Sheet) -> Price | None:
+    """The price of the operation's own form where the sheet has one, else that of all its forms."""
+    return sheet.price.get(f"{op.name}-{_form(op)}", sheet.price.get(op.name))
+
+
+def free(name: str, sheet: Sheet) -> bool:
+    """Whether an operation needs no communication."""
+    return name in sheet.local or name in STRUCTURAL
+
+
+def share(sheet: Sheet, counted: Counted | None) -> float:
     """The part of the source's bytes that one party sends, where all send alike."""
-    return {"one party": 1.0, "both parties": 1 / 2, "all parties": 1 / sheet.parties}[sheet.counted]
+    parts = {"one party": 1.0, "both parties": 1 / 2, "all parties": 1 / sheet.parties}
+    return parts[counted or sheet.counted]
+
+
+def check(sheet: Sheet, origin: str, text: str) -> Sheet:
+    """The sheet; a `UsageError` for a price of what is no operation, or of what is local too."""
+    for table, names in (("price", sheet.price), ("local", sheet.local)):
+        for name in names:
+            where = place(origin, text, (table, name))
+            if name not in (NAMES if table == "price" else VOCABULARY):
+                raise UsageError(f"{where}, key {table!r}: there is no operation {name!r}; see `pi-sim protocols`.")
+            if table == "price" and name.partition("-")[0] in sheet.local:
+                raise UsageError(f"{where}, key 'price.{name}': the sheet calls {name} local; leave one of them out.")
+    return sheet
+
+
+def _form(op: Op) -> str:
+    """`tanh` for that GELU, `affine` for a norm with a learned factor; nothing else has forms."""
+    if op.name == "gelu":
+        return str(dict(op.attributes).get("approximate", "none"))
+    return FORMS.get(op.name, "") if len(op.shapes) > 1 else ""
 
 
 def _sum(entry: Price, terms: Terms, known: dict[str, float], op: Op) -> float:

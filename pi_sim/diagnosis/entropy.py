@@ -1,5 +1,6 @@
 """How evenly each attention head looks around: the Shannon entropy of its probabilities, in nats."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -20,6 +21,8 @@ The notion is that of "ReLU's Revival" (arXiv 2410.09637) and AERO (arXiv 2410.1
 """
 COLLAPSE = 0.1
 """A head below this share looks at one place only: entropy collapse, near zero in the same papers."""
+HIDDEN = -1e4
+"""Masks are added to the scores; below this they hide a key."""
 ELEMENTS = 2**22
 """Probabilities whose logarithms are held at a time."""
 
@@ -29,8 +32,8 @@ Heads = list[float | None]
 class Entropy(Probe):
     """Mean entropy of each head over sequences and queries, alone and as a share of its maximum.
 
-    A query that sees t keys has an entropy of at most log t; one that sees a single key has no share. Without padding
-    query t of a causal model sees t keys, counted from one.
+    A query that may see t keys has an entropy of at most log t; one that may see a single key has no share. What it may
+    see is what the mask says that the attention is given.
     """
 
     def __init__(self) -> None:
@@ -39,13 +42,14 @@ class Entropy(Probe):
 
     def attach(self, model: nn.Module) -> Iterator[RemovableHandle]:
         for layer, (_, module) in enumerate(places.attentions(model)):
-            yield module.register_forward_hook(partial(self._see, layer))
+            yield module.register_forward_hook(partial(self._see, layer), with_kwargs=True)
 
-    def _see(self, layer: int, module: nn.Module, args: Any, output: Any) -> None:
+    def _see(self, layer: int, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         probabilities = output[1] if isinstance(output, tuple) and len(output) > 1 else None
         if probabilities is None:
             raise UsageError(f"{type(module).__name__} does not return its probabilities; use eager attention.")
-        self.sums[layer] = self.sums.get(layer, 0.0) + _by_head(probabilities)
+        visible = _visible(probabilities, _mask(module, args, kwargs))
+        self.sums[layer] = self.sums.get(layer, 0.0) + _by_head(probabilities, visible)
         self.sequences[layer] = self.sequences.get(layer, 0) + len(probabilities)
 
     def found(self) -> dict[str, Any]:
@@ -69,12 +73,33 @@ def entropies(probabilities: Tensor) -> Tensor:
     return torch.cat([torch.special.entr(block.float()).sum(-1) for block in blocks], dim=-1)
 
 
-def _by_head(probabilities: Tensor) -> Tensor:
-    """Each head's entropy and share (2, H), a mean over queries and a sum over the sequences of (B, H, T, T)."""
+def _mask(module: nn.Module, args: Any, kwargs: Any) -> Tensor | None:
+    """The mask (B, 1, T, K) that a module was called with, under the name that all families give it."""
+    mask: Tensor | None = inspect.signature(module.forward).bind(*args, **kwargs).arguments.get("attention_mask")
+    return mask
+
+
+def _visible(probabilities: Tensor, mask: Tensor | None) -> Tensor:
+    """How many keys each query of (B, H, T, K) probabilities may see: (B, 1, T), or (T).
+
+    Counting the probabilities above zero would take a key for hidden whose exponential underflows. Without a mask a
+    query sees all keys if the first one sees any but its own, and those up to its own otherwise.
+    """
+    queries, keys = probabilities.shape[-2:]
+    if mask is not None:
+        return (mask[..., :keys] > HIDDEN).sum(-1)
+    ahead = bool((probabilities[:, :, 0, keys - queries + 1 :] > 0).any())
+    seen = torch.arange(keys - queries + 1, keys + 1, device=probabilities.device)
+    return torch.full_like(seen, keys) if ahead else seen
+
+
+def _by_head(probabilities: Tensor, visible: Tensor) -> Tensor:
+    """Each head's entropy and share (2, H), a mean over queries and a sum over the sequences of (B, H, T, K)."""
     entropy = entropies(probabilities).double()
-    visible = torch.arange(1, entropy.shape[-1] + 1, device=entropy.device)
-    share = entropy[..., 1:] / visible[1:].log()
-    return torch.stack([entropy.mean(-1).sum(0), share.mean(-1).sum(0)])
+    several = visible > 1
+    shares = torch.where(several, entropy / visible.clamp(min=2).log(), 0.0)
+    share = shares.sum(-1) / several.sum(-1)
+    return torch.stack([entropy.mean(-1).sum(0), share.sum(0)])
 
 
 def part(shares: list[Heads], chosen: Callable[[float], bool]) -> float:

@@ -12,7 +12,9 @@ from pi_sim.diagnosis.histogram import PreActivations
 from pi_sim.diagnosis.learned import Alphas, Slopes
 from pi_sim.diagnosis.probe import watch
 from pi_sim.diagnosis.ranges import Quantity, Ranges
+from pi_sim.diagnosis.reading import Reading
 from pi_sim.diagnosis.sparsity import Sparsity
+from pi_sim.diagnosis.truncations import Truncations
 from pi_sim.errors import UsageError
 from pi_sim.graph.capture import capture
 
@@ -30,29 +32,32 @@ def examine(model: PreTrainedModel, ids: Tensor, quantities: list[Quantity], adv
     - histograms: {module, layer, reach, counts, below, above, negative} of each activation's input
     - ranges: {op, quantity, module, layer, min, max, largest, fits} in fixed point, with {kernel, domain, inside} where
       a kernel asks for the quantity; empty where the model cannot be captured
+    - truncations: {op, module, layer, failed}, as expected in a sequence; likewise
     - missing: sentences that say what is not there and why
     """
-    ranges, missing = _ranges(model, ids.shape[1], quantities)
+    reading, missing = _reading(model, ids.shape[1], quantities)
     probes = [Entropy(), NotFinite(), Slopes(), Alphas(), Sparsity(), PreActivations()]
-    found = watch(model, _one_by_one(ids, ranges, advance), probes)
+    found = watch(model, _one_by_one(ids, reading, advance), probes)
     shares = found["entropy_share"]
     limits = {"overload": overloaded, "collapse": collapsed}
     found["by_layer"] = {name: [part([heads], beyond) for heads in shares] for name, beyond in limits.items()}
-    return {**found, "ranges": ranges.found() if ranges else [], "missing": missing}
+    read = reading.found() if reading else {"ranges": [], "truncations": []}
+    return {**found, **read, "missing": missing}
 
 
-def _ranges(model: PreTrainedModel, length: int, quantities: list[Quantity]) -> tuple[Ranges | None, list[str]]:
-    """Nothing to read ranges from, and why, where an operation is not known."""
+def _reading(model: PreTrainedModel, length: int, quantities: list[Quantity]) -> tuple[Reading | None, list[str]]:
+    """Nothing to read, and why, where an operation is not known."""
     try:
-        return Ranges(capture(model, length), model.state_dict(), quantities), []
+        graph = capture(model, length)
     except UsageError as error:
         return None, [f"Ranges are missing, because the model cannot be captured: {error}"]
+    return Reading(graph, model.state_dict(), [Ranges(graph, quantities), Truncations()]), []
 
 
-def _one_by_one(ids: Tensor, ranges: Ranges | None, advance: Advance) -> Iterator[Tensor]:
-    """Each sequence (1, T) for the probes; once they have seen it, its ranges."""
+def _one_by_one(ids: Tensor, reading: Reading | None, advance: Advance) -> Iterator[Tensor]:
+    """Each sequence (1, T) for the probes; once they have seen it, its operations."""
     for done, sequence in enumerate(ids, start=1):
         yield sequence[None]
-        if ranges:
-            ranges.read(sequence[None])
+        if reading:
+            reading.read(sequence[None])
         advance(done / len(ids))

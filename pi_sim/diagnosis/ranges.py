@@ -1,9 +1,6 @@
-"""How large the numbers are that a secure computation will hold: they decide whether fixed point is safe.
+"""How large the numbers are that a secure computation will hold: whether fixed point and kernels are made for them."""
 
-Read from the captured graph in the clear: its operations are those that secure kernels compute.
-"""
-
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +9,7 @@ from torch import Tensor
 
 from pi_sim.diagnosis import places
 from pi_sim.diagnosis.probe import number
-from pi_sim.graph import plain
+from pi_sim.diagnosis.reading import Reader
 from pi_sim.graph.ops import STRUCTURAL, Graph, Node
 from pi_sim.zoo.anatomy import layer
 
@@ -57,22 +54,15 @@ BASIC = (
 )
 
 
-class Ranges:
+class Ranges(Reader):
     """The least and the largest of each quantity, by operation and module, over all sequences that are read."""
 
-    def __init__(self, graph: Graph, weights: Mapping[str, Tensor], quantities: list[Quantity]) -> None:
-        self.graph, self.weights = graph, weights
+    def __init__(self, graph: Graph, quantities: list[Quantity]) -> None:
+        self.given = _given(graph)
         self.quantities = {(each.op, each.name): each for each in (*BASIC, *quantities)}
         self.extremes: dict[tuple[Quantity, str], tuple[Tensor, Tensor]] = {}
 
-    @torch.no_grad()
-    def read(self, ids: Tensor) -> None:
-        """Measure one sequence (1, T)."""
-        for node, operands, value in plain.read(self.graph, self.weights, ids):
-            self._see(node, operands, value)
-            del operands, value  # the next operation shall not find its memory taken
-
-    def _see(self, node: Node, operands: list[Tensor], value: Tensor) -> None:
+    def see(self, node: Node, operands: list[Tensor], value: Tensor) -> None:
         for quantity, measured in self._measured(node, operands, value):
             self._add(quantity, node.module, measured)
 
@@ -90,9 +80,8 @@ class Ranges:
             yield from ((general, operand) for operand in self._activations(node, operands))
 
     def _activations(self, node: Node, operands: list[Tensor]) -> Iterator[Tensor]:
-        """The operands that are neither weights nor public."""
-        known = self.graph.weights.keys() | self.graph.constants.keys()
-        return (operand for name, operand in zip(node.inputs, operands, strict=True) if name not in known)
+        """The operands that depend on the tokens."""
+        return (operand for name, operand in zip(node.inputs, operands, strict=True) if name not in self.given)
 
     def _add(self, quantity: Quantity, module: str, measured: Tensor) -> None:
         if measured.numel():
@@ -100,9 +89,18 @@ class Ranges:
             known = self.extremes.get((quantity, module), (low, high))
             self.extremes[quantity, module] = torch.minimum(known[0], low), torch.maximum(known[1], high)
 
-    def found(self) -> list[dict[str, Any]]:
+    def found(self, sequences: int) -> dict[str, Any]:
         """One row for each quantity of each module; NaN is null and never fits."""
-        return [_row(quantity, module, *ends) for (quantity, module), ends in self.extremes.items()]
+        return {"ranges": [_row(quantity, module, *ends) for (quantity, module), ends in self.extremes.items()]}
+
+
+def _given(graph: Graph) -> set[str]:
+    """Weights, public constants, and what is made of those alone, such as a transposed weight."""
+    names = {*graph.weights, *graph.constants}
+    for node in graph.nodes:
+        if names.issuperset(node.inputs):
+            names.add(node.name)
+    return names
 
 
 def _row(quantity: Quantity, module: str, least: Tensor, most: Tensor) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -15,6 +16,8 @@ from pi_sim.reporting.units import COUNT, SHARE, Unit
 
 Format = Literal["table", "markdown", "csv", "json"]
 PLAIN = (Unit(0, "", 1, 4),)
+FAILED = 0.01
+"""So many failed truncations in a sequence are worth a sentence: one destroys it."""
 SECRET = "under MPC they save nothing, because nobody may know where they are."
 
 
@@ -83,7 +86,7 @@ def learned(record: Record) -> Table:
 
 def ranges(record: Record) -> Table:
     """One row for each quantity of each operation: its extremes over all modules, and what they allow."""
-    titles = ("operation", "quantity", "from", "to", "largest in", "fixed point", "kernel")
+    titles = ("operation", "quantity", "from", "to", "largest in", "overflow", "kernel")
     columns = [Column(title, title, COUNT if title in ("from", "to") else ()) for title in titles]
     groups: dict[tuple[str, str], list[Record]] = {}
     for row in record["ranges"]:
@@ -96,7 +99,7 @@ def _extremes(rows: list[Record]) -> Iterator[Cell]:
         values = [row[key] for row in rows]
         yield "not finite" if None in values else f"{end(values):.4g}"
     yield max(rows, key=_size)["module"]
-    yield "fits" if all(row["fits"] for row in rows) else "TOO LARGE"
+    yield "no" if all(row["fits"] for row in rows) else "YES"
     yield _kernel(rows)
 
 
@@ -130,7 +133,21 @@ def sentences(record: Record) -> Iterator[str]:
     left = {f"{row['op']} by {row['kernel']}" for row in record["ranges"] if not row.get("inside", True)}
     if left:
         yield f"Expect wrong logits under {record['protocol']}: {', '.join(sorted(left))} leaves its domain."
+    yield from _truncations(record)
     yield from record["missing"]
+
+
+def _truncations(record: Record) -> Iterator[str]:
+    """How many fail, unless hardly any; records of earlier versions do not tell."""
+    rows = record.get("truncations", [])
+    expected = sum(row["failed"] for row in rows)
+    if expected >= FAILED:
+        worst = max(rows, key=itemgetter("failed"))
+        yield (
+            f"Expect {expected:,.2f} failed truncations in each sequence under {record['protocol']}, "
+            f"{worst['failed'] / expected:.0%} of them in {worst['op']} of {worst['module']}: each is off by 2^32 and "
+            "destroys the logits that depend on it."
+        )
 
 
 def figures(record: Record, folder: Path) -> list[Path]:

@@ -21,7 +21,7 @@ LEGIBLE = 12
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its name for programs, its title for people, and the units its numbers are shown in."""
+    """A column: its name for programs, its title for people, in lines, and the units its numbers are shown in."""
 
     key: str
     title: str
@@ -45,7 +45,7 @@ class Table:
         """The header and every line as people read them, with a gap between a column's title and its unit."""
         chosen = [self._unit(column.units) for column in self.columns]
         header = [
-            f"{column.title}{gap}{unit.name}" if unit and unit.name else column.title
+            gap.join([*column.title.split("\n"), *([unit.name] if unit and unit.name else [])])
             for column, unit in zip(self.columns, chosen, strict=True)
         ]
         return [header, *([_show(cell, unit) for cell, unit in zip(line, chosen, strict=True)] for line in self.lines)]

@@ -25,6 +25,7 @@ Units = tuple[Unit, ...]
 
 TEXT: Units = ()
 COUNT: Units = (Unit(0, "", 1, 0),)
+RATIO: Units = (Unit(0, "", 1, 2),)
 SHARE: Units = (Unit(0, "%", 0.01, 1),)
 BYTES: Units = (Unit(1e10, "GB", 1e9, 2), Unit(1e6, "MB", 1e6, 2), Unit(1e3, "kB", 1e3, 2), Unit(0, "B", 1, 0))
 SECONDS: Units = (Unit(1e3, "s", 1, 1), Unit(1e2, "s", 1, 2), Unit(1, "s", 1, 3), Unit(0, "ms", 1e-3, 1))

@@ -1,12 +1,12 @@
 """The TOML facts: `models/*.toml` are model cards, `models/sizes/*.toml` sizes, `protocols/*.toml` protocols.
 
-Each is data that can be reviewed without reading Python; a mistake in one is a `UsageError` that names the file and
-the key.
+Each is data that can be reviewed without reading Python; a mistake in one is a `UsageError` that names the file, the
+line and the key.
 """
 
 from pi_sim.errors import UsageError
 from pi_sim.specs.designs import Architecture, ModelCard, Surgery
-from pi_sim.specs.files import Kind, Spec, SpecT, check, facts, find, names, parse, read
+from pi_sim.specs.files import Kind, Spec, SpecT, check, facts, find, names, parse, place, read
 from pi_sim.specs.protocols import FEATURES, Price, Protocol, ProtocolCard, Sheet
 from pi_sim.specs.sizes import Recipe, Size
 
@@ -30,6 +30,7 @@ __all__ = [
     "model_card",
     "names",
     "parse",
+    "place",
     "protocol",
     "protocol_card",
     "read",
@@ -50,9 +51,8 @@ def size(name: str) -> Size:
 def protocol(name: str) -> ProtocolCard | Sheet:
     """The protocol called `name`, or at that path: an executable one chooses kernels, a declared one lists prices."""
     path = find("protocols", name)
-    table = parse(path)
-    declared = table.get("provenance") == "declared"
-    return check(Sheet, table, str(path)) if declared else check(ProtocolCard, table, str(path))
+    declared = parse(path).get("provenance") == "declared"
+    return read(Sheet, path) if declared else read(ProtocolCard, path)
 
 
 def protocol_card(name: str) -> ProtocolCard:

@@ -15,14 +15,18 @@ Layers = Annotated[
 ]
 """Numbers of layers, as a list or, on a command line, as 0,2."""
 
-NEEDS = {
-    "alpha_attention": ("norm", ("dyt", "dyt-hardtanh", "derf")),
-    "slope": ("activation", ("leaky_relu", "learnable_lrelu")),
-    "slopes": ("activation", ("learnable_lrelu",)),
-    "temperature": ("attention", (None, "softmax")),
+SQUASHES = ("dyt", "dyt-hardtanh", "derf")
+NEEDS: dict[str, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
+    "alpha_attention": (("norm",), SQUASHES),
+    "alpha_other": (("norm", "final_norm"), SQUASHES),
+    "slope": (("activation",), ("leaky_relu", "learnable_lrelu")),
+    "slopes": (("activation",), ("learnable_lrelu",)),
+    "temperature": (("attention",), (None, "softmax")),
 }
-"""Switches that mean something with certain values of another one alone; 2relu and 2quad have no temperature, since
+"""Switches that mean something with certain values of other ones alone; 2relu and 2quad have no temperature, since
 the one would not change by it and the other has its constant."""
+SETTINGS = ("alpha_attention", "alpha_other", "slope", "slopes")
+"""Those that say how another switch is carried out, and go with it."""
 
 
 class Surgery(Spec):
@@ -52,12 +56,32 @@ class Surgery(Spec):
     @model_validator(mode="after")
     def _meaningful(self) -> Self:
         """Refuse a switch that would do nothing: it would be taken for one that does."""
-        chosen = self.model_dump(exclude_defaults=True)
-        for switch, (other, values) in NEEDS.items():
-            if switch in chosen and getattr(self, other) not in values:
-                names = " or ".join(value for value in values if value)
-                raise ValueError(f"{switch} = {chosen[switch]} does nothing unless {other} is {names}")
+        plan = self.plan()
+        for switch in self.named:
+            value = getattr(self, switch)
+            if switch not in plan and switch not in SETTINGS:
+                raise ValueError(f"{switch} = {value} changes nothing, and surgery takes nothing back; leave it out")
+            others, values = NEEDS.get(switch, ((), ()))
+            if others and not any(getattr(self, other) in values for other in others):
+                told = " or ".join(value for value in values if value)
+                raise ValueError(f"{switch} = {value} does nothing unless {' or '.join(others)} is {told}")
         return self
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        """Refuse what no model can be."""
+        if self.ffn != "mlp" and self.norm not in (None, "none"):
+            raise ValueError(f"ffn = {self.ffn} scales the residual, which is the FFN's input only with norm = none")
+        if self.ffn == "fused" and self.activation not in (None, "identity"):
+            raise ValueError("ffn = fused makes one matrix of two, which only activation = identity allows")
+        if self.relu_after_norm and self.norm == "none":
+            raise ValueError("relu_after_norm needs a norm before the ReLU, not norm = none")
+        return self
+
+    @property
+    def named(self) -> list[str]:
+        """The switches that somebody chose, in a fixed order, be it to what they are anyway."""
+        return [switch for switch in type(self).model_fields if switch in self.model_fields_set]
 
     def plan(self) -> dict[str, Any]:
         """The switches that were set, as JSON holds them."""
@@ -73,16 +97,10 @@ class Architecture(Surgery):
     activation: Activation
     attention: Literal["softmax", "2relu", "2quad"] = "softmax"
 
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        """Refuse what no model can be."""
-        if self.ffn != "mlp" and self.norm != "none":
-            raise ValueError(f"ffn = {self.ffn} scales the residual, which is the FFN's input only with norm = none")
-        if self.ffn == "fused" and self.activation != "identity":
-            raise ValueError("ffn = fused makes one matrix of two, which only activation = identity allows")
-        if self.relu_after_norm and self.norm == "none":
-            raise ValueError("relu_after_norm needs a norm before the ReLU, not norm = none")
-        return self
+    @property
+    def named(self) -> list[str]:
+        """Those that differ from what they are anyway: the design that a record tells names every switch."""
+        return list(self.plan())
 
 
 class ModelCard(Spec):

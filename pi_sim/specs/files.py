@@ -8,8 +8,9 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pi_sim.errors import UsageError
+from pi_sim.specs.lines import line_of
 
-Kind = Literal["models", "models/sizes", "protocols"]
+Kind = Literal["models", "models/sizes", "protocols", "protocols/published"]
 
 
 class Spec(BaseModel):
@@ -22,6 +23,7 @@ ALTERNATIVES: dict[Kind, tuple[str, str]] = {
     "models": ("model", "a card's .toml file, or, except to train, a checkpoint folder with a config.json"),
     "models/sizes": ("size", "a .toml file"),
     "protocols": ("protocol", "a .toml file"),
+    "protocols/published": ("published source", "a .toml file"),
 }
 """What a kind's facts are called, and what may be named instead of one that is known."""
 
@@ -53,25 +55,36 @@ def find(kind: Kind, name: str) -> Path:
 
 
 def read(schema: type[SpecT], path: Path) -> SpecT:
-    """The file's table as a `schema`; a `UsageError` names the file and the line or key that is wrong."""
-    return check(schema, parse(path), str(path))
+    """The file's table as a `schema`; a `UsageError` names the file, the line and the key that is wrong."""
+    return check(schema, parse(path), str(path), _text(path))
 
 
 def parse(path: Path) -> dict[str, Any]:
     """The file's table; a `UsageError` names the file and the line that is wrong."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(_text(path))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not valid TOML: {error}.") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not a text file in UTF-8.") from None
 
 
-def check(schema: type[SpecT], table: dict[str, Any], origin: str) -> SpecT:
-    """The table as a `schema`; a `UsageError` names where it came from and the key that is wrong."""
+def check(schema: type[SpecT], table: dict[str, Any], origin: str, text: str = "") -> SpecT:
+    """The table as a `schema`; a `UsageError` names its origin, and the key that is wrong with its line in `text`."""
     try:
         return schema.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{origin}, key {key!r}: {first['msg']}.") from None
+        key = tuple(str(part) for part in first["loc"])
+        raise UsageError(f"{place(origin, text, key)}, key {'.'.join(key)!r}: {first['msg']}.") from None
+
+
+def place(origin: str, text: str, key: tuple[str, ...]) -> str:
+    """The file, with the line of `text` that names the key or the table that should."""
+    line = line_of(text, key)
+    return f"{origin}, line {line}" if line else origin
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not a text file in UTF-8.") from None

@@ -1,8 +1,8 @@
 """Protocols: executable ones choose kernels, and their prices are derived; declared ones are sheets of prices."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from pi_sim.specs.files import Spec
 
@@ -13,6 +13,8 @@ FEATURES = {
     "cols": "the result's last dimension",
     "log2_cols": "its logarithm to base 2, rounded up",
     "visible": "elements of the result that a causal mask leaves, all of them without one",
+    "operands": "elements of the secret operands together, each as it is before it is broadcast",
+    "batch": "matrices that a product multiplies, one after another",
     "mk": "elements of the first factor of a product",
     "kn": "elements of the second factor",
     "mn": "elements of the product",
@@ -67,17 +69,36 @@ class Price(Spec):
     offline: Terms = Field(default_factory=dict)
     unit: Literal["B", "kB", "MB", "GB", "KiB", "MiB", "GiB", "bits"] = "B"
     """Of bytes and offline."""
-    at: Terms = Field(default_factory=dict)
+    at: dict[Feature, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """The features' values where the source measured: a coefficient is divided by its feature's value."""
+
+    @model_validator(mode="after")
+    def _measured_where_charged(self) -> Self:
+        """Refuse a size that divides nothing: its coefficient is missing or misnamed."""
+        unused = sorted(set(self.at) - {*self.rounds, *self.bytes, *self.offline})
+        if unused:
+            raise ValueError(f"at names {unused[0]}, to which no term is proportional")
+        return self
+
+
+Counted = Literal["one party", "both parties", "all parties"]
 
 
 class Sheet(Protocol):
     """A declared protocol: one that cannot be run here, with its source's prices."""
 
     provenance: Literal["declared"]
-    counted: Literal["one party", "both parties", "all parties"]
+    counted: Counted
     """Whose sent bytes the source's figures are; sheets are read as those that one party sends."""
+    offline_counted: Counted | None = None
+    """The same for offline bytes, where they differ: a dealer with seeds sends its corrections to one party alone."""
     local: tuple[str, ...] = ()
     """Operations that need no communication."""
     price: dict[str, Price]
+    """By operation, or by one of its forms, such as gelu-tanh, which goes before."""
     notes: str = ""
+
+    @property
+    def counts_offline(self) -> bool:
+        """Whether the sources tell of offline bytes; without, they are unknown and not zero."""
+        return any(price.offline for price in self.price.values())

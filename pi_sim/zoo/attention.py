@@ -15,12 +15,16 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 from transformers.models.llama.modeling_llama import repeat_kv
 
+from pi_sim.errors import UsageError
+
 Normalise = Callable[[Tensor, Tensor | None], Tensor]
 
 SOFTMAX = "eager"
 """transformers' own name for plain softmax attention."""
 SHIFT = 5.0
 """MPCFormer's constant c: scores seldom fall below -c, where (x + c)^2 would rise again."""
+BEYOND = ("softcap", "s_aux")
+"""What transformers calls a cap of the scores (Gemma 2) and a key that nobody has (gpt-oss)."""
 FLOOR = 0.01
 """Added to every rectified score, so that a row without a positive one still has a sum to divide by."""
 
@@ -60,9 +64,14 @@ def attend(
     dropout: float = 0.0,
     *,
     normalise: Normalise,
-    **_: Any,
+    **more: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Values (B, T, H, d) averaged by normalised scores, and those; fewer keys than queries are shared by groups."""
+    """Values (B, T, H, d) averaged by normalised scores, and those; fewer keys than queries are shared by groups.
+
+    Raises `UsageError` for what a family does to its scores beyond that.
+    """
+    if beyond := [name for name in BEYOND if more.get(name) is not None]:
+        raise UsageError(f"{type(module).__name__} has {beyond[0]} in its scores, which surgery would take away.")
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     scores = query @ key.transpose(-1, -2) * (scaling or query.shape[-1] ** -0.5)

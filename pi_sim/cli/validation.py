@@ -1,0 +1,31 @@
+"""Prices held against the published record."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pi_sim.cli.options import STYLE
+
+
+@click.command()
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@click.option(
+    "--out", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), help="Write the page and its figure here."
+)
+@STYLE
+def validate(sources: tuple[str, ...], out: Path | None, style: Any) -> None:
+    """Print published figures beside ours: all of protocols/published, or those of some SOURCEs.
+
+    What is off by more than a row's tolerance stays in the table with the reason that is suspected.
+    """
+    from pi_sim import specs
+    from pi_sim.reporting import validation as page
+    from pi_sim.validation.validate import validate as hold
+
+    found = [hold(source) for source in sources or specs.names("protocols/published")]
+    if out is None:
+        click.echo(page.render(found, style))
+        return
+    for path in page.report(found, out):
+        click.echo(path)

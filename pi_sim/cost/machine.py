@@ -1,0 +1,68 @@
+"""Machines: how long a party computes, from the work and from what a machine needs for one unit of it."""
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+
+from pi_sim import records
+from pi_sim.cost.work import Work
+from pi_sim.errors import UsageError
+from pi_sim.specs.files import Spec, check, read
+
+KIND = "machine"
+
+
+class SecondsEach(Spec):
+    """Seconds for one multiply-accumulate, element, random byte and call of `Work`, and for handling one message."""
+
+    macs: float = Field(ge=0)
+    elements: float = Field(ge=0)
+    random: float = Field(ge=0)
+    calls: float = Field(ge=0)
+    rounds: float = Field(ge=0)
+
+
+class Machine(Spec):
+    """A machine's profile: measured by `pi-sim calibrate`, or written down."""
+
+    name: str
+    source: str
+    seconds_each: SecondsEach
+
+    def seconds(self, work: Work, rounds: int) -> float:
+        """Seconds of computing, and of handing over the messages of so many rounds.
+
+        What handling a message takes for each of its bytes overlaps with their transfer, which a network charges for.
+        """
+        each = self.seconds_each
+        computing = work.macs * each.macs + work.elements * each.elements + work.random * each.random
+        return computing + work.calls * each.calls + rounds * each.rounds
+
+
+def place() -> Path:
+    """Where the profile of this machine lies: `$XDG_CONFIG_HOME/pi-sim`, by default `~/.config/pi-sim`."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "pi-sim/machine.json"  # noqa: PTH111
+
+
+def save(machine: Machine, path: Path) -> None:
+    """Write a profile as a record, with its environment."""
+    records.save(path, KIND, machine.model_dump())
+
+
+def load(path: Path | None = None) -> Machine | None:
+    """The profile at `path`, a record of `pi-sim calibrate` or a TOML file; by default this machine's, if it has one."""
+    if path is None and not place().exists():
+        return None
+    path = path or place()
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}; `pi-sim calibrate --out {path}` measures this machine.")
+    return read(Machine, path) if path.suffix == ".toml" else _recorded(path)
+
+
+def _recorded(path: Path) -> Machine:
+    """The profile in a record; a `UsageError` names what is wrong with it."""
+    record = records.load(path)
+    if record["kind"] != KIND:
+        raise UsageError(f"{path} is the record of a {record['kind']}, not of a machine; see `pi-sim calibrate`.")
+    return check(Machine, {key: record[key] for key in Machine.model_fields if key in record}, str(path))

@@ -1,0 +1,42 @@
+"""A census with prices: a row for each of its entries, or the sentence that says what has no price."""
+
+from functools import cache
+
+from pi_sim.cost.census import Census
+from pi_sim.cost.prices import price, work
+from pi_sim.cost.protocols import Protocol, provenance_of
+from pi_sim.cost.rows import Row
+from pi_sim.errors import UnpricedError
+from pi_sim.graph.ops import Op
+
+
+def priced(counted: Census, protocol: Protocol, origin: str = "") -> list[Row]:
+    """A row for every entry of a census.
+
+    An `UnpricedError` names an operation that has no price, its module, and `origin`, the protocol's file.
+    """
+    once = cache(lambda op: _row(op, protocol))
+    rows: list[Row] = []
+    refused: dict[str, UnpricedError] = {}
+    for (module, op), count in counted.counts.items():
+        try:
+            rows.append(once(op).times(count, module))
+        except UnpricedError as error:
+            refused.setdefault(module, error)
+    if refused:
+        raise _refusal(refused, counted.boundary, origin)
+    return rows
+
+
+def _row(op: Op, protocol: Protocol) -> Row:
+    """One occurrence anywhere."""
+    shapes = str(op).removeprefix(op.name)
+    return Row("", op.name, shapes, 1, price(op, protocol), work(op, protocol), provenance_of(op, protocol))
+
+
+def _refusal(refused: dict[str, UnpricedError], boundary: frozenset[str], origin: str) -> UnpricedError:
+    """The first refusal with its module and file; what stands at the boundary alone can be left out."""
+    module, error = next(iter(refused.items()))
+    file = f" ({origin})" if origin else ""
+    advice = "; or leave embedding and head out with --inner" if boundary.issuperset(refused) else ""
+    return UnpricedError(f"{module}: {str(error).rstrip('.')}{file}{advice}.")

@@ -1,0 +1,74 @@
+"""How many truncations are expected to fail, where each party shifts its own share as stock CrypTen does.
+
+A product has twice the fractional bits until both parties shift their shares of it. With probability |x| / 2^64, x the
+product in the ring, the sum of two uniform shares wraps around and the result is off by 2^32, which destroys all that
+depends on it. SecureML (IEEE S&P 2017), theorem 1, bounds the probability; `protocols/README.md` tells it as measured.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pi_sim.diagnosis.ranges import BITS, FRACTION
+from pi_sim.diagnosis.reading import Reader
+from pi_sim.graph.ops import Node
+from pi_sim.zoo.anatomy import layer
+
+WRAP = 2.0 ** (BITS - 2 * FRACTION)
+"""The value of a product whose truncation is sure to fail; that of others fails in proportion."""
+
+Products = Callable[[list[Tensor], Tensor], Tensor]
+
+
+def _value(operands: list[Tensor], value: Tensor) -> Tensor:
+    return value
+
+
+def _without_bias(operands: list[Tensor], value: Tensor) -> Tensor:
+    """A bias is added to what was truncated."""
+    return value - operands[2] if len(operands) == 3 else value
+
+
+def _squares(operands: list[Tensor], value: Tensor) -> Tensor:
+    return operands[0].square()
+
+
+def _centred_squares(operands: list[Tensor], value: Tensor) -> Tensor:
+    return (operands[0] - operands[0].mean(-1, keepdim=True)).square()
+
+
+PRODUCTS: dict[str, Products] = {
+    **dict.fromkeys(("matmul", "multiply", "square", "scale", "scale_by"), _value),
+    "linear": _without_bias,
+    "rmsnorm": _squares,
+    "layernorm": _centred_squares,
+}
+"""What is truncated: results, and the squares in a norm. The other products inside kernels are not counted; they are
+small as long as a kernel is in its domain."""
+
+
+class Truncations(Reader):
+    """The expected number of failures in a sequence, by operation and module."""
+
+    def __init__(self) -> None:
+        self.failed: dict[tuple[str, str], float] = {}
+
+    def see(self, node: Node, operands: list[Tensor], value: Tensor) -> None:
+        op, place = node.op.name, (node.op.name, node.module)
+        if op in PRODUCTS:
+            self.failed[place] = self.failed.get(place, 0.0) + failures(PRODUCTS[op](operands, value))
+
+    def found(self, sequences: int) -> dict[str, Any]:
+        rows = [
+            {"op": op, "module": module, "layer": layer(module), "failed": failed / sequences}
+            for (op, module), failed in self.failed.items()
+        ]
+        return {"truncations": rows}
+
+
+def failures(products: Tensor) -> float:
+    """Expected among products of these values: at most one each, which those that are not finite are sure to be."""
+    expected = torch.linalg.vector_norm(products, 1).item() / WRAP
+    return expected if expected < products.numel() else float(products.numel())

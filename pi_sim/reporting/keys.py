@@ -1,0 +1,54 @@
+"""What the keys of JSON mean: names may be added, never renamed."""
+
+Keys = dict[str, str]
+
+TOTALS: Keys = {
+    "rounds": "exchanges, one after another",
+    "bytes": "payload that one party sends, the larger of the two",
+    "offline_bytes": "correlated randomness that must reach a party",
+    "seconds": "by network; with those of computing where compute_seconds is a number",
+    "compute_seconds": "by the machine's profile; null without one, or where a protocol does not run here",
+}
+
+ROW: Keys = {
+    "module": "where in the model",
+    "op": "the operation, as in pi_sim/graph/ops.py",
+    "shapes": "of its operands, with its attributes",
+    "count": "how often it occurs there",
+    "provenance": "of its price: derived, declared, scaled or fitted; local where a declared protocol has it for free",
+    "rounds": "of all occurrences",
+    "bytes": "likewise",
+    "offline_bytes": "likewise",
+}
+
+ESTIMATE: Keys = {
+    "model": "a card's name, or a path",
+    "size": 'a size\'s name; "own" for a model that has its own',
+    "protocol": "the protocol's name",
+    "seq_len": "tokens of each sequence that are read at once",
+    "batch": "sequences",
+    "past": "tokens of each sequence in a KV cache; null for a prefill",
+    "only_inner": "whether rows and total lack embedding and head",
+    "total": "sums of all rows",
+    "without_embedding_and_head": "sums of what lies between",
+    "rows": "one for each operation and shape in each module",
+    "conventions": "what the numbers mean",
+}
+
+COUNTS: Keys = {
+    **{key: ESTIMATE[key] for key in ("model", "size", "seq_len", "batch", "past")},
+    "operations": "each with op, count, shape and multiplications (null where there is no product)",
+}
+
+COMPARISON: Keys = {
+    "estimates": "one for each subject, with the keys of an estimate",
+    "by": "what a row is: op, layer, module or total",
+    "rows": "for each subject X rounds_X, bytes_X ... and, against the first, rounds_ratio_X, bytes_ratio_X ...",
+    "totals": "the same of the sums",
+}
+
+
+def told(*named: tuple[str, Keys]) -> str:
+    """Keys and their meaning, as the help of a command shows them."""
+    lines = [line for title, keys in named for line in (f"{title}:", *(f"  {key}: {keys[key]}" for key in keys))]
+    return "\n".join(["\b", *lines])

@@ -1,0 +1,104 @@
+"""Published beside ours: each figure of a publication, the error, and the verdict."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from pi_sim import specs
+from pi_sim.errors import UsageError
+from pi_sim.network import network
+from pi_sim.specs.published import Claim, Publication
+from pi_sim.validation.pricing import Priced, price
+
+Quantity = Literal["rounds", "bytes", "offline", "seconds"]
+Verdict = Literal["exact", "within tolerance", "missed"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One published figure and ours, in the publication's unit and way of counting."""
+
+    claim: Claim
+    quantity: Quantity
+    published: float
+    ours: float
+    provenance: str
+    computing: float | None = None
+    """For seconds: those of them that are computing, fitted and not predicted."""
+
+    @property
+    def error(self) -> float:
+        """Relative to the published figure."""
+        return self.ours / self.published - 1
+
+    @property
+    def decimals(self) -> int:
+        """How many the publication prints."""
+        exponent = Decimal(repr(self.published)).normalize().as_tuple().exponent
+        return max(0, -int(exponent))
+
+    @property
+    def tolerance(self) -> float:
+        """How large the error may be."""
+        return float(getattr(self.claim.tolerance, self.quantity))
+
+    @property
+    def verdict(self) -> Verdict:
+        """Exact is ours rounded as the publication rounds; the other verdicts are the row's tolerance's."""
+        if round(self.ours, self.decimals) == self.published:
+            return "exact"
+        return "within tolerance" if abs(self.error) <= self.tolerance else "missed"
+
+
+def compare(publication: Publication) -> list[Comparison]:
+    """Every figure of a publication, row by row."""
+    ours = {claim.name: _priced(claim) for claim in publication.row}
+    computing = dict(_computing(publication, ours))
+    return [each for claim in publication.row for each in _figures(claim, ours[claim.name], computing)]
+
+
+def _priced(claim: Claim) -> Priced:
+    try:
+        return price(claim)
+    except UsageError as error:
+        raise UsageError(f"row {claim.name!r}: {error}") from None
+
+
+def _figures(claim: Claim, ours: Priced, computing: dict[str, float]) -> Iterator[Comparison]:
+    """A comparison for every quantity that the row has."""
+    share = _parties(claim) / claim.scale
+    found = ours.provenance
+    if claim.rounds is not None:
+        yield Comparison(claim, "rounds", claim.rounds, ours.cost.rounds, found)
+    if claim.bytes is not None:
+        yield Comparison(claim, "bytes", claim.bytes, ours.cost.bytes * share, found)
+    if claim.offline is not None:
+        yield Comparison(claim, "offline", claim.offline, ours.cost.offline * share, found)
+    if claim.seconds is not None:
+        seconds = computing.get(_subject(claim))
+        if seconds is None:
+            raise UsageError(f"row {claim.name!r}: no row of the same model and protocol has role fit and seconds.")
+        yield Comparison(claim, "seconds", claim.seconds, _on_the_network(claim, ours) + seconds, found, seconds)
+
+
+def _parties(claim: Claim) -> int:
+    """How many parties' bytes the publication adds up."""
+    return {"one party": 1, "both parties": 2, "all parties": specs.protocol(claim.protocol).parties}[claim.counted]
+
+
+def _computing(publication: Publication, ours: dict[str, Priced]) -> Iterator[tuple[str, float]]:
+    """What rows with role fit leave for computing once the network's seconds are taken off."""
+    for claim in publication.row:
+        if claim.seconds is not None and claim.role == "fit":
+            yield _subject(claim), claim.seconds - _on_the_network(claim, ours[claim.name])
+
+
+def _on_the_network(claim: Claim, ours: Priced) -> float:
+    assert claim.network is not None
+    return network(claim.network).seconds(ours.cost.rounds, ours.cost.bytes)
+
+
+def _subject(claim: Claim) -> str:
+    """What is computed, whatever the network."""
+    return claim.model_dump_json(include={"protocol", "ops", "model"})
