@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,21 +24,21 @@ class Session:
     source: Source
 
 
-_running: list[Session] = []
+_running: ContextVar[Session] = ContextVar("running")
 
 
 @contextmanager
 def run(communicator: Any, source: Source) -> Iterator[None]:
-    """Kernels that are called inside use this communicator and this dealer."""
-    _running.append(Session(communicator, source))
+    """Kernels that are called inside, in this thread, use this communicator and this dealer."""
+    before = _running.set(Session(communicator, source))
     try:
         yield
     finally:
-        _running.pop()
+        _running.reset(before)
 
 
 def _session() -> Session:
-    return _running[-1]
+    return _running.get()
 
 
 def rank() -> int:

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from pi_sim.mpc.kernels.local import on_share
 from pi_sim.mpc.kernels.registry import kernel
+from pi_sim.mpc.primitives import stationary
 
 
 @kernel("embedding", "one-hot")
@@ -14,3 +16,9 @@ def embedding(table: Any, onehot: Any) -> Any:
     the vocabulary head.
     """
     return onehot.matmul(table)
+
+
+@kernel("embedding", "stationary", stationary=0)
+def stationary_one_hot(table: stationary.Weight, onehot: Any) -> Any:
+    """The same, the table opened under its mask once in a session: 1 round, 8 B T V bytes, 8 B T d offline."""
+    return on_share(onehot, lambda share: stationary.product(share, table))

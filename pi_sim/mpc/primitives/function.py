@@ -23,6 +23,11 @@ class Piece:
     def harmonics(self) -> int:
         return max(len(self.cosines), len(self.sines))
 
+    def times(self, factor: float) -> "Piece":
+        """The same, multiplied by a number."""
+        cosines, sines = (tuple(factor * each for each in values) for values in (self.cosines, self.sines))
+        return Piece(factor * self.constant, factor * self.slope, cosines, sines)
+
     @property
     def exact(self) -> bool:
         """Whether it needs no finer fraction than values have."""

@@ -24,7 +24,7 @@ SMALLEST, LARGEST = -6, 14
 
 
 def reciprocal(v: Tensor, most: int) -> Tensor:
-    """1 / v for 1 <= v < 2^most, with 16 bits of fraction.
+    """1 / v for 1 <= v < 2^most, most at least 2, with 16 bits of fraction.
 
     1. Compare v with 2, 4, ..., 2^(most - 1), all at once: shares of c = 2^-j for v in [2^j, 2^(j + 1)) (4 rounds).
     2. t = v c, in [1, 2) (1 round), truncated (1 round).
@@ -39,8 +39,8 @@ def reciprocal(v: Tensor, most: int) -> Tensor:
     return truncate(products.product(series.evaluate(near, RECIPROCAL, FRACTION + 2), scale), FRACTION)
 
 
-def inverse_root(v: Tensor) -> Tensor:
-    """1 / sqrt(v) for 4^-6 <= v < 4^15, with 32 bits of fraction, of which the relative error leaves at least 16 right.
+def inverse_root(v: Tensor, factor: float) -> Tensor:
+    """A public factor of up to 1 times 1 / sqrt(v), for 4^-6 <= v < 4^15, with 32 bits of fraction.
 
     1. Compare v with the powers of 4, all at once: shares of c = 2^-j and c^2 for v in [4^j, 4^(j + 1)) (4 rounds).
     2. t = v c^2, in [1, 4) (1 round), truncated (1 round).
@@ -54,7 +54,7 @@ def inverse_root(v: Tensor) -> Tensor:
     square = _weigh(bits, [4.0**-power for power in powers], 2 * FRACTION)
     near = truncate(products.product(v, square), 2 * FRACTION)
     scale = _weigh(bits, [2.0**-power for power in powers], FRACTION)
-    return products.product(series.evaluate(near, INVERSE_ROOT, FRACTION + 3), scale)
+    return products.product(series.evaluate(near, INVERSE_ROOT.times(factor), FRACTION + 3), scale)
 
 
 def _weigh(bits: Tensor, weights: list[float], fraction: int) -> Tensor:
