@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -23,14 +22,10 @@ from pi_sim.errors import UsageError
 from pi_sim.reporting import keys
 from pi_sim.reporting.comparison import comparable, merged, render
 
+pytestmark = pytest.mark.usefixtures("no_terminal")
+
 PAIR = [estimate("gelu_ln"), estimate("relu_nonorm")]
 ORDERS = st.lists(st.lists(st.sampled_from("abcdef"), unique=True), max_size=4)
-
-
-@pytest.fixture(autouse=True)
-def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Golden texts are those of a pipe, also under `pytest -s`."""
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
 
 
 def invoke(*arguments: str) -> Result:

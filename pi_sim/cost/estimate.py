@@ -12,6 +12,7 @@ from pi_sim.cost.pricing import priced
 from pi_sim.cost.rows import Part, Row, View, grouped
 from pi_sim.errors import UsageError
 from pi_sim.network import Network
+from pi_sim.specs import Sheet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +55,8 @@ class Estimate:
     past: int | None = None
     only_inner: bool = False
     machine: Machine | None = None
+    offline_known: bool = True
+    """Whether a zero of offline bytes is one, and not what the protocol's sources do not tell."""
 
     @cached_property
     def whole(self) -> Part:
@@ -122,7 +125,7 @@ class Estimate:
                     "shapes": row.shapes,
                     "count": row.count,
                     "provenance": row.provenance,
-                    **numbers(row.cost),
+                    **self._numbers(row.cost),
                 }
                 for row in self.rows
             ],
@@ -136,7 +139,10 @@ class Estimate:
         return pd.DataFrame(self.to_json()["rows"])
 
     def _totals(self, part: Part) -> dict[str, Any]:
-        return {**numbers(part.cost), "seconds": self.seconds(part), "compute_seconds": self.computing(part)}
+        return {**self._numbers(part.cost), "seconds": self.seconds(part), "compute_seconds": self.computing(part)}
+
+    def _numbers(self, cost: Cost) -> dict[str, int | None]:
+        return {**numbers(cost), **({} if self.offline_known else {"offline_bytes": None})}
 
     def _price(self, part: Part) -> float:
         return next(iter(self.seconds(part).values()), part.cost.bytes)
@@ -167,9 +173,20 @@ def estimate(
     """
     card = protocols.protocol(protocol)
     length, found = counted(model, size, seq_len, batch, past, inner)
-    rows = priced(found, card, protocols.origin(protocol))
-    own = label(model, size)
-    return Estimate(model, own, card.name, length, rows, found.boundary, networks, batch, past, inner, machine)
+    return Estimate(
+        model,
+        label(model, size),
+        card.name,
+        length,
+        priced(found, card, protocols.origin(protocol)),
+        found.boundary,
+        networks,
+        batch,
+        past,
+        inner,
+        machine,
+        not isinstance(card, Sheet) or card.offline_known,
+    )
 
 
 def counted(
