@@ -45,16 +45,23 @@ def train(out: Path | None, **choices: Any) -> None:
 @click.option("--drop-ffn", "dropped_ffn", multiple=True, type=int, metavar="LAYER", help="Repeatable.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="alpha_attention, slope, temperature ...")
 @click.option("--corpus", metavar="TEXT", help="What to measure on; by default the text that was held out.")
+@LENGTH
 @click.option("--out", type=click.Path(path_type=Path), help="A folder that is new or empty.")
 def convert(
-    checkpoint: str, size: str, settings: tuple[str, ...], corpus: str | None, out: Path | None, **switches: Any
+    checkpoint: str,
+    size: str,
+    settings: tuple[str, ...],
+    corpus: str | None,
+    seq_len: int | None,
+    out: Path | None,
+    **switches: Any,
 ) -> None:
     """Change the design of a trained CHECKPOINT, a card's or a folder's; fine-tune it with `pi-sim train --from`."""
     from pi_sim.training import convert as conversion
 
     plan = conversion.plan(switches, settings)
     folder = out or Path("runs") / conversion.title(checkpoint, size, plan)
-    found = conversion.convert(checkpoint, size, plan, folder, corpus)
+    found = conversion.convert(checkpoint, size, plan, folder, corpus, seq_len)
     click.echo(f"{folder}: {conversion.sentence(found)}")
 
 
