@@ -107,6 +107,11 @@ def test_different_lengths_are_refused() -> None:
         comparable([PAIR[0], replace(PAIR[1], seq_len=64)])
 
 
+def test_more_than_there_are_letters_are_refused() -> None:
+    with pytest.raises(UsageError, match="no table of 27 designs"):
+        comparable([replace(PAIR[0], model=f"model{number}") for number in range(27)])
+
+
 def test_protocols_of_one_name_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(Path("protocols/crypten.toml").read_text(encoding="utf-8"))

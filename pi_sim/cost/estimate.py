@@ -19,29 +19,30 @@ if TYPE_CHECKING:
 
 __all__ = ["CONVENTIONS", "OTHERS", "Estimate", "Part", "Row", "View", "counted", "estimate", "numbers", "priced"]
 
+ALONE = "seconds are the network's alone, rounds x latency + bytes / bandwidth, without computing"
+COMPUTED = "seconds are rounds x latency + bytes / bandwidth + computing on {}, one after the other"
+"""What seconds are without the profile of a machine, and with one."""
+
 CONVENTIONS = [
     "bytes are payload bytes that one party sends, the larger of the two; links are full duplex",
     "a round is one exchange that cannot start before the previous one has arrived; it costs one one-way latency",
     "offline bytes are correlated randomness that must reach a party, its shares expanded from seeds where they can be",
-    "seconds are the network's alone, rounds x latency + bytes / bandwidth, without computing",
+    ALONE,
     "weights and one-hot tokens are already shared when counting starts; the logits are opened to the client",
     "1 MB = 1e6 bytes, 1 GB = 1e9 bytes",
 ]
 """Printed under every table: each of them changes published numbers by a factor of two or more."""
 
-ALONE = CONVENTIONS[3]
-COMPUTED = "seconds are rounds x latency + bytes / bandwidth + computing on {}, one after the other"
-"""What seconds are where a machine's profile tells how long computing takes."""
-
 OTHERS = "others"
+"""The row of all that is not among the dearest."""
 
 
 @dataclass(frozen=True)
 class Estimate:
     """What one inference costs: the rows, and views and sums of them.
 
-    A batch of sequences of `seq_len` tokens each, of which `past` more are in a KV cache already. `inner` estimates
-    have no rows of the boundary: neither the private look-up, nor the vocabulary head and the opening of the logits.
+    A batch of sequences of `seq_len` tokens each, of which `past` more are in a KV cache already. With `only_inner`
+    the rows lack the boundary: the private look-up, the vocabulary head and the opening of the logits.
     """
 
     model: str
