@@ -3,7 +3,10 @@
 import json
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +21,9 @@ from pi_sim.cost.protocols import ALIKE, coverage, names, protocol, provenance_o
 from pi_sim.errors import UnpricedError, UsageError
 from pi_sim.graph.ops import STRUCTURAL, VOCABULARY, Op
 from pi_sim.mpc.kernels.registry import FIXED, KERNELS
+from pi_sim.specs.lines import line_of
+
+FILES = sorted(Path("protocols").glob("*.toml"))
 
 
 def op(name: str, *shapes: tuple[int, ...], **attributes: Any) -> Op:
@@ -132,3 +138,21 @@ def test_a_broken_plugin_is_one_sentence(name: str, said: str) -> None:
 def test_a_toml_file_goes_before_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Logarithmic, "name", "shaft")
     assert isinstance(protocol("shaft"), specs.Sheet)
+
+
+def paths(table: dict[str, Any], parent: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The keys of a table and its subtables."""
+    for key, value in table.items():
+        yield (*parent, key)
+        if isinstance(value, dict):
+            yield from paths(value, (*parent, key))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_key_of_every_file_is_found_on_its_line(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for key in paths(tomllib.loads(text)):
+        if key not in (("price",), ("validate",)):
+            line = line_of(text, key)
+            assert line is not None
+            assert key[-1] in text.splitlines()[line - 1]

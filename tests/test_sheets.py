@@ -1,7 +1,5 @@
 """Declared protocols: every figure has its source, published ones come back, and a wrong sheet is told where."""
 
-import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,9 @@ from pi_sim.cost.protocols import protocol
 from pi_sim.cost.sheet import NAMES
 from pi_sim.errors import UnpricedError, UsageError
 from pi_sim.graph.ops import VOCABULARY, Op
-from pi_sim.specs.lines import line_of
 from pi_sim.specs.protocols import FEATURES, UNITS
 
 SHEETS = [name for name in specs.names("protocols") if isinstance(specs.protocol(name), specs.Sheet)]
-FILES = sorted(Path("protocols").glob("*.toml"))
 PRODUCTS = ("linear", "matmul", "embedding")
 
 SHEET = """
@@ -243,21 +239,3 @@ def test_a_wrong_sheet_names_file_line_and_key(old: str, new: str, said: str, tm
     assert result.exit_code == 2
     assert path in result.stderr
     assert said in result.stderr
-
-
-def paths(table: dict[str, Any], parent: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The keys of a table and its subtables."""
-    for key, value in table.items():
-        yield (*parent, key)
-        if isinstance(value, dict):
-            yield from paths(value, (*parent, key))
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_key_of_every_file_is_found_on_its_line(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    for key in paths(tomllib.loads(text)):
-        if key not in (("price",), ("validate",)):
-            line = line_of(text, key)
-            assert line is not None
-            assert key[-1] in text.splitlines()[line - 1]
