@@ -20,27 +20,37 @@ class Network:
         return rounds * self.latency + 8 * sent / self.bandwidth
 
 
+SECMOE = "as SecMoE (AAAI 2026, arXiv 2601.06790) compares BumbleBee and Iron"
+SUF = "as SUF projects SIGMA and SHAFT (ponyyuhan/SUF_new, evaluation_report_lan_wan_rounds.md)"
+
 PRESETS = {
     network.name: network
     for network in (
-        Network("lan", 0.4e-3, 3e9, "3 Gbps, 0.8 ms round trip: the LAN of BOLT (IEEE S&P 2024)"),
-        Network("wan", 20e-3, 200e6, "200 Mbps, 40 ms round trip: a WAN of BOLT (IEEE S&P 2024)"),
-        Network("slow-wan", 40e-3, 100e6, "100 Mbps, 80 ms round trip: the slower WAN of BOLT (IEEE S&P 2024)"),
+        Network("lan", 0.4e-3, 3e9, "BOLT (IEEE S&P 2024); also Nimbus (NeurIPS 2024), Table 6"),
+        Network("wan", 20e-3, 200e6, "BOLT; also Nimbus, Table 6"),
+        Network("slow-wan", 40e-3, 100e6, "BOLT; also AERO (arXiv 2410.13060)"),
+        Network("bumblebee-lan", 0.25e-3, 1e9, f"LAN, {SECMOE}"),
+        Network("bumblebee-wan", 2e-3, 400e6, f"WAN, {SECMOE}"),
+        Network("puma", 0.5e-3, 5e9, "PUMA (arXiv 2307.12533), section 5"),
+        Network("puma-llama", 0.05e-3, 20e9, "PUMA, section 5.4: its servers for LLaMA-7B"),
+        Network("suf-lan", 0.5e-3, 8e9, f"LAN, 0.5 ms a round, {SUF}"),
+        Network("suf-wan", 4e-3, 3.2e9, f"WAN, 4 ms a round, {SUF}"),
     )
 }
-"""Named networks; `rtt` halves into a one-way latency."""
+"""Named networks; a round trip, which is what papers tell, halves into a one-way latency."""
 
 SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
-BITS = {"kbps": 1e3, "mbps": 1e6, "gbps": 1e9}
-WRITTEN = re.compile(r"rtt=(\d+\.?\d*)(us|ms|s),bw=(\d+\.?\d*)(kbps|mbps|gbps)", re.IGNORECASE)
+BITS = {"k": 1e3, "m": 1e6, "g": 1e9}
+NUMBER = r"(\d+\.?\d*|\.\d+)"
+WRITTEN = re.compile(rf"bw={NUMBER}([kKmMgG])bps,rtt={NUMBER}(us|ms|s)")
 
 
 def network(text: str) -> Network:
-    """A preset by name, or a link written as `rtt=40ms,bw=200Mbps`."""
+    """A preset by name, or a link written as `rtt=40ms,bw=200Mbps`, in either order; `Mbps` are bits, not bytes."""
     if text in PRESETS:
         return PRESETS[text]
-    written = WRITTEN.fullmatch(text.replace(" ", ""))
-    if not written or float(written[3]) == 0:
+    written = WRITTEN.fullmatch(",".join(sorted(text.replace(" ", "").split(","))))
+    if not written or float(written[1]) == 0:
         raise UsageError(f"unknown network {text!r}; use {', '.join(PRESETS)} or rtt=40ms,bw=200Mbps.")
-    latency = float(written[1]) * SECONDS[written[2].lower()] / 2
-    return Network(text, latency, float(written[3]) * BITS[written[4].lower()], "as given")
+    latency = float(written[3]) * SECONDS[written[4]] / 2
+    return Network(text, latency, float(written[1]) * BITS[written[2].lower()], "as given")

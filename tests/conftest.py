@@ -1,6 +1,7 @@
 """Fixtures: an estimate cache of the session's own, two real parties for the kernels, and one small training."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,10 +19,16 @@ settings.load_profile("pi-sim")
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """No test reads or writes the user's cache; child processes inherit this one."""
+    """No test reads or writes the user's cache or machine profile; child processes inherit this one."""
     folder = tmp_path_factory.mktemp("cache")
-    os.environ["XDG_CACHE_HOME"] = str(folder)
+    os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CONFIG_HOME"] = str(folder)
     yield folder
+
+
+@pytest.fixture
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Golden texts are those of a pipe, also under `pytest -s`."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ COMMANDS = {
     },
     "report": {"--records", "--out"},
     "models": set(),
-    "protocols": set(),
+    "protocols": {"--format"},
     "networks": set(),
 }  # fmt: skip
 

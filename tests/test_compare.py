@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -23,14 +22,10 @@ from pi_sim.errors import UsageError
 from pi_sim.reporting import keys
 from pi_sim.reporting.comparison import comparable, merged, render
 
+pytestmark = pytest.mark.usefixtures("no_terminal")
+
 PAIR = [estimate("gelu_ln"), estimate("relu_nonorm")]
 ORDERS = st.lists(st.lists(st.sampled_from("abcdef"), unique=True), max_size=4)
-
-
-@pytest.fixture(autouse=True)
-def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Golden texts are those of a pipe, also under `pytest -s`."""
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
 
 
 def invoke(*arguments: str) -> Result:
@@ -110,6 +105,11 @@ def test_different_lengths_are_refused() -> None:
     sentence = r"\(gelu_ln 128 and relu_nonorm 64 tokens\); choose one --seq-len for all"
     with pytest.raises(UsageError, match=sentence):
         comparable([PAIR[0], replace(PAIR[1], seq_len=64)])
+
+
+def test_more_than_there_are_letters_are_refused() -> None:
+    with pytest.raises(UsageError, match="no table of 27 designs"):
+        comparable([replace(PAIR[0], model=f"model{number}") for number in range(27)])
 
 
 def test_protocols_of_one_name_are_refused(tmp_path: Path) -> None:

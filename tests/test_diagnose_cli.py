@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from test_reporting import golden
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import BloomConfig, BloomForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from pi_sim import records
 from pi_sim.cli import main
@@ -206,6 +206,24 @@ def test_llama_is_looked_into_as_well(tmp_path: Path) -> None:
     found = json.loads(diagnose("--model", tmp_path, "--corpus", "random", "--format", "json").stdout)
     assert len(found["entropy"]) == 1
     assert bool(found["ranges"]) != bool(found["missing"])
+
+
+def test_a_long_context_is_not_taken_unasked(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pi_sim.run.diagnose.LONGEST", 4)
+    arguments = ["--model", foreign, "--corpus", "random", "--sequences", "1", "--format", "json"]
+    assert json.loads(diagnose(*arguments).stdout)["seq_len"] == 4
+    assert json.loads(diagnose(*arguments, "--seq-len", "8").stdout)["seq_len"] == 8
+    assert "at most 1,024" in " ".join(diagnose("--help").stdout.split())
+
+
+def test_a_model_without_a_context_needs_a_length(tmp_path: Path) -> None:
+    config = BloomConfig(vocab_size=40, hidden_size=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0)
+    BloomForCausalLM(config).save_pretrained(tmp_path)
+    arguments = ["--model", tmp_path, "--corpus", "random", "--format", "json"]
+    for length in ([], ["--seq-len", "1"]):
+        said = refused(diagnose(*arguments, *length))
+        assert "BloomForCausalLM names no context in its config; choose a --seq-len of at least 2." in said
+    assert json.loads(diagnose(*arguments, "--seq-len", "8").stdout)["seq_len"] == 8
 
 
 def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,5 @@
 """What an estimate shows: views that add up, the dearest rows, counts, refusals, and all of it without torch."""
 
-import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +13,16 @@ from test_cli import python, refused
 from test_reporting import golden
 
 from pi_sim.cli import main
-from pi_sim.cost.census import Census
 from pi_sim.cost.cost import Cost
-from pi_sim.cost.counts import Counts, operations
 from pi_sim.cost.estimate import OTHERS, Estimate, Part, Row, View
 from pi_sim.cost.estimate import estimate as price
 from pi_sim.cost.machine import Machine, SecondsEach
 from pi_sim.cost.work import Work
-from pi_sim.graph.ops import Op
 from pi_sim.network import PRESETS
-from pi_sim.reporting import counts, keys
+from pi_sim.reporting import keys
 from pi_sim.reporting.estimates import render
+
+pytestmark = pytest.mark.usefixtures("no_terminal")
 
 VIEWS: tuple[View, ...] = ("op", "layer", "module", "total")
 
@@ -52,12 +49,6 @@ counted = "both parties"
 local = ["lookup", "add", "scale", "reveal"]
 """
 PRICE = '[price.{}]\nsource = "table 1"\nprovenance = "{}"\nrounds = {{ each = 2 }}\nbytes = {{ elements = 16 }}\n'
-
-
-@pytest.fixture(autouse=True)
-def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Golden texts are those of a pipe, also under `pytest -s`."""
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
 
 
 def of(rows: list[Row]) -> Estimate:
@@ -148,56 +139,6 @@ def test_every_key_of_the_record_is_explained() -> None:
     assert set(record) == set(keys.ESTIMATE)
     assert set(record["total"]) == set(record["without_embedding_and_head"]) == set(keys.TOTALS)
     assert set(record["rows"][0]) == set(keys.ROW)
-    assert set(Counts("m", "s", 1, 1, None, []).to_json()) == set(keys.COUNTS)
-
-
-def layer(batch: int) -> Census:
-    """Attention and FFN of GPT-2 small, twelve times, as its graph holds them."""
-    tokens, scores = (batch, 128, 768), (batch, 12, 128, 128)
-    heads, keys = (batch, 12, 128, 64), (batch, 12, 64, 128)
-    found = [
-        *(Op("layernorm", (tokens, (768,), (768,)), (True,) * 3) for _ in range(1)),
-        Op("linear", (tokens, (768, 2304), (2304,)), (True,) * 3),
-        Op("matmul", (heads, keys), (True, True)),
-        Op("softmax", (scores, (1, 1, 128, 128)), (True, False)),
-        Op("gelu", ((batch, 128, 3072),), (True,)),
-    ]
-    return Census(
-        {(f"h.{index}", op): 2 if op.name == "layernorm" else 1 for index in range(12) for op in found}, frozenset()
-    )
-
-
-def test_operations_are_counted_as_aero_counts_them() -> None:
-    """Table 4 of AERO (arXiv 2410.13060), 12 layers of 12 heads at 128 tokens: SM 144, LN 24, G 12."""
-    found = {each.op: (each.count, each.shape) for each in operations(layer(1))}
-    assert found["softmax"] == (144, "128x128")
-    assert found["layernorm"] == (24, "128x768")
-    assert found["gelu"] == (12, "128x3072")
-    assert found["matmul"] == (144, "128x64 @ 64x128")
-
-
-@given(batch=st.integers(1, 64))
-def test_a_batch_is_so_many_operations(batch: int) -> None:
-    for one, many in zip(operations(layer(1)), operations(layer(batch)), strict=True):
-        assert (many.op, many.shape, many.count) == (one.op, one.shape, batch * one.count)
-        assert many.multiplications == (one.multiplications and batch * one.multiplications)
-
-
-@pytest.mark.parametrize("style", ["table", "csv", "markdown", "json"])
-def test_a_model_in_counts(style: Any) -> None:
-    golden(f"counts-{style}", counts.render(Counts("gelu_ln", "gpt2", 128, 1, None, operations(layer(1))), style))
-
-
-def test_counts_are_those_of_the_graph() -> None:
-    found = json.loads(invoke("--seq-len", "8", "--by", "count", "--format", "json").stdout)
-    told = {(each["op"], each["shape"]): each["count"] for each in found["operations"]}
-    assert told["softmax", "8x8"] == 4 * 4
-    assert told["relu", "8x512"] == 4
-    inner = json.loads(invoke("--seq-len", "8", "--by", "count", "--inner", "--format", "json").stdout)
-    assert {each["op"] for each in found["operations"]} - {each["op"] for each in inner["operations"]} == {
-        "embedding",
-        "reveal",
-    }
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -208,6 +149,17 @@ def test_a_batch_costs_as_much_more_where_costs_are_per_element(batch: int) -> N
     for op in ("softmax", "relu", "reveal", "matmul"):
         assert many[op].cost.bytes == batch * one[op].cost.bytes
     assert one["linear"].cost.bytes <= many["linear"].cost.bytes <= batch * one["linear"].cost.bytes
+
+
+def test_offline_bytes_that_no_source_tells_are_no_zero() -> None:
+    untold = replace(
+        of([replace(row, cost=Cost(row.cost.rounds, row.cost.bytes)) for row in estimate().rows]), offline_known=False
+    )
+    table = render([untold], "total", "table")
+    assert "offline bytes: the sources do not tell" in table
+    assert "│ offline" not in table
+    assert untold.to_json()["total"]["offline_bytes"] is None
+    assert {row["offline_bytes"] for row in untold.to_json()["rows"]} == {None}
 
 
 def test_inner_is_what_lies_between_embedding_and_head() -> None:
@@ -224,6 +176,13 @@ def test_a_sheet_without_a_price_is_refused_with_operation_module_and_file(tmp_p
     said = refused(invoke("--seq-len", "8", "--protocol", path))
     assert "transformer.h.0.mlp.act: protocol half has no price for relu; add [price.relu]" in said
     assert f"({path})." in said
+
+
+def test_a_refusal_names_whatever_else_lacks_a_price(tmp_path: Path) -> None:
+    path = sheet(tmp_path, "linear", "matmul")
+    said = refused(invoke("--seq-len", "8", "--protocol", path))
+    assert f"no price for embedding; add [price.embedding] with its source to its sheet ({path}); " in said
+    assert "; nor has it one for softmax, relu." in said
 
 
 def test_a_refusal_at_the_boundary_alone_names_inner(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from pi_sim.reporting.sections.papers import verdict
 from pi_sim.reporting.seeds import Seeds
 from pi_sim.reporting.tables import Column, Table
 
+pytestmark = pytest.mark.usefixtures("no_terminal")
+
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -35,12 +37,6 @@ def golden(name: str, text: str) -> None:
     if os.environ.get("PI_SIM_RENEW"):
         path.write_text(f"{text}\n", encoding="utf-8")
     assert path.read_text(encoding="utf-8") == f"{text}\n"
-
-
-@pytest.fixture(autouse=True)
-def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Golden texts are those of a pipe, also under `pytest -s`."""
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from trainings import STEPS, cli, make, train, weights
+from transformers.modeling_outputs import CausalLMOutput
 
 from pi_sim import records, specs
 from pi_sim.errors import UsageError
@@ -197,7 +198,7 @@ def test_two_kinds_of_mixed_precision_are_refused(size: str, texts: Path, tmp_pa
     assert (result.exit_code, "fp16 and bf16 exclude each other" in result.stderr) == (2, True)
 
 
-@pytest.mark.parametrize("batch", [8, 48])
+@pytest.mark.parametrize("batch", [8, 320])
 def test_every_step_sees_a_whole_batch_in_every_pass(
     batch: int, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +212,30 @@ def test_every_step_sees_a_whole_batch_in_every_pass(
     result = train(size, texts, tmp_path / "out", "--tokens", "16000", "--set", f"batch_size={batch}")
     assert "passes over" in result.stderr
     assert sum(seen) == records.load(tmp_path / "out" / "record.json")["corpus"]["tokens_seen"]
+
+
+@pytest.mark.parametrize(
+    ("batch", "length", "parts"),
+    [(32, 128, 1), (512, 128, 16), (48, 128, 2), (8, 1024, 2), (7, 1024, 7), (1000, 4096, 1000), (2, 10_000, 2)],
+)
+def test_a_batch_is_cut_into_equal_parts_that_fit_into_memory(batch: int, length: int, parts: int) -> None:
+    assert steps._parts(batch, length) == parts
+
+
+def test_a_long_text_is_measured_a_few_chunks_at_a_time() -> None:
+    seen: list[int] = []
+
+    class Uniform(torch.nn.Module):
+        device = torch.device("cpu")
+
+        def forward(self, ids: torch.Tensor, use_cache: bool) -> CausalLMOutput:
+            seen.append(len(ids))
+            return CausalLMOutput(logits=torch.zeros(*ids.shape, 8))
+
+    assert held_out.loss(Uniform(), torch.zeros(5, 2048, dtype=torch.int64)) == pytest.approx(math.log(8))
+    assert held_out.loss(Uniform(), torch.zeros(40, 128, dtype=torch.int64)) == pytest.approx(math.log(8))
+    assert seen == [2, 2, 1, 32, 8]
+    assert [observed.few(torch.zeros(32, length)) for length in (16, 128, 1024, 8192)] == [8, 8, 4, 1]
 
 
 # What is seen along the way

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pi_sim import __version__
-from pi_sim.cli import costs, facts, findings, lab, runs, validation
+from pi_sim.cli import costs, facts, findings, lab, machine, runs, validation
 from pi_sim.errors import PiSimError
 
 
@@ -46,5 +46,6 @@ for command in (
     facts.models,
     facts.protocols,
     facts.networks,
+    machine.calibrate,
 ):
     main.add_command(command)

@@ -91,7 +91,7 @@ def _price(
     from pi_sim.cost.machine import load
     from pi_sim.network import network
 
-    links, profile = [network(text) for text in networks], load(machine)
+    links, profile = [network(text) for text in dict.fromkeys(networks)], load(machine)
     return [
         price(model, protocol=protocol, networks=links, machine=profile, **asked)
         for model in dict.fromkeys(models)

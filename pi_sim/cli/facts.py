@@ -1,6 +1,10 @@
 """What pi-sim knows: models, protocols, networks."""
 
+from typing import Any
+
 import click
+
+from pi_sim.cli.options import STYLE
 
 
 @click.command()
@@ -12,13 +16,17 @@ def models() -> None:
 
 
 @click.command()
-def protocols() -> None:
-    """List protocols."""
-    from pi_sim import specs
+@click.argument("name", required=False)
+@STYLE
+def protocols(name: str | None, style: Any) -> None:
+    """List protocols and which operations they price; or the prices of NAME, with their sources."""
+    from pi_sim.cost.protocols import names, protocol
+    from pi_sim.reporting import coverage, sheets
 
-    for name in specs.names("protocols"):
-        card = specs.protocol(name)
-        click.echo(f"{name:16} {card.title} ({card.provenance}; {card.threat_model})")
+    if name:
+        click.echo(sheets.render(protocol(name), style))
+    else:
+        click.echo(coverage.render([protocol(each) for each in names()], style))
 
 
 @click.command()

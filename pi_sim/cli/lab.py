@@ -45,23 +45,30 @@ def train(out: Path | None, **choices: Any) -> None:
 @click.option("--drop-ffn", "dropped_ffn", multiple=True, type=int, metavar="LAYER", help="Repeatable.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="alpha_attention, slope, temperature ...")
 @click.option("--corpus", metavar="TEXT", help="What to measure on; by default the text that was held out.")
+@LENGTH
 @click.option("--out", type=click.Path(path_type=Path), help="A folder that is new or empty.")
 def convert(
-    checkpoint: str, size: str, settings: tuple[str, ...], corpus: str | None, out: Path | None, **switches: Any
+    checkpoint: str,
+    size: str,
+    settings: tuple[str, ...],
+    corpus: str | None,
+    seq_len: int | None,
+    out: Path | None,
+    **switches: Any,
 ) -> None:
     """Change the design of a trained CHECKPOINT, a card's or a folder's; fine-tune it with `pi-sim train --from`."""
     from pi_sim.training import convert as conversion
 
     plan = conversion.plan(switches, settings)
     folder = out or Path("runs") / conversion.title(checkpoint, size, plan)
-    found = conversion.convert(checkpoint, size, plan, folder, corpus)
+    found = conversion.convert(checkpoint, size, plan, folder, corpus, seq_len)
     click.echo(f"{folder}: {conversion.sentence(found)}")
 
 
 @click.command()
 @MODEL
 @SIZE
-@LENGTH
+@click.option("--seq-len", type=click.IntRange(1), help="Tokens; by default the model's context, at most 1,024.")
 @click.option("--sequences", default=32, show_default=True, type=click.IntRange(1), help="How many texts.")
 @click.option("--corpus", metavar="TEXT", help="packages, stdlib, a path, or random; by default what was held out.")
 @click.option("--protocol", default="crypten", show_default=True, help=f"Whose kernels it must suit. {PROTOCOL}")

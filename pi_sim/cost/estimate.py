@@ -12,35 +12,37 @@ from pi_sim.cost.pricing import priced
 from pi_sim.cost.rows import Part, Row, View, grouped
 from pi_sim.errors import UsageError
 from pi_sim.network import Network
+from pi_sim.specs import Sheet
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["CONVENTIONS", "OTHERS", "Estimate", "Part", "Row", "View", "counted", "estimate", "numbers", "priced"]
 
+ALONE = "seconds are the network's alone, rounds x latency + bytes / bandwidth, without computing"
+COMPUTED = "seconds are rounds x latency + bytes / bandwidth + computing on {}, one after the other"
+"""What seconds are without the profile of a machine, and with one."""
+
 CONVENTIONS = [
     "bytes are payload bytes that one party sends, the larger of the two; links are full duplex",
     "a round is one exchange that cannot start before the previous one has arrived; it costs one one-way latency",
     "offline bytes are correlated randomness that must reach a party, its shares expanded from seeds where they can be",
-    "seconds are the network's alone, rounds x latency + bytes / bandwidth, without computing",
+    ALONE,
     "weights and one-hot tokens are already shared when counting starts; the logits are opened to the client",
     "1 MB = 1e6 bytes, 1 GB = 1e9 bytes",
 ]
 """Printed under every table: each of them changes published numbers by a factor of two or more."""
 
-ALONE = CONVENTIONS[3]
-COMPUTED = "seconds are rounds x latency + bytes / bandwidth + computing on {}, one after the other"
-"""What seconds are where a machine's profile tells how long computing takes."""
-
 OTHERS = "others"
+"""The row of all that is not among the dearest."""
 
 
 @dataclass(frozen=True)
 class Estimate:
     """What one inference costs: the rows, and views and sums of them.
 
-    A batch of sequences of `seq_len` tokens each, of which `past` more are in a KV cache already. `inner` estimates
-    have no rows of the boundary: neither the private look-up, nor the vocabulary head and the opening of the logits.
+    A batch of sequences of `seq_len` tokens each, of which `past` more are in a KV cache already. With `only_inner`
+    the rows lack the boundary: the private look-up, the vocabulary head and the opening of the logits.
     """
 
     model: str
@@ -54,6 +56,8 @@ class Estimate:
     past: int | None = None
     only_inner: bool = False
     machine: Machine | None = None
+    offline_known: bool = True
+    """Whether a zero of offline bytes is one, and not what the protocol's sources do not tell."""
 
     @cached_property
     def whole(self) -> Part:
@@ -122,7 +126,7 @@ class Estimate:
                     "shapes": row.shapes,
                     "count": row.count,
                     "provenance": row.provenance,
-                    **numbers(row.cost),
+                    **self._numbers(row.cost),
                 }
                 for row in self.rows
             ],
@@ -136,7 +140,10 @@ class Estimate:
         return pd.DataFrame(self.to_json()["rows"])
 
     def _totals(self, part: Part) -> dict[str, Any]:
-        return {**numbers(part.cost), "seconds": self.seconds(part), "compute_seconds": self.computing(part)}
+        return {**self._numbers(part.cost), "seconds": self.seconds(part), "compute_seconds": self.computing(part)}
+
+    def _numbers(self, cost: Cost) -> dict[str, int | None]:
+        return {**numbers(cost), **({} if self.offline_known else {"offline_bytes": None})}
 
     def _price(self, part: Part) -> float:
         return next(iter(self.seconds(part).values()), part.cost.bytes)
@@ -167,9 +174,20 @@ def estimate(
     """
     card = protocols.protocol(protocol)
     length, found = counted(model, size, seq_len, batch, past, inner)
-    rows = priced(found, card, protocols.origin(protocol))
-    own = label(model, size)
-    return Estimate(model, own, card.name, length, rows, found.boundary, networks, batch, past, inner, machine)
+    return Estimate(
+        model,
+        label(model, size),
+        card.name,
+        length,
+        priced(found, card, protocols.origin(protocol)),
+        found.boundary,
+        networks,
+        batch,
+        past,
+        inner,
+        machine,
+        not isinstance(card, Sheet) or card.offline_known,
+    )
 
 
 def counted(

@@ -51,7 +51,7 @@ def save(machine: Machine, path: Path) -> None:
 
 
 def load(path: Path | None = None) -> Machine | None:
-    """The profile at `path`, a record of `pi-sim calibrate` or a TOML file; by default this machine's, if it has one."""
+    """The profile at `path`, a record of `pi-sim calibrate` or TOML; by default this machine's, if it has one."""
     if path is None and not place().exists():
         return None
     path = path or place()

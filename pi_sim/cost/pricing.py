@@ -17,12 +17,12 @@ def priced(counted: Census, protocol: Protocol, origin: str = "") -> list[Row]:
     """
     once = cache(lambda op: _row(op, protocol))
     rows: list[Row] = []
-    refused: dict[str, UnpricedError] = {}
+    refused: dict[tuple[str, str], UnpricedError] = {}
     for (module, op), count in counted.counts.items():
         try:
             rows.append(once(op).times(count, module))
         except UnpricedError as error:
-            refused.setdefault(module, error)
+            refused[module, op.name] = error
     if refused:
         raise _refusal(refused, counted.boundary, origin)
     return rows
@@ -34,9 +34,13 @@ def _row(op: Op, protocol: Protocol) -> Row:
     return Row("", op.name, shapes, 1, price(op, protocol), work(op, protocol), provenance_of(op, protocol))
 
 
-def _refusal(refused: dict[str, UnpricedError], boundary: frozenset[str], origin: str) -> UnpricedError:
-    """The first refusal with its module and file; what stands at the boundary alone can be left out."""
-    module, error = next(iter(refused.items()))
+def _refusal(refused: dict[tuple[str, str], UnpricedError], boundary: frozenset[str], origin: str) -> UnpricedError:
+    """The first refusal with its module and file, and what else is to be done."""
+    (module, op), error = next(iter(refused.items()))
     file = f" ({origin})" if origin else ""
-    advice = "; or leave embedding and head out with --inner" if boundary.issuperset(refused) else ""
-    return UnpricedError(f"{module}: {str(error).rstrip('.')}{file}{advice}.")
+    more = ", ".join(dict.fromkeys(name for _, name in refused if name != op))
+    lacking = f"; nor has it one for {more}" if more else ""
+    inner = (
+        "; or leave embedding and head out with --inner" if boundary.issuperset(place for place, _ in refused) else ""
+    )
+    return UnpricedError(f"{module}: {str(error).rstrip('.')}{file}{lacking}{inner}.")

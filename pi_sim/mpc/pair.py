@@ -70,7 +70,7 @@ def run(
                 port=listener.getsockname()[1],
                 listener=listener.fileno() if rank == 0 else None,
                 timeout=timeout,
-                threads=max(1, (os.cpu_count() or 2) // 2),
+                threads=threads(),
                 network=asdict(network) if network else None,
             )
             for rank, folder in enumerate(folders)
@@ -79,6 +79,11 @@ def run(
         counts = [json.loads((folder / "counts.json").read_text(encoding="utf-8")) for folder in folders]
         logits = load_file(folders[CLIENT] / "logits.safetensors")["logits"]
         return Outcome(counts, logits, time.perf_counter() - started)
+
+
+def threads() -> int:
+    """A party's share of this machine's cores."""
+    return max(1, (os.cpu_count() or 2) // 2)
 
 
 def _listen(port: int) -> socket.socket:

@@ -33,7 +33,9 @@ def render(estimates: list[Estimate], view: View, style: Format) -> str:
 
 
 def comparable(estimates: list[Estimate]) -> list[Estimate]:
-    """The estimates, with seconds of computing if all have them; a `UsageError` for different lengths."""
+    """The estimates, with seconds of computing if all have them; a `UsageError` where they do not go side by side."""
+    if len(estimates) > len(ascii_uppercase):
+        raise UsageError(f"there is no table of {len(estimates)} designs side by side; compare up to 26 of them.")
     lengths = {each.seq_len for each in estimates}
     if len(lengths) > 1:
         found = " and ".join(f"{each.model} {each.seq_len:,}" for each in estimates)

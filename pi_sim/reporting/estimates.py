@@ -70,8 +70,8 @@ def free(estimates: list[Estimate]) -> list[str]:
 
 
 def _table(estimate: Estimate, view: View, top: int | None) -> Table:
-    """What costs something, then the sums with and without what grows with the vocabulary."""
-    chosen = _measures([estimate], computing=estimate.computing(estimate.whole) is not None)
+    """What is known of all that costs something, then the sums with and without what grows with the vocabulary."""
+    chosen = [measure for measure in _measures([estimate]) if measure.read(estimate, estimate.whole) is not None]
     dear = {} if view == "total" else {key: part for key, part in estimate.by(view).items() if part.cost != ZERO}
     rows = [_row(estimate, key, part, chosen) for key, part in _first(estimate, dear, top).items()]
     return Table(_columns(view, chosen), rows, _closing(estimate, chosen))
@@ -79,7 +79,7 @@ def _table(estimate: Estimate, view: View, top: int | None) -> Table:
 
 def _tidy(estimates: list[Estimate], view: View, top: int | None) -> Table:
     """Every row of every estimate, each with what it is an estimate of."""
-    chosen, rows = _measures(estimates, computing=True), []
+    chosen, rows = _measures(estimates), []
     for each in estimates:
         parts = [_row(each, key, part, chosen) for key, part in _first(each, each.by(view), top).items()]
         about: list[Cell] = [getattr(each, key) for key in SUBJECT]
@@ -91,9 +91,9 @@ def _first(estimate: Estimate, parts: dict[str, Part], top: int | None) -> dict[
     return parts if top is None else estimate.dearest(parts, top)
 
 
-def _measures(estimates: list[Estimate], computing: bool) -> list[Measure]:
+def _measures(estimates: list[Estimate]) -> list[Measure]:
     counted = [each for measure in (ROUNDS, SENT, OFFLINE) for each in (measure, share(measure))]
-    return [*counted, *([COMPUTING] if computing else []), *seconds(estimates)]
+    return [*counted, COMPUTING, *seconds(estimates)]
 
 
 def _columns(view: View, chosen: list[Measure]) -> list[Column]:
@@ -111,9 +111,10 @@ def _closing(estimate: Estimate, chosen: list[Measure]) -> list[list[Cell]]:
 
 
 def _notes(estimate: Estimate) -> list[str]:
-    """The operations that cost nothing, and where declared prices come from."""
+    """The operations that cost nothing, where declared prices come from, and what is not told."""
     origins: dict[str, dict[str, None]] = {}
     for row in estimate.rows:
         if row.cost != ZERO and row.provenance != "derived":
             origins.setdefault(row.provenance, {})[row.op] = None
-    return [*free([estimate]), *(f"{', '.join(ops)}: {origin} prices" for origin, ops in origins.items())]
+    told = [f"{', '.join(ops)}: {origin} prices" for origin, ops in origins.items()]
+    return [*free([estimate]), *told, *([] if estimate.offline_known else ["offline bytes: the sources do not tell"])]

@@ -5,7 +5,7 @@ Keys = dict[str, str]
 TOTALS: Keys = {
     "rounds": "exchanges, one after another",
     "bytes": "payload that one party sends, the larger of the two",
-    "offline_bytes": "correlated randomness that must reach a party",
+    "offline_bytes": "correlated randomness that must reach a party; null where the protocol's sources do not tell",
     "seconds": "by network; with those of computing where compute_seconds is a number",
     "compute_seconds": "by the machine's profile; null without one, or where a protocol does not run here",
 }

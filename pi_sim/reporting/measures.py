@@ -19,16 +19,19 @@ class Measure:
 
 ROUNDS = Measure(Column("rounds", "rounds", COUNT), lambda estimate, part: part.cost.rounds)
 SENT = Measure(Column("bytes", "sent", BYTES), lambda estimate, part: part.cost.bytes)
-OFFLINE = Measure(Column("offline_bytes", "offline", BYTES), lambda estimate, part: part.cost.offline)
+OFFLINE = Measure(
+    Column("offline_bytes", "offline", BYTES),
+    lambda estimate, part: part.cost.offline if estimate.offline_known else None,
+)
 COMPUTING = Measure(Column("compute_seconds", "computing", SECONDS), lambda estimate, part: estimate.computing(part))
 
 
 def share(measure: Measure) -> Measure:
     """What part of the whole estimate's number it is."""
 
-    def read(estimate: Estimate, part: Part) -> float:
-        whole = measure.read(estimate, estimate.whole)
-        return (measure.read(estimate, part) or 0) / whole if whole else 0.0
+    def read(estimate: Estimate, part: Part) -> float | None:
+        whole, some = measure.read(estimate, estimate.whole), measure.read(estimate, part)
+        return None if whole is None or some is None else some / (whole or 1)
 
     return Measure(Column(f"share_of_{measure.column.key}", measure.column.title, SHARE), read)
 

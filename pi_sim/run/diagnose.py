@@ -19,6 +19,8 @@ from pi_sim.zoo.build import checkpoint_folder, load_model
 
 RANDOM = "random"
 HELD_OUT = "held-out"
+LONGEST = 1024
+"""Tokens in a sequence unless more are asked for: attention takes memory by their square."""
 
 
 def diagnose(
@@ -46,10 +48,14 @@ def quantities(protocol: specs.ProtocolCard) -> list[Quantity]:
 
 
 def _length(model: PreTrainedModel, asked: int | None) -> int:
-    context = model.config.max_position_embeddings
-    if not 2 <= (asked or context) <= context:
+    """What was asked for, or the model's context unless that is long."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    if context is None and (asked or 0) < 2:
+        raise UsageError(f"{type(model).__name__} names no context in its config; choose a --seq-len of at least 2.")
+    length = asked or min(int(context), LONGEST)
+    if not 2 <= length <= (context or length):
         raise UsageError(f"the model's context is {context} tokens; choose --seq-len between 2 and {context}.")
-    return asked or int(context)
+    return length
 
 
 def _tokens(model: PreTrainedModel, name: str, size: str, text: str | None, shape: tuple[int, int]) -> Tensor:

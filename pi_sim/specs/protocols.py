@@ -92,6 +92,8 @@ class Sheet(Protocol):
     """Whose sent bytes the source's figures are; sheets are read as those that one party sends."""
     offline_counted: Counted | None = None
     """The same for offline bytes, where they differ: a dealer with seeds sends its corrections to one party alone."""
+    no_offline: bool = False
+    """Whether there is no offline phase, so that nobody has to send anything beforehand."""
     local: tuple[str, ...] = ()
     """Operations that need no communication."""
     price: dict[str, Price]
@@ -99,6 +101,6 @@ class Sheet(Protocol):
     notes: str = ""
 
     @property
-    def counts_offline(self) -> bool:
-        """Whether the sources tell of offline bytes; without, they are unknown and not zero."""
-        return any(price.offline for price in self.price.values())
+    def offline_known(self) -> bool:
+        """Whether a zero of offline bytes is a fact; otherwise the sources do not tell of them."""
+        return self.no_offline or any(price.offline for price in self.price.values())

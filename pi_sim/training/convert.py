@@ -4,6 +4,8 @@ The way of "ReLU Strikes Back" (arXiv 2310.04564): stage 1 puts ReLU for the act
 and of those who replace a pre-trained model's norms, by DyT or by nothing.
 """
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from transformers import PreTrainedModel
 from pi_sim import records, specs
 from pi_sim.errors import UsageError
 from pi_sim.records import Record
-from pi_sim.training import corpus, finished, held_out, tokenizer
+from pi_sim.training import corpus, finished, held_out, lengths, tokenizer
 from pi_sim.training.checkpoints import RECORD, writing
 from pi_sim.training.corpus import Corpus
 from pi_sim.zoo import alphas, build, surgery
@@ -21,7 +23,7 @@ from pi_sim.zoo import alphas, build, surgery
 COPIED = ("card", "size", "dimensions")
 """What a checkpoint's record tells that stays true of the converted model."""
 SAMPLE = 8
-"""Held-out chunks whose activations decide where DyT starts."""
+"""Held-out chunks, or fewer where they are long, whose activations decide where DyT starts."""
 
 
 def plan(switches: dict[str, Any], settings: tuple[str, ...]) -> surgery.Plan:
@@ -47,50 +49,69 @@ def title(checkpoint: str, size: str, plan: surgery.Plan) -> str:
     return "-".join((known, *(f"{switch}={value}" for switch, value in sorted(plan.items()))))
 
 
-def convert(checkpoint: str, size: str, plan: surgery.Plan, out: Path, text: str | None) -> Record:
+def convert(
+    checkpoint: str, size: str, plan: surgery.Plan, out: Path, text: str | None, length: int | None = None
+) -> Record:
     """Convert a card's shipped weights or a folder's; what `out` holds is a checkpoint for `pi-sim train --from`.
 
-    DyT and Derf start from alpha = 1 / std of what the norm in their place read, unless the plan names alphas.
+    DyT and Derf start from the slope of the norm in their place, unless the plan names alphas. Quality is measured on
+    sequences of `length` tokens, the model's context by default.
     Returns the record, of kind "conversion". Raises `UsageError` for surgery that this model does not allow.
     """
     if not plan:
         raise UsageError("there is nothing to convert; name a switch, such as --activation relu.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists already and is not empty; give another --out.")
-    surgery.operate(build.meta_model(checkpoint, size), plan)  # refuses what is impossible before long work
+    shapes = build.meta_model(checkpoint, size)
+    length = lengths.chosen(shapes.config, length, "--seq-len")
+    surgery.operate(shapes, plan)  # refuses what is impossible before long work
     model, source = build.load_model(checkpoint, size), build.checkpoint_folder(checkpoint, size)
     encoder, words = tokenizer.load(source), corpus.load(text) if text else held_out.same_corpus(source)
-    record = {**_origin(source, plan), **_operated(model, plan, encoder, words)}
+    found = _operated(model, plan, encoder, words, length)
+    record = {**_origin(source, plan, model), **found}
     _write(model, encoder, record, out)
     return record
 
 
-def _operated(model: PreTrainedModel, switches: surgery.Plan, encoder: Tokenizer, text: Corpus) -> Record:
+def _operated(model: PreTrainedModel, switches: surgery.Plan, encoder: Tokenizer, text: Corpus, length: int) -> Record:
     """Carry out the surgery; the quality on both sides of it."""
-    length = model.config.max_position_embeddings
     before = held_out.quality(model, encoder, text, length)
-    spreads = alphas.spreads(model, held_out.chunks(encoder, text, length)[:SAMPLE])
+    few = min(SAMPLE, lengths.at_once(length))
+    spreads = alphas.spreads(model, held_out.chunks(encoder, text, length)[:few])
     kept = set(model.modules())
     surgery.operate(model, switches)
     if not {"alpha_attention", "alpha_other"} & switches.keys():
         alphas.match(model, spreads, kept)
     after = held_out.quality(model, encoder, text, length)
-    return {"corpus": {"name": text.name, "sha256": text.sha256}, "before": before, "after": after}
+    known = {"name": text.name, "sha256": text.sha256}
+    return {"corpus": known, "seq_len": length, "before": before, "after": after}
 
 
-def _origin(source: Path, switches: surgery.Plan) -> Record:
+def _origin(source: Path, switches: surgery.Plan, model: PreTrainedModel) -> Record:
     """Where the model came from, and what it is now."""
     known = records.load(source / RECORD) if (source / RECORD).is_file() else {}
     copied = {key: known[key] for key in COPIED if key in known}
     if "architecture" in known:
-        copied["architecture"] = {**known["architecture"], **switches}
+        copied["architecture"] = _design(known["architecture"], switches, specs.Surgery(**model.config.pi_sim))
     return {"model": source.name, "from": source.name, "surgery": switches, **copied}
 
 
+def _design(known: Record, switches: surgery.Plan, now: specs.Surgery) -> Record:
+    """What a record told of a design, as it is now: the switches that were named, and such settings as it told."""
+    decided = {*switches, *(surgery.touched(switches) & known.keys())}
+    return {**known, **now.model_dump(mode="json", include=decided)}
+
+
 def _write(model: PreTrainedModel, encoder: Tokenizer, record: Record, out: Path) -> None:
-    """The checkpoint, its record last, to tell that it is whole."""
+    """The checkpoint, moved to its place once it is whole and loads."""
+    staging = out.resolve().with_name(f".{out.resolve().name}.{os.getpid()}")
     with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        build.save(model.to(finished.dtype(model)), out)
-        records.write_text(out / tokenizer.FILE, encoder.to_str())
-        records.save(out / RECORD, "conversion", records.finite(record))
+        try:
+            staging.mkdir(parents=True)
+            build.save(model.to(finished.dtype(model)), staging)
+            records.write_text(staging / tokenizer.FILE, encoder.to_str())
+            records.save(staging / RECORD, "conversion", records.finite(record))
+            build.load(staging)
+            staging.replace(out.resolve())
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)

@@ -15,8 +15,8 @@ from pi_sim import records
 from pi_sim.errors import UsageError
 from pi_sim.training import corpus, manifest, tokenizer
 from pi_sim.training.corpus import Corpus
+from pi_sim.training.lengths import at_once
 
-BATCH = 32  # chunks at a time
 SAMPLE = 32  # chunks whose loss is recorded by itself, as a quick check of a checkpoint
 
 
@@ -73,7 +73,7 @@ def chunks(encoder: Tokenizer, text: Corpus, length: int) -> Tensor:
 def loss(model: PreTrainedModel, ids: Tensor) -> float:
     """The mean negative log-likelihood in nats of ids[:, 1:], each chunk (N, T) by itself."""
     total = 0.0
-    for batch in torch.split(ids, BATCH):
+    for batch in torch.split(ids, at_once(ids.shape[1])):
         logits = model(batch.to(model.device), use_cache=False).logits[:, :-1].flatten(0, 1).float()
         total += F.cross_entropy(logits, batch[:, 1:].flatten().to(model.device), reduction="sum").item()
     return total / ids[:, 1:].numel()

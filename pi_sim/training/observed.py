@@ -11,10 +11,11 @@ from transformers import TrainerCallback
 
 from pi_sim.diagnosis.brief import observe
 from pi_sim.training.held_out import SAMPLE
+from pi_sim.training.lengths import at_once
 from pi_sim.zoo.scales import Scaled
 
 POINTS = 20  # evenly spaced, besides the untrained model
-CHUNKS = 8  # that are looked into, of those whose loss is taken
+CHUNKS = 8  # at most that are looked into, of those whose loss is taken
 KEY = "observation"  # of its entries in the log
 
 
@@ -57,12 +58,17 @@ def undisturbed(model: Scaled, ids: Tensor) -> dict[str, Any]:
     with torch.random.fork_rng():
         model.eval()
         try:
-            return {"held_out_loss": loss(model, ids), **observe(model, ids[:CHUNKS])}
+            return {"held_out_loss": loss(model, ids), **observe(model, ids[: few(ids)])}
         finally:
             model.train(training)
 
 
 def loss(model: Scaled, ids: Tensor) -> float:
     """The mean loss in nats of predicting ids[:, 1:] of the chunks (N, T)."""
-    total: float = sum(model(batch).loss.item() * len(batch) for batch in torch.split(ids, CHUNKS))
+    total: float = sum(model(batch).loss.item() * len(batch) for batch in torch.split(ids, few(ids)))
     return total / len(ids)
+
+
+def few(ids: Tensor) -> int:
+    """How many of the chunks (N, T) are looked at together: fewer where they are long."""
+    return min(CHUNKS, at_once(ids.shape[1]))

@@ -1,6 +1,5 @@
 """The steps of a training with transformers' Trainer, begun or continued."""
 
-import math
 import os
 import signal
 from pathlib import Path
@@ -15,13 +14,13 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from pi_sim.errors import RunError
 from pi_sim.training import checkpoints, processes
 from pi_sim.training.divergence import EndOnDivergence, Log, diverged_at
+from pi_sim.training.lengths import at_once
 from pi_sim.training.observed import Observe
 from pi_sim.training.plan import Plan
 from pi_sim.training.progress import Report, Stop
 from pi_sim.zoo.build import WEIGHTS, quiet
 from pi_sim.zoo.scales import Scaled
 
-SEQUENCES_AT_ONCE = 32  # larger batches are accumulated: the logits of 32 x 128 tokens fill enough memory
 CURVE_POINTS = 200
 CHECKPOINTS = 10  # in a training that nothing interrupts
 POLYNOMIAL = {"power": 2.0, "lr_end": 0.0}
@@ -85,18 +84,23 @@ def _run(plan: Plan, model: Scaled, ids: Tensor, folder: Path, checkpoint: str |
 def _whole_batches(plan: Plan, ids: Tensor) -> Tensor:
     """The chunks without a last incomplete batch, where batches are accumulated: a pass would end in a smaller one."""
     batch = plan.recipe.batch_size
-    return ids if SEQUENCES_AT_ONCE % batch == 0 else ids[: len(ids) // batch * batch]
+    return ids if batch <= at_once(plan.size.context) else ids[: len(ids) // batch * batch]
+
+
+def _parts(batch: int, length: int) -> int:
+    """Into how many equal parts a batch is cut that is too large for the memory: they are accumulated."""
+    return next(parts for parts in range(1, batch + 1) if batch % parts == 0 and batch // parts <= at_once(length))
 
 
 def _arguments(plan: Plan, folder: Path) -> Any:
     recipe, own = plan.recipe, processes.share(plan.recipe.batch_size)
-    at_once = math.gcd(own, SEQUENCES_AT_ONCE)
+    parts = _parts(own, plan.size.context)
     os.environ.pop("ACCELERATE_MIXED_PRECISION", None)  # the recipe decides, not the launcher
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=plan.steps,
-        per_device_train_batch_size=at_once,
-        gradient_accumulation_steps=own // at_once,
+        per_device_train_batch_size=own // parts,
+        gradient_accumulation_steps=parts,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.schedule,
         lr_scheduler_kwargs=POLYNOMIAL if recipe.schedule == "polynomial" else None,

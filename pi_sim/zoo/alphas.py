@@ -1,4 +1,4 @@
-"""Where DyT and Derf start in a model that had norms: at the slope that the norms had for most of their input."""
+"""Where DyT and Derf start in a model that had norms: at the slope that the norms had, which is 1 / std."""
 
 from functools import partial
 from typing import Any
@@ -31,11 +31,11 @@ def spreads(model: PreTrainedModel, ids: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def match(model: PreTrainedModel, spreads: dict[str, float], kept: set[nn.Module]) -> None:
-    """Set alpha = 1 / std where DyT or Derf took a norm's place, `kept` aside: alpha follows it in training too.
+    """Give DyT and Derf the slope 1 / std at zero where they took a norm's place, `kept` aside.
 
-    Source: arXiv 2503.10622, section 5.
+    For DyT that is alpha = 1 / std, which alpha follows in training too (arXiv 2503.10622, section 5).
     """
     for path, module in model.named_modules():
         spread = spreads.get(path, spreads.get(path.removesuffix(".norm")))  # with a ReLU after it, it lies one deeper
         if isinstance(module, DyT) and module not in kept and spread:
-            module.alpha.fill_(1 / spread)
+            module.alpha.fill_(1 / (module.steepness * spread))

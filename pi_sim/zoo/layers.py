@@ -4,6 +4,7 @@ x is a tensor (..., d) of activations; every layer returns the shape that it is 
 (1,). None is divided by, since dividing by a secret is dear: what the papers divide by is stored as its reciprocal.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -18,6 +19,8 @@ class DyT(nn.Module):
     """
 
     squash: Callable[[Tensor], Tensor] = staticmethod(torch.tanh)
+    steepness = 1.0
+    """The slope of what squashes at zero."""
 
     def __init__(self, width: int, alpha: float, bias: bool = True) -> None:
         super().__init__()
@@ -44,6 +47,7 @@ class Derf(DyT):
     """gamma * erf(alpha x + s) + beta, s one more learned number (arXiv 2512.10938)."""
 
     squash = staticmethod(torch.erf)
+    steepness = 2 / math.sqrt(math.pi)
 
     def __init__(self, width: int, alpha: float, bias: bool = True) -> None:
         super().__init__(width, alpha, bias)

@@ -1,0 +1,78 @@
+"""A machine's profile, measured by two parties on this machine."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, fields
+from datetime import date
+
+import numpy as np
+
+from pi_sim import records, specs
+from pi_sim.cost.machine import Machine, SecondsEach
+from pi_sim.cost.prices import work
+from pi_sim.cost.work import Work
+from pi_sim.errors import RunError
+from pi_sim.graph.ops import Op
+from pi_sim.run.probes import PROTOCOL, TIMEOUT, kernels, many, timings
+
+WORD = 8
+PASSES = 16
+
+
+def calibrate(
+    progress: Callable[[float], None] = lambda fraction: None, shrink: int = 1, passes: int = PASSES
+) -> Machine:
+    """This machine's profile. A `shrink` above 1 divides what is measured: quicker, and less true.
+
+    Of every probe the quickest pass counts, which nothing else disturbed. Raises `RunError` where the other party
+    fails, and where other work on the machine drowned what was measured.
+    """
+    works = [Work(random=WORD * many(shrink)), *(_work(operations) for operations in kernels(shrink))]
+    seconds: list[list[float]] = []
+    with _other_party(shrink, passes) as connection:
+        for one in timings(connection, 0, shrink, passes):
+            seconds.append(one)
+            progress(len(seconds) / passes)
+    exchange, *probes = np.min(seconds, axis=0).tolist()
+    each = SecondsEach(rounds=exchange, **learned(works, probes))
+    return Machine(name=_name(), source=f"pi-sim calibrate, {date.today()}", seconds_each=each)
+
+
+def learned(works: list[Work], seconds: list[float]) -> dict[str, float]:
+    """Seconds of each unit of work, from as many probes as there are units: what each took in all, and how long."""
+    units = [field.name for field in fields(Work)]
+    found = np.linalg.solve(np.array([astuple(work) for work in works], dtype=float), np.array(seconds))
+    if (found <= 0).any():
+        raise RunError("other work on this machine drowned what was measured; run pi-sim calibrate once more.")
+    return dict(zip(units, found.tolist(), strict=True))
+
+
+def _work(operations: list[Op]) -> Work:
+    card = specs.protocol_card(PROTOCOL)
+    return sum((found for op in operations if (found := work(op, card))), Work())
+
+
+@contextmanager
+def _other_party(shrink: int, passes: int) -> Iterator[socket.socket]:
+    """A connection to a process that goes through the same probes, and that is gone afterwards."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        arguments = map(str, (listener.getsockname()[1], shrink, passes))
+        command = [sys.executable, "-m", "pi_sim.run.probes", *arguments]
+        other = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            listener.settimeout(TIMEOUT)
+            yield listener.accept()[0]
+        except TimeoutError:
+            raise RunError(f"the other party could not be reached within {TIMEOUT:g} seconds.") from None
+        finally:
+            other.kill()
+            other.wait()
+
+
+def _name() -> str:
+    """The processor, and how many of its cores there are."""
+    return f"{records.processor()}, {os.cpu_count()} cores"

@@ -1,0 +1,111 @@
+"""What a calibration times, and one party's part in it: `python -m pi_sim.run.probes PORT SHRINK PASSES`.
+
+Both parties go through the same probes in step, over a real connection, with the threads of a run: they compute at
+once and share caches and memory, as they do in a run. They go through all of them again and again, so that other work
+on the machine disturbs no probe every time.
+"""
+
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from pi_sim import specs
+from pi_sim.errors import RunError
+from pi_sim.graph.ops import Op
+from pi_sim.mpc import backend
+from pi_sim.mpc.dealer import FirstParty
+from pi_sim.mpc.executor import apply
+from pi_sim.mpc.link import Link
+from pi_sim.mpc.pair import threads
+from pi_sim.mpc.party import greet
+
+PROTOCOL = "crypten"
+TIMEOUT = 60.0
+EXCHANGES = 100
+ELEMENTS = 2**16
+PRODUCTS = ((128, 768, 768), (128, 128, 2048), (32, 1024, 1024))
+"""m, k, n of m x k with k x n: between a tiny model's and GPT-2's."""
+
+
+def kernels(shrink: int) -> list[list[Op]]:
+    """Operations in which one unit of work dominates: calls, then elements, then multiply-accumulates."""
+    products = [tuple(max(1, size // shrink) for size in sizes) for sizes in PRODUCTS]
+    return [
+        [_comparison(1)],
+        [_comparison(many(shrink))],
+        [Op("matmul", ((m, k), (k, n)), (True, True)) for m, k, n in products],
+    ]
+
+
+def many(shrink: int) -> int:
+    """Elements of the large tensors."""
+    return max(1, ELEMENTS // shrink)
+
+
+def _comparison(elements: int) -> Op:
+    return Op("relu", ((elements,),), (True,))
+
+
+def timings(connection: socket.socket, rank: int, shrink: int, passes: int) -> Iterator[list[float]]:
+    """Seconds of one exchange, of drawing a large random tensor, and of `kernels`: one pass after another."""
+    connection.settimeout(TIMEOUT)
+    with _share_of_cores():
+        greet(connection, b"calibration")
+        link = Link(connection, rank)
+        with backend.use(link, FirstParty(), specs.protocol_card(PROTOCOL).settings), torch.no_grad():
+            for _ in range(passes):
+                computing = [sum(_computing(op, link) for op in operations) for operations in kernels(shrink)]
+                yield [_exchanging(link), _drawing(many(shrink)), *computing]
+        link.close()
+
+
+def _exchanging(link: Link) -> float:
+    """Seconds of one exchange of a message as small as can be."""
+    word = torch.zeros(1, dtype=torch.long)
+    return _timed(lambda: [link.all_reduce(word) for _ in range(EXCHANGES)]) / EXCHANGES
+
+
+def _drawing(elements: int) -> float:
+    return _timed(lambda: torch.randint(-(2**63), 2**63 - 1, (elements,)))
+
+
+def _computing(op: Op, link: Link) -> float:
+    """Seconds of one operation without those that it communicates."""
+    card = specs.protocol_card(PROTOCOL)
+    operands = [backend.shares(torch.randint(2**20, shape)) for shape in op.shapes]
+    before = float(link.comm_time)
+    return _timed(lambda: apply(op, operands, card)) - (float(link.comm_time) - before)
+
+
+def _timed(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+@contextmanager
+def _share_of_cores() -> Iterator[None]:
+    """The threads that a party of a run has, for as long as the context lasts."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def main(port: int, shrink: int, passes: int) -> None:
+    """The other party: it goes through all passes and tells nothing. It ends when the connection does."""
+    try:
+        for _ in timings(socket.create_connection(("127.0.0.1", port)), 1, shrink, passes):
+            pass
+    except RunError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
