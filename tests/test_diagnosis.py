@@ -1,5 +1,6 @@
 """Diagnoses against formulas of their own: loops over Python's floats, for models of every family."""
 
+import copy
 import math
 import os
 import subprocess
@@ -52,7 +53,8 @@ CONFIGS = {
 def model(family: str = "gpt2") -> PreTrainedModel:
     """A small random model, with attention that is far from uniform."""
     torch.manual_seed(1)
-    made = AutoModelForCausalLM.from_config(CONFIGS[family], attn_implementation="eager")
+    config = copy.deepcopy(CONFIGS[family])  # surgery writes into it
+    made = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     for weight in made.parameters():
         nn.init.normal_(weight, std=0.3)
     return made.eval()
