@@ -18,7 +18,7 @@ from pi_sim.cost.machine import Machine, SecondsEach
 from pi_sim.cost.work import Work
 from pi_sim.errors import RunError, UsageError
 from pi_sim.reporting.machines import render
-from pi_sim.run import calibrate
+from pi_sim.run import calibrate, probes
 
 MINE = Machine(
     name="mine",
@@ -146,10 +146,25 @@ def test_a_machine_that_was_busy_is_said_to_be() -> None:
 
 def test_a_calibration_finds_what_this_machine_needs() -> None:
     told: list[float] = []
-    found = calibrate.calibrate(told.append, shrink=2, passes=2)
+    found = calibrate.calibrate(told.append, shrink=2, passes=4)
     assert all(each > 0 for each in found.seconds_each.model_dump().values())
-    assert told == [0.5, 1.0]
+    assert told == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert "pi-sim calibrate" in found.source
+
+
+def test_a_calibration_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "BUDGET", 0.0)
+    told: list[float] = []
+    calibrate.calibrate(told.append, shrink=2, passes=1000)
+    assert told == [0.001, 1.0]
+
+
+@pytest.mark.parametrize(("load", "said"), [(0.3, None), (10.1, "busy (load 10.1 on 4 cores)")])
+def test_a_busy_machine_is_told_of(load: float, said: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate.os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(calibrate.os, "cpu_count", lambda: 4)
+    sentence = calibrate.busy()
+    assert sentence is None if said is None else said in str(sentence)
 
 
 def test_calibrate_writes_where_estimates_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
