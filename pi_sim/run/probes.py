@@ -25,7 +25,7 @@ from pi_sim.mpc.party import greet
 
 PROTOCOL = "crypten"
 TIMEOUT = 60.0
-BUDGET = 30.0
+BUDGET = 20.0
 """Seconds after which no further pass begins: a busy machine gets fewer of them."""
 EXCHANGES = 100
 ELEMENTS = 2**16
