@@ -39,7 +39,8 @@ COMMANDS = {
     "report": {"--records", "--out"},
     "models": set(),
     "protocols": {"--format"},
-    "networks": set(),
+    "networks": {"--format"},
+    "calibrate": {"--out", "--format"},
 }  # fmt: skip
 
 

@@ -66,5 +66,13 @@ def test_counts_are_those_of_the_graph() -> None:
     }
 
 
+def test_a_decode_step_is_one_row_of_scores() -> None:
+    found = json.loads(invoke("--past", "7", "--by", "count", "--format", "json").stdout)
+    told = {(each["op"], each["shape"]): each["count"] for each in found["operations"]}
+    assert (found["seq_len"], found["past"]) == (1, 7)
+    assert told["softmax", "1x8"] == 4 * 4
+    assert told["relu", "1x512"] == 4
+
+
 def test_every_key_of_the_record_is_explained() -> None:
     assert set(Counts("m", "s", 1, 1, None, []).to_json()) == set(keys.COUNTS)

@@ -110,6 +110,12 @@ def test_every_figure_is_drawn_the_same_each_time() -> None:
         assert png(draw).startswith(b"\x89PNG")
 
 
+def test_every_figure_says_what_it_shows() -> None:
+    captions = {name: " ".join(draw().get_supxlabel().split()) for name, draw in diagnosis.draw(record())}
+    assert "Under MPC they save nothing" in captions["sparsity"]
+    assert all(len(caption) > 40 and caption.endswith(".") for caption in captions.values())
+
+
 def test_figures_of_a_model_that_learned_nothing_special() -> None:
     bare = record(histograms=[], ranges=[], alphas=[], slopes=[])
     assert [name for name, _ in diagnosis.draw(bare)] == ["entropy", "sparsity"]

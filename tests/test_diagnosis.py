@@ -1,5 +1,6 @@
 """Diagnoses against formulas of their own: loops over Python's floats, for models of every family."""
 
+import copy
 import math
 import os
 import subprocess
@@ -14,14 +15,17 @@ from transformers import (
     AutoModelForCausalLM,
     BertConfig,
     GPT2Config,
+    GPTJConfig,
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     OPTConfig,
     PreTrainedModel,
 )
 
 from pi_sim import specs
+from pi_sim.diagnosis import places
 from pi_sim.diagnosis.brief import observe
 from pi_sim.diagnosis.entropy import collapsed, entropies, overloaded
 from pi_sim.diagnosis.examine import examine
@@ -49,7 +53,8 @@ CONFIGS = {
 def model(family: str = "gpt2") -> PreTrainedModel:
     """A small random model, with attention that is far from uniform."""
     torch.manual_seed(1)
-    made = AutoModelForCausalLM.from_config(CONFIGS[family], attn_implementation="eager")
+    config = copy.deepcopy(CONFIGS[family])  # surgery writes into it
+    made = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     for weight in made.parameters():
         nn.init.normal_(weight, std=0.3)
     return made.eval()
@@ -271,8 +276,41 @@ def test_a_relu_after_norms_shows_at_qkv_and_up(family: str, ids: Tensor) -> Non
         assert all(0.2 < share < 0.8 for share in sparsity[role])
 
 
+def test_zeros_in_a_scaled_ffn_are_seen(ids: Tensor) -> None:
+    plan = {"norm": "none", "final_norm": "none", "activation": "relu", "ffn": "scaled"}
+    found = whole(operate(model(), plan), ids)
+    negative = [each["negative"] for each in found["histograms"]]
+    assert found["sparsity"]["down"] == pytest.approx(negative) and min(negative) > 0
+    assert found["flops"]["share"] == pytest.approx(sum(negative) / LAYERS * 4 / (3 + 1 + 4 + 4))
+    assert found["missing"] == []
+
+
+OWN = {"n_embd": 16, "n_layer": 2, "n_head": 2, "rotary_dim": 4, "vocab_size": 40, "bos_token_id": 0, "eos_token_id": 0}
+
+
+def test_matrices_of_unknown_names_are_said_not_to_be_looked_at(ids: Tensor) -> None:
+    made = AutoModelForCausalLM.from_config(GPTJConfig(**OWN), attn_implementation="eager").eval()
+    found = whole(made, ids)
+    assert found["sparsity"]["up"] == [None] * 2 and found["sparsity"]["qkv"] == [0.0] * 2
+    (sentence,) = (each for each in found["missing"] if "zeros" in each.lower())
+    assert sentence == (
+        "Zeros before transformer.h.*.mlp.fc_in, transformer.h.*.mlp.fc_out are not counted: the names tell no role."
+    )
+
+
+def test_experts_that_are_no_modules_are_said_not_to_be_looked_at() -> None:
+    config = MixtralConfig(**SHORT, num_local_experts=2, num_key_value_heads=2)
+    assert places.unknown(AutoModelForCausalLM.from_config(config)) == ["model.layers.0.mlp"]
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_every_name_of_the_known_families_is_known(family: str) -> None:
+    assert places.unknown(model(family)) == []
+
+
 def test_a_layer_without_ffn_has_no_sparsity_there(ids: Tensor) -> None:
     found = whole(operate(model(), {"dropped_ffn": [1]}), ids)
+    assert found["missing"] == []
     assert found["sparsity"]["up"][0] == 0.0 and found["sparsity"]["up"][1] is None
     assert [each["layer"] for each in found["histograms"]] == [0]
 

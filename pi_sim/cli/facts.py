@@ -30,9 +30,9 @@ def protocols(name: str | None, style: Any) -> None:
 
 
 @click.command()
-def networks() -> None:
-    """List the named networks."""
-    from pi_sim.network import PRESETS
+@STYLE
+def networks(style: Any) -> None:
+    """List the named networks, each with its source."""
+    from pi_sim.reporting.networks import render
 
-    for preset in PRESETS.values():
-        click.echo(f"{preset.name:10} {preset.source}")
+    click.echo(render(style))

@@ -20,13 +20,16 @@ def calibrate(out: Path | None, style: Any) -> None:
     """
     from pi_sim import records
     from pi_sim.cost import machine
+    from pi_sim.errors import warn
     from pi_sim.reporting import machines, progress
-    from pi_sim.run.calibrate import calibrate as measure
+    from pi_sim.run import calibrate as measuring
 
     path = out or machine.place()
     records.check_writable(path)
+    if sentence := measuring.busy():
+        warn(sentence)
     with progress.bar("calibration") as advance:
-        found = measure(advance)
+        found = measuring.calibrate(advance)
     machine.save(found, path)
     click.echo(machines.render(found, style))
     click.echo(f"{path}: the profile", err=True)

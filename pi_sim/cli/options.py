@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 MODEL = click.option(
-    "--model", metavar="MODEL", default="relu_nonorm", show_default=True, help="A card's name or path, or a checkpoint."
-)
+    "--model", metavar="MODEL", default="relu_nonorm", show_default=True,
+    help="A card or a public model such as bert-base, or the path of a card, a config or a checkpoint.",
+)  # fmt: skip
 SIZE = click.option("--size", default="tiny", show_default=True, help="A size's name or path.")
 PROTOCOL = "A protocol's name, or a .toml file."
 NETWORK = "A network's name, or a link such as rtt=40ms,bw=200Mbps."

@@ -1,11 +1,12 @@
 """Counting work: every operation on tensors that a kernel calls is seen once, with or without data."""
 
-from typing import Any
+from collections import Counter
+from functools import cache
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from pi_sim.cost.work import Work
 
@@ -21,21 +22,38 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.work = Work()
+        self.done: Counter[str] = Counter()
+
+    @property
+    def work(self) -> Work:
+        """All of it so far."""
+        return Work(**self.done)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        self.work += _work(function, args, [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)])
+        unit = _unit(function)
+        if unit:
+            written = [each for each in _sequence(result) if isinstance(each, Tensor)]
+            self.done["calls"] += 1
+            self.done[unit] += sum(_amount(unit, args, each) for each in written)
         return result
 
 
-def _work(function: Any, args: Any, results: list[Tensor]) -> Work:
-    """What one operation of torch takes, from the tensors that it wrote."""
+@cache
+def _unit(function: Any) -> Literal["macs", "random", "elements"] | None:
+    """The unit of `Work` that an operation of torch is counted in; None for a view."""
     if function.is_view or function.overloadpacket in RELABELLING:
-        return Work()
-    elements = sum(result.numel() for result in results)
+        return None
     if function.overloadpacket in PRODUCTS:
-        return Work(macs=elements * args[0].shape[-1], calls=1)
-    if torch.Tag.nondeterministic_seeded in function.tags:
-        return Work(random=sum(result.nbytes for result in results), calls=1)
-    return Work(elements=elements, calls=1)
+        return "macs"
+    return "random" if torch.Tag.nondeterministic_seeded in function.tags else "elements"
+
+
+def _amount(unit: str, args: Any, written: Tensor) -> int:
+    if unit == "macs":
+        return int(written.numel() * args[0].shape[-1])
+    return written.nbytes if unit == "random" else written.numel()
+
+
+def _sequence(result: Any) -> Any:
+    return result if isinstance(result, (tuple, list)) else (result,)

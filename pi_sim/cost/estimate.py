@@ -12,7 +12,6 @@ from pi_sim.cost.pricing import priced
 from pi_sim.cost.rows import Part, Row, View, grouped
 from pi_sim.errors import UsageError
 from pi_sim.network import Network
-from pi_sim.specs import Sheet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,7 +185,7 @@ def estimate(
         past,
         inner,
         machine,
-        not isinstance(card, Sheet) or card.offline_known,
+        protocols.offline_known(card),
     )
 
 

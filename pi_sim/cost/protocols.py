@@ -58,5 +58,10 @@ def coverage(name: str, protocol: Protocol) -> str:
     return next((price.provenance for key, price in protocol.price.items() if key.partition("-")[0] == name), "none")
 
 
+def offline_known(protocol: Protocol) -> bool:
+    """Whether a zero of offline bytes is one, and not what a declared protocol's sources do not tell."""
+    return not isinstance(protocol, Sheet) or protocol.offline_known
+
+
 def _plugged(name: str) -> bool:
     return name not in specs.names("protocols") and name in plugins.names()

@@ -13,7 +13,7 @@ from pi_sim.diagnosis.learned import Alphas, Slopes
 from pi_sim.diagnosis.probe import watch
 from pi_sim.diagnosis.ranges import Quantity, Ranges
 from pi_sim.diagnosis.reading import Reading
-from pi_sim.diagnosis.sparsity import Sparsity
+from pi_sim.diagnosis.sparsity import Sparsity, unseen
 from pi_sim.diagnosis.truncations import Truncations
 from pi_sim.errors import UsageError
 from pi_sim.graph.capture import capture
@@ -42,7 +42,7 @@ def examine(model: PreTrainedModel, ids: Tensor, quantities: list[Quantity], adv
     limits = {"overload": overloaded, "collapse": collapsed}
     found["by_layer"] = {name: [part([heads], beyond) for heads in shares] for name, beyond in limits.items()}
     read = reading.found() if reading else {"ranges": [], "truncations": []}
-    return {**found, **read, "missing": missing}
+    return {**found, **read, "missing": missing + unseen(model)}
 
 
 def _reading(model: PreTrainedModel, length: int, quantities: list[Quantity]) -> tuple[Reading | None, list[str]]:

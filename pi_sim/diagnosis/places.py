@@ -15,6 +15,8 @@ ROLES = {
     "down": ("dense_4h_to_h", "fc2", "down_proj"),
 }
 """What families call the matrices that read a sparse input, if there is one; GPT-2 calls two of its matrices c_proj."""
+OUTPUTS = ("c_proj", "o_proj", "out_proj", "dense")
+"""What they call the matrix at attention's end, which reads averaged values: never sparse."""
 
 
 def attentions(model: nn.Module) -> Places:
@@ -49,9 +51,26 @@ def matrices(model: nn.Module) -> Places:
 
 def role(path: str, module: nn.Module) -> str | None:
     """What a matrix reads: the input of "qkv", of "up" or of "down"; None for others, such as attention's output."""
-    parent, _, name = path.rpartition(".")
+    name = path.rpartition(".")[2]
     if isinstance(module, FusedFFN):
         return "up"
-    if name == "c_proj" and parent.rpartition(".")[2] in anatomy.FFNS:
+    if name == "c_proj" and _inside(path, anatomy.FFNS):
         return "down"
     return next((role for role, names in ROLES.items() if name in names), None)
+
+
+def unknown(model: nn.Module) -> list[str]:
+    """Matrices whose names tell no role, and FFNs that have none in the form of a module, such as a set of experts."""
+    found = matrices(model)
+    nameless = [path for path, module in found if role(path, module) is None and not _output(path)]
+    experts = [ffn for ffn in anatomy.ffns(model) if not any(path.startswith(f"{ffn}.") for path, _ in found)]
+    return nameless + experts
+
+
+def _output(path: str) -> bool:
+    return path.rpartition(".")[2] in OUTPUTS and _inside(path, anatomy.ATTENTIONS)
+
+
+def _inside(path: str, names: tuple[str, ...]) -> bool:
+    """Whether a module lies in one of that name, directly or not."""
+    return any(part in names for part in path.split(".")[:-1])

@@ -37,6 +37,7 @@ def calibrate(
         for one in timings(connection, 0, shrink, passes):
             seconds.append(one)
             progress(len(seconds) / passes)
+    progress(1.0)
     exchange, *probes = np.min(seconds, axis=0).tolist()
     each = SecondsEach(rounds=exchange, **learned(works, probes))
     return Machine(name=_name(), source=f"pi-sim calibrate, {date.today()}", seconds_each=each)
@@ -71,6 +72,14 @@ def _other_party(shrink: int, passes: int) -> Iterator[socket.socket]:
         finally:
             other.kill()
             other.wait()
+
+
+def busy() -> str | None:
+    """A sentence for a machine that has something else to do; None for one that is free to be measured."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load < cores / 2:
+        return None
+    return f"other work keeps this machine busy (load {load:.1f} on {cores} cores): it will seem slower than it is."
 
 
 def _name() -> str:

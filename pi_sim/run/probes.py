@@ -25,6 +25,8 @@ from pi_sim.mpc.party import greet
 
 PROTOCOL = "crypten"
 TIMEOUT = 60.0
+BUDGET = 20.0
+"""Seconds after which no further pass begins: a busy machine gets fewer of them."""
 EXCHANGES = 100
 ELEMENTS = 2**16
 PRODUCTS = ((128, 768, 768), (128, 128, 2048), (32, 1024, 1024))
@@ -57,10 +59,18 @@ def timings(connection: socket.socket, rank: int, shrink: int, passes: int) -> I
         greet(connection, b"calibration")
         link = Link(connection, rank)
         with backend.use(link, FirstParty(), specs.protocol_card(PROTOCOL).settings), torch.no_grad():
-            for _ in range(passes):
+            until = time.perf_counter() + BUDGET
+            for done in range(passes):
+                if done and not _agreed(link, rank == 0 and time.perf_counter() < until):
+                    break
                 computing = [sum(_computing(op, link) for op in operations) for operations in kernels(shrink)]
                 yield [_exchanging(link), _drawing(many(shrink)), *computing]
         link.close()
+
+
+def _agreed(link: Link, mine: bool) -> bool:
+    """Whether either party wants to: both learn it."""
+    return bool(link.all_reduce(torch.tensor([int(mine)])).item())
 
 
 def _exchanging(link: Link) -> float:

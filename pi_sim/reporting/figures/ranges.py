@@ -8,7 +8,8 @@ from pi_sim.reporting.figures import style
 from pi_sim.reporting.figures.style import panels
 
 CAPTION = "The largest magnitude of what secure kernels compute with, by layer."
-SHOWN = ("residual stream", "score minus row maximum", "row maximum", "variance", "mean square")
+SOFTMAX = ("score minus row maximum", "row maximum", "row sum of exponentials")
+SHOWN = ("residual stream", *SOFTMAX, "variance", "mean square")
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "erf")
 
 
