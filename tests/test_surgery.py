@@ -213,7 +213,7 @@ def test_a_switch_takes_its_settings_with_it(first: surgery.Plan, second: surger
     ("first", "second", "complaint"),
     [
         ("relu after norm", "relu after norm", "no norm in its blocks to put a ReLU after"),
-        ("relu after norm", "no norm", "relu_after_norm needs a norm"),
+        ("relu after norm", "no norm", "^the model after this surgery: relu_after_norm needs a norm"),
         ("temperature", "temperature", "has no attention without a temperature"),
         ("temperature", "2relu", "temperature = True does nothing unless attention is softmax"),
         ("2relu", "temperature", "temperature = True does nothing unless attention is softmax"),
@@ -249,7 +249,7 @@ def test_the_final_norm_is_a_choice_of_its_own() -> None:
         ({"norm": "batchnorm"}, "'norm': Input should be 'layernorm'"),
         ({"nrom": "none"}, "'nrom': Extra inputs"),
         ({"activation": "sine"}, "'activation': Input should be 'gelu'"),
-        ({"slope": 0.1}, "slope = 0.1 does nothing unless activation is leaky_relu or learnable_lrelu"),
+        ({"slope": 0.1}, "^surgery: slope = 0.1 does nothing unless activation is leaky_relu or learnable_lrelu"),
         ({"alpha_attention": 0.5, "norm": "none"}, "does nothing unless norm is dyt or dyt-hardtanh or derf"),
         ({"temperature": True, "attention": "2relu"}, "does nothing unless attention is softmax"),
         ({"ffn": "scaled"}, "needs norm = none as well"),

@@ -195,6 +195,9 @@ def test_missing_weights_say_how_to_make_them() -> None:
         build.load_model("relu_nonorm", "gpt2")
 
 
+SLOPED = (specs.facts() / "models" / "relu_ln.toml").read_text().partition("\n# ")[0] + "\n"
+
+
 @pytest.mark.parametrize(
     ("card", "complaint"),
     [
@@ -202,6 +205,7 @@ def test_missing_weights_say_how_to_make_them() -> None:
         ("norm = 3", "'name'"),
         ("[architecture", "not valid TOML"),
         ('name = "x"\ntitle = "x"\nsource = "x"\nsauce = "x"\n[architecture]', "'architecture.norm'"),
+        (f"{SLOPED}slope = 0.1", "key 'architecture': slope = 0.1 does nothing unless activation is leaky_relu"),
     ],
 )
 def test_a_bad_card_is_one_sentence_and_status_2(card: str | None, complaint: str, tmp_path: Path) -> None:

@@ -74,7 +74,9 @@ def check(schema: type[SpecT], table: dict[str, Any], origin: str, text: str = "
     except ValidationError as error:
         first = error.errors()[0]
         key = tuple(str(part) for part in first["loc"])
-        raise UsageError(f"{place(origin, text, key)}, key {'.'.join(key)!r}: {first['msg']}.") from None
+        named = f", key {'.'.join(key)!r}" if key else ""  # a table whose keys do not go together has none
+        complaint = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{place(origin, text, key)}{named}: {complaint}.") from None
 
 
 def place(origin: str, text: str, key: tuple[str, ...]) -> str:

@@ -1,5 +1,6 @@
 """What a published row is about, with our prices."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from pi_sim import specs
@@ -11,8 +12,8 @@ from pi_sim.errors import UsageError
 from pi_sim.graph.ops import VOCABULARY, Op
 from pi_sim.specs.published import Claim, Inference, Operation
 
-MODULE = "row"
-"""The module of operations that belong to no model."""
+MODULE = "ops"
+"""Where operations stand that belong to no model: the row's key."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,12 @@ def price(claim: Claim) -> Priced:
 
 
 def _counted(claim: Claim) -> Census:
-    return _of(claim.model) if claim.model else _listed(claim.ops)
-
-
-def _listed(ops: tuple[Operation, ...]) -> Census:
-    """Operations that a row lists."""
-    counts: dict[tuple[str, Op], int] = {}
-    for each in ops:
-        key = MODULE, _op(each)
-        counts[key] = counts.get(key, 0) + each.times
-    return Census(counts, frozenset())
+    """The model's operations and those that the row lists."""
+    model = _of(claim.model) if claim.model else Census({}, frozenset())
+    counts = Counter(model.counts)
+    for each in claim.ops:
+        counts[MODULE, _op(each)] += each.times
+    return Census(dict(counts), model.boundary)
 
 
 def _op(each: Operation) -> Op:
