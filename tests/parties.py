@@ -79,8 +79,9 @@ def serve(rank: int, port: int, pipe: Connection) -> None:
     from pi_sim.mpc.dealer.provider import FirstParty
     from pi_sim.mpc.dealer.source import Source
     from pi_sim.mpc.dealer.stream import Stream
-    from pi_sim.mpc.executor import apply
+    from pi_sim.mpc.executor import apply, stationary
     from pi_sim.mpc.link import Link
+    from pi_sim.mpc.primitives.stationary import settle
 
     torch.set_num_threads(1)
     listener = pipe.recv()
@@ -93,13 +94,16 @@ def serve(rank: int, port: int, pipe: Connection) -> None:
         op, shares, fixed_point, name = request
         source.offline = 0
         protocol, dealer = specs.protocol_card(name), FirstParty(source)
-        link.rounds = link.sent = link.received = 0
-        link.reset_communication_stats()
         with backend.use(link, dealer, protocol.settings), torch.no_grad():
             operands = [
                 backend.shares(share, None if fixed else 0) if secret else share
                 for share, secret, fixed in zip(shares, op.secret, fixed_point, strict=True)
             ]
+            place = stationary(op, protocol)
+            if place is not None:
+                operands[place] = settle([operands[place].share])[0]
+            link.rounds = link.sent = link.received = 0
+            link.reset_communication_stats()
             result = apply(op, operands, protocol)
         pipe.send(
             {

@@ -64,6 +64,10 @@ def test_a_bundle_runs_without_the_weights(tmp_path: Path) -> None:
     assert math.isclose(alone["perplexity"]["private"], beside["perplexity"]["plain"], rel_tol=0.02)
 
 
+NOTHING = dict.fromkeys(("rounds", "sent", "received", "crypten_rounds", "crypten_bytes"), 0)
+"""Stock kernels open no weights beforehand."""
+
+
 def outcome(rank: int = 0, **falsified: int) -> tuple[Any, Any, Outcome]:
     """A faithful outcome of a small graph, one party's counters falsified; `node` is its last node's bytes."""
     graph, protocol = capture(meta_model("relu_nonorm", "tiny"), 4), specs.protocol_card("crypten")
@@ -79,7 +83,7 @@ def outcome(rank: int = 0, **falsified: int) -> tuple[Any, Any, Outcome]:
     both[rank]["nodes"][-1] = (nodes[-1][0] + falsified.pop("round", 0), nodes[-1][1] + falsified.pop("node", 0))
     for name, error in falsified.items():
         both[rank][name] += error
-    return graph, protocol, Outcome([[one] for one in both], torch.zeros(1), 0.0)
+    return graph, protocol, Outcome([[one] for one in both], [NOTHING, NOTHING], torch.zeros(1), 0.0)
 
 
 def test_equal_counters_pass() -> None:

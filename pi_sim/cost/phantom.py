@@ -4,9 +4,11 @@ The phantom believes that it is party 0 of 2. What it opens goes nowhere and com
 because there is no data; every opening is written down.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,12 +21,12 @@ from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.provider import FirstParty
 from pi_sim.mpc.dealer.source import Source
 from pi_sim.mpc.dealer.stream import Dry
-from pi_sim.mpc.executor import apply, execute
+from pi_sim.mpc.executor import apply, execute, open_weights, stationary
+from pi_sim.mpc.primitives.stationary import settle
 from pi_sim.specs import ProtocolCard
 
 WORD = 8
 PUBLIC_TYPES = {"softmax": torch.bool, "lookup": torch.long}
-Result = TypeVar("Result")
 
 
 class Phantom(backend.Communicator):  # type: ignore[misc]
@@ -53,49 +55,72 @@ class Phantom(backend.Communicator):  # type: ignore[misc]
         self.bytes += WORD * sum(tensor.numel() for tensor in tensors)
 
 
+class Measured(NamedTuple):
+    """What one operation communicates, what party 0 computes for it, and what it opens once in a session."""
+
+    cost: Cost
+    work: Work
+    session: int
+    """Bytes that one party sends to open a weight under its mask; all weights of a session share a round."""
+
+
 def price(op: Op, protocol: ProtocolCard) -> Cost:
     """What one operation costs."""
-    return measure(op, protocol)[0]
+    return measure(op, protocol).cost
 
 
-def measure(op: Op, protocol: ProtocolCard) -> tuple[Cost, Work]:
-    """What one operation communicates and what party 0 computes for it."""
+def measure(op: Op, protocol: ProtocolCard) -> Measured:
+    """One operation, its weight opened beforehand where the kernel keeps it."""
     _prepare()
-
-    def run() -> Work:
-        operands, counted = _operands(op), Counting()
+    with _observed(protocol) as seen:
+        operands, place, counted = _operands(op), stationary(op, protocol), Counting()
+        if place is not None:
+            operands[place] = settle([operands[place].share])[0]
+        opened = seen.take()
         with counted:
             apply(op, operands, protocol)
-        return counted.work
-
-    return _observe(run, protocol)
+        return Measured(seen.take(), counted.work, opened.bytes)
 
 
 def whole(graph: Graph, protocol: ProtocolCard) -> Cost:
     """What a whole graph costs, run from end to end: the check on the sum of prices."""
+    weights = {name: _secret(shape) for name, shape in graph.weights.items()}
+    values: dict[str, Any] = {**weights, **{name: value.to("meta") for name, value in graph.constants.items()}}
+    values["tokens"] = _secret((*graph.input, graph.vocabulary), precision=0)
+    with _observed(protocol) as seen:
+        opened = open_weights(graph, weights, protocol)
+        seen.take()
+        execute(graph, values, protocol, opened)
+        return seen.take()
 
-    def run() -> None:
-        values: dict[str, Any] = {name: _secret(shape) for name, shape in graph.weights.items()}
-        values |= {name: value.to("meta") for name, value in graph.constants.items()}
-        values["tokens"] = _secret((*graph.input, graph.vocabulary), precision=0)
-        execute(graph, values, protocol)
 
-    return _observe(run, protocol)[0]
+@dataclass
+class _Seen:
+    """What the phantom and its dealer have counted."""
+
+    phantom: Phantom
+    dealer: FirstParty
+
+    def take(self) -> Cost:
+        """All since the last time."""
+        found = Cost(self.phantom.rounds, self.phantom.bytes, self.dealer.produced + self.dealer.source.offline)
+        self.phantom.rounds = self.phantom.bytes = self.dealer.produced = self.dealer.source.offline = 0
+        return found
 
 
-def _observe(run: Callable[[], Result], protocol: ProtocolCard) -> tuple[Cost, Result]:
-    phantom, dealer = Phantom(), FirstParty(Source(Dry(), Dry()))
+@contextmanager
+def _observed(protocol: ProtocolCard) -> Iterator[_Seen]:
+    seen = _Seen(Phantom(), FirstParty(Source(Dry(), Dry())))
     backend.phantom_generators()
-    with backend.use(phantom, dealer, protocol.settings), torch.no_grad():
-        result = run()
-    return Cost(phantom.rounds, phantom.bytes, dealer.produced + dealer.source.offline), result
+    with backend.use(seen.phantom, seen.dealer, protocol.settings), torch.no_grad():
+        yield seen
 
 
 @cache
 def _prepare() -> None:
     """One comparison that nobody counts: CrypTen then makes the constants of its circuits, and keeps them."""
     backend.phantom_generators()
-    with backend.use(Phantom(), FirstParty(), {}):
+    with backend.use(Phantom(), FirstParty(Source(Dry(), Dry())), {}):
         _secret((1,)).relu()
 
 

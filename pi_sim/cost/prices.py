@@ -15,16 +15,22 @@ from pi_sim.specs import ProtocolCard, Sheet
 def price(op: Op, protocol: Protocol) -> Cost:
     """What `op` costs; a `UsageError` names an operation for which the protocol has neither kernel nor price."""
     if isinstance(protocol, ProtocolCard):
-        return _derived(op, protocol)[0]
+        return Cost(*_derived(op, protocol)[:3])
     return sheet.price(op, protocol) if isinstance(protocol, Sheet) else plugins.price(op, protocol)
 
 
 def work(op: Op, protocol: Protocol) -> Work | None:
     """What a party computes for `op`, stored with its price; None where nothing but prices is known."""
-    return _derived(op, protocol)[1] if isinstance(protocol, ProtocolCard) else None
+    return Work(*_derived(op, protocol)[3:-1]) if isinstance(protocol, ProtocolCard) else None
 
 
-def _derived(op: Op, protocol: ProtocolCard) -> tuple[Cost, Work]:
+def session(op: Op, protocol: Protocol) -> int:
+    """Bytes that one party sends once in a session, because the kernel keeps a weight opened under its mask."""
+    return _derived(op, protocol)[-1] if isinstance(protocol, ProtocolCard) else 0
+
+
+def _derived(op: Op, protocol: ProtocolCard) -> list[int]:
+    """Rounds, bytes, offline bytes, the four numbers of the work, and the session's bytes."""
 
     def derive() -> list[int]:
         from pi_sim.cost import phantom
@@ -32,11 +38,12 @@ def _derived(op: Op, protocol: ProtocolCard) -> tuple[Cost, Work]:
 
         kernels.check(protocol.kernels, protocol.name)
         try:
-            return [number for found in phantom.measure(op, protocol) for number in astuple(found)]
+            found = phantom.measure(op, protocol)
         except PiSimError:
             raise
         except Exception as error:  # settings that CrypTen accepts and its functions do not
             raise UsageError(f"protocol {protocol.name} cannot compute {op}: {error}.") from None
+        return [*astuple(found.cost), *astuple(found.work), found.session]
 
-    rounds, sent, offline, *work = remember("prices", [protocol.kernels, protocol.settings, op.to_json()], derive)
-    return Cost(rounds, sent, offline), Work(*work)
+    stored: list[int] = remember("prices", [protocol.kernels, protocol.settings, op.to_json()], derive)
+    return stored

@@ -34,9 +34,13 @@ Counts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What both parties counted, `counts[rank][sequence]`, and the logits (N, T, V) that the client opened."""
+    """What both parties counted, `counts[rank][sequence]`, and the logits (N, T, V) that the client opened.
+
+    `session[rank]` is what each counted before the first sequence, opening weights that stay put.
+    """
 
     counts: list[list[Counts]]
+    session: list[Counts]
     logits: Tensor
     seconds: float
 
@@ -76,9 +80,10 @@ def run(
             for rank, folder in enumerate(folders)
         ]
         _watch(jobs, folders, len(tokens), progress)
-        counts = [json.loads((folder / "counts.json").read_text(encoding="utf-8")) for folder in folders]
+        counted = [json.loads((folder / "counts.json").read_text(encoding="utf-8")) for folder in folders]
+        counts, session = ([each[key] for each in counted] for key in ("sequences", "session"))
         logits = load_file(folders[CLIENT] / "logits.safetensors")["logits"]
-        return Outcome(counts, logits, time.perf_counter() - started)
+        return Outcome(counts, session, logits, time.perf_counter() - started)
 
 
 def threads() -> int:

@@ -30,9 +30,10 @@ from pi_sim.mpc import backend, wire
 from pi_sim.mpc.dealer.provider import FirstParty
 from pi_sim.mpc.dealer.source import Source
 from pi_sim.mpc.dealer.stream import SEED, Stream, seed
-from pi_sim.mpc.executor import execute
+from pi_sim.mpc.executor import execute, open_weights
 from pi_sim.mpc.kernels.reveal import CLIENT
 from pi_sim.mpc.link import Link
+from pi_sim.mpc.primitives.stationary import Weight
 from pi_sim.network import Network
 from pi_sim.specs import ProtocolCard
 
@@ -89,11 +90,13 @@ def _run(job: Job) -> None:
     with backend.use(link, dealer, protocol.settings), torch.no_grad():
         weights = {name: backend.shares(share) for name, share in shares.items()}
         party = Party(opened.graph, protocol, weights, link, dealer)
+        session = party.open_weights()
         runs = [party.infer(tokens) for tokens in load_file(job.tokens)["tokens"]]
     link.close()
     if job.rank == CLIENT:
         save_file({"logits": torch.cat([logits for _, logits in runs])}, Path(job.result) / "logits.safetensors")
-    (Path(job.result) / "counts.json").write_text(json.dumps([counts for counts, _ in runs]), encoding="utf-8")
+    counted = {"session": session, "sequences": [counts for counts, _ in runs]}
+    (Path(job.result) / "counts.json").write_text(json.dumps(counted), encoding="utf-8")
 
 
 class Party:
@@ -103,6 +106,13 @@ class Party:
         self, graph: Graph, protocol: ProtocolCard, weights: dict[str, Any], link: Link, dealer: FirstParty
     ) -> None:
         self.graph, self.protocol, self.weights, self.link, self.dealer = graph, protocol, weights, link, dealer
+        self.opened: dict[str, Weight] = {}
+
+    def open_weights(self) -> dict[str, Any]:
+        """What was counted while the weights that stay put were opened under their masks, once for all sequences."""
+        before = self.counters()
+        self.opened = open_weights(self.graph, self.weights, self.protocol)
+        return self._since(before)
 
     def infer(self, onehot: Tensor) -> tuple[dict[str, Any], Tensor]:
         """What was counted for one sequence, in all and up to each node, and its logits (at the client)."""
@@ -113,9 +123,11 @@ class Party:
             print(json.dumps({"done": len(nodes), "of": len(self.graph.nodes)}), flush=True)
 
         values = {**self.weights, **self.graph.constants, "tokens": backend.shares(onehot, precision=0)}
-        logits = execute(self.graph, values, self.protocol, note)
-        after = self.counters()
-        return {**{name: after[name] - before[name] for name in after}, "nodes": nodes}, logits
+        logits = execute(self.graph, values, self.protocol, self.opened, note)
+        return {**self._since(before), "nodes": nodes}, logits
+
+    def _since(self, before: dict[str, Any]) -> dict[str, Any]:
+        return {name: count - before[name] for name, count in self.counters().items()}
 
     def counters(self) -> dict[str, Any]:
         """Every counter as it stands: the link's own, CrypTen's, the dealer's, and the clock."""

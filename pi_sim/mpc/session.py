@@ -67,5 +67,5 @@ def reveal_bits(*shares: Tensor) -> list[Tensor]:
     flat = torch.cat([share.reshape(-1) for share in shares])
     filled = torch.nn.functional.pad(flat, (0, -len(flat) % WORD))
     words: Tensor = _session().communicator.all_reduce(filled.view(torch.int64), op=ReduceOp.BXOR)
-    pieces = words.view(torch.uint8)[: len(flat)].split([share.numel() for share in shares])
+    pieces = torch.split(words.view(torch.uint8)[: len(flat)], [share.numel() for share in shares])
     return [piece.view(share.shape) for piece, share in zip(pieces, shares, strict=True)]

@@ -17,7 +17,7 @@ from pi_sim import specs
 from pi_sim.errors import RunError
 from pi_sim.graph.ops import Op
 from pi_sim.mpc import backend
-from pi_sim.mpc.dealer import FirstParty
+from pi_sim.mpc.dealer.provider import FirstParty
 from pi_sim.mpc.executor import apply
 from pi_sim.mpc.link import Link
 from pi_sim.mpc.pair import threads
@@ -56,9 +56,9 @@ def timings(connection: socket.socket, rank: int, shrink: int, passes: int) -> I
     """Seconds of one exchange, of drawing a large random tensor, and of `kernels`: one pass after another."""
     connection.settimeout(TIMEOUT)
     with _share_of_cores():
-        greet(connection, b"calibration")
+        source = greet(connection, rank, b"calibration")
         link = Link(connection, rank)
-        with backend.use(link, FirstParty(), specs.protocol_card(PROTOCOL).settings), torch.no_grad():
+        with backend.use(link, FirstParty(source), specs.protocol_card(PROTOCOL).settings), torch.no_grad():
             until = time.perf_counter() + BUDGET
             for done in range(passes):
                 if done and not _agreed(link, rank == 0 and time.perf_counter() < until):

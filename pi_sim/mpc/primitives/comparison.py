@@ -36,10 +36,9 @@ def negative(m: Tensor, table: Tensor, top: Tensor) -> Tensor:
 
     2 rounds, 5 bytes for each element of m. Right for |x| < 2^63.
     """
-    less, equal = _look_up(m, table)
-    less, equal = _combine(less, equal, bits=4, last=False)
-    less, _ = _combine(_spread(less), _spread(equal), bits=1, last=True)
-    return less ^ top ^ (logical_shift(m, 63).to(torch.uint8) * (1 - session.rank()))
+    less, equal = _combine(*_look_up(m, table), bits=4, last=False)
+    borrowed, _ = _combine(_spread(less), _spread(equal), bits=1, last=True)
+    return borrowed ^ top ^ (logical_shift(m, 63).to(torch.uint8) * (1 - session.rank()))
 
 
 def intervals(m: Tensor, table: Tensor, top: Tensor, thresholds: Sequence[float]) -> Tensor:

@@ -26,7 +26,7 @@ class Rows:
         """Back to (..., m, n), exact zeros elsewhere."""
         whole = values.new_zeros((*values.shape[:-1], len(self.lengths) * self.width))
         whole[..., self._places().to(values.device)] = values
-        return whole.unflatten(-1, (len(self.lengths), self.width))
+        return whole.reshape(*values.shape[:-1], len(self.lengths), self.width)
 
     def spread(self, rows: Tensor) -> Tensor:
         """One value for each row (..., m) becomes one for each place."""

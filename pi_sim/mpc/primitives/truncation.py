@@ -44,11 +44,11 @@ def truncate(share: Tensor, fraction: int) -> Tensor:
     """
     r, shifted, top = session.deal(Truncation(tuple(share.shape), fraction))
     (m,) = session.reveal(share + r + (OFFSET if session.rank() == 0 else 0))
-    wrapped = (1 - logical_shift(m, 63)) * top * 2 ** (64 - fraction)
+    wrapped = (1 - logical_shift(m, 63)) * top * (1 << 64 - fraction)
     public = logical_shift(m, fraction) - OFFSET // 2**fraction
     return wrapped - shifted + (public if session.rank() == 0 else 0)
 
 
 def logical_shift(word: Tensor, places: int) -> Tensor:
     """The word's bits moved to the right, zeros coming in at the left; torch's own shift copies the sign."""
-    return (word >> places) & (2 ** (64 - places) - 1)
+    return (word >> places) & ((1 << 64 - places) - 1)

@@ -66,5 +66,5 @@ def _series(square: Tensor, first: int) -> Tensor:
 
 def _coefficient(power: int) -> int:
     """(pi/2)^power / power!, with the sign that it has in the series."""
-    value = math.prod([math.pi / 2] * power) / math.factorial(power)
-    return round(value * 2**UNIT) * (-1 if power % 4 > 1 else 1)
+    value: float = math.prod([math.pi / 2] * power) / math.factorial(power)
+    return round(value * (1 << UNIT)) * (-1 if power % 4 > 1 else 1)

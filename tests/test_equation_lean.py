@@ -1,0 +1,117 @@
+"""The equation for the kernels of our own: priced, computed by two real parties, and read in the clear."""
+
+import math
+
+import pytest
+import torch
+from equation import EXAMPLES, SEEDS, SHAPES, SMALL, exact, hold, normal
+from hypothesis import given
+from hypothesis import strategies as st
+from parties import Parties
+
+from pi_sim import specs
+from pi_sim.cost import phantom
+from pi_sim.graph.ops import Op
+
+LEAN = "lean"
+ELEMENTWISE = {
+    "relu": 0.0,
+    "gelu": 0.0002,
+    "silu": 0.0016,
+    "tanh": 0.0003,
+    "erf": 0.0001,
+}
+"""How far each may be off, for inputs of any size."""
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@EXAMPLES
+@given(SHAPES, SEEDS, st.sampled_from([0.1, 1.0, 10.0, 100.0]))
+def test_elementwise(parties: Parties, name: str, shape: tuple[int, ...], seed: int, scale: float) -> None:
+    more = {"approximate": "none"} if name == "gelu" else {}
+    hold(parties, name, [normal(seed, *shape, scale=scale)], ELEMENTWISE[name] + 2**-15, LEAN, **more)
+
+
+@EXAMPLES
+@given(SHAPES, SEEDS)
+def test_clamp(parties: Parties, shape: tuple[int, ...], seed: int) -> None:
+    hold(parties, "clamp", [normal(seed, *shape, scale=3.0)], 2**-16, LEAN, low=-1.0, high=1.0)
+
+
+@EXAMPLES
+@given(SMALL, SMALL, SMALL, SMALL, SEEDS)
+def test_products(parties: Parties, batch: int, m: int, k: int, n: int, seed: int) -> None:
+    x, weight, bias = normal(seed, batch, m, k), normal(seed + 1, k, n), normal(seed + 2, n)
+    hold(parties, "linear", [x, weight, bias], 2**-15, LEAN)
+    hold(parties, "matmul", [x, normal(seed, batch, k, n)], 2**-15, LEAN)
+    hold(parties, "multiply", [x, normal(seed, k)], 2**-15, LEAN)
+    hold(parties, "square", [x], 2**-15, LEAN)
+
+
+@EXAMPLES
+@given(SHAPES, SEEDS, st.sampled_from([0.125, 0.3, 3.0, -1.0]))
+def test_scale(parties: Parties, shape: tuple[int, ...], seed: int, factor: float) -> None:
+    hold(parties, "scale", [normal(seed, *shape)], 2**-13, LEAN, factor=factor)
+
+
+@EXAMPLES
+@given(SMALL, st.integers(2, 40), SEEDS, st.sampled_from([0.01, 1.0, 100.0]))
+def test_norms(parties: Parties, rows: int, width: int, seed: int, scale: float) -> None:
+    x, gamma, beta = normal(seed, rows, width, scale=scale), normal(seed + 1, width), normal(seed + 2, width)
+    hold(parties, "layernorm", [x, gamma, beta], 0.01, LEAN, eps=1e-5)
+    hold(parties, "rmsnorm", [x, gamma], 0.01, LEAN, eps=1e-5)
+
+
+@EXAMPLES
+@given(SMALL, st.integers(1, 40), SEEDS)
+def test_causal_softmax(parties: Parties, heads: int, length: int, seed: int) -> None:
+    scores, mask = normal(seed, heads, length, length, scale=4.0), torch.ones(length, length, dtype=torch.bool).tril()
+    hold(parties, "softmax", [scores, mask], 0.0003, LEAN, causal=True)
+
+
+@EXAMPLES
+@given(SMALL, SMALL, st.integers(1, 40), SEEDS)
+def test_softmax(parties: Parties, batch: int, rows: int, columns: int, seed: int) -> None:
+    scores = normal(seed, batch, rows, columns, scale=4.0)
+    hold(parties, "softmax", [scores], 0.0003, LEAN)
+    mask = torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed)) > 0.4
+    mask[:, 0] = True
+    hold(parties, "softmax", [scores, mask], 0.0003, LEAN)
+
+
+def test_flat_rows_over_many_keys(parties: Parties) -> None:
+    hold(parties, "softmax", [exact(torch.zeros(2, 300))], 0.0001, LEAN)
+
+
+@EXAMPLES
+@given(SMALL, SMALL, st.integers(2, 9), SEEDS)
+def test_embedding(parties: Parties, tokens: int, width: int, vocabulary: int, seed: int) -> None:
+    ids = torch.randint(vocabulary, (1, tokens), generator=torch.Generator().manual_seed(seed))
+    onehot = torch.nn.functional.one_hot(ids, vocabulary).to(torch.uint8)
+    hold(parties, "embedding", [normal(seed, vocabulary, width), onehot], 0.0, LEAN)
+
+
+TARGETS = {
+    "relu": (14, 6, 232, 9),
+    "gelu": (60, 10, 392, 35),
+    "tanh": (30, 7, 376, 23),
+}
+"""Bytes an element and rounds that `lean` keeps to, and those of stock CrypTen."""
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_an_element_costs_what_it_may(name: str) -> None:
+    most, rounds, stock, stock_rounds = TARGETS[name]
+    more = (("approximate", "none"),) if name == "gelu" else ()
+    op = Op(name, ((128, 768),), (True,), more)
+    lean, crypten = (phantom.price(op, specs.protocol_card(protocol)) for protocol in (LEAN, "crypten"))
+    assert (crypten.bytes / (128 * 768), crypten.rounds) == (stock, stock_rounds)
+    assert lean.bytes <= most * 128 * 768
+    assert lean.rounds <= rounds
+
+
+def test_a_score_costs_what_it_may() -> None:
+    op = Op("softmax", ((12, 128, 128), (128, 128)), (True, False), (("causal", True),))
+    found = phantom.price(op, specs.protocol_card(LEAN))
+    assert found.bytes / (12 * math.comb(129, 2)) <= 100
+    assert found.rounds <= 60
