@@ -15,7 +15,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from pi_sim import records, specs
 from pi_sim.errors import UsageError
-from pi_sim.training import corpus, entropy_penalty, held_out, observed, plan, progress, steps, tokenizer
+from pi_sim.training import checkpoints, corpus, entropy_penalty, held_out, observed, plan, progress, steps, tokenizer
 from pi_sim.zoo import build, scales
 
 # The plan
@@ -30,7 +30,11 @@ def test_settings_override_design_and_recipe(size: str, texts: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["depth=3", "final_norm", "final_norm=batchnorm", "learning_rate=fast", "learning_rate=inf", "tokens=0"]
+    "setting",
+    [
+        *("depth=3", "final_norm", "final_norm=batchnorm", "learning_rate=fast", "learning_rate=inf", "tokens=0"),
+        *("entropy_margin=0.5", "alpha_other=0.2", "slope=0.1"),
+    ],
 )
 def test_a_wrong_setting_is_one_sentence_and_status_2(setting: str) -> None:
     result = cli("train", "--model", "relu_nonorm", "--set", setting)
@@ -70,6 +74,57 @@ def test_an_unknown_recipe_is_refused_with_those_that_are_known(card: str, size:
     assert result.exit_code == 2
     assert "has no recipe 'nobodys'; of its own it has small, paper" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", specs.names("models"))
+def test_every_recipe_of_every_card_is_one(name: str, texts: Path) -> None:
+    for recipe in specs.model_card(name).training:
+        chosen = plan.make(name, "gpt2", str(texts), 0, None, (), recipe)
+        assert chosen.recipe != specs.size("gpt2").training
+
+
+def test_a_scale_may_start_at_the_root_of_the_width(size: str, texts: Path) -> None:
+    assert make(size, texts, "embedding_scale=sqrt(width)").recipe.embedding_scale == math.sqrt(16)
+    paper = plan.make("dyt_gelu", "gpt2", str(texts), 0, None, (), "paper").recipe
+    assert (paper.embedding_scale, paper.embedding_dropout, paper.adam_beta2) == (math.sqrt(768), 0.0, 0.95)
+
+
+def test_a_record_older_than_a_setting_has_its_default() -> None:
+    known = records.load(specs.facts() / "models" / "weights" / "relu_nonorm-tiny" / "record.json")["recipe"]
+    assert "adam_beta2" not in known
+    assert specs.Recipe(**known) == specs.size("tiny").training
+
+
+def test_a_vocabulary_smaller_than_any_tokenizer_is_refused(size: str, texts: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few.toml"
+    few.write_text(Path(size).read_text().replace("vocabulary = 300", "vocabulary = 256"))
+    result = train(str(few), texts, tmp_path / "out")
+    assert (result.exit_code, "has a vocabulary of 256; a tokenizer has 257 at least" in result.stderr) == (2, True)
+
+
+def test_a_design_that_no_model_can_be_is_refused_at_once_and_leaves_nothing(size: str, tmp_path: Path) -> None:
+    """Before the corpus is read, here one that is not there."""
+    chosen = ("--model", "aero_scaled", "--set", "family=opt", "--size", size, "--corpus", tmp_path / "texts")
+    result = cli("train", *chosen, "--out", tmp_path / "out")
+    assert (result.exit_code, "OPTForCausalLM has no FFN as a module of its own" in result.stderr) == (2, True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refusal_takes_only_what_it_began(tmp_path: Path) -> None:
+    for begun in (False, True):
+        out = tmp_path / str(begun)
+        if begun:
+            checkpoints.prepare(out, {})
+        with pytest.raises(UsageError), checkpoints.refusable(out):
+            checkpoints.prepare(out, {})
+            raise UsageError("no.")
+        assert out.exists() == begun
+    with pytest.raises(UsageError), checkpoints.refusable(tmp_path / "late"):
+        state = checkpoints.prepare(tmp_path / "late", {}) / "checkpoint-1" / checkpoints.STATE
+        state.parent.mkdir()
+        state.touch()
+        raise UsageError("no.")
+    assert state.exists()
 
 
 # The training
@@ -170,6 +225,33 @@ def test_matrices_decay_and_gains_do_not(size: str, texts: Path) -> None:
     assert len(names) == 6  # two tables, and the matrices of the one layer
     assert all(name.endswith(".weight") for name in names)
     assert len(decayed) + len(free) == len(list(model.parameters()))
+
+
+def test_the_recipe_decides_adam_s_second_decay(size: str, texts: Path) -> None:
+    for settings, beta2 in (((), 0.999), (("adam_beta2=0.95",), 0.95)):
+        chosen = make(size, texts, *settings)
+        groups = steps._optimizer(chosen, entropy_penalty.trainable(chosen.model(), chosen.recipe)).param_groups
+        assert {group["betas"] for group in groups} == {(0.9, beta2)}
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "opt", "llama"])
+def test_the_dropout_of_the_embedding_is_every_family_s(family: str, size: str, texts: Path) -> None:
+    """As the record says: while it trains, and once."""
+    native = "rmsnorm" if family == "llama" else "layernorm"
+    design = (f"family={family}", f"norm={native}", f"final_norm={native}")
+    for rate in (0.5, 0.0):
+        chosen = make(size, texts, *design, f"embedding_dropout={rate}")
+        model = entropy_penalty.trainable(chosen.model(), chosen.recipe)
+        assert len({seeded_loss(model.train(), seed) for seed in (0, 1)}) == (2 if rate else 1)
+        assert len({seeded_loss(model.eval(), seed) for seed in (0, 1)}) == 1
+        assert [model.embedding_dropout, getattr(model.model.config, "embd_pdrop", 0.0)].count(rate) == (
+            1 if rate else 2
+        )
+
+
+def seeded_loss(model: scales.Scaled, seed: int) -> float:
+    torch.manual_seed(seed)
+    return float(model(torch.arange(16).repeat(8, 1)).loss.detach())
 
 
 def test_bfloat16_trains_to_nearly_the_same_model(trained: Path, size: str, texts: Path, tmp_path: Path) -> None:
@@ -286,6 +368,7 @@ def test_held_out_text_shorter_than_a_context_is_refused_before_training(size: s
     assert result.exit_code == 2
     assert "step" not in result.stderr
     assert "shorter than one context of 400 tokens" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_output_folder_inside_the_corpus_is_refused(size: str, texts: Path) -> None:
