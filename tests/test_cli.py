@@ -22,6 +22,10 @@ COMMANDS = {
         "--size", "--seq-len", "--batch", "--past", "--inner", "--protocol", "--network", "--machine",
         "--by", "--format",
     },
+    "sweep": {
+        "--model", "--size", "--seq-len", "--batch", "--past", "--inner", "--protocol", "--network", "--machine",
+        "--out", "--report", "--records",
+    },
     "validate": {"--out", "--format"},
     "run two-party": {
         "--model", "--size", "--seq-len", "--protocol", "--sequences", "--network", "--bundle", "--port", "--timeout",
