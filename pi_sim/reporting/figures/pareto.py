@@ -1,5 +1,8 @@
 """The Pareto front of perplexity against seconds, one panel for each network."""
 
+from itertools import cycle
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -7,12 +10,14 @@ from pi_sim.reporting.figures.style import ACTIVATION, OTHER, grid
 from pi_sim.reporting.pareto import Comparison
 from pi_sim.reporting.units import SECONDS, fitting
 
-ACROSS = 3
+ACROSS = 2
 COLOR = ACTIVATION["gelu"]
+SIDES: tuple[dict[str, Any], ...] = ({"xytext": (5, 4)}, {"xytext": (-4, -9), "ha": "right"})
+"""Names stand by turns above and below the front, so that those of close designs do not lie on each other."""
 
 
 def fronts(comparison: Comparison) -> Figure:
-    """Up to three panels side by side."""
+    """Two panels side by side."""
     figure, panels = grid(len(comparison.networks), ACROSS, height=2.8)
     for place, (panel, network) in enumerate(zip(panels, comparison.networks, strict=True)):
         _draw(panel, comparison, network)
@@ -31,9 +36,9 @@ def _draw(panel: Axes, comparison: Comparison, network: str) -> None:
         panel.vlines(x, min(values), max(values), color=color, linewidth=1)
         panel.plot(x, y, "o", color=color, markersize=5)
     panel.step(*zip(*(places[model] for model in best), strict=True), where="post", color=COLOR, linewidth=1.1)
-    for model in best:
-        panel.annotate(model, places[model], xytext=(4, 4), textcoords="offset points", fontsize=7)
+    for model, side in zip(best, cycle(SIDES), strict=False):
+        panel.annotate(model, places[model], textcoords="offset points", fontsize=7, **side)
     panel.set_title(network)
     panel.set_xlabel(unit.name)
-    panel.margins(0.2)
+    panel.margins(x=0.4, y=0.2)
     panel.grid(True)
