@@ -75,7 +75,9 @@ def whole(graph: Graph, protocol: ProtocolCard) -> Cost:
     def run() -> None:
         values: dict[str, Any] = {name: _secret(shape) for name, shape in graph.weights.items()}
         values |= {name: value.to("meta") for name, value in graph.constants.items()}
-        values["tokens"] = _secret((*graph.input, graph.vocabulary), precision=0)
+        inputs = {**graph.inputs, "tokens": (*graph.input, graph.vocabulary)}
+        whole_numbers = graph.onehots()
+        values |= {name: _secret(shape, 0 if name in whole_numbers else None) for name, shape in inputs.items()}
         execute(graph, values, protocol)
 
     return _observe(run, protocol)[0]
