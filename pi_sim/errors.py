@@ -19,6 +19,10 @@ class UnpricedError(UsageError):
     """A protocol has neither kernel nor price for an operation."""
 
 
+class MissingError(UsageError):
+    """A package that the request needs cannot be imported."""
+
+
 class RunError(PiSimError):
     """The request was sound and its execution failed: exit status 1."""
 

@@ -83,8 +83,8 @@ def test_a_sequence_must_fit_the_context(length: int) -> None:
 
 
 def test_what_cannot_be_expressed_is_named_with_its_module() -> None:
-    with pytest.raises(UsageError, match=r"aten\.sigmoid of transformer\.h\.0\.mlp\.act.*pi_sim/graph/aten"):
-        capture(small(activation_function="sigmoid"), 8)
+    with pytest.raises(UsageError, match=r"aten\.mish of transformer\.h\.0\.mlp\.act.*pi_sim/graph/aten"):
+        capture(small(activation_function="mish"), 8)
 
 
 class Odd(nn.Module):
@@ -109,7 +109,11 @@ class Odd(nn.Module):
         (lambda x: x.softmax(1), "not over the last dimension"),
         (lambda x: x @ torch.ones(50, 50), "one factor is public"),
         (lambda x: torch.cat([x, torch.ones(1, 8, 50)]), "one part is public"),
-        (lambda x: x[..., ::2], "it skips elements"),
+        (lambda x: x[..., ::3], "it skips elements unevenly"),
+        (lambda x: x[x.sum(-1) > 0], r"aten\.gt|cannot trace"),
+        (lambda x: x.where(x > 0, x), "aten.gt"),
+        (lambda x: x.masked_fill(MASK == 0, -torch.inf) * 2, "masked scores may only go through softmax"),
+        (lambda x: torch.stack([x, torch.ones(1, 8, 50)]), "one part is public"),
         (lambda x: x**3, "its exponent is not 2"),
         (lambda x: x.sum((1, 2)), "not over one dimension"),
         (lambda x: x.clamp(max=1.0), "not two public numbers"),
@@ -149,6 +153,19 @@ MASK = torch.ones(8, 50).tril()
         (lambda x: nn.functional.silu(x), ["silu"]),
         (lambda x: nn.functional.rms_norm(x, (50,)), ["rmsnorm"]),
         (lambda x: x + torch.tensor([0.5]), ["add"]),
+        (lambda x: x[..., 1::2], ["view", "slice", "view"]),
+        (lambda x: x[:, 0], ["slice", "view"]),
+        (lambda x: x[:, [5, 2]], ["slice", "slice", "concat"]),
+        (lambda x: torch.cat(x.split([3, 5], 1), 1), ["slice", "slice", "concat"]),
+        (lambda x: torch.stack(x.unbind(1), 1), [*["slice", "view"] * 8, *["view"] * 8, "concat"]),
+        (lambda x: x.permute(2, 0, 1), ["transpose", "transpose"]),
+        (lambda x: x.mean(1), ["sum", "view", "scale"]),
+        (lambda x: x.sigmoid(), ["scale", "tanh", "add", "scale"]),
+        (lambda x: torch.cat([torch.empty(0), x], 1), []),
+        (lambda x: x.masked_fill(MASK == 0, 0.0), ["mask"]),
+        (lambda x: torch.where(MASK > 0, x, x.square()), ["square", "mask", "mask", "add"]),
+        (lambda x: x.masked_fill(MASK == 0, -torch.inf).softmax(-1), ["softmax"]),
+        (lambda x: x.sigmoid_(), ["scale", "tanh", "add", "scale"]),
     ],
 )
 def test_arithmetic_becomes_few_operations(odd: Callable[[Tensor], Tensor], operations: list[str]) -> None:

@@ -22,6 +22,10 @@ COMMANDS = {
         "--size", "--seq-len", "--batch", "--past", "--inner", "--protocol", "--network", "--machine",
         "--by", "--format",
     },
+    "sweep": {
+        "--model", "--size", "--seq-len", "--batch", "--past", "--inner", "--protocol", "--network", "--machine",
+        "--out", "--report", "--records",
+    },
     "validate": {"--out", "--format"},
     "run two-party": {
         "--model", "--size", "--seq-len", "--protocol", "--sequences", "--network", "--bundle", "--port", "--timeout",
@@ -90,6 +94,7 @@ def test_json_has_the_promised_keys() -> None:
         (["--network", "moon"], "unknown network 'moon'"),
         (["--seq-len", "1000"], "the model's context is 128 tokens; choose --seq-len between 1 and 128"),
         (["--model", "missing.toml"], "there is no file missing.toml"),
+        (["--model", "missing.json"], "there is no file missing.json"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments: list[str], sentence: str) -> None:
@@ -138,8 +143,8 @@ def test_a_protocol_that_means_nothing_is_refused(old: str, new: str, sentence: 
         ('{"n_positions": null}', "does not tell the model's context"),
         ('{"n_positions": 8, "model_type": "gpt2", "activation_function": "magic"}', "magic"),
         (
-            '{"n_positions": 8, "model_type": "gemma", "hidden_size": 32, "num_hidden_layers": 1, "vocab_size": 9}',
-            "has no data on the meta device",
+            '{"n_positions": 8, "model_type": "gpt2", "n_layer": 1, "activation_function": "mish"}',
+            "cannot express aten.mish of transformer.h.0.mlp.act: it is not in the vocabulary; teach it to",
         ),
     ],
 )

@@ -10,14 +10,26 @@ import torch
 from click.testing import Result
 from tokenizers import Tokenizer, processors
 from trainings import STEPS, cli, weights
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    CohereConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+)
 
 from pi_sim import records
+from pi_sim.errors import UsageError
 from pi_sim.training import corpus, fine_tuning, held_out, progress, steps, tokenizer
 from pi_sim.zoo import build
 from pi_sim.zoo.surgery import operate
 
 SURGERY = {"activation": "gelu"}
+SMALL = {
+    **{"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
+    **{"vocab_size": 320, "max_position_embeddings": 16},
+}
 
 
 def quality(folder: Path, texts: Path) -> dict[str, object]:
@@ -117,6 +129,25 @@ def test_its_folder_is_named_after_the_checkpoint(converted: Path, size: str) ->
     assert chosen.steps == 4
 
 
+def test_a_recipe_is_one_of_its_card_or_of_another(converted: Path, foreign: Path, size: str, texts: Path) -> None:
+    own = fine_tuning.make(converted, size, None, 0, 512, (), recipe="paper")
+    assert (own.recipe.batch_size, own.recipe.fp16, own.recipe.tokens) == (512, True, 512)
+    assert (own.recipe.embedding_dropout, own.recipe.embedding_scale) == (0.0, None)  # as the checkpoint has them
+    assert own.title == "mine-finetuned-recipe=paper-tokens=512"
+    other = fine_tuning.make(foreign, size, str(texts), 0, None, (), card="relufied1", recipe="paper")
+    assert (other.recipe.tokens, other.recipe.schedule, other.recipe.bf16) == (30_000_000_000, "cosine", True)
+    with pytest.raises(UsageError, match="foreign tells no card that is known here; name one, such as --model relu"):
+        fine_tuning.make(foreign, size, str(texts), 0, None, (), recipe="paper")
+
+
+def test_a_shorter_context_is_trained_on(converted: Path, size: str, tmp_path: Path) -> None:
+    result = tune(converted, size, tmp_path / "out", "--tokens", "128", "--set", "context=8")
+    assert result.exit_code == 0, result.stderr
+    found = records.load(tmp_path / "out" / "record.json")
+    assert (found["dimensions"]["context"], found["corpus"]["tokens_seen"], len(found["loss_curve"])) == (8, 128, 2)
+    assert build.read_config(tmp_path / "out").max_position_embeddings == 16
+
+
 # Somebody else's checkpoint
 
 
@@ -130,8 +161,7 @@ def foreign(trained: Path, tmp_path: Path) -> Path:
     encoder.enable_truncation(8)
     encoder.enable_padding(length=8)
     torch.manual_seed(0)
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = LlamaConfig(vocab_size=320, max_position_embeddings=16, tie_word_embeddings=True, **shape)
+    config = LlamaConfig(tie_word_embeddings=True, **SMALL)
     LlamaForCausalLM(config).save_pretrained(folder)
     encoder.save(str(folder / "tokenizer.json"))
     return folder
@@ -167,6 +197,24 @@ def test_a_tokenizer_of_another_model_is_refused(foreign: Path, size: str, texts
     LlamaForCausalLM(config).save_pretrained(foreign)
     result = tune(foreign, size, tmp_path / "out", "--corpus", str(texts))
     assert (result.exit_code, "has 300 tokens, and its model knows 200" in result.stderr) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        (BloomConfig(vocab_size=320, hidden_size=16, n_layer=1, n_head=2), "its context; choose one by --set context="),
+        (CohereConfig(logit_scale=0.5, **SMALL), "CohereForCausalLM has logits of its own kind"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_is_refused_and_leaves_nothing(
+    config: PreTrainedConfig, complaint: str, foreign: Path, size: str, texts: Path, tmp_path: Path
+) -> None:
+    AutoModelForCausalLM.from_config(config).save_pretrained(foreign)
+    result = tune(foreign, size, tmp_path / "out", "--corpus", str(texts))
+    assert (result.exit_code, complaint in result.stderr) == (2, True)
+    assert result.stderr.count("pi-sim: ") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_checkpoint_without_a_record_needs_a_corpus_and_a_size(foreign: Path, size: str, texts: Path) -> None:
@@ -185,7 +233,9 @@ def test_a_checkpoint_without_a_record_needs_a_corpus_and_a_size(foreign: Path, 
     ("more", "complaint"),
     [
         (("--model", "relu_ln"), "one of them"),
-        (("--recipe", "paper"), "--recipe names one of a card's"),
+        (("--recipe", "nobodys"), "the card relu_nonorm has no recipe 'nobodys'"),
+        (("--set", "context=32"), "the model's context is 16 tokens; choose --set context= between 2 and 16"),
+        (("--set", "context=long"), "'context': Input should be a valid integer"),
         (("--set", "norm=dyt"), "is not KEY=VALUE with a key among tokens"),
         (("--set", "logit_scale=2"), "is not KEY=VALUE with a key among tokens"),
     ],

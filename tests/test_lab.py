@@ -182,6 +182,22 @@ def test_another_size_is_a_change_of_its_own(lab: Lab) -> None:
     assert "corpus stdlib for packages" in table
 
 
+def test_a_claim_is_told_with_what_was_changed(lab: Lab) -> None:
+    assert causes.claims(lab) == ""
+    worth = {"gelu_ln": 30.0, "relu_ln": 27.0}
+    changed = [
+        Training(Path(f"{model}.json"), {**record, "recipe": {**record["recipe"], "init_std": 0.5}}, False)
+        for model, record in ((model, with_perplexity(lab.first(model).record, worth[model])) for model in worth)
+    ]
+    found = causes.claims(Lab([*lab.trainings, *changed], [], {}))
+    cells = [cell.strip() for cell in found.splitlines()[2].split("|")[1:-1]]
+    assert cells == ["init_std 0.5 for 0.05", "gelu_ln ahead of relu_ln", "+2.5%", "+2.0%", "-10.0%"]
+
+
+def with_perplexity(record: dict[str, Any], perplexity: float) -> dict[str, Any]:
+    return {**record, "held_out": {**record["held_out"], "perplexity": perplexity}}
+
+
 def test_commands_name_what_is_not_the_default(lab: Lab) -> None:
     first = lab.first("gelu_ln").record
     record = {**first, "size": "gpt2", "corpus": {**first["corpus"], "name": "stdlib"}}

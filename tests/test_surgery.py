@@ -1,58 +1,20 @@
 """Surgery changes what it names in any Hugging Face model, and nothing else."""
 
 import re
-from copy import deepcopy
-from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
+from switches import FAMILIES, IMPOSSIBLE, NORM_FREE, POSSIBLE, SOFTMAX_ONLY, SWITCHES, disturbed, fresh
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from untrained import designed, hugging_face
+from untrained import hugging_face
 
 from pi_sim import specs
 from pi_sim.errors import UsageError
 from pi_sim.zoo import anatomy, build, surgery
-from pi_sim.zoo.layers import DyT, FusedFFN, LearnableLeakyReLU, NoFFN, Rectified
+from pi_sim.zoo.layers import DyT, FusedFFN, LearnableLeakyReLU, NoFFN
 from pi_sim.zoo.scales import Scaled
-
-FAMILIES = ("gpt2", "gpt_neox", "opt", "llama")
-NORM_FREE = {"norm": "none", "final_norm": "none"}
-SOFTMAX_ONLY = {**NORM_FREE, "activation": "identity"}
-SWITCHES: dict[str, surgery.Plan] = {
-    "layernorm": {"norm": "layernorm", "final_norm": "layernorm"},
-    "rmsnorm": {"norm": "rmsnorm", "final_norm": "rmsnorm"},
-    "no norm": NORM_FREE,
-    "DyT": {"norm": "dyt", "final_norm": "dyt", "alpha_attention": 0.8, "alpha_other": 0.2},
-    "hard DyT": {"norm": "dyt-hardtanh", "final_norm": "dyt-hardtanh"},
-    "Derf": {"norm": "derf", "final_norm": "derf"},
-    "gelu": {"activation": "gelu"},
-    "gelu_tanh": {"activation": "gelu_tanh"},
-    "relu": {"activation": "relu"},
-    "silu": {"activation": "silu"},
-    "leaky": {"activation": "leaky_relu", "slope": 0.1},
-    "slope by layer": {"activation": "learnable_lrelu"},
-    "slope of all": {"activation": "learnable_lrelu", "slopes": "global"},
-    "quad": {"activation": "quad"},
-    "identity": {"activation": "identity"},
-    "2relu": {"attention": "2relu"},
-    "2quad": {"attention": "2quad"},
-    "temperature": {"temperature": True},
-    "relu after norm": {"relu_after_norm": True},
-    "scaled FFN": {**NORM_FREE, "ffn": "scaled"},
-    "fused FFN": {**SOFTMAX_ONLY, "ffn": "fused"},
-    "no FFN": {"dropped_ffn": [1]},
-}
-IMPOSSIBLE = {("opt", "scaled FFN"), ("opt", "fused FFN"), ("opt", "no FFN"), ("llama", "fused FFN")}
-"""OPT keeps its FFN inside its layers; Llama's is gated, and no gate is affine."""
-POSSIBLE = [(family, name) for family in FAMILIES for name in SWITCHES if (family, name) not in IMPOSSIBLE]
-
-
-def fresh(family: str) -> PreTrainedModel:
-    """An untouched model of the family."""
-    native = "rmsnorm" if family == "llama" else "layernorm"
-    return designed(family=family, norm=native, final_norm=native, activation="gelu")
 
 
 @pytest.mark.parametrize(("family", "name"), POSSIBLE)
@@ -118,15 +80,6 @@ def test_surgery_leaves_other_weights_untouched(family: str, name: str) -> None:
     assert all(re.search(GONE.get(name, "(?!)"), path) for path in before.keys() - after.keys())
 
 
-def disturbed(model: PreTrainedModel) -> PreTrainedModel:
-    """Every weight another one, as if it had been trained."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(0.1 * torch.randn_like(weight))
-    return model
-
-
 @pytest.mark.parametrize(("family", "name"), sorted(IMPOSSIBLE))
 def test_what_a_family_cannot_be_is_refused_with_a_reason(family: str, name: str) -> None:
     with pytest.raises(UsageError, match=r"has no FFN as a module of its own|and no gate"):
@@ -161,82 +114,6 @@ def test_a_fused_ffn_computes_what_its_two_matrices_did(ids: Tensor) -> None:
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
 
 
-def test_one_operation_may_follow_another(ids: Tensor, tmp_path: Path) -> None:
-    """Rectified norms become DyT without losing their ReLU, and the whole history comes back from disk."""
-    model = surgery.operate(fresh("gpt2"), {"relu_after_norm": True, "activation": "relu"})
-    surgery.operate(model, {"norm": "dyt"})
-    first = model.transformer.h[0].ln_1
-    assert isinstance(first, Rectified)
-    assert isinstance(first.norm, DyT)
-    assert model.config.pi_sim == {"relu_after_norm": True, "activation": "relu", "norm": "dyt"}
-    build.save(Scaled(model, None, None).fold(), tmp_path)
-    torch.testing.assert_close(build.load(tmp_path)(ids).logits, model(ids).logits)
-
-
-def test_a_second_operation_leaves_a_loadable_model_or_is_refused(ids: Tensor) -> None:
-    """Any two switches in either order: what the config tells is what the model is, with its weights and its logits."""
-    family, refused = fresh("gpt2"), 0
-    once = [disturbed(surgery.operate(deepcopy(family), plan)) for plan in SWITCHES.values()]
-    for first, plan in product(once, SWITCHES.values()):
-        try:
-            twice = surgery.operate(deepcopy(first), plan)
-        except UsageError:
-            refused += 1
-            continue
-        again = surgery.operate(deepcopy(family), twice.config.pi_sim)
-        again.load_state_dict(twice.state_dict())
-        assert torch.equal(again(ids).logits, twice(ids).logits), (first.config.pi_sim, plan)
-    assert 0 < refused < len(SWITCHES) ** 2 / 3
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "left"),
-    [
-        ({"activation": "leaky_relu", "slope": 0.1}, {"activation": "relu"}, {"activation": "relu"}),
-        (
-            {"activation": "leaky_relu", "slope": 0.1},
-            {"activation": "leaky_relu", "slope": 0.01},
-            {"activation": "leaky_relu"},
-        ),
-        (SWITCHES["slope of all"], SWITCHES["slope by layer"], SWITCHES["slope by layer"]),
-        ({"norm": "dyt", "alpha_attention": 0.8, "alpha_other": 0.2}, {"norm": "rmsnorm"}, {"norm": "rmsnorm"}),
-        ({"dropped_ffn": [1]}, {"dropped_ffn": [0]}, {"dropped_ffn": [0, 1]}),
-        ({**NORM_FREE, "dropped_ffn": [1]}, {"ffn": "scaled"}, {**NORM_FREE, "dropped_ffn": [1], "ffn": "scaled"}),
-    ],
-)
-def test_a_switch_takes_its_settings_with_it(first: surgery.Plan, second: surgery.Plan, left: surgery.Plan) -> None:
-    model = surgery.operate(surgery.operate(fresh("gpt2"), first), second)
-    assert model.config.pi_sim == left
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "complaint"),
-    [
-        ("relu after norm", "relu after norm", "no norm in its blocks to put a ReLU after"),
-        ("relu after norm", "no norm", "^the model after this surgery: relu_after_norm needs a norm"),
-        ("temperature", "temperature", "has no attention without a temperature"),
-        ("temperature", "2relu", "temperature = True does nothing unless attention is softmax"),
-        ("2relu", "temperature", "temperature = True does nothing unless attention is softmax"),
-        ("no FFN", "no FFN", "no FFN as a module of its own"),
-    ],
-)
-def test_what_a_second_operation_cannot_do_is_refused(first: str, second: str, complaint: str) -> None:
-    model = surgery.operate(fresh("gpt2"), SWITCHES[first])
-    with pytest.raises(UsageError, match=complaint):
-        surgery.operate(model, SWITCHES[second])
-
-
-def test_fusing_keeps_the_factors_that_scaling_learned(ids: Tensor) -> None:
-    model = surgery.operate(fresh("gpt2"), {**SOFTMAX_ONLY, "ffn": "scaled"})
-    for block in model.transformer.h:
-        block.mlp.beta.data.fill_(0.5)
-        block.mlp.inverse_alpha.data.fill_(3.0)
-    before = model(ids).logits
-    torch.testing.assert_close(surgery.operate(model, {"ffn": "fused"})(ids).logits, before, rtol=1e-4, atol=1e-5)
-    with pytest.raises(UsageError, match="is one matrix already"):
-        surgery.operate(model, {"ffn": "scaled"})
-
-
 def test_the_final_norm_is_a_choice_of_its_own() -> None:
     model = surgery.operate(hugging_face("gelu"), {"norm": "none"})
     assert not anatomy.block_norms(model)
@@ -265,12 +142,6 @@ def test_the_final_norm_is_a_choice_of_its_own() -> None:
 def test_surgery_that_means_nothing_is_refused(plan: surgery.Plan, complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
         surgery.operate(fresh("gpt2"), plan)
-
-
-def test_a_norm_that_is_gone_cannot_be_replaced() -> None:
-    model = surgery.operate(hugging_face("gelu"), {"norm": "none"})
-    with pytest.raises(UsageError, match="GPT2LMHeadModel has no norm in its blocks that surgery could make dyt"):
-        surgery.operate(model, {"norm": "dyt"})
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Training: the plan and its overrides, and the checkpoint and the record that a training leaves."""
+"""Training: the checkpoint and the record that it leaves, its recipe carried out, and what is seen along the way."""
 
 import json
 import math
@@ -10,67 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from trainings import STEPS, cli, make, train, weights
+from trainings import STEPS, make, train, weights
 from transformers.modeling_outputs import CausalLMOutput
 
-from pi_sim import records, specs
+from pi_sim import records
 from pi_sim.errors import UsageError
 from pi_sim.training import corpus, entropy_penalty, held_out, observed, plan, progress, steps, tokenizer
 from pi_sim.zoo import build, scales
-
-# The plan
-
-
-def test_settings_override_design_and_recipe(size: str, texts: Path) -> None:
-    chosen = make(size, texts, "final_norm=layernorm", "logit_scale=none", "learning_rate=0.5", seed=3)
-    assert chosen.card.architecture.final_norm == "layernorm"
-    assert chosen.recipe.logit_scale is None
-    assert chosen.recipe.learning_rate == 0.5
-    assert chosen.title == "relu_nonorm-small-final_norm=layernorm-learning_rate=0.5-logit_scale=none-seed3"
-
-
-@pytest.mark.parametrize(
-    "setting", ["depth=3", "final_norm", "final_norm=batchnorm", "learning_rate=fast", "learning_rate=inf", "tokens=0"]
-)
-def test_a_wrong_setting_is_one_sentence_and_status_2(setting: str) -> None:
-    result = cli("train", "--model", "relu_nonorm", "--set", setting)
-    assert result.exit_code == 2
-    assert setting.split("=")[0] in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
-
-
-@pytest.mark.parametrize("first", [("--tokens", "5"), ("--set", "tokens=5")])
-def test_a_setting_given_twice_is_refused(first: tuple[str, str]) -> None:
-    result = cli("train", "--model", "relu_nonorm", *first, "--set", "tokens=7")
-    assert result.exit_code == 2
-    assert "tokens is set twice" in result.stderr
-
-
-@pytest.fixture
-def card(tmp_path: Path) -> str:
-    """A card with two recipes."""
-    path = tmp_path / "mine.toml"
-    shipped = (specs.facts() / "models" / "relu_nonorm.toml").read_text().partition("[training")[0]
-    recipes = "[training.small]\nweight_decay = 0.25\n[training.paper]\nlogit_scale = 'none'\nbatch_size = 4\n"
-    path.write_text(shipped + recipes)
-    return str(path)
-
-
-def test_a_recipe_of_the_card_is_that_for_the_size_or_the_one_named(card: str, size: str, texts: Path) -> None:
-    usual = plan.make(card, size, str(texts), 0, None, ())
-    named = plan.make(card, size, str(texts), 0, None, ("batch_size=2",), recipe="paper")
-    assert (usual.recipe.weight_decay, usual.recipe.batch_size, usual.recipe.logit_scale) == (0.25, 8, 4.0)
-    assert (named.recipe.weight_decay, named.recipe.batch_size, named.recipe.logit_scale) == (0.1, 2, None)
-    assert named.title == f"{named.card.name}-small-recipe=paper-batch_size=2"
-    assert plan.make(card, size, str(texts), 0, None, (), recipe="small").recipe == usual.recipe
-
-
-def test_an_unknown_recipe_is_refused_with_those_that_are_known(card: str, size: str) -> None:
-    result = cli("train", "--model", card, "--size", size, "--recipe", "nobodys")
-    assert result.exit_code == 2
-    assert "has no recipe 'nobodys'; of its own it has small, paper" in result.stderr
-    assert len(result.stderr.splitlines()) == 1
-
 
 # The training
 
@@ -170,6 +116,33 @@ def test_matrices_decay_and_gains_do_not(size: str, texts: Path) -> None:
     assert len(names) == 6  # two tables, and the matrices of the one layer
     assert all(name.endswith(".weight") for name in names)
     assert len(decayed) + len(free) == len(list(model.parameters()))
+
+
+def test_the_recipe_decides_adam_s_second_decay(size: str, texts: Path) -> None:
+    for settings, beta2 in (((), 0.999), (("adam_beta2=0.95",), 0.95)):
+        chosen = make(size, texts, *settings)
+        groups = steps._optimizer(chosen, entropy_penalty.trainable(chosen.model(), chosen.recipe)).param_groups
+        assert {group["betas"] for group in groups} == {(0.9, beta2)}
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "opt", "llama"])
+def test_the_dropout_of_the_embedding_is_every_family_s(family: str, size: str, texts: Path) -> None:
+    """As the record says: while it trains, and once."""
+    native = "rmsnorm" if family == "llama" else "layernorm"
+    design = (f"family={family}", f"norm={native}", f"final_norm={native}")
+    for rate in (0.5, 0.0):
+        chosen = make(size, texts, *design, f"embedding_dropout={rate}")
+        model = entropy_penalty.trainable(chosen.model(), chosen.recipe)
+        assert len({seeded_loss(model.train(), seed) for seed in (0, 1)}) == (2 if rate else 1)
+        assert len({seeded_loss(model.eval(), seed) for seed in (0, 1)}) == 1
+        assert [model.embedding_dropout, getattr(model.model.config, "embd_pdrop", 0.0)].count(rate) == (
+            1 if rate else 2
+        )
+
+
+def seeded_loss(model: scales.Scaled, seed: int) -> float:
+    torch.manual_seed(seed)
+    return float(model(torch.arange(16).repeat(8, 1)).loss.detach())
 
 
 def test_bfloat16_trains_to_nearly_the_same_model(trained: Path, size: str, texts: Path, tmp_path: Path) -> None:
@@ -286,6 +259,7 @@ def test_held_out_text_shorter_than_a_context_is_refused_before_training(size: s
     assert result.exit_code == 2
     assert "step" not in result.stderr
     assert "shorter than one context of 400 tokens" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_output_folder_inside_the_corpus_is_refused(size: str, texts: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pi_sim import __version__
-from pi_sim.cli import costs, facts, findings, lab, machine, runs, validation
+from pi_sim.cli import costs, facts, findings, lab, machine, runs, sweeps, validation
 from pi_sim.errors import PiSimError
 
 
@@ -36,6 +36,7 @@ def main() -> None:
 for command in (
     costs.estimate,
     costs.compare,
+    sweeps.sweep,
     validation.validate,
     runs.run,
     runs.export,

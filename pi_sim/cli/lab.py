@@ -12,7 +12,7 @@ from pi_sim.cli.options import LENGTH, MODEL, PROTOCOL, SIZE, STYLE
 @click.option("--model", metavar="CARD", help="A model card's name or path, to train from scratch.")
 @click.option("--from", "source", type=click.Path(path_type=Path), help="A checkpoint's folder instead, to fine-tune.")
 @click.option("--size", help="A size's name or path.  [default: tiny, or what --from was trained at]")
-@click.option("--recipe", metavar="NAME", help="One of the card's, such as paper.  [default: that for the size]")
+@click.option("--recipe", metavar="NAME", help="One of the card's, such as paper, instead of the one for the size.")
 @click.option("--corpus", help="packages, stdlib, hf:NAME, or a path of text.  [default: packages, or that of --from]")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
 @click.option("--tokens", type=click.IntRange(1), help="Tokens to see, instead of the recipe's.")
@@ -20,6 +20,8 @@ from pi_sim.cli.options import LENGTH, MODEL, PROTOCOL, SIZE, STYLE
 @click.option("--out", type=click.Path(path_type=Path), help="A new folder, or an interrupted training's.")
 def train(out: Path | None, **choices: Any) -> None:
     """Train a model card from scratch, or fine-tune a checkpoint.
+
+    With --from, --recipe means the card of the checkpoint's record, or that of --model.
 
     Ctrl-C keeps a checkpoint, and the same command continues. On several GPUs or machines:
     torchrun --nproc-per-node 8 -m pi_sim train ...

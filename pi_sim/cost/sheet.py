@@ -49,12 +49,19 @@ def check(sheet: Sheet, origin: str, text: str) -> Sheet:
     """The sheet; a `UsageError` for a price of what is no operation, or of what is local too."""
     for table, names in (("price", sheet.price), ("local", sheet.local)):
         for name in names:
-            where = place(origin, text, (table, name))
-            if name not in (NAMES if table == "price" else VOCABULARY):
-                raise UsageError(f"{where}, key {table!r}: there is no operation {name!r}; see `pi-sim protocols`.")
-            if table == "price" and name.partition("-")[0] in sheet.local:
-                raise UsageError(f"{where}, key 'price.{name}': the sheet calls {name} local; leave one of them out.")
+            fault = _fault(table, name, sheet)
+            if fault:
+                raise UsageError(f"{place(origin, text, (table, name))}, {fault}.")
     return sheet
+
+
+def _fault(table: str, name: str, sheet: Sheet) -> str | None:
+    """What is wrong with a name in a table, if anything is."""
+    if name not in (NAMES if table == "price" else VOCABULARY):
+        return f"key {table!r}: there is no operation {name!r}; see `pi-sim protocols`"
+    if table == "price" and name.partition("-")[0] in sheet.local:
+        return f"key 'price.{name}': the sheet calls {name} local; leave one of them out"
+    return None
 
 
 def _form(op: Op) -> str:

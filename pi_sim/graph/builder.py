@@ -1,11 +1,15 @@
 """Appends nodes to a Graph while capture walks through a model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from pi_sim.graph.ops import Attribute, Graph, Node, Op, Shape
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,11 @@ class Secret:
 
     name: str
     shape: Shape
+
+
+@dataclass(frozen=True)
+class Tokens(Secret):
+    """Secret integers: only an embedding reads them, as one-hot vectors."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +36,33 @@ class Masked:
 class Builder:
     """A graph under construction; `module` is the path that the next nodes are attributed to."""
 
-    def __init__(self, tokens: Shape, vocabulary: int) -> None:
-        self.graph = Graph(tokens, vocabulary)
-        self.tokens = Secret("tokens", tokens)
-        self.onehot = Secret("tokens", (*tokens, vocabulary))
+    def __init__(self) -> None:
+        self.graph = Graph((), 0)
         self.module = ""
+        self.known: dict[tuple[Callable[[Tensor], Any], int], tuple[Tensor, Any]] = {}
+
+    def tokens(self, name: str, shape: Shape) -> Tokens:
+        """A secret input of integers; the first one is the graph's tokens."""
+        if self.graph.input:
+            return Tokens(f"inputs.{name}", shape)
+        self.graph.input = shape
+        return Tokens("tokens", shape)
+
+    def onehot(self, tokens: Tokens, vocabulary: int) -> Secret | None:
+        """The one-hot vectors of tokens; None where they were read from a table of another size before."""
+        shape = (*tokens.shape, vocabulary)
+        if tokens.name == "tokens":
+            self.graph.vocabulary = self.graph.vocabulary or vocabulary
+            known = (*tokens.shape, self.graph.vocabulary)
+        else:
+            known = self.graph.inputs.setdefault(tokens.name, shape)
+        return Secret(tokens.name, shape) if known == shape else None
+
+    def reals(self, name: str, shape: Shape) -> Secret:
+        """A secret input of real numbers."""
+        name = f"inputs.{name}"
+        self.graph.inputs[name] = shape
+        return Secret(name, shape)
 
     def weight(self, name: str, shape: Shape) -> Secret:
         """Register a secret weight under its name in the state dict."""
@@ -41,11 +72,19 @@ class Builder:
     def constant(self, value: Tensor) -> str:
         """Register a public tensor; equal tensors share one name."""
         for name, known in self.graph.constants.items():
-            if known.shape == value.shape and known.dtype == value.dtype and bool((known == value).all()):
+            if known is value or (known.dtype == value.dtype and torch.equal(known, value)):
                 return name
         name = f"constant{len(self.graph.constants)}"
         self.graph.constants[name] = value
         return name
+
+    def once(self, function: Callable[[Tensor], Found], value: Tensor) -> Found:
+        """`function(value)`, computed once for a mask that all layers share."""
+        key = (function, id(value))
+        if key not in self.known:
+            self.known[key] = (value, function(value))
+        found: Found = self.known[key][1]
+        return found
 
     def emit(self, name: str, operands: Sequence[Secret | Tensor], result: Shape, **attributes: Attribute) -> Secret:
         """Append an operation with a result of that shape; public operands become constants."""

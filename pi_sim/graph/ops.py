@@ -1,7 +1,8 @@
 """The graph everyone reads: operations on secret and public tensors, in the order in which they run.
 
-Secret are the client's tokens, the server's weights, and whatever is computed from them; shapes, masks and positions
-are public. The graph knows nothing of protocols: what an operation costs and how it is computed stands elsewhere.
+Secret are the client's tokens or pixels, the server's weights, and whatever is computed from them; shapes, masks and
+positions are public. The graph knows nothing of protocols: what an operation costs and how it is computed stands
+elsewhere.
 """
 
 from collections.abc import Iterator
@@ -24,7 +25,8 @@ VOCABULARY = {
     "reciprocal": "1 / x, x positive",
     "layernorm": "x (..., d)[, gamma (d)[, beta (d)]] -> (..., d); attribute eps",
     "rmsnorm": "x (..., d)[, gamma (d)] -> (..., d): x / sqrt(mean x^2 + eps) * gamma; attribute eps",
-    "softmax": "scores (..., n)[, public mask of allowed places] -> (..., n), exact zeros where not allowed",
+    "softmax": "scores (..., n)[, public mask of allowed places] -> (..., n), exact zeros where not allowed; "
+    "attribute causal: the mask is the one that hides later tokens",
     "gelu": "elementwise; attribute approximate: none | tanh",
     "relu": "elementwise",
     "silu": "elementwise: x / (1 + exp(-x))",
@@ -92,10 +94,11 @@ class Node:
 
 @dataclass
 class Graph:
-    """Nodes in execution order over one secret input, secret weights and public constants.
+    """Nodes in execution order over secret inputs, secret weights and public constants.
 
-    `weights` maps names of the state dict to shapes; `input` is the token ids' shape (B, T); the last node reveals
-    the result to the client.
+    `weights` maps names of the state dict to shapes; `input` is the token ids' shape (B, T), empty for a model that
+    reads none; `inputs` has the shapes of all other secret inputs, such as pixels or cached keys. Results are revealed
+    to the client, one of them by the last node.
     """
 
     input: Shape
@@ -103,18 +106,30 @@ class Graph:
     weights: dict[str, Shape] = field(default_factory=dict)
     constants: dict[str, "Tensor"] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
+    inputs: dict[str, Shape] = field(default_factory=dict)
 
     def last_uses(self) -> dict[str, int]:
         """The index of the last node that reads each value: after it the value can be dropped."""
         return {name: index for index, node in enumerate(self.nodes) for name in node.inputs}
 
     def boundary(self) -> set[str]:
-        """Modules whose cost grows with the vocabulary: the secret look-up, the head and the opening of the logits."""
-        by_name = {node.name: node for node in self.nodes}
-        opening = self.nodes[-1]
-        head = by_name[opening.inputs[0]]
+        """Modules at either end: the secret look-up, the linear head, and the opening of the results."""
         lookups = {node.module for node in self.nodes if node.op.name == "embedding"}
-        return lookups | {opening.module, head.module}
+        openings = [node for node in self.nodes if node.op.name == "reveal"]
+        heads = {self._last_map(opening) for opening in openings}
+        return lookups | {node.module for node in (*openings, *heads) if node}
+
+    def _last_map(self, opening: Node) -> Node | None:
+        """The linear map that a result comes from, if nothing was added to it since."""
+        by_name = {node.name: node for node in self.nodes}
+        node: Node | None = opening
+        while node and node.op.name != "linear":
+            node = by_name.get(node.inputs[0]) if len(node.inputs) == 1 else None
+        return node
+
+    def onehots(self) -> set[str]:
+        """Inputs that are shared as plain integers, one of which is 1: what an embedding reads."""
+        return {node.inputs[1] for node in self.nodes if node.op.name == "embedding"}
 
     def census(self) -> Iterator[tuple[str, Op]]:
         """(module, operation) of every node that a protocol might charge for."""

@@ -1,6 +1,7 @@
 """The plain reading of a graph: ordinary PyTorch on the weights, for reference logits and the ranges of activations."""
 
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -9,12 +10,14 @@ from torch.nn import functional
 from pi_sim.graph.ops import Graph, Node
 
 
-def read(graph: Graph, weights: Mapping[str, Tensor], tokens: Tensor) -> Iterator[tuple[Node, list[Tensor], Tensor]]:
-    """Every node with its operands and its value, in order; the last value is the logits (B, T, V).
+def read(
+    graph: Graph, weights: Mapping[str, Tensor], tokens: Tensor, inputs: Mapping[str, Tensor] = MappingProxyType({})
+) -> Iterator[tuple[Node, list[Tensor], Tensor]]:
+    """Every node with its operands and its value, in order; the last value is the result, such as logits (B, T, V).
 
-    Tokens are the ids (B, T) here, which a secure computation has as one-hot vectors.
+    Tokens are the ids (B, T) here, which a secure computation has as one-hot vectors; `inputs` are the other inputs.
     """
-    values: dict[str, Tensor] = {**weights, **graph.constants, "tokens": tokens}
+    values: dict[str, Tensor] = {**weights, **graph.constants, "tokens": tokens, **inputs}
     last = graph.last_uses()
     for index, node in enumerate(graph.nodes):
         operands = [values[name] for name in node.inputs]
@@ -46,7 +49,7 @@ def _rmsnorm(x: Tensor, gamma: Tensor | None = None, *, eps: float) -> Tensor:
     return functional.rms_norm(x, x.shape[-1:], gamma, eps)
 
 
-def _softmax(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
+def _softmax(scores: Tensor, allowed: Tensor | None = None, *, causal: bool = False) -> Tensor:
     return functional.softmax(scores if allowed is None else scores.masked_fill(~allowed, -torch.inf), -1)
 
 

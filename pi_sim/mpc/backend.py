@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pi_sim.errors import UsageError
+from pi_sim.errors import MissingError, UsageError
 from pi_sim.mpc import session
 
 
@@ -34,7 +34,7 @@ try:
     from crypten.mpc import MPCTensor
     from crypten.mpc.provider import TrustedFirstParty
 except ImportError as error:
-    raise UsageError(
+    raise MissingError(
         f"CrypTen cannot be imported ({error}); install it without its broken dependencies: "
         "pip install omegaconf pyyaml && pip install --no-deps crypten==0.4.1."
     ) from None

@@ -132,7 +132,7 @@ def sentences(record: Record) -> Iterator[str]:
     )
     left = {f"{row['op']} by {row['kernel']}" for row in record["ranges"] if not row.get("inside", True)}
     if left:
-        yield f"Expect wrong logits under {record['protocol']}: {', '.join(sorted(left))} leaves its domain."
+        yield f"Expect inexact logits under {record['protocol']}: {', '.join(sorted(left))} leaves its domain."
     yield from _truncations(record)
     yield from record["missing"]
 

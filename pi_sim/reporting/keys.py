@@ -47,6 +47,21 @@ COMPARISON: Keys = {
     "totals": "the same of the sums",
 }
 
+SWEEP: Keys = {
+    **{key: ESTIMATE[key] for key in ("model", "size", "seq_len", "batch")},
+    "past": "tokens of each sequence in a KV cache; empty for a prefill",
+    "only_inner": "whether embedding and head are left out",
+    "protocol": ESTIMATE["protocol"],
+    "machine": "whose profile gives the seconds of computing; empty without one",
+    "network": "a preset's name, or a link as it was given",
+    "rounds": TOTALS["rounds"],
+    "bytes": TOTALS["bytes"],
+    "offline_bytes": "correlated randomness that must reach a party; empty where the sources do not tell",
+    "compute_seconds": "by the machine's profile; empty without one, or where a protocol does not run here",
+    "seconds": "on the network; with those of computing where compute_seconds is a number",
+    "reason": "why there is no price; empty where there is one",
+}
+
 
 def told(*named: tuple[str, Keys]) -> str:
     """Keys and their meaning, as the help of a command shows them."""

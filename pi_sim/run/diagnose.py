@@ -49,10 +49,10 @@ def quantities(protocol: specs.ProtocolCard) -> list[Quantity]:
 
 def _length(model: PreTrainedModel, asked: int | None) -> int:
     """What was asked for, or the model's context unless that is long."""
-    context = getattr(model.config, "max_position_embeddings", None)
+    context: int | None = getattr(model.config, "max_position_embeddings", None)
     if context is None and (asked or 0) < 2:
         raise UsageError(f"{type(model).__name__} names no context in its config; choose a --seq-len of at least 2.")
-    length = asked or min(int(context), LONGEST)
+    length = asked or min(context or LONGEST, LONGEST)
     if not 2 <= length <= (context or length):
         raise UsageError(f"the model's context is {context} tokens; choose --seq-len between 2 and {context}.")
     return length

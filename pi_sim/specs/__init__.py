@@ -5,6 +5,7 @@ line and the key.
 """
 
 from pi_sim.errors import UsageError
+from pi_sim.specs import configs
 from pi_sim.specs.designs import Architecture, ModelCard, Surgery
 from pi_sim.specs.files import Kind, Spec, SpecT, check, facts, find, names, parse, place, read
 from pi_sim.specs.protocols import FEATURES, Price, Protocol, ProtocolCard, Sheet
@@ -25,6 +26,7 @@ __all__ = [
     "SpecT",
     "Surgery",
     "check",
+    "configs",
     "facts",
     "find",
     "model_card",

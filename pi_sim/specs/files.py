@@ -20,7 +20,11 @@ class Spec(BaseModel):
 
 
 ALTERNATIVES: dict[Kind, tuple[str, str]] = {
-    "models": ("model", "a card's .toml file, or, except to train, a checkpoint folder with a config.json"),
+    "models": (
+        "model",
+        "a card's .toml file, or, except to train, a checkpoint folder with a config.json; to estimate, also a public "
+        "model such as bert-base, or a config's .json file",
+    ),
     "models/sizes": ("size", "a .toml file"),
     "protocols": ("protocol", "a .toml file"),
     "protocols/published": ("published source", "a .toml file"),

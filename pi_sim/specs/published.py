@@ -61,6 +61,8 @@ class Claim(Spec):
     network: str | None = None
     counted: Counted
     """Whose sent bytes the figure is."""
+    offline_counted: Counted | None = None
+    """The same for offline bytes, where they differ."""
     unit: Unit = "B"
     role: Literal["fit", "check"] = "check"
     """Fit: the prices were made from this figure; check: they never saw it."""

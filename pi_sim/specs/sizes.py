@@ -1,8 +1,8 @@
 """Dimensions of a model, and how a model of these dimensions is trained."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from pi_sim.specs.files import Spec
 
@@ -21,6 +21,7 @@ class Recipe(Spec):
     schedule: Literal["linear", "cosine", "polynomial"] = "linear"
     warmup_ratio: float = Field(ge=0, le=1)
     weight_decay: float = Field(ge=0)
+    adam_beta2: float = Field(default=0.999, gt=0, lt=1)
     max_grad_norm: float = Field(gt=0)
     init_std: float = Field(gt=0)
     embedding_scale: Scale = None
@@ -32,6 +33,13 @@ class Recipe(Spec):
     """Lambda of AERO's entropy regularization; 0 is without."""
     entropy_margin: float = Field(default=0.2, ge=0, le=1)
     """Gamma there: the deviation from a head's threshold that is free, as a share of the maximum entropy."""
+
+    @model_validator(mode="after")
+    def _meaningful(self) -> Self:
+        """Refuse a margin that would do nothing."""
+        if self.entropy_margin != type(self).model_fields["entropy_margin"].default and not self.entropy_penalty:
+            raise ValueError(f"entropy_margin = {self.entropy_margin} does nothing without an entropy_penalty")
+        return self
 
 
 class Size(Spec):

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from pi_sim import records
 from pi_sim.errors import RunError, UsageError
+from pi_sim.training import processes
 
 FOLDER = "checkpoints"
 PLAN = "plan.json"
@@ -32,6 +33,21 @@ def prepare(out: Path, plan: dict[str, Any]) -> Path:
             f"{folder / PLAN}; repeat its command to continue it, or give another --out."
         )
     return folder
+
+
+@contextmanager
+def refusable(out: Path) -> Iterator[None]:
+    """Leave nothing of a training that is refused before a checkpoint: it would be taken for an interrupted one."""
+    folder = out / FOLDER
+    new = [path for path in (folder, out) if not path.exists()]
+    try:
+        yield
+    except UsageError:
+        if folder in new and last(folder) is None and processes.is_first():
+            shutil.rmtree(folder, ignore_errors=True)
+            if out in new and out.is_dir():
+                out.rmdir()
+        raise
 
 
 def last(folder: Path) -> str | None:

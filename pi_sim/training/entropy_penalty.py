@@ -26,7 +26,8 @@ TINY = 1e-9
 
 def trainable(model: PreTrainedModel, recipe: Recipe) -> Scaled:
     """The model as its recipe trains it: with its two scales, and with the penalty if there is one."""
-    scales = recipe.embedding_scale, recipe.logit_scale
+    dropout = 0.0 if hasattr(model.config, "embd_pdrop") else recipe.embedding_dropout  # GPT-2 does it by itself
+    scales = recipe.embedding_scale, recipe.logit_scale, dropout
     if not recipe.entropy_penalty:
         return Scaled(model, *scales)
     return Penalised(model, *scales, weight=recipe.entropy_penalty, margin=recipe.entropy_margin)
@@ -41,7 +42,7 @@ class Penalised(Scaled):
     the two scales, gone once the model is folded.
     """
 
-    def __init__(self, model: PreTrainedModel, *scales: float | None, weight: float, margin: float) -> None:
+    def __init__(self, model: PreTrainedModel, *scales: Any, weight: float, margin: float) -> None:
         super().__init__(model, *scales)
         self.weight, self.margin = weight, margin
         shape = model.config.num_hidden_layers, model.config.num_attention_heads

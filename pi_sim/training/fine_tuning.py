@@ -1,7 +1,7 @@
 """Fine-tuning: training goes on from a checkpoint that pi-sim trained or converted, or that is anybody's.
 
-The weights, the dimensions and the tokenizer are the checkpoint's; the recipe is that of a size. Its two scales are
-folded already and stay so.
+The weights, the dimensions and the tokenizer are the checkpoint's, of which the context may be shortened; the recipe is
+that of a size, or one of a card's. Its two scales are folded already and stay so.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,15 @@ from transformers import PreTrainedModel
 
 from pi_sim import records, specs
 from pi_sim.errors import UsageError
-from pi_sim.training import corpus, tokenizer
+from pi_sim.training import corpus, lengths, tokenizer
 from pi_sim.training.checkpoints import RECORD
 from pi_sim.training.corpus import Corpus
-from pi_sim.training.plan import Plan, choose, listed, override
+from pi_sim.training.plan import Plan, choose, listed, of_card, trained_by
 from pi_sim.zoo import build
+from pi_sim.zoo.scales import check_plain
 
 GIVEN = ("init_std", "embedding_scale", "logit_scale", "embedding_dropout")  # with the checkpoint
-SETTABLE = tuple(key for key in specs.Recipe.model_fields if key not in GIVEN)
+SETTABLE = (*(key for key in specs.Recipe.model_fields if key not in GIVEN), "context")
 DIMENSIONS = {
     "layers": "num_hidden_layers",
     "heads": "num_attention_heads",
@@ -74,7 +75,12 @@ class FineTuning(Plan):
         return f"{self.source.name}-finetuned"
 
     def model(self) -> PreTrainedModel:
-        return build.load(self.source.folder)
+        model = build.load(self.source.folder)
+        check_plain(model)
+        return model
+
+    def shapes(self) -> PreTrainedModel:
+        return build.meta_model(str(self.source.folder.resolve()), self.size.name)
 
     def tokenizer(self, text: Corpus) -> Tokenizer:
         known, most = tokenizer.load(self.source.folder), self.size.vocabulary
@@ -92,7 +98,14 @@ class FineTuning(Plan):
 
 
 def make(
-    folder: Path, size: str | None, corpus_name: str | None, seed: int, tokens: int | None, settings: tuple[str, ...]
+    folder: Path,
+    size: str | None,
+    corpus_name: str | None,
+    seed: int,
+    tokens: int | None,
+    settings: tuple[str, ...],
+    card: str | None = None,
+    recipe: str | None = None,
 ) -> FineTuning:
     """The plan of `pi-sim train --from`: what is not named is as the checkpoint's record tells."""
     source, chosen = Source(folder), choose(settings, tokens, SETTABLE)
@@ -100,17 +113,42 @@ def make(
     if not text:
         raise UsageError(f"{folder} does not tell what it was trained on; name a corpus, such as --corpus packages.")
     known = specs.size(size or _size_of(source))
-    dropout = getattr(source.config, "embd_pdrop", 0.0)
-    folded = {"embedding_scale": None, "logit_scale": None, "embedding_dropout": dropout}
-    recipe = override(known.training, {**folded, **chosen}).model_dump()
-    whole = {"name": known.name, "title": known.title, **source.dimensions, "training": recipe}
+    changes = of_card(_card(source, card), known, recipe) if recipe else {}
+    changes = {**changes, **_given(source), **{key: value for key, value in chosen.items() if key != "context"}}
     return FineTuning(
         source=source,
-        size=specs.check(specs.Size, whole, f"{folder}/config.json"),
+        size=_sized(source, known, changes, chosen.get("context")),
         corpus=corpus.absolute(text),
         seed=seed,
-        overrides=listed(chosen),
+        overrides=(*([f"recipe={recipe}"] if recipe else []), *listed(chosen)),
     )
+
+
+def _sized(source: Source, size: specs.Size, changes: dict[str, Any], context: str | None) -> specs.Size:
+    """The checkpoint's dimensions, with a context that is chosen or its own, and the size's recipe with changes."""
+    whole = {**source.dimensions, **({"context": context} if context else {})}
+    for name in (name for name, value in whole.items() if value is None):
+        remedy = "; choose one by --set context=" if name == "context" else ", so that it cannot be trained"
+        raise UsageError(f"{source.folder}/config.json does not tell its {name}{remedy}.")
+    recipe = trained_by(size, changes).model_dump()
+    whole |= {"name": size.name, "title": size.title, "training": recipe}
+    found = specs.check(specs.Size, whole, f"{source.folder} as it is to be trained")
+    lengths.chosen(source.config, found.context, "--set context=")
+    return found
+
+
+def _given(source: Source) -> dict[str, Any]:
+    """What of a recipe came with the checkpoint: scales are folded, and a dropout is in its config."""
+    dropout = getattr(source.config, "embd_pdrop", 0.0)
+    return {"embedding_scale": None, "logit_scale": None, "embedding_dropout": dropout}
+
+
+def _card(source: Source, named: str | None) -> specs.ModelCard:
+    """The card whose recipe is meant: the one that is named, or that of the checkpoint's record."""
+    known = named or str(source.record.get("card"))
+    if not named and known not in specs.names("models"):
+        raise UsageError(f"{source.folder} tells no card that is known here; name one, such as --model relufied1.")
+    return specs.model_card(known)
 
 
 def _size_of(source: Source) -> str:

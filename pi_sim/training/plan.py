@@ -1,9 +1,11 @@
 """What is to be trained: a model, dimensions, a recipe, a corpus and a seed, every override checked."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
@@ -12,6 +14,8 @@ from pi_sim.errors import UsageError
 from pi_sim.training import corpus, tokenizer
 from pi_sim.training.corpus import Corpus
 from pi_sim.zoo.build import build
+
+SQRT_WIDTH = "sqrt(width)"
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,10 @@ class Plan(ABC):
     @abstractmethod
     def model(self) -> PreTrainedModel:
         """The model before its first step."""
+
+    @abstractmethod
+    def shapes(self) -> PreTrainedModel:
+        """The same on the meta device, without data: it refuses at once what cannot be built."""
 
     @abstractmethod
     def tokenizer(self, text: Corpus) -> Tokenizer:
@@ -83,6 +91,10 @@ class FromScratch(Plan):
     def model(self) -> PreTrainedModel:
         return build(self.card, self.size)
 
+    def shapes(self) -> PreTrainedModel:
+        with torch.device("meta"):
+            return self.model()
+
     def tokenizer(self, text: Corpus) -> Tokenizer:
         return tokenizer.train(text.training, self.size.vocabulary)
 
@@ -102,20 +114,28 @@ def make(
 ) -> FromScratch:
     """The plan of `pi-sim train --model`: the size's recipe, with the card's changes and then the user's."""
     card, known = specs.model_card(model), specs.size(size)
+    if known.vocabulary < tokenizer.LEAST:
+        raise UsageError(f"{size} has a vocabulary of {known.vocabulary}; a tokenizer has {tokenizer.LEAST} at least.")
     chosen = choose(settings, tokens, (*specs.Architecture.model_fields, *specs.Recipe.model_fields))
     in_design = {key: value for key, value in chosen.items() if key in specs.Architecture.model_fields}
     in_recipe = {key: value for key, value in chosen.items() if key not in in_design}
-    changes = {**_of_card(card, known, recipe), **in_recipe}
+    changes = {**of_card(card, known, recipe), **in_recipe}
     return FromScratch(
         card=card.model_copy(update={"architecture": override(card.architecture, in_design)}),
-        size=known.model_copy(update={"training": override(known.training, changes)}),
+        size=known.model_copy(update={"training": trained_by(known, changes)}),
         corpus=corpus.absolute(corpus_name),
         seed=seed,
         overrides=(*([f"recipe={recipe}"] if recipe else []), *listed(chosen)),
     )
 
 
-def _of_card(card: specs.ModelCard, size: specs.Size, recipe: str | None) -> dict[str, Any]:
+def trained_by(size: specs.Size, changes: dict[str, Any]) -> specs.Recipe:
+    """The size's recipe with changes, which may say sqrt(width) for a scale."""
+    width = math.sqrt(size.width)
+    return override(size.training, {key: width if value == SQRT_WIDTH else value for key, value in changes.items()})
+
+
+def of_card(card: specs.ModelCard, size: specs.Size, recipe: str | None) -> dict[str, Any]:
     """What the card's recipe of that name, or for that size, lays over the size's own."""
     if recipe and recipe != size.name and recipe not in card.training:
         known = ", ".join(card.training) or "none"

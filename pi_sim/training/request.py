@@ -17,14 +17,11 @@ def make(
     settings: tuple[str, ...],
 ) -> plan.Plan:
     """The plan of `pi-sim train`; what is None was not said."""
-    if source is None and model is not None:
-        return plan.make(model, size or "tiny", corpus or "packages", seed, tokens, settings, recipe)
-    if source is None or model is not None:
+    if source is not None and (model is None or recipe is not None):
+        return fine_tuning.make(source, size, corpus, seed, tokens, settings, model, recipe)
+    if source is not None or model is None:
         raise UsageError(
-            "give --model, a card to train from scratch, or --from, a checkpoint to go on with: one of them."
+            "give --model, a card to train from scratch, or --from, a checkpoint to go on with: one of them; both only "
+            "with --recipe, for one of that card's."
         )
-    if recipe is not None:
-        raise UsageError(
-            "--recipe names one of a card's; with --from, give --size for its recipe and --set for changes."
-        )
-    return fine_tuning.make(source, size, corpus, seed, tokens, settings)
+    return plan.make(model, size or "tiny", corpus or "packages", seed, tokens, settings, recipe)

@@ -21,6 +21,7 @@ from pi_sim.training.progress import Report, Stop
 from pi_sim.zoo.build import WEIGHTS, quiet
 from pi_sim.zoo.scales import Scaled
 
+BETA1 = 0.9
 CURVE_POINTS = 200
 CHECKPOINTS = 10  # in a training that nothing interrupts
 POLYNOMIAL = {"power": 2.0, "lr_end": 0.0}
@@ -130,4 +131,4 @@ def _optimizer(plan: Plan, model: Scaled) -> torch.optim.Optimizer:
         {"params": [each for each in weights if id(each) in matrices], "weight_decay": plan.recipe.weight_decay},
         {"params": [each for each in weights if id(each) not in matrices], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=plan.recipe.learning_rate, fused=True)
+    return torch.optim.AdamW(groups, lr=plan.recipe.learning_rate, betas=(BETA1, plan.recipe.adam_beta2), fused=True)

@@ -12,6 +12,7 @@ from pi_sim.training.corpus import Document
 
 END_OF_TEXT = "<|endoftext|>"
 ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>")  # of the tokenizers of GPT-2, OPT, Llama and others
+LEAST = 257  # tokens: every byte, and the end of a text
 FILE = "tokenizer.json"
 BATCH = 1000  # texts at a time: an encoding takes many times the memory of its ids
 

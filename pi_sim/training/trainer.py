@@ -29,12 +29,13 @@ def _train(plan: Plan, out: Path) -> records.Record | None:
     _check(plan, out)
     text = corpus.load(plan.corpus)
     manifest.tell_differences(text)
-    with checkpoints.writing(out):
+    with checkpoints.writing(out), checkpoints.refusable(out):
         return _train_on(text, plan, out)
 
 
 def _check(plan: Plan, out: Path) -> None:
     """Refuse what would make the record untrue, or cannot be done."""
+    plan.shapes()
     if plan.recipe.fp16 and plan.recipe.bf16:
         raise UsageError("fp16 and bf16 exclude each other; switch one off, such as with --set bf16=false.")
     if plan.recipe.fp16 and not torch.cuda.is_available():

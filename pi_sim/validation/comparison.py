@@ -8,6 +8,7 @@ from typing import Literal
 from pi_sim import specs
 from pi_sim.errors import UsageError
 from pi_sim.network import network
+from pi_sim.specs.protocols import Counted
 from pi_sim.specs.published import Claim, Publication
 from pi_sim.validation.pricing import Priced, price
 
@@ -67,14 +68,14 @@ def _priced(claim: Claim) -> Priced:
 
 def _figures(claim: Claim, ours: Priced, computing: dict[str, float]) -> Iterator[Comparison]:
     """A comparison for every quantity that the row has."""
-    share = _parties(claim) / claim.scale
+    sent, dealt = (_parties(claim, counted) / claim.scale for counted in (claim.counted, claim.offline_counted))
     found = ours.provenance
     if claim.rounds is not None:
         yield Comparison(claim, "rounds", claim.rounds, ours.cost.rounds, found)
     if claim.bytes is not None:
-        yield Comparison(claim, "bytes", claim.bytes, ours.cost.bytes * share, found)
+        yield Comparison(claim, "bytes", claim.bytes, ours.cost.bytes * sent, found)
     if claim.offline is not None:
-        yield Comparison(claim, "offline", claim.offline, ours.cost.offline * share, found)
+        yield Comparison(claim, "offline", claim.offline, ours.cost.offline * dealt, found)
     if claim.seconds is not None:
         seconds = computing.get(_subject(claim))
         if seconds is None:
@@ -82,9 +83,10 @@ def _figures(claim: Claim, ours: Priced, computing: dict[str, float]) -> Iterato
         yield Comparison(claim, "seconds", claim.seconds, _on_the_network(claim, ours) + seconds, found, seconds)
 
 
-def _parties(claim: Claim) -> int:
+def _parties(claim: Claim, counted: Counted | None) -> int:
     """How many parties' bytes the publication adds up."""
-    return {"one party": 1, "both parties": 2, "all parties": specs.protocol(claim.protocol).parties}[claim.counted]
+    parties = {"one party": 1, "both parties": 2, "all parties": specs.protocol(claim.protocol).parties}
+    return parties[counted or claim.counted]
 
 
 def _computing(publication: Publication, ours: dict[str, Priced]) -> Iterator[tuple[str, float]]:

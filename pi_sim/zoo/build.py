@@ -13,8 +13,10 @@ from transformers.utils import logging
 
 from pi_sim import specs
 from pi_sim.errors import UsageError
+from pi_sim.specs import configs
 from pi_sim.zoo import families
 from pi_sim.zoo.catalogue import weights_folder
+from pi_sim.zoo.described import described
 from pi_sim.zoo.layers import FusedFFN
 from pi_sim.zoo.surgery import operate
 
@@ -45,10 +47,11 @@ def is_folder(name: str) -> bool:
 
 
 def meta_model(name: str, size: str) -> PreTrainedModel:
-    """The model of a card, or of a folder with a config.json, on the meta device: shapes without data."""
+    """The model of a card, a known config, a folder or a config file, on the meta device: shapes without data."""
+    config = configs.path(name)
     with torch.device("meta"):
-        if is_folder(name):
-            return _from_config(read_config(Path(name))).eval()
+        if config and (config.is_file() or is_folder(name)):
+            return _from_config(_config_at(config)).eval()
         return build(specs.model_card(name), specs.size(size)).eval()
 
 
@@ -56,6 +59,10 @@ def load_model(name: str, size: str) -> PreTrainedModel:
     """The trained model of a card at that size, or of a checkpoint folder: float32, in evaluation mode."""
     if is_folder(name):
         return load(Path(name))
+    if configs.text(name):
+        raise UsageError(
+            f"{name} is a config without weights: it can be estimated; to run it, give a folder with weights."
+        )
     folder = checkpoint_folder(name, size)
     remedy = f"train it with `pi-sim train --model {name} --size {size} --out DIR`, then use --model DIR."
     if not folder.is_dir():
@@ -84,12 +91,16 @@ def checkpoint_folder(name: str, size: str) -> Path:
 
 def read_config(folder: Path) -> Any:
     """The folder's config.json as a Hugging Face config with plain ("eager") attention."""
-    if not (folder / "config.json").is_file():
-        raise UsageError(f"{folder} has no config.json: give a folder saved by pi-sim or by save_pretrained.")
+    return _config_at(folder / "config.json")
+
+
+def _config_at(path: Path) -> Any:
+    if not path.is_file():
+        raise UsageError(f"{path.parent} has no config.json: give a folder saved by pi-sim or by save_pretrained.")
     try:
-        return AutoConfig.from_pretrained(folder, attn_implementation="eager", local_files_only=True)
+        return AutoConfig.from_pretrained(path, attn_implementation="eager", local_files_only=True)
     except Exception as error:  # transformers raises nearly anything for a config that it cannot read
-        raise UsageError(f"{folder}/config.json cannot be read: {_first_line(error)}") from None
+        raise UsageError(f"{path} cannot be read: {_first_line(error)}") from None
 
 
 def load(folder: Path) -> PreTrainedModel:
@@ -113,9 +124,12 @@ def save(model: PreTrainedModel, folder: Path) -> None:
 def _from_config(config: Any) -> PreTrainedModel:
     """The model that a config describes, its surgery done."""
     try:
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
+        with quiet():
+            model = described(config)._from_config(config, attn_implementation="eager", dtype=torch.float32)
+    except UsageError:
+        raise
     except Exception as error:  # transformers raises nearly anything for values that it does not expect
-        raise UsageError(f"no causal language model can be built from this config: {_first_line(error)}") from None
+        raise UsageError(f"no model can be built from this config: {_first_line(error)}") from None
     plan = getattr(config, "pi_sim", {})
     if not isinstance(plan, dict):
         raise UsageError(f"config.json names its surgery as {plan!r}; pi_sim must be a table such as {{}}.")

@@ -15,16 +15,29 @@ from torch.nn import functional as F  # noqa: N812
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
+from pi_sim.errors import UsageError
+
 State = dict[str, Any]
 
 IGNORED = -100  # the target after a sequence's last token: cheaper than a copy of the logits without their last row
 
 
 class Scaled(nn.Module):
-    """Any Hugging Face causal language model, with its token embeddings and its logits scaled."""
+    """A Hugging Face causal language model, with its token embeddings and its logits scaled.
 
-    def __init__(self, model: PreTrainedModel, embedding_scale: float | None, logit_scale: float | None) -> None:
+    Its logits are its head's product with what its body returns; `check_plain` refuses one that does more. Dropout of
+    its scaled embeddings is for families whose config has none.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        embedding_scale: float | None,
+        logit_scale: float | None,
+        embedding_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.embedding_dropout = embedding_dropout
         self.model = model
         self.embedding_scale = _scale(embedding_scale)
         self.logit_scale = _scale(logit_scale)
@@ -45,7 +58,7 @@ class Scaled(nn.Module):
 
     def forward(self, input_ids: Tensor) -> CausalLMOutput:
         """Ids (B, T) to logits (B, T, V), and the mean loss in nats of predicting ids[:, 1:]."""
-        embedded = self.table(input_ids) * self.embedding_scale
+        embedded = F.dropout(self.table(input_ids) * self.embedding_scale, self.embedding_dropout, self.training)
         hidden = self.model.base_model(inputs_embeds=embedded, use_cache=False)[0]  # (B, T, d)
         logits = self.head(hidden * self.logit_scale)
         targets = F.pad(input_ids[:, 1:], (0, 1), value=IGNORED)
@@ -61,6 +74,14 @@ class Scaled(nn.Module):
         plain.get_input_embeddings().weight.mul_(self.embedding_scale)
         plain.config.tie_word_embeddings = False
         return plain
+
+
+@torch.no_grad()
+def check_plain(model: PreTrainedModel) -> None:
+    """Refuse a model that scales or caps its logits, as Cohere's and Gemma 2 do: it would be trained without."""
+    ids = torch.arange(4)[None]
+    if not torch.allclose(Scaled(model, None, None)(ids).logits, model(ids).logits, rtol=1e-3, equal_nan=True):
+        raise UsageError(f"{type(model).__name__} has logits of its own kind, which training would take away.")
 
 
 def _scale(start: float | None) -> nn.Parameter:

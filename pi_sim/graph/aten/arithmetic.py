@@ -17,14 +17,28 @@ MASKED_BELOW = -1e4
 @aten("add")
 def add(build: Builder, shape: Shape, a: Any, b: Any, *, alpha: float = 1) -> Secret | Masked:
     only(alpha == 1, "it scales its summand")
-    x, other = (a, b) if isinstance(a, Secret) else (b, a)
+    x, other = (a, b) if isinstance(a, Secret | Masked) else (b, a)
+    if isinstance(x, Masked):
+        return _hide_more(build, shape, x, other)
     if isinstance(other, Secret):
         return build.emit("add", [x, other], shape)
-    summand = torch.as_tensor(other, dtype=torch.float32)
+    allowed, rest = build.once(_parts, other) if isinstance(other, Tensor) else _parts(torch.as_tensor(other))
+    x = expand(build, shape, x) if rest is None else build.emit("add", [x, rest], shape)
+    return x if allowed is None else Masked(x, allowed)
+
+
+def _parts(summand: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Where a public summand leaves scores visible, and what it adds there; None for everywhere and for nothing."""
     allowed = summand > MASKED_BELOW
-    rest = torch.where(allowed, summand, 0.0)
-    x = build.emit("add", [x, rest], shape) if bool(rest.any()) else expand(build, shape, x)
-    return x if bool(allowed.all()) else Masked(x, allowed)
+    rest = summand.float() if bool(allowed.all()) else torch.where(allowed, summand.float(), 0.0)
+    return None if bool(allowed.all()) else allowed, rest if bool(rest.any()) else None
+
+
+def _hide_more(build: Builder, shape: Shape, x: Masked, other: Any) -> Masked:
+    """One mask after another."""
+    only(isinstance(other, Tensor), "masked scores may only go through softmax")
+    more = add(build, shape, x.scores, other)
+    return Masked(more.scores, x.allowed & more.allowed) if isinstance(more, Masked) else Masked(more, x.allowed)
 
 
 @aten("sub")
@@ -89,6 +103,11 @@ def total(build: Builder, shape: Shape, x: Secret, dims: list[int], keepdim: boo
     only(len(dims) == 1, "it is not over one dimension")
     dim = dims[0] % len(x.shape)
     return view(build, shape, build.emit("sum", [x], (*x.shape[:dim], 1, *x.shape[dim + 1 :]), dim=dim))
+
+
+@aten("mean")
+def mean(build: Builder, shape: Shape, x: Secret, dims: list[int], keepdim: bool = False) -> Secret:
+    return multiply(build, shape, total(build, shape, x, dims, keepdim), 1 / x.shape[dims[0]])
 
 
 @aten("zeros_like")

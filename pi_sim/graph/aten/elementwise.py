@@ -20,6 +20,13 @@ def _alike(name: str) -> Translator:
 relu, silu, tanh, erf = map(_alike, ("relu", "silu", "tanh", "erf"))
 
 
+@aten("sigmoid")
+def sigmoid(build: Builder, shape: Shape, x: Secret) -> Secret:
+    """(1 + tanh(x / 2)) / 2, so that every protocol with a tanh has it."""
+    halved = tanh(build, shape, multiply(build, shape, x, 0.5))
+    return multiply(build, shape, add(build, shape, halved, 1.0), 0.5)
+
+
 @aten("gelu")
 def gelu(build: Builder, shape: Shape, x: Secret, *, approximate: str = "none") -> Secret:
     return build.emit("gelu", [x], shape, approximate=approximate)

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pi_sim.graph.aten.registry import aten, only
+from pi_sim.graph.aten.registry import UnsupportedError, aten, only
 from pi_sim.graph.aten.shapes import transpose
-from pi_sim.graph.builder import Builder, Masked, Secret
+from pi_sim.graph.builder import Builder, Secret, Tokens
 from pi_sim.graph.ops import Shape
 
 
@@ -16,8 +16,12 @@ def embedding(build: Builder, shape: Shape, table: Secret, indices: Secret | Ten
     """Secret indices are the tokens, shared as one-hot vectors; public ones are positions."""
     if isinstance(indices, Tensor):
         return build.emit("lookup", [table, indices], shape)
-    only(indices == build.tokens, "its secret indices are not the tokens")
-    return build.emit("embedding", [table, build.onehot], shape)
+    if not isinstance(indices, Tokens):
+        raise UnsupportedError("its secret indices are not the tokens")
+    onehot = build.onehot(indices, table.shape[0])
+    if onehot is None:
+        raise UnsupportedError("the same tokens are read from a table of another size too")
+    return build.emit("embedding", [table, onehot], shape)
 
 
 @aten("addmm")
@@ -39,13 +43,6 @@ def linear(build: Builder, shape: Shape, x: Secret, weight: Secret, bias: Secret
 def matmul(build: Builder, shape: Shape, a: Secret, b: Secret) -> Secret:
     only(isinstance(a, Secret) and isinstance(b, Secret), "one factor is public")
     return build.emit("matmul", [a, b], shape)
-
-
-@aten("softmax", "_softmax")
-def softmax(build: Builder, shape: Shape, x: Secret | Masked, dim: int, *_: Any) -> Secret:
-    only(dim in (-1, len(shape) - 1), "it is not over the last dimension")
-    operands: list[Secret | Tensor] = [x.scores, x.allowed] if isinstance(x, Masked) else [x]
-    return build.emit("softmax", operands, shape)
 
 
 @aten("layer_norm")

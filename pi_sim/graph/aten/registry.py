@@ -8,11 +8,16 @@ import torch
 from torch import Tensor
 
 from pi_sim.errors import UsageError
-from pi_sim.graph.builder import Builder, Masked
+from pi_sim.graph.builder import Builder, Masked, Tokens
 
 Translator = Callable[..., Any]
 TranslatorT = TypeVar("TranslatorT", bound=Translator)
 TRANSLATORS: dict[str, Translator] = {}
+
+SCORES = ("softmax", "_softmax", "add")
+"""What may follow a mask: a softmax, or one more mask."""
+INTEGERS = ("to", "alias", "clone", "contiguous", "detach", "view", "reshape")
+"""What leaves tokens as they are."""
 
 
 class UnsupportedError(Exception):
@@ -37,17 +42,26 @@ def only(meant: bool, what: str) -> None:
 
 def translate(build: Builder, node: torch.fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Translate one call; a `UsageError` names an operation that is outside the vocabulary, and its module."""
-    name = str(node.target).removeprefix("aten.").split(".")[0]
+    called = name(node)
     value = node.meta.get("val")
     shape = tuple(value.shape) if isinstance(value, Tensor) else ()
     try:
-        only(name in TRANSLATORS, "it is not in the vocabulary")
-        if name != "softmax":
-            only(not any(isinstance(arg, Masked) for arg in args), "masked scores may only go through softmax")
-        return _call(TRANSLATORS[name], build, shape, *args, **kwargs)
+        only(called in TRANSLATORS, "it is not in the vocabulary")
+        only(called in SCORES or not _any(Masked, args), "masked scores may only go through softmax")
+        only(called in ("embedding", *INTEGERS) or not _any(Tokens, args), "tokens may only be embedded")
+        return _call(TRANSLATORS[called], build, shape, *args, **kwargs)
     except UnsupportedError as reason:
         where = build.module or "the model"
-        raise UsageError(f"cannot express aten.{name} of {where}: {reason}; teach it to pi_sim/graph/aten.") from None
+        raise UsageError(f"cannot express aten.{called} of {where}: {reason}; teach it to pi_sim/graph/aten.") from None
+
+
+def name(node: torch.fx.Node) -> str:
+    """An ATen operation's name without its overload; "" for an input or an output."""
+    return str(node.target).removeprefix("aten.").split(".")[0] if node.op == "call_function" else ""
+
+
+def _any(kind: type, args: tuple[Any, ...]) -> bool:
+    return any(isinstance(arg, kind) for arg in args)
 
 
 def _call(translator: Translator, *args: Any, **kwargs: Any) -> Any:

@@ -34,7 +34,7 @@ def newton(x: Any, gamma: Any = None, beta: Any = None, *, eps: float) -> Any:
     return normalised if beta is None else normalised + beta
 
 
-@kernel("layernorm", "normalised", Domain("variance", _variance, 1e-5, 1e5))
+@kernel("layernorm", "normalised", Domain("variance", _variance, 1e-3, 1e5))
 def normalised(x: Any, gamma: Any = None, beta: Any = None, *, eps: float) -> Any:
     """For all variances that networks have: their range is brought to [1, 4) first, see `primitives.norms`.
 

@@ -29,7 +29,7 @@ def newton(x: Any, gamma: Any = None, *, eps: float) -> Any:
     return normalised if gamma is None else normalised * gamma
 
 
-@kernel("rmsnorm", "normalised", Domain("mean square", _mean_square, 1e-5, 1e5))
+@kernel("rmsnorm", "normalised", Domain("mean square", _mean_square, 1e-3, 1e5))
 def normalised(x: Any, gamma: Any = None, *, eps: float) -> Any:
     """For all mean squares that networks have: the steps of `layernorm` that do not centre.
 

@@ -65,8 +65,8 @@ def _sum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     Domain("row maximum", _maximum, HIDDEN + 12, HIDDEN + 490),
     Domain("row sum of exponentials", _sum, 1, 50),
 )
-def limit_newton(scores: Any, allowed: Tensor | None = None) -> Any:
-    """Stock CrypTen, with places that are not allowed made exactly zero.
+def limit_newton(scores: Any, allowed: Tensor | None = None, *, causal: bool = False) -> Any:
+    """Stock CrypTen, with places that are not allowed made exactly zero, which a causal mask makes no cheaper.
 
     1. Replace the scores of hidden places by a low public number: local, the mask is public.
     2. Subtract the row maximum, found by a tree of comparisons; CrypTen computes its one-hot place too.

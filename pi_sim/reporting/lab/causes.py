@@ -8,6 +8,7 @@ from pi_sim.reporting import tables
 from pi_sim.reporting.figures.entropy import Matrix
 from pi_sim.reporting.lab.entropy import first_layer, last
 from pi_sim.reporting.lab.findings import Lab
+from pi_sim.reporting.lab.quality import PAIRS, claimed
 from pi_sim.reporting.recorded import Training
 from pi_sim.reporting.seeds import Seeds
 from pi_sim.reporting.tables import Cell, Column, Table
@@ -23,12 +24,45 @@ COLUMNS = [
     Column("entropy", "layer 0, mean entropy", SHARE),
     Column("usual_entropy", "unchanged", SHARE),
 ]
+CLAIMS = [
+    Column("changed", "what was changed"),
+    Column("claim", "published order"),
+    Column("published", "published", COUNT),
+    Column("usual", "here, unchanged", COUNT),
+    Column("here", "here, changed", COUNT),
+]
 
 
 def table(lab: Lab) -> str:
     """One row for each change of a compared design; nothing where there are none."""
     rows = [_row(lab, trainings) for trainings in _alike(lab)]
     return tables.render(Table(COLUMNS, rows), "markdown") if rows else ""
+
+
+def claims(lab: Lab) -> str:
+    """The papers' claims about two designs that were both changed alike; nothing where there are none."""
+    rows = [row for told, found in _by_change(lab).items() for row in _claims(lab, told, found)]
+    return tables.render(Table(CLAIMS, rows), "markdown") if rows else ""
+
+
+def _by_change(lab: Lab) -> dict[str, dict[str, Seeds]]:
+    """What was changed, and the perplexities of the designs that it was changed in."""
+    found: dict[str, dict[str, Seeds]] = {}
+    for trainings in _alike(lab):
+        told = _told_changes(lab, trainings[0])
+        found.setdefault(told, {})[trainings[0].model] = Seeds.of(each.perplexity for each in trainings)
+    return found
+
+
+def _claims(lab: Lab, told: str, found: dict[str, Seeds]) -> list[list[Cell]]:
+    pairs = [pair for pair in PAIRS if set(pair) <= found.keys()]
+    usual = [change(lab.seeds(worse).mean, lab.seeds(better).mean) for better, worse in pairs]
+    changed = [change(found[worse].mean, found[better].mean) for better, worse in pairs]
+    return [[told, *claimed(*pair), *moved] for pair, *moved in zip(pairs, usual, changed, strict=True)]
+
+
+def _told_changes(lab: Lab, training: Training) -> str:
+    return ", ".join(_changes(training.record, lab.first(training.model).record))
 
 
 def _alike(lab: Lab) -> list[list[Training]]:
@@ -44,7 +78,7 @@ def _alike(lab: Lab) -> list[list[Training]]:
 def _row(lab: Lab, trainings: list[Training]) -> list[Cell]:
     model = trainings[0].model
     found, usual = Seeds.of(each.perplexity for each in trainings), lab.seeds(model)
-    told = ", ".join(_changes(trainings[0].record, lab.first(model).record))
+    told = _told_changes(lab, trainings[0])
     moved = change(found.mean, usual.mean)
     entropies = [_entropy(trainings), _entropy(lab.compared[model])]
     return [model, told, len(trainings), perplexity(found.mean), perplexity(usual.mean), moved, *entropies]

@@ -78,7 +78,7 @@ def _sections(lab: Lab, figures: dict[str, Drawing]) -> Iterator[str]:
             _figure("entropy", figures),
             _figure("entropy-along", figures),
         ],
-        "## Why": [provenance.reasons(lab), causes.table(lab), _figure("changed", figures)],
+        "## Why": [provenance.reasons(lab), causes.table(lab), causes.claims(lab), _figure("changed", figures)],
         "## What slopes and alphas became": [learned.slopes(lab), _figure("slopes", figures), learned.alphas(lab)],
         "## Sparsity": [sparsity.table(lab)],
         "## Conversion": [provenance.converted(lab), conversion.table(lab), _figure("recovery", figures)],

@@ -102,9 +102,13 @@ def claims(lab: Lab) -> str:
 
 def _claim(lab: Lab, better: str, worse: str) -> list[Cell]:
     ours, theirs = (lab.seeds(model) for model in (better, worse))
+    return [*claimed(better, worse), change(theirs.mean, ours.mean), _verdict(ours, theirs)]
+
+
+def claimed(better: str, worse: str) -> list[str]:
+    """A claim, and by how much more the worse design's perplexity is in the papers."""
     published = (1 + PUBLISHED[worse].change) / (1 + PUBLISHED[better].change) - 1
-    here = change(theirs.mean, ours.mean)
-    return [f"{better} ahead of {worse}", f"{published:+.1%}", here, _verdict(ours, theirs)]
+    return [f"{better} ahead of {worse}", f"{published:+.1%}"]
 
 
 def _verdict(better: Seeds, worse: Seeds) -> str:

@@ -1,0 +1,154 @@
+"""An exported program becomes the secrecy-typed Graph.
+
+Secrecy flows from the parameters and the inputs. Whatever depends on public values alone (masks, position ids) is
+computed here, once, and becomes a constant; what touches a secret is translated by `pi_sim.graph.aten`.
+"""
+
+import operator
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export.graph_signature import InputKind
+
+from pi_sim.errors import UsageError
+from pi_sim.graph import aten
+from pi_sim.graph.buffers import BuffersAlone
+from pi_sim.graph.builder import Builder, Masked, Secret, Tokens
+from pi_sim.graph.ops import Graph
+from pi_sim.graph.reading import last_uses, looked_up
+
+CPU = torch.device("cpu")
+
+
+class Walk:
+    """Visits the nodes of an exported program in order; `values` holds what each of them became.
+
+    `given` are the values of its inputs in order: of integers that are not tokens, the graph keeps the values.
+    """
+
+    def __init__(self, model: torch.nn.Module, program: torch.export.ExportedProgram, given: list[Any]) -> None:
+        self.model, self.program, self.builder = model, program, Builder()
+        inputs = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
+        self.given = dict(zip(inputs, given, strict=True))
+        self.looked_up = looked_up(program.graph)
+        self.values: dict[torch.fx.Node, Any] = {}
+        self.over = last_uses(program.graph)
+
+    def graph(self) -> Graph:
+        """Translate every node."""
+        visit: dict[str, Callable[[torch.fx.Node], Any]] = {
+            "placeholder": self.placeholder,
+            "call_function": self.call,
+            "output": self.output,
+        }
+        for node in self.program.graph.nodes:
+            self.values[node] = visit[node.op](node)
+            for done in self.over[node]:
+                del self.values[done]
+        return self.builder.graph
+
+    def placeholder(self, node: torch.fx.Node) -> Any:
+        """Parameters are secret, buffers are public; of inputs see `input`."""
+        signature = self.program.graph_signature
+        if node.name in signature.inputs_to_parameters:
+            return self.builder.weight(signature.inputs_to_parameters[node.name], tuple(node.meta["val"].shape))
+        if node.name in signature.inputs_to_buffers:
+            return self.buffer(signature.inputs_to_buffers[node.name])
+        if node.name in signature.inputs_to_lifted_tensor_constants:
+            return self.constant(signature.inputs_to_lifted_tensor_constants[node.name])
+        return self.input(node)
+
+    def input(self, node: torch.fx.Node) -> Any:
+        """Real numbers are secret, and integers that choose rows of an embedding; all else is public."""
+        value = self.given[node.name]
+        if not isinstance(value, Tensor):
+            return value
+        if value.is_floating_point():
+            return self.builder.reals(node.name, tuple(value.shape))
+        if node in self.looked_up and value.dtype != torch.bool:
+            return self.builder.tokens(node.name, tuple(value.shape))
+        if value.is_meta:
+            raise UsageError(f"the input {node.name} is public and has no data on the meta device; give it on the CPU.")
+        return _here(value)
+
+    def constant(self, name: str) -> Any:
+        """A public tensor that the program itself makes; an empty one has no data to miss."""
+        value = self.program.constants[name]
+        if isinstance(value, Tensor) and value.is_meta:
+            if value.numel():
+                raise UsageError("the model makes constants on the meta device, where they have no data; use the CPU.")
+            return torch.empty(value.shape, dtype=value.dtype)
+        return _here(value)
+
+    def buffer(self, name: str) -> Tensor:
+        """A public tensor of the model; on the meta device, where it has no data, that of the model made once more."""
+        value = self.program.state_dict.get(name, self.program.constants.get(name))
+        if isinstance(value, Tensor) and value.is_meta:
+            value = self.twin.get(name)
+        if not isinstance(value, Tensor) or value.is_meta:
+            raise UsageError(f"the model's buffer {name} has no data on the meta device; load the weights.")
+        return value.cpu()
+
+    @cached_property
+    def twin(self) -> dict[str, Tensor]:
+        """The buffers of a model like this one; none where it cannot be made from its config."""
+        kind, config = type(self.model), getattr(self.model, "config", None)
+        try:
+            with BuffersAlone():
+                return dict(kind(config).named_buffers())
+        except Exception:  # modules of other people's may ask for anything
+            return {}
+
+    def call(self, node: torch.fx.Node) -> Any:
+        """Fold a public operation into its value, translate a secret one."""
+        args: Any = torch.fx.map_arg(node.args, self.values.__getitem__)
+        kwargs: Any = torch.fx.map_arg(dict(node.kwargs), self.values.__getitem__)
+        if node.target is operator.getitem:
+            return args[0][args[1]]
+        if not _touches_secret((args, kwargs)):
+            return _fold(node, args, kwargs)
+        self.builder.module = _module(node)
+        return aten.translate(self.builder, node, args, kwargs)
+
+    def output(self, node: torch.fx.Node) -> None:
+        """Every output is opened to the client; what is public needs no opening."""
+        self.builder.module = "output"
+        outputs = self.program.graph_signature.user_outputs
+        nodes = [each for each in node.args[0] if isinstance(each, torch.fx.Node) and each.name in outputs]  # type: ignore[union-attr]
+        for result in map(self.values.__getitem__, nodes):
+            if isinstance(result, Masked | Tokens):
+                raise UsageError("the model returns its tokens or masked scores, which cannot be opened.")
+            if isinstance(result, Secret):
+                self.builder.emit("reveal", [result], result.shape)
+        if not any(node.op.name == "reveal" for node in self.builder.graph.nodes):
+            raise UsageError("the model returns nothing that depends on its inputs or weights.")
+
+
+def _touches_secret(value: Any) -> bool:
+    """Whether a secret stands anywhere in nested arguments."""
+    if isinstance(value, dict):
+        return any(map(_touches_secret, value.values()))
+    if isinstance(value, (tuple, list)):
+        return any(map(_touches_secret, value))
+    return isinstance(value, Secret | Masked)
+
+
+def _here(value: Any) -> Any:
+    return value.cpu() if isinstance(value, Tensor) else value
+
+
+def _fold(node: torch.fx.Node, args: Any, kwargs: dict[str, Any]) -> Tensor | None:
+    """The value of an operation on public values, computed on the CPU."""
+    if "_assert" in str(node.target):
+        return None
+    here = [CPU if isinstance(value, torch.device) else value for value in args]
+    return node.target(*here, **{key: CPU if key == "device" else value for key, value in kwargs.items()})  # type: ignore[operator, no-any-return]
+
+
+def _module(node: torch.fx.Node) -> str:
+    """The path of the innermost module that the node came from."""
+    stack = node.meta.get("nn_module_stack") or {"": ("", None)}
+    return str(list(stack.values())[-1][0])

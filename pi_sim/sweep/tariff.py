@@ -1,0 +1,76 @@
+"""A protocol's prices, each looked up once, and their sum over a census."""
+
+from collections.abc import Iterable
+from dataclasses import astuple
+from operator import mul
+
+from pi_sim.cost import protocols
+from pi_sim.cost.census import Census
+from pi_sim.cost.cost import Cost
+from pi_sim.cost.prices import price, work
+from pi_sim.cost.pricing import priced
+from pi_sim.cost.work import Work
+from pi_sim.errors import UnpricedError, UsageError
+from pi_sim.graph.ops import Op
+from pi_sim.sweep.subject import Subject
+
+Numbers = tuple[int, ...]
+Price = tuple[Numbers, Numbers | None]
+"""Rounds, bytes and offline bytes; and the work, if it is known."""
+
+
+class Tariff:
+    """What a protocol charges for every operation that was asked about so far.
+
+    Its sums are of integers, exact at any size: those of an estimate, without the estimate's rows.
+    """
+
+    def __init__(self, protocol: str) -> None:
+        self.protocol = protocols.protocol(protocol)
+        self.name = self.protocol.name
+        self.offline_known = protocols.offline_known(self.protocol)
+        self._origin = protocols.origin(protocol)
+        self._prices: dict[Op, Price | None] = {}
+
+    def total(self, subject: Subject) -> tuple[Cost, Work | None]:
+        """What all operations cost, and what computing them takes if the protocol tells that of each.
+
+        A `UsageError` is the estimate's own: it names the operation, its module and the protocol's file.
+        """
+        counts = subject.counts
+        prices = [known for op in counts if (known := self._price(op))]
+        if len(prices) < len(counts):
+            self._refuse(subject.census)
+        works = [found for _, found in prices if found is not None]
+        done = Work(*_sums(counts, works)) if len(works) == len(prices) else None
+        return Cost(*_sums(counts, [cost for cost, _ in prices])), done
+
+    def _price(self, op: Op) -> Price | None:
+        """An operation's price, or None where it has none."""
+        if op not in self._prices:
+            try:
+                cost, found = price(op, self.protocol), work(op, self.protocol)
+                self._prices[op] = astuple(cost), None if found is None else astuple(found)
+            except UnpricedError:
+                self._prices[op] = None
+        return self._prices[op]
+
+    def _refuse(self, census: Census) -> None:
+        """Raise the estimate's sentence on what has no price."""
+        lacking = {key: count for key, count in census.counts.items() if self._prices[key[1]] is None}
+        priced(Census(lacking, census.boundary), self.protocol, self._origin)
+
+
+def tariffs(protocols: Iterable[str]) -> list[Tariff]:
+    """One for each protocol; a `UsageError` where two of them have one name, by which a table tells them apart."""
+    found = [Tariff(each) for each in dict.fromkeys(protocols)]
+    names = [each.name for each in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two protocols are both called {name}; change the name in one of their files.")
+    return found
+
+
+def _sums(counts: dict[Op, int], prices: list[Numbers]) -> list[int]:
+    """Counts times prices, for each of the quantities that a price has."""
+    return [sum(map(mul, counts.values(), column)) for column in zip(*prices, strict=True)]
