@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pi_sim.mpc.kernels.local import on_share
+from pi_sim.mpc import backend
 from pi_sim.mpc.kernels.registry import kernel
 from pi_sim.mpc.primitives import stationary
 
@@ -21,4 +21,4 @@ def embedding(table: Any, onehot: Any) -> Any:
 @kernel("embedding", "stationary", stationary=0)
 def stationary_one_hot(table: stationary.Weight, onehot: Any) -> Any:
     """The same, the table opened under its mask once in a session: 1 round, 8 B T V bytes, 8 B T d offline."""
-    return on_share(onehot, lambda share: stationary.product(share, table))
+    return backend.shares(stationary.product(onehot.share, table))
