@@ -8,7 +8,7 @@ import torch
 from families import made
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.functional import embedding
+from torch.nn.functional import conv2d, embedding
 from torch.nn.functional import scaled_dot_product_attention as attend
 
 import pi_sim
@@ -120,7 +120,7 @@ def test_public_integers_have_values() -> None:
         (lambda m, t: embedding(t[:, :2], m.weight), "aten.slice of the model: tokens may only be embedded"),
         (lambda m, t: embedding(t + 1, m.weight), "aten.add of the model: tokens may only be embedded"),
         (lambda m, t: embedding(t, m.weight) @ embedding(t, m.weight[:4]).mT, "table of another size"),
-        (lambda m, t: functional.conv2d(embedding(t, m.weight), m.weight[None, None, :3]), "aten.conv2d .* another way"),
+        (lambda m, t: conv2d(embedding(t, m.weight), m.weight[None, None, :3]), "aten.conv2d .* another way"),
         (lambda m, t: t.sum(), "nothing that depends on its inputs or weights"),
         (lambda m, t: m.weight.svd()[0], "aten.*svd of the model: it is not in the vocabulary; teach it to pi_sim"),
     ],
