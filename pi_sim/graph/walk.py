@@ -97,7 +97,7 @@ class Walk:
         """The buffers of a model like this one; none where it cannot be made from its config."""
         kind, config = type(self.model), getattr(self.model, "config", None)
         try:
-            with BuffersAlone():
+            with CPU, BuffersAlone():
                 return dict(kind(config).named_buffers())
         except Exception:  # modules of other people's may ask for anything
             return {}

@@ -31,7 +31,7 @@ def out_of_domain(graph: Graph, model: PreTrainedModel, protocol: ProtocolCard, 
         if low < domain.low or high > domain.high:
             yield (
                 f"{kernel.op} by {kernel.name} is right for {domain.quantity} from {domain.low:g} to {domain.high:g}; "
-                f"here it runs from {low:.3g} to {high:.3g}, so expect wrong logits."
+                f"here it runs from {low:.3g} to {high:.3g}, so expect inexact logits."
             )
 
 

@@ -53,7 +53,9 @@ def table() -> str:
     lines = [HEADER, *rows()]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    return "\n".join(line.rstrip() for line in (*padded, "", f"sizes: {', '.join(specs.names('models/sizes'))}"))
+    sizes = f"sizes: {', '.join(specs.names('models/sizes'))}"
+    public = f"public models, to be estimated: {', '.join(specs.configs.names())}"
+    return "\n".join(line.rstrip() for line in (*padded, "", sizes, public))
 
 
 def quality(folder: Path) -> Row:

@@ -65,9 +65,9 @@ def _any(kind: type, args: tuple[Any, ...]) -> bool:
 
 
 def _call(translator: Translator, *args: Any, **kwargs: Any) -> Any:
-    """Call a translator; an argument that it does not name would change the result without a word."""
+    """Call a translator; an argument that it does not name, or not of that kind, would change the result unnoticed."""
     try:
         inspect.signature(translator).bind(*args, **kwargs)
-    except TypeError as error:
-        raise UnsupportedError(str(error)) from None
-    return translator(*args, **kwargs)
+        return translator(*args, **kwargs)
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        raise UnsupportedError(f"it is called in another way than expected ({error})") from None

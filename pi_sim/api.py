@@ -1,0 +1,56 @@
+"""For Python: what a call of any torch module costs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from pi_sim.cost import protocols
+from pi_sim.cost.census import Census
+from pi_sim.cost.estimate import Estimate
+from pi_sim.cost.pricing import priced
+from pi_sim.graph import questions
+from pi_sim.graph.capture import trace
+from pi_sim.graph.ops import Graph, Shape
+from pi_sim.network import network
+
+Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
+
+
+def estimate(
+    model: nn.Module, example_inputs: Inputs, protocol: str = "crypten", networks: Sequence[str] = ("lan", "wan")
+) -> Estimate:
+    """What one call of `model` costs under a protocol: rounds, bytes and seconds, without running it.
+
+    `example_inputs` is a tensor, a tuple of positional arguments or a dict of named ones. Weights, real numbers and
+    integers that an embedding looks up are secret, of which only shapes are read; other integers, booleans and the
+    model's buffers are public, with their values. Everything that the model returns is opened to the client. The
+    module may live on the meta device. Raises `UsageError`, which names the operation, the module and the file to
+    edit, for what cannot be expressed or has no price.
+
+    >>> pi_sim.estimate(torch.nn.Linear(768, 3072), torch.zeros(1, 128, 768)).total
+    Cost(rounds=2, bytes=22806528, offline=3145728)
+    """
+    graph = trace(model, *_call(model, example_inputs))
+    counted, card = Census.of(graph), protocols.protocol(protocol)
+    batch, length = _size(graph)
+    rows = priced(counted, card, protocols.origin(protocol))
+    named = [network(name) for name in networks]
+    known = protocols.offline_known(card)
+    return Estimate(
+        type(model).__name__, "own", card.name, length, rows, counted.boundary, named, batch, offline_known=known
+    )
+
+
+def _call(model: nn.Module, example_inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and named arguments; a transformers model answers without a cache for further tokens."""
+    options = questions.options(model) if hasattr(model, "can_generate") else {}
+    if isinstance(example_inputs, Mapping):
+        return (), {**options, **example_inputs}
+    return (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs), options
+
+
+def _size(graph: Graph) -> tuple[int, int]:
+    """(batch, tokens) of the first input; what is no text, nor a series of vectors, counts as one token."""
+    shape: Shape = graph.input or next(iter(graph.inputs.values()), ())
+    return shape[0] if shape else 1, shape[1] if len(shape) in (2, 3) else 1
