@@ -78,6 +78,11 @@ class Estimate:
         """What the rows within cost."""
         return self.within.cost
 
+    @property
+    def session(self) -> int:
+        """Bytes that one party sends once in a session, all in one round, before the first inference."""
+        return sum(row.session for row in self.rows)
+
     def by(self, view: View) -> dict[str, Part]:
         """The parts by operation, layer, module or in total, in order of first occurrence."""
         return grouped(self.rows, view)
@@ -118,6 +123,7 @@ class Estimate:
             "only_inner": self.only_inner,
             "total": self._totals(self.whole),
             "without_embedding_and_head": self._totals(self.within),
+            "session_bytes": self.session,
             "rows": [
                 {
                     "module": row.module,

@@ -25,11 +25,14 @@ class Row:
     work: Work | None = None
     """What computing takes; None where the protocol does not tell."""
     provenance: str = "derived"
+    session: int = 0
+    """Bytes that are sent once in a session, to open the weights that a kernel keeps."""
 
     def times(self, count: int, module: str) -> "Row":
         """So many of this row, in a module."""
         work = None if self.work is None else count * self.work
-        return Row(module, self.op, self.shapes, count * self.count, count * self.cost, work, self.provenance)
+        session = count * self.session
+        return Row(module, self.op, self.shapes, count * self.count, count * self.cost, work, self.provenance, session)
 
     @property
     def layer(self) -> str:

@@ -117,4 +117,11 @@ def _notes(estimate: Estimate) -> list[str]:
         if row.cost != ZERO and row.provenance != "derived":
             origins.setdefault(row.provenance, {})[row.op] = None
     told = [f"{', '.join(ops)}: {origin} prices" for origin, ops in origins.items()]
-    return [*free([estimate]), *told, *([] if estimate.offline_known else ["offline bytes: the sources do not tell"])]
+    kept = [f"once in a session, beside the above: 1 round, {estimate.session / 1e6:,.2f} MB to open the weights"]
+    unknown = ["offline bytes: the sources do not tell"]
+    return [
+        *free([estimate]),
+        *told,
+        *(kept if estimate.session else []),
+        *([] if estimate.offline_known else unknown),
+    ]

@@ -31,6 +31,7 @@ ESTIMATE: Keys = {
     "only_inner": "whether rows and total lack embedding and head",
     "total": "sums of all rows",
     "without_embedding_and_head": "sums of what lies between",
+    "session_bytes": "sent once in a session, in one round, to open the weights that kernels keep; in no other sum",
     "rows": "one for each operation and shape in each module",
     "conventions": "what the numbers mean",
 }
