@@ -22,6 +22,14 @@ ELEMENTWISE = {
     "erf": 0.0001,
 }
 """How far each may be off, for inputs of any size."""
+CHOSEN = specs.protocol_card(LEAN).kernels
+TESTED = {
+    *ELEMENTWISE,
+    *("clamp", "linear", "matmul", "multiply", "square", "scale", "scale_by"),
+    *("layernorm", "rmsnorm", "softmax", "embedding"),
+}
+OURS = {(op, CHOSEN[op]) for op in TESTED}
+"""What this file tests; `test_equation` insists on every kernel."""
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
@@ -51,7 +59,9 @@ def test_products(parties: Parties, batch: int, m: int, k: int, n: int, seed: in
 @EXAMPLES
 @given(SHAPES, SEEDS, st.sampled_from([0.125, 0.3, 3.0, -1.0]))
 def test_scale(parties: Parties, shape: tuple[int, ...], seed: int, factor: float) -> None:
-    hold(parties, "scale", [normal(seed, *shape)], 2**-13, LEAN, factor=factor)
+    x = normal(seed, *shape)
+    hold(parties, "scale", [x], 2**-13, LEAN, factor=factor)
+    hold(parties, "scale_by", [x, normal(seed + 1, *shape).float()], 2**-13, LEAN)
 
 
 @EXAMPLES

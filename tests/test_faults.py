@@ -17,7 +17,7 @@ import torch
 from pi_sim.errors import RunError
 from pi_sim.mpc.link import HEADER, Link
 from pi_sim.mpc.pair import _follow, _settle
-from pi_sim.mpc.party import Job, greet, meet
+from pi_sim.mpc.party import GREETING, Job, greet, meet
 from pi_sim.network import network
 
 PI_SIM = [sys.executable, "-m", "pi_sim"]
@@ -162,9 +162,9 @@ def test_a_party_that_takes_nothing_is_an_error() -> None:
 
 def test_parties_with_different_graphs_do_not_start() -> None:
     ours, theirs = socket.socketpair()
-    theirs.sendall(bytes(40))
+    theirs.sendall(bytes(GREETING.size))
     with pytest.raises(RunError, match="different graphs, protocols or versions"):
-        greet(ours, b"graph")
+        greet(ours, 0, b"graph")
 
 
 def test_a_stranger_who_says_nothing_is_not_waited_for() -> None:
@@ -173,7 +173,7 @@ def test_a_stranger_who_says_nothing_is_not_waited_for() -> None:
         caller = socket.create_connection(listener.getsockname())
         job = Job(0, "", "", "", "", 0, listener.detach(), 0.3, 1, None)
     with pytest.raises(RunError, match=r"sent nothing for 0\.3 seconds"):
-        greet(meet(job), b"graph")
+        greet(meet(job), 0, b"graph")
     caller.close()
 
 

@@ -43,7 +43,7 @@ def test_a_shipped_record_without_its_quality_is_named(tmp_path: Path) -> None:
 
 
 def test_models_lists_every_card_and_size() -> None:
-    _, *lines, _, sizes = cli("models").stdout.splitlines()
+    _, *lines, _, sizes, _ = cli("models").stdout.splitlines()
     assert [line.split()[0] for line in lines] == specs.names("models")
     assert [line.split()[0] for line in lines if line.split()[-3] == "tiny"] == SHIPPED
     assert sizes == f"sizes: {', '.join(specs.names('models/sizes'))}"

@@ -14,7 +14,9 @@ from pi_sim.cost.counting import Counting
 from pi_sim.cost.work import Work
 from pi_sim.graph.ops import Op
 from pi_sim.mpc import backend
-from pi_sim.mpc.dealer import FirstParty
+from pi_sim.mpc.dealer.provider import FirstParty
+from pi_sim.mpc.dealer.source import Source
+from pi_sim.mpc.dealer.stream import Dry
 from pi_sim.mpc.executor import apply
 
 CARD = specs.protocol_card("crypten_tanh")
@@ -71,7 +73,7 @@ def test_work_grows_with_the_shape(elements: int, more: int) -> None:
 def test_the_work_on_tensors_with_data_is_what_was_counted_without(operation: Op) -> None:
     backend.seed_generators(1, 2, 3)
     counted = Counting()
-    with backend.use(phantom.Phantom(), FirstParty(), CARD.settings), torch.no_grad():
+    with backend.use(phantom.Phantom(), FirstParty(Source(Dry(), Dry())), CARD.settings), torch.no_grad():
         operands = [backend.shares(torch.randint(2**16, shape)) for shape in operation.shapes]
         apply(operation, operands, CARD)  # CrypTen makes constants when it first needs them
         with counted:

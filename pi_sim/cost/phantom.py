@@ -84,12 +84,12 @@ def measure(op: Op, protocol: ProtocolCard) -> Measured:
 
 def whole(graph: Graph, protocol: ProtocolCard) -> Cost:
     """What a whole graph costs, run from end to end: the check on the sum of prices."""
-    weights = {name: _secret(shape) for name, shape in graph.weights.items()}
-    values: dict[str, Any] = {**weights, **{name: value.to("meta") for name, value in graph.constants.items()}}
-    inputs = {**graph.inputs, "tokens": (*graph.input, graph.vocabulary)}
-    whole_numbers = graph.onehots()
-    values |= {name: _secret(shape, 0 if name in whole_numbers else None) for name, shape in inputs.items()}
     with _observed(protocol) as seen:
+        weights = {name: _secret(shape) for name, shape in graph.weights.items()}
+        values: dict[str, Any] = {**weights, **{name: value.to("meta") for name, value in graph.constants.items()}}
+        inputs = {**graph.inputs, "tokens": (*graph.input, graph.vocabulary)}
+        whole_numbers = graph.onehots()
+        values |= {name: _secret(shape, 0 if name in whole_numbers else None) for name, shape in inputs.items()}
         opened = open_weights(graph, weights, protocol)
         seen.take()
         execute(graph, values, protocol, opened)

@@ -9,7 +9,7 @@ from pi_sim.specs import ProtocolCard, Sheet
 Protocol = ProtocolCard | Sheet | Plugin
 
 ALIKE = {
-    **dict.fromkeys(("lookup", "add", "neg", "sum", "mask", "scale", "scale_by"), "local"),
+    **dict.fromkeys(("lookup", "add", "neg", "sum", "mask"), "local"),
     **dict.fromkeys(STRUCTURAL, "local"),
     "reveal": "derived",
 }
