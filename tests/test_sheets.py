@@ -239,3 +239,11 @@ def test_a_wrong_sheet_names_file_line_and_key(old: str, new: str, said: str, tm
     assert result.exit_code == 2
     assert path in result.stderr
     assert said in result.stderr
+
+
+def test_a_negative_price_is_refused() -> None:
+    sheet = specs.protocol("shaft")
+    below = sheet.price["softmax"].model_copy(update={"bytes": {"elements": -1.0}})
+    wrong = sheet.model_copy(update={"price": {**sheet.price, "softmax": below}})
+    with pytest.raises(UsageError, match=r"negative price for softmax.*mend \[price\.softmax\]"):
+        price(op("softmax", (4, 8)), wrong)

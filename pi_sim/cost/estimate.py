@@ -23,7 +23,8 @@ COMPUTED = "seconds are rounds x latency + bytes / bandwidth + computing on {}, 
 """What seconds are without the profile of a machine, and with one."""
 
 CONVENTIONS = [
-    "bytes are payload bytes that one party sends, the larger of the two; links are full duplex",
+    "bytes are payload bytes that one party sends, the larger of the two, or an even share where a declared protocol's "
+    "source states a sum alone; links are full duplex",
     "a round is one exchange that cannot start before the previous one has arrived; it costs one one-way latency",
     "offline bytes are correlated randomness that must reach a party, its shares expanded from seeds where they can be",
     ALONE,

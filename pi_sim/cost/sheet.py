@@ -26,6 +26,10 @@ def price(op: Op, sheet: Sheet) -> Cost:
     known, unit = features(op), UNITS[entry.unit]
     online, offline = (share(sheet, counted) * unit for counted in (sheet.counted, sheet.offline_counted))
     sums = [_sum(entry, terms, known, op) for terms in (entry.rounds, entry.bytes, entry.offline)]
+    if min(sums) < 0:
+        raise UnpricedError(
+            f"protocol {sheet.name} has a negative price for {op}; mend [price.{op.name}] of its sheet."
+        )
     return Cost(round(sums[0]), round(sums[1] * online), round(sums[2] * offline))
 
 

@@ -11,7 +11,7 @@ from pi_sim.cost.estimate import Estimate
 from pi_sim.cost.rows import Part, View
 from pi_sim.errors import UsageError
 from pi_sim.reporting import tables
-from pi_sim.reporting.estimates import TITLES, Format, conventions, free, subject, sums
+from pi_sim.reporting.estimates import TITLES, Format, conventions, free, once, subject, sums
 from pi_sim.reporting.measures import COMPUTING, OFFLINE, ROUNDS, SENT, Measure, seconds
 from pi_sim.reporting.tables import Cell, Column, Table
 from pi_sim.reporting.units import RATIO
@@ -28,7 +28,8 @@ def render(estimates: list[Estimate], view: View, style: Format) -> str:
     legend = [f"{letter}: {subject(each)}" for letter, each in zip(ascii_uppercase, compared, strict=False)]
     gap, mark = ("\n\n", "- ") if style == "markdown" else ("\n", "")
     drawn = tables.render(_table(compared, view, _legible(compared)), style)
-    section = gap.join(["\n".join(mark + line for line in legend), drawn, *free(compared)])
+    kept = [f"{letter}: {once(each)}" for letter, each in zip(ascii_uppercase, compared, strict=False) if each.session]
+    section = gap.join(["\n".join(mark + line for line in legend), drawn, *free(compared), *kept])
     return "\n\n".join([section, conventions(compared)])
 
 

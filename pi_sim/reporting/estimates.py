@@ -110,6 +110,11 @@ def _closing(estimate: Estimate, chosen: list[Measure]) -> list[list[Cell]]:
     return [[key, None, *numbers] for key, _, *numbers in rows]
 
 
+def once(estimate: Estimate) -> str:
+    """What opening the weights takes, beside all sums."""
+    return f"once in a session, beside the above: 1 round, {estimate.session / 1e6:,.2f} MB to open the weights"
+
+
 def _notes(estimate: Estimate) -> list[str]:
     """The operations that cost nothing, where declared prices come from, and what is not told."""
     origins: dict[str, dict[str, None]] = {}
@@ -117,11 +122,10 @@ def _notes(estimate: Estimate) -> list[str]:
         if row.cost != ZERO and row.provenance != "derived":
             origins.setdefault(row.provenance, {})[row.op] = None
     told = [f"{', '.join(ops)}: {origin} prices" for origin, ops in origins.items()]
-    kept = [f"once in a session, beside the above: 1 round, {estimate.session / 1e6:,.2f} MB to open the weights"]
     unknown = ["offline bytes: the sources do not tell"]
     return [
         *free([estimate]),
         *told,
-        *(kept if estimate.session else []),
+        *([once(estimate)] if estimate.session else []),
         *([] if estimate.offline_known else unknown),
     ]

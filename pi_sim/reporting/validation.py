@@ -93,6 +93,9 @@ COLUMNS = [
 """What programs get of each figure."""
 
 
+FAR = 0.01
+
+
 def _tidy(validations: list[Validation]) -> Table:
     return Table(COLUMNS, [line for each in validations for line in _lines(each)])
 
@@ -110,8 +113,8 @@ def _lines(validation: Validation) -> Iterator[list[Cell]]:
 def _section(validation: Validation, style: Literal["table", "markdown"]) -> list[str]:
     """The table, and what is to be said of single rows."""
     numeric = ("published", "ours", "error")
-    names = ("row", "figure", *numeric, "prices", "role", "verdict")
-    columns = [Column(name, name, COUNT if name in numeric else ()) for name in names]
+    names = ("row", "figure", *numeric, "tolerance", "prices", "role", "verdict")
+    columns = [Column(name, name, COUNT if name in (*numeric, "tolerance") else ()) for name in names]
     rows = [_row(each) for each in validation.comparisons]
     remarks = "\n".join(f"- {remark}" for remark in _remarks(validation))
     return [part for part in (tables.render(Table(columns, rows), style), remarks) if part]
@@ -120,7 +123,8 @@ def _section(validation: Validation, style: Literal["table", "markdown"]) -> lis
 def _row(each: Comparison) -> list[Cell]:
     claim = each.claim
     shown = [f"{number:,.{each.decimals}f} {_unit(each)}".strip() for number in (each.published, each.ours)]
-    return [claim.name, each.quantity, *shown, f"{each.error:+z.2%}", each.provenance, claim.role, each.verdict]
+    judged = [f"{each.error:+z.2%}", f"{each.tolerance:.2%}", each.provenance, claim.role, each.verdict]
+    return [claim.name, each.quantity, *shown, *judged]
 
 
 def _unit(each: Comparison) -> str:
@@ -128,9 +132,9 @@ def _unit(each: Comparison) -> str:
 
 
 def _remarks(validation: Validation) -> Iterator[str]:
-    """Suspected reasons of what was missed, and what of the seconds is no prediction."""
-    missed = {each.claim.name: each.claim.reason for each in validation.comparisons if each.verdict == "missed"}
-    for name, reason in missed.items():
+    """Suspected reasons of what is off by more than one in a hundred, and what of the seconds is no prediction."""
+    far = {each.claim.name: each.claim.reason for each in validation.comparisons if abs(each.error) > FAR}
+    for name, reason in far.items():
         yield f"{name}: {reason or 'no reason is known'}."
     computing = {each.computing: None for each in validation.comparisons if each.computing is not None}
     for seconds in computing:
