@@ -151,10 +151,10 @@ def test_lines_go_to_standard_output_without_a_file() -> None:
 def test_a_missing_package_is_no_reason_why_there_is_no_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would be kept, and believed when the package is there."""
 
-    def price(*_: object) -> None:
+    def charge(*_: object) -> None:
         raise MissingError("CrypTen cannot be imported.")
 
-    monkeypatch.setattr(tariff, "price", price)
+    monkeypatch.setattr(tariff, "charge", charge)
     assert "CrypTen cannot be imported" in refused(sweep("--out", str(tmp_path / "sweep.csv")))
     assert (tmp_path / "sweep.csv").read_text() == kept.HEADER
 

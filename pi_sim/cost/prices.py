@@ -1,6 +1,7 @@
 """The price of one operation under a protocol, and its work: its sheet's or plugin's, the memo's, or the phantom's."""
 
 from dataclasses import astuple
+from typing import NamedTuple
 
 from pi_sim.cost import plugins, sheet
 from pi_sim.cost.cost import Cost
@@ -12,21 +13,33 @@ from pi_sim.graph.ops import Op
 from pi_sim.specs import ProtocolCard, Sheet
 
 
-def price(op: Op, protocol: Protocol) -> Cost:
-    """What `op` costs; a `UsageError` names an operation for which the protocol has neither kernel nor price."""
+class Charge(NamedTuple):
+    """What an operation costs; what a party computes for it, None where nothing but prices is known.
+
+    `session` is the bytes that one party sends once in a session, because the kernel keeps a weight opened.
+    """
+
+    cost: Cost
+    work: Work | None = None
+    session: int = 0
+
+
+def charge(op: Op, protocol: Protocol) -> Charge:
+    """All that is known of `op`; a `UsageError` names one for which the protocol has neither kernel nor price."""
     if isinstance(protocol, ProtocolCard):
-        return Cost(*_derived(op, protocol)[:3])
-    return sheet.price(op, protocol) if isinstance(protocol, Sheet) else plugins.price(op, protocol)
+        rounds, sent, offline, *work, session = _derived(op, protocol)
+        return Charge(Cost(rounds, sent, offline), Work(*work), session)
+    return Charge(sheet.price(op, protocol) if isinstance(protocol, Sheet) else plugins.price(op, protocol))
+
+
+def price(op: Op, protocol: Protocol) -> Cost:
+    """What `op` costs."""
+    return charge(op, protocol).cost
 
 
 def work(op: Op, protocol: Protocol) -> Work | None:
-    """What a party computes for `op`, stored with its price; None where nothing but prices is known."""
-    return Work(*_derived(op, protocol)[3:-1]) if isinstance(protocol, ProtocolCard) else None
-
-
-def session(op: Op, protocol: Protocol) -> int:
-    """Bytes that one party sends once in a session, because the kernel keeps a weight opened under its mask."""
-    return _derived(op, protocol)[-1] if isinstance(protocol, ProtocolCard) else 0
+    """What a party computes for `op`, stored with its price."""
+    return charge(op, protocol).work
 
 
 def _derived(op: Op, protocol: ProtocolCard) -> list[int]:

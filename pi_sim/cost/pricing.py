@@ -3,7 +3,7 @@
 from functools import cache
 
 from pi_sim.cost.census import Census
-from pi_sim.cost.prices import price, session, work
+from pi_sim.cost.prices import charge
 from pi_sim.cost.protocols import Protocol, provenance_of
 from pi_sim.cost.rows import Row
 from pi_sim.errors import UnpricedError
@@ -31,8 +31,8 @@ def priced(counted: Census, protocol: Protocol, origin: str = "") -> list[Row]:
 def _row(op: Op, protocol: Protocol) -> Row:
     """One occurrence anywhere."""
     shapes = str(op).removeprefix(op.name)
-    origin = provenance_of(op, protocol)
-    return Row("", op.name, shapes, 1, price(op, protocol), work(op, protocol), origin, session(op, protocol))
+    cost, work, session = charge(op, protocol)
+    return Row("", op.name, shapes, 1, cost, work, provenance_of(op, protocol), session)
 
 
 def _refusal(refused: dict[tuple[str, str], UnpricedError], boundary: frozenset[str], origin: str) -> UnpricedError:

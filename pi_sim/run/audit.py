@@ -4,7 +4,7 @@ from typing import Any
 
 from pi_sim.cost.cost import Cost
 from pi_sim.cost.estimate import numbers
-from pi_sim.cost.prices import price, session
+from pi_sim.cost.prices import Charge, charge
 from pi_sim.errors import RunError
 from pi_sim.graph.ops import Graph
 from pi_sim.mpc.pair import Counts, Outcome
@@ -13,24 +13,21 @@ from pi_sim.specs import ProtocolCard
 
 def check(graph: Graph, protocol: ProtocolCard, outcome: Outcome) -> None:
     """Every sequence must have cost what was predicted, and every counter must agree with every other."""
-    _session(graph, protocol, *outcome.session)
-    steps = [price(node.op, protocol) for node in graph.nodes]
+    charges = [charge(node.op, protocol) for node in graph.nodes]
+    _session(charges, *outcome.session)
+    steps = [each.cost for each in charges]
     for server, client in zip(*outcome.counts, strict=True):
         _counters(0, server, client)
         _counters(1, client, server)
         _prediction(graph, steps, server, client)
 
 
-def opening(graph: Graph, protocol: ProtocolCard) -> Cost:
-    """What opening the weights that stay put costs, once in a session."""
-    sent = sum(session(node.op, protocol) for node in graph.nodes)
-    return Cost(1, sent) if sent else Cost()
-
-
-def _session(graph: Graph, protocol: ProtocolCard, server: Counts, client: Counts) -> None:
+def _session(charges: list[Charge], server: Counts, client: Counts) -> None:
+    """What opening the weights that stay put took, once and all in one round."""
     _counters(0, server, client)
     _counters(1, client, server)
-    predicted, found = opening(graph, protocol), Cost(server["rounds"], max(server["sent"], client["sent"]))
+    opened = sum(each.session for each in charges)
+    predicted, found = Cost(int(opened > 0), opened), Cost(server["rounds"], max(server["sent"], client["sent"]))
     if found != predicted:
         raise RunError(f"opening the weights took {found.bytes} bytes, predicted were {predicted.bytes}.")
 

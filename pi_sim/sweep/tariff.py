@@ -7,7 +7,7 @@ from operator import mul
 from pi_sim.cost import protocols
 from pi_sim.cost.census import Census
 from pi_sim.cost.cost import Cost
-from pi_sim.cost.prices import price, work
+from pi_sim.cost.prices import charge
 from pi_sim.cost.pricing import priced
 from pi_sim.cost.work import Work
 from pi_sim.errors import UnpricedError, UsageError
@@ -49,7 +49,7 @@ class Tariff:
         """An operation's price, or None where it has none."""
         if op not in self._prices:
             try:
-                cost, found = price(op, self.protocol), work(op, self.protocol)
+                cost, found, _ = charge(op, self.protocol)
                 self._prices[op] = astuple(cost), None if found is None else astuple(found)
             except UnpricedError:
                 self._prices[op] = None

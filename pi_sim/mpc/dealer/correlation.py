@@ -19,9 +19,9 @@ class Part:
     dtype: torch.dtype = torch.int64
 
     @property
-    def whole(self) -> bool:
-        """Whether all bits of its words are random."""
-        return self.bits in (None, 8 * self.dtype.itemsize)
+    def mask(self) -> int | None:
+        """The bits of a word that are random, None for all of them."""
+        return None if self.bits is None or self.bits == 8 * self.dtype.itemsize else (1 << self.bits) - 1
 
     @property
     def bytes(self) -> int:

@@ -35,7 +35,7 @@ class Stream:
             length = min(BLOCK, part.bytes - start)
             self.cipher.update_into(ZEROS[:length], view[start:])
         drawn = torch.frombuffer(buffer, dtype=torch.uint8)[: part.bytes].view(part.dtype).view(part.shape)
-        return drawn if part.bits is None or part.whole else drawn & (2**part.bits - 1)
+        return drawn if part.mask is None else drawn & part.mask
 
 
 ZEROS = memoryview(bytes(BLOCK))

@@ -4,10 +4,8 @@ from typing import Any
 
 from pi_sim.mpc.kernels.local import on_share
 from pi_sim.mpc.kernels.registry import FITTING, kernel
-from pi_sim.mpc.primitives.function import Function, Piece
+from pi_sim.mpc.primitives.function import RELU
 from pi_sim.mpc.primitives.piecewise import evaluate
-
-RELU = Function(thresholds=(0.0,), pieces=(Piece(), Piece(slope=1.0)))
 
 
 @kernel("relu", "kogge-stone")

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pi_sim.graph.ops import Shape
 from pi_sim.mpc import session
+from pi_sim.mpc.dealer.correlation import Part
 from pi_sim.mpc.primitives.conjunction import conjunctions
 from pi_sim.mpc.primitives.function import FRACTION
 from pi_sim.mpc.primitives.truncation import logical_shift
@@ -20,8 +22,18 @@ DIGITS, DIGIT = 16, 4
 LOW = 2**63 - 1
 
 
-def tables(r: Tensor) -> Tensor:
-    """What the dealer derives from r: (16, ...) tables whose bit v says whether v < digit."""
+def parts(shape: Shape) -> tuple[Part, Part]:
+    """What a comparison takes of a mask r beside itself: the tables of its digits, and its top bit."""
+    return Part((DIGITS, *shape), 16, torch.int16), Part(shape, 1, torch.uint8)
+
+
+def derive(r: Tensor) -> tuple[Tensor, Tensor]:
+    """The values of these parts."""
+    return _tables(r), logical_shift(r, 63).to(torch.uint8)
+
+
+def _tables(r: Tensor) -> Tensor:
+    """(16, ...) tables whose bit v says whether v < digit."""
     places = torch.arange(0, DIGIT * DIGITS, DIGIT, device=r.device).view(-1, *[1] * r.dim())
     digits = ((r & LOW) >> places) & 15
     return ((1 << digits) - 1).to(torch.int16)

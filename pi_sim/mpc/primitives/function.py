@@ -55,3 +55,6 @@ class Function:
     def fine(self) -> int:
         """The further bits of its fraction."""
         return 0 if all(piece.exact for piece in self.pieces) else FINE
+
+
+RELU = Function(thresholds=(0.0,), pieces=(Piece(), Piece(slope=1.0)))

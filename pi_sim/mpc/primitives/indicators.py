@@ -9,8 +9,7 @@ from torch import Tensor
 from pi_sim.graph.ops import Shape
 from pi_sim.mpc import session
 from pi_sim.mpc.dealer.correlation import Correlation, Part
-from pi_sim.mpc.primitives.comparison import DIGITS, intervals, tables
-from pi_sim.mpc.primitives.truncation import logical_shift
+from pi_sim.mpc.primitives import comparison
 
 
 @dataclass(frozen=True)
@@ -26,12 +25,11 @@ class Bits(Correlation):
 
     @property
     def derived(self) -> tuple[Part, ...]:
-        table = Part((DIGITS, *self.shape), 16, torch.int16)
-        return table, Part(self.shape, 1, torch.uint8), Part((self.count, *self.shape))
+        return *comparison.parts(self.shape), Part((self.count, *self.shape))
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
         r, p = values
-        return tables(r), logical_shift(r, 63).to(torch.uint8), p.to(torch.int64)
+        return *comparison.derive(r), p.to(torch.int64)
 
 
 def indicators(share: Tensor, thresholds: Sequence[float]) -> Tensor:
@@ -42,5 +40,5 @@ def indicators(share: Tensor, thresholds: Sequence[float]) -> Tensor:
     """
     r, p, table, top, ring_p = session.deal(Bits(tuple(share.shape), len(thresholds) + 1))
     (m,) = session.reveal(share + r)
-    opened = torch.stack(session.reveal_bits(*(intervals(m, table, top, thresholds) ^ p))).to(torch.int64)
+    opened = torch.stack(session.reveal_bits(*(comparison.intervals(m, table, top, thresholds) ^ p))).to(torch.int64)
     return opened * (1 - session.rank()) + (1 - 2 * opened) * ring_p

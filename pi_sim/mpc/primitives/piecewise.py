@@ -8,9 +8,9 @@ from torch import Tensor
 from pi_sim.graph.ops import Shape
 from pi_sim.mpc import session
 from pi_sim.mpc.dealer.correlation import Correlation, Part
-from pi_sim.mpc.primitives.comparison import DIGITS, intervals, tables
+from pi_sim.mpc.primitives import comparison
 from pi_sim.mpc.primitives.function import FRACTION, WAVE, Function, Piece
-from pi_sim.mpc.primitives.truncation import logical_shift, truncate
+from pi_sim.mpc.primitives.truncation import truncate
 from pi_sim.mpc.primitives.waves import UNIT, combine, waves
 
 
@@ -29,8 +29,7 @@ class Selection(Correlation):
     def derived(self) -> tuple[Part, ...]:
         intervals, waves = len(self.function.chosen), 2 * self.function.harmonics
         return (
-            Part((DIGITS, *self.shape), 16, torch.int16),
-            Part(self.shape, 1, torch.uint8),
+            *comparison.parts(self.shape),
             Part((intervals, *self.shape)),
             Part((intervals, *self.shape)),
             Part((waves, *self.shape)),
@@ -39,7 +38,7 @@ class Selection(Correlation):
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
         r, p = values
-        bits, top = p.to(torch.int64), logical_shift(r, 63).to(torch.uint8)
+        bits = p.to(torch.int64)
         cosines, sines = waves(r, self.function.period, self.function.harmonics)
         dealt = torch.stack([*cosines, *sines]) >> (UNIT - WAVE) if cosines else r.new_empty((0, *r.shape))
         products = (
@@ -47,7 +46,7 @@ class Selection(Correlation):
             for bit, piece in zip(bits, self._pieces(), strict=True)
             if piece.harmonics
         )
-        return tables(r), top, bits, bits * r, dealt, *products
+        return *comparison.derive(r), bits, bits * r, dealt, *products
 
     def _pieces(self) -> list[Piece]:
         return [self.function.pieces[number] for number in self.function.chosen]
@@ -68,7 +67,7 @@ def evaluate(share: Tensor, function: Function) -> Tensor:
     """
     r, p, table, top, ring_p, pr, dealt, *products = session.deal(Selection(tuple(share.shape), function))
     (m,) = session.reveal(share + r)
-    inside = intervals(m, table, top, function.thresholds)
+    inside = comparison.intervals(m, table, top, function.thresholds)
     opened = session.reveal_bits(*(inside[number] ^ bit for number, bit in zip(function.chosen, p, strict=True)))
     public = waves(m, function.period, function.harmonics)
     total = torch.zeros_like(share)

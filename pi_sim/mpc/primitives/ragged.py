@@ -5,10 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pi_sim.mpc.primitives.function import Function, Piece
+from pi_sim.mpc.primitives.function import RELU
 from pi_sim.mpc.primitives.piecewise import evaluate
-
-RELU = Function(thresholds=(0.0,), pieces=(Piece(), Piece(slope=1.0)))
 
 
 @dataclass(frozen=True)
