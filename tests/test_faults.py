@@ -17,7 +17,7 @@ import torch
 from pi_sim.errors import RunError
 from pi_sim.mpc.link import HEADER, Link
 from pi_sim.mpc.pair import _follow, _settle
-from pi_sim.mpc.party import GREETING, Job, greet, meet
+from pi_sim.mpc.meeting import GREETING, greet, meet
 from pi_sim.network import network
 
 PI_SIM = [sys.executable, "-m", "pi_sim"]
@@ -171,9 +171,9 @@ def test_a_stranger_who_says_nothing_is_not_waited_for() -> None:
     """Party 0 accepts whoever calls first, but only for so long."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         caller = socket.create_connection(listener.getsockname())
-        job = Job(0, "", "", "", "", 0, listener.detach(), 0.3, 1, None)
+        descriptor = listener.detach()
     with pytest.raises(RunError, match=r"sent nothing for 0\.3 seconds"):
-        greet(meet(job), 0, b"graph")
+        greet(meet(descriptor, 0, 0.3), 0, b"graph")
     caller.close()
 
 

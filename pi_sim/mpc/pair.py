@@ -21,7 +21,7 @@ from torch import Tensor
 from pi_sim.errors import RunError, UsageError
 from pi_sim.graph.sharing import one_hot, split
 from pi_sim.mpc.kernels.reveal import CLIENT
-from pi_sim.mpc.party import Job
+from pi_sim.mpc.process import Job
 from pi_sim.network import Network
 
 GRACE = 5.0
@@ -140,7 +140,7 @@ def _start(job: Job, folder: Path) -> "subprocess.Popen[bytes]":
     job.save(folder / "job.json")
     with (folder / "errors").open("wb") as errors:
         return subprocess.Popen(
-            [sys.executable, "-m", "pi_sim.mpc.party", str(folder / "job.json")],
+            [sys.executable, "-m", "pi_sim.mpc.process", str(folder / "job.json")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if job.rank == 0 else subprocess.DEVNULL,
             stderr=errors,

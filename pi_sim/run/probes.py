@@ -21,7 +21,7 @@ from pi_sim.mpc.dealer.provider import FirstParty
 from pi_sim.mpc.executor import apply
 from pi_sim.mpc.link import Link
 from pi_sim.mpc.pair import threads
-from pi_sim.mpc.party import greet
+from pi_sim.mpc.meeting import greet
 
 PROTOCOL = "crypten"
 TIMEOUT = 60.0
