@@ -16,8 +16,8 @@ import torch
 
 from pi_sim.errors import RunError
 from pi_sim.mpc.link import HEADER, Link
-from pi_sim.mpc.pair import _follow, _settle
 from pi_sim.mpc.meeting import GREETING, greet, meet
+from pi_sim.mpc.pair import _follow, _settle
 from pi_sim.network import network
 
 PI_SIM = [sys.executable, "-m", "pi_sim"]

@@ -20,8 +20,8 @@ from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.provider import FirstParty
 from pi_sim.mpc.executor import apply
 from pi_sim.mpc.link import Link
-from pi_sim.mpc.pair import threads
 from pi_sim.mpc.meeting import greet
+from pi_sim.mpc.pair import threads
 
 PROTOCOL = "crypten"
 TIMEOUT = 60.0
