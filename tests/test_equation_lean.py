@@ -16,8 +16,8 @@ from pi_sim.graph.ops import Op
 LEAN = "lean"
 ELEMENTWISE = {
     "relu": 0.0,
-    "gelu": 0.0002,
-    "silu": 0.0016,
+    "gelu": 0.0003,
+    "silu": 0.0006,
     "tanh": 0.0003,
     "erf": 0.0001,
 }
@@ -34,10 +34,10 @@ OURS = {(op, CHOSEN[op]) for op in TESTED}
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
 @EXAMPLES
-@given(SHAPES, SEEDS, st.sampled_from([0.1, 1.0, 10.0, 100.0]))
+@given(SHAPES, SEEDS, st.sampled_from([0.1, 1.0, 10.0, 1000.0]))
 def test_elementwise(parties: Parties, name: str, shape: tuple[int, ...], seed: int, scale: float) -> None:
     more = {"approximate": "none"} if name == "gelu" else {}
-    hold(parties, name, [normal(seed, *shape, scale=scale)], ELEMENTWISE[name] + 2**-15, LEAN, **more)
+    hold(parties, name, [normal(seed, *shape, scale=scale)], ELEMENTWISE[name] + 2**-15, LEAN, 2**-23, **more)
 
 
 @EXAMPLES
@@ -76,17 +76,17 @@ def test_norms(parties: Parties, rows: int, width: int, seed: int, scale: float)
 @given(SMALL, st.integers(1, 40), SEEDS)
 def test_causal_softmax(parties: Parties, heads: int, length: int, seed: int) -> None:
     scores, mask = normal(seed, heads, length, length, scale=4.0), torch.ones(length, length, dtype=torch.bool).tril()
-    hold(parties, "softmax", [scores, mask], 0.0003, LEAN, causal=True)
+    hold(parties, "softmax", [scores, mask], 0.0007, LEAN, causal=True)
 
 
 @EXAMPLES
 @given(SMALL, SMALL, st.integers(1, 40), SEEDS)
 def test_softmax(parties: Parties, batch: int, rows: int, columns: int, seed: int) -> None:
     scores = normal(seed, batch, rows, columns, scale=4.0)
-    hold(parties, "softmax", [scores], 0.0003, LEAN)
+    hold(parties, "softmax", [scores], 0.0007, LEAN)
     mask = torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed)) > 0.4
     mask[:, 0] = True
-    hold(parties, "softmax", [scores, mask], 0.0003, LEAN)
+    hold(parties, "softmax", [scores, mask], 0.0007, LEAN)
 
 
 def test_flat_rows_over_many_keys(parties: Parties) -> None:

@@ -1,8 +1,8 @@
 """What kernels of our own are built of, between two threads: values against plain integers, and what they count."""
 
 import math
+from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,10 +13,10 @@ from torch import Tensor
 from pi_sim.mpc.dealer.correlation import Part
 from pi_sim.mpc.dealer.stream import Stream
 from pi_sim.mpc.kernels import erf, gelu, silu, softmax, tanh
-from pi_sim.mpc.primitives import piecewise, products, rows, series, stationary
-from pi_sim.mpc.primitives.function import Function, Piece
+from pi_sim.mpc.primitives import comparison, piecewise, products, rows, series, stationary
+from pi_sim.mpc.primitives.function import RELU, Curve
 from pi_sim.mpc.primitives.indicators import indicators
-from pi_sim.mpc.primitives.truncation import truncate
+from pi_sim.mpc.primitives.truncation import lift, truncate
 from pi_sim.mpc.primitives.waves import waves
 
 SEEDS = st.integers(0, 2**31)
@@ -44,15 +44,34 @@ def test_truncation_is_off_by_one_unit_at_most(seed: int, bits: int, fraction: i
     assert (found.rounds, found.bytes, found.offline) == (1, 8 * len(x), 16 * len(x))
 
 
-RELU = Function((0.0,), (Piece(), Piece(slope=1.0)))
+def whole(length: int, bits: int) -> int:
+    """Bytes of so many pieces of a few bits, filled up to whole words."""
+    return 8 * math.ceil(length / (64 // bits))
 
 
-@given(SEEDS, BITS)
-def test_comparison_is_exact(seed: int, bits: int) -> None:
-    x = torch.cat([integers(seed, bits, 300), EDGES])
+@given(SEEDS, st.integers(2, 30))
+def test_a_half_is_exact(seed: int, bits: int) -> None:
+    x = torch.cat([integers(seed, bits, 300), EDGES[EDGES.abs() < 2**31]])
     found = both(lambda share: piecewise.evaluate(share, RELU), x)
     assert torch.equal(found.value, x.clamp(min=0))
-    assert (found.rounds, found.bytes) == (4, 8 * len(x) + 3 * 8 * math.ceil(len(x) / 8) + 24 * math.ceil(len(x) / 8))
+    assert (found.rounds, found.bytes) == (4, 8 * len(x) + whole(2 * len(x), 8) + whole(len(x), 2) + whole(len(x), 1))
+
+
+@given(SEEDS, BITS, st.sampled_from([comparison.NARROW, comparison.WIDE]))
+def test_comparison_is_exact(seed: int, bits: int, word: torch.dtype) -> None:
+    x = torch.cat([integers(seed, bits, 300), EDGES])
+    x = x[x.abs() < 2 ** (8 * word.itemsize - 1)]
+    found = both(lambda share: indicators(share, [0.0], word), x)
+    assert torch.equal(found.value, torch.stack([x < 0, x >= 0]).long())
+
+
+@given(SEEDS, st.integers(1, 29), st.integers(1, 20), st.integers(-100, 100))
+def test_a_short_word_is_lifted(seed: int, bits: int, fraction: int, above: int) -> None:
+    x, lowest = torch.cat([integers(seed, bits, 301), EDGES[EDGES.abs() < 2**30]]), -(2**30) + (above << fraction)
+    x = x + (above << fraction)
+    found = both(lambda share: lift(share.int(), fraction, lowest), x)
+    assert set((found.value - (x >> fraction)).tolist()) <= {0, 1}
+    assert (found.rounds, found.bytes, found.offline) == (1, 8 * math.ceil(len(x) / 2), 16 * len(x))
 
 
 @given(SEEDS, st.lists(st.integers(-1000, 1000), min_size=1, max_size=5, unique=True))
@@ -79,50 +98,54 @@ def test_products_are_those_of_the_ring(seed: int, m: int, k: int, n: int) -> No
     assert torch.equal(both(lambda x, y: products.product(x, y), a, a[:, :1]).value, a * a[:, :1])
 
 
-@given(SEEDS, st.integers(1, 13))
-def test_waves_are_those_of_the_reals(seed: int, harmonics: int) -> None:
-    words = integers(seed, 62, 200)
-    angles = 2 * math.pi * (words % 2**20).double() / 2**20
-    for kind, exact in zip(waves(words, 20, harmonics), (torch.cos, torch.sin), strict=True):
-        for number, found in enumerate(kind, start=1):
-            assert (found.double() / 2**30 - exact(number * angles)).abs().max() < 2e-6
+@given(SEEDS, st.integers(16, 21), st.integers(1, 13))
+def test_waves_are_those_of_the_reals(seed: int, period: int, harmonics: int) -> None:
+    words = integers(seed, 30, 200).int()
+    curve = Curve(period, fraction=29, wave=14, low=0.0, sines=(1.0,) * harmonics)
+    angles = 2 * math.pi / 2**period * words.double()
+    cosines, sines = waves(curve, words)[0].double().div(2**14).chunk(2)
+    for number, (cosine, sine) in enumerate(zip(cosines, sines, strict=True), start=1):
+        assert (cosine - torch.cos(number * angles)).abs().max() < 2**-14
+        assert (sine - torch.sin(number * angles)).abs().max() < 2**-14
 
 
 CURVES = [
-    (gelu.CURVE, 16, -4.0, 4.0, torch.nn.functional.gelu, 1e-5),
-    (silu.CURVE, 32, -9.0, 9.0, torch.nn.functional.silu, 5e-4),
-    (tanh.CURVE, 16, -4.6, 4.6, torch.tanh, 1.1e-4),
-    (erf.CURVE, 16, -3.0, 3.0, torch.erf, 3e-5),
-    (softmax.CURVE, 32, -12.0, 0.0, torch.exp, 5e-5),
-    (rows.RECIPROCAL, 4, 1.0, 2.0, torch.reciprocal, 6e-6),
-    (rows.INVERSE_ROOT, 8, 1.0, 4.0, torch.rsqrt, 6e-6),
+    (gelu.CURVE, -4.0, 4.0, torch.nn.functional.gelu, 1e-4),
+    (silu.CURVE, -9.0, 9.0, torch.nn.functional.silu, 2e-4),
+    (tanh.CURVE, -4.6, 4.6, torch.tanh, 1e-4),
+    (erf.CURVE, -3.0, 3.0, torch.erf, 1e-5),
+    (softmax.CURVE, -11.0, 0.0, torch.exp, 6e-5),
+    (rows.RECIPROCAL, 1.0, 2.0, torch.reciprocal, 1e-5),
+    (rows.INVERSE_ROOT, 1.0, 4.0, torch.rsqrt, 1e-5),
 ]
 
 
-@pytest.mark.parametrize(("curve", "period", "low", "high", "function", "error"), CURVES)
+@pytest.mark.parametrize(("curve", "low", "high", "function", "error"), CURVES)
 def test_series_are_as_right_as_they_say(
-    curve: Piece, period: int, low: float, high: float, function: object, error: float
+    curve: Curve, low: float, high: float, function: Callable[[Tensor], Tensor], error: float
 ) -> None:
     x = torch.linspace(low, high, 4001, dtype=torch.float64)
-    angles = 2 * np.pi / period * x
+    angles = 2 * math.pi / 2 ** (curve.period - 16) * x
     found = curve.constant + curve.slope * x
     found = found + sum(a * torch.cos(j * angles) for j, a in enumerate(curve.cosines, start=1))
     found = found + sum(b * torch.sin(j * angles) for j, b in enumerate(curve.sines, start=1))
-    assert (found - function(x)).abs().max() < error  # type: ignore[operator]
+    assert (found - function(x)).abs().max() < error
+    assert curve.low <= found.min() - 2e-3
+    assert found.max() + 2e-3 < curve.low + 2 ** (31 - curve.fraction)
 
 
 def test_a_series_without_comparison_is_one_opening() -> None:
     x = ring(torch.linspace(1, 2, 500))
-    found = both(lambda share: series.evaluate(share, rows.RECIPROCAL, 18), x)
-    assert (reals(found.value) - 1 / reals(x)).abs().max() < 3e-5
-    assert (found.rounds, found.bytes) == (2, 16 * len(x))
+    found = both(lambda share: series.evaluate(share, rows.RECIPROCAL), x)
+    assert (reals(found.value) - 1 / reals(x)).abs().max() < 2e-4
+    assert (found.rounds, found.bytes) == (2, 8 * len(x))
 
 
 @given(SEEDS, st.integers(2, 9))
 def test_reciprocals_of_row_sums(seed: int, most: int) -> None:
     x = 1 + torch.rand(50, generator=torch.Generator().manual_seed(seed)) * (2**most - 1.01)
     found = both(lambda share: rows.reciprocal(share, most), ring(x))
-    assert (reals(found.value) - 1 / x).abs().max() < 5e-5
+    assert (reals(found.value) - 1 / x).abs().max() < 2e-4
     assert found.rounds == 10
 
 
@@ -131,7 +154,7 @@ def test_inverse_roots_over_the_whole_range(seed: int, power: int) -> None:
     x = 4.0**power * (1 + 3 * torch.rand(50, generator=torch.Generator().manual_seed(seed)))
     found = both(lambda share: rows.inverse_root(share, 1.0), ring(x)).value.double() / 2**32
     exact = (ring(x).double() / 2**16).rsqrt()
-    assert ((found - exact) / exact).abs().max() < 6e-5
+    assert ((found - exact) / exact).abs().max() < 2e-4
 
 
 def test_streams_repeat_and_differ() -> None:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import torch
@@ -62,10 +64,34 @@ def reveal(*shares: Tensor) -> list[Tensor]:
     return opened
 
 
-def reveal_bits(*shares: Tensor) -> list[Tensor]:
-    """Open exclusive-or shares of bytes to both parties: 1 round, their bytes, filled up to whole words."""
-    flat = torch.cat([share.reshape(-1) for share in shares])
-    filled = torch.nn.functional.pad(flat, (0, -len(flat) % WORD))
-    words: Tensor = _session().communicator.all_reduce(filled.view(torch.int64), op=ReduceOp.BXOR)
-    pieces = torch.split(words.view(torch.uint8)[: len(flat)], [share.numel() for share in shares])
-    return [piece.view(share.shape) for piece, share in zip(pieces, shares, strict=True)]
+def reveal_short(share: Tensor) -> Tensor:
+    """Open sums in the ring of 32-bit words to both parties: 1 round, 4 bytes for each element, filled up to 8.
+
+    Sums of whole words would carry over, so the parties exchange what they hold and add up by themselves.
+    """
+    mine = _words(share)
+    theirs = _session().communicator.all_reduce(mine, op=ReduceOp.BXOR) ^ mine
+    found: Tensor = share + theirs.view(share.dtype)[: len(share)]
+    return found
+
+
+def reveal_bits(share: Tensor, bits: int) -> Tensor:
+    """Open exclusive-or shares of the lowest bits of bytes: 1 round, `bits` bits each, filled up to whole words.
+
+    A byte carries as many of them as fit.
+    """
+    together = 8 // bits
+    flat = share.reshape(-1)
+    rows = torch.nn.functional.pad(flat, (0, -len(flat) % (WORD * together))).view(together, -1)
+    packed = _words(reduce(or_, (row << bits * place for place, row in enumerate(rows))))
+    opened: Tensor = _session().communicator.all_reduce(packed, op=ReduceOp.BXOR).view(torch.uint8)
+    if together == 1:
+        return opened[: len(flat)].view(share.shape)
+    pieces = [(opened >> bits * place) & (2**bits - 1) for place in range(together)]
+    return torch.cat(pieces)[: len(flat)].view(share.shape)
+
+
+def _words(flat: Tensor) -> Tensor:
+    """Shorter numbers filled up to words of 64 bits."""
+    each = WORD // flat.dtype.itemsize
+    return torch.nn.functional.pad(flat, (0, -len(flat) % each)).view(torch.int64)

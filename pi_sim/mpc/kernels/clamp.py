@@ -4,7 +4,7 @@ from typing import Any
 
 from pi_sim.mpc.kernels.local import on_share
 from pi_sim.mpc.kernels.registry import FITTING, kernel
-from pi_sim.mpc.primitives.function import Function, Piece
+from pi_sim.mpc.primitives.function import Function, Line
 from pi_sim.mpc.primitives.piecewise import evaluate
 
 
@@ -21,7 +21,7 @@ def kogge_stone(x: Any, *, low: float, high: float) -> Any:
 def masked(x: Any, *, low: float, high: float) -> Any:
     """Both ends compared with at once, see `pi_sim.mpc.primitives.piecewise`: exact.
 
-    4 rounds, 21 bytes and 97 offline per element.
+    4 rounds, 12 7/8 bytes and 63 offline per element.
     """
-    ends = Function((low, high), (Piece(low), Piece(slope=1.0), Piece(high)))
+    ends = Function((low, high), (Line(low), Line(slope=1), Line(high)))
     return on_share(x, lambda share: evaluate(share, ends))

@@ -24,8 +24,8 @@ def magnitude(x: Tensor) -> Tensor:
     return x.abs()
 
 
-FITTING = Domain("|input|", magnitude, 0, 2.0**21)
-"""What faithful kernels ask for: 40 bits of fraction beside it must fit a word."""
+FITTING = Domain("|input|", magnitude, 0, 32_000)
+"""What kernels of our own that compare ask for: with its fraction it must fit a word of 32 bits."""
 
 
 @dataclass(frozen=True)

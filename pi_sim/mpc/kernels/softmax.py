@@ -9,7 +9,7 @@ from pi_sim.mpc import session
 from pi_sim.mpc.kernels.local import on_share
 from pi_sim.mpc.kernels.registry import Domain, kernel
 from pi_sim.mpc.primitives import products
-from pi_sim.mpc.primitives.function import FRACTION, Function, Piece
+from pi_sim.mpc.primitives.function import FRACTION, Curve, Function, Line
 from pi_sim.mpc.primitives.piecewise import evaluate
 from pi_sim.mpc.primitives.ragged import Rows
 from pi_sim.mpc.primitives.rows import reciprocal
@@ -19,21 +19,25 @@ HIDDEN = -200.0
 """The score of a place that is not allowed: its exponential rounds to zero as long as the row maximum is above -188."""
 
 
-CURVE = Piece(
-    2.3058519,
+CURVE = Curve(
+    period=21,
+    fraction=30,
+    wave=16,
+    low=-0.5,
+    constant=3.3713106,
     cosines=(
-        *(1.9507947, 0.9984134, -1.9036641, -2.0337769, -2.4720272),
-        *(1.2603539, 1.4728357, -0.5145578, -0.0832676, 0.0190341),
+        *(1.0568988, 0.9775939, -2.4972449, -1.8181078, -2.5156279),
+        *(2.2612364, 0.5625556, -0.417643, 0.0190088),
     ),
     sines=(
-        *(2.5856827, 2.8792536, 2.5429397, 0.5318663, -1.4156257),
-        *(-2.5721438, 0.9976519, 0.4890834, -0.1500852, -0.004476),
+        *(3.7238987, 2.7988006, 2.2735908, 0.4696772, -2.1403658),
+        *(-1.9030633, 1.363229, 0.0123209, -0.0502995),
     ),
 )
-"""exp(x) on [-12, 0], of period 32, to 0.00005."""
-LOWEST = -(2**20) << FRACTION
+"""exp(x) on [-11, 0], of period 32, to 0.00002."""
+LOWEST = -(2**14) << FRACTION
 """The score of a place that another mask hides."""
-EXP = Function(thresholds=(-12.0,), pieces=(Piece(), CURVE), period=21)
+EXP = Function(thresholds=(-11.0,), pieces=(Line(), CURVE))
 
 
 def _visible(scores: Tensor, allowed: Tensor | None) -> Tensor:
@@ -85,16 +89,16 @@ def limit_newton(scores: Any, allowed: Tensor | None = None, *, causal: bool = F
     return on_share(visible.softmax(-1), lambda share: share * keep)
 
 
-@kernel("softmax", "tournament", Domain("score minus row maximum", _below_maximum, -(2.0**20), 0))
+@kernel("softmax", "tournament", Domain("score minus row maximum", _below_maximum, -16_000, 0))
 def tournament(scores: Any, allowed: Tensor | None = None, *, causal: bool = False) -> Any:
     """Of a causal mask only the places that it leaves are computed; those of another one are made low, then zero.
 
-    1. Row maxima by a tournament of masked comparisons (4 rounds for each halving, 14 bytes for each place).
-    2. exp(x - maximum): zero below -12, else a Fourier series (5 rounds, 22 bytes for each place).
+    1. Row maxima by a tournament of masked comparisons (4 rounds for each halving, 10 3/8 bytes for each place).
+    2. exp(x - maximum): zero below -11, else a Fourier series (5 rounds, 14 3/8 bytes for each place).
     3. The reciprocal of each row's sum, its range brought to [1, 2) first (10 rounds for each row).
     4. Multiply and truncate (2 rounds, 16 bytes for each place).
 
-    17 rounds, and 4 for each halving of the longest row: 45 for 128. Right to 0.0001 for rows of any kind.
+    17 rounds, and 4 for each halving of the longest row: 45 for 128. Right to 0.0007 for rows of any kind.
     Source: the masked series is SHAFT's (NDSS 2025); the rest is ours.
     """
     return on_share(scores, lambda share: _softmax(share, allowed, causal))

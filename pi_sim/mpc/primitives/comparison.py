@@ -2,87 +2,130 @@
 
 The opened m = x + r is public, r's digits of four bits are not: for every digit the dealer shares the table of "v is
 less than the digit", which each party looks up at m's digit by itself. A tree of conjunctions of degree four puts the
-digits' answers together, and so tells whether m - r borrowed, hence x's sign.
+digits' answers together, and so tells whether m - r borrowed, hence x's sign. A digit is a nibble of a word of 32 or
+64 bits, so that all digits of a number are looked up at once.
 """
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 
 import torch
 from torch import Tensor
 
-from pi_sim.graph.ops import Shape
 from pi_sim.mpc import session
 from pi_sim.mpc.dealer.correlation import Part
+from pi_sim.mpc.primitives.blocks import in_blocks
 from pi_sim.mpc.primitives.conjunction import conjunctions
 from pi_sim.mpc.primitives.function import FRACTION
-from pi_sim.mpc.primitives.truncation import logical_shift
 
-DIGITS, DIGIT = 16, 4
-"""A word without its top bit is 16 digits of 4 bits, the highest with 3."""
-LOW = 2**63 - 1
-
-
-def parts(shape: Shape) -> tuple[Part, Part]:
-    """What a comparison takes of a mask r beside itself: the tables of its digits, and its top bit."""
-    return Part((DIGITS, *shape), 16, torch.int16), Part(shape, 1, torch.uint8)
+NARROW, WIDE = torch.int32, torch.int64
+"""Words for |x| < 2^31 and |x| < 2^63 in units of the ring."""
+NEIGHBOURS = 4
+"""Digits that one conjunction puts together."""
 
 
-def derive(r: Tensor) -> tuple[Tensor, Tensor]:
+def parts(length: int, word: torch.dtype) -> tuple[Part, Part]:
+    """What a comparison takes of a mask r beside itself: the tables of its digits, and its top bit.
+
+    Bit v - 4 w of nibble d in word w tells whether v is less than digit d.
+    """
+    return Part((4, length), 8 * word.itemsize, word), Part((length,), 1, torch.uint8)
+
+
+def derive(r: Tensor, word: torch.dtype) -> tuple[Tensor, Tensor]:
     """The values of these parts."""
-    return _tables(r), logical_shift(r, 63).to(torch.uint8)
-
-
-def _tables(r: Tensor) -> Tensor:
-    """(16, ...) tables whose bit v says whether v < digit."""
-    places = torch.arange(0, DIGIT * DIGITS, DIGIT, device=r.device).view(-1, *[1] * r.dim())
-    digits = ((r & LOW) >> places) & 15
-    return ((1 << digits) - 1).to(torch.int16)
+    low = r.to(word)
+    return torch.stack(in_blocks(_tables, low)), _top(low)
 
 
 def negative(m: Tensor, table: Tensor, top: Tensor) -> Tensor:
-    """Exclusive-or shares (0 or 1, uint8) of [m - r < 0] for public m (T, ...) and shares of r's tables and top bit.
+    """Exclusive-or shares (0 or 1, uint8) of [m - r < 0] for public words m (T, n) and shares of what `derive` found.
 
     1. Look up lt = [v < digit] and eq = [v = digit], which is lt(v - 1) ^ lt(v), for every digit: local.
-    2. Put four digits together, four times at once: lt = lt3 ^ eq3 lt2 ^ eq3 eq2 lt1 ^ eq3 eq2 eq1 lt0 (1 round).
-    3. Do the same with the four results (1 round); the sign is top(m) ^ top(r) ^ lt.
+    2. Put four digits together, in all fours at once: lt = lt3 ^ eq3 lt2 ^ eq3 eq2 lt1 ^ eq3 eq2 eq1 lt0 (1 round).
+    3. Do the same with the results (1 round); the sign is top(m) ^ top(r) ^ lt.
 
-    2 rounds, 5 bytes for each element of m. Right for |x| < 2^63.
+    2 rounds; 2 1/4 bytes for each element of m in words of 32 bits, 5 in words of 64.
     """
-    less, equal = _combine(*_look_up(m, table), bits=4, last=False)
-    borrowed, _ = _combine(_spread(less), _spread(equal), bits=1, last=True)
-    return borrowed ^ top ^ (logical_shift(m, 63).to(torch.uint8) * (1 - session.rank()))
+    fours = m.dtype.itemsize // 2
+    found = in_blocks(_look_up, m, table)
+    less, equal = _combine(found[:NEIGHBOURS], found[NEIGHBOURS:], bits=fours, last=False)
+    borrowed, _ = _combine(_spread(less, fours), _spread(equal, fours), bits=1, last=True)
+    return borrowed ^ top ^ (_top(m) * (1 - session.rank()))
 
 
 def intervals(m: Tensor, table: Tensor, top: Tensor, thresholds: Sequence[float]) -> Tensor:
-    """Exclusive-or shares of whether x = m - r lies before, between and behind ascending thresholds: (T + 1, ...)."""
-    ends = torch.tensor([round(each * 2**FRACTION) for each in thresholds], device=m.device)
-    below = negative(m - ends.view(-1, *[1] * m.dim()), table, top)
+    """Exclusive-or shares of whether x = m - r lies before, between and behind ascending thresholds: (T + 1, n)."""
+    ends = torch.tensor([round(each * 2**FRACTION) for each in thresholds], dtype=m.dtype, device=m.device)
+    below = negative(m - ends.view(-1, 1), table, top)
     everywhere = torch.full_like(below[:1], 1 - session.rank())
     return torch.cat([below, everywhere]) ^ torch.cat([torch.zeros_like(everywhere), below])
 
 
-def _look_up(m: Tensor, table: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """lt and eq of digits 4 g + k, as bit g of the k-th byte."""
-    less = [torch.zeros(m.shape, dtype=torch.uint8, device=m.device) for _ in range(4)]
-    equal = [each.clone() for each in less]
-    for digit in range(DIGITS):
-        value = ((m & LOW) >> (DIGIT * digit)) & 15
-        row = (table[digit].to(torch.int32) & 0xFFFF) << 1 | (1 - session.rank())  # nothing is less than digit 0
-        pair = row >> value.to(torch.int32)
-        group, place = digit // 4, digit % 4
-        less[place] |= (((pair >> 1) & 1) << group).to(torch.uint8)
-        equal[place] |= (((pair ^ pair >> 1) & 1) << group).to(torch.uint8)
-    return less, equal
+def _top(word: Tensor) -> Tensor:
+    return (word < 0).to(torch.uint8)
 
 
-def _combine(less: list[Tensor], equal: list[Tensor], bits: int, last: bool) -> tuple[Tensor, Tensor]:
-    """lt and eq of four neighbours, the lowest first; the last eq is not needed."""
-    factors = [less[0], less[1], less[2], equal[1], equal[2], equal[3], *([] if last else [equal[0]])]
-    wanted = ((2, 5), (1, 4, 5), (0, 3, 4, 5), *(() if last else ((3, 4, 5, 6),)))
-    second, third, fourth, *both = conjunctions(factors, wanted, bits)
-    return less[3] ^ second ^ third ^ fourth, both[0] if both else fourth
+def _ones(word: Tensor) -> int:
+    """The lowest bit of every nibble."""
+    return int("1" * 2 * word.dtype.itemsize, 16)
 
 
-def _spread(packed: Tensor) -> list[Tensor]:
-    """Four bits of a byte as four bytes."""
-    return [(packed >> place) & 1 for place in range(4)]
+def _planes(word: Tensor) -> list[Tensor]:
+    """Bit k of every digit, at the digit's lowest place; the top bit is no digit's."""
+    ones = _ones(word)
+    return [(word >> place) & (ones if place < 3 else ones >> 4) for place in range(4)]
+
+
+def _tables(r: Tensor) -> tuple[Tensor, ...]:
+    """Four words of tables: the values 0 to 3, 4 to 7, 8 to 11, 12 to 15."""
+    lowest, low, upper, high = _planes(r)
+    upper, high = upper * 15, high * 15
+    partial = (lowest | low) | low << 1 | (lowest & low) << 2
+    return partial | upper | high, high | (upper & partial), high & (upper | partial), high & upper & partial
+
+
+def _look_up(m: Tensor, table: Tensor) -> tuple[Tensor, ...]:
+    """lt of the four neighbours, then eq: of digit 4 g + k as bit g of the k-th byte."""
+    lowest, low, upper, high = _planes(m)
+    pair, upper, high = low * 3, upper * 15, high * 15
+    first = session.rank() - 1  # nothing is less than digit 0: a table before the first holds ones
+    words = _pick(_pick(table[0], table[1], upper), _pick(table[2], table[3], upper), high)
+    before = _pick(_pick(first, table[0], upper), _pick(table[1], table[2], upper), high)
+    ones = _ones(m)
+    changes = words ^ (((words << 1) & ~ones) | ((before >> 3) & ones))
+    return tuple(each for nibbles in (words, changes) for each in _bytes(_single(nibbles, pair, lowest)))
+
+
+def _pick(zero: Tensor | int, one: Tensor, chosen: Tensor) -> Tensor:
+    """Of every bit the one of two that is chosen."""
+    return zero ^ ((zero ^ one) & chosen)
+
+
+def _single(nibbles: Tensor, pair: Tensor, lowest: Tensor) -> Tensor:
+    """One bit of each nibble: its upper or lower two, then one of these."""
+    two = _pick(nibbles, nibbles >> 2, pair)
+    return _pick(two, two >> 1, lowest) & _ones(nibbles)
+
+
+def _bytes(word: Tensor) -> list[Tensor]:
+    """The lowest bits of nibbles 4 g + k as bit g of the k-th byte."""
+    fours = word.dtype.itemsize // 2
+    folded = reduce(or_, (word >> (4 * NEIGHBOURS - 1) * four for four in range(fours)))
+    return [(folded >> 4 * k).to(torch.uint8) & (2**fours - 1) for k in range(NEIGHBOURS)]
+
+
+def _combine(less: Sequence[Tensor], equal: Sequence[Tensor], bits: int, last: bool) -> tuple[Tensor, Tensor]:
+    """lt and eq of neighbours, the lowest first; the last eq is not needed."""
+    count = len(less)
+    factors = [*less[:-1], *equal[1:], *([] if last else equal[:1])]
+    higher = [tuple(range(count - 1 + place, 2 * count - 2)) for place in range(count - 1)]
+    wanted = [(place, *equals) for place, equals in enumerate(higher)]
+    found = conjunctions(factors, (*wanted, *([] if last else [(*higher[0], 2 * count - 2)])), bits)
+    return reduce(lambda one, other: one ^ other, found[: count - 1], less[-1]), found[-1]
+
+
+def _spread(packed: Tensor, bits: int) -> list[Tensor]:
+    """The bits of a byte as bytes."""
+    return [(packed >> place) & 1 for place in range(bits)]

@@ -1,6 +1,6 @@
 """Products of up to four secret bits, many of them in one round."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import combinations
@@ -19,7 +19,7 @@ Wanted = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class Masks(Correlation):
-    """A random mask for each of `factors` bytes of bits, and the product of every set of masks that is needed."""
+    """A random mask for each of `factors`, `bits` wide, and the product of every set of masks that is needed."""
 
     shape: Shape
     factors: int
@@ -28,17 +28,20 @@ class Masks(Correlation):
 
     @property
     def drawn(self) -> tuple[Part, ...]:
-        return (self._part(),) * self.factors
+        return (self._part(self.factors),)
 
     @property
     def derived(self) -> tuple[Part, ...]:
-        return (self._part(),) * len(self.sets)
+        return (self._part(len(self.sets)),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        return tuple(reduce(and_, (values[factor] for factor in chosen)) for chosen in self.sets)
+        masks = _unpack(values[0], self.factors, self.bits)
+        return (_pack([reduce(and_, (masks[factor] for factor in chosen)) for chosen in self.sets], self.bits),)
 
-    def _part(self) -> Part:
-        return Part(self.shape, self.bits, torch.uint8)
+    def _part(self, count: int) -> Part:
+        together = 8 // self.bits
+        used = self.bits * count if count < together else 8
+        return Part((-(-count // together), *self.shape), used, torch.uint8)
 
 
 def conjunctions(factors: Sequence[Tensor], wanted: Wanted, bits: int) -> list[Tensor]:
@@ -49,15 +52,17 @@ def conjunctions(factors: Sequence[Tensor], wanted: Wanted, bits: int) -> list[T
     3. A product of factors d ^ a is the exclusive or, over all subsets, of the product of the subset's d, which are
        public, and the other a.
 
-    1 round; `bits` bits for each factor, 8 // bits of them in a byte.
+    1 round; `bits` bits for each factor, a byte holding as many factors, or elements of few factors, as fit.
     """
     sets = _sets(wanted)
-    shape = tuple(factors[0].shape)
-    dealt = session.deal(Masks(shape, len(factors), sets, bits))
-    masks, products = dealt[: len(factors)], dict(zip(sets, dealt[len(factors) :], strict=True))
-    products |= {(factor,): mask for factor, mask in enumerate(masks)}
-    opened = _open([factor ^ mask for factor, mask in zip(factors, masks, strict=True)], bits)
-    return [_product(chosen, opened, products) for chosen in wanted]
+    correlation = Masks(tuple(factors[0].shape), len(factors), sets, bits)
+    masks, products = session.deal(correlation)
+    opened = session.reveal_bits(_pack(factors, bits) ^ masks, correlation.drawn[0].bits or 8)
+    known = dict(zip(sets, _unpack(products, len(sets), bits), strict=True))
+    known |= {(factor,): mask for factor, mask in enumerate(_unpack(masks, len(factors), bits))}
+    public = _unpack(opened, len(factors), bits)
+    ones = (2**bits - 1) * (1 - session.rank())
+    return [_product(chosen, (), public, known, ones) for chosen in wanted]
 
 
 def _sets(wanted: Wanted) -> Wanted:
@@ -66,27 +71,32 @@ def _sets(wanted: Wanted) -> Wanted:
     return tuple(sorted(found))
 
 
-def _open(masked: list[Tensor], bits: int) -> list[Tensor]:
-    """Factors of few bits share a byte."""
+def _pack(values: Sequence[Tensor], bits: int) -> Tensor:
+    """As many values to a byte as fit: (count, ...) bytes."""
     together = 8 // bits
-    packed = [_pack(masked[start : start + together], bits) for start in range(0, len(masked), together)]
-    opened = session.reveal_bits(*packed)
-    places = [divmod(number, together) for number in range(len(masked))]
-    return [(opened[byte] >> (bits * place)) & (2**bits - 1) for byte, place in places]
+    return torch.stack([_byte(values[start : start + together], bits) for start in range(0, len(values), together)])
 
 
-def _pack(factors: list[Tensor], bits: int) -> Tensor:
-    return reduce(or_, (factor << (bits * place) for place, factor in enumerate(factors)))
+def _byte(values: Iterable[Tensor], bits: int) -> Tensor:
+    return reduce(or_, (value << bits * place for place, value in enumerate(values)))
 
 
-def _product(chosen: tuple[int, ...], opened: list[Tensor], products: dict[tuple[int, ...], Tensor]) -> Tensor:
-    """The sum over subsets; the product of opened bits alone belongs to party 0's share."""
-    total = reduce(and_, (opened[factor] for factor in chosen)) * (1 - session.rank())
-    for hidden in _subsets(chosen):
-        public = [opened[factor] for factor in chosen if factor not in hidden]
-        total = total ^ reduce(and_, public, products[hidden])
-    return total
+def _unpack(packed: Tensor, count: int, bits: int) -> list[Tensor]:
+    places = (divmod(number, 8 // bits) for number in range(count))
+    return [(packed[byte] >> bits * place) & (2**bits - 1) for byte, place in places]
 
 
-def _subsets(chosen: tuple[int, ...]) -> Iterable[tuple[int, ...]]:
-    return (part for size in range(1, len(chosen) + 1) for part in combinations(chosen, size))
+def _product(
+    factors: tuple[int, ...],
+    hidden: tuple[int, ...],
+    public: Sequence[Tensor],
+    known: Mapping[tuple[int, ...], Tensor],
+    ones: int,
+) -> Tensor:
+    """The product of factors and of hidden masks, one factor d ^ a after another; that of nothing is party 0's."""
+    if not factors:
+        return known[hidden]
+    first, *others = factors
+    rest = tuple(others)
+    outer = ones if not rest and not hidden else _product(rest, hidden, public, known, ones)
+    return (public[first] & outer) ^ _product(rest, (*hidden, first), public, known, ones)

@@ -1,60 +1,88 @@
-"""What a function by pieces is: lines and short Fourier series between thresholds."""
+"""What a function by pieces is: lines, and one short Fourier series, between thresholds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import torch
 
 FRACTION = 16
 """Bits of a value's fraction."""
-FINE = 24
-"""Further bits that pieces with coefficients are computed with, until they are truncated."""
-WAVE = 20
-"""Bits of the fraction of the dealer's waves; coefficients get what is left of FRACTION + FINE."""
 
 
 @dataclass(frozen=True)
-class Piece:
-    """constant + slope x + sum_j (cosines_j cos(j w x) + sines_j sin(j w x)), w the function's fundamental."""
+class Line:
+    """constant + slope x, the slope a whole number: exact."""
 
+    constant: float = 0.0
+    slope: int = 0
+    word = torch.int64
+
+    @property
+    def unit(self) -> int:
+        """What one counts in the piece's own fraction."""
+        return 1 << FRACTION
+
+    @property
+    def factor(self) -> int:
+        """What x is multiplied by."""
+        return self.slope
+
+
+@dataclass(frozen=True)
+class Curve:
+    """constant + slope x + sum_j (cosines_j cos(j w x) + sines_j sin(j w x)), w = 2 pi / 2^period in units of the ring.
+
+    It is computed in words of 32 bits, `fraction` of them for the fraction, so that where it is used its values must
+    lie between `low` and `low` + 2^(31 - fraction). Its waves have `wave` bits of fraction, their factors what is left.
+    """
+
+    period: int
+    fraction: int
+    wave: int
+    low: float
     constant: float = 0.0
     slope: float = 0.0
     cosines: tuple[float, ...] = ()
     sines: tuple[float, ...] = ()
+    word = torch.int32
 
     @property
     def harmonics(self) -> int:
         return max(len(self.cosines), len(self.sines))
 
-    def times(self, factor: float) -> "Piece":
-        """The same, multiplied by a number."""
-        cosines, sines = (tuple(factor * each for each in values) for values in (self.cosines, self.sines))
-        return Piece(factor * self.constant, factor * self.slope, cosines, sines)
+    @property
+    def unit(self) -> int:
+        """What one counts in the piece's own fraction."""
+        return 1 << self.fraction
 
     @property
-    def exact(self) -> bool:
-        """Whether it needs no finer fraction than values have."""
-        return not self.harmonics and self.slope.is_integer()
+    def factor(self) -> int:
+        """What x is multiplied by, into the piece's own fraction."""
+        return round(self.slope * (1 << self.fraction - FRACTION))
+
+    def times(self, factor: float) -> "Curve":
+        """The same, multiplied by a number."""
+        cosines, sines = (tuple(factor * each for each in values) for values in (self.cosines, self.sines))
+        return replace(self, constant=factor * self.constant, slope=factor * self.slope, cosines=cosines, sines=sines)
+
+
+Piece = Line | Curve
 
 
 @dataclass(frozen=True)
 class Function:
-    """Pieces between ascending thresholds, one more than these; the period is 2^period units of the ring."""
+    """Pieces between ascending thresholds, one more than these; at most one of them is a curve."""
 
     thresholds: tuple[float, ...]
     pieces: tuple[Piece, ...]
-    period: int = 0
 
     @property
     def chosen(self) -> tuple[int, ...]:
         """The intervals on which it is not zero."""
-        return tuple(number for number, piece in enumerate(self.pieces) if piece != Piece())
+        return tuple(number for number, piece in enumerate(self.pieces) if piece != Line())
 
     @property
-    def harmonics(self) -> int:
-        return max(piece.harmonics for piece in self.pieces)
-
-    @property
-    def fine(self) -> int:
-        """The further bits of its fraction."""
-        return 0 if all(piece.exact for piece in self.pieces) else FINE
+    def curve(self) -> Curve | None:
+        return next((piece for piece in self.pieces if isinstance(piece, Curve)), None)
 
 
-RELU = Function(thresholds=(0.0,), pieces=(Piece(), Piece(slope=1.0)))
+RELU = Function(thresholds=(0.0,), pieces=(Line(), Line(slope=1)))

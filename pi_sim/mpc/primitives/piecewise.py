@@ -1,91 +1,111 @@
 """Functions by pieces, of one masked opening: each interval's line or series, chosen by secret bits."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from pi_sim.graph.ops import Shape
 from pi_sim.mpc import session
 from pi_sim.mpc.dealer.correlation import Correlation, Part
 from pi_sim.mpc.primitives import comparison
-from pi_sim.mpc.primitives.function import FRACTION, WAVE, Function, Piece
-from pi_sim.mpc.primitives.truncation import truncate
-from pi_sim.mpc.primitives.waves import UNIT, combine, waves
+from pi_sim.mpc.primitives.blocks import in_blocks
+from pi_sim.mpc.primitives.function import Curve, Function, Piece
+from pi_sim.mpc.primitives.series import truncated
+from pi_sim.mpc.primitives.waves import factors, waves
 
 
 @dataclass(frozen=True)
 class Selection(Correlation):
     """r with the tables of its digits and its top bit; for each interval a bit p, p r, and p times the waves of r."""
 
-    shape: Shape
+    length: int
     function: Function
 
     @property
     def drawn(self) -> tuple[Part, ...]:
-        return Part(self.shape), Part((len(self.function.chosen), *self.shape), 1, torch.uint8)
+        return Part((self.length,)), Part((len(self.function.chosen), self.length), 1, torch.uint8)
 
     @property
     def derived(self) -> tuple[Part, ...]:
-        intervals, waves = len(self.function.chosen), 2 * self.function.harmonics
-        return (
-            *comparison.parts(self.shape),
-            Part((intervals, *self.shape)),
-            Part((intervals, *self.shape)),
-            Part((waves, *self.shape)),
-            *(Part((2 * piece.harmonics, *self.shape)) for piece in self._pieces() if piece.harmonics),
-        )
+        dealt = (part for piece in _chosen(self.function) for part in self._parts(piece))
+        return *comparison.parts(self.length, comparison.NARROW), *dealt
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
         r, p = values
-        bits = p.to(torch.int64)
-        cosines, sines = waves(r, self.function.period, self.function.harmonics)
-        dealt = torch.stack([*cosines, *sines]) >> (UNIT - WAVE) if cosines else r.new_empty((0, *r.shape))
-        products = (
-            bit * _some(dealt, self.function.harmonics, piece.harmonics)
-            for bit, piece in zip(bits, self._pieces(), strict=True)
-            if piece.harmonics
-        )
-        return *comparison.derive(r), bits, bits * r, dealt, *products
+        dealt = (value for bit, piece in zip(p, _chosen(self.function), strict=True) for value in _deal(r, bit, piece))
+        return *comparison.derive(r, comparison.NARROW), *dealt
 
-    def _pieces(self) -> list[Piece]:
-        return [self.function.pieces[number] for number in self.function.chosen]
+    def _parts(self, piece: Piece) -> Iterator[Part]:
+        yield Part((self.length,), dtype=piece.word)
+        if piece.slope:
+            yield Part((self.length,), dtype=piece.word)
+        if isinstance(piece, Curve):
+            yield from [Part((2 * piece.harmonics, self.length), dtype=piece.word)] * 2
+
+
+def _chosen(function: Function) -> list[Piece]:
+    return [function.pieces[number] for number in function.chosen]
+
+
+def _deal(r: Tensor, p: Tensor, piece: Piece) -> Iterator[Tensor]:
+    bit, mask = p.to(piece.word), r.to(piece.word)
+    yield bit
+    if piece.slope:
+        yield bit * mask
+    if isinstance(piece, Curve):
+        (dealt,) = in_blocks(partial(waves, piece), mask)
+        yield from (dealt, bit * dealt)
 
 
 def evaluate(share: Tensor, function: Function) -> Tensor:
-    """The function of every element.
+    """The function of every element, for |x| < 2^15 less its largest threshold.
 
     1. Take a mask r with its tables, a bit p for each interval, and their products from the dealer (`Selection`).
     2. Open m = x + r (1 round, 8 bytes).
-    3. Compare x with all thresholds at once (`comparison`: 2 rounds, 5 bytes for each threshold).
-    4. Open z = i ^ p, i telling whether x is in an interval (1 round, 1 byte for each interval).
+    3. Compare x with all thresholds at once (`comparison`: 2 rounds, 2 1/4 bytes for each threshold).
+    4. Open z = i ^ p, i telling whether x is in an interval (1 round, 1/8 byte for each interval).
     5. i u = z u + (1 - 2 z) p u: local, since x = m - r, and cos(w x) and sin(w x) are linear in the cosine and the
        sine of w r with public factors.
-    6. Truncate, unless lines with whole slopes are all there is (1 round, 8 bytes).
+    6. Truncate what is curved (1 round, 4 bytes).
 
     4 rounds, or 5 with step 6. Sources: comparison and selection are ours; the masked series is SHAFT's (NDSS 2025).
     """
-    r, p, table, top, ring_p, pr, dealt, *products = session.deal(Selection(tuple(share.shape), function))
-    (m,) = session.reveal(share + r)
-    inside = comparison.intervals(m, table, top, function.thresholds)
-    opened = session.reveal_bits(*(inside[number] ^ bit for number, bit in zip(function.chosen, p, strict=True)))
-    public = waves(m, function.period, function.harmonics)
-    total = torch.zeros_like(share)
-    for place, number in enumerate(function.chosen):
-        z = opened[place].to(torch.int64)
-        piece, sign = function.pieces[number], 1 - 2 * z
-        if piece.constant:
-            one = sign * ring_p[place] + (z if session.rank() == 0 else 0)
-            total += one * round(piece.constant * 2 ** (FRACTION + function.fine))
-        if piece.slope:
-            line = z * share + sign * (m * ring_p[place] - pr[place])
-            total += line * round(piece.slope * 2**function.fine)
-        if piece.harmonics:
-            chosen = z * _some(dealt, function.harmonics, piece.harmonics) + sign * products.pop(0)
-            total += combine(public, piece, chosen)
-    return truncate(total, function.fine) if function.fine else total
+    flat = share.reshape(-1)
+    r, p, table, top, *dealt = session.deal(Selection(len(flat), function))
+    (m,) = session.reveal(flat + r)
+    inside = comparison.intervals(m.to(comparison.NARROW), table, top, function.thresholds)
+    z = session.reveal_bits(inside[list(function.chosen)] ^ p, 1)
+    straight, *curved = in_blocks(partial(_select, function), m, flat, z, *dealt)
+    if function.curve:
+        straight += truncated(curved[0], function.curve)
+    return straight.view(share.shape)
 
 
-def _some(dealt: Tensor, known: int, harmonics: int) -> Tensor:
-    """The first harmonics of both kinds."""
-    return dealt if known == harmonics else torch.cat([dealt[:harmonics], dealt[known : known + harmonics]])
+def _select(function: Function, m: Tensor, share: Tensor, z: Tensor, *dealt: Tensor) -> tuple[Tensor, ...]:
+    """The sum of all lines in the fraction of values, and the curve in its own."""
+    remaining, straight, curved = iter(dealt), torch.zeros_like(share), []
+    for bit, piece in zip(z, _chosen(function), strict=True):
+        found = _piece(piece, m.to(piece.word), share.to(piece.word), bit.to(piece.word), remaining)
+        if isinstance(piece, Curve):
+            curved.append(found)
+        else:
+            straight = straight + found
+    return straight, *curved
+
+
+def _piece(piece: Piece, m: Tensor, share: Tensor, z: Tensor, dealt: Iterator[Tensor]) -> Tensor:
+    """i times the piece's value."""
+    sign, p = 1 - 2 * z, next(dealt)
+    one = sign * p + z if session.rank() == 0 else sign * p
+    total = one * round(piece.constant * piece.unit)
+    if piece.slope:
+        total += (z * share + sign * (m * p - next(dealt))) * piece.factor
+    if isinstance(piece, Curve):
+        whole, chosen = torch.zeros_like(m), torch.zeros_like(m)
+        for factor, wave, product in zip(factors(piece, m), next(dealt), next(dealt), strict=True):
+            whole.addcmul_(factor, wave)
+            chosen.addcmul_(factor, product)
+        total += z * whole + sign * chosen
+    return total

@@ -37,7 +37,7 @@ class Rows:
     def maximum(self, values: Tensor) -> Tensor:
         """The largest of each row (..., m), by a tournament of max(a, b) = b + relu(a - b).
 
-        4 rounds for each halving of the longest row, 14 bytes for each place but one in a row.
+        4 rounds for each halving of the longest row, 10 3/8 bytes for each place but one in a row.
         """
         lengths = self.lengths
         while int(lengths.max()) > 1:

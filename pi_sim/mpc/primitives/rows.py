@@ -2,23 +2,31 @@
 
 from torch import Tensor
 
-from pi_sim.mpc.primitives import products, series
-from pi_sim.mpc.primitives.function import FRACTION, Piece
+from pi_sim.mpc.primitives import comparison, products, series
+from pi_sim.mpc.primitives.function import FRACTION, Curve
 from pi_sim.mpc.primitives.indicators import indicators
 from pi_sim.mpc.primitives.truncation import truncate
 
-RECIPROCAL = Piece(
-    0.8583704,
-    cosines=(0.69506, 0.5667436, 0.2906258, 0.06331, 0.0027377),
-    sines=(0.6515244, 0.3096162, -0.0026545, -0.0451098, -0.009115),
+RECIPROCAL = Curve(
+    period=18,
+    fraction=30,
+    wave=15,
+    low=0.0,
+    constant=1.2498792,
+    cosines=(1.0976942, 0.430427, 0.0863146, 0.0036968),
+    sines=(0.0905352, -0.132645, -0.0863099, -0.0156588),
 )
-"""1 / x on [1, 2], of period 4, to 0.000005."""
-INVERSE_ROOT = Piece(
-    0.8153475,
-    cosines=(0.449959, 0.3551793, 0.4070486, 0.1755811, -0.0622185, -0.0611538, -0.0092815, 0.000553),
-    sines=(0.1206131, 0.1324328, -0.057864, -0.2640399, -0.1579421, -0.0111174, 0.0108845, 0.0014906),
+"""1 / x on [1, 2], of period 4, to 0.00001."""
+INVERSE_ROOT = Curve(
+    period=19,
+    fraction=30,
+    wave=14,
+    low=0.0,
+    constant=0.8987439,
+    cosines=(0.7245335, 0.4409093, 0.0700746, -0.0775361, -0.0350098, -0.002509),
+    sines=(0.0294937, -0.2721578, -0.2937752, -0.1014259, 0.0010329, 0.0040545),
 )
-"""1 / sqrt(x) on [1, 4], of period 8, to 0.000005."""
+"""1 / sqrt(x) on [1, 4], of period 8, to 0.00001."""
 SMALLEST, LARGEST = -6, 14
 """Powers of 4 between which `inverse_root` normalises."""
 
@@ -31,12 +39,12 @@ def reciprocal(v: Tensor, most: int) -> Tensor:
     3. y = 1 / t by a series (2 rounds).
     4. 1 / v = y c (1 round), truncated (1 round).
 
-    10 rounds; 8 + 6 (most - 1) + 64 bytes.
+    10 rounds; 64 + 2 3/8 (most - 1) bytes.
     """
     bits = indicators(v, [2.0**power for power in range(1, most)])
     scale = _weigh(bits, [2.0**-power for power in range(most)], FRACTION)
     near = truncate(products.product(v, scale), FRACTION)
-    return truncate(products.product(series.evaluate(near, RECIPROCAL, FRACTION + 2), scale), FRACTION)
+    return truncate(products.product(series.evaluate(near, RECIPROCAL), scale), FRACTION)
 
 
 def inverse_root(v: Tensor, factor: float) -> Tensor:
@@ -47,14 +55,14 @@ def inverse_root(v: Tensor, factor: float) -> Tensor:
     3. y = 1 / sqrt(t) by a series (2 rounds).
     4. 1 / sqrt(v) = y c (1 round), not truncated: for large v all of its bits lie behind the 16th.
 
-    9 rounds; 8 + 6 * 20 + 56 bytes.
+    9 rounds; 56 + 5 1/8 * 20 bytes.
     """
     powers = range(SMALLEST, LARGEST + 1)
-    bits = indicators(v, [4.0**power for power in powers[1:]])
+    bits = indicators(v, [4.0**power for power in powers[1:]], comparison.WIDE)
     square = _weigh(bits, [4.0**-power for power in powers], 2 * FRACTION)
     near = truncate(products.product(v, square), 2 * FRACTION)
     scale = _weigh(bits, [2.0**-power for power in powers], FRACTION)
-    return products.product(series.evaluate(near, INVERSE_ROOT.times(factor), FRACTION + 3), scale)
+    return products.product(series.evaluate(near, INVERSE_ROOT.times(factor)), scale)
 
 
 def _weigh(bits: Tensor, weights: list[float], fraction: int) -> Tensor:

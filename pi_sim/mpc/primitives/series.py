@@ -5,47 +5,51 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pi_sim.graph.ops import Shape
 from pi_sim.mpc import session
 from pi_sim.mpc.dealer.correlation import Correlation, Part
-from pi_sim.mpc.primitives.function import FINE, FRACTION, WAVE, Piece
-from pi_sim.mpc.primitives.truncation import truncate
-from pi_sim.mpc.primitives.waves import UNIT, combine, waves
+from pi_sim.mpc.primitives.function import FRACTION, Curve
+from pi_sim.mpc.primitives.truncation import lift
+from pi_sim.mpc.primitives.waves import factors, waves
 
 
 @dataclass(frozen=True)
 class Waves(Correlation):
     """r, and the cosines and sines of its multiples."""
 
-    shape: Shape
-    period: int
-    harmonics: int
+    length: int
+    curve: Curve
 
     @property
     def drawn(self) -> tuple[Part, ...]:
-        return (Part(self.shape),)
+        return (Part((self.length,), dtype=self.curve.word),)
 
     @property
     def derived(self) -> tuple[Part, ...]:
-        return (Part((2 * self.harmonics, *self.shape)),)
+        return (Part((2 * self.curve.harmonics, self.length), dtype=self.curve.word),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        cosines, sines = waves(values[0], self.period, self.harmonics)
-        return (torch.stack([*cosines, *sines]) >> (UNIT - WAVE),)
+        return waves(self.curve, values[0])
 
 
-def evaluate(share: Tensor, piece: Piece, period: int) -> Tensor:
-    """The series, of period 2^period in units of the ring, for every element; its slope must be zero.
+def evaluate(share: Tensor, curve: Curve) -> Tensor:
+    """The series of every element; its slope must be zero.
 
     1. Take shares of a random r and of the cosines and sines of its multiples from the dealer.
-    2. Open m = x + r (1 round, 8 bytes).
+    2. Open m = x + r, of which a period's bits matter (1 round, 4 bytes).
     3. cos(w (m - r)) and sin(w (m - r)) are linear in what is shared: local.
-    4. Truncate (1 round, 8 bytes).
+    4. Truncate (1 round, 4 bytes).
 
-    2 rounds, 16 bytes per element. Source: SHAFT (NDSS 2025).
+    2 rounds, 8 bytes per element. Source: SHAFT (NDSS 2025).
     """
-    r, dealt = session.deal(Waves(tuple(share.shape), period, piece.harmonics))
-    (m,) = session.reveal(share + r)
-    total = combine(waves(m, period, piece.harmonics), piece, dealt)
-    constant = round(piece.constant * 2 ** (FRACTION + FINE)) if session.rank() == 0 else 0
-    return truncate(total + constant, FINE)
+    flat = share.reshape(-1).to(curve.word)
+    r, dealt = session.deal(Waves(len(flat), curve))
+    m = session.reveal_short(flat + r)
+    total = torch.full_like(m, round(curve.constant * curve.unit) if session.rank() == 0 else 0)
+    for factor, wave in zip(factors(curve, m), dealt, strict=True):
+        total.addcmul_(factor, wave)
+    return truncated(total, curve).view(share.shape)
+
+
+def truncated(total: Tensor, curve: Curve) -> Tensor:
+    """A curve's values in words of 64 bits and the fraction of values."""
+    return lift(total, curve.fraction - FRACTION, round(curve.low * curve.unit))

@@ -1,12 +1,14 @@
 """Faithful truncation: the product of two fixed-point numbers back to the fraction of one."""
 
 from dataclasses import dataclass
+from functools import partial
 
+import torch
 from torch import Tensor
 
-from pi_sim.graph.ops import Shape
 from pi_sim.mpc import session
 from pi_sim.mpc.dealer.correlation import Correlation, Part
+from pi_sim.mpc.primitives.blocks import in_blocks
 
 OFFSET = 2**62
 """Makes numbers of less than 2^62 in size positive."""
@@ -14,22 +16,22 @@ OFFSET = 2**62
 
 @dataclass(frozen=True)
 class Truncation(Correlation):
-    """r; r without its last `fraction` bits, and its top bit."""
+    """r, a word; r without its last `fraction` bits, and its top bit."""
 
-    shape: Shape
+    length: int
     fraction: int
+    word: torch.dtype
 
     @property
     def drawn(self) -> tuple[Part, ...]:
-        return (Part(self.shape),)
+        return (Part((self.length,), dtype=self.word),)
 
     @property
     def derived(self) -> tuple[Part, ...]:
-        return Part(self.shape), Part(self.shape)
+        return Part((self.length,)), Part((self.length,))
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        (r,) = values
-        return logical_shift(r, self.fraction), logical_shift(r, 63)
+        return in_blocks(partial(_halves, self.fraction), values[0])
 
 
 def truncate(share: Tensor, fraction: int) -> Tensor:
@@ -42,13 +44,38 @@ def truncate(share: Tensor, fraction: int) -> Tensor:
 
     1 round, 8 bytes and 16 offline per element. The result is floor(x / 2^fraction) or one more.
     """
-    r, shifted, top = session.deal(Truncation(tuple(share.shape), fraction))
-    (m,) = session.reveal(share + r + (OFFSET if session.rank() == 0 else 0))
-    wrapped = (1 - logical_shift(m, 63)) * top * (1 << 64 - fraction)
-    public = logical_shift(m, fraction) - OFFSET // 2**fraction
-    return wrapped - shifted + (public if session.rank() == 0 else 0)
+    flat = share.reshape(-1)
+    r, shifted, top = session.deal(Truncation(len(flat), fraction, torch.int64))
+    (m,) = session.reveal(flat + r + (OFFSET if session.rank() == 0 else 0))
+    return _unmask(fraction, OFFSET, m, shifted, top).view(share.shape)
+
+
+def lift(share: Tensor, fraction: int, lowest: int) -> Tensor:
+    """x / 2^fraction in words of 64 bits, for x in words of 32 with lowest <= x < lowest + 2^31: the same steps.
+
+    `lowest` is a multiple of 2^fraction. 1 round, 4 bytes and 16 offline per element.
+    """
+    r, shifted, top = session.deal(Truncation(len(share), fraction, torch.int32))
+    m = session.reveal_short(share + r - (lowest if session.rank() == 0 else 0))
+    return _unmask(fraction, -lowest, m, shifted, top)
 
 
 def logical_shift(word: Tensor, places: int) -> Tensor:
     """The word's bits moved to the right, zeros coming in at the left; torch's own shift copies the sign."""
-    return (word >> places) & ((1 << 64 - places) - 1)
+    return (word >> places) & ((1 << 8 * word.dtype.itemsize - places) - 1)
+
+
+def _halves(fraction: int, r: Tensor) -> tuple[Tensor, ...]:
+    return logical_shift(r, fraction).to(torch.int64), (r < 0).to(torch.int64)
+
+
+def _unmask(fraction: int, offset: int, m: Tensor, shifted: Tensor, top: Tensor) -> Tensor:
+    """Step 3 of `truncate`, on words of either length."""
+    lost = 1 << 8 * m.dtype.itemsize - fraction
+
+    def unmask(m: Tensor, shifted: Tensor, top: Tensor) -> tuple[Tensor]:
+        wrapped = (m >= 0) * top * lost - shifted
+        public = logical_shift(m, fraction).to(torch.int64) - (offset >> fraction)
+        return (wrapped + public if session.rank() == 0 else wrapped,)
+
+    return in_blocks(unmask, m, shifted, top)[0]
