@@ -1,6 +1,7 @@
 """What each party does with its own shares alone: 0 rounds, 0 bytes, nothing from the dealer."""
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from pi_sim.mpc.kernels.registry import FIXED, kernel
 
 def on_share(x: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """The shared tensor whose share is `function` of x's: for maps that commute with the sum of shares."""
-    result = x.shallow_copy()
-    result._tensor = x._tensor.shallow_copy()
+    result = copy(x)  # CrypTen's own shallow copy asks its configuration for much that is then thrown away
+    result._tensor = copy(x._tensor)
     result.share = function(x.share)
     return result
 

@@ -12,10 +12,10 @@ from pi_sim.mpc.dealer.correlation import Correlation, Part
 
 @dataclass(frozen=True)
 class Weight:
-    """A shared matrix W: the public W - B, this party's share of B, and the dealer's number for B."""
+    """A shared matrix W: the public W - B, the dealer's number for B, and B's share, to which party 0 adds W - B."""
 
     masked: Tensor
-    mask: Tensor
+    known: Tensor
     number: int
 
 
@@ -42,7 +42,11 @@ def settle(shares: list[Tensor]) -> list[Weight]:
     """Open every matrix under a mask of its own: 1 round for all, 8 bytes per element."""
     kept = [session.keep(Part(tuple(share.shape))) for share in shares]
     opened = session.reveal(*(share - mask for share, (_, mask) in zip(shares, kept, strict=True)))
-    return [Weight(masked, mask, number) for masked, (number, mask) in zip(opened, kept, strict=True)]
+    first = session.rank() == 0
+    return [
+        Weight(masked, mask + masked if first else mask, number)
+        for masked, (number, mask) in zip(opened, kept, strict=True)
+    ]
 
 
 def product(x: Tensor, weight: Weight) -> Tensor:
@@ -56,5 +60,4 @@ def product(x: Tensor, weight: Weight) -> Tensor:
     """
     first, both = session.deal(Image(tuple(x.shape), weight.masked.shape[-1]), weight.number)
     (opened,) = session.reveal(x - first)
-    known = weight.mask + weight.masked if session.rank() == 0 else weight.mask
-    return opened @ known + first @ weight.masked + both
+    return opened @ weight.known + first @ weight.masked + both
