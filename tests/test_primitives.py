@@ -16,6 +16,7 @@ from pi_sim.mpc.kernels import erf, gelu, silu, softmax, tanh
 from pi_sim.mpc.primitives import comparison, piecewise, products, rows, series, stationary
 from pi_sim.mpc.primitives.function import RELU, Curve
 from pi_sim.mpc.primitives.indicators import indicators
+from pi_sim.mpc.primitives.ring import by_limbs
 from pi_sim.mpc.primitives.truncation import lift, truncate
 from pi_sim.mpc.primitives.waves import waves
 
@@ -96,6 +97,13 @@ def test_products_are_those_of_the_ring(seed: int, m: int, k: int, n: int) -> No
         assert found.offline == 8 * m * n
     assert torch.equal(both(products.square, a).value, a * a)
     assert torch.equal(both(lambda x, y: products.product(x, y), a, a[:, :1]).value, a * a[:, :1])
+
+
+@given(SEEDS, st.integers(1, 4), st.sampled_from([1, 3, 2048, 5000]), st.integers(1, 4))
+def test_products_by_limbs_are_the_same_bits(seed: int, m: int, k: int, n: int) -> None:
+    a, b = integers(seed, 62, 2, m, k), integers(seed + 1, 62, 2, k, n)
+    a[0], b[0, :, 0] = -(2**63), 2**63 - 1
+    assert torch.equal(by_limbs(a, b), a @ b)
 
 
 @given(SEEDS, st.integers(16, 21), st.integers(1, 13))

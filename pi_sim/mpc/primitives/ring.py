@@ -1,0 +1,37 @@
+"""Matrix products modulo 2^64, for devices that multiply no matrices of integers."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+LIMB = 22
+"""Bits of a limb, of which a word has three: 2^11 products of two, added up, fit the 53 bits of a double."""
+LONGEST = 2**11
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """a (..., m, k) @ b (..., k, n), bit for bit the same on every device."""
+    return by_limbs(a, b) if a.is_cuda else a @ b
+
+
+def by_limbs(a: Tensor, b: Tensor) -> Tensor:
+    """The same in six products of doubles, which a GPU has units for; the others would be multiples of 2^66."""
+    pieces = zip(torch.split(a, LONGEST, -1), torch.split(b, LONGEST, -2), strict=True)
+    products = (_product(list(_limbs(one)), list(_limbs(other))) for one, other in pieces)
+    return torch.stack(list(products)).sum(0)
+
+
+def _product(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    """The sum over limbs i + j < 3."""
+    places = ((i, j) for i in range(3) for j in range(3 - i))
+    return torch.stack([(a[i] @ b[j]).long() << LIMB * (i + j) for i, j in places]).sum(0)
+
+
+def _limbs(word: Tensor) -> Iterator[Tensor]:
+    """Three signed limbs as doubles, the lowest first: of at most 2^21 in size."""
+    half = 1 << LIMB - 1
+    for _ in range(3):
+        limb = ((word + half) & ((1 << LIMB) - 1)) - half
+        yield limb.double()
+        word = (word - limb) >> LIMB
