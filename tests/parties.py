@@ -75,9 +75,9 @@ class Parties:
 
 def serve(rank: int, port: int, pipe: Connection) -> None:
     """One party: meet the other over TCP, then evaluate what is asked for."""
-    from pi_sim.mpc import backend
-    from pi_sim.mpc.dealer.provider import FirstParty
-    from pi_sim.mpc.dealer.source import Source
+    from pi_sim.mpc import backend, session
+    from pi_sim.mpc.dealer.provider import Provider
+    from pi_sim.mpc.dealer.source import Dealing, Expanding
     from pi_sim.mpc.dealer.stream import Stream
     from pi_sim.mpc.executor import apply, stationary
     from pi_sim.mpc.link import Link
@@ -86,15 +86,16 @@ def serve(rank: int, port: int, pipe: Connection) -> None:
     torch.set_num_threads(1)
     listener = pipe.recv()
     connection = listener.accept()[0] if rank == 0 else socket.create_connection(("127.0.0.1", port))
-    backend.seed_generators(previous=rank, following=1 - rank, local=10 + rank)
+    backend.draw_from(*(Stream(bytes([number] * 16)) for number in (2 + rank, 3 - rank, 10 + rank)))
     connection.settimeout(60)
     link = Link(connection, rank)
-    source = Source(Stream(bytes([rank] * 16)), Stream(bytes([1] * 16)) if rank == 0 else None)
+    mine = Stream(bytes([rank] * 16))
+    source = Dealing(mine, Stream(bytes([1] * 16))) if rank == 0 else Expanding(mine)
     while request := pipe.recv():
         op, shares, fixed_point, name = request
         source.offline = 0
-        protocol, dealer = specs.protocol_card(name), FirstParty(source)
-        with backend.use(link, dealer, protocol.settings), torch.no_grad():
+        protocol = specs.protocol_card(name)
+        with backend.use(link, Provider(source), protocol.settings), torch.no_grad():
             operands = [
                 backend.shares(share, None if fixed else 0) if secret else share
                 for share, secret, fixed in zip(shares, op.secret, fixed_point, strict=True)
@@ -105,13 +106,14 @@ def serve(rank: int, port: int, pipe: Connection) -> None:
             link.rounds = link.sent = link.received = 0
             link.reset_communication_stats()
             result = apply(op, operands, protocol)
+            assert session.asked() == source.offline
         pipe.send(
             {
                 "rounds": link.rounds,
                 "sent": link.sent,
                 "received": link.received,
                 "crypten": link.get_communication_stats(),
-                "offline": dealer.requested(),
+                "offline": source.offline,
                 "share": result if op.name == "reveal" else result.share,
             }
         )

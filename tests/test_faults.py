@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from pi_sim.errors import RunError
+from pi_sim.mpc.dealer.kinds import FirstParty
 from pi_sim.mpc.link import HEADER, Link
 from pi_sim.mpc.meeting import GREETING, greet, meet
 from pi_sim.mpc.pair import _follow, _settle
@@ -164,7 +165,7 @@ def test_parties_with_different_graphs_do_not_start() -> None:
     ours, theirs = socket.socketpair()
     theirs.sendall(bytes(GREETING.size))
     with pytest.raises(RunError, match="different graphs, protocols or versions"):
-        greet(ours, 0, b"graph")
+        greet(ours, FirstParty(0), b"graph")
 
 
 def test_a_stranger_who_says_nothing_is_not_waited_for() -> None:
@@ -173,7 +174,7 @@ def test_a_stranger_who_says_nothing_is_not_waited_for() -> None:
         caller = socket.create_connection(listener.getsockname())
         descriptor = listener.detach()
     with pytest.raises(RunError, match=r"sent nothing for 0\.3 seconds"):
-        greet(meet(descriptor, 0, 0.3), 0, b"graph")
+        greet(meet(descriptor, 0, 0.3), FirstParty(0), b"graph")
     caller.close()
 
 

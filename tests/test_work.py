@@ -14,10 +14,10 @@ from pi_sim.cost.counting import Counting
 from pi_sim.cost.work import Work
 from pi_sim.graph.ops import Op
 from pi_sim.mpc import backend
-from pi_sim.mpc.dealer.provider import FirstParty
-from pi_sim.mpc.dealer.source import Source
-from pi_sim.mpc.dealer.stream import Dry
+from pi_sim.mpc.dealer.source import Dealing
+from pi_sim.mpc.dealer.stream import Stream, seed
 from pi_sim.mpc.executor import apply
+from pi_sim.mpc.phantom import running
 
 CARD = specs.protocol_card("crypten_tanh")
 WORKS = st.builds(Work, *(st.integers(0, 10**12),) * 4)
@@ -40,10 +40,11 @@ def test_works_are_a_commutative_monoid(a: Work, b: Work, c: Work, times: int) -
 @FEW
 @given(m=SIZES, k=SIZES, n=SIZES)
 def test_a_linear_map_is_three_products_online_and_one_of_the_dealers(m: int, k: int, n: int) -> None:
-    """Each of A, B and A @ B is shared by two pseudorandom tensors, and A and B are drawn themselves."""
-    cost, work, _ = phantom.measure(op("linear", (m, k), (k, n), (n,)), CARD)
-    assert work.macs == 4 * m * k * n
-    assert work.random == 8 * ((m * k + k * n) + 2 * (m * k + k * n + m * n))
+    """Party 0 draws its shares of A and B; a dealer draws party 1's, and that of A @ B."""
+    cost, work, dealing, _ = phantom.measure(op("linear", (m, k), (k, n), (n,)), CARD)
+    assert (work.macs, dealing.macs) == (3 * m * k * n, m * k * n)
+    assert work.random == 8 * (m * k + k * n)
+    assert dealing.random == 8 * (m * k + k * n + m * n)
     assert cost.bytes == 8 * (m * k + k * n)
 
 
@@ -71,14 +72,15 @@ def test_work_grows_with_the_shape(elements: int, more: int) -> None:
     ids=lambda operation: operation.name,
 )
 def test_the_work_on_tensors_with_data_is_what_was_counted_without(operation: Op) -> None:
-    backend.seed_generators(1, 2, 3)
-    counted = Counting()
-    with backend.use(phantom.Phantom(), FirstParty(Source(Dry(), Dry())), CARD.settings), torch.no_grad():
+    mine, theirs, zeros = (Stream(seed()) for _ in range(3))
+    counted = Counting(mine, theirs, zeros)
+    with running(CARD.settings, Dealing(mine, theirs), zeros):
         operands = [backend.shares(torch.randint(2**16, shape)) for shape in operation.shapes]
         apply(operation, operands, CARD)  # CrypTen makes constants when it first needs them
         with counted:
             apply(operation, operands, CARD)
-    assert counted.work == phantom.measure(operation, CARD)[1]
+    measured = phantom.measure(operation, CARD)
+    assert counted.work == measured.work + measured.dealing
 
 
 def test_a_view_is_no_work() -> None:
@@ -91,7 +93,8 @@ def test_price_and_work_are_derived_together(monkeypatch: pytest.MonkeyPatch) ->
     kept = set(entries())
     assert prices.price(operation, CARD) == expected[0]
     monkeypatch.setattr(phantom, "measure", None)
-    assert prices.work(operation, CARD) == expected[1]
+    assert prices.work(operation, CARD) == expected.work + expected.dealing
+    assert prices.charge(operation, CARD).computing(dealer=False) == expected.work
     assert len(set(entries()) - kept) == 1
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pi_sim.mpc import session
-from pi_sim.mpc.dealer.source import Source
+from pi_sim.mpc.dealer.source import Dealing, Expanding
 from pi_sim.mpc.dealer.stream import Stream
 
 
@@ -61,7 +61,7 @@ def both(function: Callable[..., Tensor], *plain: Tensor) -> Outcome:
     """Call the function with each party's shares of the plain ring elements."""
     exchange = Exchange(threading.Barrier(2), [[], []])
     ends = [Communicator(rank, exchange) for rank in (0, 1)]
-    sources = [Source(Stream(bytes(16)), Stream(bytes([1] * 16))), Source(Stream(bytes([1] * 16)))]
+    sources = [Dealing(Stream(bytes(16)), Stream(bytes([1] * 16))), Expanding(Stream(bytes([1] * 16)))]
     masks = [torch.randint(-(2**63), 2**63 - 1, each.shape) for each in plain]
     operands = [masks, [each - mask for each, mask in zip(plain, masks, strict=True)]]
     results: list[Any] = [None, None]

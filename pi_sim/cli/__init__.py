@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pi_sim import __version__
-from pi_sim.cli import costs, facts, findings, lab, machine, runs, sweeps, validation
+from pi_sim.cli import costs, dealing, facts, findings, lab, machine, runs, sweeps, validation
 from pi_sim.errors import PiSimError
 
 
@@ -40,6 +40,7 @@ for command in (
     validation.validate,
     runs.run,
     runs.export,
+    dealing.deal,
     lab.train,
     lab.convert,
     lab.diagnose,

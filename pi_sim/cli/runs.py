@@ -29,6 +29,10 @@ def run() -> None:
     type=click.FloatRange(0.1, 86_400),
     help="Seconds without a message after which a party gives up.",
 )
+@click.option(
+    "--dealer", default="first-party", show_default=True, metavar="DEALER",
+    help="first-party, third-party, or the folder that `pi-sim deal` wrote.",
+)  # fmt: skip
 @click.option("--json", "record", type=click.Path(path_type=Path, dir_okay=False), help="Write the record here.")
 def two_party(
     model: str | None,
@@ -40,6 +44,7 @@ def two_party(
     bundle: Path | None,
     port: int,
     timeout: float,
+    dealer: str,
     record: Path | None,
 ) -> None:
     """Two processes on this machine, each with its own shares, compute the logits of held-out text."""
@@ -51,7 +56,7 @@ def two_party(
 
     imitated = None if network == "none" else link(network)
     chosen = model or (None if bundle else "relu_nonorm")
-    request = Request(chosen, size, protocol, seq_len, sequences, bundle, imitated, port=port, timeout=timeout)
+    request = Request(chosen, size, protocol, seq_len, sequences, bundle, imitated, port, timeout, dealer)
     if record:
         records.check_writable(record)
     with progress.bar("private inference") as advance:

@@ -1,4 +1,4 @@
-"""Counting work: every operation on tensors that a kernel calls is seen once, with or without data."""
+"""Counting work: every operation on tensors that a kernel calls is seen once, with or without data, and every draw."""
 
 from collections import Counter
 from functools import cache
@@ -9,25 +9,42 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pi_sim.cost.work import Work
+from pi_sim.mpc.dealer.stream import Drawn
 
 aten = torch.ops.aten
 PRODUCTS = (aten.mm, aten.bmm, aten.mv, aten.dot)
 """What torch makes of every matrix product; the first factor's last dimension is summed over."""
-RELABELLING = (aten.set_, aten.squeeze_, aten._unsafe_view)
-"""Views that torch does not call so: they write nothing."""
+RELABELLING = (aten.set_, aten.squeeze_, aten._unsafe_view, aten.empty)
+"""What writes nothing: views that torch does not call so, and the memory that is drawn into."""
 
 
 class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A context that adds up the work done in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *streams: Drawn) -> None:
+        """`streams` are those that it draws from."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.done: Counter[str] = Counter()
+        self.streams = streams
+
+    def __enter__(self) -> "Counting":
+        self._draws(-1)
+        return super().__enter__()  # type: ignore[no-untyped-call,no-any-return]
+
+    def __exit__(self, *failure: Any) -> None:
+        super().__exit__(*failure)  # type: ignore[no-untyped-call]
+        self._draws(1)
 
     @property
     def work(self) -> Work:
         """All of it so far."""
         return Work(**self.done)
+
+    def _draws(self, sign: int) -> None:
+        """A draw is a call like any other."""
+        for stream in self.streams:
+            self.done["random"] += sign * stream.bytes
+            self.done["calls"] += sign * stream.draws
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
@@ -40,19 +57,15 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @cache
-def _unit(function: Any) -> Literal["macs", "random", "elements"] | None:
+def _unit(function: Any) -> Literal["macs", "elements"] | None:
     """The unit of `Work` that an operation of torch is counted in; None for a view."""
     if function.is_view or function.overloadpacket in RELABELLING:
         return None
-    if function.overloadpacket in PRODUCTS:
-        return "macs"
-    return "random" if torch.Tag.nondeterministic_seeded in function.tags else "elements"
+    return "macs" if function.overloadpacket in PRODUCTS else "elements"
 
 
 def _amount(unit: str, args: Any, written: Tensor) -> int:
-    if unit == "macs":
-        return int(written.numel() * args[0].shape[-1])
-    return written.nbytes if unit == "random" else written.numel()
+    return int(written.numel() * args[0].shape[-1]) if unit == "macs" else written.numel()
 
 
 def _sequence(result: Any) -> Any:

@@ -1,7 +1,7 @@
 """The price of one operation under a protocol, and its work: its sheet's or plugin's, the memo's, or the phantom's."""
 
 from dataclasses import astuple
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pi_sim.cost import plugins, sheet
 from pi_sim.cost.cost import Cost
@@ -16,19 +16,25 @@ from pi_sim.specs import ProtocolCard, Sheet
 class Charge(NamedTuple):
     """What an operation costs; what a party computes for it, None where nothing but prices is known.
 
+    `dealing` is the work of whoever plays the dealer, which party 0 does besides its own with the first-party dealer;
     `session` is the bytes that one party sends once in a session, because the kernel keeps a weight opened.
     """
 
     cost: Cost
     work: Work | None = None
+    dealing: Work | None = None
     session: int = 0
+
+    def computing(self, dealer: bool = True) -> Work | None:
+        """What party 0 computes, with the dealer's work or without it."""
+        return self.work + self.dealing if dealer and self.work and self.dealing else self.work
 
 
 def charge(op: Op, protocol: Protocol) -> Charge:
     """All that is known of `op`; a `UsageError` names one for which the protocol has neither kernel nor price."""
     if isinstance(protocol, ProtocolCard):
-        rounds, sent, offline, *work, session = _derived(op, protocol)
-        return Charge(Cost(rounds, sent, offline), Work(*work), session)
+        cost, work, dealing, session = _derived(op, protocol)
+        return Charge(Cost(*cost), Work(*work), Work(*dealing), session)
     return Charge(sheet.price(op, protocol) if isinstance(protocol, Sheet) else plugins.price(op, protocol))
 
 
@@ -38,14 +44,14 @@ def price(op: Op, protocol: Protocol) -> Cost:
 
 
 def work(op: Op, protocol: Protocol) -> Work | None:
-    """What a party computes for `op`, stored with its price."""
-    return charge(op, protocol).work
+    """What party 0 computes for `op` when it plays the dealer too, stored with its price."""
+    return charge(op, protocol).computing()
 
 
-def _derived(op: Op, protocol: ProtocolCard) -> list[int]:
-    """Rounds, bytes, offline bytes, the four numbers of the work, and the session's bytes."""
+def _derived(op: Op, protocol: ProtocolCard) -> list[Any]:
+    """The numbers of the cost, of the work and of the dealer's, and the session's bytes."""
 
-    def derive() -> list[int]:
+    def derive() -> list[Any]:
         from pi_sim.cost import phantom
         from pi_sim.mpc import kernels
 
@@ -56,7 +62,7 @@ def _derived(op: Op, protocol: ProtocolCard) -> list[int]:
             raise
         except Exception as error:  # settings that CrypTen accepts and its functions do not
             raise UsageError(f"protocol {protocol.name} cannot compute {op}: {error}.") from None
-        return [*astuple(found.cost), *astuple(found.work), found.session]
+        return [astuple(found.cost), astuple(found.work), astuple(found.dealing), found.session]
 
-    stored: list[int] = remember("prices", [protocol.kernels, protocol.settings, op.to_json()], derive)
+    stored: list[Any] = remember("prices", [protocol.kernels, protocol.settings, op.to_json()], derive)
     return stored

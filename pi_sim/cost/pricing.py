@@ -10,12 +10,12 @@ from pi_sim.errors import UnpricedError
 from pi_sim.graph.ops import Op
 
 
-def priced(counted: Census, protocol: Protocol, origin: str = "") -> list[Row]:
-    """A row for every entry of a census.
+def priced(counted: Census, protocol: Protocol, origin: str = "", dealer: bool = True) -> list[Row]:
+    """A row for every entry of a census; without `dealer` nobody who computes plays the dealer.
 
     An `UnpricedError` names an operation that has no price, its module, and `origin`, the protocol's file.
     """
-    once = cache(lambda op: _row(op, protocol))
+    once = cache(lambda op: _row(op, protocol, dealer))
     rows: list[Row] = []
     refused: dict[tuple[str, str], UnpricedError] = {}
     for (module, op), count in counted.counts.items():
@@ -28,11 +28,12 @@ def priced(counted: Census, protocol: Protocol, origin: str = "") -> list[Row]:
     return rows
 
 
-def _row(op: Op, protocol: Protocol) -> Row:
+def _row(op: Op, protocol: Protocol, dealer: bool) -> Row:
     """One occurrence anywhere."""
     shapes = str(op).removeprefix(op.name)
-    cost, work, session = charge(op, protocol)
-    return Row("", op.name, shapes, 1, cost, work, provenance_of(op, protocol), session)
+    found = charge(op, protocol)
+    work = found.computing(dealer)
+    return Row("", op.name, shapes, 1, found.cost, work, provenance_of(op, protocol), found.session)
 
 
 def _refusal(refused: dict[tuple[str, str], UnpricedError], boundary: frozenset[str], origin: str) -> UnpricedError:

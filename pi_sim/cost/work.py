@@ -10,9 +10,9 @@ class Work:
     Multiply-accumulates of matrix products in the ring; elements that all other operations on tensors write; bytes of
     randomness drawn; calls of operations on tensors, whatever their size: on small ones the calls are what takes time.
 
-    It is everything that party 0 of a real run computes. With CrypTen's default dealer that includes the dealer's own
-    work, because each party makes the tuples in its own process: a product of m x k with k x n by a Beaver triple is
-    three products online and one of the dealer's, 4 m k n multiply-accumulates.
+    It is everything that party 0 of a real run computes. With the first-party dealer that includes the dealer's work,
+    because party 0 makes the correlations in its own process: a product of m x k with k x n by a Beaver triple is three
+    products online and one of the dealer's, 4 m k n multiply-accumulates. With a dealer apart the last is not its own.
     """
 
     macs: int = 0

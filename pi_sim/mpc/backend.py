@@ -1,20 +1,23 @@
 """CrypTen, mended: the only module that imports it.
 
-Two mendings. Its ONNX converter uses a part of torch that is gone, so an empty module takes the converter's place.
-And its communicator is replaced by ours: `use` puts a Link or a phantom where CrypTen's primitives look for one.
+Three mendings. Its ONNX converter uses a part of torch that is gone, so an empty module takes the converter's place.
+Its communicator is replaced by ours: `use` puts a Link or a phantom where CrypTen's primitives look for one. And its
+random numbers, from a Mersenne Twister that never yields the ring's largest value, are replaced by our streams'.
 """
 
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pi_sim.errors import MissingError, UsageError
 from pi_sim.mpc import session
+from pi_sim.mpc.dealer.correlation import Part
+from pi_sim.mpc.dealer.stream import Drawn
 
 
 def _stand_in(name: str) -> None:
@@ -28,11 +31,15 @@ _stand_in("crypten.nn.onnx_converter")
 
 try:
     import crypten
+    from crypten.common import rng
     from crypten.communicator.communicator import Communicator, _logging
     from crypten.communicator.in_process_communicator import InProcessCommunicator
     from crypten.config import cfg
     from crypten.mpc import MPCTensor
-    from crypten.mpc.provider import TrustedFirstParty
+    from crypten.mpc.primitives import ArithmeticSharedTensor, BinarySharedTensor
+    from crypten.mpc.primitives import arithmetic as arithmetic_module
+    from crypten.mpc.primitives import binary as binary_module
+    from crypten.mpc.provider.provider import TupleProvider
 except ImportError as error:
     raise MissingError(
         f"CrypTen cannot be imported ({error}); install it without its broken dependencies: "
@@ -42,11 +49,12 @@ except ImportError as error:
 __all__ = [
     "Communicator",
     "MPCTensor",
-    "TrustedFirstParty",
+    "TupleProvider",
+    "arithmetic",
+    "binary",
     "counted",
+    "draw_from",
     "override",
-    "phantom_generators",
-    "seed_generators",
     "shares",
     "use",
 ]
@@ -56,20 +64,20 @@ counted = _logging
 
 
 @contextmanager
-def use(communicator: Any, dealer: Any, settings: Mapping[str, Any]) -> Iterator[None]:
-    """Run CrypTen over `communicator` with tuples from `dealer` and the settings of a protocol's TOML."""
+def use(communicator: Any, provider: Any, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Run CrypTen over `communicator` with tuples from `provider` and the settings of a protocol's TOML."""
     providers = vars(crypten.mpc)["__SUPPORTED_PROVIDERS"]
-    providers[dealer.NAME] = dealer
+    providers[provider.NAME] = provider
     InProcessCommunicator.tls.instance = communicator
     crypten.comm._init(use_threads=True)
     try:
         with (
-            session.run(communicator, dealer.source),
-            override({**settings, "communicator.verbose": True, "mpc.provider": dealer.NAME}),
+            session.run(communicator, provider.source, provider.requested),
+            override({**settings, "communicator.verbose": True, "mpc.provider": provider.NAME}),
         ):
             yield
     finally:
-        del InProcessCommunicator.tls.instance, providers[dealer.NAME]
+        del InProcessCommunicator.tls.instance, providers[provider.NAME]
 
 
 def override(settings: Mapping[str, Any]) -> Any:
@@ -84,17 +92,44 @@ def override(settings: Mapping[str, Any]) -> Any:
     return cfg.temp_override(dict(settings))
 
 
-def seed_generators(previous: int, following: int, local: int) -> None:
-    """Seed the generators from which CrypTen expands zero sharings (shared seeds) and masks (the local one)."""
-    for name, seed in (("prev", previous), ("next", following), ("local", local)):
-        crypten.generators[name][torch.device("cpu")] = torch.Generator().manual_seed(seed)
+def draw_from(previous: Drawn, following: Drawn, local: Drawn) -> None:
+    """From now on CrypTen expands sharings of zero from the two streams that it has in common with the other party.
+
+    Party 0's `following` is party 1's `previous`, and the other way round; `local` is this party's own.
+    """
+    for name, stream in (("prev", previous), ("next", following), ("local", local)):
+        crypten.generators[name] = _everywhere(stream)
 
 
-def phantom_generators() -> None:
-    """Let tensors on the meta device, which hold no data, be "drawn" without a generator."""
-    seed_generators(0, 0, 0)
-    for name in ("prev", "next", "local"):
-        crypten.generators[name][torch.device("meta")] = None
+def _everywhere(stream: Drawn) -> Mapping[Any, Drawn]:
+    """CrypTen looks for a generator by device; ours draws for all of them."""
+    return defaultdict(lambda: stream)
+
+
+def _words(size: Any, ring_size: int = 2**64, generator: Drawn | None = None, device: Any = None) -> Tensor:
+    """In the place of CrypTen's random ring elements: uniform over all words of 64 bits."""
+    return _bits(size, None, generator, device)
+
+
+def _bits(size: Any, bitlength: int | None = None, generator: Drawn | None = None, device: Any = None) -> Tensor:
+    """In the place of CrypTen's random numbers of a few bits."""
+    stream = crypten.generators["local"][device] if generator is None else generator
+    return stream.draw(Part(tuple(size), bitlength), device)
+
+
+for _module in (rng, arithmetic_module, binary_module):
+    _module.generate_random_ring_element = _words
+    _module.generate_kbit_random_tensor = _bits
+
+
+def arithmetic(share: Tensor) -> Any:
+    """CrypTen's tensor of plain integers shared as a sum, int64 of any shape."""
+    return ArithmeticSharedTensor.from_shares(share, precision=0)
+
+
+def binary(share: Tensor) -> Any:
+    """CrypTen's tensor of words shared by exclusive or, int64 of any shape."""
+    return BinarySharedTensor.from_shares(share, precision=0)
 
 
 def shares(share: Tensor, precision: int | None = None) -> Any:

@@ -1,17 +1,16 @@
 """How two parties meet, and what they make sure of before any share moves."""
 
 import hashlib
-import secrets
 import socket
 import struct
 
-from pi_sim import __version__
 from pi_sim.errors import RunError
 from pi_sim.mpc import backend, wire
+from pi_sim.mpc.dealer.kinds import NUMBER, Dealer
 from pi_sim.mpc.dealer.source import Source
 from pi_sim.mpc.dealer.stream import SEED, Stream, seed
 
-GREETING = struct.Struct(f"<32sq{SEED}s")
+GREETING = struct.Struct(f"<32s{NUMBER}s{SEED}s{SEED}s")
 
 
 def meet(listener: int | None, port: int, timeout: float) -> socket.socket:
@@ -31,16 +30,18 @@ def meet(listener: int | None, port: int, timeout: float) -> socket.socket:
         raise RunError(f"the other party could not be reached within {timeout:g} seconds.") from None
 
 
-def greet(connection: socket.socket, rank: int, agreement: bytes) -> Source:
-    """Exchange digests of what must agree, and seeds: of CrypTen's sharings of zero, and of the dealer's streams.
+def greet(connection: socket.socket, dealer: Dealer, agreement: bytes) -> Source:
+    """Exchange digests of what must agree, and seeds: of CrypTen's sharings of zero, and what a first party may know.
 
-    Party 0 stands in for the dealer, so it learns the seed that party 1 expands its shares from.
+    Both parties must have the same dealing; an unused file is marked as used when all this is sure.
     """
-    digest = hashlib.sha256(__version__.encode() + agreement).digest()
-    zeros, stream = secrets.randbits(63), seed()
-    wire.send(connection, GREETING.pack(digest, zeros, stream if rank == 1 else bytes(SEED)))
-    theirs, previous, other = GREETING.unpack(wire.receive(connection, bytearray(GREETING.size)))
+    digest = hashlib.sha256(agreement + dealer.kind.encode()).digest()
+    zeros = seed()
+    wire.send(connection, GREETING.pack(digest, dealer.number, zeros, dealer.offer()))
+    theirs, number, previous, offered = GREETING.unpack(wire.receive(connection, bytearray(GREETING.size)))
     if theirs != digest:
         raise RunError("the parties hold different graphs, protocols or versions; give both the same export.")
-    backend.seed_generators(previous=previous, following=zeros, local=secrets.randbits(63))
-    return Source(Stream(stream), Stream(other) if rank == 0 else None)
+    if number != dealer.number:
+        raise RunError("the parties' files are of different dealings; give both what one `pi-sim deal` wrote.")
+    backend.draw_from(previous=Stream(previous), following=Stream(zeros), local=Stream(seed()))
+    return dealer.source(offered)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -11,15 +12,21 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pi_sim.errors import RunError, UsageError
 from pi_sim.graph.sharing import one_hot, split
+from pi_sim.mpc import child, process
+from pi_sim.mpc.dealer import call
+from pi_sim.mpc.dealer import process as service
+from pi_sim.mpc.dealer.choice import Choice
+from pi_sim.mpc.dealer.kinds import FIRST, THIRD
 from pi_sim.mpc.kernels.reveal import CLIENT
 from pi_sim.mpc.process import Job
 from pi_sim.network import Network
@@ -54,6 +61,7 @@ def run(
     port: int = 0,
     timeout: float = 60.0,
     network: Network | None = None,
+    dealer: str = FIRST,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> Outcome:
     """Evaluate a bundle's graph on token ids (N, B, T), one sequence after another, between two local processes.
@@ -62,9 +70,14 @@ def run(
     a party fails, naming it and its reason; nothing is left running or on disk, whatever ends the run.
     """
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch, _listen(port) as listener:
+    with (
+        tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch,
+        _listen(port) as listener,
+        _listen(0) as calls,
+    ):
         folders = _share_tokens(Path(scratch), tokens, vocabulary)
-        jobs = [
+        choice = _reachable(Choice.named(dealer), calls)
+        parties = [
             Job(
                 rank=rank,
                 bundle=str(bundle),
@@ -76,10 +89,15 @@ def run(
                 timeout=timeout,
                 threads=threads(),
                 network=asdict(network) if network else None,
+                sequences=len(tokens),
+                dealer=asdict(choice),
             )
             for rank, folder in enumerate(folders)
         ]
-        _watch(jobs, folders, len(tokens), progress)
+        members = [Member(f"party {job.rank}", process, job, Path(job.result)) for job in parties]
+        if choice.kind == THIRD:
+            members.append(_dealer(choice, parties[0], calls, Path(scratch)))
+        _watch(members, len(tokens), timeout, progress)
         counted = [json.loads((folder / "counts.json").read_text(encoding="utf-8")) for folder in folders]
         counts, session = ([each[key] for each in counted] for key in ("sequences", "session"))
         logits = load_file(folders[CLIENT] / "logits.safetensors")["logits"]
@@ -108,22 +126,77 @@ def _share_tokens(scratch: Path, tokens: Tensor, vocabulary: int) -> list[Path]:
     return folders
 
 
-def _watch(jobs: list[Job], folders: list[Path], sequences: int, progress: Callable[[float], None]) -> None:
-    """Start both parties, follow party 0's progress, and end both when one fails."""
-    parties = [_start(job, folder) for job, folder in zip(jobs, folders, strict=True)]
-    follower = threading.Thread(target=_follow, args=(parties[0].stdout, sequences, progress), daemon=True)
+def _reachable(choice: Choice, calls: socket.socket) -> Choice:
+    """A third party with its port, and a token that this run's processes alone know."""
+    if choice.kind != THIRD:
+        return choice
+    return replace(choice, port=calls.getsockname()[1], token=secrets.token_hex(call.TOKEN))
+
+
+def _dealer(choice: Choice, party: Job, calls: socket.socket, scratch: Path) -> "Member":
+    """The third process: it is told what a party is told, and nothing of tokens and weights."""
+    folder = scratch / "dealer"
+    folder.mkdir(mode=0o700)
+    job = service.Job(
+        bundle=party.bundle,
+        protocol=party.protocol,
+        sequences=party.sequences,
+        token=choice.token,
+        listener=calls.fileno(),
+        timeout=party.timeout,
+        threads=party.threads,
+    )
+    return Member("the dealer", service, job, folder)
+
+
+class Member(NamedTuple):
+    """A process of a run: what it is called, its module, its job, and its folder."""
+
+    name: str
+    module: ModuleType
+    job: Job | service.Job
+    folder: Path
+
+    def start(self, stdout: int) -> "subprocess.Popen[bytes]":
+        child.save(self.job, self.folder / "job.json")
+        with (self.folder / "errors").open("wb") as errors:
+            return subprocess.Popen(
+                [sys.executable, "-m", self.module.__name__, str(self.folder / "job.json")],
+                stdin=subprocess.PIPE,
+                stdout=stdout,
+                stderr=errors,
+                pass_fds=[self.job.listener] if self.job.listener is not None else [],
+                start_new_session=True,
+            )
+
+    def failure(self, status: int | None) -> str | None:
+        """What it said, which signal ended it, or that it never ended; None after a success."""
+        said = (self.folder / "errors").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        if status is None:
+            return f"{self.name} did not end"
+        if status < 0:
+            return f"{self.name} was ended by {signal.Signals(-status).name}"
+        return f"{self.name}: {said[-1] if said else f'exit status {status}'}".rstrip(".") if status else None
+
+
+def _watch(members: list[Member], sequences: int, timeout: float, progress: Callable[[float], None]) -> None:
+    """Start all processes, follow party 0's progress, and end all when one fails."""
+    running = [each.start(subprocess.DEVNULL if number else subprocess.PIPE) for number, each in enumerate(members)]
+    follower = threading.Thread(target=_follow, args=(running[0].stdout, sequences, progress), daemon=True)
     follower.start()
     try:
-        statuses = _settle(parties, jobs[0].timeout)
+        statuses = _settle(running, timeout)
     finally:
-        for party in parties:
-            party.kill()
-            party.wait()
+        for each in running:
+            each.kill()
+            each.wait()
         follower.join()
-        for stream in (parties[0].stdin, parties[1].stdin, parties[0].stdout):
+        for stream in (running[0].stdout, *(each.stdin for each in running)):
             if stream:
                 stream.close()
-    _raise_failure(statuses, folders)
+    reasons = [said for each, status in zip(members, statuses, strict=True) if (said := each.failure(status))]
+    if reasons:
+        raise RunError(f"the run failed; {'; '.join(reasons)}.")
 
 
 def _follow(lines: Iterable[bytes], sequences: int, progress: Callable[[float], None]) -> None:
@@ -136,23 +209,10 @@ def _follow(lines: Iterable[bytes], sequences: int, progress: Callable[[float], 
         finished += state["done"] == state["of"]
 
 
-def _start(job: Job, folder: Path) -> "subprocess.Popen[bytes]":
-    job.save(folder / "job.json")
-    with (folder / "errors").open("wb") as errors:
-        return subprocess.Popen(
-            [sys.executable, "-m", "pi_sim.mpc.process", str(folder / "job.json")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE if job.rank == 0 else subprocess.DEVNULL,
-            stderr=errors,
-            pass_fds=[job.listener] if job.listener is not None else [],
-            start_new_session=True,
-        )
-
-
 def _settle(parties: "list[subprocess.Popen[bytes]]", timeout: float) -> list[int | None]:
-    """Both parties' exit statuses, None for one that did not end in time after the other.
+    """All exit statuses, None for a process that did not end in time after another one.
 
-    After a failure the other party has a few seconds left, after a success as long as a message may take.
+    After a failure the others have a few seconds left, after a success as long as a message may take.
     """
     deadline = float("inf")
     while any(party.poll() is None for party in parties) and time.monotonic() < deadline:
@@ -161,18 +221,3 @@ def _settle(parties: "list[subprocess.Popen[bytes]]", timeout: float) -> list[in
             deadline = min(deadline, time.monotonic() + (GRACE if any(ended) else timeout))
         time.sleep(0.01)
     return [party.poll() for party in parties]
-
-
-def _raise_failure(statuses: list[int | None], folders: list[Path]) -> None:
-    """Say for every party that failed what it said, which signal ended it, or that it never ended."""
-    reasons = []
-    for rank, (status, folder) in enumerate(zip(statuses, folders, strict=True)):
-        said = (folder / "errors").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        if status is None:
-            reasons.append(f"party {rank} did not end")
-        elif status < 0:
-            reasons.append(f"party {rank} was ended by {signal.Signals(-status).name}")
-        elif status:
-            reasons.append(f"party {rank}: {said[-1] if said else f'exit status {status}'}")
-    if reasons:
-        raise RunError("the run failed; " + "; ".join(reason.rstrip(".") for reason in reasons) + ".")

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from pi_sim.graph.ops import Graph, Node
-from pi_sim.mpc import backend
-from pi_sim.mpc.dealer.provider import FirstParty
+from pi_sim.mpc import backend, session
+from pi_sim.mpc.dealer.source import Source
 from pi_sim.mpc.executor import execute, open_weights
 from pi_sim.mpc.link import Link
 from pi_sim.mpc.primitives.stationary import Weight
@@ -19,9 +19,9 @@ class Party:
     """A party that holds its shares of the weights and evaluates the graph on one sequence after another."""
 
     def __init__(
-        self, graph: Graph, protocol: ProtocolCard, weights: dict[str, Any], link: Link, dealer: FirstParty
+        self, graph: Graph, protocol: ProtocolCard, weights: dict[str, Any], link: Link, source: Source
     ) -> None:
-        self.graph, self.protocol, self.weights, self.link, self.dealer = graph, protocol, weights, link, dealer
+        self.graph, self.protocol, self.weights, self.link, self.source = graph, protocol, weights, link, source
         self.opened: dict[str, Weight] = {}
 
     def open_weights(self) -> dict[str, Any]:
@@ -53,7 +53,8 @@ class Party:
             "received": self.link.received,
             "crypten_rounds": self.link.comm_rounds,
             "crypten_bytes": self.link.comm_bytes,
-            "offline": self.dealer.requested(),
+            "offline": self.source.offline,
+            "asked": session.asked(),
             "communication_seconds": self.link.comm_time,
             "seconds": time.perf_counter(),
         }

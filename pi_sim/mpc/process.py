@@ -6,10 +6,8 @@ logits that were opened to it. It ends when its standard input closes, so it can
 """
 
 import json
-import os
 import sys
-import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pi_sim import specs
-from pi_sim.errors import PiSimError
 from pi_sim.graph import bundle
-from pi_sim.mpc import backend
-from pi_sim.mpc.dealer.provider import FirstParty
+from pi_sim.mpc import backend, child
+from pi_sim.mpc.dealer.choice import Choice
+from pi_sim.mpc.dealer.provider import Provider
+from pi_sim.mpc.dealer.terms import Terms
 from pi_sim.mpc.kernels.reveal import CLIENT
 from pi_sim.mpc.link import Link
 from pi_sim.mpc.meeting import greet, meet
@@ -30,7 +29,10 @@ from pi_sim.network import Network
 
 @dataclass(frozen=True)
 class Job:
-    """What one party is told. `listener` is the descriptor of a bound socket (party 0), `port` where to find it."""
+    """What one party is told. `listener` is the descriptor of a bound socket (party 0), `port` where to find it.
+
+    `dealer` are the fields of a `pi_sim.mpc.dealer.choice.Choice`.
+    """
 
     rank: int
     bundle: str
@@ -42,28 +44,8 @@ class Job:
     timeout: float
     threads: int
     network: dict[str, Any] | None
-
-    def save(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
-
-
-def main(path: str) -> int:
-    """Run the job; a failure is one sentence on standard error and the exit status."""
-    job = Job(**json.loads(Path(path).read_text(encoding="utf-8")))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        _run(job)
-    except PiSimError as error:
-        print(error, file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
-    os._exit(1)
+    sequences: int
+    dealer: dict[str, Any] = field(default_factory=dict)
 
 
 def _run(job: Job) -> None:
@@ -71,13 +53,14 @@ def _run(job: Job) -> None:
     protocol = specs.protocol_card(job.protocol)
     opened = bundle.read(Path(job.bundle))
     shares = opened.shares(job.rank)
+    terms = Terms.of(opened, protocol)
+    dealer = Choice(**job.dealer).open(job.rank, terms, job.sequences, job.timeout)
     connection = meet(job.listener, job.port, job.timeout)
-    source = greet(connection, job.rank, opened.digest() + protocol.model_dump_json().encode())
+    source = greet(connection, dealer, terms.digest())
     link = Link(connection, job.rank, Network(**job.network) if job.network else None)
-    dealer = FirstParty(source)
-    with backend.use(link, dealer, protocol.settings), torch.no_grad():
+    with backend.use(link, Provider(source), protocol.settings), torch.no_grad():
         weights = {name: backend.shares(share) for name, share in shares.items()}
-        party = Party(opened.graph, protocol, weights, link, dealer)
+        party = Party(opened.graph, protocol, weights, link, source)
         session = party.open_weights()
         runs = [party.infer(tokens) for tokens in load_file(job.tokens)["tokens"]]
     link.close()
@@ -88,4 +71,4 @@ def _run(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(child.perform(_run, Job, sys.argv[1]))

@@ -1,6 +1,6 @@
 """What the kernels of our own ask for: shares of correlations, and openings to both parties."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,21 +18,26 @@ from pi_sim.mpc.dealer.source import Source
 WORD = 8
 
 
-@dataclass(frozen=True)
+@dataclass
 class Session:
-    """A party's communicator and dealer while it runs."""
+    """A party's communicator and dealer while it runs, and how many bytes of derived parts were asked of the dealer.
+
+    `asked` are those that kernels of our own asked for; `requested` tells CrypTen's.
+    """
 
     communicator: Any
     source: Source
+    requested: Callable[[], int]
+    asked: int = 0
 
 
 _running: ContextVar[Session] = ContextVar("running")
 
 
 @contextmanager
-def run(communicator: Any, source: Source) -> Iterator[None]:
+def run(communicator: Any, source: Source, requested: Callable[[], int] = lambda: 0) -> Iterator[None]:
     """Kernels that are called inside, in this thread, use this communicator and this dealer."""
-    before = _running.set(Session(communicator, source))
+    before = _running.set(Session(communicator, source, requested))
     try:
         yield
     finally:
@@ -50,7 +55,14 @@ def rank() -> int:
 
 def deal(correlation: Correlation, *kept: int) -> tuple[Tensor, ...]:
     """This party's shares of a correlation's parts, which may follow from what was kept."""
-    return _session().source.deal(correlation, *kept)
+    running = _session()
+    running.asked += sum(part.bytes for part in correlation.derived)
+    return running.source.deal(correlation, *kept)
+
+
+def asked() -> int:
+    """Bytes of derived parts that the dealer was asked for so far, by us and by CrypTen, from their shapes alone."""
+    return _session().asked + _session().requested()
 
 
 def keep(part: Part) -> tuple[int, Tensor]:

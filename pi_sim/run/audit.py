@@ -53,8 +53,15 @@ def _prediction(graph: Graph, steps: list[Cost], server: Counts, client: Counts)
                 f"prediction and run part at {node.op} in {node.module}: predicted {reached.rounds} rounds and "
                 f"{reached.bytes} bytes up to there, measured {' or '.join(map(str, sorted(rounds)))} and {sent}."
             )
-    if {server["offline"], client["offline"]} != {reached.offline}:
-        raise RunError(f"predicted {reached.offline} offline bytes, {server['offline']} were asked of the dealer.")
+    _offline(reached.offline, server, client)
+
+
+def _offline(predicted: int, server: Counts, client: Counts) -> None:
+    """What either party asked the dealer for, and what came: out of the file or the socket, with a dealer apart."""
+    for rank, each in enumerate((server, client)):
+        if {each["asked"], each["offline"]} != {predicted}:
+            said = f"party {rank} asked for {each['asked']}, and {each['offline']} came"
+            raise RunError(f"predicted {predicted} offline bytes, {said}.")
 
 
 def measured(outcome: Outcome) -> dict[str, Any]:

@@ -17,7 +17,10 @@ from pi_sim import specs
 from pi_sim.errors import RunError
 from pi_sim.graph.ops import Op
 from pi_sim.mpc import backend
-from pi_sim.mpc.dealer.provider import FirstParty
+from pi_sim.mpc.dealer.correlation import Part
+from pi_sim.mpc.dealer.kinds import FirstParty
+from pi_sim.mpc.dealer.provider import Provider
+from pi_sim.mpc.dealer.stream import Stream, seed
 from pi_sim.mpc.executor import apply
 from pi_sim.mpc.link import Link
 from pi_sim.mpc.meeting import greet
@@ -56,9 +59,9 @@ def timings(connection: socket.socket, rank: int, shrink: int, passes: int) -> I
     """Seconds of one exchange, of drawing a large random tensor, and of `kernels`: one pass after another."""
     connection.settimeout(TIMEOUT)
     with _share_of_cores():
-        source = greet(connection, rank, b"calibration")
+        source = greet(connection, FirstParty(rank), b"calibration")
         link = Link(connection, rank)
-        with backend.use(link, FirstParty(source), specs.protocol_card(PROTOCOL).settings), torch.no_grad():
+        with backend.use(link, Provider(source), specs.protocol_card(PROTOCOL).settings), torch.no_grad():
             until = time.perf_counter() + BUDGET
             for done in range(passes):
                 if done and not _agreed(link, rank == 0 and time.perf_counter() < until):
@@ -80,7 +83,8 @@ def _exchanging(link: Link) -> float:
 
 
 def _drawing(elements: int) -> float:
-    return _timed(lambda: torch.randint(-(2**63), 2**63 - 1, (elements,)))
+    stream = Stream(seed())
+    return _timed(lambda: stream.draw(Part((elements,))))
 
 
 def _computing(op: Op, link: Link) -> float:

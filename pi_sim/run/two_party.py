@@ -21,7 +21,10 @@ from pi_sim.graph.capture import capture
 from pi_sim.graph.ops import Graph
 from pi_sim.graph.sharing import PRECISION
 from pi_sim.mpc import pair
+from pi_sim.mpc.dealer.choice import Choice
+from pi_sim.mpc.dealer.kinds import FIRST
 from pi_sim.network import PRESETS, Network
+from pi_sim.run import deal as dealings
 from pi_sim.run.audit import check, measured
 from pi_sim.run.quality import compare, out_of_domain
 from pi_sim.training.held_out import held_out_tokens, require
@@ -41,12 +44,19 @@ class Request:
     network: Network | None = None
     port: int = 0
     timeout: float = 60.0
+    dealer: str = FIRST
+    """first-party, third-party, or the folder that `pi-sim deal` wrote."""
 
     @property
     def networks(self) -> list[Network]:
         """The networks that seconds are predicted for."""
         named = [PRESETS["lan"], PRESETS["wan"]]
         return named if self.network is None or self.network in named else [*named, self.network]
+
+    @property
+    def choice(self) -> Choice:
+        """The dealer that was named."""
+        return Choice.named(self.dealer)
 
 
 def export(model: str, size: str, seq_len: int | None, out: Path) -> Bundle:
@@ -74,7 +84,8 @@ def two_party(request: Request, warn: Callable[[str], None], progress: Callable[
         )
     model = load_model(request.model, request.size) if request.model else None
     with _opened(request, model) as opened:
-        predicted = predict(opened, protocol, request.networks)
+        predicted = predict(opened, protocol, request.networks, request.choice)
+        dealings.require(request.choice, opened, protocol, request.sequences, predicted.total.offline)
         if predicted.seq_len < 2:
             raise UsageError("a perplexity needs sequences of at least 2 tokens; choose a longer --seq-len.")
         tokens = held_out_tokens(opened.folder, request.sequences, predicted.seq_len)
@@ -87,6 +98,7 @@ def two_party(request: Request, warn: Callable[[str], None], progress: Callable[
             port=request.port,
             timeout=request.timeout,
             network=request.network,
+            dealer=request.dealer,
             progress=progress,
         )
     check(opened.graph, protocol, outcome)
@@ -94,6 +106,7 @@ def two_party(request: Request, warn: Callable[[str], None], progress: Callable[
         **predicted.to_json(),
         "sequences": request.sequences,
         "network": request.network.name if request.network else "none",
+        "dealer": request.choice.kind,
         "measured": measured(outcome),
         **compare(expected, outcome.logits, tokens),
     }
@@ -125,10 +138,10 @@ def _given(request: Request, opened: Bundle) -> Bundle:
     return opened
 
 
-def predict(opened: Bundle, protocol: specs.ProtocolCard, networks: list[Network]) -> Estimate:
-    """The estimate of a bundle's graph."""
+def predict(opened: Bundle, protocol: specs.ProtocolCard, networks: list[Network], dealer: Choice) -> Estimate:
+    """The estimate of a bundle's graph, with this dealer."""
     counted, origin = Census.of(opened.graph), opened.origin
-    rows = priced(counted, protocol)
+    rows = priced(counted, protocol, dealer=dealer.kind == FIRST)
     return Estimate(origin["model"], origin["size"], protocol.name, origin["seq_len"], rows, counted.boundary, networks)
 
 

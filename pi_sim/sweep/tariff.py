@@ -49,8 +49,9 @@ class Tariff:
         """An operation's price, or None where it has none."""
         if op not in self._prices:
             try:
-                cost, found, _ = charge(op, self.protocol)
-                self._prices[op] = astuple(cost), None if found is None else astuple(found)
+                price = charge(op, self.protocol)
+                found = price.computing()
+                self._prices[op] = astuple(price.cost), None if found is None else astuple(found)
             except UnpricedError:
                 self._prices[op] = None
         return self._prices[op]

@@ -1,4 +1,4 @@
-"""Where correlated randomness comes from, and how many bytes of it must reach a party.
+"""CrypTen's tuples, asked of the same source as the correlations of our own kernels.
 
 Offline bytes follow CrypTen's third-party provider: both parties expand their shares of a tuple from seeds, except
 party 0's share of its dependent part (the product, the square, the arithmetic copy of a bit), which must be sent.
@@ -8,51 +8,51 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pi_sim.mpc.backend import TrustedFirstParty
+from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.source import Source
+from pi_sim.mpc.dealer.tuples import Bit, Conjunction
+from pi_sim.mpc.primitives.products import Pair, Triple
 
 WORD = 8
+OPERATIONS = {"mul": "multiply", "matmul": "matmul"}
+"""CrypTen's names of the products that it needs triples for, and ours."""
 
 
-class FirstParty(TrustedFirstParty):  # type: ignore[misc]
-    """CrypTen's default provider: party 0 makes all tuples itself, so it could open everything.
+class Provider(backend.TupleProvider):  # type: ignore[misc]
+    """What CrypTen asks for tuples. Its own trace of what it asked for runs beside the source's counter.
 
-    Right for counting and timing, not a deployment. It counts twice what an honest dealer would have to send to party
-    0: `produced` adds up the tuples that it makes, `requested` goes through CrypTen's own trace of what was asked for.
+    Wrap counts, which CrypTen needs among three parties and more, are refused by the class that this one is built on.
     """
 
-    NAME = "first-party"
+    NAME = "pi-sim"
 
     def __init__(self, source: Source) -> None:
-        """`source` deals the correlations of our own kernels."""
         super().__init__()
         self.source = source
-        self.produced = 0
         self.trace()
 
-    def generate_additive_triple(self, *args: Any, **kwargs: Any) -> Any:
-        """[a], [b], [a op b] for a product: the last is sent."""
-        return self._count(super().generate_additive_triple(*args, **kwargs), sent=2)
+    def generate_additive_triple(self, first: Any, second: Any, op: str, device: Any = None) -> tuple[Any, ...]:
+        """[a], [b], [a op b] for a product."""
+        shares = self.source.deal(Triple(OPERATIONS[op], tuple(first), tuple(second)))
+        return tuple(backend.arithmetic(share.to(device)) for share in shares)
 
-    def square(self, *args: Any, **kwargs: Any) -> Any:
-        """[r], [r * r]: the second is sent."""
-        return self._count(super().square(*args, **kwargs), sent=1)
+    def square(self, size: Any, device: Any = None) -> tuple[Any, ...]:
+        """[r], [r * r]."""
+        return tuple(backend.arithmetic(share.to(device)) for share in self.source.deal(Pair(tuple(size))))
 
-    def generate_binary_triple(self, *args: Any, **kwargs: Any) -> Any:
-        """[a], [b], [a & b] in exclusive-or shares: the last is sent."""
-        return self._count(super().generate_binary_triple(*args, **kwargs), sent=2)
+    def generate_binary_triple(self, first: Any, second: Any, device: Any = None) -> tuple[Any, ...]:
+        """[a], [b], [a & b] in exclusive-or shares."""
+        shares = self.source.deal(Conjunction(tuple(first), tuple(second)))
+        return tuple(backend.binary(share.to(device)) for share in shares)
 
-    def B2A_rng(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802
-        """A random bit in arithmetic and in exclusive-or shares: the first is sent."""
-        return self._count(super().B2A_rng(*args, **kwargs), sent=0)
-
-    def _count(self, tuples: tuple[Any, ...], sent: int) -> tuple[Any, ...]:
-        self.produced += tuples[sent].share.nelement() * WORD
-        return tuples
+    def B2A_rng(self, size: Any, device: Any = None) -> tuple[Any, ...]:  # noqa: N802
+        """A random bit in arithmetic and in exclusive-or shares."""
+        bit, ring = self.source.deal(Bit(tuple(size)))
+        return backend.arithmetic(ring.to(device)), backend.binary(bit.to(device))
 
     def requested(self) -> int:
-        """Bytes of the dependent parts of all tuples asked for so far, from their shapes alone, and of correlations."""
-        return self.source.offline + WORD * sum(_elements(name, args) for name, args, _ in self.request_cache)
+        """Bytes of the dependent parts of all tuples that CrypTen asked for so far, from their shapes alone."""
+        return WORD * sum(_elements(name, args) for name, args, _ in self.request_cache)
 
 
 def _elements(request: str, args: tuple[Any, ...]) -> int:

@@ -1,37 +1,31 @@
-"""The dealer of our own kernels' correlations, with party 0 in its place."""
+"""One party's end of the dealing: its shares of every correlation, in the order in which both parties ask for them.
 
+Both parties expand their shares of uniformly random parts from streams of their own. Of the derived parts party 1
+expands its shares too, so that party 0's follow from them: whoever knows both streams computes these, the dealer.
+"""
+
+from abc import ABC, abstractmethod
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from pi_sim.mpc.dealer.correlation import Correlation, Part
+from pi_sim.mpc.dealer.stream import Drawn
 
 
-class Drawn(Protocol):
-    """Whatever parts can be drawn from."""
+class Source(ABC):
+    """What a party asks; `offline` counts the bytes of derived parts, which is what a dealer must send to party 0."""
 
-    def draw(self, part: Part) -> Tensor: ...
-
-
-class Source:
-    """One party's end: its shares of every correlation, in the order in which both parties ask for them.
-
-    Party 1 expands all of its shares from its own stream. Party 0 holds both streams, as a dealer does, and makes its
-    shares of the derived parts from them: right for counting and timing, not a deployment, since it could open
-    everything. `offline` counts what an honest dealer would have to send to it.
-    """
-
-    def __init__(self, mine: Drawn, theirs: Drawn | None = None) -> None:
-        """`theirs` is party 1's stream at party 0, and None at party 1."""
-        self.mine, self.theirs = mine, theirs
-        self.kept: list[Tensor] = []
+    def __init__(self, mine: Drawn) -> None:
+        self.mine = mine
+        self.numbers = 0
         self.offline = 0
 
     def keep(self, part: Part) -> tuple[int, Tensor]:
         """A random part that later correlations follow from: its number, and this party's share."""
-        share = self.mine.draw(part)
-        self.kept.append(share if self.theirs is None else part.join(share, self.theirs.draw(part)))
-        return len(self.kept) - 1, share
+        self.numbers += 1
+        return self.numbers - 1, self.mine.draw(part)
 
     def deal(self, correlation: Correlation, *kept: int) -> tuple[Tensor, ...]:
         """Shares of the drawn parts, then of the derived ones, which may follow from kept parts too."""
@@ -40,11 +34,64 @@ class Source:
         self.offline += sum(share.nbytes for share in derived)
         return (*drawn, *derived)
 
+    @abstractmethod
     def _derived(self, correlation: Correlation, drawn: list[Tensor], kept: tuple[int, ...]) -> list[Tensor]:
-        if self.theirs is None:
-            return [self.mine.draw(part) for part in correlation.derived]
+        """This party's shares of the derived parts."""
+
+
+class Expanding(Source):
+    """Party 1: all of its shares come from its own stream."""
+
+    def _derived(self, correlation: Correlation, drawn: list[Tensor], kept: tuple[int, ...]) -> list[Tensor]:
+        return [self.mine.draw(part) for part in correlation.derived]
+
+
+class Dealing(Source):
+    """A dealer: it knows both streams, hence every value, and computes party 0's shares.
+
+    Party 0 may play the dealer itself: right for counting and timing, not a deployment, since it could open everything.
+    """
+
+    def __init__(self, mine: Drawn, theirs: Drawn) -> None:
+        """`theirs` is party 1's stream."""
+        super().__init__(mine)
+        self.theirs = theirs
+        self.known: list[Tensor] = []
+
+    def keep(self, part: Part) -> tuple[int, Tensor]:
+        number, share = super().keep(part)
+        self.known.append(part.join(share, self.theirs.draw(part)))
+        return number, share
+
+    def _derived(self, correlation: Correlation, drawn: list[Tensor], kept: tuple[int, ...]) -> list[Tensor]:
         others = [self.theirs.draw(part) for part in correlation.drawn]
         joined = [part.join(*pair) for part, *pair in zip(correlation.drawn, drawn, others, strict=True)]
-        found = correlation.derive(*joined, *(self.kept[number] for number in kept))
+        found = correlation.derive(*joined, *(self.known[number] for number in kept))
         values = zip(correlation.derived, found, strict=True)
         return [part.split(value, self.theirs.draw(part)) for part, value in values]
+
+
+class Supply(Protocol):
+    """Where a dealer's shares arrive, in order: a file or a connection."""
+
+    def fill(self, memory: memoryview) -> None:
+        """The next bytes, as many as there is room for; a `RunError` says why there are none."""
+
+
+class Receiving(Source):
+    """Party 0 with a dealer apart: its shares of derived parts come from a supply.
+
+    `offline` counts the bytes that came out of it.
+    """
+
+    def __init__(self, mine: Drawn, supply: Supply) -> None:
+        super().__init__(mine)
+        self.supply = supply
+
+    def _derived(self, correlation: Correlation, drawn: list[Tensor], kept: tuple[int, ...]) -> list[Tensor]:
+        return [self._next(part) for part in correlation.derived]
+
+    def _next(self, part: Part) -> Tensor:
+        memory = torch.empty(part.bytes, dtype=torch.uint8)
+        self.supply.fill(memory.numpy().data)
+        return memory.view(part.dtype).view(part.shape)

@@ -1,9 +1,12 @@
 """Uniformly random tensors from a seed: AES-128 in counter mode, a cryptographic generator.
 
 Two ends with the same seed expand the same stream, so that of uniformly random shares nothing but a seed must be sent.
+Every share, mask and tuple of a run comes from such streams. They are drawn on the processor, whatever device computes:
+torch's own generators, the Mersenne Twister and on CUDA Philox, are not made to keep secrets.
 """
 
 import secrets
+from typing import Protocol
 
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -13,7 +16,10 @@ from pi_sim.mpc.dealer.correlation import Part
 
 SEED = 16
 """Bytes of a seed."""
-BLOCK = 2**20
+SLACK = 16
+"""Bytes of room that the cipher asks for behind its output."""
+ZEROS = memoryview(bytes(2**18))
+"""What is encrypted: short enough to stay in the processor's cache."""
 
 
 def seed() -> bytes:
@@ -21,28 +27,45 @@ def seed() -> bytes:
     return secrets.token_bytes(SEED)
 
 
+class Drawn(Protocol):
+    """Whatever parts can be drawn from; it counts how often that was done, and what it took."""
+
+    draws: int
+    bytes: int
+
+    def draw(self, part: Part, device: torch.device | None = None) -> Tensor: ...
+
+
 class Stream:
     """One seed's stream; what is drawn is gone."""
 
     def __init__(self, seed: bytes) -> None:
         self.cipher = Cipher(algorithms.AES128(seed), modes.CTR(bytes(16))).encryptor()
+        self.draws = self.bytes = 0
 
-    def draw(self, part: Part) -> Tensor:
-        """Every element uniform over the ring, or over the part's bits."""
-        buffer = bytearray(part.bytes + SEED)
-        view = memoryview(buffer)
-        for start in range(0, part.bytes, BLOCK):
-            length = min(BLOCK, part.bytes - start)
-            self.cipher.update_into(ZEROS[:length], view[start:])
-        drawn = torch.frombuffer(buffer, dtype=torch.uint8)[: part.bytes].view(part.dtype).view(part.shape)
-        return drawn if part.mask is None else drawn & part.mask
-
-
-ZEROS = memoryview(bytes(BLOCK))
+    def draw(self, part: Part, device: torch.device | None = None) -> Tensor:
+        """Every element uniform over the ring, or over the part's bits; drawn on the processor, then moved."""
+        self.draws += 1
+        self.bytes += part.bytes
+        memory = torch.empty(part.bytes + SLACK, dtype=torch.uint8)
+        view = memory.numpy().data
+        for start in range(0, part.bytes, len(ZEROS)):
+            self.cipher.update_into(ZEROS[: part.bytes - start], view[start:])
+        drawn = memory[: part.bytes].view(part.dtype).view(part.shape)
+        if part.mask is not None:
+            numbers = drawn.numpy()
+            numbers &= numbers.dtype.type(part.mask)
+        return drawn.to(device)
 
 
 class Dry:
     """The stream of a phantom: tensors without data."""
 
-    def draw(self, part: Part) -> Tensor:
-        return torch.empty(part.shape, dtype=part.dtype, device="meta")
+    def __init__(self) -> None:
+        self.draws = self.bytes = 0
+
+    def draw(self, part: Part, device: torch.device | None = None) -> Tensor:
+        """Memory on the meta device, or where CrypTen makes a tensor of no elements."""
+        self.draws += 1
+        self.bytes += part.bytes
+        return torch.empty(part.shape, dtype=part.dtype, device=device or "meta")

@@ -1,0 +1,92 @@
+"""How parties and a third-party dealer meet: each party calls, says who it is, and is told its seed.
+
+The dealer then streams party 0's shares over party 0's connection; party 1's stays idle. Both stay open until the run
+is over.
+"""
+
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from pi_sim.errors import RunError
+from pi_sim.mpc import wire
+from pi_sim.mpc.dealer.kinds import NUMBER, THIRD, Apart
+from pi_sim.mpc.dealer.stream import SEED
+from pi_sim.mpc.dealer.terms import Terms
+
+TOKEN = 16
+"""Bytes that only processes of this run know: nobody else is told a seed."""
+PATIENCE = 5.0
+"""Seconds that a caller has to say hello."""
+HELLO = struct.Struct(f"<{TOKEN}sBQ32s")
+WELCOME = struct.Struct(f"<{NUMBER}s{SEED}s")
+
+
+class Shares:
+    """Party 0's derived shares, as the dealer sends them."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+
+    def fill(self, memory: memoryview) -> None:
+        with _speaking_of_the_dealer():
+            wire.receive(self.connection, memory)
+
+
+def call(port: int, token: bytes, rank: int, terms: Terms, sequences: int, timeout: float) -> Apart:
+    """A party's way to a dealer on this machine; a `RunError` where it does not answer."""
+    try:
+        connection = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+    except OSError:
+        raise RunError(f"the dealer could not be reached within {timeout:g} seconds.") from None
+    with _speaking_of_the_dealer():
+        wire.send(connection, HELLO.pack(token, rank, sequences, terms.digest()))
+        number, seed = WELCOME.unpack(wire.receive(connection, bytearray(WELCOME.size)))
+    return Apart(THIRD, rank, number, seed, Shares(connection))
+
+
+def answer(
+    listener: socket.socket, token: bytes, terms: Terms, sequences: int, timeout: float
+) -> tuple[socket.socket, socket.socket]:
+    """The dealer's connections to both parties; strangers are hung up on, a party with other terms is a `RunError`."""
+    callers: dict[int, socket.socket] = {}
+    until = time.monotonic() + timeout
+    while set(callers) != {0, 1}:
+        connection = _next_caller(listener, until)
+        known, rank, wanted, digest = _hello(connection)
+        if known != token:
+            connection.close()
+        elif (wanted, digest) != (sequences, terms.digest()):
+            raise RunError(f"party {rank} holds another graph, protocol, version or number of sequences.")
+        else:
+            callers[rank] = connection
+    return callers[0], callers[1]
+
+
+def _next_caller(listener: socket.socket, until: float) -> socket.socket:
+    try:
+        listener.settimeout(max(0.001, until - time.monotonic()))
+        connection = listener.accept()[0]
+    except OSError:
+        raise RunError("the parties did not call in time.") from None
+    connection.settimeout(PATIENCE)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def _hello(connection: socket.socket) -> tuple[bytes, int, int, bytes]:
+    """What a caller says; nothing that anybody would say where it hangs up or is silent."""
+    with suppress(RunError):
+        known, rank, wanted, digest = HELLO.unpack(wire.receive(connection, bytearray(HELLO.size)))
+        return known, rank, wanted, digest
+    return b"", 0, 0, b""
+
+
+@contextmanager
+def _speaking_of_the_dealer() -> Iterator[None]:
+    try:
+        yield
+    except RunError as error:
+        raise RunError(str(error).replace("the other party", "the dealer")) from None

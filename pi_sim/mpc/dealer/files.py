@@ -1,0 +1,103 @@
+"""Randomness that was dealt ahead of time: a file for each party, used once.
+
+party0.dealing  a header with its seed, then its shares of all derived parts in the order in which they are needed
+party1.dealing  a header alone: party 1 expands everything from its seed
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from io import BufferedReader, FileIO
+from pathlib import Path
+from typing import BinaryIO
+
+from pi_sim.errors import RunError, UsageError
+from pi_sim.mpc.dealer import header, once
+from pi_sim.mpc.dealer.header import Header
+from pi_sim.mpc.dealer.kinds import FILE, NUMBER, Apart
+from pi_sim.mpc.dealer.source import Dealing
+from pi_sim.mpc.dealer.stream import Stream, seed
+from pi_sim.mpc.dealer.tape import Tape, octets
+from pi_sim.mpc.dealer.terms import Terms
+
+BUFFER = 2**20
+
+
+def place(path: Path, rank: int) -> Path:
+    """A party's file: `path` itself, or the one in the folder that `pi-sim deal` wrote."""
+    return path / f"party{rank}.dealing" if path.is_dir() else path
+
+
+def inspect(path: Path, rank: int, terms: Terms, sequences: int) -> Header:
+    """The header of a party's file, once it is sure to serve a run of so many sequences; else a `UsageError`."""
+    path = place(path, rank)
+    found = header.read(path)
+    found.require(path, rank, terms, sequences)
+    once.require_unused(path, found)
+    return found
+
+
+def hold(path: Path, rank: int, terms: Terms, sequences: int) -> Apart:
+    """A party's way to its file, which is still unused until the parties have met."""
+    found = inspect(path, rank, terms, sequences)
+    path = place(path, rank)
+    number, stream = (bytes.fromhex(each) for each in (found.number, found.seed))
+    return Apart(FILE, rank, number, stream, Shares(path, len(found.line)), partial(once.use, path, found))
+
+
+class Shares:
+    """Party 0's derived shares, read in order."""
+
+    def __init__(self, path: Path, start: int) -> None:
+        self.file = BufferedReader(FileIO(path), BUFFER)
+        self.file.seek(start)
+
+    def fill(self, memory: memoryview) -> None:
+        if self.file.readinto(memory) != len(memory):
+            raise RunError("the dealer's file ended too soon; deal anew.")
+
+
+def write(
+    folder: Path, tape: Tape, terms: Terms, sequences: int, progress: Callable[[float], None] = lambda fraction: None
+) -> list[int]:
+    """Deal for so many sequences: both files in a new folder, whole or not at all. How many bytes each has.
+
+    The shares are written as they are dealt, so that memory stays bounded by one correlation of the largest.
+    """
+    if folder.exists():
+        raise UsageError(f"{folder} exists already; choose another --out, or remove it.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            inside = Path(temporary) / folder.name
+            inside.mkdir(mode=0o700)
+            sizes = _write(inside, tape, terms, sequences, progress)
+            inside.replace(folder)
+            return sizes
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written ({error.strerror}); choose another --out.") from None
+
+
+def _write(folder: Path, tape: Tape, terms: Terms, sequences: int, progress: Callable[[float], None]) -> list[int]:
+    seeds, number, payload = (seed(), seed()), os.urandom(NUMBER), tape.bytes(sequences)
+    with ExitStack() as stack:
+        files = [stack.enter_context(_private(place(folder, rank))) for rank in (0, 1)]
+        for rank, file in enumerate(files):
+            found = Header(
+                rank=rank, number=number.hex(), seed=seeds[rank].hex(), sequences=sequences,
+                payload=payload * (rank == 0), graph=terms.graph, protocol=terms.protocol, version=terms.version,
+            )  # fmt: skip
+            file.write(found.line)
+        start = files[0].tell()
+        for shares in tape.play(Dealing(*map(Stream, seeds)), sequences):
+            for share in shares:
+                files[0].write(octets(share))
+            progress((files[0].tell() - start) / (payload or 1))
+        return [file.tell() for file in files]
+
+
+def _private(path: Path) -> BinaryIO:
+    """A new file that its owner alone may read."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=BUFFER)

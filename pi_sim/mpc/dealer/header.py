@@ -1,0 +1,80 @@
+"""The first line of a dealt file: what it holds, for whom, and whether it serves a run."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from pi_sim.errors import UsageError
+from pi_sim.mpc.dealer.kinds import NUMBER
+from pi_sim.mpc.dealer.stream import SEED
+from pi_sim.mpc.dealer.terms import Terms
+from pi_sim.specs.files import Spec, check
+
+LONGEST = 4096
+"""Bytes within which the line must end."""
+
+
+class Header(Spec):
+    """JSON. The seed makes it as secret as the shares that follow it: `payload` bytes, none at party 1."""
+
+    format: Literal[1] = 1
+    rank: int = Field(ge=0, le=1)
+    number: str = Field(pattern=f"^[0-9a-f]{{{2 * NUMBER}}}$")
+    seed: str = Field(pattern=f"^[0-9a-f]{{{2 * SEED}}}$")
+    sequences: int = Field(ge=1)
+    payload: int = Field(ge=0)
+    graph: str
+    protocol: str
+    version: str
+
+    @property
+    def line(self) -> bytes:
+        return self.model_dump_json().encode() + b"\n"
+
+    def require(self, path: Path, rank: int, terms: Terms, sequences: int) -> None:
+        """A `UsageError` says why the file does not serve a run."""
+        if sentence := self._unfit(rank, terms, sequences):
+            raise UsageError(f"{path} {sentence}.")
+        size, whole = path.stat().st_size, len(self.line) + self.payload
+        if size != whole:
+            raise UsageError(f"{path} is not whole: it has {size:,} of {whole:,} bytes; copy it anew.")
+
+    def _unfit(self, rank: int, terms: Terms, sequences: int) -> str | None:
+        if self.rank != rank:
+            return f"is party {self.rank}'s file of a dealing; give party {rank} its own"
+        if self.version != terms.version:
+            return f"was dealt by pi-sim {self.version}, this is {terms.version}; deal anew"
+        if self.graph != terms.graph:
+            return "was dealt for another graph; run `pi-sim deal` with this bundle"
+        if self.protocol != terms.protocol:
+            return "was dealt for another protocol; run `pi-sim deal` with this --protocol"
+        if self.sequences < sequences:
+            return f"has randomness for {self.sequences:,} sequences, not for {sequences:,}; run fewer, or deal more"
+        return None
+
+
+def read(path: Path) -> Header:
+    """The header of a dealt file; a `UsageError` for what is none, or is gone."""
+    try:
+        with path.open("rb") as file:
+            line = file.readline(LONGEST)
+        return check(Header, json.loads(line), str(path))
+    except FileNotFoundError:
+        raise UsageError(_missing(path)) from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}).") from None
+    except ValueError:
+        raise UsageError(f"{path} is no file of `pi-sim deal`; deal anew.") from None
+
+
+def used(path: Path) -> Path:
+    """What a file is called once it was used."""
+    return path.with_name(f"{path.name}.used")
+
+
+def _missing(path: Path) -> str:
+    if used(path).exists():
+        return f"{path} was used already, and randomness serves once; deal anew."
+    return f"there is no file {path}; `pi-sim deal` makes one for each party."

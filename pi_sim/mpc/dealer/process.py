@@ -1,0 +1,69 @@
+"""A third-party dealer, as a process of its own: `python -m pi_sim.mpc.dealer.process JOB.json`.
+
+It reads the public part of the bundle alone, draws a seed for each party, and sends party 0 its shares while the
+parties run. It ends when both parties have gone, or when its standard input closes.
+"""
+
+import secrets
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pi_sim import specs
+from pi_sim.errors import RunError
+from pi_sim.graph import bundle
+from pi_sim.mpc import child, phantom, wire
+from pi_sim.mpc.dealer import call
+from pi_sim.mpc.dealer.kinds import NUMBER
+from pi_sim.mpc.dealer.source import Dealing
+from pi_sim.mpc.dealer.stream import Stream, seed
+from pi_sim.mpc.dealer.tape import Tape, octets
+from pi_sim.mpc.dealer.terms import Terms
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the dealer is told. `listener` is the descriptor of a bound socket."""
+
+    bundle: str
+    protocol: str
+    sequences: int
+    token: str
+    listener: int
+    timeout: float
+    threads: int
+
+
+def serve(job: Job) -> None:
+    """Find out what will be needed, answer both parties, then deal."""
+    torch.set_num_threads(job.threads)
+    opened, protocol = bundle.read(Path(job.bundle)), specs.protocol_card(job.protocol)
+    tape = phantom.record(opened.graph, protocol)
+    with socket.socket(fileno=job.listener) as listener:
+        parties = call.answer(
+            listener, bytes.fromhex(job.token), Terms.of(opened, protocol), job.sequences, job.timeout
+        )
+    seeds, number = (seed(), seed()), secrets.token_bytes(NUMBER)
+    for party, each in zip(parties, seeds, strict=True):
+        wire.send(party, call.WELCOME.pack(number, each))
+    with suppress(RunError):  # a party that goes ends the dealing, and says itself why it went
+        _stream(tape, Dealing(*map(Stream, seeds)), job.sequences, parties)
+
+
+def _stream(tape: Tape, source: Dealing, sequences: int, parties: tuple[socket.socket, socket.socket]) -> None:
+    """Send party 0's shares as fast as it takes them, then wait until both parties have hung up."""
+    for party in parties:
+        party.settimeout(None)
+    for shares in tape.play(source, sequences):
+        for share in shares:
+            wire.send(parties[0], octets(share))
+    for party in parties:
+        wire.receive(party, bytearray(1))
+
+
+if __name__ == "__main__":
+    sys.exit(child.perform(serve, Job, sys.argv[1]))

@@ -1,0 +1,96 @@
+"""A tape: which correlations a protocol asks for, in order. It is public, and all that a dealer needs to know."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pi_sim.mpc.dealer.correlation import Correlation, Part
+from pi_sim.mpc.dealer.source import Source
+from pi_sim.mpc.dealer.stream import Drawn
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Something random that later correlations follow from."""
+
+    part: Part
+
+    bytes = 0
+
+    def ask(self, source: Source, numbers: list[int]) -> tuple[Tensor, ...]:
+        """Ask the source for it, and note its number; nothing is sent."""
+        numbers.append(source.keep(self.part)[0])
+        return ()
+
+
+@dataclass(frozen=True)
+class Deal:
+    """A correlation, and the places on the tape of what it follows from among all that was kept."""
+
+    correlation: Correlation
+    kept: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """What must be sent to party 0."""
+        return sum(part.bytes for part in self.correlation.derived)
+
+    def ask(self, source: Source, numbers: list[int]) -> tuple[Tensor, ...]:
+        """Ask the source for it: its shares of the derived parts, which a dealer sends to party 0."""
+        dealt = source.deal(self.correlation, *(numbers[place] for place in self.kept))
+        return dealt[len(self.correlation.drawn) :]
+
+
+Entry = Keep | Deal
+
+
+@dataclass(frozen=True)
+class Tape:
+    """What is asked for once in a session, then for every sequence."""
+
+    session: tuple[Entry, ...]
+    sequence: tuple[Entry, ...]
+
+    def bytes(self, sequences: int) -> int:
+        """What a dealer must send to party 0 for so many sequences."""
+        once, each = (sum(entry.bytes for entry in entries) for entries in (self.session, self.sequence))
+        return once + sequences * each
+
+    def play(self, source: Source, sequences: int) -> Iterator[tuple[Tensor, ...]]:
+        """Ask a source for everything on the tape: the derived shares of one entry after another."""
+        known: list[int] = []
+        yield from (entry.ask(source, known) for entry in self.session)
+        for _ in range(sequences):
+            numbers = known.copy()
+            yield from (entry.ask(source, numbers) for entry in self.sequence)
+
+
+class Recording(Source):
+    """The source of a phantom: it writes down what is asked for. Derived parts come as if a dealer had sent them."""
+
+    def __init__(self, mine: Drawn) -> None:
+        super().__init__(mine)
+        self.entries: list[Entry] = []
+
+    def keep(self, part: Part) -> tuple[int, Tensor]:
+        self.entries.append(Keep(part))
+        return super().keep(part)
+
+    def deal(self, correlation: Correlation, *kept: int) -> tuple[Tensor, ...]:
+        self.entries.append(Deal(correlation, kept))
+        return super().deal(correlation, *kept)
+
+    def take(self) -> tuple[Entry, ...]:
+        """What was asked for since the last time."""
+        found, self.entries = tuple(self.entries), []
+        return found
+
+    def _derived(self, correlation: Correlation, drawn: list[Tensor], kept: tuple[int, ...]) -> list[Tensor]:
+        return [torch.empty(part.shape, dtype=part.dtype, device="meta") for part in correlation.derived]
+
+
+def octets(share: Tensor) -> memoryview:
+    """The bytes of a share, as they are sent and stored: little-endian words, on the machines that this runs on."""
+    return share.contiguous().view(-1).view(torch.uint8).numpy().data

@@ -1,0 +1,26 @@
+"""What a dealing is for. Randomness that was dealt for something else would not fit, so everybody compares these."""
+
+import hashlib
+from dataclasses import dataclass
+
+from pi_sim import __version__
+from pi_sim.graph.bundle import Bundle
+from pi_sim.specs import ProtocolCard
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Digests of the public part of a bundle and of a protocol, in hexadecimal digits, and the version of pi-sim."""
+
+    graph: str
+    protocol: str
+    version: str = __version__
+
+    @classmethod
+    def of(cls, opened: Bundle, protocol: ProtocolCard) -> "Terms":
+        """Those of a run."""
+        return cls(opened.digest().hex(), hashlib.sha256(protocol.model_dump_json().encode()).hexdigest())
+
+    def digest(self) -> bytes:
+        """All of it in 32 bytes."""
+        return hashlib.sha256("\n".join((self.graph, self.protocol, self.version)).encode()).digest()

@@ -1,0 +1,35 @@
+"""Correlated randomness ahead of time: what `pi-sim deal` writes, and whether it serves a run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pi_sim import specs
+from pi_sim.errors import UsageError
+from pi_sim.graph import bundle
+from pi_sim.graph.bundle import Bundle
+from pi_sim.mpc import kernels, phantom
+from pi_sim.mpc.dealer import files
+from pi_sim.mpc.dealer.choice import Choice
+from pi_sim.mpc.dealer.kinds import FILE
+from pi_sim.mpc.dealer.terms import Terms
+
+
+def deal(folder: Path, protocol: str, sequences: int, out: Path, progress: Callable[[float], None]) -> list[int]:
+    """Write what a bundle's graph needs for so many sequences, a file for each party; how many bytes each has."""
+    opened, card = bundle.read(folder), specs.protocol_card(protocol)
+    kernels.check(card.kernels, card.name)
+    return files.write(out, phantom.record(opened.graph, card), Terms.of(opened, card), sequences, progress)
+
+
+def require(choice: Choice, opened: Bundle, protocol: specs.ProtocolCard, sequences: int, offline: int) -> None:
+    """A `UsageError` where files were dealt that do not serve a run, which needs `offline` bytes for a sequence."""
+    if choice.kind != FILE:
+        return
+    folder = Path(choice.path)
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}; give first-party, third-party, or what `pi-sim deal` wrote.")
+    server, client = (files.inspect(folder, rank, Terms.of(opened, protocol), sequences) for rank in (0, 1))
+    if server.number != client.number:
+        raise UsageError(f"the files in {folder} are of different dealings; give both that one `pi-sim deal` wrote.")
+    if server.payload != server.sequences * offline:
+        raise UsageError(f"the files in {folder} were dealt for other kernels than this pi-sim has; deal anew.")
