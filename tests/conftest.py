@@ -19,9 +19,9 @@ settings.load_profile("pi-sim")
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """No test reads or writes the user's cache or machine profile; child processes inherit this one."""
+    """No test reads or writes the user's cache, machine profile or used dealings; child processes inherit this one."""
     folder = tmp_path_factory.mktemp("cache")
-    os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CONFIG_HOME"] = str(folder)
+    os.environ.update(dict.fromkeys(("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"), str(folder)))
     yield folder
 
 

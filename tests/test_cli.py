@@ -29,9 +29,10 @@ COMMANDS = {
     "validate": {"--out", "--format"},
     "run two-party": {
         "--model", "--size", "--seq-len", "--protocol", "--sequences", "--network", "--bundle", "--port", "--timeout",
-        "--json",
+        "--dealer", "--json",
     },
     "export": {"--model", "--size", "--seq-len", "--out"},
+    "deal": {"--bundle", "--protocol", "--sequences", "--out"},
     "train": {"--model", "--from", "--recipe", "--size", "--corpus", "--seed", "--tokens", "--set", "--out"},
     "convert": {
         "--size", "--norm", "--final-norm", "--activation", "--attention", "--relu-after-norm", "--ffn", "--drop-ffn",

@@ -10,6 +10,18 @@ from pi_sim.reporting.units import COUNT, SECONDS, perplexity, quantity
 DEALER = (
     "CrypTen's default dealer is party 0, which could open everything: good for counting and timing, not a deployment."
 )
+DEALERS = {
+    "first-party": DEALER,
+    "third-party": (
+        "The dealer was a third process, which could open everything together with a record of the messages: private "
+        "where somebody runs it who colludes with neither party, and here one user ran all three."
+    ),
+    "file": (
+        "The randomness was dealt beforehand: whoever ran `pi-sim deal`, or keeps a copy of both files, could open "
+        "everything with a record of the messages, so it must have been neither party."
+    ),
+}
+"""What each kind of dealer means for privacy."""
 COUNTED = {"rounds": "rounds", "bytes": "bytes sent", "offline_bytes": "bytes offline"}
 
 
@@ -17,7 +29,12 @@ def summary(record: Record) -> str:
     """The record of a run in a screenful."""
     findings = [*_seconds(record), *_quality(record)]
     lines = [f"{label:<11} {sentence}" for label, sentence in findings]
-    return "\n".join([_title(record), tables.render(_counts(record), "table"), *lines, "", DEALER])
+    return "\n".join([_title(record), tables.render(_counts(record), "table"), *lines, "", dealer(record)])
+
+
+def dealer(record: Record) -> str:
+    """What the dealer of a run means for privacy; runs knew but one kind before they recorded it."""
+    return DEALERS[record.get("dealer", "first-party")]
 
 
 def _title(record: Record) -> str:
