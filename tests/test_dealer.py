@@ -59,28 +59,29 @@ class Kept:
 
 
 def test_a_stream_is_aes_in_counter_mode() -> None:
-    words = Stream(bytes(16)).draw(Part((2,)))
+    (words,) = Stream(bytes(16)).draw(Part((2,)))
     assert bytes(octets(words)).hex() == KEYSTREAM
 
 
-@given(st.lists(PARTS | BYTES, max_size=6))
-def test_two_ends_expand_the_same_stream_whatever_is_drawn(parts: list[Part]) -> None:
-    one, other, plain = stream(1), stream(1), stream(1)
-    for part in parts:
-        drawn, raw = one.draw(part), plain.draw(Part((part.bytes,), None, torch.uint8))
-        expected = raw.view(part.dtype).view(part.shape)
-        assert torch.equal(drawn, expected if part.mask is None else expected & part.mask)
-        assert torch.equal(drawn, other.draw(part))
+@given(st.lists(PARTS | BYTES, max_size=6), st.integers(0, 6))
+def test_two_ends_expand_the_same_stream_however_it_is_drawn(parts: list[Part], cut: int) -> None:
+    """Together, in two draws, and as plain blocks of the cipher, of which each part takes whole ones."""
+    together = stream(1).draw(*parts)
+    other, plain = stream(1), stream(1)
+    for part, one, again in zip(parts, together, other.draw(*parts[:cut]) + other.draw(*parts[cut:]), strict=True):
+        (blocks,) = plain.draw(Part((-(-part.bytes // 16) * 16,), None, torch.uint8))
+        expected = blocks[: part.bytes].view(part.dtype).view(part.shape)
+        assert torch.equal(one, expected if part.mask is None else expected & part.mask)
+        assert torch.equal(one, again)
 
 
 def test_random_words_of_crypten_are_the_streams() -> None:
     """All 64 bits of them: CrypTen's own never had the ring's largest value."""
     backend.draw_from(stream(1), stream(2), stream(3))
-    expected = stream(1).draw(Part((3, 5))) - stream(2).draw(Part((3, 5)))
+    ((one,), (other,)), (few,) = (stream(number).draw(Part((3, 5))) for number in (1, 2)), stream(3).draw(Part((9,), 3))
     zero = backend.ArithmeticSharedTensor.PRZS(torch.Size([3, 5]), device="cpu")
-    assert torch.equal(zero.share, expected)
-    bits = backend.BinarySharedTensor.rand(torch.Size([100]), bits=3)
-    assert torch.equal(bits.share, stream(3).draw(Part((100,), 3)))
+    assert torch.equal(zero.share, one - other)
+    assert torch.equal(backend.BinarySharedTensor.rand(torch.Size([9]), bits=3).share, few)
 
 
 class NoOtherRandomness(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -147,12 +148,12 @@ def test_a_tape_follows_what_was_kept_in_its_own_sequence(
     tape = Tape((keep,) * session, (*(keep,) * sequence, Deal(image, (place,))))
     dealt = list(tape.play(Dealing(stream(1), stream(2)), sequences))
     mine, theirs = stream(1), Expanding(stream(2))
-    once = [(mine.draw(keep.part), theirs.keep(keep.part)[1]) for _ in range(session)]
+    once = [mine.draw(keep.part)[0] + theirs.keep(keep.part)[1] for _ in range(session)]
     for number in range(sequences):
-        known = once + [(mine.draw(keep.part), theirs.keep(keep.part)[1]) for _ in range(sequence)]
+        known = once + [mine.draw(keep.part)[0] + theirs.keep(keep.part)[1] for _ in range(sequence)]
         (derived,) = dealt[session + (number + 1) * (sequence + 1) - 1]
         other = theirs.deal(image)
-        check(image, (mine.draw(image.drawn[0]), derived), other, keep.part.join(*known[place]))
+        check(image, (*mine.draw(*image.drawn), derived), other, known[place])
 
 
 def test_what_a_recording_source_hears_is_the_tape() -> None:

@@ -130,8 +130,8 @@ def test_a_stranger_is_told_no_seed_and_does_not_end_the_dealing() -> None:
     for thread in (*threads, dealer):
         thread.join(20)
     for rank, party in enumerate(parties):
-        drawn = party.source(bytes(16)).mine.draw(Part((4,)))
-        assert torch.equal(drawn, Stream(bytes([rank] * 16)).draw(Part((4,))))
+        (drawn,) = party.source(bytes(16)).mine.draw(Part((4,)))
+        assert torch.equal(drawn, *Stream(bytes([rank] * 16)).draw(Part((4,))))
 
 
 def _call(port: int, rank: int, parties: list[Any]) -> None:

@@ -168,10 +168,10 @@ def test_inverse_roots_over_the_whole_range(seed: int, power: int) -> None:
 def test_streams_repeat_and_differ() -> None:
     one, again, other = Stream(bytes(16)), Stream(bytes(16)), Stream(bytes([1] * 16))
     part = Part((1000,))
-    first = one.draw(part)
-    assert torch.equal(first, again.draw(part))
-    assert not torch.equal(first, one.draw(part))
-    assert not torch.equal(first, other.draw(part))
-    bits = one.draw(Part((4000,), 1, torch.uint8))
+    (first,) = one.draw(part)
+    assert torch.equal(first, *again.draw(part))
+    assert not torch.equal(first, *one.draw(part))
+    assert not torch.equal(first, *other.draw(part))
+    (bits,) = one.draw(Part((4000,), 1, torch.uint8))
     assert set(bits.tolist()) == {0, 1}
     assert 1800 < int(bits.sum()) < 2200

@@ -114,7 +114,8 @@ def _words(size: Any, ring_size: int = 2**64, generator: Drawn | None = None, de
 def _bits(size: Any, bitlength: int | None = None, generator: Drawn | None = None, device: Any = None) -> Tensor:
     """In the place of CrypTen's random numbers of a few bits."""
     stream = crypten.generators["local"][device] if generator is None else generator
-    return stream.draw(Part(tuple(size), bitlength), device)
+    (drawn,) = stream.draw(Part(tuple(size), bitlength), device=device)
+    return drawn
 
 
 for _module in (rng, arithmetic_module, binary_module):

@@ -29,12 +29,12 @@ class Part:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def split(self, value: Tensor, other: Tensor) -> Tensor:
-        """The share that makes up `value` with the other one."""
-        return value - other if self.bits is None else value ^ other
+        """The share that makes up `value` with the other one, in the other one's place."""
+        return (torch.sub if self.bits is None else torch.bitwise_xor)(value, other, out=other)
 
     def join(self, one: Tensor, other: Tensor) -> Tensor:
-        """The value of two shares."""
-        return one + other if self.bits is None else one ^ other
+        """The value of two shares, in the other one's place."""
+        return (torch.add if self.bits is None else torch.bitwise_xor)(one, other, out=other)
 
 
 class Correlation(ABC):

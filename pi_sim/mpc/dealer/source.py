@@ -25,25 +25,27 @@ class Source(ABC):
     def keep(self, part: Part) -> tuple[int, Tensor]:
         """A random part that later correlations follow from: its number, and this party's share."""
         self.numbers += 1
-        return self.numbers - 1, self.mine.draw(part)
+        (share,) = self.mine.draw(part)
+        return self.numbers - 1, share
 
     def deal(self, correlation: Correlation, *kept: int) -> tuple[Tensor, ...]:
         """Shares of the drawn parts, then of the derived ones, which may follow from kept parts too."""
-        drawn = [self.mine.draw(part) for part in correlation.drawn]
-        derived = self._derived(correlation, drawn, kept)
+        drawn, derived = self._shares(correlation, kept)
         self.offline += sum(share.nbytes for share in derived)
         return (*drawn, *derived)
 
     @abstractmethod
-    def _derived(self, correlation: Correlation, drawn: list[Tensor], kept: tuple[int, ...]) -> list[Tensor]:
-        """This party's shares of the derived parts."""
+    def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
+        """This party's shares of the drawn and of the derived parts."""
 
 
 class Expanding(Source):
     """Party 1: all of its shares come from its own stream."""
 
-    def _derived(self, correlation: Correlation, drawn: list[Tensor], kept: tuple[int, ...]) -> list[Tensor]:
-        return [self.mine.draw(part) for part in correlation.derived]
+    def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
+        drawn = correlation.drawn
+        shares = self.mine.draw(*drawn, *correlation.derived)
+        return shares[: len(drawn)], shares[len(drawn) :]
 
 
 class Dealing(Source):
@@ -60,15 +62,17 @@ class Dealing(Source):
 
     def keep(self, part: Part) -> tuple[int, Tensor]:
         number, share = super().keep(part)
-        self.known.append(part.join(share, self.theirs.draw(part)))
+        (other,) = self.theirs.draw(part)
+        self.known.append(part.join(share, other))
         return number, share
 
-    def _derived(self, correlation: Correlation, drawn: list[Tensor], kept: tuple[int, ...]) -> list[Tensor]:
-        others = [self.theirs.draw(part) for part in correlation.drawn]
-        joined = [part.join(*pair) for part, *pair in zip(correlation.drawn, drawn, others, strict=True)]
+    def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
+        parts, mine = correlation.drawn, self.mine.draw(*correlation.drawn)
+        theirs = self.theirs.draw(*parts, *correlation.derived)
+        joined = [part.join(*pair) for part, *pair in zip(parts, mine, theirs, strict=False)]
         found = correlation.derive(*joined, *(self.known[number] for number in kept))
-        values = zip(correlation.derived, found, strict=True)
-        return [part.split(value, self.theirs.draw(part)) for part, value in values]
+        values = zip(correlation.derived, found, theirs[len(parts) :], strict=True)
+        return mine, [part.split(value, other) for part, value, other in values]
 
 
 class Supply(Protocol):
@@ -88,8 +92,8 @@ class Receiving(Source):
         super().__init__(mine)
         self.supply = supply
 
-    def _derived(self, correlation: Correlation, drawn: list[Tensor], kept: tuple[int, ...]) -> list[Tensor]:
-        return [self._next(part) for part in correlation.derived]
+    def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
+        return self.mine.draw(*correlation.drawn), [self._next(part) for part in correlation.derived]
 
     def _next(self, part: Part) -> Tensor:
         memory = torch.empty(part.bytes, dtype=torch.uint8)

@@ -6,6 +6,7 @@ torch's own generators, the Mersenne Twister and on CUDA Philox, are not made to
 """
 
 import secrets
+from itertools import accumulate
 from typing import Protocol
 
 import torch
@@ -16,8 +17,8 @@ from pi_sim.mpc.dealer.correlation import Part
 
 SEED = 16
 """Bytes of a seed."""
-SLACK = 16
-"""Bytes of room that the cipher asks for behind its output."""
+BLOCK = 16
+"""Bytes of the cipher's block, which it also asks for as room behind its output."""
 ZEROS = memoryview(bytes(2**18))
 """What is encrypted: short enough to stay in the processor's cache."""
 
@@ -28,34 +29,45 @@ def seed() -> bytes:
 
 
 class Drawn(Protocol):
-    """Whatever parts can be drawn from; it counts how often that was done, and what it took."""
+    """Whatever parts can be drawn from; it counts how often that was done, and the bytes of what came."""
 
     draws: int
     bytes: int
 
-    def draw(self, part: Part, device: torch.device | None = None) -> Tensor: ...
+    def draw(self, *parts: Part, device: torch.device | None = None) -> list[Tensor]: ...
 
 
 class Stream:
-    """One seed's stream; what is drawn is gone."""
+    """One seed's stream; what is drawn is gone. Each part begins with a new block of the cipher."""
 
     def __init__(self, seed: bytes) -> None:
-        self.cipher = Cipher(algorithms.AES128(seed), modes.CTR(bytes(16))).encryptor()
+        self.cipher = Cipher(algorithms.AES128(seed), modes.CTR(bytes(BLOCK))).encryptor()
         self.draws = self.bytes = 0
 
-    def draw(self, part: Part, device: torch.device | None = None) -> Tensor:
-        """Every element uniform over the ring, or over the part's bits; drawn on the processor, then moved."""
+    def draw(self, *parts: Part, device: torch.device | None = None) -> list[Tensor]:
+        """Every element uniform over the ring, or over its part's bits; drawn on the processor, then moved."""
         self.draws += 1
-        self.bytes += part.bytes
-        memory = torch.empty(part.bytes + SLACK, dtype=torch.uint8)
+        self.bytes += sum(part.bytes for part in parts)
+        ends = [0, *accumulate(-(-part.bytes // BLOCK) * BLOCK for part in parts)]
+        memory = self._next(ends[-1])
+        return [_cut(memory[start:], part).to(device) for start, part in zip(ends, parts, strict=False)]
+
+    def _next(self, length: int) -> Tensor:
+        """So many whole blocks."""
+        memory = torch.empty(length + BLOCK, dtype=torch.uint8)
         view = memory.numpy().data
-        for start in range(0, part.bytes, len(ZEROS)):
-            self.cipher.update_into(ZEROS[: part.bytes - start], view[start:])
-        drawn = memory[: part.bytes].view(part.dtype).view(part.shape)
-        if part.mask is not None:
-            numbers = drawn.numpy()
-            numbers &= numbers.dtype.type(part.mask)
-        return drawn.to(device)
+        for start in range(0, length, len(ZEROS)):
+            self.cipher.update_into(ZEROS[: length - start], view[start:])
+        return memory
+
+
+def _cut(memory: Tensor, part: Part) -> Tensor:
+    """A part in the place where it was drawn."""
+    drawn = memory[: part.bytes].view(part.dtype).view(part.shape)
+    if part.mask is not None:
+        numbers = drawn.numpy()
+        numbers &= numbers.dtype.type(part.mask)
+    return drawn
 
 
 class Dry:
@@ -64,8 +76,8 @@ class Dry:
     def __init__(self) -> None:
         self.draws = self.bytes = 0
 
-    def draw(self, part: Part, device: torch.device | None = None) -> Tensor:
+    def draw(self, *parts: Part, device: torch.device | None = None) -> list[Tensor]:
         """Memory on the meta device, or where CrypTen makes a tensor of no elements."""
         self.draws += 1
-        self.bytes += part.bytes
-        return torch.empty(part.shape, dtype=part.dtype, device=device or "meta")
+        self.bytes += sum(part.bytes for part in parts)
+        return [torch.empty(part.shape, dtype=part.dtype, device=device or "meta") for part in parts]

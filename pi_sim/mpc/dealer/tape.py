@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pi_sim.mpc.dealer.correlation import Correlation, Part
 from pi_sim.mpc.dealer.source import Source
-from pi_sim.mpc.dealer.stream import Drawn
+from pi_sim.mpc.dealer.stream import Drawn, Dry
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class Recording(Source):
         found, self.entries = tuple(self.entries), []
         return found
 
-    def _derived(self, correlation: Correlation, drawn: list[Tensor], kept: tuple[int, ...]) -> list[Tensor]:
-        return [torch.empty(part.shape, dtype=part.dtype, device="meta") for part in correlation.derived]
+    def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
+        return self.mine.draw(*correlation.drawn), Dry().draw(*correlation.derived)
 
 
 def octets(share: Tensor) -> memoryview:
