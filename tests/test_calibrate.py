@@ -23,7 +23,7 @@ from pi_sim.run import calibrate, probes
 MINE = Machine(
     name="mine",
     source="measured once",
-    seconds_each=SecondsEach(macs=1e-10, elements=1e-9, random=4e-10, calls=1e-5, rounds=2e-4),
+    seconds_each=SecondsEach(macs=1e-10, elements=1e-9, random=4e-10, calls=1e-5, tuples=5e-4, rounds=2e-4),
 )
 DECLARED = """
 name = "a server"
@@ -33,11 +33,12 @@ macs = 1e-10
 elements = 1e-9
 random = 4e-10
 calls = 1e-5
+tuples = 5e-4
 rounds = 2e-4
 """
-WORKS = st.builds(Work, *(st.integers(0, 10**9),) * 4)
+WORKS = st.builds(Work, *(st.integers(0, 10**9),) * 5)
 RATES = st.floats(1e-12, 1e-3)
-EACH = st.builds(SecondsEach, macs=RATES, elements=RATES, random=RATES, calls=RATES, rounds=RATES)
+EACH = st.builds(SecondsEach, macs=RATES, elements=RATES, random=RATES, calls=RATES, tuples=RATES, rounds=RATES)
 MACHINES = st.builds(Machine, name=st.text(), source=st.text(), seconds_each=EACH)
 
 
@@ -50,7 +51,7 @@ def test_seconds_of_a_machine_add_up(each: Machine, a: Work, b: Work, rounds: in
 
 
 def test_seconds_by_hand() -> None:
-    assert MINE.seconds(Work(10**10, 10**9, 10**9, 10**5), 10**4) == pytest.approx(1 + 1 + 0.4 + 1 + 2)
+    assert MINE.seconds(Work(10**10, 10**9, 10**9, 10**5, 10**3), 10**4) == pytest.approx(1 + 1 + 0.4 + 1 + 0.5 + 2)
 
 
 @settings(max_examples=10)
@@ -124,11 +125,14 @@ def test_reading_a_profile_does_not_import_torch(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", f"{code}; assert 'torch' not in sys.modules"], check=True)
 
 
-@given(rates=st.tuples(RATES, RATES, RATES, RATES))
+@given(rates=st.tuples(RATES, RATES, RATES, RATES, RATES))
 def test_what_probes_take_tells_what_each_unit_takes(rates: tuple[float, ...]) -> None:
     """A probe for each unit, in which that unit counts most."""
-    works = [Work(random=10**6), Work(0, 600, 10**3, 500), Work(0, 10**7, 10**7, 500), Work(10**9, 10**7, 10**7, 90)]
-    each = SecondsEach(**dict(zip(("macs", "elements", "random", "calls"), rates, strict=True)), rounds=0)
+    works = [
+        Work(0, 0, 10**6, 1), Work(0, 600, 10**3, 500), Work(0, 600, 10**3, 400, 9),
+        Work(0, 10**7, 10**7, 400, 9), Work(10**9, 10**7, 10**7, 90, 3),
+    ]  # fmt: skip
+    each = SecondsEach(**dict(zip(("macs", "elements", "random", "calls", "tuples"), rates, strict=True)), rounds=0)
     truth = Machine(name="", source="", seconds_each=each)
     learned = calibrate.learned(works, [truth.seconds(work, 0) for work in works])
     assert all(truth.seconds(work, 0) == pytest.approx(seconds(learned, work), rel=1e-6) for work in works)
@@ -139,9 +143,9 @@ def seconds(each: dict[str, float], work: Work) -> float:
 
 
 def test_a_machine_that_was_busy_is_said_to_be() -> None:
-    works = [Work(random=10), Work(calls=10), Work(elements=10, calls=10), Work(macs=10, elements=10)]
+    works = [Work(random=10), Work(calls=10), Work(tuples=10), Work(elements=10, calls=10), Work(macs=10, elements=10)]
     with pytest.raises(RunError, match="other work on this machine drowned what was measured"):
-        calibrate.learned(works, [1.0, 2.0, 1.0, 1.0])
+        calibrate.learned(works, [1.0, 2.0, 1.0, 1.0, 1.0])
 
 
 def test_a_calibration_finds_what_this_machine_needs() -> None:

@@ -20,7 +20,7 @@ from pi_sim.mpc.executor import apply
 from pi_sim.mpc.phantom import running
 
 CARD = specs.protocol_card("crypten_tanh")
-WORKS = st.builds(Work, *(st.integers(0, 10**12),) * 4)
+WORKS = st.builds(Work, *(st.integers(0, 10**12),) * 5)
 SIZES = st.integers(1, 12)
 FEW = settings(max_examples=5)
 

@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pi_sim.cost.work import Work
+from pi_sim.mpc import session
 from pi_sim.mpc.dealer.stream import Drawn
 
+WORD = 8
 aten = torch.ops.aten
 PRODUCTS = (aten.mm, aten.bmm, aten.mv, aten.dot)
 """What torch makes of every matrix product; the first factor's last dimension is summed over."""
@@ -28,20 +30,21 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.streams = streams
 
     def __enter__(self) -> "Counting":
-        self._draws(-1)
+        self._note(-1)
         return super().__enter__()  # type: ignore[no-untyped-call,no-any-return]
 
     def __exit__(self, *failure: Any) -> None:
         super().__exit__(*failure)  # type: ignore[no-untyped-call]
-        self._draws(1)
+        self._note(1)
 
     @property
     def work(self) -> Work:
         """All of it so far."""
         return Work(**self.done)
 
-    def _draws(self, sign: int) -> None:
-        """A draw is a call like any other."""
+    def _note(self, sign: int) -> None:
+        """What others count. A draw is a call like any other."""
+        self.done["tuples"] += sign * session.tuples()
         for stream in self.streams:
             self.done["random"] += sign * stream.bytes
             self.done["calls"] += sign * stream.draws
@@ -65,7 +68,7 @@ def _unit(function: Any) -> Literal["macs", "elements"] | None:
 
 
 def _amount(unit: str, args: Any, written: Tensor) -> int:
-    return int(written.numel() * args[0].shape[-1]) if unit == "macs" else written.numel()
+    return int(written.numel() * args[0].shape[-1]) if unit == "macs" else -(-written.nbytes // WORD)
 
 
 def _sequence(result: Any) -> Any:

@@ -12,6 +12,7 @@ from pi_sim.cost.cost import Cost
 from pi_sim.cost.counting import Counting
 from pi_sim.cost.work import Work
 from pi_sim.graph.ops import Graph, Op
+from pi_sim.mpc import session
 from pi_sim.mpc.dealer.source import Dealing
 from pi_sim.mpc.dealer.stream import Dry
 from pi_sim.mpc.dealer.tape import Entry, Recording
@@ -91,7 +92,7 @@ def _dealing(before: tuple[Entry, ...], entries: tuple[Entry, ...]) -> Work:
     source, counted = Dealing(Dry(), drawn), Counting(drawn)
     for entry in before:
         entry.ask(source, numbers)
-    with counted:
+    with session.run(None, source), counted:
         for entry in entries:
             entry.ask(source, numbers)
     return counted.work

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 class Work:
     """What one party computes for an operation.
 
-    Multiply-accumulates of matrix products in the ring; elements that all other operations on tensors write; bytes of
-    randomness drawn; calls of operations on tensors, whatever their size: on small ones the calls are what takes time.
+    Multiply-accumulates of matrix products in the ring; elements that all other operations on tensors write, in words
+    of 64 bits, so that eight bytes count as one; bytes of randomness drawn; calls of operations on tensors, whatever
+    their size: on small ones the calls are what takes time; and tuples that CrypTen asks for, because it looks up
+    its settings anew for every product, which takes longer than many calls.
 
     It is everything that party 0 of a real run computes. With the first-party dealer that includes the dealer's work,
     because party 0 makes the correlations in its own process: a product of m x k with k x n by a Beaver triple is three
@@ -19,6 +21,7 @@ class Work:
     elements: int = 0
     random: int = 0
     calls: int = 0
+    tuples: int = 0
 
     def __add__(self, other: "Work") -> "Work":
         return Work(
@@ -26,7 +29,10 @@ class Work:
             self.elements + other.elements,
             self.random + other.random,
             self.calls + other.calls,
+            self.tuples + other.tuples,
         )
 
     def __rmul__(self, times: int) -> "Work":
-        return Work(times * self.macs, times * self.elements, times * self.random, times * self.calls)
+        return Work(
+            times * self.macs, times * self.elements, times * self.random, times * self.calls, times * self.tuples
+        )

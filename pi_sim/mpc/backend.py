@@ -72,7 +72,7 @@ def use(communicator: Any, provider: Any, settings: Mapping[str, Any]) -> Iterat
     crypten.comm._init(use_threads=True)
     try:
         with (
-            session.run(communicator, provider.source, provider.requested),
+            session.run(communicator, provider.source, provider),
             override({**settings, "communicator.verbose": True, "mpc.provider": provider.NAME}),
         ):
             yield

@@ -1,12 +1,12 @@
 """What the kernels of our own ask for: shares of correlations, and openings to both parties."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,22 +22,29 @@ WORD = 8
 class Session:
     """A party's communicator and dealer while it runs, and how many bytes of derived parts were asked of the dealer.
 
-    `asked` are those that kernels of our own asked for; `requested` tells CrypTen's.
+    `asked` are those that kernels of our own asked for; `crypten` tells what CrypTen did.
     """
 
     communicator: Any
     source: Source
-    requested: Callable[[], int]
+    crypten: "Requests | None"
     asked: int = 0
+
+
+class Requests(Protocol):
+    """CrypTen's trace of what it asked for: how many tuples, and the bytes of their derived parts."""
+
+    def tuples(self) -> int: ...
+    def requested(self) -> int: ...
 
 
 _running: ContextVar[Session] = ContextVar("running")
 
 
 @contextmanager
-def run(communicator: Any, source: Source, requested: Callable[[], int] = lambda: 0) -> Iterator[None]:
+def run(communicator: Any, source: Source, crypten: Requests | None = None) -> Iterator[None]:
     """Kernels that are called inside, in this thread, use this communicator and this dealer."""
-    before = _running.set(Session(communicator, source, requested))
+    before = _running.set(Session(communicator, source, crypten))
     try:
         yield
     finally:
@@ -62,7 +69,14 @@ def deal(correlation: Correlation, *kept: int) -> tuple[Tensor, ...]:
 
 def asked() -> int:
     """Bytes of derived parts that the dealer was asked for so far, by us and by CrypTen, from their shapes alone."""
-    return _session().asked + _session().requested()
+    running = _session()
+    return running.asked + (running.crypten.requested() if running.crypten else 0)
+
+
+def tuples() -> int:
+    """How many tuples CrypTen asked for so far."""
+    running = _session()
+    return running.crypten.tuples() if running.crypten else 0
 
 
 def keep(part: Part) -> tuple[int, Tensor]:

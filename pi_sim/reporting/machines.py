@@ -10,9 +10,10 @@ from pi_sim.reporting.units import Unit
 
 MEANING = {
     "macs": "multiply-accumulate of a matrix product in the ring",
-    "elements": "element that another operation writes",
+    "elements": "element of 64 bits that another operation writes",
     "random": "byte of randomness",
     "calls": "call of an operation on tensors",
+    "tuples": "tuple that CrypTen asks for, besides its calls",
     "rounds": "exchange of a small message over the loopback",
 }
 COLUMNS = [

@@ -17,7 +17,7 @@ from pi_sim.cost.prices import work
 from pi_sim.cost.work import Work
 from pi_sim.errors import RunError
 from pi_sim.graph.ops import Op
-from pi_sim.run.probes import PROTOCOL, TIMEOUT, kernels, many, timings
+from pi_sim.run.probes import TIMEOUT, kernels, many, timings
 
 WORD = 8
 PASSES = 16
@@ -31,7 +31,10 @@ def calibrate(
     Of every probe the quickest pass counts, which nothing else disturbed. Raises `RunError` where the other party
     fails, and where other work on the machine drowned what was measured.
     """
-    works = [Work(random=WORD * many(shrink)), *(_work(operations) for operations in kernels(shrink))]
+    works = [
+        Work(random=WORD * many(shrink), calls=1),
+        *(_work(name, operations) for name, operations in kernels(shrink)),
+    ]
     seconds: list[list[float]] = []
     with _other_party(shrink, passes) as connection:
         for one in timings(connection, 0, shrink, passes):
@@ -52,8 +55,8 @@ def learned(works: list[Work], seconds: list[float]) -> dict[str, float]:
     return dict(zip(units, found.tolist(), strict=True))
 
 
-def _work(operations: list[Op]) -> Work:
-    card = specs.protocol_card(PROTOCOL)
+def _work(protocol: str, operations: list[Op]) -> Work:
+    card = specs.protocol_card(protocol)
     return sum((found for op in operations if (found := work(op, card))), Work())
 
 

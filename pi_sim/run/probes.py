@@ -26,7 +26,8 @@ from pi_sim.mpc.link import Link
 from pi_sim.mpc.meeting import greet
 from pi_sim.mpc.pair import threads
 
-PROTOCOL = "crypten"
+PROTOCOL, OURS = "crypten", "lean"
+"""Stock kernels, and some that ask for no tuples of CrypTen's."""
 TIMEOUT = 60.0
 BUDGET = 20.0
 """Seconds after which no further pass begins: a busy machine gets fewer of them."""
@@ -36,13 +37,14 @@ PRODUCTS = ((128, 768, 768), (128, 128, 2048), (32, 1024, 1024))
 """m, k, n of m x k with k x n: between a tiny model's and GPT-2's."""
 
 
-def kernels(shrink: int) -> list[list[Op]]:
-    """Operations in which one unit of work dominates: calls, then elements, then multiply-accumulates."""
+def kernels(shrink: int) -> list[tuple[str, list[Op]]]:
+    """Operations of a protocol in which one unit dominates: calls, tuples, elements, and multiply-accumulates."""
     products = [tuple(max(1, size // shrink) for size in sizes) for sizes in PRODUCTS]
     return [
-        [_comparison(1)],
-        [_comparison(many(shrink))],
-        [Op("matmul", ((m, k), (k, n)), (True, True)) for m, k, n in products],
+        (OURS, [_comparison(1)]),
+        (PROTOCOL, [_comparison(1)]),
+        (PROTOCOL, [_comparison(many(shrink))]),
+        (PROTOCOL, [Op("matmul", ((m, k), (k, n)), (True, True)) for m, k, n in products]),
     ]
 
 
@@ -58,6 +60,7 @@ def _comparison(elements: int) -> Op:
 def timings(connection: socket.socket, rank: int, shrink: int, passes: int) -> Iterator[list[float]]:
     """Seconds of one exchange, of drawing a large random tensor, and of `kernels`: one pass after another."""
     connection.settimeout(TIMEOUT)
+    probes = [(specs.protocol_card(name), operations) for name, operations in kernels(shrink)]
     with _share_of_cores():
         source = greet(connection, FirstParty(rank), b"calibration")
         link = Link(connection, rank)
@@ -66,7 +69,7 @@ def timings(connection: socket.socket, rank: int, shrink: int, passes: int) -> I
             for done in range(passes):
                 if done and not _agreed(link, rank == 0 and time.perf_counter() < until):
                     break
-                computing = [sum(_computing(op, link) for op in operations) for operations in kernels(shrink)]
+                computing = [sum(_computing(op, card, link) for op in operations) for card, operations in probes]
                 yield [_exchanging(link), _drawing(many(shrink)), *computing]
         link.close()
 
@@ -87,9 +90,8 @@ def _drawing(elements: int) -> float:
     return _timed(lambda: stream.draw(Part((elements,))))
 
 
-def _computing(op: Op, link: Link) -> float:
+def _computing(op: Op, card: specs.ProtocolCard, link: Link) -> float:
     """Seconds of one operation without those that it communicates."""
-    card = specs.protocol_card(PROTOCOL)
     operands = [backend.shares(torch.randint(2**20, shape)) for shape in op.shapes]
     before = float(link.comm_time)
     return _timed(lambda: apply(op, operands, card)) - (float(link.comm_time) - before)
