@@ -33,6 +33,7 @@ BUDGET = 20.0
 """Seconds after which no further pass begins: a busy machine gets fewer of them."""
 EXCHANGES = 100
 ELEMENTS = 2**16
+FEW = 8
 PRODUCTS = ((128, 768, 768), (128, 128, 2048), (32, 1024, 1024))
 """m, k, n of m x k with k x n: between a tiny model's and GPT-2's."""
 
@@ -42,7 +43,7 @@ def kernels(shrink: int) -> list[tuple[str, list[Op]]]:
     products = [tuple(max(1, size // shrink) for size in sizes) for sizes in PRODUCTS]
     return [
         (OURS, [_comparison(1)]),
-        (PROTOCOL, [_comparison(1)]),
+        (PROTOCOL, [Op("softmax", ((1, FEW),), (True,))]),
         (PROTOCOL, [_comparison(many(shrink))]),
         (PROTOCOL, [Op("matmul", ((m, k), (k, n)), (True, True)) for m, k, n in products]),
     ]
