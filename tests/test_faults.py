@@ -15,10 +15,12 @@ import pytest
 import torch
 
 from pi_sim.errors import RunError
+from pi_sim.mpc import process
+from pi_sim.mpc.dealer import process as service
 from pi_sim.mpc.dealer.kinds import FirstParty
 from pi_sim.mpc.link import HEADER, Link
 from pi_sim.mpc.meeting import GREETING, greet, meet
-from pi_sim.mpc.pair import _follow, _settle
+from pi_sim.mpc.members import Member, _follow, _settle
 from pi_sim.network import network
 
 PI_SIM = [sys.executable, "-m", "pi_sim"]
@@ -185,6 +187,18 @@ def test_a_party_that_does_not_end_is_not_waited_for() -> None:
     finally:
         stuck.kill()
         stuck.wait()
+
+
+def test_a_dealer_that_is_still_there_is_not_waited_for(tmp_path: Path) -> None:
+    parties, dealer = [subprocess.Popen(["true"]) for _ in range(2)], subprocess.Popen(["sleep", "60"])
+    try:
+        assert _settle([*parties, dealer], timeout=60) == [0, 0, None]  # type: ignore[list-item]
+    finally:
+        dealer.kill()
+        dealer.wait()
+    (tmp_path / "errors").touch()
+    failures = {each: Member("it", each, None, tmp_path).failure(None) for each in (process, service)}  # type: ignore[arg-type]
+    assert failures == {process: "it did not end", service: None}
 
 
 def test_progress_that_nobody_reads_does_not_stop_the_run() -> None:
