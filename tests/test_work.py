@@ -16,8 +16,9 @@ from pi_sim.graph.ops import Op
 from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.source import Dealing
 from pi_sim.mpc.dealer.stream import Stream, seed
-from pi_sim.mpc.executor import apply
+from pi_sim.mpc.executor import apply, stationary
 from pi_sim.mpc.phantom import running
+from pi_sim.mpc.primitives.stationary import settle
 
 CARD = specs.protocol_card("crypten_tanh")
 WORKS = st.builds(Work, *(st.integers(0, 10**12),) * 5)
@@ -58,28 +59,31 @@ def test_work_grows_with_the_shape(elements: int, more: int) -> None:
     assert large.macs == small.macs == 0
 
 
-@pytest.mark.parametrize(
-    "operation",
-    [
-        op("linear", (2, 3, 4), (4, 5), (5,)),
-        op("matmul", (1, 2, 3, 4), (1, 2, 4, 3)),
-        op("softmax", (2, 4)),
-        op("layernorm", (3, 8), (8,), (8,), eps=1e-5),
-        op("gelu", (2, 8), approximate="none"),
-        op("multiply", (2, 8), (2, 8)),
-        op("view", (2, 8), shape=(4, 4)),
-    ],
-    ids=lambda operation: operation.name,
-)
-def test_the_work_on_tensors_with_data_is_what_was_counted_without(operation: Op) -> None:
+OPERATIONS = [
+    op("linear", (2, 3, 4), (4, 5), (5,)),
+    op("matmul", (1, 2, 3, 4), (1, 2, 4, 3)),
+    op("softmax", (2, 4)),
+    op("layernorm", (3, 8), (8,), (8,), eps=1e-5),
+    op("gelu", (2, 8), approximate="none"),
+    op("multiply", (2, 8), (2, 8)),
+    op("view", (2, 8), shape=(4, 4)),
+]
+
+
+@pytest.mark.parametrize("card", [CARD, specs.protocol_card("lean")], ids=lambda card: card.name)
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_the_work_on_tensors_with_data_is_what_was_counted_without(operation: Op, card: specs.ProtocolCard) -> None:
+    """Party 0's and the dealer's together, as party 0 does both in a run with the first-party dealer."""
     mine, theirs, zeros = (Stream(seed()) for _ in range(3))
     counted = Counting(mine, theirs, zeros)
-    with running(CARD.settings, Dealing(mine, theirs), zeros):
+    with running(card.settings, Dealing(mine, theirs), zeros):
         operands = [backend.shares(torch.randint(2**16, shape)) for shape in operation.shapes]
-        apply(operation, operands, CARD)  # CrypTen makes constants when it first needs them
+        if (place := stationary(operation, card)) is not None:
+            operands[place] = settle([operands[place].share])[0]
+        apply(operation, operands, card)  # constants are made when they are first needed
         with counted:
-            apply(operation, operands, CARD)
-    measured = phantom.measure(operation, CARD)
+            apply(operation, operands, card)
+    measured = phantom.measure(operation, card)
     assert counted.work == measured.work + measured.dealing
 
 

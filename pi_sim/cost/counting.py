@@ -52,7 +52,7 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         unit = _unit(function)
-        if unit:
+        if unit and not _moved(function, args, result):
             written = [each for each in _sequence(result) if isinstance(each, Tensor)]
             self.done["calls"] += 1
             self.done[unit] += sum(_amount(unit, args, each) for each in written)
@@ -65,6 +65,11 @@ def _unit(function: Any) -> Literal["macs", "elements"] | None:
     if function.is_view or function.overloadpacket in RELABELLING:
         return None
     return "macs" if function.overloadpacket in PRODUCTS else "elements"
+
+
+def _moved(function: Any, args: Any, result: Any) -> bool:
+    """Whether a tensor only went to another device: a phantom's indices do, a party's are where they are needed."""
+    return bool(function.overloadpacket == aten._to_copy and args[0].device != result.device)
 
 
 def _amount(unit: str, args: Any, written: Tensor) -> int:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +20,8 @@ from pi_sim.mpc.phantom import Phantom, running, secret, settle, walk
 from pi_sim.mpc.primitives import stationary as weights
 from pi_sim.specs import ProtocolCard
 
+_PREPARED: set[object] = set()
+"""Operations, by name, attributes and kernels, whose constants have been made."""
 PUBLIC_TYPES = {"softmax": torch.bool, "lookup": torch.long}
 
 
@@ -43,7 +44,12 @@ def price(op: Op, protocol: ProtocolCard) -> Cost:
 
 def measure(op: Op, protocol: ProtocolCard) -> Measured:
     """One operation, its weight opened beforehand where the kernel keeps it."""
-    _prepare()
+    _prepare(op, protocol)
+    return _measure(op, protocol)
+
+
+def _measure(op: Op, protocol: ProtocolCard) -> Measured:
+    """The same, with the work of making constants where they are not yet known."""
     with _observed(protocol) as seen:
         operands, place, counted = _operands(op), stationary(op, protocol), Counting(seen.drawn)
         if place is not None:
@@ -98,11 +104,12 @@ def _dealing(before: tuple[Entry, ...], entries: tuple[Entry, ...]) -> Work:
     return counted.work
 
 
-@cache
-def _prepare() -> None:
-    """One comparison that nobody counts: CrypTen then makes the constants of its circuits, and keeps them."""
-    with running({}, Recording(Dry()), Dry()):
-        secret((1,)).relu()
+def _prepare(op: Op, protocol: ProtocolCard) -> None:
+    """Do once, without counting, what makes constants and keeps them: circuits of CrypTen's, tables of our kernels."""
+    key = op.name, op.attributes, tuple(protocol.kernels.items())
+    if key not in _PREPARED:
+        _measure(op, protocol)
+        _PREPARED.add(key)
 
 
 def _operands(op: Op) -> list[Any]:
