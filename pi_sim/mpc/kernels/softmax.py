@@ -40,25 +40,26 @@ LOWEST = -(2**14) << FRACTION
 EXP = Function(thresholds=(-11.0,), pieces=(Line(), CURVE))
 
 
-def _visible(scores: Tensor, allowed: Tensor | None) -> Tensor:
+def seen(scores: Tensor, allowed: Tensor | None) -> Tensor:
+    """Plain scores, hidden ones at minus infinity."""
     return scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
 
 
 def _below_maximum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     """Exponents of the places that count."""
-    visible = _visible(scores, allowed)
+    visible = seen(scores, allowed)
     exponents = visible - visible.amax(-1, keepdim=True)
     return exponents[visible.isfinite()]
 
 
 def _maximum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     """Row maxima, which must stand well above the hidden places and not too far."""
-    return _visible(scores, allowed).amax(-1)
+    return seen(scores, allowed).amax(-1)
 
 
 def _sum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     """What each row is divided by: 1 where one place has all, n where n places are alike."""
-    visible = _visible(scores, allowed)
+    visible = seen(scores, allowed)
     return (visible - visible.amax(-1, keepdim=True)).exp().sum(-1)
 
 
