@@ -45,6 +45,7 @@ ELEMENTWISE = {
     ("erf", "taylor"): Case(-0.6, 0.6, 0.015),
     ("erf", "tanh-form"): Case(-13, 13, 0.006),
     ("reciprocal", "newton"): Case(0.005, 50, 0, relative=0.04),
+    ("reciprocal", "normalised"): Case(2.0**-8, 2.0**14, 2**-15, relative=1e-4),
 }
 
 

@@ -102,6 +102,13 @@ def test_embedding(parties: Parties, tokens: int, width: int, vocabulary: int, s
     hold(parties, "embedding", [normal(seed, vocabulary, width), onehot], 0.0, LEAN)
 
 
+@EXAMPLES
+@given(SHAPES, SEEDS)
+def test_reciprocal_at_every_scale(parties: Parties, shape: tuple[int, ...], seed: int) -> None:
+    scales = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 22 - 8
+    hold(parties, "reciprocal", [exact(2**scales)], 2**-15, LEAN, 1e-4)
+
+
 TARGETS = {
     "relu": (14, 6, 232, 9),
     "gelu": (60, 10, 392, 35),
