@@ -4,13 +4,14 @@ import math
 
 import pytest
 import torch
-from equation import EXAMPLES, SEEDS, SHAPES, SMALL, exact, hold, normal
+from equation import EXAMPLES, SEEDS, SHAPES, SMALL, choosing, exact, hold, normal
 from hypothesis import given
 from hypothesis import strategies as st
 from parties import Parties
 
 from pi_sim import specs
 from pi_sim.cost import phantom
+from pi_sim.cost.cost import Cost
 from pi_sim.graph.ops import Op
 
 LEAN = "lean"
@@ -28,7 +29,7 @@ TESTED = {
     *("clamp", "linear", "matmul", "multiply", "square", "scale", "scale_by"),
     *("layernorm", "rmsnorm", "softmax", "embedding"),
 }
-OURS = {(op, CHOSEN[op]) for op in TESTED}
+OURS = {(op, CHOSEN[op]) for op in TESTED} | {("embedding", "halves"), ("embedding", "truth-table")}
 """What this file tests; `test_equation` insists on every kernel."""
 
 
@@ -100,6 +101,29 @@ def test_embedding(parties: Parties, tokens: int, width: int, vocabulary: int, s
     ids = torch.randint(vocabulary, (1, tokens), generator=torch.Generator().manual_seed(seed))
     onehot = torch.nn.functional.one_hot(ids, vocabulary).to(torch.uint8)
     hold(parties, "embedding", [normal(seed, vocabulary, width), onehot], 0.0, LEAN)
+
+
+@pytest.mark.parametrize("kernel", ["halves", "truth-table"])
+@EXAMPLES
+@given(SMALL, SMALL, st.integers(2, 40), SEEDS)
+def test_embedding_that_opens_less(
+    parties: Parties, kernel: str, tokens: int, width: int, vocabulary: int, seed: int
+) -> None:
+    ids = torch.randint(vocabulary, (2, tokens), generator=torch.Generator().manual_seed(seed))
+    ids[0, 0], ids[1, 0] = 0, vocabulary - 1
+    onehot = torch.nn.functional.one_hot(ids, vocabulary).to(torch.uint8)
+    hold(parties, "embedding", [normal(seed, vocabulary, width), onehot], 0.0, choosing(LEAN, embedding=kernel))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "sent", "dealt"),
+    [("stationary", 50257, 768), ("halves", 224 + 225, 450 * 768), ("truth-table", 1, 2**16 * 768)],
+)
+def test_what_an_embedding_opens_and_is_dealt(kernel: str, sent: int, dealt: int) -> None:
+    """Words for each token of GPT-2; a table is opened under its mask before."""
+    op = Op("embedding", ((50257, 768), (1, 128, 50257)), (True, True))
+    found = phantom.price(op, specs.protocol_card(choosing(LEAN, embedding=kernel)))
+    assert found == Cost(1, 8 * 128 * sent, 8 * 128 * dealt)
 
 
 @EXAMPLES

@@ -4,7 +4,7 @@ from typing import Any
 
 from pi_sim.mpc import backend
 from pi_sim.mpc.kernels.registry import kernel
-from pi_sim.mpc.primitives import stationary
+from pi_sim.mpc.primitives import lookup, stationary
 from pi_sim.mpc.primitives.onehot import rotate
 
 
@@ -38,3 +38,21 @@ def rotated(table: Any, onehot: Any) -> Any:
     table. Source: SHAFT (NDSS 2025) and its code, `module.py`; r of a power of two, which hides x entirely, is ours.
     """
     return backend.shares(rotate(onehot.share), precision=0).matmul(table)
+
+
+@kernel("embedding", "halves", stationary=0)
+def halves(table: stationary.Weight, onehot: Any) -> Any:
+    """The kept table at tokens in two halves, see `lookup.by_halves`: opens 2 sqrt(V) words for a token, not V.
+
+    1 round, about 16 B T sqrt(V) bytes, 16 B T sqrt(V) d offline. Exact.
+    """
+    return backend.shares(lookup.by_halves(onehot.share, table))
+
+
+@kernel("embedding", "truth-table", stationary=0)
+def truth_table(table: stationary.Weight, onehot: Any) -> Any:
+    """The kept table, dealt anew for every token and rotated, see `lookup.by_table`: opens one word for a token.
+
+    1 round, 8 B T bytes, 8 B T 2^k d offline with V <= 2^k, which only small tables allow. Exact.
+    """
+    return backend.shares(lookup.by_table(onehot.share, table))
