@@ -17,6 +17,8 @@ from pi_sim.graph.ops import Op
 from pi_sim.graph.plain import PLAIN
 
 EXAMPLES = settings(max_examples=8)
+FEW = settings(max_examples=4)
+"""Of kernels of hundreds of steps, most of which other tests take too."""
 SMALL = st.integers(1, 6)
 SHAPES = st.lists(SMALL, min_size=1, max_size=3).map(tuple)
 SEEDS = st.integers(0, 2**31)

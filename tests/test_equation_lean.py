@@ -20,7 +20,7 @@ ELEMENTWISE = {
     "gelu": 0.0003,
     "silu": 0.0006,
     "tanh": 0.0003,
-    "erf": 0.0001,
+    "erf": 0.0002,
 }
 """How far each may be off, for inputs of any size."""
 CHOSEN = specs.protocol_card(LEAN).kernels
@@ -130,7 +130,7 @@ def test_what_an_embedding_opens_and_is_dealt(kernel: str, sent: int, dealt: int
 @given(SHAPES, SEEDS)
 def test_reciprocal_at_every_scale(parties: Parties, shape: tuple[int, ...], seed: int) -> None:
     scales = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 22 - 8
-    hold(parties, "reciprocal", [exact(2**scales)], 2**-15, LEAN, 1e-4)
+    hold(parties, "reciprocal", [exact(2**scales)], 2**-15, LEAN, 2e-4)
 
 
 TARGETS = {

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from equation import EXAMPLES, SEEDS, SHAPES, SMALL, choosing, exact, hold, normal
+from equation import FEW, SEEDS, SHAPES, SMALL, choosing, exact, hold, normal
 from hypothesis import given
 from hypothesis import strategies as st
 from parties import Parties
@@ -35,7 +35,7 @@ def designed(form: str) -> Callable[..., Tensor]:
     return read
 
 
-@EXAMPLES
+@FEW
 @given(shape=SHAPES, seed=SEEDS, scale=st.sampled_from([0.1, 1.0, 10.0]))
 def test_quad(parties: Parties, shape: tuple[int, ...], seed: int, scale: float) -> None:
     x = normal(seed, *shape, scale=scale)
@@ -43,7 +43,7 @@ def test_quad(parties: Parties, shape: tuple[int, ...], seed: int, scale: float)
 
 
 @FORM
-@EXAMPLES
+@FEW
 @given(rows=SMALL, columns=st.integers(1, 40), seed=SEEDS)
 def test_stand_ins_for_softmax(parties: Parties, form: str, rows: int, columns: int, seed: int) -> None:
     scores = normal(seed, rows, columns)
@@ -51,7 +51,7 @@ def test_stand_ins_for_softmax(parties: Parties, form: str, rows: int, columns: 
 
 
 @FORM
-@EXAMPLES
+@FEW
 @given(heads=st.integers(1, 3), length=st.integers(2, 20), seed=SEEDS)
 def test_a_causal_mask_leaves_exact_zeros(parties: Parties, form: str, heads: int, length: int, seed: int) -> None:
     allowed = torch.ones(length, length, dtype=torch.bool).tril()[None]

@@ -160,7 +160,7 @@ def test_reciprocals_of_row_sums(seed: int, most: int) -> None:
 def test_reciprocals_of_small_numbers_too() -> None:
     x = ring(torch.logspace(-8, 4, 400, base=2, dtype=torch.float64))
     found = reals(both(lambda share: rows.reciprocal(share, 4, -8), x).value)
-    torch.testing.assert_close(found, 1 / reals(x), atol=2**-15, rtol=1e-4)
+    torch.testing.assert_close(found, 1 / reals(x), atol=2**-15, rtol=2e-4)
 
 
 @given(SEEDS, st.integers(-4, 13))

@@ -83,11 +83,16 @@ def limit_newton(scores: Any, allowed: Tensor | None = None, *, causal: bool = F
     116 rounds and 744 bytes per element for rows of 128, the maximum being 79 and 670 of them.
     Source: CrypTen (arXiv 2109.00984), sections 4.3 and 4.4; the mask is ours.
     """
-    if allowed is None:
-        return scores.softmax(-1)
-    keep = allowed.long()
-    visible = on_share(scores, lambda share: share * keep) + (1 - keep) * HIDDEN
+    visible, keep = hide(scores, allowed)
     return on_share(visible.softmax(-1), lambda share: share * keep)
+
+
+def hide(scores: Any, allowed: Tensor | None) -> tuple[Any, Tensor | int]:
+    """Shared scores, hidden ones at a low public number; and one where a place counts, zero elsewhere."""
+    if allowed is None:
+        return scores, 1
+    keep = allowed.long()
+    return on_share(scores, lambda share: share * keep) + (1 - keep) * HIDDEN, keep
 
 
 @kernel("softmax", "tournament", Domain("score minus row maximum", _below_maximum, -16_000, 0))

@@ -60,7 +60,7 @@ def by_halves(onehot: Tensor, table: Weight) -> Tensor:
     places = functional.pad(onehot, (0, high * low - length)).view(*onehot.shape[:-1], high, low)
     a, b, with_a, with_b, with_both = session.deal(Halves(tuple(onehot.shape[:-1]), high, low, columns), table.number)
     first, second = session.reveal(places.sum(-1) - a, places.sum(-2) - b)
-    with_high = with_a + _contract_high(first, table.mask, low)
+    with_high = with_a + _contract_high(first, _mask(table), low)
     found = second.unsqueeze(-2) @ with_high + first.unsqueeze(-2) @ with_b + with_both
     return onehot @ table.masked + found.squeeze(-2)
 
@@ -116,6 +116,11 @@ def _contract_low(vectors: Tensor, table: Tensor, high: int) -> Tensor:
     low, columns = vectors.shape[-1], table.shape[-1]
     turned = _padded(table, high * low).view(high, low, columns).transpose(0, 1).reshape(low, high * columns)
     return (vectors @ turned).view(*vectors.shape[:-1], high, columns)
+
+
+def _mask(table: Weight) -> Tensor:
+    """This party's share of B."""
+    return table.known - table.masked if session.rank() == 0 else table.known
 
 
 def _padded(table: Tensor, rows: int) -> Tensor:

@@ -39,7 +39,7 @@ def reciprocal(v: Tensor, most: int, least: int = 0) -> Tensor:
     3. y = 1 / t by a series (2 rounds).
     4. 1 / v = y c (1 round), truncated (1 round).
 
-    10 rounds; 64 + 2 3/8 (most - least - 1) bytes. Right to 2^-15, or to 0.0001 of it where that is more.
+    10 rounds; 64 + 2 3/8 (most - least - 1) bytes. Right to 2^-15, or to 0.0002 of it where that is more.
     """
     powers = range(least, most)
     bits = indicators(v, [2.0**power for power in powers[1:]])
