@@ -39,7 +39,7 @@ ELEMENTWISE = {
     ("gelu", "fourier-shaft"): Case(-FAR, FAR, 0.005, given=GELU),
     ("gelu", "poly"): Case(-32_000, 32_000, 0.02, given=GELU),
     ("silu", "fourier-shaft"): Case(-FAR, FAR, 0.006),
-    ("tanh", "fourier-bounded"): Case(-4.6, 4.6, 0.0003),
+    ("tanh", "fourier-bounded"): Case(-4.6, 4.6, 0.0004),
     ("erf", "fourier-bounded"): Case(-3, 3, 0.0002),
     ("silu", "sigmoid"): Case(-490, 490, 0.008),
     ("tanh", "sigmoid"): Case(-245, 245, 0.006),

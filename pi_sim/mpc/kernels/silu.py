@@ -48,7 +48,7 @@ def sigmoid(x: Any) -> Any:
 
 @kernel("silu", "fourier", FITTING)
 def fourier(x: Any) -> Any:
-    """0, x/2 plus a cosine series, or x, see `pi_sim.mpc.primitives.piecewise`: right to 0.0006 everywhere.
+    """0, x/2 plus a cosine series, or x, see `pi_sim.mpc.primitives.piecewise`: right to 0.0012 everywhere.
 
     5 rounds, 16 3/4 bytes and 263 offline per element.
     Source: the masked series is SHAFT's (NDSS 2025); the pieces and their comparison are ours.
