@@ -1,5 +1,10 @@
 """What the tests of the equation share: one operation priced, computed by two real parties, and read in the clear."""
 
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -12,6 +17,8 @@ from pi_sim.graph.ops import Op
 from pi_sim.graph.plain import PLAIN
 
 EXAMPLES = settings(max_examples=8)
+FEW = settings(max_examples=4)
+"""Of kernels of hundreds of steps, most of which other tests take too."""
 SMALL = st.integers(1, 6)
 SHAPES = st.lists(SMALL, min_size=1, max_size=3).map(tuple)
 SEEDS = st.integers(0, 2**31)
@@ -29,6 +36,22 @@ def normal(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
     return exact(torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale)
 
 
+def choosing(base: str = "crypten", **kernels: str) -> str:
+    """A protocol file like `base`, but for some of its kernels."""
+    card = specs.protocol_card(base)
+    path = Path(os.environ["XDG_CACHE_HOME"], "protocols", f"{base}-{'-'.join(kernels.values())}.toml")
+    path.parent.mkdir(exist_ok=True)
+    head = {key: getattr(card, key) for key in ("name", "title", "threat_model", "source")}
+    tables = {"kernels": {**card.kernels, **kernels}, "settings": card.settings}
+    text = _toml(head) + "".join(f"[{name}]\n{_toml(table)}" for name, table in tables.items())
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def _toml(table: dict[str, object]) -> str:
+    return "".join(f"{json.dumps(key)} = {json.dumps(value)}\n" for key, value in table.items())
+
+
 def in_the_clear(operand: Tensor) -> Tensor:
     """What the plain reading takes: for one-hot vectors the ids."""
     return operand.argmax(-1) if operand.dtype == torch.uint8 else operand
@@ -41,9 +64,10 @@ def hold(
     tolerance: float,
     protocol: str = "crypten",
     relative: float = 0.0,
+    plain: Callable[..., Tensor] | None = None,
     **attributes: object,
-) -> None:
-    """Check cost and value of one operation on these operands."""
+) -> Tensor:
+    """Check cost and value of one operation on these operands: of `plain` where it stands for another function."""
     secret = tuple(operand.dtype in SECRET for operand in operands)
     op = Op(name, tuple(tuple(operand.shape) for operand in operands), secret, tuple(sorted(attributes.items())))  # type: ignore[arg-type]
     price = phantom.price(op, specs.protocol_card(protocol))
@@ -55,5 +79,6 @@ def hold(
     for rank in (0, 1):
         assert counted.crypten[rank]["rounds"] == price.rounds
         assert counted.crypten[rank]["bytes"] == counted.sent[rank] + counted.received[rank]
-    expected = PLAIN[name](*map(in_the_clear, operands), **attributes)
+    expected = (plain or PLAIN[name])(*map(in_the_clear, operands), **attributes)
     torch.testing.assert_close(counted.value.double(), expected, atol=tolerance, rtol=relative)
+    return counted.value

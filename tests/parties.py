@@ -55,7 +55,7 @@ class Parties:
         for pipe, mine in zip(self.pipes, shares, strict=True):
             pipe.send((op, mine, [operand.is_floating_point() for operand in operands], protocol))
         first, second = (pipe.recv() for pipe in self.pipes)
-        value = second["share"] if op.name == "reveal" else (first["share"] + second["share"]) / 2**16
+        value = second["share"] if op.name == "reveal" else (first["share"] + second["share"]).double() / first["scale"]
         assert first["rounds"] == second["rounds"]
         return Counted(
             first["rounds"],
@@ -115,6 +115,7 @@ def serve(rank: int, port: int, pipe: Connection) -> None:
                 "crypten": link.get_communication_stats(),
                 "offline": source.offline,
                 "share": result if op.name == "reveal" else result.share,
+                "scale": None if op.name == "reveal" else result.encoder.scale,
             }
         )
     link.close()

@@ -7,41 +7,46 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from equation import EXAMPLES, SEEDS, SHAPES, exact, hold, normal
+from equation import EXAMPLES, SEEDS, SHAPES, choosing, exact, hold, normal
 from hypothesis import given
 from parties import Parties
 from torch import Tensor
 
-from pi_sim import specs
 from pi_sim.mpc.kernels import KERNELS
 
 
 @dataclass(frozen=True)
 class Case:
-    """From where to where inputs may be, how right the kernel is there, and a protocol that chooses it."""
+    """From where to where inputs may be, and how right the kernel is there."""
 
     low: float
     high: float
     tolerance: float
     relative: float = 0.0
-    protocol: str = "crypten"
     given: dict[str, object] = field(default_factory=dict)
     """Attributes of the operation."""
 
 
+GELU = {"approximate": "none"}
 FAR = 1000.0
 """An end for kernels that are right everywhere."""
 
 ELEMENTWISE = {
     ("relu", "kogge-stone"): Case(-FAR, FAR, 1e-6),
     ("clamp", "kogge-stone"): Case(-FAR, FAR, 1e-6, given={"low": -1.0, "high": 1.0}),
-    ("gelu", "erf-taylor"): Case(-1, 1, 0.02, given={"approximate": "none"}),
-    ("gelu", "tanh-form"): Case(-18, 18, 0.01, protocol="crypten_tanh", given={"approximate": "none"}),
+    ("gelu", "erf-taylor"): Case(-1, 1, 0.02, given=GELU),
+    ("gelu", "tanh-form"): Case(-18, 18, 0.01, given=GELU),
+    ("gelu", "fourier-shaft"): Case(-FAR, FAR, 0.005, given=GELU),
+    ("gelu", "poly"): Case(-32_000, 32_000, 0.02, given=GELU),
+    ("silu", "fourier-shaft"): Case(-FAR, FAR, 0.006),
+    ("tanh", "fourier-bounded"): Case(-4.6, 4.6, 0.0004),
+    ("erf", "fourier-bounded"): Case(-3, 3, 0.0002),
     ("silu", "sigmoid"): Case(-490, 490, 0.008),
     ("tanh", "sigmoid"): Case(-245, 245, 0.006),
     ("erf", "taylor"): Case(-0.6, 0.6, 0.015),
-    ("erf", "tanh-form"): Case(-13, 13, 0.006, protocol="crypten_tanh"),
+    ("erf", "tanh-form"): Case(-13, 13, 0.006),
     ("reciprocal", "newton"): Case(0.005, 50, 0, relative=0.04),
+    ("reciprocal", "normalised"): Case(2.0**-8, 2.0**14, 2**-15, relative=2e-4),
 }
 
 
@@ -51,8 +56,8 @@ KERNEL = pytest.mark.parametrize("kernel", ELEMENTWISE, ids="-".join)
 def near(parties: Parties, kernel: tuple[str, str], x: Tensor) -> None:
     """Hold the kernel to its case on inputs moved into the domain."""
     case, (op, name) = ELEMENTWISE[kernel], kernel
-    assert specs.protocol_card(case.protocol).kernels[op] == name
-    hold(parties, op, [exact(x.clamp(case.low, case.high))], case.tolerance, case.protocol, case.relative, **case.given)
+    inputs = [exact(x.clamp(case.low, case.high))]
+    hold(parties, op, inputs, case.tolerance, choosing(**{op: name}), case.relative, **case.given)
 
 
 @KERNEL

@@ -4,22 +4,23 @@ import math
 
 import pytest
 import torch
-from equation import EXAMPLES, SEEDS, SHAPES, SMALL, exact, hold, normal
+from equation import EXAMPLES, SEEDS, SHAPES, SMALL, choosing, exact, hold, normal
 from hypothesis import given
 from hypothesis import strategies as st
 from parties import Parties
 
 from pi_sim import specs
 from pi_sim.cost import phantom
+from pi_sim.cost.cost import Cost
 from pi_sim.graph.ops import Op
 
 LEAN = "lean"
 ELEMENTWISE = {
     "relu": 0.0,
     "gelu": 0.0003,
-    "silu": 0.0006,
+    "silu": 0.0012,
     "tanh": 0.0003,
-    "erf": 0.0001,
+    "erf": 0.0002,
 }
 """How far each may be off, for inputs of any size."""
 CHOSEN = specs.protocol_card(LEAN).kernels
@@ -28,7 +29,7 @@ TESTED = {
     *("clamp", "linear", "matmul", "multiply", "square", "scale", "scale_by"),
     *("layernorm", "rmsnorm", "softmax", "embedding"),
 }
-OURS = {(op, CHOSEN[op]) for op in TESTED}
+OURS = {(op, CHOSEN[op]) for op in TESTED} | {("embedding", "halves"), ("embedding", "truth-table")}
 """What this file tests; `test_equation` insists on every kernel."""
 
 
@@ -38,6 +39,13 @@ OURS = {(op, CHOSEN[op]) for op in TESTED}
 def test_elementwise(parties: Parties, name: str, shape: tuple[int, ...], seed: int, scale: float) -> None:
     more = {"approximate": "none"} if name == "gelu" else {}
     hold(parties, name, [normal(seed, *shape, scale=scale)], ELEMENTWISE[name] + 2**-15, LEAN, 2**-23, **more)
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_elementwise_between_and_at_all_thresholds(parties: Parties, name: str) -> None:
+    more = {"approximate": "none"} if name == "gelu" else {}
+    everywhere = torch.linspace(-12, 12, 24_001, dtype=torch.float64)
+    hold(parties, name, [exact(everywhere)], ELEMENTWISE[name] + 2**-15, LEAN, **more)
 
 
 @EXAMPLES
@@ -51,6 +59,7 @@ def test_clamp(parties: Parties, shape: tuple[int, ...], seed: int) -> None:
 def test_products(parties: Parties, batch: int, m: int, k: int, n: int, seed: int) -> None:
     x, weight, bias = normal(seed, batch, m, k), normal(seed + 1, k, n), normal(seed + 2, n)
     hold(parties, "linear", [x, weight, bias], 2**-15, LEAN)
+    hold(parties, "linear", [x, weight, bias], 2**-31, LEAN, revealed=True)
     hold(parties, "matmul", [x, normal(seed, batch, k, n)], 2**-15, LEAN)
     hold(parties, "multiply", [x, normal(seed, k)], 2**-15, LEAN)
     hold(parties, "square", [x], 2**-15, LEAN)
@@ -99,6 +108,36 @@ def test_embedding(parties: Parties, tokens: int, width: int, vocabulary: int, s
     ids = torch.randint(vocabulary, (1, tokens), generator=torch.Generator().manual_seed(seed))
     onehot = torch.nn.functional.one_hot(ids, vocabulary).to(torch.uint8)
     hold(parties, "embedding", [normal(seed, vocabulary, width), onehot], 0.0, LEAN)
+
+
+@pytest.mark.parametrize("kernel", ["halves", "truth-table"])
+@EXAMPLES
+@given(SMALL, SMALL, st.integers(2, 40), SEEDS)
+def test_embedding_that_opens_less(
+    parties: Parties, kernel: str, tokens: int, width: int, vocabulary: int, seed: int
+) -> None:
+    ids = torch.randint(vocabulary, (2, tokens), generator=torch.Generator().manual_seed(seed))
+    ids[0, 0], ids[1, 0] = 0, vocabulary - 1
+    onehot = torch.nn.functional.one_hot(ids, vocabulary).to(torch.uint8)
+    hold(parties, "embedding", [normal(seed, vocabulary, width), onehot], 0.0, choosing(LEAN, embedding=kernel))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "sent", "dealt"),
+    [("stationary", 50257, 768), ("halves", 224 + 225, 450 * 768), ("truth-table", 1, 2**16 * 768)],
+)
+def test_what_an_embedding_opens_and_is_dealt(kernel: str, sent: int, dealt: int) -> None:
+    """Words for each token of GPT-2; a table is opened under its mask before."""
+    op = Op("embedding", ((50257, 768), (1, 128, 50257)), (True, True))
+    found = phantom.price(op, specs.protocol_card(choosing(LEAN, embedding=kernel)))
+    assert found == Cost(1, 8 * 128 * sent, 8 * 128 * dealt)
+
+
+@EXAMPLES
+@given(SHAPES, SEEDS)
+def test_reciprocal_at_every_scale(parties: Parties, shape: tuple[int, ...], seed: int) -> None:
+    scales = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 22 - 8
+    hold(parties, "reciprocal", [exact(2**scales)], 2**-15, LEAN, 2e-4)
 
 
 TARGETS = {

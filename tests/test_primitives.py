@@ -157,6 +157,12 @@ def test_reciprocals_of_row_sums(seed: int, most: int) -> None:
     assert found.rounds == 10
 
 
+def test_reciprocals_of_small_numbers_too() -> None:
+    x = ring(torch.logspace(-8, 4, 400, base=2, dtype=torch.float64))
+    found = reals(both(lambda share: rows.reciprocal(share, 4, -8), x).value)
+    torch.testing.assert_close(found, 1 / reals(x), atol=2**-15, rtol=2e-4)
+
+
 @given(SEEDS, st.integers(-4, 13))
 def test_inverse_roots_over_the_whole_range(seed: int, power: int) -> None:
     x = 4.0**power * (1 + 3 * torch.rand(50, generator=torch.Generator().manual_seed(seed)))

@@ -16,11 +16,15 @@ from pi_sim.graph.capture import capture
 from pi_sim.mpc import pair
 from pi_sim.run.audit import check
 
-DESIGNS = ["dyt_hardtanh_relu", "derf_gelu", "rmsnorm_silu", "quad_2relu", "lrelu_nonorm"]
+STOCK = "crypten_tanh"
+DESIGNS = [
+    *((card, STOCK) for card in ("dyt_hardtanh_relu", "derf_gelu", "rmsnorm_silu", "quad_2relu", "lrelu_nonorm")),
+    *(("gelu_ln", "shaft"), ("quad_2quad", "mpcformer"), ("quad_2relu", "lean")),
+]
 
 
-@pytest.mark.parametrize("card", DESIGNS)
-def test_a_design_runs_as_predicted(card: str, ids: Tensor, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("card", "protocol"), DESIGNS)
+def test_a_design_runs_as_predicted(card: str, protocol: str, ids: Tensor, tmp_path: Path) -> None:
     """Large weights, so that norms stay within their domain; one sequence."""
     model, folder, tokens = small(card), tmp_path / "bundle", ids[:1]
     with torch.no_grad():
@@ -28,7 +32,7 @@ def test_a_design_runs_as_predicted(card: str, ids: Tensor, tmp_path: Path) -> N
         expected = model(tokens).logits
     graph = capture(model, tokens.shape[1])
     bundle.write(folder, graph, model.state_dict(), {"model": card, "size": "own", "seq_len": tokens.shape[1]}, folder)
-    path, connection = specs.find("protocols", "crypten_tanh"), {"port": 0, "timeout": 60, "network": None}
+    path, connection = specs.find("protocols", protocol), {"port": 0, "timeout": 60, "network": None}
     found = pair.run(folder, path, tokens.unsqueeze(1), graph.vocabulary, **connection, progress=lambda part: None)  # type: ignore[arg-type]
-    check(graph, specs.protocol_card("crypten_tanh"), found)
+    check(graph, specs.protocol_card(protocol), found)
     torch.testing.assert_close(found.logits, expected, atol=0.05, rtol=0.02)

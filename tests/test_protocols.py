@@ -42,7 +42,7 @@ def test_kernels_that_nobody_chooses_are_known_without_torch() -> None:
 
 
 def test_coverage_tells_how_an_operation_is_priced() -> None:
-    asked = ("crypten", "shaft", "semi2k", "mpspdz_rep3", "delphi")
+    asked = ("crypten", "crypten_plus", "semi2k", "mpspdz_rep3", "delphi")
     assert [coverage("gelu", protocol(name)) for name in asked] == ["derived", "declared", "fitted", "scaled", "none"]
     assert [coverage("add", protocol(name)) for name in asked] == ["local"] * 5
     assert provenance_of(op("gelu", (1,), approximate="tanh"), protocol("semi2k")) == "fitted"
@@ -51,8 +51,8 @@ def test_coverage_tells_how_an_operation_is_priced() -> None:
 
 
 def test_unknown_offline_bytes_are_not_taken_for_none() -> None:
-    known = {name: protocol(name).offline_known for name in ("shaft", "aby3", "semi2k")}
-    assert known == {"shaft": True, "aby3": True, "semi2k": False}
+    known = {name: protocol(name).offline_known for name in ("sigma", "aby3", "semi2k")}
+    assert known == {"sigma": True, "aby3": True, "semi2k": False}
     assert "offline bytes: its sources do not tell" in invoke("protocols", "semi2k").stdout
 
 
@@ -67,9 +67,9 @@ def test_the_listing_has_every_protocol_and_operation() -> None:
 
 
 def test_one_protocol_is_shown_with_its_sources() -> None:
-    shaft = invoke("protocols", "shaft").stdout
-    assert "944 B x elements" in shaft
-    assert "approximations.py, gelu" in shaft
+    packed = invoke("protocols", "crypten_plus").stdout
+    assert "125.75 B x elements" in packed
+    assert "packed_compare.py" in packed
     assert "5.523 MB x mn / 98,304" in invoke("protocols", "mpspdz_rep3").stdout
     assert "kernel kogge-stone" in invoke("protocols", "crypten", "--format", "markdown").stdout
 
@@ -136,8 +136,8 @@ def test_a_broken_plugin_is_one_sentence(name: str, said: str) -> None:
 
 @pytest.mark.usefixtures("plugged")
 def test_a_toml_file_goes_before_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Logarithmic, "name", "shaft")
-    assert isinstance(protocol("shaft"), specs.Sheet)
+    monkeypatch.setattr(Logarithmic, "name", "semi2k")
+    assert isinstance(protocol("semi2k"), specs.Sheet)
 
 
 def paths(table: dict[str, Any], parent: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -18,7 +18,7 @@ Attribute = bool | int | float | str | tuple[int, ...]
 VOCABULARY = {
     "embedding": "table (V, d), one-hot tokens (B, T, V) -> (B, T, d): secret rows of a secret table",
     "lookup": "table (V, d), public indices (...) -> (..., d): public rows of a secret table, local",
-    "linear": "x (..., k), weight (k, n)[, bias (n)] -> (..., n)",
+    "linear": "x (..., k), weight (k, n)[, bias (n)] -> (..., n); attribute revealed: to the client alone",
     "matmul": "a (..., m, k), b (..., k, n) -> (..., m, n), both secret activations",
     "multiply": "a * b, both secret, broadcast",
     "square": "x * x",

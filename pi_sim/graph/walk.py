@@ -19,6 +19,7 @@ from pi_sim.graph.buffers import BuffersAlone
 from pi_sim.graph.builder import Builder, Masked, Secret, Tokens
 from pi_sim.graph.ops import Graph
 from pi_sim.graph.reading import last_uses, looked_up
+from pi_sim.graph.revealed import marked
 
 CPU = torch.device("cpu")
 
@@ -48,7 +49,7 @@ class Walk:
             self.values[node] = visit[node.op](node)
             for done in self.over[node]:
                 del self.values[done]
-        return self.builder.graph
+        return marked(self.builder.graph)
 
     def placeholder(self, node: torch.fx.Node) -> Any:
         """Parameters are secret, buffers are public; of inputs see `input`."""

@@ -15,6 +15,9 @@ from pi_sim.mpc.kernels import (
     scale,
     silu,
     softmax,
+    softmax_max,
+    softmax_ode,
+    softmax_share,
     tanh,
 )
 from pi_sim.mpc.kernels.registry import KERNELS, Domain, Kernel, check, choose
@@ -39,5 +42,8 @@ __all__ = [
     "scale",
     "silu",
     "softmax",
+    "softmax_max",
+    "softmax_ode",
+    "softmax_share",
     "tanh",
 ]

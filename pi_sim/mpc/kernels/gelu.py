@@ -3,10 +3,16 @@
 import math
 from typing import Any
 
+from torch import Tensor
+from torch.nn import functional
+
+from pi_sim.mpc.kernels.fourier import beside_relu
 from pi_sim.mpc.kernels.local import on_share
 from pi_sim.mpc.kernels.registry import FITTING, Domain, kernel, magnitude
+from pi_sim.mpc.primitives import polynomials
 from pi_sim.mpc.primitives.function import Curve, Function, Line
 from pi_sim.mpc.primitives.piecewise import evaluate
+from pi_sim.mpc.primitives.polynomials import Polynomial
 
 CURVE = Curve(
     period=20,
@@ -19,6 +25,27 @@ CURVE = Curve(
 )
 """x Phi(x) on [-4, 4], of period 16: x/2 and an even function, to 0.0001."""
 GELU = Function(thresholds=(-4.0, 4.0), pieces=(Line(), CURVE, Line(slope=1)))
+
+BELOW = Curve(
+    period=19,
+    fraction=32,
+    wave=16,
+    low=-1.0,
+    sines=(-0.0817909, -0.0809227, -0.0424174, -0.0175986, -0.0079443, -0.004257, -0.0025985, -0.001694),
+)
+"""|x| (Phi(|x|) - 1), by which GELU is below ReLU, on [-4, 4], of period 8: the plain Fourier series, to 0.0045."""
+
+POLYNOMIALS: tuple[Polynomial, ...] = (
+    {},
+    {0: -0.5054031200, 1: -0.4222658115, 2: -0.1180761295, 3: -0.0110341340},
+    {0: 0.0085263215, 1: 0.5, 2: 0.3603292693, 4: -0.0376882004, 6: 0.0018067463},
+    {1: 1.0},
+)
+"""PUMA's F0 and F1."""
+
+
+def _stands_off(x: Tensor) -> Tensor:
+    return (0.125 * x.square() + 0.25 * x + 0.5 - functional.gelu(x)).abs()
 
 
 @kernel("gelu", "erf-taylor", Domain("|input|", magnitude, 0, 1))
@@ -51,3 +78,34 @@ def fourier(x: Any, *, approximate: str) -> Any:
     Source: the masked series is SHAFT's (NDSS 2025); the pieces and their comparison are ours.
     """
     return on_share(x, lambda share: evaluate(share, GELU))
+
+
+@kernel("gelu", "fourier-shaft")
+def fourier_shaft(x: Any, *, approximate: str) -> Any:
+    """relu(x) and, for |x| < 4, a series of |x| of 8 terms, see `fourier.beside_relu`: right to 0.005 everywhere.
+
+    19 rounds, 472 bytes and 368 offline per element. Serves both of torch's forms.
+    Source: SHAFT (NDSS 2025) and its code, `approximations.py`, which prints the coefficients to four digits.
+    """
+    return beside_relu(x, BELOW)
+
+
+@kernel("gelu", "quad", Domain("distance of Quad from GELU", _stands_off, 0, 0.05))
+def quad(x: Any, *, approximate: str) -> Any:
+    """0.125 x^2 + 0.25 x + 0.5: another function than GELU, for models that were distilled to it.
+
+    1 round, 16 bytes and 8 offline per element: x x by a product, as in MPCFormer's code, where a square would take
+    half. It is 0.5 at zero, where GELU is 0, and comes near GELU for x of 0.9 to 1.3 alone.
+    Source: MPCFormer (ICLR 2023), section 3.1; its benchmark has the last two coefficients exchanged.
+    """
+    return (x * 0.125) * x + x * 0.25 + 0.5
+
+
+@kernel("gelu", "poly", FITTING)
+def poly(x: Any, *, approximate: str) -> Any:
+    """PUMA's polynomials of degree 3 and 6 between -4, -1.95 and 3: right to 0.02, worst just below 3.
+
+    12 rounds, 143 bytes and 206 offline per element, see `primitives.polynomials`. Serves both of torch's forms.
+    Source: PUMA (arXiv 2307.12533), section 4.2; comparison and selection are ours.
+    """
+    return on_share(x, lambda share: polynomials.evaluate(share, (-4.0, -1.95, 3.0), POLYNOMIALS))

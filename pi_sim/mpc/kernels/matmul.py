@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor
-
+from pi_sim.mpc import backend
 from pi_sim.mpc.kernels.local import on_share
 from pi_sim.mpc.kernels.registry import kernel
 from pi_sim.mpc.primitives import products, stationary
@@ -26,7 +25,7 @@ def matmul(a: Any, b: Any) -> Any:
 
 
 @kernel("linear", "beaver")
-def linear(x: Any, weight: Any, bias: Any = None) -> Any:
+def linear(x: Any, weight: Any, bias: Any = None, *, revealed: bool = False) -> Any:
     """x (..., k) @ weight (k, n) + bias (n), stock CrypTen: `matmul`, then a local sum.
 
     1 round, 8 (|x| + k n) bytes: the masked weight is opened anew at every call.
@@ -67,17 +66,18 @@ def faithful_matmul(a: Any, b: Any) -> Any:
 
 
 @kernel("linear", "stationary", stationary=1)
-def stationary_linear(x: Any, weight: stationary.Weight, bias: Any = None) -> Any:
+def stationary_linear(x: Any, weight: stationary.Weight, bias: Any = None, *, revealed: bool = False) -> Any:
     """x (..., k) @ weight (k, n) + bias (n), the weight opened under its mask once in a session; faithful truncation.
 
     2 rounds, 8 (|x| + |x @ weight|) bytes, 24 |x @ weight| offline; in a session 8 k n bytes once.
+    A result that goes to the client alone keeps its 32 bits of fraction, which the client decodes: 1 round, 8 |x|
+    bytes, 8 |x @ weight| offline. It tells the client its own logits more finely, and nothing else.
     """
-
-    def map_share(share: Tensor) -> Tensor:
-        mapped = stationary.product(share, weight)
-        return truncate(mapped if bias is None else mapped + (bias.share << FRACTION), FRACTION)
-
-    return on_share(x, map_share)
+    product = stationary.product(x.share, weight)
+    mapped = product if bias is None else product + (bias.share << FRACTION)
+    if revealed:
+        return backend.shares(mapped, precision=2 * FRACTION)
+    return on_share(x, lambda _: truncate(mapped, FRACTION))
 
 
 @kernel("multiply", "faithful")

@@ -5,7 +5,12 @@ from typing import Any
 from torch import Tensor
 
 from pi_sim.mpc import backend
+from pi_sim.mpc.kernels.local import on_share
 from pi_sim.mpc.kernels.registry import Domain, kernel
+from pi_sim.mpc.primitives import rows
+
+LOWEST, HIGHEST = -8, 14
+"""Powers of 2 between which `normalised` is right."""
 
 
 def _itself(x: Tensor) -> Tensor:
@@ -25,3 +30,13 @@ def newton(x: Any) -> Any:
     """
     with backend.override({"functions.reciprocal_all_pos": True}):
         return x.reciprocal()
+
+
+@kernel("reciprocal", "normalised", Domain("input", _itself, 2.0**LOWEST, 2.0**HIGHEST))
+def normalised(x: Any) -> Any:
+    """For all that is divided by: the range is brought to [1, 2] first, see `primitives.rows`.
+
+    10 rounds, 114 bytes and 436 offline per element. Right to 2^-15, or to 0.0002 of the result where that is more.
+    Source: ours.
+    """
+    return on_share(x, lambda share: rows.reciprocal(share, HIGHEST, LOWEST))

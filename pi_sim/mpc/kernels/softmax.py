@@ -40,25 +40,26 @@ LOWEST = -(2**14) << FRACTION
 EXP = Function(thresholds=(-11.0,), pieces=(Line(), CURVE))
 
 
-def _visible(scores: Tensor, allowed: Tensor | None) -> Tensor:
+def seen(scores: Tensor, allowed: Tensor | None) -> Tensor:
+    """Plain scores, hidden ones at minus infinity."""
     return scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
 
 
 def _below_maximum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     """Exponents of the places that count."""
-    visible = _visible(scores, allowed)
+    visible = seen(scores, allowed)
     exponents = visible - visible.amax(-1, keepdim=True)
     return exponents[visible.isfinite()]
 
 
 def _maximum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     """Row maxima, which must stand well above the hidden places and not too far."""
-    return _visible(scores, allowed).amax(-1)
+    return seen(scores, allowed).amax(-1)
 
 
 def _sum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     """What each row is divided by: 1 where one place has all, n where n places are alike."""
-    visible = _visible(scores, allowed)
+    visible = seen(scores, allowed)
     return (visible - visible.amax(-1, keepdim=True)).exp().sum(-1)
 
 
@@ -82,11 +83,16 @@ def limit_newton(scores: Any, allowed: Tensor | None = None, *, causal: bool = F
     116 rounds and 744 bytes per element for rows of 128, the maximum being 79 and 670 of them.
     Source: CrypTen (arXiv 2109.00984), sections 4.3 and 4.4; the mask is ours.
     """
-    if allowed is None:
-        return scores.softmax(-1)
-    keep = allowed.long()
-    visible = on_share(scores, lambda share: share * keep) + (1 - keep) * HIDDEN
+    visible, keep = hide(scores, allowed)
     return on_share(visible.softmax(-1), lambda share: share * keep)
+
+
+def hide(scores: Any, allowed: Tensor | None) -> tuple[Any, Tensor | int]:
+    """Shared scores, hidden ones at a low public number; and one where a place counts, zero elsewhere."""
+    if allowed is None:
+        return scores, 1
+    keep = allowed.long()
+    return on_share(scores, lambda share: share * keep) + (1 - keep) * HIDDEN, keep
 
 
 @kernel("softmax", "tournament", Domain("score minus row maximum", _below_maximum, -16_000, 0))

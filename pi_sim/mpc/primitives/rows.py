@@ -31,18 +31,19 @@ SMALLEST, LARGEST = -6, 14
 """Powers of 4 between which `inverse_root` normalises."""
 
 
-def reciprocal(v: Tensor, most: int) -> Tensor:
-    """1 / v for 1 <= v < 2^most, most at least 2, with 16 bits of fraction.
+def reciprocal(v: Tensor, most: int, least: int = 0) -> Tensor:
+    """1 / v for 2^least <= v <= 2^most, of which least is -8 or more, with 16 bits of fraction.
 
-    1. Compare v with 2, 4, ..., 2^(most - 1), all at once: shares of c = 2^-j for v in [2^j, 2^(j + 1)) (4 rounds).
-    2. t = v c, in [1, 2) (1 round), truncated (1 round).
+    1. Compare v with the powers of two between, all at once: shares of c = 2^-j for v in [2^j, 2^(j + 1)) (4 rounds).
+    2. t = v c, in [1, 2] (1 round), truncated (1 round).
     3. y = 1 / t by a series (2 rounds).
     4. 1 / v = y c (1 round), truncated (1 round).
 
-    10 rounds; 64 + 2 3/8 (most - 1) bytes.
+    10 rounds; 64 + 2 3/8 (most - least - 1) bytes. Right to 2^-15, or to 0.0002 of it where that is more.
     """
-    bits = indicators(v, [2.0**power for power in range(1, most)])
-    scale = _weigh(bits, [2.0**-power for power in range(most)], FRACTION)
+    powers = range(least, most)
+    bits = indicators(v, [2.0**power for power in powers[1:]])
+    scale = _weigh(bits, [2.0**-power for power in powers], FRACTION)
     near = truncate(products.product(v, scale), FRACTION)
     return truncate(products.product(series.evaluate(near, RECIPROCAL), scale), FRACTION)
 

@@ -60,6 +60,14 @@ def lift(share: Tensor, fraction: int, lowest: int) -> Tensor:
     return _unmask(fraction, -lowest, m, shifted, top)
 
 
+def truncate_locally(share: Tensor, fraction: int) -> Tensor:
+    """x / 2^fraction, off by one unit at most, unless the shares' sum wraps around: each party shifts its own share.
+
+    Nothing is sent. With probability |x| / 2^64 the result is off by 2^(64 - fraction): stock CrypTen's truncation.
+    """
+    return torch.div(share, 1 << fraction, rounding_mode="trunc")
+
+
 def logical_shift(word: Tensor, places: int) -> Tensor:
     """The word's bits moved to the right, zeros coming in at the left; torch's own shift copies the sign."""
     return (word >> places) & ((1 << 8 * word.dtype.itemsize - places) - 1)
