@@ -182,7 +182,7 @@ def met(*dealers: Dealer) -> list[Any]:
 
     def play(rank: int) -> None:
         try:
-            found[rank] = greet(ends[rank], dealers[rank], b"the same")
+            found[rank] = greet(ends[rank], dealers[rank], {"graph": "the same"})
         except RunError as error:
             found[rank] = error
 

@@ -17,7 +17,7 @@ from pi_sim.cost.cost import Cost
 from pi_sim.cost.prices import price
 from pi_sim.errors import RunError
 from pi_sim.graph.capture import capture
-from pi_sim.mpc.pair import Outcome
+from pi_sim.mpc.pair import Counted
 from pi_sim.run import two_party
 from pi_sim.run.audit import check
 from pi_sim.run.quality import compare, out_of_domain, perplexity
@@ -68,7 +68,7 @@ NOTHING = dict.fromkeys(("rounds", "sent", "received", "crypten_rounds", "crypte
 """Stock kernels open no weights beforehand."""
 
 
-def outcome(rank: int = 0, **falsified: int) -> tuple[Any, Any, Outcome]:
+def outcome(rank: int = 0, **falsified: int) -> tuple[Any, Any, Counted]:
     """A faithful outcome of a small graph, one party's counters falsified; `node` is its last node's bytes."""
     graph, protocol = capture(meta_model("relu_nonorm", "tiny"), 4), specs.protocol_card("crypten")
     reached, nodes = Cost(), []
@@ -84,7 +84,7 @@ def outcome(rank: int = 0, **falsified: int) -> tuple[Any, Any, Outcome]:
     both[rank]["nodes"][-1] = (nodes[-1][0] + falsified.pop("round", 0), nodes[-1][1] + falsified.pop("node", 0))
     for name, error in falsified.items():
         both[rank][name] += error
-    return graph, protocol, Outcome([[one] for one in both], [NOTHING, NOTHING], torch.zeros(1), 0.0)
+    return graph, protocol, Counted([[one] for one in both], [NOTHING, NOTHING], 0.0, {})
 
 
 def test_equal_counters_pass() -> None:

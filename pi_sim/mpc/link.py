@@ -1,6 +1,6 @@
-"""The link: CrypTen's communicator over one TCP connection, with a counter and a clock of its own.
+"""The link: CrypTen's communicator over a connection of two parties, with a counter and a clock of its own.
 
-A message is a header (sequence number, payload length, time of sending) and the payload, the shares as little-endian
+A message is a header (its number, payload length, and stamp of time) and the payload, the shares as little-endian
 64-bit words. Both parties send and receive at once; a network can be imitated by holding arrived messages back.
 """
 
@@ -20,32 +20,41 @@ from torch.distributed import ReduceOp
 from pi_sim.errors import RunError
 from pi_sim.mpc import wire
 from pi_sim.mpc.backend import Communicator, counted
+from pi_sim.mpc.timeline import Stamp, Timeline
 from pi_sim.network import Network
 
-HEADER = struct.Struct("<IQd")
+HEADER = struct.Struct("<QQ5d")
 WORD = 8
+SMALL = 2**14
+"""Bytes that any socket takes at once. The parties go in step: whoever sends has had all earlier messages taken."""
+SPIN = 150e-6
+"""Seconds by which a sleep may overshoot."""
 
 
 class Link(Communicator):  # type: ignore[misc]
     """One party's end of a two-party connection.
 
-    `rounds` and `sent` count the payload handed to the socket, `received` what came out of it: one party's `sent` must
-    be the other's `received`. CrypTen's own counter (`comm_rounds`, `comm_bytes`: sent plus received) runs beside
-    them and shares no code with them.
+    `rounds` and `sent` count the payload handed to the connection, `received` what came out of it: one party's `sent`
+    must be the other's `received`. CrypTen's own counter (`comm_rounds`, `comm_bytes`: sent plus received) runs beside
+    them and shares no code with them. `timeline` tells where time went; parties on two machines have no common clock.
     Every failure of the connection is a `RunError`: the other party closed it, was silent for longer than the socket's
     time-out, or sent something else than the protocol's next message.
     """
 
     BYTES_PER_ELEMENT = WORD
 
-    def __init__(self, connection: socket.socket, rank: int, network: Network | None = None) -> None:
+    def __init__(
+        self, connection: wire.Connection, rank: int, network: Network | None = None, common_clock: bool = True
+    ) -> None:
         self.connection, self.rank, self.network = connection, rank, network
         self.failure: RunError | None = None
         self.rounds = self.sent = self.received = 0
         self.free_at = 0.0
+        self.timeline = Timeline(common_clock)
         self.reset_communication_stats()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.outbox: queue.SimpleQueue[tuple[int, list[Tensor]] | None] = queue.SimpleQueue()
+        self.queued = self.gone = 0
+        self.outbox: queue.SimpleQueue[list[bytes | memoryview] | None] = queue.SimpleQueue()
         self.sender = threading.Thread(target=self._send_all, daemon=True)
         self.sender.start()
 
@@ -72,75 +81,96 @@ class Link(Communicator):  # type: ignore[misc]
             self._put([share])
             return None
         self.rounds += 1
+        self.timeline.leave()
         return _combine(share, self._get([share])[0], op)
 
     # Messages.
 
     def _put(self, tensors: Sequence[Tensor]) -> None:
-        """Hand a message to the sending thread."""
+        """Send a message: a small one at once, a large one from the sending thread, so that both parties can."""
+        payloads = [_payload(tensor) for tensor in tensors]
+        length = sum(map(len, payloads))
         self.rounds += 1
-        self.sent += _length(tensors)
-        self.outbox.put((self.rounds, [tensor.contiguous() for tensor in tensors]))
+        self.sent += length
+        header = HEADER.pack(self.rounds, length, *self.timeline.leave())
+        if length <= SMALL and self.queued == self.gone:  # nothing that the sending thread could still be at
+            wire.send(self.connection, b"".join([header, *payloads]))
+        else:
+            self.queued += 1
+            self.outbox.put([header, *payloads])
 
     def _get(self, like: Sequence[Tensor]) -> list[Tensor]:
         """The other party's next message, in the shapes of `like`."""
-        tensors = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in like]
-        expected = _length(tensors)
-        number, length, sent_at = HEADER.unpack(self._receive(bytearray(HEADER.size)))
+        sizes = [tensor.nelement() for tensor in like]
+        expected = WORD * sum(sizes)
+        buffer = bytearray(HEADER.size + expected)
+        filled = self._receive(memoryview(buffer), HEADER.size)
+        number, length, *stamp = HEADER.unpack_from(buffer)
         if (number, length) != (self.rounds, expected):
             raise RunError(
                 f"the other party sent message {number} of {length} bytes where message {self.rounds} of {expected} "
                 "bytes was due."
             )
-        for tensor in tensors:
-            self._receive(_payload(tensor))
+        self._receive(memoryview(buffer)[filled:], len(buffer) - filled)
         self.received += length
-        self._hold_back(sent_at, length)
-        return tensors
+        self._hold_back(tuple(stamp), length)
+        words = torch.frombuffer(buffer, dtype=torch.long)[HEADER.size // WORD :]
+        return [piece.view(tensor.shape) for piece, tensor in zip(torch.split(words, sizes), like, strict=True)]
 
-    def _receive(self, buffer: bytearray | memoryview) -> bytearray | memoryview:
-        """Fill the buffer; when the connection is down because sending failed, say why that was."""
+    def _receive(self, buffer: memoryview, least: int) -> int:
+        """At least so many bytes; when the connection is down because sending failed, say why that was."""
         try:
-            return wire.receive(self.connection, buffer)
+            return wire.receive_some(self.connection, buffer, least)
         except RunError as error:
             raise self.failure or error from None
 
-    def _hold_back(self, sent_at: float, length: int) -> None:
+    def _hold_back(self, stamp: Stamp, length: int) -> None:
         """Wait until the imitated network would have delivered a message of `length` bytes."""
+        due = None
         if self.network:
-            self.free_at = max(self.free_at, sent_at) + 8 * length / self.network.bandwidth
-            time.sleep(max(0.0, self.free_at + self.network.latency - time.time()))
+            self.free_at = max(self.free_at, stamp[0]) + 8 * length / self.network.bandwidth
+            due = self.free_at + self.network.latency
+            _sleep_until(due)
+        self.timeline.arrive(stamp, due)
 
     def _send_all(self) -> None:
         """The sending thread: a failure shuts the connection, which ends the receiving side's wait."""
         try:
             while message := self.outbox.get():
-                number, tensors = message
-                wire.send(self.connection, HEADER.pack(number, _length(tensors), time.time()))
-                for tensor in tensors:
-                    wire.send(self.connection, _payload(tensor))
+                for piece in message:
+                    wire.send(self.connection, piece)
+                self.gone += 1
         except RunError as error:
             self.failure = error
             with suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
 
-    def close(self) -> None:
-        """Send what is still waiting, then close the connection."""
+    def end(self) -> None:
+        """Send what is still waiting; the connection is then free for something else."""
         self.outbox.put(None)
         self.sender.join()
-        self.connection.close()
         if self.failure:
             raise self.failure
 
-
-def _length(tensors: Sequence[Tensor]) -> int:
-    """The payload of a message, in bytes."""
-    return WORD * sum(tensor.nelement() for tensor in tensors)
+    def close(self) -> None:
+        """Send what is still waiting, then close the connection."""
+        try:
+            self.end()
+        finally:
+            self.connection.close()
 
 
 def _payload(tensor: Tensor) -> memoryview:
-    """The bytes of a contiguous tensor, in place."""
-    return tensor.view(-1).view(torch.uint8).numpy().data
+    """The bytes of a tensor, in place where it is contiguous."""
+    return tensor.contiguous().view(-1).view(torch.uint8).numpy().data
+
+
+def _sleep_until(due: float) -> None:
+    """Sleep most of the time and spin for the rest: a sleep overshoots by a tenth of a millisecond and more."""
+    if (left := due - time.monotonic()) > SPIN:
+        time.sleep(left - SPIN)
+    while time.monotonic() < due:
+        pass
 
 
 def _combine(mine: Tensor, theirs: Tensor, op: Any) -> Tensor:

@@ -1,16 +1,17 @@
 """How two parties meet, and what they make sure of before any share moves."""
 
-import hashlib
 import socket
 import struct
+from collections.abc import Mapping
 
 from pi_sim.errors import RunError
 from pi_sim.mpc import backend, wire
+from pi_sim.mpc.agreement import agree
 from pi_sim.mpc.dealer.kinds import NUMBER, Dealer
 from pi_sim.mpc.dealer.source import Source
 from pi_sim.mpc.dealer.stream import SEED, Stream, seed
 
-GREETING = struct.Struct(f"<32s{NUMBER}s{SEED}s{SEED}s")
+GREETING = struct.Struct(f"<{NUMBER}s{SEED}s{SEED}s")
 
 
 def meet(listener: int | None, port: int, timeout: float) -> socket.socket:
@@ -30,17 +31,15 @@ def meet(listener: int | None, port: int, timeout: float) -> socket.socket:
         raise RunError(f"the other party could not be reached within {timeout:g} seconds.") from None
 
 
-def greet(connection: socket.socket, dealer: Dealer, agreement: bytes) -> Source:
-    """Exchange digests of what must agree, and seeds: of CrypTen's sharings of zero, and what a first party may know.
+def greet(connection: wire.Connection, dealer: Dealer, terms: Mapping[str, str]) -> Source:
+    """Agree on the terms and the dealer, then exchange seeds: of CrypTen's sharings of zero, and of a first party.
 
     Both parties must have the same dealing; an unused file is marked as used when all this is sure.
     """
-    digest = hashlib.sha256(agreement + dealer.kind.encode()).digest()
+    agree(connection, {**terms, "dealer": dealer.kind})
     zeros = seed()
-    wire.send(connection, GREETING.pack(digest, dealer.number, zeros, dealer.offer()))
-    theirs, number, previous, offered = GREETING.unpack(wire.receive(connection, bytearray(GREETING.size)))
-    if theirs != digest:
-        raise RunError("the parties hold different graphs, protocols or versions; give both the same export.")
+    wire.send(connection, GREETING.pack(dealer.number, zeros, dealer.offer()))
+    number, previous, offered = GREETING.unpack(wire.receive(connection, bytearray(GREETING.size)))
     if number != dealer.number:
         raise RunError("the parties' files are of different dealings; give both what one `pi-sim deal` wrote.")
     backend.draw_from(previous=Stream(previous), following=Stream(zeros), local=Stream(seed()))

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,24 +22,30 @@ from pi_sim.mpc.dealer.choice import Choice
 from pi_sim.mpc.dealer.kinds import FIRST, THIRD
 from pi_sim.mpc.kernels.reveal import CLIENT
 from pi_sim.mpc.members import Member, watch
+from pi_sim.mpc.party import Counts
 from pi_sim.mpc.process import Job
 from pi_sim.network import Network
 
-Counts = dict[str, Any]
-"""What one party counted for one sequence, see `pi_sim.mpc.party.Party`."""
-
 
 @dataclass(frozen=True)
-class Outcome:
-    """What both parties counted, `counts[rank][sequence]`, and the logits (N, T, V) that the client opened.
+class Counted:
+    """What both parties counted: `counts[rank][sequence]`.
 
-    `session[rank]` is what each counted before the first sequence, opening weights that stay put.
+    `session[rank]` is what each counted before the first sequence, opening weights that stay put. `seconds` are those
+    of everything, `link` what one party measured of the connection itself, see `pi_sim.mpc.overhead`.
     """
 
     counts: list[list[Counts]]
     session: list[Counts]
-    logits: Tensor
     seconds: float
+    link: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Outcome(Counted):
+    """The same with the logits (N, T, V) that the client opened."""
+
+    logits: Tensor
 
 
 def run(
@@ -92,7 +97,7 @@ def run(
         counted = [json.loads((folder / "counts.json").read_text(encoding="utf-8")) for folder in folders]
         counts, session = ([each[key] for each in counted] for key in ("sequences", "session"))
         logits = load_file(folders[CLIENT] / "logits.safetensors")["logits"]
-        return Outcome(counts, session, logits, time.perf_counter() - started)
+        return Outcome(counts, session, time.perf_counter() - started, counted[0]["link"], logits)
 
 
 def threads() -> int:

@@ -1,18 +1,63 @@
 """A party: its shares, its end of the link and its dealer, evaluating the graph on one sequence after another."""
 
-import json
 import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pi_sim.graph.ops import Graph, Node
 from pi_sim.mpc import backend, session
+from pi_sim.mpc.dealer.provider import Provider
 from pi_sim.mpc.dealer.source import Source
 from pi_sim.mpc.executor import execute, open_weights
 from pi_sim.mpc.link import Link
+from pi_sim.mpc.overhead import overhead
 from pi_sim.mpc.primitives.stationary import Weight
 from pi_sim.specs import ProtocolCard
+
+Counts = dict[str, Any]
+"""What a party counted in one stretch of a run, see `Party.counters`; of a sequence also up to each of its `nodes`."""
+Told = Callable[[int, int], None]
+"""Is told after every node how many of how many are done."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """What one party counted, opening its weights (`session`) and in each sequence, and what it measured of its `link`.
+
+    `logits` (N, T, V) are the client's; the server opens none. `passed` is all payload that was sent and received, with
+    what measuring the link took.
+    """
+
+    link: dict[str, float]
+    session: Counts
+    sequences: list[Counts]
+    logits: Tensor | None
+    passed: tuple[int, int]
+
+
+def play(
+    graph: Graph,
+    protocol: ProtocolCard,
+    shares: dict[str, Tensor],
+    link: Link,
+    source: Source,
+    onehots: Iterable[Tensor],
+    told: Told,
+) -> Played:
+    """Run a party on its shares of one-hot tokens (B, T, V), one sequence after another."""
+    with backend.use(link, Provider(source), protocol.settings), torch.no_grad():
+        weights = {name: backend.shares(share) for name, share in shares.items()}
+        party = Party(graph, protocol, weights, link, source)
+        measured = overhead(link)
+        opening = party.open_weights()
+        runs = [party.infer(onehot, told) for onehot in onehots]
+    logits = [found for _, found in runs if found is not None]
+    opened, passed = torch.cat(logits) if logits else None, (link.sent, link.received)
+    return Played(measured, opening, [counts for counts, _ in runs], opened, passed)
 
 
 class Party:
@@ -24,29 +69,32 @@ class Party:
         self.graph, self.protocol, self.weights, self.link, self.source = graph, protocol, weights, link, source
         self.opened: dict[str, Weight] = {}
 
-    def open_weights(self) -> dict[str, Any]:
+    def open_weights(self) -> Counts:
         """What was counted while the weights that stay put were opened under their masks, once for all sequences."""
         before = self.counters()
         self.opened = open_weights(self.graph, self.weights, self.protocol)
         return self._since(before)
 
-    def infer(self, onehot: Tensor) -> tuple[dict[str, Any], Tensor]:
+    def infer(self, onehot: Tensor, told: Told) -> tuple[Counts, Tensor | None]:
         """What was counted for one sequence, in all and up to each node, and its logits (at the client)."""
         before, nodes = self.counters(), []
 
         def note(node: Node) -> None:
             nodes.append((self.link.rounds - before["rounds"], self.link.sent - before["sent"]))
-            print(json.dumps({"done": len(nodes), "of": len(self.graph.nodes)}), flush=True)
+            told(len(nodes), len(self.graph.nodes))
 
         values = {**self.weights, **self.graph.constants, "tokens": backend.shares(onehot, precision=0)}
         logits = execute(self.graph, values, self.protocol, self.opened, note)
         return {**self._since(before), "nodes": nodes}, logits
 
-    def _since(self, before: dict[str, Any]) -> dict[str, Any]:
+    def _since(self, before: Counts) -> Counts:
         return {name: count - before[name] for name, count in self.counters().items()}
 
-    def counters(self) -> dict[str, Any]:
-        """Every counter as it stands: the link's own, CrypTen's, the dealer's, and the clock."""
+    def counters(self) -> Counts:
+        """Every counter as it stands: the link's own, CrypTen's, the dealer's, and the clock.
+
+        Of the seconds those of communicating and waiting lie on the critical path, see `pi_sim.mpc.timeline`.
+        """
         return {
             "rounds": self.link.rounds,
             "sent": self.link.sent,
@@ -55,6 +103,8 @@ class Party:
             "crypten_bytes": self.link.comm_bytes,
             "offline": self.source.offline,
             "asked": session.asked(),
-            "communication_seconds": self.link.comm_time,
+            "communication_seconds": self.link.timeline.network + self.link.timeline.delay,
+            "delay_seconds": self.link.timeline.delay,
+            "waiting_seconds": self.link.timeline.theirs,
             "seconds": time.perf_counter(),
         }

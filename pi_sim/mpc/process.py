@@ -16,14 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from pi_sim import specs
 from pi_sim.graph import bundle
-from pi_sim.mpc import backend, child
+from pi_sim.mpc import child
 from pi_sim.mpc.dealer.choice import Choice
-from pi_sim.mpc.dealer.provider import Provider
 from pi_sim.mpc.dealer.terms import Terms
-from pi_sim.mpc.kernels.reveal import CLIENT
 from pi_sim.mpc.link import Link
 from pi_sim.mpc.meeting import greet, meet
-from pi_sim.mpc.party import Party
+from pi_sim.mpc.party import Played, play
 from pi_sim.network import Network
 
 
@@ -52,22 +50,27 @@ def _run(job: Job) -> None:
     torch.set_num_threads(job.threads)
     protocol = specs.protocol_card(job.protocol)
     opened = bundle.read(Path(job.bundle))
-    shares = opened.shares(job.rank)
+    shares, tokens = opened.shares(job.rank), load_file(job.tokens)["tokens"]
     terms = Terms.of(opened, protocol)
     dealer = Choice(**job.dealer).open(job.rank, terms, job.sequences, job.timeout)
     connection = meet(job.listener, job.port, job.timeout)
-    source = greet(connection, dealer, terms.digest())
+    source = greet(connection, dealer, terms.named(job.sequences))
     link = Link(connection, job.rank, Network(**job.network) if job.network else None)
-    with backend.use(link, Provider(source), protocol.settings), torch.no_grad():
-        weights = {name: backend.shares(share) for name, share in shares.items()}
-        party = Party(opened.graph, protocol, weights, link, source)
-        session = party.open_weights()
-        runs = [party.infer(tokens) for tokens in load_file(job.tokens)["tokens"]]
+    played = play(opened.graph, protocol, shares, link, source, tokens, _tell)
     link.close()
-    if job.rank == CLIENT:
-        save_file({"logits": torch.cat([logits for _, logits in runs])}, Path(job.result) / "logits.safetensors")
-    counted = {"session": session, "sequences": [counts for counts, _ in runs]}
-    (Path(job.result) / "counts.json").write_text(json.dumps(counted), encoding="utf-8")
+    _save(played, Path(job.result))
+
+
+def _tell(done: int, of: int) -> None:
+    print(json.dumps({"done": done, "of": of}), flush=True)
+
+
+def _save(played: Played, folder: Path) -> None:
+    """What was counted, and the client's logits."""
+    if played.logits is not None:
+        save_file({"logits": played.logits}, folder / "logits.safetensors")
+    counted = {"link": played.link, "session": played.session, "sequences": played.sequences}
+    (folder / "counts.json").write_text(json.dumps(counted), encoding="utf-8")
 
 
 if __name__ == "__main__":

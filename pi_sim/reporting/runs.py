@@ -29,7 +29,7 @@ def summary(record: Record) -> str:
     """The record of a run in a screenful."""
     findings = [*_seconds(record), *_quality(record)]
     lines = [f"{label:<11} {sentence}" for label, sentence in findings]
-    return "\n".join([_title(record), tables.render(_counts(record), "table"), *lines, "", dealer(record)])
+    return "\n".join([title(record), counts(record), *lines, "", dealer(record)])
 
 
 def dealer(record: Record) -> str:
@@ -37,13 +37,14 @@ def dealer(record: Record) -> str:
     return DEALERS[record.get("dealer", "first-party")]
 
 
-def _title(record: Record) -> str:
+def title(record: Record) -> str:
+    """What was run."""
     sequences = record["sequences"]
     tokens = f"{sequences} sequence{'s' if sequences > 1 else ''} of {record['seq_len']:,} tokens"
     return f"{record['model']} ({record['size']}), protocol {record['protocol']}, {tokens}"
 
 
-def _counts(record: Record) -> Table:
+def counts(record: Record) -> str:
     """What one sequence was predicted to cost, and what the parties counted: integers, hence equal or wrong."""
     columns = [
         Column("counted", "one sequence"),
@@ -52,7 +53,8 @@ def _counts(record: Record) -> Table:
         Column("agreement", ""),
     ]
     predicted, measured = record["total"], record["measured"]
-    return Table(columns, [[title, predicted[key], measured[key], mark(record, key)] for key, title in COUNTED.items()])
+    rows = [[name, predicted[key], measured[key], mark(record, key)] for key, name in COUNTED.items()]
+    return tables.render(Table(columns, rows), "table")
 
 
 def mark(record: Record, key: str) -> str:
@@ -73,6 +75,15 @@ def _seconds(record: Record) -> Iterator[tuple[str, str]]:
         ratio = measured["communication_seconds"] / expected
         said = f"{quantity(expected, SECONDS)} predicted, {waiting} measured, ratio {ratio:.2f}"
         yield "network", f"{record['network']}, imitated: {said}"
+        if link := measured.get("link"):
+            late = quantity(measured["delay_seconds"], SECONDS)
+            yield "link", f"{overhead(link)} by itself; messages came {late} late in all"
+
+
+def overhead(link: Record) -> str:
+    """What the connection itself takes, as `pi_sim.mpc.overhead` measured it."""
+    a_round, a_megabyte = (quantity(link[key], SECONDS) for key in ("round_seconds", "megabyte_seconds"))
+    return f"{a_round} a round and {a_megabyte} a MB each way"
 
 
 def predicted_seconds(record: Record) -> float | None:

@@ -7,16 +7,18 @@ from pi_sim.cost.estimate import numbers
 from pi_sim.cost.prices import Charge, charge
 from pi_sim.errors import RunError
 from pi_sim.graph.ops import Graph
-from pi_sim.mpc.pair import Counts, Outcome
+from pi_sim.mpc.pair import Counted
+from pi_sim.mpc.party import Counts
+from pi_sim.network import Network
 from pi_sim.specs import ProtocolCard
 
 
-def check(graph: Graph, protocol: ProtocolCard, outcome: Outcome) -> None:
+def check(graph: Graph, protocol: ProtocolCard, counted: Counted) -> None:
     """Every sequence must have cost what was predicted, and every counter must agree with every other."""
     charges = [charge(node.op, protocol) for node in graph.nodes]
-    _session(charges, *outcome.session)
+    _session(charges, *counted.session)
     steps = [each.cost for each in charges]
-    for server, client in zip(*outcome.counts, strict=True):
+    for server, client in zip(*counted.counts, strict=True):
         _counters(0, server, client)
         _counters(1, client, server)
         _prediction(graph, steps, server, client)
@@ -64,18 +66,33 @@ def _offline(predicted: int, server: Counts, client: Counts) -> None:
             raise RunError(f"predicted {predicted} offline bytes, {said}.")
 
 
-def measured(outcome: Outcome) -> dict[str, Any]:
-    """What the parties counted for one sequence, with the mean seconds of one and the set-up around all."""
-    server, client = outcome.counts
-    inference = [sequence["seconds"] for sequence in server]
-    communication = sum(sequence["communication_seconds"] for sequence in server) / len(server)
-    seconds = sum(inference) / len(server)
+def measured(counted: Counted, network: Network | None = None, rank: int = 0) -> dict[str, Any]:
+    """What the parties counted for one sequence, with one party's mean seconds of one and the set-up around all.
+
+    Seconds lie on the critical path: what is not communication is computing, of which the party was `waiting` for the
+    other's. Those of an imitated network stand beside the predicted ones; `delay` is what messages were late by.
+    """
+    (server, client), mine = counted.counts, counted.counts[rank]
+    seconds, communication, delay, waiting = (
+        sum(sequence[key] for sequence in mine) / len(mine)
+        for key in ("seconds", "communication_seconds", "delay_seconds", "waiting_seconds")
+    )
     cost = Cost(server[0]["rounds"], max(server[0]["sent"], client[0]["sent"]), server[0]["offline"])
     return {
         **numbers(cost),
         "seconds": seconds,
         "communication_seconds": communication,
+        "delay_seconds": delay,
         "compute_seconds": seconds - communication,
-        "setup_seconds": outcome.seconds - sum(inference),
-        "session_bytes": max(each["sent"] for each in outcome.session),
+        "waiting_seconds": waiting,
+        "setup_seconds": counted.seconds - len(mine) * seconds,
+        "session_bytes": max(each["sent"] for each in counted.session),
+        "link": counted.link,
+        **(_imitated(network, cost, communication) if network else {}),
     }
+
+
+def _imitated(network: Network, cost: Cost, communication: float) -> dict[str, float]:
+    """What the network was predicted to take, and how many times that it took."""
+    predicted = network.seconds(cost.rounds, cost.bytes)
+    return {"predicted_communication_seconds": predicted, "communication_ratio": communication / predicted}

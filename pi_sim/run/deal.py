@@ -10,6 +10,7 @@ from pi_sim.graph.bundle import Bundle
 from pi_sim.mpc import kernels, phantom
 from pi_sim.mpc.dealer import files
 from pi_sim.mpc.dealer.choice import Choice
+from pi_sim.mpc.dealer.header import Header
 from pi_sim.mpc.dealer.kinds import FILE
 from pi_sim.mpc.dealer.terms import Terms
 
@@ -31,5 +32,17 @@ def require(choice: Choice, opened: Bundle, protocol: specs.ProtocolCard, sequen
     server, client = (files.inspect(folder, rank, Terms.of(opened, protocol), sequences) for rank in (0, 1))
     if server.number != client.number:
         raise UsageError(f"the files in {folder} are of different dealings; give both that one `pi-sim deal` wrote.")
+    _require_kernels(folder, server, offline)
+
+
+def require_own(choice: Choice, rank: int, terms: Terms, sequences: int, offline: int) -> None:
+    """The same of one party's file alone."""
+    if choice.kind == FILE:
+        found = files.inspect(Path(choice.path), rank, terms, sequences)
+        if rank == 0:
+            _require_kernels(Path(choice.path), found, offline)
+
+
+def _require_kernels(path: Path, server: Header, offline: int) -> None:
     if server.payload != server.sequences * offline:
-        raise UsageError(f"the files in {folder} were dealt for other kernels than this pi-sim has; deal anew.")
+        raise UsageError(f"{path} was dealt for other kernels than this pi-sim has; deal anew.")

@@ -63,7 +63,7 @@ def timings(connection: socket.socket, rank: int, shrink: int, passes: int) -> I
     connection.settimeout(TIMEOUT)
     probes = [(specs.protocol_card(name), operations) for name, operations in kernels(shrink)]
     with _share_of_cores():
-        source = greet(connection, FirstParty(rank), b"calibration")
+        source = greet(connection, FirstParty(rank), {})
         link = Link(connection, rank)
         with backend.use(link, Provider(source), specs.protocol_card(PROTOCOL).settings), torch.no_grad():
             until = time.perf_counter() + BUDGET

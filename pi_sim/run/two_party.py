@@ -30,6 +30,9 @@ from pi_sim.run.quality import compare, out_of_domain
 from pi_sim.training.held_out import held_out_tokens, require
 from pi_sim.zoo.build import checkpoint_folder, load_model
 
+FAR = 1.15
+"""Beyond this multiple of the predicted seconds, something else than the network took time."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -76,19 +79,12 @@ def two_party(request: Request, warn: Callable[[str], None], progress: Callable[
 
     Raises `RunError` where measured rounds or bytes part from the predicted ones.
     """
-    protocol = specs.protocol_card(request.protocol)
-    if protocol.settings.get("encoder.precision_bits", PRECISION) != PRECISION:
-        raise UsageError(
-            f"protocol {protocol.name} sets encoder.precision_bits; bundles share weights with {PRECISION} bits, so "
-            f"remove the setting or set it to {PRECISION}."
-        )
+    protocol = executable(request.protocol)
     model = load_model(request.model, request.size) if request.model else None
     with _opened(request, model) as opened:
         predicted = predict(opened, protocol, request.networks, request.choice)
         dealings.require(request.choice, opened, protocol, request.sequences, predicted.total.offline)
-        if predicted.seq_len < 2:
-            raise UsageError("a perplexity needs sequences of at least 2 tokens; choose a longer --seq-len.")
-        tokens = held_out_tokens(opened.folder, request.sequences, predicted.seq_len)
+        tokens = held_out(opened, request.sequences)
         expected = _plain(model, opened.graph, protocol, tokens, warn) if model else None
         outcome = pair.run(
             opened.folder,
@@ -102,14 +98,36 @@ def two_party(request: Request, warn: Callable[[str], None], progress: Callable[
             progress=progress,
         )
     check(opened.graph, protocol, outcome)
+    found = measured(outcome, request.network)
+    if not 1 / FAR < found.get("communication_ratio", 1.0) < FAR:
+        warn("this machine was too busy to hold messages back precisely; repeat the run when it is not.")
     return {
         **predicted.to_json(),
         "sequences": request.sequences,
         "network": request.network.name if request.network else "none",
         "dealer": request.choice.kind,
-        "measured": measured(outcome),
+        "measured": found,
         **compare(expected, outcome.logits, tokens),
     }
+
+
+def executable(name: str) -> specs.ProtocolCard:
+    """A protocol that runs on shares as bundles hold them."""
+    protocol = specs.protocol_card(name)
+    if protocol.settings.get("encoder.precision_bits", PRECISION) != PRECISION:
+        raise UsageError(
+            f"protocol {protocol.name} sets encoder.precision_bits; bundles share weights with {PRECISION} bits, so "
+            f"remove the setting or set it to {PRECISION}."
+        )
+    return protocol
+
+
+def held_out(opened: Bundle, sequences: int) -> Tensor:
+    """Token ids (N, T) of a bundle's length that its model has not been trained on."""
+    length: int = opened.origin["seq_len"]
+    if length < 2:
+        raise UsageError("a perplexity needs sequences of at least 2 tokens; choose a longer --seq-len.")
+    return held_out_tokens(opened.folder, sequences, length)
 
 
 @contextmanager

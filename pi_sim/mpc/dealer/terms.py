@@ -24,3 +24,12 @@ class Terms:
     def digest(self) -> bytes:
         """All of it in 32 bytes."""
         return hashlib.sha256("\n".join((self.graph, self.protocol, self.version)).encode()).digest()
+
+    def named(self, sequences: int) -> dict[str, str]:
+        """What two parties compare before they start, by the names that a user knows."""
+        return {
+            "version": self.version,
+            "graph": self.graph,
+            "protocol": self.protocol,
+            "number of sequences": str(sequences),
+        }
