@@ -31,6 +31,11 @@ COMMANDS = {
         "--model", "--size", "--seq-len", "--protocol", "--sequences", "--network", "--bundle", "--port", "--timeout",
         "--dealer", "--json",
     },
+    "run party": {
+        "--rank", "--rendezvous", "--bundle", "--protocol", "--sequences", "--timeout", "--dealer", "--keys", "--no-tls",
+        "--json",
+    },
+    "keys": {"--out"},
     "export": {"--model", "--size", "--seq-len", "--out"},
     "deal": {"--bundle", "--protocol", "--sequences", "--out"},
     "train": {"--model", "--from", "--recipe", "--size", "--corpus", "--seed", "--tokens", "--set", "--out"},

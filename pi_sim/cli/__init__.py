@@ -41,6 +41,7 @@ for command in (
     runs.run,
     runs.export,
     dealing.deal,
+    runs.keys,
     lab.train,
     lab.convert,
     lab.diagnose,

@@ -5,7 +5,15 @@ from pathlib import Path
 import click
 
 from pi_sim.cli.options import LENGTH, MODEL, NETWORK, PROTOCOL, SIZE
-from pi_sim.errors import warn
+from pi_sim.errors import UsageError, warn
+
+TIMEOUT = click.option(
+    "--timeout", default=60.0, show_default=True, type=click.FloatRange(0.1, 86_400),
+    help="Seconds without a message after which a party gives up.",
+)  # fmt: skip
+RECORD = click.option(
+    "--json", "record", type=click.Path(path_type=Path, dir_okay=False), help="Write the record here."
+)
 
 
 @click.group()
@@ -22,18 +30,12 @@ def run() -> None:
 @click.option("--network", default="none", show_default=True, help=f"Hold messages back. {NETWORK}")
 @click.option("--bundle", type=click.Path(path_type=Path), help="What `pi-sim export` wrote, instead of the weights.")
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="TCP port on the loopback; 0 takes a free one.")
-@click.option(
-    "--timeout",
-    default=60.0,
-    show_default=True,
-    type=click.FloatRange(0.1, 86_400),
-    help="Seconds without a message after which a party gives up.",
-)
+@TIMEOUT
 @click.option(
     "--dealer", default="first-party", show_default=True, metavar="DEALER",
     help="first-party, third-party, or the folder that `pi-sim deal` wrote.",
 )  # fmt: skip
-@click.option("--json", "record", type=click.Path(path_type=Path, dir_okay=False), help="Write the record here.")
+@RECORD
 def two_party(
     model: str | None,
     size: str,
@@ -64,6 +66,66 @@ def two_party(
     click.echo(runs.summary(found))
     if record:
         records.save(record, "run", found)
+
+
+@run.command()
+@click.option("--rank", required=True, type=click.Choice(["0", "1"]), help="0 is the server, 1 the client.")
+@click.option("--rendezvous", required=True, metavar="HOST:PORT", help="Where the server listens and the client calls.")
+@click.option("--bundle", required=True, type=click.Path(path_type=Path), help="With this party's share file at least.")
+@click.option("--protocol", default="crypten", show_default=True, help=PROTOCOL)
+@click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="How many held-out texts.")
+@TIMEOUT
+@click.option(
+    "--dealer", default="first-party", show_default=True, metavar="DEALER",
+    help="first-party, or this party's file of those that `pi-sim deal` wrote.",
+)  # fmt: skip
+@click.option("--keys", type=click.Path(path_type=Path), help="This party's folder of those that `pi-sim keys` made.")
+@click.option("--no-tls", is_flag=True, help="Do not encrypt, though the other party is not on this machine.")
+@click.option("--network", hidden=True)
+@RECORD
+def party(
+    rank: str,
+    rendezvous: str,
+    bundle: Path,
+    protocol: str,
+    sequences: int,
+    timeout: float,
+    dealer: str,
+    keys: Path | None,
+    no_tls: bool,
+    network: str | None,
+    record: Path | None,
+) -> None:
+    """One party of a run across two machines.
+
+    Both are given the same bundle, protocol and number of sequences. The bundle's folder may lack the other party's
+    share file, and should. The client holds the text and gets the logits.
+    """
+    from pi_sim import records
+    from pi_sim.reporting import parties, progress
+    from pi_sim.run import place, remote
+
+    if network:
+        raise UsageError("two machines have a network of their own; `run two-party --network` imitates one.")
+    host, port = place.address(rendezvous)
+    request = remote.Request(int(rank), host, port, bundle, protocol, sequences, timeout, dealer, keys, not no_tls)
+    if record:
+        records.check_writable(record)
+    with progress.bar("private inference") as advance:
+        found = remote.party(request, warn, advance)
+    click.echo(parties.summary(found))
+    if record:
+        records.save(record, "party", found)
+
+
+@click.command()
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder that is new or empty.")
+def keys(out: Path) -> None:
+    """Make a trial pair of keys and certificates, for the two parties of `run party`."""
+    from pi_sim.mpc import certificates
+
+    certificates.make(out)
+    click.echo(f"{out}: server for party 0, client for party 1; take each to its machine, by a way that nobody reads")
 
 
 @click.command()

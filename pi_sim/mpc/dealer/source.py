@@ -17,9 +17,6 @@ from pi_sim.mpc.dealer.stream import Drawn
 class Source(ABC):
     """What a party asks; `offline` counts the bytes of derived parts, which is what a dealer must send to party 0."""
 
-    device: torch.device | None = None
-    """Where shares are wanted, if not on the processor."""
-
     def __init__(self, mine: Drawn) -> None:
         self.mine = mine
         self.numbers = 0
@@ -28,7 +25,7 @@ class Source(ABC):
     def keep(self, part: Part) -> tuple[int, Tensor]:
         """A random part that later correlations follow from: its number, and this party's share."""
         self.numbers += 1
-        (share,) = self.mine.draw(part, device=self.device)
+        (share,) = self.mine.draw(part)
         return self.numbers - 1, share
 
     def deal(self, correlation: Correlation, *kept: int) -> tuple[Tensor, ...]:
@@ -47,7 +44,7 @@ class Expanding(Source):
 
     def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
         drawn = correlation.drawn
-        shares = self.mine.draw(*drawn, *correlation.derived, device=self.device)
+        shares = self.mine.draw(*drawn, *correlation.derived)
         return shares[: len(drawn)], shares[len(drawn) :]
 
 
@@ -65,14 +62,13 @@ class Dealing(Source):
 
     def keep(self, part: Part) -> tuple[int, Tensor]:
         number, share = super().keep(part)
-        (other,) = self.theirs.draw(part, device=self.device)
+        (other,) = self.theirs.draw(part)
         self.known.append(part.join(share, other))
         return number, share
 
     def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
-        parts = correlation.drawn
-        mine = self.mine.draw(*parts, device=self.device)
-        theirs = self.theirs.draw(*parts, *correlation.derived, device=self.device)
+        parts, mine = correlation.drawn, self.mine.draw(*correlation.drawn)
+        theirs = self.theirs.draw(*parts, *correlation.derived)
         joined = [part.join(*pair) for part, *pair in zip(parts, mine, theirs, strict=False)]
         found = correlation.derive(*joined, *(self.known[number] for number in kept))
         values = zip(correlation.derived, found, theirs[len(parts) :], strict=True)
@@ -97,10 +93,9 @@ class Receiving(Source):
         self.supply = supply
 
     def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
-        drawn = self.mine.draw(*correlation.drawn, device=self.device)
-        return drawn, [self._next(part) for part in correlation.derived]
+        return self.mine.draw(*correlation.drawn), [self._next(part) for part in correlation.derived]
 
     def _next(self, part: Part) -> Tensor:
         memory = torch.empty(part.bytes, dtype=torch.uint8)
         self.supply.fill(memory.numpy().data)
-        return memory.view(part.dtype).view(part.shape).to(self.device)
+        return memory.view(part.dtype).view(part.shape)

@@ -1,0 +1,142 @@
+"""Where two machines meet: the server listens and examines whoever calls, the client calls until it is answered.
+
+A caller says that it speaks this protocol, which meeting it comes to, and which way data will flow; it is welcome when
+all ways of one meeting are there. Everybody else is refused in one sentence, and the server goes on waiting.
+"""
+
+import secrets
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Protocol
+
+from pi_sim.errors import RunError
+from pi_sim.mpc import wire
+
+HELLO = struct.Struct("<8s16sB")
+MAGIC = b"pi-sim 1"
+WELCOME = b"welcome!"
+BOTH, TO_SERVER, TO_CLIENT = range(3)
+"""Which way data flows on a connection."""
+PATIENCE = 5.0
+"""Seconds in which a caller has to say who it is."""
+PAUSE = 0.05
+"""Seconds between two looks at who has called, and between two calls."""
+
+
+class Door(Protocol):
+    """How a connection is opened: plain, or encrypted with certificates."""
+
+    @property
+    def ways(self) -> tuple[int, ...]:
+        """The ways that data flows, a connection for each."""
+
+    def open(self, connection: socket.socket, server: bool) -> socket.socket:
+        """The connection to be used; a `RunError` says why the other end is not let in."""
+
+    def join(self, ways: dict[int, socket.socket], server: bool) -> wire.Connection:
+        """All ways as one connection."""
+
+
+class Plain:
+    """One connection for both ways, not encrypted."""
+
+    ways = (BOTH,)
+
+    def open(self, connection: socket.socket, server: bool) -> socket.socket:
+        return connection
+
+    def join(self, ways: dict[int, socket.socket], server: bool) -> wire.Connection:
+        return ways[BOTH]
+
+
+def wait(listener: socket.socket, door: Door, timeout: float, refused: Callable[[str], None]) -> wire.Connection:
+    """The server's end of the first complete meeting within `timeout` seconds; `refused` is told of other callers.
+
+    Every caller is examined in a thread of its own, so that a silent one holds nobody up. Closes the listener.
+    """
+    callers, until = Callers(door, refused), time.monotonic() + timeout
+    with listener, callers:
+        listener.settimeout(PAUSE)
+        while not (ways := callers.complete()):
+            if time.monotonic() > until:
+                raise RunError(f"the client did not call within {timeout:g} seconds.")
+            with suppress(TimeoutError):
+                connection, address = listener.accept()
+                threading.Thread(target=callers.examine, args=(connection, address[0]), daemon=True).start()
+    for connection in ways.values():
+        connection.settimeout(timeout)
+        wire.send(connection, WELCOME)
+    return door.join(ways, server=True)
+
+
+def call(host: str, port: int, door: Door, timeout: float) -> wire.Connection:
+    """The client's end: it calls until the server listens, `timeout` seconds at most, whichever is started first."""
+    until, meeting, ways = time.monotonic() + timeout, secrets.token_bytes(16), {}
+    for way in door.ways:
+        connection = _dial(host, port, until, timeout)
+        with _explained(host, port):
+            ways[way] = door.open(connection, server=False)
+            wire.send(ways[way], HELLO.pack(MAGIC, meeting, way))
+    with _explained(host, port):
+        for connection in ways.values():
+            if bytes(wire.receive(connection, bytearray(len(WELCOME)))) != WELCOME:
+                raise RunError("it answers in another protocol.")
+    return door.join(ways, server=False)
+
+
+def _dial(host: str, port: int, until: float, timeout: float) -> socket.socket:
+    while (left := until - time.monotonic()) > 0:
+        try:
+            connection = socket.create_connection((host, port), timeout=left)
+            connection.settimeout(timeout)
+            return connection
+        except OSError:
+            time.sleep(min(PAUSE, left))
+    raise RunError(f"no server was reached at {host}:{port} within {timeout:g} seconds.")
+
+
+@contextmanager
+def _explained(host: str, port: int) -> Iterator[None]:
+    """A failure inside says with whom, and what it is most often."""
+    try:
+        yield
+    except RunError as error:
+        said = str(error).rstrip(".")
+        asked = "do both parties encrypt, with the keys of one pair, or neither"
+        raise RunError(f"the server at {host}:{port} and this party did not come together ({said}); {asked}?") from None
+
+
+class Callers:
+    """Whoever has called so far, by meeting and way; as a context, for as long as somebody is waited for."""
+
+    def __init__(self, door: Door, refused: Callable[[str], None]) -> None:
+        self.door, self.refused = door, refused
+        self.meetings: dict[bytes, dict[int, socket.socket]] = {}
+
+    def __enter__(self) -> None:
+        """Callers are let in or refused."""
+
+    def __exit__(self, *_: object) -> None:
+        """Who is still being examined comes too late, which nobody needs to be told."""
+        self.refused = lambda sentence: None
+
+    def examine(self, connection: socket.socket, address: str) -> None:
+        """Let a caller in, or refuse it."""
+        try:
+            connection.settimeout(PATIENCE)
+            connection = self.door.open(connection, server=True)
+            magic, meeting, way = HELLO.unpack(wire.receive(connection, bytearray(HELLO.size)))
+            if magic != MAGIC or way not in self.door.ways:
+                raise RunError("it does not speak the parties' protocol.")
+            self.meetings.setdefault(meeting, {})[way] = connection
+        except RunError as error:
+            connection.close()
+            self.refused(f"refused a caller at {address}: {error}")
+
+    def complete(self) -> dict[int, socket.socket] | None:
+        """The connections of a meeting to which all ways have come."""
+        return next((ways for ways in list(self.meetings.values()) if len(ways) == len(self.door.ways)), None)
