@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from pi_sim.mpc.kernels import erf, gelu, silu, softmax, tanh
 from pi_sim.mpc.primitives import comparison, piecewise, products, rows, series, stationary
 from pi_sim.mpc.primitives.function import RELU, Curve
 from pi_sim.mpc.primitives.indicators import indicators
-from pi_sim.mpc.primitives.ring import by_limbs
+from pi_sim.mpc.primitives.ring import Products, by_limbs
 from pi_sim.mpc.primitives.truncation import lift, truncate
 from pi_sim.mpc.primitives.waves import waves
 
@@ -104,6 +105,16 @@ def test_products_by_limbs_are_the_same_bits(seed: int, m: int, k: int, n: int) 
     a, b = integers(seed, 62, 2, m, k), integers(seed + 1, 62, 2, k, n)
     a[0], b[0, :, 0] = -(2**63), 2**63 - 1
     assert torch.equal(by_limbs(a, b), a @ b)
+
+
+def test_any_product_on_a_device_goes_by_limbs() -> None:
+    a, b = integers(0, 62, 3, 4), integers(1, 62, 4, 2)
+    expected, ordinary = a @ b, b.double().T @ b.double()
+    with Products(torch.device("cpu")), patch("pi_sim.mpc.primitives.ring.by_limbs", wraps=by_limbs) as used:
+        assert all(torch.equal(found, expected) for found in (a @ b, torch.matmul(a, b), a.matmul(b)))
+        assert used.call_count == 3
+        assert torch.equal(b.double().T @ b.double(), ordinary)
+    assert used.call_count == 3
 
 
 @given(SEEDS, st.integers(16, 21), st.integers(1, 13))

@@ -1,8 +1,9 @@
 """CrypTen, mended: the only module that imports it.
 
-Three mendings. Its ONNX converter uses a part of torch that is gone, so an empty module takes the converter's place.
+Four mendings. Its ONNX converter uses a part of torch that is gone, so an empty module takes the converter's place.
 Its communicator is replaced by ours: `use` puts a Link or a phantom where CrypTen's primitives look for one. And its
-random numbers, from a Mersenne Twister that never yields the ring's largest value, are replaced by our streams'.
+random numbers, from a Mersenne Twister that never yields the ring's largest value, are replaced by our streams'. On a
+GPU it wraps every share in an object that computes its products; ours are tensors there too, see `primitives.ring`.
 """
 
 import sys
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pi_sim.errors import MissingError, UsageError
@@ -31,11 +33,12 @@ _stand_in("crypten.nn.onnx_converter")
 
 try:
     import crypten
-    from crypten.common import rng
+    from crypten.common import rng, tensor_types, util
     from crypten.communicator.communicator import Communicator, _logging
     from crypten.communicator.in_process_communicator import InProcessCommunicator
     from crypten.config import cfg
     from crypten.mpc import MPCTensor
+    from crypten.mpc import mpc as mpc_module
     from crypten.mpc.primitives import ArithmeticSharedTensor, BinarySharedTensor
     from crypten.mpc.primitives import arithmetic as arithmetic_module
     from crypten.mpc.primitives import binary as binary_module
@@ -118,9 +121,20 @@ def _bits(size: Any, bitlength: int | None = None, generator: Drawn | None = Non
     return drawn
 
 
+class _Bare:
+    """In the place of CrypTen's wrapper of what lies on a GPU: the tensor itself."""
+
+    cat, stack = staticmethod(torch.cat), staticmethod(torch.stack)
+
+    def __new__(cls, tensor: Tensor) -> Tensor:  # type: ignore[misc]
+        return tensor
+
+
 for _module in (rng, arithmetic_module, binary_module):
     _module.generate_random_ring_element = _words
     _module.generate_kbit_random_tensor = _bits
+for _module in (arithmetic_module, binary_module, mpc_module, tensor_types, util):
+    _module.CUDALongTensor = _Bare
 
 
 def arithmetic(share: Tensor) -> Any:

@@ -17,6 +17,9 @@ from pi_sim.mpc.dealer.stream import Drawn
 class Source(ABC):
     """What a party asks; `offline` counts the bytes of derived parts, which is what a dealer must send to party 0."""
 
+    device: torch.device | None = None
+    """Where shares are wanted, if not on the processor."""
+
     def __init__(self, mine: Drawn) -> None:
         self.mine = mine
         self.numbers = 0
@@ -25,7 +28,7 @@ class Source(ABC):
     def keep(self, part: Part) -> tuple[int, Tensor]:
         """A random part that later correlations follow from: its number, and this party's share."""
         self.numbers += 1
-        (share,) = self.mine.draw(part)
+        (share,) = self.mine.draw(part, device=self.device)
         return self.numbers - 1, share
 
     def deal(self, correlation: Correlation, *kept: int) -> tuple[Tensor, ...]:
@@ -44,7 +47,7 @@ class Expanding(Source):
 
     def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
         drawn = correlation.drawn
-        shares = self.mine.draw(*drawn, *correlation.derived)
+        shares = self.mine.draw(*drawn, *correlation.derived, device=self.device)
         return shares[: len(drawn)], shares[len(drawn) :]
 
 
@@ -62,13 +65,14 @@ class Dealing(Source):
 
     def keep(self, part: Part) -> tuple[int, Tensor]:
         number, share = super().keep(part)
-        (other,) = self.theirs.draw(part)
+        (other,) = self.theirs.draw(part, device=self.device)
         self.known.append(part.join(share, other))
         return number, share
 
     def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
-        parts, mine = correlation.drawn, self.mine.draw(*correlation.drawn)
-        theirs = self.theirs.draw(*parts, *correlation.derived)
+        parts = correlation.drawn
+        mine = self.mine.draw(*parts, device=self.device)
+        theirs = self.theirs.draw(*parts, *correlation.derived, device=self.device)
         joined = [part.join(*pair) for part, *pair in zip(parts, mine, theirs, strict=False)]
         found = correlation.derive(*joined, *(self.known[number] for number in kept))
         values = zip(correlation.derived, found, theirs[len(parts) :], strict=True)
@@ -93,9 +97,10 @@ class Receiving(Source):
         self.supply = supply
 
     def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
-        return self.mine.draw(*correlation.drawn), [self._next(part) for part in correlation.derived]
+        drawn = self.mine.draw(*correlation.drawn, device=self.device)
+        return drawn, [self._next(part) for part in correlation.derived]
 
     def _next(self, part: Part) -> Tensor:
         memory = torch.empty(part.bytes, dtype=torch.uint8)
         self.supply.fill(memory.numpy().data)
-        return memory.view(part.dtype).view(part.shape)
+        return memory.view(part.dtype).view(part.shape).to(self.device)

@@ -10,10 +10,9 @@ from torch import Tensor
 from pi_sim.graph.ops import Shape
 from pi_sim.mpc import session
 from pi_sim.mpc.dealer.correlation import Correlation, Part
-from pi_sim.mpc.primitives import ring
 
 Operation = Callable[[Tensor, Tensor], Tensor]
-OPERATIONS: dict[str, Operation] = {"multiply": torch.mul, "matmul": ring.matmul}
+OPERATIONS: dict[str, Operation] = {"multiply": torch.mul, "matmul": torch.matmul}
 
 
 @dataclass(frozen=True)

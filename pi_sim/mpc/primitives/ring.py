@@ -1,22 +1,36 @@
-"""Matrix products modulo 2^64, for devices that multiply no matrices of integers."""
+"""Matrix products modulo 2^64 on devices that multiply no matrices of integers."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 LIMB = 22
 """Bits of a limb, of which a word has three: 2^11 products of two, added up, fit the 53 bits of a double."""
 LONGEST = 2**11
+PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__)
 
 
-def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """a (..., m, k) @ b (..., k, n), bit for bit the same on every device."""
-    return by_limbs(a, b) if a.is_cuda else a @ b
+class Products(TorchFunctionMode):
+    """A context in which products of integer matrices on a device are computed by limbs, whoever calls for them."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in PRODUCTS and args[0].dtype == torch.int64 and args[0].device.type == self.device.type:
+            return by_limbs(*args)
+        return function(*args, **(kwargs or {}))
 
 
 def by_limbs(a: Tensor, b: Tensor) -> Tensor:
-    """The same in six products of doubles, which a GPU has units for; the others would be multiples of 2^66."""
+    """a (..., m, k) @ b (..., k, n), bit for bit what integers give, in six products of doubles.
+
+    A GPU has units for them. The three products that are left out would be multiples of 2^66.
+    """
     pieces = zip(torch.split(a, LONGEST, -1), torch.split(b, LONGEST, -2), strict=True)
     products = (_product(list(_limbs(one)), list(_limbs(other))) for one, other in pieces)
     return torch.stack(list(products)).sum(0)

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pi_sim.graph.ops import Shape
 from pi_sim.mpc import session
 from pi_sim.mpc.dealer.correlation import Correlation, Part
-from pi_sim.mpc.primitives import ring
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Image(Correlation):
         return (Part((*self.first[:-1], self.columns)),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        return (ring.matmul(*values),)
+        return (torch.matmul(*values),)
 
 
 def settle(shares: list[Tensor]) -> list[Weight]:
@@ -60,4 +60,4 @@ def product(x: Tensor, weight: Weight) -> Tensor:
     """
     first, both = session.deal(Image(tuple(x.shape), weight.masked.shape[-1]), weight.number)
     (opened,) = session.reveal(x - first)
-    return ring.matmul(opened, weight.known) + ring.matmul(first, weight.masked) + both
+    return opened @ weight.known + first @ weight.masked + both
