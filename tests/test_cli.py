@@ -29,11 +29,11 @@ COMMANDS = {
     "validate": {"--out", "--format"},
     "run two-party": {
         "--model", "--size", "--seq-len", "--protocol", "--sequences", "--network", "--bundle", "--port", "--timeout",
-        "--dealer", "--json",
+        "--dealer", "--device", "--json",
     },
     "run party": {
-        "--rank", "--rendezvous", "--bundle", "--protocol", "--sequences", "--timeout", "--dealer", "--keys", "--no-tls",
-        "--json",
+        "--rank", "--rendezvous", "--bundle", "--protocol", "--sequences", "--timeout", "--dealer", "--keys",
+        "--no-tls", "--device", "--json",
     },
     "keys": {"--out"},
     "export": {"--model", "--size", "--seq-len", "--out"},

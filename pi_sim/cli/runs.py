@@ -11,6 +11,9 @@ TIMEOUT = click.option(
     "--timeout", default=60.0, show_default=True, type=click.FloatRange(0.1, 86_400),
     help="Seconds without a message after which a party gives up.",
 )  # fmt: skip
+DEVICE = click.option(
+    "--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="What computes."
+)
 RECORD = click.option(
     "--json", "record", type=click.Path(path_type=Path, dir_okay=False), help="Write the record here."
 )
@@ -35,6 +38,7 @@ def run() -> None:
     "--dealer", default="first-party", show_default=True, metavar="DEALER",
     help="first-party, third-party, or the folder that `pi-sim deal` wrote.",
 )  # fmt: skip
+@DEVICE
 @RECORD
 def two_party(
     model: str | None,
@@ -47,6 +51,7 @@ def two_party(
     port: int,
     timeout: float,
     dealer: str,
+    device: str,
     record: Path | None,
 ) -> None:
     """Two processes on this machine, each with its own shares, compute the logits of held-out text."""
@@ -58,7 +63,7 @@ def two_party(
 
     imitated = None if network == "none" else link(network)
     chosen = model or (None if bundle else "relu_nonorm")
-    request = Request(chosen, size, protocol, seq_len, sequences, bundle, imitated, port, timeout, dealer)
+    request = Request(chosen, size, protocol, seq_len, sequences, bundle, imitated, port, timeout, dealer, device)
     if record:
         records.check_writable(record)
     with progress.bar("private inference") as advance:
@@ -82,6 +87,7 @@ def two_party(
 @click.option("--keys", type=click.Path(path_type=Path), help="This party's folder of those that `pi-sim keys` made.")
 @click.option("--no-tls", is_flag=True, help="Do not encrypt, though the other party is not on this machine.")
 @click.option("--network", hidden=True)
+@DEVICE
 @RECORD
 def party(
     rank: str,
@@ -94,6 +100,7 @@ def party(
     keys: Path | None,
     no_tls: bool,
     network: str | None,
+    device: str,
     record: Path | None,
 ) -> None:
     """One party of a run across two machines.
@@ -108,7 +115,10 @@ def party(
     if network:
         raise UsageError("two machines have a network of their own; `run two-party --network` imitates one.")
     host, port = place.address(rendezvous)
-    request = remote.Request(int(rank), host, port, bundle, protocol, sequences, timeout, dealer, keys, not no_tls)
+    encrypted = not no_tls
+    request = remote.Request(
+        int(rank), host, port, bundle, protocol, sequences, timeout, dealer, keys, encrypted, device
+    )
     if record:
         records.check_writable(record)
     with progress.bar("private inference") as advance:

@@ -100,7 +100,7 @@ class Link(Communicator):  # type: ignore[misc]
             self.outbox.put([header, *payloads])
 
     def _get(self, like: Sequence[Tensor]) -> list[Tensor]:
-        """The other party's next message, in the shapes of `like`."""
+        """The other party's next message, in the shapes of `like` and on their devices."""
         sizes = [tensor.nelement() for tensor in like]
         expected = WORD * sum(sizes)
         buffer = bytearray(HEADER.size + expected)
@@ -115,7 +115,8 @@ class Link(Communicator):  # type: ignore[misc]
         self.received += length
         self._hold_back(tuple(stamp), length)
         words = torch.frombuffer(buffer, dtype=torch.long)[HEADER.size // WORD :]
-        return [piece.view(tensor.shape) for piece, tensor in zip(torch.split(words, sizes), like, strict=True)]
+        pieces = zip(torch.split(words, sizes), like, strict=True)
+        return [piece.view(tensor.shape).to(tensor.device) for piece, tensor in pieces]
 
     def _receive(self, buffer: memoryview, least: int) -> int:
         """At least so many bytes; when the connection is down because sending failed, say why that was."""
@@ -162,7 +163,7 @@ class Link(Communicator):  # type: ignore[misc]
 
 def _payload(tensor: Tensor) -> memoryview:
     """The bytes of a tensor, in place where it is contiguous."""
-    return tensor.contiguous().view(-1).view(torch.uint8).numpy().data
+    return tensor.contiguous().view(-1).view(torch.uint8).cpu().numpy().data
 
 
 def _sleep_until(due: float) -> None:

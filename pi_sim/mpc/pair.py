@@ -20,6 +20,7 @@ from pi_sim.mpc.dealer import call
 from pi_sim.mpc.dealer import process as service
 from pi_sim.mpc.dealer.choice import Choice
 from pi_sim.mpc.dealer.kinds import FIRST, THIRD
+from pi_sim.mpc.device import CPU
 from pi_sim.mpc.kernels.reveal import CLIENT
 from pi_sim.mpc.members import Member, watch
 from pi_sim.mpc.party import Counts
@@ -58,6 +59,7 @@ def run(
     timeout: float = 60.0,
     network: Network | None = None,
     dealer: str = FIRST,
+    device: str = CPU,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> Outcome:
     """Evaluate a bundle's graph on token ids (N, B, T), one sequence after another, between two local processes.
@@ -86,6 +88,7 @@ def run(
                 threads=threads(),
                 network=asdict(network) if network else None,
                 sequences=len(tokens),
+                device=device,
                 dealer=asdict(choice),
             )
             for rank, folder in enumerate(folders)

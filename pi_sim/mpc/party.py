@@ -12,6 +12,7 @@ from pi_sim.graph.ops import Graph, Node
 from pi_sim.mpc import backend, session
 from pi_sim.mpc.dealer.provider import Provider
 from pi_sim.mpc.dealer.source import Source
+from pi_sim.mpc.device import CPU, computing_on
 from pi_sim.mpc.executor import execute, open_weights
 from pi_sim.mpc.link import Link
 from pi_sim.mpc.overhead import overhead
@@ -47,10 +48,12 @@ def play(
     source: Source,
     onehots: Iterable[Tensor],
     told: Told,
+    device: str = CPU,
 ) -> Played:
     """Run a party on its shares of one-hot tokens (B, T, V), one sequence after another."""
-    with backend.use(link, Provider(source), protocol.settings), torch.no_grad():
-        weights = {name: backend.shares(share) for name, share in shares.items()}
+    source.device = torch.device(device)
+    with backend.use(link, Provider(source), protocol.settings), torch.no_grad(), computing_on(device):
+        weights = {name: backend.shares(share.to(device)) for name, share in shares.items()}
         party = Party(graph, protocol, weights, link, source)
         measured = overhead(link)
         opening = party.open_weights()
@@ -83,7 +86,9 @@ class Party:
             nodes.append((self.link.rounds - before["rounds"], self.link.sent - before["sent"]))
             told(len(nodes), len(self.graph.nodes))
 
-        values = {**self.weights, **self.graph.constants, "tokens": backend.shares(onehot, precision=0)}
+        constants = {name: value.to(self.source.device) for name, value in self.graph.constants.items()}
+        tokens = backend.shares(onehot.to(self.source.device), precision=0)
+        values = {**self.weights, **constants, "tokens": tokens}
         logits = execute(self.graph, values, self.protocol, self.opened, note)
         return {**self._since(before), "nodes": nodes}, logits
 

@@ -43,6 +43,7 @@ class Job:
     threads: int
     network: dict[str, Any] | None
     sequences: int
+    device: str
     dealer: dict[str, Any] = field(default_factory=dict)
 
 
@@ -56,7 +57,7 @@ def _run(job: Job) -> None:
     connection = meet(job.listener, job.port, job.timeout)
     source = greet(connection, dealer, terms.named(job.sequences))
     link = Link(connection, job.rank, Network(**job.network) if job.network else None)
-    played = play(opened.graph, protocol, shares, link, source, tokens, _tell)
+    played = play(opened.graph, protocol, shares, link, source, tokens, _tell, job.device)
     link.close()
     _save(played, Path(job.result))
 

@@ -19,6 +19,7 @@ from pi_sim.mpc import tokens, wire
 from pi_sim.mpc.dealer.choice import Choice
 from pi_sim.mpc.dealer.kinds import FIRST, THIRD, Dealer
 from pi_sim.mpc.dealer.terms import Terms
+from pi_sim.mpc.device import CPU, require_device
 from pi_sim.mpc.kernels.reveal import CLIENT
 from pi_sim.mpc.link import Link
 from pi_sim.mpc.meeting import greet
@@ -52,6 +53,7 @@ class Request:
     keys: Path | None = None
     encrypted: bool = True
     """False if it need not be, off the loopback; on the loopback it is if there are keys."""
+    device: str = CPU
 
     @property
     def choice(self) -> Choice:
@@ -69,17 +71,19 @@ def party(request: Request, warn: Callable[[str], None], progress: Callable[[flo
     where either party's measured rounds or bytes part from the predicted ones.
     """
     started, rank = time.perf_counter(), request.rank
+    require_device(request.device)
     entrance, task = door(request.host, request.keys, request.encrypted, warn), _prepare(request)
     predicted = predict(task.bundle, task.protocol, [PRESETS["lan"], PRESETS["wan"]], request.choice)
     dealings.require_own(request.choice, rank, task.terms, request.sequences, predicted.total.offline)
     with closing(_meet(request, entrance, warn)) as connection:
-        played = _play(task, rank, connection, progress)
+        played = _play(task, request, connection, progress)
         theirs = exchange(connection, rank, played, len(task.bundle.graph.nodes))
     counted = _counted(rank, played, theirs, time.perf_counter() - started)
     check(task.bundle.graph, task.protocol, counted)
     return {
         **predicted.to_json(),
         **{"rank": rank, "sequences": request.sequences, "dealer": task.dealer.kind},
+        "device": request.device,
         "encrypted": isinstance(entrance, Tls),
         "measured": {**measured(counted, rank=rank), "waiting_seconds": None},
         "payload_bytes": dict(zip(("sent", "received"), played.passed, strict=True)),
@@ -117,12 +121,12 @@ def _meet(request: Request, entrance: Door, warn: Callable[[str], None]) -> wire
     return wait(listen(request.host, request.port), entrance, request.timeout, warn)
 
 
-def _play(task: Task, rank: int, connection: wire.Connection, progress: Callable[[float], None]) -> Played:
-    graph = task.bundle.graph
+def _play(task: Task, request: Request, connection: wire.Connection, progress: Callable[[float], None]) -> Played:
+    graph, told = task.bundle.graph, _told(task.sequences, progress)
     source = greet(connection, task.dealer, task.terms.named(task.sequences))
     onehots = _onehots(connection, graph, task.sequences, task.ids)
-    link = Link(connection, rank, common_clock=False)
-    played = play(graph, task.protocol, task.shares, link, source, onehots, _told(task.sequences, progress))
+    link = Link(connection, request.rank, common_clock=False)
+    played = play(graph, task.protocol, task.shares, link, source, onehots, told, request.device)
     link.end()
     return played
 

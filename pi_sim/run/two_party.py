@@ -23,6 +23,7 @@ from pi_sim.graph.sharing import PRECISION
 from pi_sim.mpc import pair
 from pi_sim.mpc.dealer.choice import Choice
 from pi_sim.mpc.dealer.kinds import FIRST
+from pi_sim.mpc.device import CPU, require_device
 from pi_sim.network import PRESETS, Network
 from pi_sim.run import deal as dealings
 from pi_sim.run.audit import check, measured
@@ -49,6 +50,8 @@ class Request:
     timeout: float = 60.0
     dealer: str = FIRST
     """first-party, third-party, or the folder that `pi-sim deal` wrote."""
+    device: str = CPU
+    """Where the model and both parties compute."""
 
     @property
     def networks(self) -> list[Network]:
@@ -79,13 +82,14 @@ def two_party(request: Request, warn: Callable[[str], None], progress: Callable[
 
     Raises `RunError` where measured rounds or bytes part from the predicted ones.
     """
+    require_device(request.device)
     protocol = executable(request.protocol)
     model = load_model(request.model, request.size) if request.model else None
     with _opened(request, model) as opened:
         predicted = predict(opened, protocol, request.networks, request.choice)
         dealings.require(request.choice, opened, protocol, request.sequences, predicted.total.offline)
         tokens = held_out(opened, request.sequences)
-        expected = _plain(model, opened.graph, protocol, tokens, warn) if model else None
+        expected = _plain(request, model, opened.graph, protocol, tokens, warn) if model else None
         outcome = pair.run(
             opened.folder,
             specs.find("protocols", request.protocol),
@@ -95,6 +99,7 @@ def two_party(request: Request, warn: Callable[[str], None], progress: Callable[
             timeout=request.timeout,
             network=request.network,
             dealer=request.dealer,
+            device=request.device,
             progress=progress,
         )
     check(opened.graph, protocol, outcome)
@@ -106,6 +111,7 @@ def two_party(request: Request, warn: Callable[[str], None], progress: Callable[
         "sequences": request.sequences,
         "network": request.network.name if request.network else "none",
         "dealer": request.choice.kind,
+        "device": request.device,
         "measured": found,
         **compare(expected, outcome.logits, tokens),
     }
@@ -164,10 +170,16 @@ def predict(opened: Bundle, protocol: specs.ProtocolCard, networks: list[Network
 
 
 def _plain(
-    model: PreTrainedModel, graph: Graph, protocol: specs.ProtocolCard, tokens: Tensor, warn: Callable[[str], None]
+    request: Request,
+    model: PreTrainedModel,
+    graph: Graph,
+    protocol: specs.ProtocolCard,
+    tokens: Tensor,
+    warn: Callable[[str], None],
 ) -> Tensor:
     """The plain logits (N, T, V); warns of kernels that leave their domain."""
     with torch.no_grad():
         for sentence in out_of_domain(graph, model, protocol, tokens):
             warn(sentence)
-        return torch.cat([model(sequence[None], use_cache=False).logits for sequence in tokens])
+        model.to(request.device)
+        return torch.cat([model(ids[None], use_cache=False).logits.cpu() for ids in tokens.to(request.device)])

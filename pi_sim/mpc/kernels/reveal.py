@@ -17,4 +17,4 @@ def reveal(x: Any) -> Tensor | None:
     Decoded here, because CrypTen's decoder is off by one for some negative numbers just above an integer.
     """
     ring = x.reveal(dst=CLIENT)
-    return None if ring is None else ring.double().div(x.encoder.scale).float()
+    return None if ring is None else ring.double().div(x.encoder.scale).float().cpu()
