@@ -1,0 +1,60 @@
+"""Many products of two secrets, truncated: how many come out wrong by more than one unit in the last place."""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from pi_sim import specs
+from pi_sim.graph.ops import Op
+from pi_sim.graph.sharing import PRECISION
+from pi_sim.mpc import backend
+from pi_sim.mpc.dealer.correlation import Part
+from pi_sim.mpc.dealer.stream import SEED, Stream
+from pi_sim.mpc.executor import apply
+from pi_sim.run.bench.ends import End
+from pi_sim.run.bench.found import Truncated
+from pi_sim.specs import ProtocolCard
+
+PROTOCOLS = ("crypten", "lean")
+BOUNDS = (8, 64)
+"""How large factors may be, in powers of 2: activations, and what makes local truncation fail before one's eyes."""
+BATCH = 2**20
+
+
+CASES = [(protocol, bound) for bound in BOUNDS for protocol in PROTOCOLS]
+
+
+def steps(number: int) -> int:
+    """How many batches `count` goes through."""
+    return len(CASES) * -(-number // BATCH)
+
+
+def count(end: End, number: int) -> Iterator[Truncated]:
+    """What was found so far, batch by batch: `number` products by every protocol's kernel, of every size."""
+    for protocol, bound in CASES:
+        card, values = specs.protocol_card(protocol), Stream(bytes(SEED))
+        found = Truncated(protocol=protocol, kernel=card.kernels["multiply"], bound=bound)
+        while found.number < number:
+            found = _add(found, end, card, _batch(values, bound, min(BATCH, number - found.number)))
+            yield found
+
+
+def _batch(values: Stream, bound: int, length: int) -> list[Tensor]:
+    """Two factors, uniform from -bound to bound with 16 bits of fraction, and a mask for each."""
+    x, y, *masks = values.draw(*[Part((length,))] * 4)
+    unit = 2**PRECISION
+    return [*((each & (2 * bound * unit - 1)) - bound * unit for each in (x, y)), *masks]
+
+
+def _add(found: Truncated, end: End, card: ProtocolCard, batch: list[Tensor]) -> Truncated:
+    """Multiply between the parties, and compare with the product of the plain integers."""
+    x, y, *masks = batch
+    op = Op("multiply", (tuple(x.shape), tuple(y.shape)), (True, True))
+    with end.under(card):
+        shared = [backend.shares(end.share(value, mask)) for value, mask in zip((x, y), masks, strict=True)]
+        truncated = end.opened(apply(op, shared, card).share)
+    product = x * y
+    wrong = int(((truncated - (product >> PRECISION)).abs() > 1).sum())
+    expected = float(product.abs().double().sum()) / 2**64
+    more = {"number": len(x), "wrong": wrong, "expected_locally": expected}
+    return found.model_copy(update={key: getattr(found, key) + value for key, value in more.items()})
