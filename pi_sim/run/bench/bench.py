@@ -19,7 +19,6 @@ from pi_sim.run.bench.truncations import steps
 from pi_sim.run.bench.workloads import Workload, workloads
 from pi_sim.specs import ProtocolCard
 
-PROTOCOLS = ("crypten", "crypten_tanh", "shaft", "lean")
 UNUSABLE = ("crypten",)
 """No model's protocol: its GELU is beyond use."""
 Bar = Callable[[str], AbstractContextManager[Callable[[float], None]]]
@@ -50,9 +49,9 @@ class Plan:
         """What is reported of it."""
         cost, workload = self.charge.cost, self.workload
         return Measured(
-            name=workload.name, shapes=str(workload.op).removeprefix(workload.op.name), kernel=self.kernel,
-            protocols=self.protocols, elements=workload.elements(self.kernel), rounds=cost.rounds, bytes=cost.bytes,
-            offline_bytes=cost.offline, session_bytes=self.charge.session, **timings,
+            name=workload.name, shapes=workload.shapes, kernel=self.kernel, protocols=self.protocols,
+            elements=workload.elements(self.kernel), rounds=cost.rounds, bytes=cost.bytes, offline_bytes=cost.offline,
+            session_bytes=self.charge.session, **timings,
         )  # fmt: skip
 
 

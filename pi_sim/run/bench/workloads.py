@@ -23,6 +23,11 @@ class Workload:
     op: Op
     run: bool = True
 
+    @property
+    def shapes(self) -> str:
+        """Those of its operands."""
+        return ", ".join("x".join(map(str, shape)) for shape in self.op.shapes)
+
     def elements(self, kernel: str) -> int:
         """Of the result, or of it those that the kernel computes."""
         partial = self.op.name == "softmax" and kernel in TRIANGULAR
