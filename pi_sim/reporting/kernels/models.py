@@ -1,7 +1,7 @@
 """Whole models: counts and seconds of one sequence, and how many times less they are than stock CrypTen's."""
 
 from pi_sim.reporting.kernels.findings import Kernels
-from pi_sim.reporting.kernels.operations import ERROR, TIMES, times
+from pi_sim.reporting.kernels.operations import TIMES, error, times
 from pi_sim.reporting.tables import Cell, Column, Table
 from pi_sim.reporting.units import BYTES, COUNT, SECONDS
 from pi_sim.run.bench.found import Ran
@@ -16,9 +16,9 @@ COLUMNS = [
     Column("offline", "offline", BYTES),
     Column("session", "once in a session", BYTES),
     Column("seconds", "a sequence", SECONDS),
-    Column("computing", "of it computing", SECONDS),
+    Column("communication", "of it communicating", SECONDS),
     Column("faster", "times faster", TIMES),
-    Column("difference", "largest logit difference", ERROR),
+    Column("difference", "largest logit difference", COUNT),
 ]
 
 
@@ -33,5 +33,5 @@ def _row(ran: Ran, stock: Ran | None) -> list[Cell]:
     faster = times(beside.seconds, ran.seconds) if beside else None
     return [
         ran.model, ran.dealer, ran.protocol, ran.rounds, ran.bytes, fewer, ran.offline_bytes, ran.session_bytes,
-        ran.seconds, ran.compute_seconds, faster, ran.difference,
+        ran.seconds, ran.communication_seconds, faster, error(ran.difference),
     ]  # fmt: skip

@@ -8,7 +8,6 @@ from pi_sim.run.bench.found import Measured
 EACH = (Unit(0, "", 1, 1),)
 TIMES = (Unit(0, "", 1, 1),)
 MICROSECONDS = (Unit(0, "µs", 1e-6, 3),)
-ERROR = (Unit(0, "", 1, 5),)
 
 COUNTED = [
     Column("operation", "operation"),
@@ -40,7 +39,7 @@ ALL = [
     Column("session", "bytes once in a session", COUNT),
     Column("seconds", "an element, dealing included", MICROSECONDS),
     Column("online", "online alone", MICROSECONDS),
-    Column("error", "largest error", ERROR),
+    Column("error", "largest error", COUNT),
 ]
 
 
@@ -64,6 +63,11 @@ def times(stock: float | None, ours: float | None) -> float | None:
     return stock / ours if stock and ours else None
 
 
+def error(value: float | None) -> str | None:
+    """Of any size, to two digits."""
+    return None if value is None else f"{value:.2g}"
+
+
 def _counted(stock: Measured, ours: Measured) -> list[Cell]:
     sent = _each(stock, stock.bytes), _each(ours, ours.bytes), times(stock.bytes, ours.bytes)
     offline = _each(stock, stock.offline_bytes), _each(ours, ours.offline_bytes)
@@ -79,7 +83,7 @@ def _timed(stock: Measured, ours: Measured) -> list[Cell]:
 def _row(each: Measured) -> list[Cell]:
     sums = each.rounds, each.bytes, each.offline_bytes, each.session_bytes
     seconds = _each(each, each.seconds), _each(each, each.online_seconds)
-    return [each.name, each.kernel, ", ".join(each.protocols), *sums, *seconds, each.error]
+    return [each.name, each.kernel, ", ".join(each.protocols), *sums, *seconds, error(each.error)]
 
 
 def _each(measured: Measured, amount: float | None) -> float | None:

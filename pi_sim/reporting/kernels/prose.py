@@ -34,7 +34,10 @@ of it. The faithful truncation cannot wrap."""
 ACCURACY = """\
 Shipped models under lean on held-out text: private perplexity against the plain one on the same tokens, all places
 counted. A place is destroyed where a logit is off by more than 1,000."""
-BYTES = "Bytes that one party sends for an element, by operation and protocol. What sends nothing has no dot."
+BYTES = (
+    "Bytes that one party sends for an element, by operation and protocol. Dots in one place are drawn inside one "
+    "another; what sends nothing has none."
+)
 SECONDS = "Microseconds for an element, dealing included, by operation and protocol."
 
 
@@ -52,10 +55,10 @@ def models(kernels: Kernels) -> str:
     found = kernels.bench.extent
     return (
         f"One layer of GPT-2 with {found.heads} heads and width {found.width:,} between an embedding and a head of a "
-        "vocabulary of 256, with random weights, embeddings large enough for stock CrypTen's norms, and random tokens, "
-        f"{found.tokens:,} of them; and shipped models of size tiny on held-out text. *Times* compare with "
-        f"`{STOCK_MODELS}` with the same dealer: `first-party` is party 0, computing while both wait; `file` was dealt "
-        "beforehand and is read during the run. Seconds are those of the quickest sequence, weights opened."
+        "vocabulary of 256, without the last norm; with random weights, embeddings large enough for stock CrypTen's "
+        f"norms, and {found.tokens:,} random tokens. Then shipped models of size tiny on held-out text. *Times* "
+        f"compare with `{STOCK_MODELS}` and the same dealer: `first-party` is party 0, which both wait for; `file` "
+        "was dealt beforehand and is read during the run. Seconds are those of the quickest sequence, weights opened."
     )
 
 

@@ -9,7 +9,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from pi_sim import specs
 from pi_sim.cost.prices import Charge, charge
 from pi_sim.mpc.pair import threads
 from pi_sim.run.bench import models
@@ -17,14 +16,13 @@ from pi_sim.run.bench.found import Bench, Extent, Measured, Ran, Truncated
 from pi_sim.run.bench.parties import Job, begun
 from pi_sim.run.bench.truncations import steps
 from pi_sim.run.bench.workloads import Workload, workloads
+from pi_sim.run.two_party import executable
 from pi_sim.specs import ProtocolCard
 
 UNUSABLE = ("crypten",)
 """No model's protocol: its GELU is beyond use."""
 Bar = Callable[[str], AbstractContextManager[Callable[[float], None]]]
 """Shows the progress of a part of the work, by its title."""
-
-
 T = TypeVar("T")
 
 
@@ -73,7 +71,7 @@ def bench(protocols: list[str], extent: Extent, bar: Bar) -> Bench:
 
 def planned(protocols: list[str], extent: Extent) -> list[Plan]:
     """What is measured: every operation by every kernel that some protocol chooses for it."""
-    cards = [specs.protocol_card(name) for name in protocols]
+    cards = [executable(name) for name in protocols]
     plans: list[Plan] = []
     for workload in workloads(extent):
         for name, card in zip(protocols, cards, strict=True):
@@ -93,13 +91,15 @@ def between_parties(plans: list[Plan], extent: Extent, bar: Bar) -> tuple[tuple[
     with begun(job) as end:
         measured = job.operations(end, [plan.charge for plan in run])
         timings = iter(_all(measured, len(run), bar("operations")))
-        counted = _all(job.truncations(end), steps(extent.truncations), bar("truncations"))
+        counted = _all(job.truncations(end), steps(extent), bar("truncations"))
     found = [plan.found(**next(timings)) if plan.workload.run else plan.found() for plan in plans]
     return tuple(found), tuple({(each.protocol, each.bound): each for each in counted}.values())
 
 
 def whole_models(protocols: list[str], extent: Extent, bar: Bar) -> tuple[Ran, ...]:
     """Models under every protocol with every dealer."""
+    if not protocols:
+        return ()
     number = (1 + len(extent.models)) * len(protocols) * len(models.DEALERS)
     with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch:
         found = (models.measure(subject, protocols, Path(scratch)) for subject in models.subjects(extent))

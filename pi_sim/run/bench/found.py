@@ -23,6 +23,8 @@ class Extent(Spec):
     sequences: int = Field(default=3, gt=0)
     """Of a whole model, of which the quickest counts."""
     truncations: int = Field(default=10**8, gt=0)
+    bounds: tuple[int, ...] = (8, 64)
+    """How large factors of truncated products may be, powers of 2: activations, and what fails before one's eyes."""
     models: tuple[str, ...] = ("relu_nonorm", "gelu_ln")
     """Shipped models, at size tiny, that are run beside the block."""
 
@@ -68,7 +70,7 @@ class Ran(Spec):
     offline_bytes: Count
     session_bytes: Count
     seconds: float
-    compute_seconds: float
+    communication_seconds: float
     difference: float
     """The largest one between private and plain logits."""
 

@@ -47,7 +47,7 @@ class Job:
 
     def truncations(self, end: End) -> Iterator[Truncated]:
         """What follows the tasks."""
-        return count(end, self.extent.truncations)
+        return count(end, self.extent)
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def begun(job: Job) -> Iterator[End]:
 def _end(connection: socket.socket, rank: int) -> Iterator[End]:
     connection.settimeout(TIMEOUT)
     with share_of_cores():
-        source = greet(connection, FirstParty(rank), b"bench")
+        source = greet(connection, FirstParty(rank), {})
         end = End(Link(connection, rank), source)
         yield end
         end.link.close()

@@ -1,6 +1,7 @@
 """Many products of two secrets, truncated: how many come out wrong by more than one unit in the last place."""
 
 from collections.abc import Iterator
+from itertools import product
 
 from torch import Tensor
 
@@ -12,26 +13,22 @@ from pi_sim.mpc.dealer.correlation import Part
 from pi_sim.mpc.dealer.stream import SEED, Stream
 from pi_sim.mpc.executor import apply
 from pi_sim.run.bench.ends import End
-from pi_sim.run.bench.found import Truncated
+from pi_sim.run.bench.found import Extent, Truncated
 from pi_sim.specs import ProtocolCard
 
 PROTOCOLS = ("crypten", "lean")
-BOUNDS = (8, 64)
-"""How large factors may be, in powers of 2: activations, and what makes local truncation fail before one's eyes."""
 BATCH = 2**20
 
 
-CASES = [(protocol, bound) for bound in BOUNDS for protocol in PROTOCOLS]
-
-
-def steps(number: int) -> int:
+def steps(extent: Extent) -> int:
     """How many batches `count` goes through."""
-    return len(CASES) * -(-number // BATCH)
+    return len(extent.bounds) * len(PROTOCOLS) * -(-extent.truncations // BATCH)
 
 
-def count(end: End, number: int) -> Iterator[Truncated]:
-    """What was found so far, batch by batch: `number` products by every protocol's kernel, of every size."""
-    for protocol, bound in CASES:
+def count(end: End, extent: Extent) -> Iterator[Truncated]:
+    """What was found so far, batch by batch: so many products by every protocol's kernel, of every size."""
+    number = extent.truncations
+    for bound, protocol in product(extent.bounds, PROTOCOLS):
         card, values = specs.protocol_card(protocol), Stream(bytes(SEED))
         found = Truncated(protocol=protocol, kernel=card.kernels["multiply"], bound=bound)
         while found.number < number:
@@ -53,8 +50,8 @@ def _add(found: Truncated, end: End, card: ProtocolCard, batch: list[Tensor]) ->
     with end.under(card):
         shared = [backend.shares(end.share(value, mask)) for value, mask in zip((x, y), masks, strict=True)]
         truncated = end.opened(apply(op, shared, card).share)
-    product = x * y
-    wrong = int(((truncated - (product >> PRECISION)).abs() > 1).sum())
-    expected = float(product.abs().double().sum()) / 2**64
+    whole = x * y
+    wrong = int(((truncated - (whole >> PRECISION)).abs() > 1).sum())
+    expected = float(whole.abs().double().sum()) / 2**64
     more = {"number": len(x), "wrong": wrong, "expected_locally": expected}
     return found.model_copy(update={key: getattr(found, key) + value for key, value in more.items()})
