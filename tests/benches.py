@@ -68,7 +68,9 @@ def ran(model: str, protocol: str, dealer: str, rounds: int, sent: int, seconds:
 
 def truncations() -> tuple[Truncated, ...]:
     return (
-        Truncated(protocol="crypten", kernel="beaver", bound=64, number=10**8, wrong=25, expected_locally=23.84),
-        Truncated(protocol="lean", kernel="faithful", bound=64, number=10**8, wrong=0, expected_locally=23.84),
-        Truncated(protocol="lean", kernel="faithful", bound=8, number=10**6, wrong=0, expected_locally=0.0037),
+        Truncated(
+            protocol="crypten", kernel="beaver", bound=64, number=10**8, wrong=25, units=2, expected_locally=23.84
+        ),
+        Truncated(protocol="lean", kernel="faithful", bound=64, number=10**8, wrong=0, units=1, expected_locally=23.84),
+        Truncated(protocol="lean", kernel="faithful", bound=8, number=10**6, wrong=0, units=1, expected_locally=0.0037),
     )

@@ -85,7 +85,8 @@ def test_local_truncation_fails_as_often_as_expected_and_ours_never(found: Found
     assert stock.number == ours.number == 20_000
     assert stock.expected_locally == ours.expected_locally == pytest.approx(20_000 / 64, rel=0.05)
     assert abs(stock.wrong - stock.expected_locally) < 5 * math.sqrt(stock.expected_locally)
-    assert ours.wrong == 0
+    assert stock.units == 2
+    assert (ours.wrong, ours.units) == (0, 1)
 
 
 def test_the_other_party_gets_the_same_job() -> None:

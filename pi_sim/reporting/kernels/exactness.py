@@ -15,8 +15,9 @@ TRUNCATIONS = [
     Column("protocol", "protocol"),
     Column("kernel", "kernel"),
     Column("number", "products", COUNT),
-    Column("wrong", "wrong by more than one unit", COUNT),
+    Column("wrong", "wrong", COUNT),
     Column("expected", "expected if each party shifts its share", EXPECTED),
+    Column("units", "units off, of the others at most", COUNT),
 ]
 ACCURACY = [
     Column("model", "model"),
@@ -33,7 +34,7 @@ ACCURACY = [
 def truncations(kernels: Kernels) -> Table:
     """How many products came out wrong."""
     rows: list[list[Cell]] = [
-        [each.bound, each.protocol, each.kernel, each.number, each.wrong, each.expected_locally]
+        [each.bound, each.protocol, each.kernel, each.number, each.wrong, each.expected_locally, each.units]
         for each in kernels.bench.truncations
     ]
     return Table(TRUNCATIONS, rows)

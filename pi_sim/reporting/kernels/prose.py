@@ -28,9 +28,10 @@ row. The error is the largest distance from the value in double precision, for n
 deviation 1 (for a reciprocal, 1 and above), some of which lie outside the domain in which a stock kernel is right."""
 TRUNCATIONS = """\
 Products of two secrets, uniform between plus and minus a bound, by each protocol's own kernel between both parties,
-compared with the product of the plain integers. Each party's shifting its own share goes wrong with probability
-|x| / 2^64, x being the product in the ring, and is then off by 2^32: the sum of these probabilities is what is expected
-of it. The faithful truncation cannot wrap."""
+compared with the product of the plain integers, rounded down. Each party's shifting its own share goes wrong with
+probability |x| / 2^64, x being the product in the ring, and is then off by 2^32: the sum of these probabilities is what
+is expected of it. It can also be off by two units in the last place; what is off by more counts as wrong. The faithful
+truncation cannot wrap, and rounds down or up."""
 ACCURACY = """\
 Shipped models under lean on held-out text: private perplexity against the plain one on the same tokens, all places
 counted. A place is destroyed where a logit is off by more than 1,000."""

@@ -83,7 +83,9 @@ class Truncated(Spec):
     bound: int
     number: int = 0
     wrong: int = 0
-    """By more than one unit in the last place."""
+    """By more than two units in the last place."""
+    units: int = 0
+    """By how many the others are off at most, against the product rounded down."""
     expected_locally: float = 0.0
     """How many of the same products would be wrong if each party shifted its own share: the sum of |x| / 2^64."""
 
