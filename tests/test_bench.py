@@ -2,6 +2,7 @@
 
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,13 @@ def test_local_truncation_fails_as_often_as_expected_and_ours_never(found: Found
 def test_the_other_party_gets_the_same_job() -> None:
     job = Job(SMALL, [("gelu", "lean")])
     assert Job.from_json(job.to_json()) == job
+
+
+def test_a_wrong_price_fails_the_bench() -> None:
+    plan = next(plan for plan in planned(["lean"], SMALL) if plan.workload.name == "relu")
+    wrong = plan.charge._replace(cost=plan.charge.cost + Cost(bytes=8))
+    with pytest.raises(RunError, match=r"relu\(1x4x64\) under lean: predicted were 4 rounds"):
+        between_parties([replace(plan, charge=wrong)], SMALL, silent)  # type: ignore[arg-type]
 
 
 COUNTED = [3, 80, 72, 3, 152, 16, 16]

@@ -72,6 +72,10 @@ def audited(what: str, predicted: Cost, counted: Tensor) -> None:
         rounds, sent, received, crypten_rounds, crypten_bytes, offline, asked = mine
         found = Cost(rounds, max(sent, theirs[1]), offline)
         if found != predicted:
-            raise RunError(f"{what}: predicted {predicted}, counted {found}.")
+            raise RunError(f"{what}: predicted were {_told(predicted)}; counted were {_told(found)}.")
         if (crypten_rounds, crypten_bytes, asked) != (rounds, sent + received, offline) or received != theirs[1]:
             raise RunError(f"{what}: the counters of the link, of CrypTen and of the dealer disagree: {rows}.")
+
+
+def _told(cost: Cost) -> str:
+    return f"{cost.rounds} rounds, {cost.bytes} bytes and {cost.offline} bytes offline"
