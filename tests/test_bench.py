@@ -19,11 +19,12 @@ from pi_sim.mpc.dealer.stream import Stream
 from pi_sim.mpc.dealer.tuples import Bit
 from pi_sim.mpc.kernels.registry import FIXED, KERNELS
 from pi_sim.run.bench import models
-from pi_sim.run.bench.bench import between_parties, planned, whole_models
+from pi_sim.run.bench.bench import between_parties, whole_models
 from pi_sim.run.bench.dealt import Noting, Ready
 from pi_sim.run.bench.ends import audited
 from pi_sim.run.bench.found import QUICK, Extent, Measured, Truncated
 from pi_sim.run.bench.parties import Job
+from pi_sim.run.bench.plan import planned
 from pi_sim.run.bench.workloads import workloads
 
 SMALL = QUICK.model_copy(update={"tokens": 4, "truncations": 20_000, "bounds": (2**14,), "models": ()})

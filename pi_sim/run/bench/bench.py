@@ -1,56 +1,25 @@
-"""The whole bench: what is to be measured, by which kernels, and all that was found."""
+"""The whole bench: single operations, truncations and whole models, one after another."""
 
 import os
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from pi_sim.cost.prices import Charge, charge
 from pi_sim.mpc.pair import threads
 from pi_sim.run.bench import models
 from pi_sim.run.bench.found import Bench, Extent, Measured, Ran, Truncated
 from pi_sim.run.bench.parties import Job, begun
+from pi_sim.run.bench.plan import Plan, planned
 from pi_sim.run.bench.truncations import steps
-from pi_sim.run.bench.workloads import Workload, workloads
-from pi_sim.run.two_party import executable
-from pi_sim.specs import ProtocolCard
 
 UNUSABLE = ("crypten",)
 """No model's protocol: its GELU is beyond use."""
 Bar = Callable[[str], AbstractContextManager[Callable[[float], None]]]
 """Shows the progress of a part of the work, by its title."""
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One operation by one kernel: what it costs, and all protocols that compute it so."""
-
-    workload: Workload
-    card: ProtocolCard
-    charge: Charge
-    protocols: tuple[str, ...]
-
-    @property
-    def kernel(self) -> str:
-        return self.card.kernels.get(self.workload.op.name, "fixed")
-
-    def same(self, other: "Plan") -> bool:
-        """Whether they compute the same by the same kernel at the same price: then one measurement serves both."""
-        return (self.workload, self.kernel, self.charge) == (other.workload, other.kernel, other.charge)
-
-    def found(self, **timings: float) -> Measured:
-        """What is reported of it."""
-        cost, workload = self.charge.cost, self.workload
-        return Measured(
-            name=workload.name, shapes=workload.shapes, kernel=self.kernel, protocols=self.protocols,
-            elements=workload.elements(self.kernel), rounds=cost.rounds, bytes=cost.bytes, offline_bytes=cost.offline,
-            session_bytes=self.charge.session, **timings,
-        )  # fmt: skip
 
 
 def bench(protocols: list[str], extent: Extent, bar: Bar) -> Bench:
@@ -67,21 +36,6 @@ def bench(protocols: list[str], extent: Extent, bar: Bar) -> Bench:
         models=ran,
         truncations=truncated,
     )
-
-
-def planned(protocols: list[str], extent: Extent) -> list[Plan]:
-    """What is measured: every operation by every kernel that some protocol chooses for it."""
-    cards = [executable(name) for name in protocols]
-    plans: list[Plan] = []
-    for workload in workloads(extent):
-        for name, card in zip(protocols, cards, strict=True):
-            plan = Plan(workload, card, charge(workload.op, card), (name,))
-            known = next((number for number, each in enumerate(plans) if each.same(plan)), None)
-            if known is None:
-                plans.append(plan)
-            else:
-                plans[known] = replace(plans[known], protocols=(*plans[known].protocols, name))
-    return plans
 
 
 def between_parties(plans: list[Plan], extent: Extent, bar: Bar) -> tuple[tuple[Measured, ...], tuple[Truncated, ...]]:
