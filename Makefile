@@ -35,13 +35,15 @@ NETWORKS := $(addprefix --network ,lan wan slow-wan bumblebee-lan bumblebee-wan 
 SWEEP := $(BIN)/pi-sim sweep --seq-len 64 --seq-len 128 --inner $(ALL) $(NETWORKS) --out /dev/null
 
 # How long a repeated estimate takes, as a whole process: it needs neither torch nor CrypTen. Then how many estimates a
-# second a sweep makes, whose last line tells: once with prices still to be found, and once with all of them known.
+# second a sweep makes, whose last line tells: once with prices still to be found, and once with all of them known. Last,
+# what every kernel and whole models take: a quarter of an hour, into reports/kernels.md.
 bench: $(READY)
 	$(BIN)/pi-sim estimate --model relu_nonorm > /dev/null
 	$(BIN)/python -m timeit -n 1 -r 5 -u sec -s 'import subprocess' \
 		'subprocess.run(["$(BIN)/pi-sim", "estimate", "--model", "relu_nonorm"], stdout=subprocess.DEVNULL, check=True)'
 	$(SWEEP)
 	$(SWEEP)
+	$(BIN)/pi-sim bench --out reports
 
 clean:
 	rm -rf .venv runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -51,6 +51,7 @@ COMMANDS = {
     "protocols": {"--format"},
     "networks": {"--format"},
     "calibrate": {"--out", "--format"},
+    "bench": {"--protocol", "--out", "--quick", "--json"},
 }  # fmt: skip
 
 

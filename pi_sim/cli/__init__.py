@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pi_sim import __version__
-from pi_sim.cli import costs, dealing, facts, findings, lab, machine, runs, sweeps, validation
+from pi_sim.cli import bench, costs, dealing, facts, findings, lab, machine, runs, sweeps, validation
 from pi_sim.errors import PiSimError
 
 
@@ -50,5 +50,6 @@ for command in (
     facts.protocols,
     facts.networks,
     machine.calibrate,
+    bench.bench,
 ):
     main.add_command(command)

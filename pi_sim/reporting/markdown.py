@@ -6,6 +6,7 @@ from pathlib import Path
 from pi_sim.records import write_text
 from pi_sim.reporting import figures
 from pi_sim.reporting.findings import Findings, gather
+from pi_sim.reporting.kernels import page as kernels
 from pi_sim.reporting.lab import page as lab
 from pi_sim.reporting.sections import provenance
 from pi_sim.reporting.sections.cost import boundary, measured, operations
@@ -41,7 +42,7 @@ def report(sources: list[Path], out: Path) -> list[Path]:
     for path, drawing in zip(written, drawings.values(), strict=True):
         write_text(path, drawing.svg)
     write_text(out / PAGE, page(findings, drawings))
-    return [*written, out / PAGE, *lab.report(sources, out)]
+    return [*written, out / PAGE, *lab.report(sources, out), *kernels.report(sources, out)]
 
 
 def page(findings: list[Findings], drawings: Drawings) -> str:

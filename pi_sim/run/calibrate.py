@@ -1,11 +1,7 @@
 """A machine's profile, measured by two parties on this machine."""
 
 import os
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import astuple, fields
 from datetime import date
 
@@ -17,7 +13,9 @@ from pi_sim.cost.prices import work
 from pi_sim.cost.work import Work
 from pi_sim.errors import RunError
 from pi_sim.graph.ops import Op
-from pi_sim.run.probes import TIMEOUT, kernels, many, timings
+from pi_sim.run import probes
+from pi_sim.run.partner import partner
+from pi_sim.run.probes import kernels, many, timings
 
 WORD = 8
 PASSES = 16
@@ -36,13 +34,13 @@ def calibrate(
         *(_work(name, operations) for name, operations in kernels(shrink)),
     ]
     seconds: list[list[float]] = []
-    with _other_party(shrink, passes) as connection:
+    with partner(probes.__name__, shrink, passes) as connection:
         for one in timings(connection, 0, shrink, passes):
             seconds.append(one)
             progress(len(seconds) / passes)
     progress(1.0)
-    exchange, *probes = np.min(seconds, axis=0).tolist()
-    each = SecondsEach(rounds=exchange, **learned(works, probes))
+    exchange, *quickest = np.min(seconds, axis=0).tolist()
+    each = SecondsEach(rounds=exchange, **learned(works, quickest))
     return Machine(name=_name(), source=f"pi-sim calibrate, {date.today()}", seconds_each=each)
 
 
@@ -58,23 +56,6 @@ def learned(works: list[Work], seconds: list[float]) -> dict[str, float]:
 def _work(protocol: str, operations: list[Op]) -> Work:
     card = specs.protocol_card(protocol)
     return sum((found for op in operations if (found := work(op, card))), Work())
-
-
-@contextmanager
-def _other_party(shrink: int, passes: int) -> Iterator[socket.socket]:
-    """A connection to a process that goes through the same probes, and that is gone afterwards."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        arguments = map(str, (listener.getsockname()[1], shrink, passes))
-        command = [sys.executable, "-m", "pi_sim.run.probes", *arguments]
-        other = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-        try:
-            listener.settimeout(TIMEOUT)
-            yield listener.accept()[0]
-        except TimeoutError:
-            raise RunError(f"the other party could not be reached within {TIMEOUT:g} seconds.") from None
-        finally:
-            other.kill()
-            other.wait()
 
 
 def busy() -> str | None:

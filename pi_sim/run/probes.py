@@ -9,7 +9,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
 
@@ -24,11 +23,10 @@ from pi_sim.mpc.dealer.stream import Stream, seed
 from pi_sim.mpc.executor import apply
 from pi_sim.mpc.link import Link
 from pi_sim.mpc.meeting import greet
-from pi_sim.mpc.pair import threads
+from pi_sim.run.partner import TIMEOUT, share_of_cores
 
 PROTOCOL, OURS = "crypten", "lean"
 """Stock kernels, and some that ask for no tuples of CrypTen's."""
-TIMEOUT = 60.0
 BUDGET = 20.0
 """Seconds after which no further pass begins: a busy machine gets fewer of them."""
 EXCHANGES = 100
@@ -62,7 +60,7 @@ def timings(connection: socket.socket, rank: int, shrink: int, passes: int) -> I
     """Seconds of one exchange, of drawing a large random tensor, and of `kernels`: one pass after another."""
     connection.settimeout(TIMEOUT)
     probes = [(specs.protocol_card(name), operations) for name, operations in kernels(shrink)]
-    with _share_of_cores():
+    with share_of_cores():
         source = greet(connection, FirstParty(rank), {})
         link = Link(connection, rank)
         with backend.use(link, Provider(source), specs.protocol_card(PROTOCOL).settings), torch.no_grad():
@@ -102,17 +100,6 @@ def _timed(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
-
-
-@contextmanager
-def _share_of_cores() -> Iterator[None]:
-    """The threads that a party of a run has, for as long as the context lasts."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads())
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def main(port: int, shrink: int, passes: int) -> None:

@@ -1,0 +1,70 @@
+"""The whole bench: single operations, truncations and whole models, one after another."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from itertools import chain
+from pathlib import Path
+from typing import TypeVar
+
+from pi_sim.mpc.pair import threads
+from pi_sim.run.bench import models
+from pi_sim.run.bench.found import Bench, Extent, Measured, Ran, Truncated
+from pi_sim.run.bench.parties import Job, begun
+from pi_sim.run.bench.plan import Plan, planned
+from pi_sim.run.bench.truncations import steps
+
+UNUSABLE = ("crypten",)
+"""No model's protocol: its GELU is beyond use."""
+Bar = Callable[[str], AbstractContextManager[Callable[[float], None]]]
+"""Shows the progress of a part of the work, by its title."""
+T = TypeVar("T")
+
+
+def bench(protocols: list[str], extent: Extent, bar: Bar) -> Bench:
+    """Measure everything; a `RunError` where anything was counted that was not predicted."""
+    before = os.getloadavg()[0]
+    plans = planned(protocols, extent)
+    operations, truncated = between_parties(plans, extent, bar)
+    ran = whole_models([name for name in protocols if name not in UNUSABLE], extent, bar)
+    return Bench(
+        extent=extent,
+        threads=threads(),
+        load=(before, os.getloadavg()[0]),
+        operations=operations,
+        models=ran,
+        truncations=truncated,
+    )
+
+
+def between_parties(plans: list[Plan], extent: Extent, bar: Bar) -> tuple[tuple[Measured, ...], tuple[Truncated, ...]]:
+    """Single operations, then truncations, between this process and another one."""
+    run = [plan for plan in plans if plan.workload.run]
+    job = Job(extent, [(plan.workload.name, plan.protocols[0]) for plan in run])
+    with begun(job) as end:
+        measured = job.operations(end, [plan.charge for plan in run])
+        timings = iter(_all(measured, len(run), bar("operations")))
+        counted = _all(job.truncations(end), steps(extent), bar("truncations"))
+    found = [plan.found(**next(timings)) if plan.workload.run else plan.found() for plan in plans]
+    return tuple(found), tuple({(each.protocol, each.bound): each for each in counted}.values())
+
+
+def whole_models(protocols: list[str], extent: Extent, bar: Bar) -> tuple[Ran, ...]:
+    """Models under every protocol with every dealer."""
+    if not protocols:
+        return ()
+    number = (1 + len(extent.models)) * len(protocols) * len(models.DEALERS)
+    with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch:
+        found = (models.measure(subject, protocols, Path(scratch)) for subject in models.subjects(extent))
+        return tuple(_all(chain.from_iterable(found), number, bar("models")))
+
+
+def _all(each: Iterable[T], number: int, bar: AbstractContextManager[Callable[[float], None]]) -> list[T]:
+    """All of so many, with progress."""
+    found: list[T] = []
+    with bar as advance:
+        for one in each:
+            found.append(one)
+            advance(len(found) / number)
+    return found

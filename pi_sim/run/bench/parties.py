@@ -1,0 +1,81 @@
+"""Both parties of a bench, and the other one as a process: `python -m pi_sim.run.bench.parties PORT JOB`."""
+
+import json
+import socket
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pi_sim import specs
+from pi_sim.cost.prices import Charge
+from pi_sim.errors import RunError
+from pi_sim.mpc.dealer.kinds import FirstParty
+from pi_sim.mpc.link import Link
+from pi_sim.mpc.meeting import greet
+from pi_sim.run.bench.ends import End
+from pi_sim.run.bench.found import Extent, Truncated
+from pi_sim.run.bench.operation import Found, measure
+from pi_sim.run.bench.truncations import count
+from pi_sim.run.bench.workloads import workloads
+from pi_sim.run.partner import TIMEOUT, partner, share_of_cores
+
+
+@dataclass(frozen=True)
+class Job:
+    """What both parties go through: workloads by name with the protocols that compute them, then truncations."""
+
+    extent: Extent
+    tasks: Sequence[tuple[str, str]]
+
+    def to_json(self) -> str:
+        """What `from_json` reads."""
+        return json.dumps({"extent": self.extent.model_dump(), "tasks": list(self.tasks)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Job":
+        """The job that the other party has."""
+        told = json.loads(text)
+        return cls(Extent(**told["extent"]), [(name, protocol) for name, protocol in told["tasks"]])
+
+    def operations(self, end: End, charges: Sequence[Charge | None]) -> Iterator[Found]:
+        """Every task in turn; who knows what it costs gives the charges."""
+        known = {workload.name: workload for workload in workloads(self.extent)}
+        for (name, protocol), charge in zip(self.tasks, charges, strict=True):
+            yield measure(end, known[name], specs.protocol_card(protocol), charge, self.extent.repetitions)
+
+    def truncations(self, end: End) -> Iterator[Truncated]:
+        """What follows the tasks."""
+        return count(end, self.extent)
+
+
+@contextmanager
+def begun(job: Job) -> Iterator[End]:
+    """This process as party 0, the other one started and going through the same job."""
+    with partner(__name__, job.to_json()) as connection, _end(connection, 0) as end:
+        yield end
+
+
+@contextmanager
+def _end(connection: socket.socket, rank: int) -> Iterator[End]:
+    connection.settimeout(TIMEOUT)
+    with share_of_cores():
+        source = greet(connection, FirstParty(rank), {})
+        end = End(Link(connection, rank), source)
+        yield end
+        end.link.close()
+
+
+def main(port: int, job: Job) -> None:
+    """The other party: it goes through the whole job and tells nothing. It ends when the connection does."""
+    try:
+        with _end(socket.create_connection(("127.0.0.1", port)), 1) as end:
+            deque(job.operations(end, [None] * len(job.tasks)), maxlen=0)
+            deque(job.truncations(end), maxlen=0)
+    except RunError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Job.from_json(sys.argv[2]))

@@ -1,0 +1,51 @@
+"""What is measured: every operation by every kernel that some protocol chooses for it, at its price."""
+
+from dataclasses import dataclass, replace
+
+from pi_sim.cost.prices import Charge, charge
+from pi_sim.run.bench.found import Extent, Measured
+from pi_sim.run.bench.workloads import Workload, workloads
+from pi_sim.run.two_party import executable
+from pi_sim.specs import ProtocolCard
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One operation by one kernel: what it costs, and all protocols that compute it so."""
+
+    workload: Workload
+    card: ProtocolCard
+    charge: Charge
+    protocols: tuple[str, ...]
+
+    @property
+    def kernel(self) -> str:
+        return self.card.kernels.get(self.workload.op.name, "fixed")
+
+    def same(self, other: "Plan") -> bool:
+        """Whether they compute the same by the same kernel at the same price: then one measurement serves both."""
+        return (self.workload, self.kernel, self.charge) == (other.workload, other.kernel, other.charge)
+
+    def found(self, **timings: float) -> Measured:
+        """What is reported of it."""
+        cost, workload = self.charge.cost, self.workload
+        return Measured(
+            name=workload.name, shapes=workload.shapes, kernel=self.kernel, protocols=self.protocols,
+            elements=workload.elements(self.kernel), rounds=cost.rounds, bytes=cost.bytes, offline_bytes=cost.offline,
+            session_bytes=self.charge.session, **timings,
+        )  # fmt: skip
+
+
+def planned(protocols: list[str], extent: Extent) -> list[Plan]:
+    """A plan for each, before anything is measured: a phantom prices them, which must not come between two parties."""
+    cards = [executable(name) for name in protocols]
+    plans: list[Plan] = []
+    for workload in workloads(extent):
+        for name, card in zip(protocols, cards, strict=True):
+            plan = Plan(workload, card, charge(workload.op, card), (name,))
+            known = next((number for number, each in enumerate(plans) if each.same(plan)), None)
+            if known is None:
+                plans.append(plan)
+            else:
+                plans[known] = replace(plans[known], protocols=(*plans[known].protocols, name))
+    return plans

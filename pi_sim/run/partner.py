@@ -1,0 +1,41 @@
+"""The other party of what is measured between two processes on this machine."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from pi_sim.errors import RunError
+from pi_sim.mpc.pair import threads
+
+TIMEOUT = 60.0
+
+
+@contextmanager
+def partner(module: str, *arguments: object) -> Iterator[socket.socket]:
+    """A connection to `python -m MODULE PORT ARGUMENT ...`, a process that is gone afterwards."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = [sys.executable, "-m", module, *map(str, (listener.getsockname()[1], *arguments))]
+        other = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            listener.settimeout(TIMEOUT)
+            yield listener.accept()[0]
+        except TimeoutError:
+            raise RunError(f"the other party could not be reached within {TIMEOUT:g} seconds.") from None
+        finally:
+            other.kill()
+            other.wait()
+
+
+@contextmanager
+def share_of_cores() -> Iterator[None]:
+    """The threads that a party of a run has, for as long as the context lasts."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
