@@ -11,10 +11,15 @@ from pi_sim.mpc.kernels.registry import FIXED, kernel
 
 
 def on_share(x: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """The shared tensor whose share is `function` of x's: for maps that commute with the sum of shares."""
-    result = copy(x)  # CrypTen's own shallow copy asks its configuration for much that is then thrown away
-    result._tensor = copy(x._tensor)
-    result.share = function(x.share)
+    """The shared tensor whose share is `function` of x's: for maps that commute with the sum of shares.
+
+    CrypTen reads its configuration whenever an attribute of its tensors is asked for; this goes around that.
+    """
+    fields = object.__getattribute__(x, "__dict__")
+    held = copy(fields["_tensor"])
+    held.share = function(held.share)
+    result = object.__new__(type(x))
+    object.__getattribute__(result, "__dict__").update(fields, _tensor=held)
     return result
 
 
