@@ -6,7 +6,6 @@ torch's own generators, the Mersenne Twister and on CUDA Philox, are not made to
 """
 
 import secrets
-from itertools import accumulate
 from typing import Protocol
 
 import torch
@@ -48,12 +47,10 @@ class Stream:
         """Every element uniform over the ring, or over its part's bits; drawn on the processor, then moved."""
         self.draws += 1
         self.bytes += sum(part.bytes for part in parts)
-        ends = [0, *accumulate(-(-part.bytes // BLOCK) * BLOCK for part in parts)]
-        memory = self._next(ends[-1])
-        return [_cut(memory[start:], part).to(device) for start, part in zip(ends, parts, strict=False)]
+        return [_cut(self._next(-(-part.bytes // BLOCK) * BLOCK), part).to(device) for part in parts]
 
     def _next(self, length: int) -> Tensor:
-        """So many whole blocks."""
+        """So many bytes, whole blocks: parts in memory of their own, for one piece for all would be cleared anew."""
         memory = torch.empty(length + BLOCK, dtype=torch.uint8)
         view = memory.numpy().data
         for start in range(0, length, len(ZEROS)):

@@ -28,7 +28,7 @@ class Waves(Correlation):
         return (Part((2 * self.curve.harmonics, self.length)),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        return (waves(self.curve, values[0].to(torch.int32))[0].to(torch.int64),)
+        return (waves(self.curve, values[0].to(torch.int32)).to(torch.int64),)
 
 
 def evaluate(share: Tensor, curve: Curve) -> Tensor:

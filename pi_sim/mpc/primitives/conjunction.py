@@ -12,6 +12,7 @@ from torch import Tensor
 from pi_sim.graph.ops import Shape
 from pi_sim.mpc import session
 from pi_sim.mpc.dealer.correlation import Correlation, Part
+from pi_sim.mpc.primitives.blocks import in_blocks
 
 Wanted = tuple[tuple[int, ...], ...]
 """Products, each by the numbers of its factors."""
@@ -35,8 +36,11 @@ class Masks(Correlation):
         return (self._part(len(self.sets)),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        masks = _unpack(values[0], self.factors, self.bits)
-        return (_pack([reduce(and_, (masks[factor] for factor in chosen)) for chosen in self.sets], self.bits),)
+        def multiply(packed: Tensor) -> tuple[Tensor]:
+            masks = _unpack(packed, self.factors, self.bits)
+            return (_pack([reduce(and_, (masks[factor] for factor in chosen)) for chosen in self.sets], self.bits),)
+
+        return in_blocks(multiply, values[0])
 
     def _part(self, count: int) -> Part:
         together = 8 // self.bits
@@ -44,7 +48,7 @@ class Masks(Correlation):
         return Part((-(-count // together), *self.shape), used, torch.uint8)
 
 
-def conjunctions(factors: Sequence[Tensor], wanted: Wanted, bits: int) -> list[Tensor]:
+def conjunctions(factors: Sequence[Tensor], wanted: Wanted, bits: int) -> tuple[Tensor, ...]:
     """Exclusive-or shares of products of exclusive-or shared bits, `bits` of them in each byte of a factor.
 
     1. Take shares of a mask for each factor, and of all products of masks from the dealer.
@@ -57,12 +61,17 @@ def conjunctions(factors: Sequence[Tensor], wanted: Wanted, bits: int) -> list[T
     sets = _sets(wanted)
     correlation = Masks(tuple(factors[0].shape), len(factors), sets, bits)
     masks, products = session.deal(correlation)
-    opened = session.reveal_bits(_pack(factors, bits) ^ masks, correlation.drawn[0].bits or 8)
-    known = dict(zip(sets, _unpack(products, len(sets), bits), strict=True))
-    known |= {(factor,): mask for factor, mask in enumerate(_unpack(masks, len(factors), bits))}
-    public = _unpack(opened, len(factors), bits)
-    ones = (2**bits - 1) * (1 - session.rank())
-    return [_product(chosen, (), public, known, ones) for chosen in wanted]
+    (packed,) = in_blocks(lambda *each: (_pack(each, bits),), *factors)
+    opened = session.reveal_bits(packed ^ masks, correlation.drawn[0].bits or 8)
+
+    def multiply(opened: Tensor, masks: Tensor, products: Tensor) -> tuple[Tensor, ...]:
+        known = dict(zip(sets, _unpack(products, len(sets), bits), strict=True))
+        known |= {(factor,): mask for factor, mask in enumerate(_unpack(masks, len(factors), bits))}
+        public = _unpack(opened, len(factors), bits)
+        ones = (2**bits - 1) * (1 - session.rank())
+        return tuple(_product(chosen, (), public, known, ones) for chosen in wanted)
+
+    return in_blocks(multiply, opened, masks, products)
 
 
 def _sets(wanted: Wanted) -> Wanted:

@@ -55,8 +55,12 @@ def _deal(r: Tensor, p: Tensor, piece: Piece) -> Iterator[Tensor]:
     if piece.slope:
         yield bit * mask
     if isinstance(piece, Curve):
-        (dealt,) = in_blocks(partial(waves, piece), mask)
-        yield from (dealt, bit * dealt)
+        yield from in_blocks(partial(_deal_waves, piece), mask, bit)
+
+
+def _deal_waves(curve: Curve, r: Tensor, bit: Tensor) -> tuple[Tensor, Tensor]:
+    dealt = waves(curve, r)
+    return dealt, bit * dealt
 
 
 def evaluate(share: Tensor, function: Function) -> Tensor:
@@ -66,7 +70,7 @@ def evaluate(share: Tensor, function: Function) -> Tensor:
     2. Open m = x + r (1 round, 8 bytes).
     3. Compare x with all thresholds at once (`comparison`: 2 rounds, 2 1/4 bytes for each threshold).
     4. Open z = i ^ p, i telling whether x is in an interval (1 round, 1/8 byte for each interval).
-    5. i u = z u + (1 - 2 z) p u: local, since x = m - r, and cos(w x) and sin(w x) are linear in the cosine and the
+    5. i u = p u + z (u - 2 p u): local, since x = m - r, and cos(w x) and sin(w x) are linear in the cosine and the
        sine of w r with public factors.
     6. Truncate what is curved (1 round, 4 bytes).
 
@@ -96,16 +100,16 @@ def _select(function: Function, m: Tensor, share: Tensor, z: Tensor, *dealt: Ten
 
 
 def _piece(piece: Piece, m: Tensor, share: Tensor, z: Tensor, dealt: Iterator[Tensor]) -> Tensor:
-    """i times the piece's value."""
-    sign, p = 1 - 2 * z, next(dealt)
-    one = sign * p + z if session.rank() == 0 else sign * p
-    total = one * round(piece.constant * piece.unit)
+    """i times the piece's value u: p u + z (u - 2 p u)."""
+    p, one = next(dealt), round(piece.constant * piece.unit)
+    value: Tensor | int = one if session.rank() == 0 else 0
+    masked = p * one
     if piece.slope:
-        total += (z * share + sign * (m * p - next(dealt))) * piece.factor
+        value = share * piece.factor + value
+        masked += (m * p - next(dealt)) * piece.factor
     if isinstance(piece, Curve):
-        whole, chosen = torch.zeros_like(m), torch.zeros_like(m)
+        value = torch.zeros_like(m) + value
         for factor, wave, product in zip(factors(piece, m), next(dealt), next(dealt), strict=True):
-            whole.addcmul_(factor, wave)
-            chosen.addcmul_(factor, product)
-        total += z * whole + sign * chosen
-    return total
+            value.addcmul_(factor, wave)
+            masked.addcmul_(factor, product)
+    return torch.addcmul(masked, z, value - 2 * masked)

@@ -28,7 +28,7 @@ class Waves(Correlation):
         return (Part((2 * self.curve.harmonics, self.length), dtype=self.curve.word),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        return waves(self.curve, values[0])
+        return (waves(self.curve, values[0]),)
 
 
 def evaluate(share: Tensor, curve: Curve) -> Tensor:

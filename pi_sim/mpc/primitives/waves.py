@@ -33,9 +33,9 @@ def factors(curve: Curve, word: Tensor) -> Iterator[Tensor]:
     return _read(tuple(zip(cosines, sines, strict=True)), word, curve.period, curve.fraction - curve.wave)
 
 
-def waves(curve: Curve, word: Tensor) -> tuple[Tensor]:
+def waves(curve: Curve, word: Tensor) -> Tensor:
     """All cos(j w r), then all sin(j w r), as the dealer shares them: (2 harmonics, n)."""
-    return (torch.stack(list(_read(((1.0, 0.0),) * curve.harmonics, word, curve.period, curve.wave))),)
+    return torch.stack(list(_read(((1.0, 0.0),) * curve.harmonics, word, curve.period, curve.wave)))
 
 
 def _read(pairs: Pairs, word: Tensor, period: int, fraction: int) -> Iterator[Tensor]:
