@@ -21,6 +21,7 @@ from pi_sim.mpc.dealer.source import Source
 from pi_sim.mpc.dealer.tape import Deal, Tape
 from pi_sim.mpc.dealer.terms import Terms
 from pi_sim.mpc.primitives.products import Triple
+from pi_sim.run import deal as dealing
 from pi_sim.run.two_party import export
 
 TERMS = Terms("graph", "protocol")
@@ -61,6 +62,24 @@ def test_files_are_for_their_owner_alone_and_party_1s_is_a_seed(tmp_path: Path) 
     assert server.seed != client.seed
     assert sizes[0] - len(server.line) == 2 * PAYLOAD
     assert sizes[1] == len(client.line)
+
+
+@pytest.mark.parametrize("content", [b"[" * 4096, b"{}", b"\xff\n"])
+def test_what_deal_did_not_write_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "party0.dealing").write_bytes(content)
+    with pytest.raises(UsageError, match=r"party0\.dealing"):
+        files.inspect(tmp_path, 0, TERMS, 1)
+
+
+def test_a_protocol_that_no_run_would_take_is_not_dealt_for(tmp_path: Path) -> None:
+    export("relu_nonorm", "tiny", 8, tmp_path / "bundle")
+    text = (
+        Path("protocols/lean.toml").read_text(encoding="utf-8").replace('precision_bits" = 16', 'precision_bits" = 20')
+    )
+    (tmp_path / "fine.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"encoder\.precision_bits"):
+        dealing.deal(tmp_path / "bundle", str(tmp_path / "fine.toml"), 1, tmp_path / "dealt", lambda fraction: None)
+    assert not (tmp_path / "dealt").exists()
 
 
 def test_two_dealings_have_nothing_in_common(tmp_path: Path) -> None:

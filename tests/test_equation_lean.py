@@ -81,6 +81,33 @@ def test_norms(parties: Parties, rows: int, width: int, seed: int, scale: float)
     hold(parties, "rmsnorm", [x, gamma], 0.01, LEAN, eps=1e-5)
 
 
+@pytest.mark.parametrize("width", [768, 3072])
+def test_a_wide_row_far_from_zero_is_centred(parties: Parties, width: int) -> None:
+    hold(parties, "layernorm", [normal(1, 2, width) + 50], 0.002, LEAN, eps=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("norm", "end"), [("layernorm", 0.05), ("rmsnorm", 0.05), ("layernorm", 9e8), ("rmsnorm", 9e8)]
+)
+def test_norms_hold_to_the_ends_of_their_domain(parties: Parties, norm: str, end: float) -> None:
+    """The row's sum of squares."""
+    x = torch.tensor([[-1.0, 1.0] * 32], dtype=torch.float64) * (end / 64) ** 0.5
+    hold(parties, norm, [exact(x)], 0.02, LEAN, eps=0.0)
+
+
+def test_one_high_score_in_a_long_row(parties: Parties) -> None:
+    """What every exponential is off by adds up."""
+    scores = torch.zeros(1, 1024, dtype=torch.float64)
+    scores[0, 3] = 10.875
+    hold(parties, "softmax", [scores], 0.00003 * 1024, LEAN)
+
+
+@pytest.mark.parametrize("maximum", [-16_000.0, 16_000.0])
+def test_masked_scores_hold_to_the_ends_of_their_domain(parties: Parties, maximum: float) -> None:
+    scores = torch.tensor([[maximum, maximum - 1, maximum - 2, 0.0]], dtype=torch.float64)
+    hold(parties, "softmax", [scores, torch.tensor([[True, True, True, False]])], 0.0007, LEAN)
+
+
 @EXAMPLES
 @given(SMALL, st.integers(1, 40), SEEDS)
 def test_causal_softmax(parties: Parties, heads: int, length: int, seed: int) -> None:

@@ -43,6 +43,23 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(out / party) for party in ("server", "client")]
 
 
+def test_shares_of_two_exports_are_not_mixed(bundles: list[Path], tmp_path: Path) -> None:
+    """The same graph, and shares that do not fit."""
+    two_party.export("relu_nonorm", "tiny", LENGTH, tmp_path / "again")
+    with started([bundles[0], tmp_path / "again"], free(), "--protocol", "lean") as two:
+        for party in two:
+            status, _, said = ended(party)
+            assert (status, said) == (1, "pi-sim: the parties differ in export; start both with the same.\n")
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70])
+def test_a_name_that_no_host_can_have_is_one_sentence(bundles: list[Path], host: str) -> None:
+    arguments = ["run", "party", "--rank", "0", "--rendezvous", f"{host}:7000", "--bundle", str(bundles[0])]
+    found = CliRunner().invoke(main, arguments)
+    assert found.exit_code == 2
+    assert "there is no host" in str(found.exception) + found.output
+
+
 def test_two_parties_compute_what_was_predicted(bundles: list[Path], keys: list[str], tmp_path: Path) -> None:
     """Encrypted, and each with its own shares only."""
     paths = [tmp_path / "server.json", tmp_path / "client.json"]

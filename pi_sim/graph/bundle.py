@@ -1,6 +1,7 @@
 """The export: a graph, and each party's shares of the weights in a file of its own.
 
 graph.json             nodes and shapes, and what they were made from: public
+export.json            a number that tells this export's shares from those of another: public
 constants.safetensors  masks and positions: public
 tokenizer.json         and record.json, which names the corpus, where the model has them: public
 party0.safetensors     the server's shares
@@ -9,6 +10,7 @@ party1.safetensors     the client's shares: alone, either file is uniformly rand
 
 import hashlib
 import json
+import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -45,8 +47,13 @@ class Bundle:
             raise UsageError(f"{path} does not belong to the graph beside it; export the bundle anew.")
         return shares
 
+    def number(self) -> str:
+        """Of this export: shares of different ones do not fit together. Exports of before it was written have none."""
+        path = self.folder / "export.json"
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+
     def digest(self) -> bytes:
-        """What both parties must agree on before they start: 32 bytes over the public part."""
+        """What is to be computed, whoever exported it: 32 bytes over the graph and its public constants."""
         public = hashlib.sha256()
         for name in ("graph.json", "constants.safetensors"):
             public.update((self.folder / name).read_bytes())
@@ -111,6 +118,7 @@ def _write_public(folder: Path, graph: Graph, origin: Mapping[str, Any]) -> None
         "nodes": [[node.name, node.op.to_json(), node.inputs, node.module] for node in graph.nodes],
     }
     (folder / "graph.json").write_text(json.dumps(public), encoding="utf-8")
+    (folder / "export.json").write_text(json.dumps({"number": secrets.token_hex(16)}), encoding="utf-8")
     save_file(
         {name: value.contiguous() for name, value in graph.constants.items()},
         folder / "constants.safetensors",

@@ -64,7 +64,7 @@ def wait(listener: socket.socket, door: Door, timeout: float, refused: Callable[
         while not (ways := callers.complete()):
             if time.monotonic() > until:
                 raise RunError(f"the client did not call within {timeout:g} seconds.")
-            with suppress(TimeoutError):
+            with suppress(OSError):  # nobody has called, or a caller was gone before it was answered
                 connection, address = listener.accept()
                 threading.Thread(target=callers.examine, args=(connection, address[0]), daemon=True).start()
     for connection in ways.values():

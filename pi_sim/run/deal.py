@@ -7,18 +7,18 @@ from pi_sim import specs
 from pi_sim.errors import UsageError
 from pi_sim.graph import bundle
 from pi_sim.graph.bundle import Bundle
-from pi_sim.mpc import kernels, phantom
+from pi_sim.mpc import phantom
 from pi_sim.mpc.dealer import files
 from pi_sim.mpc.dealer.choice import Choice
 from pi_sim.mpc.dealer.header import Header
 from pi_sim.mpc.dealer.kinds import FILE
 from pi_sim.mpc.dealer.terms import Terms
+from pi_sim.run.executable import executable
 
 
 def deal(folder: Path, protocol: str, sequences: int, out: Path, progress: Callable[[float], None]) -> list[int]:
     """Write what a bundle's graph needs for so many sequences, a file for each party; how many bytes each has."""
-    opened, card = bundle.read(folder), specs.protocol_card(protocol)
-    kernels.check(card.kernels, card.name)
+    opened, card = bundle.read(folder), executable(protocol)
     return files.write(out, phantom.record(opened.graph, card), Terms.of(opened, card), sequences, progress)
 
 

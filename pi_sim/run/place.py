@@ -56,5 +56,5 @@ def _resolved(host: str) -> list[tuple[int, str]]:
     """The address family and the number of each address that a host has."""
     try:
         return [(each[0], str(each[4][0])) for each in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
-    except OSError:
+    except (OSError, UnicodeError):  # a name may also be none that the domain system could know
         raise UsageError(f"there is no host {host!r}; --rendezvous is where the server can be reached.") from None

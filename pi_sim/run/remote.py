@@ -31,9 +31,10 @@ from pi_sim.network import PRESETS
 from pi_sim.run import deal as dealings
 from pi_sim.run.audit import check, measured
 from pi_sim.run.counters import exchange
+from pi_sim.run.executable import executable
 from pi_sim.run.place import door, listen, loopback
 from pi_sim.run.quality import compare
-from pi_sim.run.two_party import executable, held_out, predict
+from pi_sim.run.two_party import held_out, predict
 from pi_sim.specs import ProtocolCard
 
 

@@ -19,7 +19,6 @@ from pi_sim.graph import bundle
 from pi_sim.graph.bundle import Bundle
 from pi_sim.graph.capture import capture
 from pi_sim.graph.ops import Graph
-from pi_sim.graph.sharing import PRECISION
 from pi_sim.mpc import pair
 from pi_sim.mpc.dealer.choice import Choice
 from pi_sim.mpc.dealer.kinds import FIRST
@@ -27,6 +26,7 @@ from pi_sim.mpc.device import CPU, require_device
 from pi_sim.network import PRESETS, Network
 from pi_sim.run import deal as dealings
 from pi_sim.run.audit import check, measured
+from pi_sim.run.executable import executable
 from pi_sim.run.quality import compare, out_of_domain
 from pi_sim.training.held_out import held_out_tokens, require
 from pi_sim.zoo.build import checkpoint_folder, load_model
@@ -115,17 +115,6 @@ def two_party(request: Request, warn: Callable[[str], None], progress: Callable[
         "measured": found,
         **compare(expected, outcome.logits, tokens),
     }
-
-
-def executable(name: str) -> specs.ProtocolCard:
-    """A protocol that runs on shares as bundles hold them."""
-    protocol = specs.protocol_card(name)
-    if protocol.settings.get("encoder.precision_bits", PRECISION) != PRECISION:
-        raise UsageError(
-            f"protocol {protocol.name} sets encoder.precision_bits; bundles share weights with {PRECISION} bits, so "
-            f"remove the setting or set it to {PRECISION}."
-        )
-    return protocol
 
 
 def held_out(opened: Bundle, sequences: int) -> Tensor:

@@ -65,7 +65,7 @@ def read(path: Path) -> Header:
         raise UsageError(_missing(path)) from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}).") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError(f"{path} is no file of `pi-sim deal`; deal anew.") from None
 
 

@@ -15,14 +15,17 @@ class Terms:
     graph: str
     protocol: str
     version: str = __version__
+    export: str = ""
+    """The export's number: both parties' shares must be of one, whereas a dealing serves every export of a graph."""
 
     @classmethod
     def of(cls, opened: Bundle, protocol: ProtocolCard) -> "Terms":
         """Those of a run."""
-        return cls(opened.digest().hex(), hashlib.sha256(protocol.model_dump_json().encode()).hexdigest())
+        chosen = hashlib.sha256(protocol.model_dump_json().encode()).hexdigest()
+        return cls(opened.digest().hex(), chosen, export=opened.number())
 
     def digest(self) -> bytes:
-        """All of it in 32 bytes."""
+        """What a dealer must know, in 32 bytes."""
         return hashlib.sha256("\n".join((self.graph, self.protocol, self.version)).encode()).digest()
 
     def named(self, sequences: int) -> dict[str, str]:
@@ -30,6 +33,7 @@ class Terms:
         return {
             "version": self.version,
             "graph": self.graph,
+            "export": self.export,
             "protocol": self.protocol,
             "number of sequences": str(sequences),
         }

@@ -34,9 +34,22 @@ def newton(x: Any, gamma: Any = None, beta: Any = None, *, eps: float) -> Any:
     return normalised if beta is None else normalised + beta
 
 
-@kernel("layernorm", "normalised", Domain("variance", _variance, 1e-3, 1e5))
+def _mean(x: Tensor, *_: Tensor) -> Tensor:
+    return x.mean(-1).abs()
+
+
+def _sum_of_squares(x: Tensor, *_: Tensor) -> Tensor:
+    return x.shape[-1] * _variance(x)
+
+
+@kernel(
+    "layernorm",
+    "normalised",
+    Domain("sum of squares of a centred row", _sum_of_squares, 0.05, 1e9),
+    Domain("|mean|", _mean, 0, 16_000),
+)
 def normalised(x: Any, gamma: Any = None, beta: Any = None, *, eps: float) -> Any:
-    """For all variances that networks have: their range is brought to [1, 4) first, see `primitives.norms`.
+    """For all that networks have: a row's sum of squares is brought to [1, 4) first, see `primitives.norms`.
 
     1. Subtract the mean, truncated faithfully (1 round for each row).
     2. Normalise (13 rounds).

@@ -24,7 +24,10 @@ def local_scale_by(x: Any, factors: Tensor) -> Any:
 
 @kernel("scale", "faithful")
 def faithful_scale(x: Any, *, factor: float) -> Any:
-    """A public multiple, truncated faithfully: 1 round, 8 bytes and 16 offline per element; none for a whole factor."""
+    """A public multiple, truncated faithfully: 1 round, 8 bytes and 16 offline per element; none for a whole factor.
+
+    The factor has 16 bits of fraction, as in CrypTen: 0.001 is taken for 66 / 65536, 0.7% more.
+    """
     if factor.is_integer():
         return on_share(x, lambda share: share * int(factor))
     return on_share(x, lambda share: truncate(share * round(factor * 2**FRACTION), FRACTION))

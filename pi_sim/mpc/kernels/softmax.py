@@ -95,7 +95,12 @@ def hide(scores: Any, allowed: Tensor | None) -> tuple[Any, Tensor | int]:
     return on_share(scores, lambda share: share * keep) + (1 - keep) * HIDDEN, keep
 
 
-@kernel("softmax", "tournament", Domain("score minus row maximum", _below_maximum, -16_000, 0))
+@kernel(
+    "softmax",
+    "tournament",
+    Domain("score minus row maximum", _below_maximum, -16_000, 0),
+    Domain("row maximum", _maximum, -16_000, 16_000),
+)
 def tournament(scores: Any, allowed: Tensor | None = None, *, causal: bool = False) -> Any:
     """Of a causal mask only the places that it leaves are computed; those of another one are made low, then zero.
 
@@ -104,7 +109,8 @@ def tournament(scores: Any, allowed: Tensor | None = None, *, causal: bool = Fal
     3. The reciprocal of each row's sum, its range brought to [1, 2) first (10 rounds for each row).
     4. Multiply and truncate (2 rounds, 16 bytes for each place).
 
-    17 rounds, and 4 for each halving of the longest row: 45 for 128. Right to 0.0007 for rows of any kind.
+    17 rounds, and 4 for each halving of the longest row: 45 for 128. Right to 0.0007 for rows of up to 20 places
+    of any kind, and to 0.00003 for each place of longer ones: what every exponential is off by adds up in a row's sum.
     Source: the masked series is SHAFT's (NDSS 2025); the rest is ours.
     """
     return on_share(scores, lambda share: _softmax(share, allowed, causal))

@@ -40,7 +40,7 @@ def sigmoid(x: Any) -> Any:
 
 @kernel("tanh", "fourier", FITTING)
 def fourier(x: Any) -> Any:
-    """-1, a sine series, or 1, see `pi_sim.mpc.primitives.piecewise`: right to 0.0003 everywhere.
+    """-1, a sine series, or 1, see `pi_sim.mpc.primitives.piecewise`: right to 0.0004 everywhere.
 
     5 rounds, 16 7/8 bytes and 259 offline per element.
     Source: the masked series is SHAFT's (NDSS 2025); the pieces and their comparison are ours.

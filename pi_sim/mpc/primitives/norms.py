@@ -11,11 +11,14 @@ from pi_sim.mpc.primitives.function import FRACTION
 from pi_sim.mpc.primitives.rows import inverse_root
 from pi_sim.mpc.primitives.truncation import truncate
 
+FINE = 32
+"""Bits of the fraction of 1 / d: with as few as values have, the mean of a wide row would be off by percents."""
+
 
 def centre(x: Tensor) -> Tensor:
-    """x minus its mean over the last dimension: 1 round, 8 bytes for each row."""
+    """x minus its mean over the last dimension, less than 2^14 in size: 1 round, 8 bytes for each row."""
     total = x.sum(-1, keepdim=True)
-    return x - truncate(total * round(2**FRACTION / x.shape[-1]), FRACTION)
+    return x - truncate(total * round(2**FINE / x.shape[-1]), FINE)
 
 
 def normalise(x: Tensor, eps: float) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pi_sim.cost.prices import Charge, charge
 from pi_sim.run.bench.found import Extent, Measured
 from pi_sim.run.bench.workloads import Workload, workloads
-from pi_sim.run.two_party import executable
+from pi_sim.run.executable import executable
 from pi_sim.specs import ProtocolCard
 
 
