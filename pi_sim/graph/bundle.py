@@ -12,7 +12,6 @@ import hashlib
 import json
 import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pi_sim.errors import UsageError
+from pi_sim.folders import new_folder
 from pi_sim.graph.ops import Graph, Node, Op
 from pi_sim.graph.sharing import PRECISION, encode, split
 
@@ -67,27 +67,12 @@ def write(
 
     `checkpoint` is the folder that the weights were loaded from: its tokenizer and record are public and come along.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is not empty; choose another --out, or remove it.")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _write(folder, graph, weights, origin, checkpoint)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be written ({error.strerror}); choose another --out.") from None
-
-
-def _write(
-    folder: Path, graph: Graph, weights: Mapping[str, Tensor], origin: Mapping[str, Any], checkpoint: Path
-) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        inside = Path(temporary) / folder.name
-        inside.mkdir()
+    with new_folder(folder) as inside:
         _write_public(inside, graph, origin)
         _write_shares(inside, graph, weights)
         for name in COMPANIONS:
             if (checkpoint / name).is_file():
                 shutil.copyfile(checkpoint / name, inside / name)
-        inside.replace(folder)
 
 
 def read(folder: Path) -> Bundle:

@@ -1,7 +1,6 @@
 """A trial pair of certificates: each party gets a key, its own certificate, and the other party's."""
 
 import shutil
-import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from pi_sim.errors import UsageError
+from pi_sim.folders import new_folder
 from pi_sim.mpc.tls import CERTIFICATE, KEY, PEER
 
 PARTIES = ("server", "client")
@@ -22,22 +21,14 @@ SKEW = timedelta(days=1)
 
 def make(out: Path, valid: timedelta = VALID) -> None:
     """Write a folder for each party, whole or not at all; `out` must not exist yet or be empty."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is not empty; choose another --out, or remove it.")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-            inside = Path(temporary) / out.name
-            _write(inside, valid)
-            inside.replace(out)
-    except OSError as error:
-        raise UsageError(f"{out} cannot be written ({error.strerror}); choose another --out.") from None
+    with new_folder(out) as inside:
+        _write(inside, valid)
 
 
 def _write(out: Path, valid: timedelta) -> None:
     for party in PARTIES:
         folder = out / party
-        folder.mkdir(parents=True, mode=0o700)
+        folder.mkdir(mode=0o700)
         key = ec.generate_private_key(ec.SECP256R1())
         (folder / KEY).touch(mode=0o600)
         (folder / KEY).write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

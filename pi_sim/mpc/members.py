@@ -15,6 +15,7 @@ from typing import NamedTuple
 from pi_sim.errors import RunError
 from pi_sim.mpc import child, process
 from pi_sim.mpc.dealer import process as service
+from pi_sim.mpc.party import fraction_of
 
 PARTIES = 2
 GRACE = 5.0
@@ -76,12 +77,11 @@ def watch(members: list[Member], sequences: int, timeout: float, progress: Calla
 
 def _follow(lines: Iterable[bytes], sequences: int, progress: Callable[[float], None]) -> None:
     """Report the fraction done, from what party 0 says after every node."""
-    finished = 0
+    told = fraction_of(sequences, progress)
     for line in lines:
         state = json.loads(line)
         with suppress(OSError):  # whoever watched has gone; the run goes on
-            progress((finished + state["done"] / state["of"]) / sequences)
-        finished += state["done"] == state["of"]
+            told(state["done"], state["of"])
 
 
 def _settle(running: "list[subprocess.Popen[bytes]]", timeout: float) -> list[int | None]:

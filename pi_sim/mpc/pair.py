@@ -79,9 +79,8 @@ def run(
             Job(
                 rank=rank,
                 bundle=str(bundle),
-                tokens=str(folder / "tokens.safetensors"),
+                folder=str(folder),
                 protocol=str(protocol),
-                result=str(folder),
                 port=listener.getsockname()[1],
                 listener=listener.fileno() if rank == 0 else None,
                 timeout=timeout,
@@ -93,14 +92,19 @@ def run(
             )
             for rank, folder in enumerate(folders)
         ]
-        members = [Member(f"party {job.rank}", process, job, Path(job.result)) for job in parties]
+        members = [Member(f"party {job.rank}", process, job, Path(job.folder)) for job in parties]
         if choice.kind == THIRD:
             members.append(_dealer(choice, parties[0], calls, Path(scratch)))
         watch(members, len(tokens), timeout, progress)
-        counted = [json.loads((folder / "counts.json").read_text(encoding="utf-8")) for folder in folders]
-        counts, session = ([each[key] for each in counted] for key in ("sequences", "session"))
-        logits = load_file(folders[CLIENT] / "logits.safetensors")["logits"]
-        return Outcome(counts, session, time.perf_counter() - started, counted[0]["link"], logits)
+        return _outcome(folders, started)
+
+
+def _outcome(folders: list[Path], started: float) -> Outcome:
+    """What both parties left in their folders, of a run that began at a time of `time.perf_counter`."""
+    counted = [json.loads((folder / process.COUNTS).read_text(encoding="utf-8")) for folder in folders]
+    counts, session = ([each[key] for each in counted] for key in ("sequences", "session"))
+    logits = load_file(folders[CLIENT] / process.LOGITS)["logits"]
+    return Outcome(counts, session, time.perf_counter() - started, counted[0]["link"], logits)
 
 
 def threads() -> int:
@@ -121,7 +125,7 @@ def _share_tokens(scratch: Path, tokens: Tensor, vocabulary: int) -> list[Path]:
     folders = [scratch / f"party{rank}" for rank in (0, 1)]
     for folder, share in zip(folders, split(one_hot(tokens, vocabulary)), strict=True):
         folder.mkdir(mode=0o700)
-        save_file({"tokens": share}, folder / "tokens.safetensors")
+        save_file({"tokens": share}, folder / process.TOKENS)
     return folders
 
 

@@ -25,6 +25,19 @@ Told = Callable[[int, int], None]
 """Is told after every node how many of how many are done."""
 
 
+def fraction_of(sequences: int, progress: Callable[[float], None]) -> Told:
+    """Tells nodes done of one sequence after another as a fraction of all."""
+    finished = 0
+
+    def told(done: int, of: int) -> None:
+        nonlocal finished
+        fraction = (finished + done / of) / sequences
+        finished += done == of
+        progress(fraction)
+
+    return told
+
+
 @dataclass(frozen=True)
 class Played:
     """What one party counted, opening its weights (`session`) and in each sequence, and what it measured of its `link`.
@@ -70,6 +83,7 @@ class Party:
         self, graph: Graph, protocol: ProtocolCard, weights: dict[str, Any], link: Link, source: Source
     ) -> None:
         self.graph, self.protocol, self.weights, self.link, self.source = graph, protocol, weights, link, source
+        self.constants = {name: value.to(source.device) for name, value in graph.constants.items()}
         self.opened: dict[str, Weight] = {}
 
     def open_weights(self) -> Counts:
@@ -86,9 +100,8 @@ class Party:
             nodes.append((self.link.rounds - before["rounds"], self.link.sent - before["sent"]))
             told(len(nodes), len(self.graph.nodes))
 
-        constants = {name: value.to(self.source.device) for name, value in self.graph.constants.items()}
         tokens = backend.shares(onehot.to(self.source.device), precision=0)
-        values = {**self.weights, **constants, "tokens": tokens}
+        values = {**self.weights, **self.constants, "tokens": tokens}
         logits = execute(self.graph, values, self.protocol, self.opened, note)
         return {**self._since(before), "nodes": nodes}, logits
 

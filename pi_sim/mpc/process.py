@@ -24,19 +24,21 @@ from pi_sim.mpc.meeting import greet, meet
 from pi_sim.mpc.party import Played, play
 from pi_sim.network import Network
 
+TOKENS, LOGITS, COUNTS = "tokens.safetensors", "logits.safetensors", "counts.json"
+"""In a party's folder: its shares of the tokens, which it is given, and what it leaves."""
+
 
 @dataclass(frozen=True)
 class Job:
     """What one party is told. `listener` is the descriptor of a bound socket (party 0), `port` where to find it.
 
-    `dealer` are the fields of a `pi_sim.mpc.dealer.choice.Choice`.
+    `folder` is the party's own. `dealer` are the fields of a `pi_sim.mpc.dealer.choice.Choice`.
     """
 
     rank: int
     bundle: str
-    tokens: str
+    folder: str
     protocol: str
-    result: str
     port: int
     listener: int | None
     timeout: float
@@ -51,7 +53,7 @@ def _run(job: Job) -> None:
     torch.set_num_threads(job.threads)
     protocol = specs.protocol_card(job.protocol)
     opened = bundle.read(Path(job.bundle))
-    shares, tokens = opened.shares(job.rank), load_file(job.tokens)["tokens"]
+    shares, tokens = opened.shares(job.rank), load_file(Path(job.folder) / TOKENS)["tokens"]
     terms = Terms.of(opened, protocol)
     dealer = Choice(**job.dealer).open(job.rank, terms, job.sequences, job.timeout)
     connection = meet(job.listener, job.port, job.timeout)
@@ -59,7 +61,7 @@ def _run(job: Job) -> None:
     link = Link(connection, job.rank, Network(**job.network) if job.network else None)
     played = play(opened.graph, protocol, shares, link, source, tokens, _tell, job.device)
     link.close()
-    _save(played, Path(job.result))
+    _save(played, Path(job.folder))
 
 
 def _tell(done: int, of: int) -> None:
@@ -69,9 +71,9 @@ def _tell(done: int, of: int) -> None:
 def _save(played: Played, folder: Path) -> None:
     """What was counted, and the client's logits."""
     if played.logits is not None:
-        save_file({"logits": played.logits}, folder / "logits.safetensors")
+        save_file({"logits": played.logits}, folder / LOGITS)
     counted = {"link": played.link, "session": played.session, "sequences": played.sequences}
-    (folder / "counts.json").write_text(json.dumps(counted), encoding="utf-8")
+    (folder / COUNTS).write_text(json.dumps(counted), encoding="utf-8")
 
 
 if __name__ == "__main__":

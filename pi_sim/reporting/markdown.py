@@ -8,6 +8,7 @@ from pi_sim.reporting import figures
 from pi_sim.reporting.findings import Findings, gather
 from pi_sim.reporting.kernels import page as kernels
 from pi_sim.reporting.lab import page as lab
+from pi_sim.reporting.pages import MADE, embedded, filled
 from pi_sim.reporting.sections import provenance
 from pi_sim.reporting.sections.cost import boundary, measured, operations
 from pi_sim.reporting.sections.final_norm import final_norm
@@ -27,8 +28,6 @@ QUESTION = (
 )
 Drawings = dict[str, figures.Drawing]
 """Figures by the name of their file."""
-
-MADE = "<!-- Made by `pi-sim report` from records: change those, not this page. -->"
 
 
 def report(sources: list[Path], out: Path) -> list[Path]:
@@ -73,15 +72,10 @@ def _size(findings: Findings, drawings: Drawings) -> Iterator[str]:
         "### With and without the final LayerNorm": [final_norm(findings)],
         "### Training": [_figure(findings, "loss", drawings)],
     }
-    for heading, contents in sections.items():
-        filled = [content for content in contents if content]
-        yield from [heading, *filled] if filled else []
+    return filled(sections)
 
 
 def _figure(findings: Findings, name: str, drawings: Drawings) -> str:
     """A figure in the page, if it was drawn."""
     file = f"{name}-{findings.size}"
-    if file not in drawings:
-        return ""
-    caption = drawings[file].caption
-    return f"![{caption.split('.')[0]}](figures/{file}.svg)\n\n*{caption}*"
+    return embedded(file, drawings[file].caption) if file in drawings else ""

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from pi_sim.records import Record
 from pi_sim.reporting import runs
-from pi_sim.reporting.runs import counts, overhead, title
-from pi_sim.reporting.units import SECONDS, perplexity, quantity
+from pi_sim.reporting.runs import counts, overhead, spent, title
+from pi_sim.reporting.units import perplexity
 
 NAMES = ("server", "client")
 LEARNT = [
@@ -29,11 +29,7 @@ def summary(record: Record) -> str:
 
 def _findings(record: Record) -> Iterator[tuple[str, str]]:
     measured = record["measured"]
-    whole, computing, linked, around = (
-        quantity(measured[key], SECONDS)
-        for key in ("seconds", "compute_seconds", "communication_seconds", "setup_seconds")
-    )
-    yield "time", f"{whole} a sequence: {computing} computing, {linked} in the link; set-up around all {around}"
+    yield "time", spent(measured, "in the link")
     yield "link", f"{overhead(measured['link'])}, measured beforehand; the rest is waiting for the other party"
     if "perplexity" in record:
         yield "perplexity", f"{perplexity(record['perplexity']['private'])} private; nobody computed a plain one"

@@ -65,19 +65,25 @@ def mark(record: Record, key: str) -> str:
 def _seconds(record: Record) -> Iterator[tuple[str, str]]:
     """Where one sequence's time went, and what the network model had said of it."""
     measured = record["measured"]
-    whole, computing, waiting, around = (
-        quantity(measured[key], SECONDS)
-        for key in ("seconds", "compute_seconds", "communication_seconds", "setup_seconds")
-    )
-    yield "time", f"{whole} a sequence: {computing} computing, {waiting} communicating; set-up around all {around}"
+    yield "time", spent(measured, "communicating")
     expected = predicted_seconds(record)
     if expected:
         ratio = measured["communication_seconds"] / expected
-        said = f"{quantity(expected, SECONDS)} predicted, {waiting} measured, ratio {ratio:.2f}"
+        found = quantity(measured["communication_seconds"], SECONDS)
+        said = f"{quantity(expected, SECONDS)} predicted, {found} measured, ratio {ratio:.2f}"
         yield "network", f"{record['network']}, imitated: {said}"
         if link := measured.get("link"):
             late = quantity(measured["delay_seconds"], SECONDS)
             yield "link", f"{overhead(link)} by itself; messages came {late} late in all"
+
+
+def spent(measured: Record, otherwise: str) -> str:
+    """Where one sequence's time went, `otherwise` saying what was done that was not computing."""
+    whole, computing, rest, around = (
+        quantity(measured[key], SECONDS)
+        for key in ("seconds", "compute_seconds", "communication_seconds", "setup_seconds")
+    )
+    return f"{whole} a sequence: {computing} computing, {rest} {otherwise}; set-up around all {around}"
 
 
 def overhead(link: Record) -> str:

@@ -9,6 +9,10 @@ from contextlib import contextmanager
 import torch
 
 from pi_sim.errors import RunError
+from pi_sim.mpc.dealer.kinds import FirstParty
+from pi_sim.mpc.dealer.source import Source
+from pi_sim.mpc.link import Link
+from pi_sim.mpc.meeting import greet
 from pi_sim.mpc.pair import threads
 
 TIMEOUT = 60.0
@@ -31,7 +35,18 @@ def partner(module: str, *arguments: object) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def share_of_cores() -> Iterator[None]:
+def met(connection: socket.socket, rank: int) -> Iterator[tuple[Link, Source]]:
+    """A party's link and source once both have met, with the threads that it has in a run; party 0 is the dealer."""
+    connection.settimeout(TIMEOUT)
+    with _share_of_cores():
+        source = greet(connection, FirstParty(rank), {})
+        link = Link(connection, rank)
+        yield link, source
+        link.close()
+
+
+@contextmanager
+def _share_of_cores() -> Iterator[None]:
     """The threads that a party of a run has, for as long as the context lasts."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads())

@@ -17,13 +17,11 @@ from pi_sim.errors import RunError
 from pi_sim.graph.ops import Op
 from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.correlation import Part
-from pi_sim.mpc.dealer.kinds import FirstParty
 from pi_sim.mpc.dealer.provider import Provider
 from pi_sim.mpc.dealer.stream import Stream, seed
 from pi_sim.mpc.executor import apply
 from pi_sim.mpc.link import Link
-from pi_sim.mpc.meeting import greet
-from pi_sim.run.partner import TIMEOUT, share_of_cores
+from pi_sim.run.partner import met
 
 PROTOCOL, OURS = "crypten", "lean"
 """Stock kernels, and some that ask for no tuples of CrypTen's."""
@@ -58,19 +56,18 @@ def _comparison(elements: int) -> Op:
 
 def timings(connection: socket.socket, rank: int, shrink: int, passes: int) -> Iterator[list[float]]:
     """Seconds of one exchange, of drawing a large random tensor, and of `kernels`: one pass after another."""
-    connection.settimeout(TIMEOUT)
     probes = [(specs.protocol_card(name), operations) for name, operations in kernels(shrink)]
-    with share_of_cores():
-        source = greet(connection, FirstParty(rank), {})
-        link = Link(connection, rank)
-        with backend.use(link, Provider(source), specs.protocol_card(PROTOCOL).settings), torch.no_grad():
-            until = time.perf_counter() + BUDGET
-            for done in range(passes):
-                if done and not _agreed(link, rank == 0 and time.perf_counter() < until):
-                    break
-                computing = [sum(_computing(op, card, link) for op in operations) for card, operations in probes]
-                yield [_exchanging(link), _drawing(many(shrink)), *computing]
-        link.close()
+    with (
+        met(connection, rank) as (link, source),
+        backend.use(link, Provider(source), specs.protocol_card(PROTOCOL).settings),
+        torch.no_grad(),
+    ):
+        until = time.perf_counter() + BUDGET
+        for done in range(passes):
+            if done and not _agreed(link, rank == 0 and time.perf_counter() < until):
+                break
+            computing = [sum(_computing(op, card, link) for op in operations) for card, operations in probes]
+            yield [_exchanging(link), _drawing(many(shrink)), *computing]
 
 
 def _agreed(link: Link, mine: bool) -> bool:

@@ -4,12 +4,14 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
 from pi_sim.graph import plain
 from pi_sim.graph.ops import Graph
+from pi_sim.mpc.device import CPU
 from pi_sim.mpc.kernels import Domain, Kernel, choose
 from pi_sim.specs import ProtocolCard
 
@@ -33,6 +35,13 @@ def out_of_domain(graph: Graph, model: PreTrainedModel, protocol: ProtocolCard, 
                 f"{kernel.op} by {kernel.name} is right for {domain.quantity} from {domain.low:g} to {domain.high:g}; "
                 f"here it runs from {low:.3g} to {high:.3g}, so expect inexact logits."
             )
+
+
+def plain_logits(model: PreTrainedModel, tokens: Tensor, device: str = CPU) -> Tensor:
+    """What the model itself makes of tokens (N, T), one sequence after another: (N, T, V), on the processor."""
+    model.to(device)
+    with torch.no_grad():
+        return torch.cat([model(ids[None], use_cache=False).logits.cpu() for ids in tokens.to(device)])
 
 
 def compare(expected: Tensor | None, private: Tensor, tokens: Tensor) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pi_sim.mpc.kernels.reveal import CLIENT
 from pi_sim.mpc.link import Link
 from pi_sim.mpc.meeting import greet
 from pi_sim.mpc.pair import Counted, threads
-from pi_sim.mpc.party import Counts, Played, Told, play
+from pi_sim.mpc.party import Counts, Played, fraction_of, play
 from pi_sim.mpc.rendezvous import Door, call, wait
 from pi_sim.mpc.tls import Tls
 from pi_sim.network import PRESETS
@@ -123,7 +123,7 @@ def _meet(request: Request, entrance: Door, warn: Callable[[str], None]) -> wire
 
 
 def _play(task: Task, request: Request, connection: wire.Connection, progress: Callable[[float], None]) -> Played:
-    graph, told = task.bundle.graph, _told(task.sequences, progress)
+    graph, told = task.bundle.graph, fraction_of(task.sequences, progress)
     source = greet(connection, task.dealer, task.terms.named(task.sequences))
     onehots = _onehots(connection, graph, task.sequences, task.ids)
     link = Link(connection, request.rank, common_clock=False)
@@ -137,18 +137,6 @@ def _onehots(connection: wire.Connection, graph: Graph, sequences: int, ids: Ten
     if ids is not None:
         return tokens.share(connection, ids.unsqueeze(1), graph.vocabulary)
     return tokens.expand(connection, sequences, (*graph.input, graph.vocabulary))
-
-
-def _told(sequences: int, progress: Callable[[float], None]) -> Told:
-    """Nodes done of one sequence after another, as a fraction of all."""
-    finished = 0
-
-    def told(done: int, of: int) -> None:
-        nonlocal finished
-        progress((finished + done / of) / sequences)
-        finished += done == of
-
-    return told
 
 
 def _counted(rank: int, mine: Played, theirs: tuple[Counts, list[Counts]], seconds: float) -> Counted:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -27,7 +26,7 @@ from pi_sim.network import PRESETS, Network
 from pi_sim.run import deal as dealings
 from pi_sim.run.audit import check, measured
 from pi_sim.run.executable import executable
-from pi_sim.run.quality import compare, out_of_domain
+from pi_sim.run.quality import compare, out_of_domain, plain_logits
 from pi_sim.training.held_out import held_out_tokens, require
 from pi_sim.zoo.build import checkpoint_folder, load_model
 
@@ -167,8 +166,6 @@ def _plain(
     warn: Callable[[str], None],
 ) -> Tensor:
     """The plain logits (N, T, V); warns of kernels that leave their domain."""
-    with torch.no_grad():
-        for sentence in out_of_domain(graph, model, protocol, tokens):
-            warn(sentence)
-        model.to(request.device)
-        return torch.cat([model(ids[None], use_cache=False).logits.cpu() for ids in tokens.to(request.device)])
+    for sentence in out_of_domain(graph, model, protocol, tokens):
+        warn(sentence)
+    return plain_logits(model, tokens, request.device)

@@ -5,7 +5,6 @@ party1.dealing  a header alone: party 1 expands everything from its seed
 """
 
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pi_sim.errors import RunError, UsageError
+from pi_sim.folders import new_folder
 from pi_sim.mpc.dealer import header, once
 from pi_sim.mpc.dealer.header import Header
 from pi_sim.mpc.dealer.kinds import FILE, NUMBER, Apart
@@ -68,16 +68,8 @@ def write(
     """
     if folder.exists():
         raise UsageError(f"{folder} exists already; choose another --out, or remove it.")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            inside = Path(temporary) / folder.name
-            inside.mkdir(mode=0o700)
-            sizes = _write(inside, tape, terms, sequences, progress)
-            inside.replace(folder)
-            return sizes
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be written ({error.strerror}); choose another --out.") from None
+    with new_folder(folder, mode=0o700) as inside:
+        return _write(inside, tape, terms, sequences, progress)
 
 
 def _write(folder: Path, tape: Tape, terms: Terms, sequences: int, progress: Callable[[float], None]) -> list[int]:

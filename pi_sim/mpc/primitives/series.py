@@ -14,21 +14,22 @@ from pi_sim.mpc.primitives.waves import factors, waves
 
 @dataclass(frozen=True)
 class Waves(Correlation):
-    """r, and the cosines and sines of its multiples."""
+    """r, and the cosines and sines of its multiples, all in words of `word`."""
 
     length: int
     curve: Curve
+    word: torch.dtype
 
     @property
     def drawn(self) -> tuple[Part, ...]:
-        return (Part((self.length,), dtype=self.curve.word),)
+        return (Part((self.length,), dtype=self.word),)
 
     @property
     def derived(self) -> tuple[Part, ...]:
-        return (Part((2 * self.curve.harmonics, self.length), dtype=self.curve.word),)
+        return (Part((2 * self.curve.harmonics, self.length), dtype=self.word),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        return (waves(self.curve, values[0]),)
+        return (waves(self.curve, values[0].to(torch.int32)).to(self.word),)
 
 
 def evaluate(share: Tensor, curve: Curve) -> Tensor:
@@ -42,12 +43,17 @@ def evaluate(share: Tensor, curve: Curve) -> Tensor:
     2 rounds, 8 bytes per element. Source: SHAFT (NDSS 2025).
     """
     flat = share.reshape(-1).to(curve.word)
-    r, dealt = session.deal(Waves(len(flat), curve))
+    r, dealt = session.deal(Waves(len(flat), curve, curve.word))
     m = session.reveal_short(flat + r)
+    return truncated(summed(curve, m, dealt), curve).view(share.shape)
+
+
+def summed(curve: Curve, m: Tensor, dealt: Tensor) -> Tensor:
+    """Shares of the series at m - r, of the opened m and the shared waves of r, before truncation: local."""
     total = torch.full_like(m, round(curve.constant * curve.unit) if session.rank() == 0 else 0)
-    for factor, wave in zip(factors(curve, m), dealt, strict=True):
-        total.addcmul_(factor, wave)
-    return truncated(total, curve).view(share.shape)
+    for factor, wave in zip(factors(curve, m.to(torch.int32)), dealt, strict=True):
+        total.addcmul_(factor.to(m.dtype), wave)
+    return total
 
 
 def truncated(total: Tensor, curve: Curve) -> Tensor:

@@ -6,7 +6,6 @@ from pi_sim.reporting.recorded import Run
 from pi_sim.reporting.tables import Cell, Column, Table
 from pi_sim.reporting.units import COUNT, RATIO, Unit, perplexity
 
-EXPECTED = RATIO
 CHANGE = (Unit(0, "%", 0.01, 3),)
 SHARE = (Unit(0, "%", 0.01, 2),)
 LOGITS = (Unit(0, "", 1, 4),)
@@ -16,7 +15,7 @@ TRUNCATIONS = [
     Column("kernel", "kernel"),
     Column("number", "products", COUNT),
     Column("wrong", "wrong", COUNT),
-    Column("expected", "expected if each party shifts its share", EXPECTED),
+    Column("expected", "expected if each party shifts its share", RATIO),
     Column("units", "units off, of the others at most", COUNT),
 ]
 ACCURACY = [

@@ -3,20 +3,15 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from pi_sim.records import write_text
 from pi_sim.reporting import tables
 from pi_sim.reporting.figures.kernels import Dots, dots
-from pi_sim.reporting.figures.style import svg
 from pi_sim.reporting.kernels import exactness, models, operations, prose, targets
 from pi_sim.reporting.kernels.findings import Kernels, gather
+from pi_sim.reporting.pages import MADE, Drawing, figure, filled, write
 from pi_sim.reporting.tables import Table
 from pi_sim.run.bench.found import Measured
 
 PAGE = "kernels.md"
-Drawing = tuple[str, Callable[[], Figure]]
-"""The words below a figure, and how it is drawn."""
 
 
 def report(sources: list[Path], out: Path) -> list[Path]:
@@ -25,11 +20,7 @@ def report(sources: list[Path], out: Path) -> list[Path]:
     if kernels is None:
         return []
     figures = drawings(kernels)
-    written = [out / "figures" / f"{name}.svg" for name in figures]
-    for path, (_, draw) in zip(written, figures.values(), strict=True):
-        write_text(path, svg(draw))
-    write_text(out / PAGE, page(kernels, figures))
-    return [*written, out / PAGE]
+    return write(out / PAGE, page(kernels, figures), figures)
 
 
 def terminal(kernels: Kernels) -> str:
@@ -63,7 +54,7 @@ def _dots(kernels: Kernels, amount: Callable[[Measured], float]) -> Dots:
 
 def page(kernels: Kernels, figures: dict[str, Drawing]) -> str:
     """The whole page."""
-    return "\n\n".join([prose.MADE, prose.TITLE, prose.QUESTION, *_sections(kernels, figures)]) + "\n"
+    return "\n\n".join([MADE, prose.TITLE, prose.QUESTION, *_sections(kernels, figures)]) + "\n"
 
 
 def _sections(kernels: Kernels, figures: dict[str, Drawing]) -> Iterator[str]:
@@ -72,12 +63,12 @@ def _sections(kernels: Kernels, figures: dict[str, Drawing]) -> Iterator[str]:
         "## Targets": [prose.extent(kernels), _table(targets.table(kernels))],
         "## What an operation sends": [
             prose.COUNTED,
-            _figure("kernels-bytes", figures),
+            figure("kernels-bytes", figures),
             _table(operations.counted(kernels)),
         ],
         "## How long it takes": [
             prose.TIMED,
-            _figure("kernels-microseconds", figures),
+            figure("kernels-microseconds", figures),
             _table(operations.timed(kernels)),
         ],
         "## Every kernel": [prose.EVERY, _table(operations.every(kernels))],
@@ -86,17 +77,8 @@ def _sections(kernels: Kernels, figures: dict[str, Drawing]) -> Iterator[str]:
         "## Accuracy": [prose.ACCURACY, _table(exactness.accuracy(kernels)), prose.missing(kernels)],
         "## How this was measured": [prose.commands(kernels), prose.machine(kernels)],
     }
-    for heading, contents in sections.items():
-        yield from [heading, *(content for content in contents if content)]
+    return filled(sections)
 
 
 def _table(table: Table) -> str:
     return tables.render(table, "markdown") if table.rows else ""
-
-
-def _figure(name: str, figures: dict[str, Drawing]) -> str:
-    """A figure in the page, if it was drawn."""
-    if name not in figures:
-        return ""
-    caption = figures[name][0]
-    return f"![{caption.split('.')[0]}](figures/{name}.svg)\n\n*{caption}*"

@@ -5,7 +5,6 @@ from pi_sim.reporting.kernels.findings import STOCK_MODELS, Kernels
 from pi_sim.reporting.sections.provenance import environment, run_command
 from pi_sim.run.bench.found import Extent
 
-MADE = "<!-- Made by `pi-sim report` from records: change those, not this page. -->"
 TITLE = "# Kernels: stock CrypTen, SHAFT and lean between two processes"
 QUESTION = """\
 What does each operation of a transformer cost under stock CrypTen's kernels, and what under our own? Every operation

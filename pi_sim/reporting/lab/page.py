@@ -1,19 +1,15 @@
 """The lab's page and its figures, made from records alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from pi_sim.records import write_text
 from pi_sim.reporting.figures import along, recovery, relative
 from pi_sim.reporting.figures import entropy as heat
-from pi_sim.reporting.figures.style import svg
 from pi_sim.reporting.lab import causes, conversion, entropy, learned, provenance, quality, sparsity
 from pi_sim.reporting.lab.findings import FOLDER, Lab, gather
+from pi_sim.reporting.pages import MADE, Drawing, figure, filled, write
 
 PAGE = "model-lab.md"
-MADE = "<!-- Made by `pi-sim report` from records: change those, not this page. -->"
 TITLE = "# The model lab: designs for private inference, trained by one recipe"
 QUESTION = (
     'What do the designs of "ReLU\'s Revival", AERO, "ReLU Strikes Back" and "Transformers without Normalization" '
@@ -23,8 +19,6 @@ QUESTION = (
 ALONG = "Mean entropy of each layer's heads along the training, as a share of its maximum; one seed."
 CHANGED = "Entropy of each head at the end of the trainings in which something was changed; one seed."
 SLOPES = "The learned slope of each layer along the training; one seed."
-Drawing = tuple[str, Callable[[], Figure]]
-"""The words below a figure, and how it is drawn."""
 
 
 def report(sources: list[Path], out: Path) -> list[Path]:
@@ -33,11 +27,7 @@ def report(sources: list[Path], out: Path) -> list[Path]:
     if lab is None:
         return []
     figures = drawings(lab)
-    written = [out / "figures" / f"{FOLDER}-{name}.svg" for name in figures]
-    for path, (_, draw) in zip(written, figures.values(), strict=True):
-        write_text(path, svg(draw))
-    write_text(out / PAGE, page(lab, figures))
-    return [*written, out / PAGE]
+    return write(out / PAGE, page(lab, figures), figures)
 
 
 def drawings(lab: Lab) -> dict[str, Drawing]:
@@ -53,7 +43,7 @@ def drawings(lab: Lab) -> dict[str, Drawing]:
         found["slopes"] = SLOPES, lambda: along.courses(learned.courses(lab), "slope")
     if lab.conversions:
         found["recovery"] = recovery.CAPTION, lambda: recovery.recoveries(conversion.recoveries(lab))
-    return found
+    return {_file(name): drawing for name, drawing in found.items()}
 
 
 def page(lab: Lab, figures: dict[str, Drawing]) -> str:
@@ -84,14 +74,13 @@ def _sections(lab: Lab, figures: dict[str, Drawing]) -> Iterator[str]:
         "## Conversion": [provenance.converted(lab), conversion.table(lab), _figure("recovery", figures)],
         "## How these records were made": [provenance.commands(lab), provenance.environments(lab)],
     }
-    for heading, contents in sections.items():
-        filled = [content for content in contents if content]
-        yield from [heading, *filled] if filled else []
+    return filled(sections)
 
 
 def _figure(name: str, figures: dict[str, Drawing]) -> str:
-    """A figure in the page, if it was drawn."""
-    if name not in figures:
-        return ""
-    caption = figures[name][0]
-    return f"![{caption.split('.')[0]}](figures/{FOLDER}-{name}.svg)\n\n*{caption}*"
+    return figure(_file(name), figures)
+
+
+def _file(name: str) -> str:
+    """A figure's name among those of other pages."""
+    return f"{FOLDER}-{name}"

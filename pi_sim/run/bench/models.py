@@ -18,6 +18,7 @@ from pi_sim.mpc.dealer.kinds import FILE, FIRST
 from pi_sim.run import deal
 from pi_sim.run.audit import check, measured
 from pi_sim.run.bench.found import Extent, Ran
+from pi_sim.run.quality import plain_logits
 from pi_sim.training.held_out import held_out_tokens
 from pi_sim.zoo.build import build, checkpoint_folder, load_model
 
@@ -70,8 +71,7 @@ def measure(subject: Subject, protocols: list[str], scratch: Path) -> Iterator[R
     origin = {"model": subject.name, "size": SIZE, "seq_len": tokens.shape[1]}
     bundle.write(folder, capture(model, tokens.shape[1]), model.state_dict(), origin, scratch)
     opened = bundle.read(folder)
-    with torch.no_grad():
-        plain = torch.cat([model(sequence[None], use_cache=False).logits for sequence in tokens])
+    plain = plain_logits(model, tokens)
     for protocol in protocols:
         for dealer in DEALERS:
             yield _run(opened, protocol, dealer, tokens, plain)

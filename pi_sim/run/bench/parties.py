@@ -11,15 +11,12 @@ from dataclasses import dataclass
 from pi_sim import specs
 from pi_sim.cost.prices import Charge
 from pi_sim.errors import RunError
-from pi_sim.mpc.dealer.kinds import FirstParty
-from pi_sim.mpc.link import Link
-from pi_sim.mpc.meeting import greet
 from pi_sim.run.bench.ends import End
 from pi_sim.run.bench.found import Extent, Truncated
 from pi_sim.run.bench.operation import Found, measure
 from pi_sim.run.bench.truncations import count
 from pi_sim.run.bench.workloads import workloads
-from pi_sim.run.partner import TIMEOUT, partner, share_of_cores
+from pi_sim.run.partner import met, partner
 
 
 @dataclass(frozen=True)
@@ -53,24 +50,15 @@ class Job:
 @contextmanager
 def begun(job: Job) -> Iterator[End]:
     """This process as party 0, the other one started and going through the same job."""
-    with partner(__name__, job.to_json()) as connection, _end(connection, 0) as end:
-        yield end
-
-
-@contextmanager
-def _end(connection: socket.socket, rank: int) -> Iterator[End]:
-    connection.settimeout(TIMEOUT)
-    with share_of_cores():
-        source = greet(connection, FirstParty(rank), {})
-        end = End(Link(connection, rank), source)
-        yield end
-        end.link.close()
+    with partner(__name__, job.to_json()) as connection, met(connection, 0) as both:
+        yield End(*both)
 
 
 def main(port: int, job: Job) -> None:
     """The other party: it goes through the whole job and tells nothing. It ends when the connection does."""
     try:
-        with _end(socket.create_connection(("127.0.0.1", port)), 1) as end:
+        with met(socket.create_connection(("127.0.0.1", port)), 1) as both:
+            end = End(*both)
             deque(job.operations(end, [None] * len(job.tasks)), maxlen=0)
             deque(job.truncations(end), maxlen=0)
     except RunError as error:
