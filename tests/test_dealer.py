@@ -52,8 +52,9 @@ class Kept:
     def __init__(self, content: bytes) -> None:
         self.content = content
 
-    def fill(self, memory: memoryview) -> None:
-        memory[:], self.content = self.content[: len(memory)], self.content[len(memory) :]
+    def take(self, length: int) -> Tensor:
+        found, self.content = self.content[:length], self.content[length:]
+        return torch.tensor(list(found), dtype=torch.uint8)
 
 
 def test_a_stream_is_aes_in_counter_mode() -> None:

@@ -1,16 +1,22 @@
 """Randomness that was dealt ahead of time: whole or not at all, for one purpose, once."""
 
+import mmap
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from test_interruption import files_at_most
 
 from pi_sim.cli import main
@@ -18,7 +24,7 @@ from pi_sim.errors import RunError, UsageError
 from pi_sim.mpc.dealer import files, once
 from pi_sim.mpc.dealer.header import Header, read
 from pi_sim.mpc.dealer.source import Source
-from pi_sim.mpc.dealer.tape import Deal, Tape
+from pi_sim.mpc.dealer.tape import Deal, Tape, octets
 from pi_sim.mpc.dealer.terms import Terms
 from pi_sim.mpc.primitives.products import Triple
 from pi_sim.run import deal as dealing
@@ -49,6 +55,21 @@ def test_each_party_reads_its_shares_of_every_triple(dealt: Path) -> None:
     assert one.offline == other.offline == 2 * PAYLOAD
     with pytest.raises(RunError, match="ended too soon"):
         one.deal(TRIPLE)
+
+
+@given(st.lists(st.integers(0, 3 * mmap.PAGESIZE), max_size=9), st.integers(1, 2 * mmap.PAGESIZE))
+def test_a_file_is_read_through_windows_and_keeps_its_contents(lengths: list[int], window: int) -> None:
+    content = random.Random(window).randbytes(5 + sum(lengths))
+    with tempfile.NamedTemporaryFile() as file, patch.object(files, "WINDOW", window):
+        Path(file.name).write_bytes(content)
+        shares = files.Shares(Path(file.name), 5)
+        taken = [shares.take(length) for length in lengths]
+        assert b"".join(bytes(octets(each)) for each in taken) == content[5:]
+        for each in taken:
+            each.zero_()
+        assert Path(file.name).read_bytes() == content
+        with pytest.raises(RunError, match="ended too soon"):
+            shares.take(1)
 
 
 def test_files_are_for_their_owner_alone_and_party_1s_is_a_seed(tmp_path: Path) -> None:
@@ -123,7 +144,7 @@ def test_a_file_that_is_not_whole_is_refused_beforehand(dealt: Path, change: Cal
     assert "is not whole" in refusal(dealt)
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"{}\n", b'{"format": 2}\n', b"\xff" * 5000, b"[1]"])
+@pytest.mark.parametrize("content", [b"", b"\n", b"{}\n", b'{"format": 3}\n', b"\xff" * 5000, b"[1]"])
 def test_what_is_no_dealing_is_one_sentence(dealt: Path, content: bytes) -> None:
     (dealt / "party0.dealing").write_bytes(content)
     assert "party0.dealing" in refusal(dealt)

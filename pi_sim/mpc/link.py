@@ -176,4 +176,4 @@ def _sleep_until(due: float) -> None:
 
 def _combine(mine: Tensor, theirs: Tensor, op: Any) -> Tensor:
     """The value that two shares hold: their sum in the ring, or their exclusive or."""
-    return mine ^ theirs if op == ReduceOp.BXOR else mine + theirs
+    return theirs.bitwise_xor_(mine) if op == ReduceOp.BXOR else theirs.add_(mine)

@@ -10,6 +10,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import torch
+from torch import Tensor
+
 from pi_sim.errors import RunError
 from pi_sim.mpc import wire
 from pi_sim.mpc.dealer.kinds import NUMBER, THIRD, Apart
@@ -30,9 +33,11 @@ class Shares:
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
 
-    def fill(self, memory: memoryview) -> None:
+    def take(self, length: int) -> Tensor:
+        memory = torch.empty(length, dtype=torch.uint8)
         with _speaking_of_the_dealer():
-            wire.receive(self.connection, memory)
+            wire.receive(self.connection, memory.numpy().data)
+        return memory
 
 
 def call(port: int, token: bytes, rank: int, terms: Terms, sequences: int, timeout: float) -> Apart:

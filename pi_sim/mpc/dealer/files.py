@@ -4,18 +4,21 @@ party0.dealing  a header with its seed, then its shares of all derived parts in 
 party1.dealing  a header alone: party 1 expands everything from its seed
 """
 
+import mmap
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import BinaryIO
+
+import torch
+from torch import Tensor
 
 from pi_sim.errors import RunError, UsageError
 from pi_sim.folders import new_folder
 from pi_sim.mpc.dealer import header, once
-from pi_sim.mpc.dealer.header import Header
+from pi_sim.mpc.dealer.header import WORD, Header
 from pi_sim.mpc.dealer.kinds import FILE, NUMBER, Apart
 from pi_sim.mpc.dealer.source import Dealing
 from pi_sim.mpc.dealer.stream import Stream, seed
@@ -23,6 +26,8 @@ from pi_sim.mpc.dealer.tape import Tape, octets
 from pi_sim.mpc.dealer.terms import Terms
 
 BUFFER = 2**20
+WINDOW = 2**26
+"""Bytes that are mapped at once, or more for a larger tensor."""
 
 
 def place(path: Path, rank: int) -> Path:
@@ -48,15 +53,32 @@ def hold(path: Path, rank: int, terms: Terms, sequences: int) -> Apart:
 
 
 class Shares:
-    """Party 0's derived shares, read in order."""
+    """Party 0's derived shares in order: the file's own pages, of which a window is mapped, so that nothing is copied.
+
+    What a party writes there stays its own. Memory is that of the shares in use, however long the file.
+    """
 
     def __init__(self, path: Path, start: int) -> None:
-        self.file = BufferedReader(FileIO(path), BUFFER)
-        self.file.seek(start)
+        self.file = path.open("rb")
+        self.place = self.first = self.end = start
 
-    def fill(self, memory: memoryview) -> None:
-        if self.file.readinto(memory) != len(memory):
+    def take(self, length: int) -> Tensor:
+        start, self.place = self.place, self.place + length
+        if not length:
+            return torch.empty(0, dtype=torch.uint8)
+        if self.place > self.end:
+            self._map(start)
+        found = torch.frombuffer(self.window, dtype=torch.uint8, count=length, offset=start - self.first)
+        return found.clone() if start % WORD else found
+
+    def _map(self, start: int) -> None:
+        """A window from the page in which the next bytes begin."""
+        self.first = start - start % mmap.ALLOCATIONGRANULARITY
+        self.end = min(max(self.place, start + WINDOW), os.fstat(self.file.fileno()).st_size)
+        if self.place > self.end:
             raise RunError("the dealer's file ended too soon; deal anew.")
+        length = self.end - self.first
+        self.window = mmap.mmap(self.file.fileno(), length, access=mmap.ACCESS_COPY, offset=self.first)
 
 
 def write(

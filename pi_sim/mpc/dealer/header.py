@@ -14,12 +14,13 @@ from pi_sim.specs.files import Spec, check
 
 LONGEST = 4096
 """Bytes within which the line must end."""
+WORD = 8
 
 
 class Header(Spec):
     """JSON. The seed makes it as secret as the shares that follow it: `payload` bytes, none at party 1."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     rank: int = Field(ge=0, le=1)
     number: str = Field(pattern=f"^[0-9a-f]{{{2 * NUMBER}}}$")
     seed: str = Field(pattern=f"^[0-9a-f]{{{2 * SEED}}}$")
@@ -31,7 +32,9 @@ class Header(Spec):
 
     @property
     def line(self) -> bytes:
-        return self.model_dump_json().encode() + b"\n"
+        """With spaces, so that what follows begins with a word."""
+        text = self.model_dump_json().encode()
+        return text + b" " * (-(len(text) + 1) % WORD) + b"\n"
 
     def require(self, path: Path, rank: int, terms: Terms, sequences: int) -> None:
         """A `UsageError` says why the file does not serve a run."""

@@ -82,8 +82,8 @@ class Dealing(Source):
 class Supply(Protocol):
     """Where a dealer's shares arrive, in order: a file or a connection."""
 
-    def fill(self, memory: memoryview) -> None:
-        """The next bytes, as many as there is room for; a `RunError` says why there are none."""
+    def take(self, length: int) -> Tensor:
+        """The next bytes, in memory of the caller's own; a `RunError` says why there are none."""
 
 
 class Receiving(Source):
@@ -101,6 +101,4 @@ class Receiving(Source):
         return drawn, [self._next(part) for part in correlation.derived]
 
     def _next(self, part: Part) -> Tensor:
-        memory = torch.empty(part.bytes, dtype=torch.uint8)
-        self.supply.fill(memory.numpy().data)
-        return memory.view(part.dtype).view(part.shape).to(self.device)
+        return self.supply.take(part.bytes).view(part.dtype).view(part.shape).to(self.device)

@@ -60,7 +60,7 @@ def page(kernels: Kernels, figures: dict[str, Drawing]) -> str:
 def _sections(kernels: Kernels, figures: dict[str, Drawing]) -> Iterator[str]:
     """Every section that has contents."""
     sections = {
-        "## Targets": [prose.extent(kernels), _table(targets.table(kernels))],
+        "## Targets": [prose.extent(kernels), _table(targets.table(kernels)), prose.bound(kernels)],
         "## What an operation sends": [
             prose.COUNTED,
             figure("kernels-bytes", figures),
