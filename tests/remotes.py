@@ -3,15 +3,18 @@
 import ctypes
 import multiprocessing as mp
 import os
+import random
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
 PATIENCE = 120
+PORTS = 20_000, 30_000
+"""Below those that systems give to connections."""
 CONTEXT = mp.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["pi_sim.cli", "pi_sim.run.remote", "pi_sim.reporting.parties"])
 
@@ -51,9 +54,11 @@ def enter(namespace: str) -> None:
 
 
 def free() -> str:
-    """A place on the loopback where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as chosen:
-        return f"127.0.0.1:{chosen.getsockname()[1]}"
+    """A place on the loopback where nobody listens, and which no other test's connection is given by chance."""
+    while True:
+        place = "127.0.0.1", random.randrange(*PORTS)
+        with suppress(OSError), socket.create_server(place):
+            return f"{place[0]}:{place[1]}"
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from pi_sim.mpc.primitives import stationary as weights
 from pi_sim.specs import ProtocolCard
 
 _PREPARED: set[object] = set()
-"""Operations, by name, attributes and kernels, whose constants have been made."""
+"""Operations, by name, width, attributes and kernels, whose constants have been made."""
 PUBLIC_TYPES = {"softmax": torch.bool, "lookup": torch.long}
 
 
@@ -106,7 +106,7 @@ def _dealing(before: tuple[Entry, ...], entries: tuple[Entry, ...]) -> Work:
 
 def _prepare(op: Op, protocol: ProtocolCard) -> None:
     """Do once, without counting, what makes constants and keeps them: circuits of CrypTen's, tables of our kernels."""
-    key = op.name, op.attributes, tuple(protocol.kernels.items())
+    key = op.name, op.shapes[0][-1:], op.attributes, tuple(protocol.kernels.items())
     if key not in _PREPARED:
         _measure(op, protocol)
         _PREPARED.add(key)
