@@ -72,6 +72,12 @@ def test_a_file_is_read_through_windows_and_keeps_its_contents(lengths: list[int
             shares.take(1)
 
 
+def test_a_file_that_cannot_be_mapped_is_one_sentence(dealt: Path) -> None:
+    party = source(dealt, 0)
+    with patch("mmap.mmap", side_effect=OSError(12, "Cannot allocate memory")), pytest.raises(RunError, match="mapped"):
+        party.deal(TRIPLE)
+
+
 def test_files_are_for_their_owner_alone_and_party_1s_is_a_seed(tmp_path: Path) -> None:
     sizes = files.write(tmp_path / "dealt", TAPE, TERMS, 2)
     paths = [tmp_path / "dealt" / f"party{rank}.dealing" for rank in (0, 1)]

@@ -14,7 +14,7 @@ from torch import Tensor
 from pi_sim.mpc.dealer.correlation import Part
 from pi_sim.mpc.dealer.stream import Stream
 from pi_sim.mpc.kernels import erf, gelu, silu, softmax, tanh
-from pi_sim.mpc.primitives import comparison, digits, piecewise, products, rows, series, stationary
+from pi_sim.mpc.primitives import comparison, piecewise, products, rows, series, stationary
 from pi_sim.mpc.primitives.function import RELU, Curve
 from pi_sim.mpc.primitives.indicators import indicators
 from pi_sim.mpc.primitives.ring import Products, by_limbs
@@ -105,21 +105,6 @@ def test_products_by_limbs_are_the_same_bits(seed: int, m: int, k: int, n: int) 
     a, b = integers(seed, 62, 2, m, k), integers(seed + 1, 62, 2, k, n)
     a[0], b[0, :, 0] = -(2**63), 2**63 - 1
     assert torch.equal(by_limbs(a, b), a @ b)
-
-
-@given(SEEDS, st.integers(1, 4), st.sampled_from([1, 3, 700, digits.LONGEST]), st.integers(1, 4))
-def test_products_by_digits_are_the_same_bits(seed: int, m: int, k: int, n: int) -> None:
-    a, b = integers(seed, 62, m, k), integers(seed + 1, 62, k, n)
-    a[0] = b[:, 0] = -digits.HALVES  # every digit is -128
-    assert torch.equal(digits.product(a, digits.fixed(b)), a @ b)
-
-
-@given(SEEDS, st.sampled_from([(2, 3), (2, 1, 3)]))
-def test_a_weight_may_be_multiplied_by_digits(seed: int, shape: tuple[int, ...]) -> None:
-    a, b = integers(seed, 40, *shape), integers(seed + 1, 40, 3, 5)
-    with patch("pi_sim.mpc.primitives.digits.quicker", return_value=True):
-        found = both(lambda x, y: stationary.product(x, stationary.settle([y])[0]), a, b).value
-    assert torch.equal(found, a @ b)
 
 
 def test_any_product_on_a_device_goes_by_limbs() -> None:

@@ -10,8 +10,7 @@ class Work:
     Multiply-accumulates of matrix products in the ring; elements that all other operations on tensors write, in words
     of 64 bits, so that eight bytes count as one; bytes of randomness drawn; calls of operations on tensors, whatever
     their size: on small ones the calls are what takes time; and tuples that CrypTen asks for, because it looks up
-    its settings anew for every product, which takes longer than many calls. Some processors multiply with weights that
-    stay put by their bytes, in two thirds of the time at best that a profile has for multiply-accumulates.
+    its settings anew for every product, which takes longer than many calls.
 
     It is everything that party 0 of a real run computes. With the first-party dealer that includes the dealer's work,
     because party 0 makes the correlations in its own process: a product of m x k with k x n by a Beaver triple is three

@@ -29,7 +29,7 @@ BUDGET = 20.0
 """Seconds after which no further pass begins: a busy machine gets fewer of them."""
 EXCHANGES = 100
 ELEMENTS = 2**18
-"""More than caches hold, as between the layers of a model."""
+"""More than a core keeps in its own caches, as between the layers of a model."""
 FEW = 8
 PRODUCTS = ((128, 768, 768), (128, 128, 2048), (32, 1024, 1024))
 """m, k, n of m x k with k x n: between a tiny model's and GPT-2's."""

@@ -55,7 +55,8 @@ def hold(path: Path, rank: int, terms: Terms, sequences: int) -> Apart:
 class Shares:
     """Party 0's derived shares in order: the file's own pages, of which a window is mapped, so that nothing is copied.
 
-    What a party writes there stays its own. Memory is that of the shares in use, however long the file.
+    What a party writes there stays its own. Memory is that of the windows in use, however long the file. A file that
+    shrinks while it is mapped ends the party by a signal, SIGBUS.
     """
 
     def __init__(self, path: Path, start: int) -> None:
@@ -78,7 +79,10 @@ class Shares:
         if self.place > self.end:
             raise RunError("the dealer's file ended too soon; deal anew.")
         length = self.end - self.first
-        self.window = mmap.mmap(self.file.fileno(), length, access=mmap.ACCESS_COPY, offset=self.first)
+        try:
+            self.window = mmap.mmap(self.file.fileno(), length, access=mmap.ACCESS_COPY, offset=self.first)
+        except OSError as error:
+            raise RunError(f"the dealer's file cannot be mapped into memory ({error.strerror}).") from None
 
 
 def write(

@@ -1,7 +1,6 @@
 """Weights that stay put: opened under a mask once in a session, so that each call opens its input alone."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -9,7 +8,6 @@ from torch import Tensor
 from pi_sim.graph.ops import Shape
 from pi_sim.mpc import session
 from pi_sim.mpc.dealer.correlation import Correlation, Part
-from pi_sim.mpc.primitives import digits
 
 
 @dataclass(frozen=True)
@@ -19,19 +17,6 @@ class Weight:
     masked: Tensor
     known: Tensor
     number: int
-
-    @cached_property
-    def digits(self) -> Tensor:
-        """Of both matrices, one above the other: 16 k n bytes, found when they are first needed."""
-        return digits.fixed(torch.cat([self.known, self.masked]))
-
-    def times(self, opened: Tensor, mask: Tensor) -> Tensor:
-        """The sum of opened (..., m, k) @ known and mask (..., m, k) @ masked."""
-        rows, length = opened.shape[-2:]
-        if digits.quicker(rows, 2 * length, opened.device):
-            found = digits.product(torch.cat([opened, mask], -1).flatten(0, -2), self.digits)
-            return found.reshape(*opened.shape[:-1], -1)
-        return opened @ self.known + mask @ self.masked
 
 
 @dataclass(frozen=True)
@@ -75,4 +60,4 @@ def product(x: Tensor, weight: Weight) -> Tensor:
     """
     first, both = session.deal(Image(tuple(x.shape), weight.masked.shape[-1]), weight.number)
     (opened,) = session.reveal(x - first)
-    return weight.times(opened, first).add_(both)
+    return opened @ weight.known + first @ weight.masked + both
