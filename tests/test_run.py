@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +25,15 @@ CARDS = ["gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm"]
 LENGTH = 16
 
 
-def pi_sim(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-m", "pi_sim", *arguments], capture_output=True, text=True, check=False)
+def pi_sim(*arguments: str) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.stderr
 
 
 def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
     """The record of a run that succeeded."""
     record = tmp_path / "record.json"
-    done = pi_sim("run", "two-party", "--seq-len", str(LENGTH), "--json", str(record), *arguments)
-    assert done.returncode == 0, done.stderr
+    pi_sim("run", "two-party", "--seq-len", str(LENGTH), "--json", str(record), *arguments)
     return dict(json.loads(record.read_text()))
 
 
@@ -55,8 +53,7 @@ def test_a_shipped_model_runs_as_predicted(card: str, tmp_path: Path) -> None:
 def test_a_bundle_runs_without_the_weights(tmp_path: Path) -> None:
     """Exported shares alone give the plain model's logits: nothing else is read."""
     bundle = tmp_path / "bundle"
-    done = pi_sim("export", "--model", "relu_nonorm", "--seq-len", str(LENGTH), "--out", str(bundle))
-    assert done.returncode == 0, done.stderr
+    pi_sim("export", "--model", "relu_nonorm", "--seq-len", str(LENGTH), "--out", str(bundle))
     alone = run(tmp_path, "--bundle", str(bundle))
     assert alone["perplexity"]["plain"] is None
     assert alone["agreement"] is None
