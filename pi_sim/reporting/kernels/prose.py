@@ -75,7 +75,8 @@ def models(kernels: Kernels) -> str:
         "vocabulary of 256, without the last norm; with random weights, embeddings large enough for stock CrypTen's "
         f"norms, and {found.tokens:,} random tokens. Then shipped models of size tiny on held-out text. *Times* "
         f"compare with `{STOCK_MODELS}` and the same dealer: `first-party` is party 0, which both wait for; `file` "
-        "was dealt beforehand and is read during the run. Seconds are those of the quickest sequence, weights opened."
+        "was dealt beforehand and is read during the run. Seconds are those of the quickest sequence, weights opened. "
+        "Where other work takes a part of the memory's bandwidth all take longer, and lean gains less."
     )
 
 
