@@ -11,17 +11,16 @@ from pi_sim.cost.cost import Cost
 from pi_sim.cost.counting import Counting
 from pi_sim.cost.work import Work
 from pi_sim.graph.ops import Graph, Op
-from pi_sim.mpc import session
+from pi_sim.mpc import backend, session
 from pi_sim.mpc.dealer.source import Dealing
 from pi_sim.mpc.dealer.stream import Dry
 from pi_sim.mpc.dealer.tape import Entry, Recording
 from pi_sim.mpc.executor import apply, stationary
 from pi_sim.mpc.phantom import Phantom, running, secret, settle, walk
 from pi_sim.mpc.primitives import stationary as weights
+from pi_sim.mpc.primitives.waves import tables
 from pi_sim.specs import ProtocolCard
 
-_PREPARED: set[object] = set()
-"""Operations, by name, width, attributes and kernels, whose constants have been made."""
 PUBLIC_TYPES = {"softmax": torch.bool, "lookup": torch.long}
 
 
@@ -43,9 +42,15 @@ def price(op: Op, protocol: ProtocolCard) -> Cost:
 
 
 def measure(op: Op, protocol: ProtocolCard) -> Measured:
-    """One operation, its weight opened beforehand where the kernel keeps it."""
-    _prepare(op, protocol)
-    return _measure(op, protocol)
+    """One operation, its weight opened beforehand where the kernel keeps it; again where that made constants."""
+    made = _constants()
+    found = _measure(op, protocol)
+    return found if _constants() == made else _measure(op, protocol)
+
+
+def _constants() -> int:
+    """How often any were made so far, which is no work: circuits and series of CrypTen's, tables of our kernels."""
+    return sum(each.cache_info().misses for each in (*backend.CONSTANTS, tables))
 
 
 def _measure(op: Op, protocol: ProtocolCard) -> Measured:
@@ -102,14 +107,6 @@ def _dealing(before: tuple[Entry, ...], entries: tuple[Entry, ...]) -> Work:
         for entry in entries:
             entry.ask(source, numbers)
     return counted.work
-
-
-def _prepare(op: Op, protocol: ProtocolCard) -> None:
-    """Do once, without counting, what makes constants and keeps them: circuits of CrypTen's, tables of our kernels."""
-    key = op.name, op.shapes[0][-1:], op.attributes, tuple(protocol.kernels.items())
-    if key not in _PREPARED:
-        _measure(op, protocol)
-        _PREPARED.add(key)
 
 
 def _operands(op: Op) -> list[Any]:

@@ -42,6 +42,7 @@ try:
     from crypten.mpc.primitives import ArithmeticSharedTensor, BinarySharedTensor
     from crypten.mpc.primitives import arithmetic as arithmetic_module
     from crypten.mpc.primitives import binary as binary_module
+    from crypten.mpc.primitives import circuit as circuit_module
     from crypten.mpc.provider.provider import TupleProvider
 except ImportError as error:
     raise MissingError(
@@ -50,6 +51,7 @@ except ImportError as error:
     ) from None
 
 __all__ = [
+    "CONSTANTS",
     "Communicator",
     "MPCTensor",
     "TupleProvider",
@@ -62,6 +64,8 @@ __all__ = [
     "use",
 ]
 
+CONSTANTS = vars(circuit_module)["__SPK_circuit_constants"], util.chebyshev_series
+"""CrypTen's functions that compute constants, and keep them."""
 counted = _logging
 """CrypTen's decorator for a communicator's methods: it counts rounds and bytes, sent plus received."""
 

@@ -68,11 +68,7 @@ def run(
     a party fails, naming it and its reason; nothing is left running or on disk, whatever ends the run.
     """
     started = time.perf_counter()
-    with (
-        tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch,
-        _listen(port) as listener,
-        _listen(0) as calls,
-    ):
+    with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch, _listen(port) as listener, _listen(0) as calls:
         folders = _share_tokens(Path(scratch), tokens, vocabulary)
         choice = _reachable(Choice.named(dealer), calls)
         parties = [

@@ -40,7 +40,7 @@ def waves(curve: Curve, word: Tensor) -> Tensor:
 
 def _read(pairs: Pairs, word: Tensor, period: int, fraction: int) -> Iterator[Tensor]:
     """Of 32-bit words the pairs' series, then those shifted by a quarter, with so many bits of fraction."""
-    values, slopes = _tables(pairs, period, fraction, word.device)
+    values, slopes = tables(pairs, period, fraction, word.device)
     spread = period - PLACES
     shifted = word + (1 << spread - 1)
     place, rest = (shifted >> spread) & (2**PLACES - 1), (shifted & (2**spread - 1)) - (1 << spread - 1)
@@ -49,7 +49,7 @@ def _read(pairs: Pairs, word: Tensor, period: int, fraction: int) -> Iterator[Te
 
 
 @cache
-def _tables(pairs: Pairs, period: int, fraction: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def tables(pairs: Pairs, period: int, fraction: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Values at the places, half of the last bit that is kept added; and slopes, for each unit of the ring."""
     values = _series(pairs, torch.arange(2**PLACES) << (32 - PLACES))
     cosines, sines = values.chunk(2)
