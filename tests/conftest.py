@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import trainings
 from hypothesis import settings
-from parties import Parties
 from torch import Tensor
+
+from tests.helpers import small_training
+from tests.helpers.golden import Golden, compare
+from tests.helpers.two_processes import TwoParties
 
 # Examples run between two processes: their wall time says nothing, and failures must be the same everywhere.
 settings.register_profile("pi-sim", deadline=None, derandomize=True)
@@ -31,10 +33,16 @@ def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
 
 
+@pytest.fixture
+def golden(no_terminal: None) -> Golden:
+    """Compare a text with a file of tests/golden, as a pipe would get it."""
+    return compare
+
+
 @pytest.fixture(scope="session")
-def parties() -> Iterator[Parties]:
+def two_parties() -> Iterator[TwoParties]:
     """Two processes joined by TCP, started once."""
-    started = Parties()
+    started = TwoParties()
     yield started
     started.close()
 
@@ -42,14 +50,14 @@ def parties() -> Iterator[Parties]:
 @pytest.fixture(scope="session")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus of short files."""
-    return trainings.write_texts(tmp_path_factory.mktemp("texts"))
+    return small_training.write_texts(tmp_path_factory.mktemp("texts"))
 
 
 @pytest.fixture(scope="session")
 def size(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A size that trains in a second."""
     path = tmp_path_factory.mktemp("size") / "small.toml"
-    path.write_text(trainings.SIZE)
+    path.write_text(small_training.SIZE)
     return str(path)
 
 
@@ -57,7 +65,7 @@ def size(tmp_path_factory: pytest.TempPathFactory) -> str:
 def trained(size: str, texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training that nothing interrupted."""
     out = tmp_path_factory.mktemp("trained") / "out"
-    result = trainings.train(size, texts, out)
+    result = small_training.train(size, texts, out)
     assert result.exit_code == 0, result.stderr
     return out
 
