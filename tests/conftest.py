@@ -1,4 +1,7 @@
-"""Fixtures: an estimate cache of the session's own, two real parties for the kernels, and one small training."""
+"""Fixtures of many tests: a cache of their own, golden texts, two real parties, and one small training.
+
+`PI_SIM_RENEW=1 pytest` rewrites the files of tests/golden instead of comparing texts with them.
+"""
 
 import os
 import sys
@@ -11,8 +14,10 @@ from hypothesis import settings
 from torch import Tensor
 
 from tests.helpers import small_training
-from tests.helpers.golden import Golden, compare
+from tests.helpers.golden import Golden
 from tests.helpers.two_processes import TwoParties
+
+GOLDEN = Path(__file__).parent / "golden"
 
 # Examples run between two processes: their wall time says nothing, and failures must be the same everywhere.
 settings.register_profile("pi-sim", deadline=None, derandomize=True)
@@ -35,7 +40,14 @@ def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def golden(no_terminal: None) -> Golden:
-    """Compare a text with a file of tests/golden, as a pipe would get it."""
+    """Compare a text, as a pipe would get it, with the file of tests/golden that has this name."""
+
+    def compare(name: str, text: str) -> None:
+        path, text = GOLDEN / f"{name}.txt", text.removesuffix("\n") + "\n"
+        if os.environ.get("PI_SIM_RENEW"):
+            path.write_text(text, encoding="utf-8")
+        assert path.read_text(encoding="utf-8") == text
+
     return compare
 
 

@@ -15,7 +15,7 @@ from pi_sim.cost.pricing import priced
 from pi_sim.graph.capture import capture
 from pi_sim.graph.ops import Graph, Op
 from pi_sim.specs import protocol_card
-from tests.helpers.hf_models import FAMILIES, made, tokens
+from tests.helpers.hf_models import FAMILIES, build_model, input_length
 
 CRYPTEN = protocol_card("crypten")
 FEW = settings(max_examples=6)
@@ -66,7 +66,7 @@ def test_a_batch_and_a_step_are_questions_of_their_own() -> None:
 @cache
 def graph(family: str, length: int, batch: int = 1, layers: int = 1) -> Graph:
     with torch.device("meta"):
-        model = made(family, num_hidden_layers=layers)
+        model = build_model(family, num_hidden_layers=layers)
     return capture(model, length, batch)
 
 
@@ -79,7 +79,7 @@ def total(counted: Graph) -> Cost:
 @given(family=st.sampled_from(sorted(FAMILIES)), data=st.data())
 def test_a_graph_costs_what_its_pieces_cost(family: str, data: st.DataObject) -> None:
     """Cut between any two operations."""
-    whole = graph(family, tokens(family))
+    whole = graph(family, input_length(family))
     at = data.draw(st.integers(0, len(whole.nodes)))
     pieces = [Graph(whole.input, whole.vocabulary, nodes=part) for part in (whole.nodes[:at], whole.nodes[at:])]
     assert sum(map(total, pieces), ZERO) == total(whole)
@@ -90,7 +90,7 @@ def test_a_graph_costs_what_its_pieces_cost(family: str, data: st.DataObject) ->
 def test_a_batch_has_the_elements_of_its_parts(family: str, one: int, other: int) -> None:
     """What grows with the texts is additive in them, and weights are counted once for each batch."""
     together, *apart = (
-        Counter[str](elements(graph(family, tokens(family), batch))) for batch in (one + other, one, other)
+        Counter[str](elements(graph(family, input_length(family), batch))) for batch in (one + other, one, other)
     )
     assert together == apart[0] + apart[1]
 
@@ -107,7 +107,7 @@ def elements(counted: Graph) -> Counter[str]:
 
 @pytest.mark.parametrize("family", ["gpt2", "llama-grouped", "bert", "vit"])
 def test_every_further_layer_costs_the_same(family: str) -> None:
-    one, two, three = (total(graph(family, tokens(family), layers=layers)) for layers in (1, 2, 3))
+    one, two, three = (total(graph(family, input_length(family), layers=layers)) for layers in (1, 2, 3))
     assert three.bytes - two.bytes == two.bytes - one.bytes > 0
     assert three.rounds - two.rounds == two.rounds - one.rounds > 0
     assert three.offline - two.offline == two.offline - one.offline > 0

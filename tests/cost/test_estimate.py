@@ -19,7 +19,7 @@ from pi_sim.reporting import keys
 from pi_sim.reporting.estimates import render
 from tests.helpers.cli import invoke, python, refused
 from tests.helpers.golden import Golden
-from tests.helpers.sample_records import estimate, measured
+from tests.helpers.sample_records import estimate, measured_estimate
 
 pytestmark = pytest.mark.usefixtures("no_terminal")
 
@@ -96,9 +96,9 @@ def test_the_dearest_rows(style: Any, golden: Golden) -> None:
 
 
 def test_seconds_of_a_measured_machine_are_those_of_network_and_computing(golden: Golden) -> None:
-    golden("estimate-machine-table", render([measured()], "op", "table"))
+    golden("estimate-machine-table", render([measured_estimate()], "op", "table"))
     network, computing = PRESETS["lan"].seconds(83, 66_519_200), 12 * 1e-3 + 83 * 1e-3
-    record = measured().to_json()
+    record = measured_estimate().to_json()
     assert record["total"]["compute_seconds"] == pytest.approx(computing)
     assert record["total"]["seconds"]["lan"] == pytest.approx(network + computing)
 

@@ -15,7 +15,7 @@ from pi_sim.diagnosis.brief import observe
 from pi_sim.errors import UsageError
 from pi_sim.zoo.layers import DyT, LearnableLeakyReLU
 from pi_sim.zoo.scales import Scaled
-from tests.helpers.sample_diagnosis import CONFIGS, HEADS, LAYERS, WIDTH, model, whole
+from tests.helpers.sample_diagnosis import CONFIGS, HEADS, LAYERS, WIDTH, examine_all, model
 
 
 def test_a_poisoned_weight_is_counted_and_becomes_null(ids: Tensor) -> None:
@@ -76,7 +76,7 @@ def test_a_model_without_attention_is_refused() -> None:
 @pytest.mark.parametrize("family", CONFIGS)
 def test_one_sequence_at_a_time_sums_to_what_all_together_show(family: str, ids: Tensor) -> None:
     made = model(family)
-    together, found = observe(made, ids), whole(made, ids)
+    together, found = observe(made, ids), examine_all(made, ids)
     for layer in range(LAYERS):
         assert found["entropy"][layer] == pytest.approx(together["entropy"][layer], rel=1e-5)
     assert found["not_finite"] == together["not_finite"]

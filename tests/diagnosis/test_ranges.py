@@ -12,7 +12,7 @@ from pi_sim.diagnosis.ranges import LIMIT, Quantity
 from pi_sim.diagnosis.truncations import failures
 from pi_sim.run.diagnose import quantities
 from pi_sim.zoo.surgery import operate
-from tests.helpers.sample_diagnosis import HEADS, LAYERS, WIDTH, model, whole
+from tests.helpers.sample_diagnosis import HEADS, LAYERS, WIDTH, examine_all, model
 
 
 def ranges(found: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -26,7 +26,7 @@ def extremes(row: dict[str, Any]) -> tuple[float, float]:
 @torch.no_grad()
 def test_ranges_are_those_of_the_model_itself(ids: Tensor) -> None:
     made = model()
-    found = ranges(whole(made, ids))
+    found = ranges(examine_all(made, ids))
     out = made(ids, output_hidden_states=True)
     block, x = made.transformer.h[0], out.hidden_states[0]
     variances = [_variance(row) for row in x.double().flatten(0, 1).tolist()]
@@ -58,10 +58,10 @@ def _variance(row: list[float]) -> float:
 def test_what_fixed_point_cannot_hold_does_not_fit(ids: Tensor) -> None:
     made = model()
     made.transformer.wte.weight.data[:, 0] = 2 * LIMIT
-    found = ranges(whole(made, ids))
+    found = ranges(examine_all(made, ids))
     assert not found["residual stream", "transformer.h.0"]["fits"]
     made.transformer.wte.weight.data[:, 0] = torch.nan
-    broken = ranges(whole(made, ids))["logits", "output"]
+    broken = ranges(examine_all(made, ids))["logits", "output"]
     assert (broken["min"], broken["max"], broken["largest"], broken["fits"]) == (None, None, None, False)
 
 
@@ -70,7 +70,7 @@ def test_expected_failures_of_truncations(ids: Tensor) -> None:
     """Of the products alone: a bias is added to what was truncated, and a norm truncates its squares."""
     made = model()
     made.transformer.h[0].mlp.c_fc.bias.data[:] = 100
-    failed = {(row["op"], row["module"]): row["failed"] for row in whole(made, ids)["truncations"]}
+    failed = {(row["op"], row["module"]): row["failed"] for row in examine_all(made, ids)["truncations"]}
     seen: dict[str, Tensor] = {}
     for path in ("transformer.h.0.mlp.c_fc", "transformer.ln_f", "lm_head"):
         made.get_submodule(path).register_forward_pre_hook(lambda _, args, path=path: seen.update({path: args[0]}))
@@ -96,7 +96,7 @@ def test_a_truncation_fails_in_proportion_and_at_most_once() -> None:
 def test_a_transposed_weight_is_no_input(ids: Tensor) -> None:
     made = model("llama")
     made.lm_head.weight[0, 0] = 12345
-    found = ranges(whole(made, ids))
+    found = ranges(examine_all(made, ids))
     hidden = made(ids, output_hidden_states=True).hidden_states[-1]
     assert found["input", "lm_head"]["largest"] == pytest.approx(hidden.abs().max().item(), rel=1e-4)
 
@@ -104,7 +104,7 @@ def test_a_transposed_weight_is_no_input(ids: Tensor) -> None:
 def test_a_kernels_domain_is_held_or_left(ids: Tensor) -> None:
     magnitude = Quantity("gelu", "|input|", torch.abs, "small", 0, 1e-3)
     variance = Quantity("layernorm", "variance", lambda x, *_: x.var(-1, unbiased=False), "wide", 0, 1e6)
-    found = ranges(whole(operate(model(), {"activation": "gelu"}), ids, magnitude, variance))
+    found = ranges(examine_all(operate(model(), {"activation": "gelu"}), ids, magnitude, variance))
     left, held = found["|input|", "transformer.h.1.mlp.act"], found["variance", "transformer.ln_f"]
     assert (left["kernel"], left["domain"], left["inside"]) == ("small", [0, 1e-3], False)
     assert (held["kernel"], held["inside"]) == ("wide", True)
@@ -118,7 +118,7 @@ def test_flat_rows_over_many_keys_leave_the_softmax(keys: int, inside: bool) -> 
         nn.init.zeros_(block.attn.c_attn.weight)
         nn.init.zeros_(block.attn.c_attn.bias)
     text = torch.zeros(1, keys, dtype=torch.long)
-    found = ranges(whole(made, text, *quantities(specs.protocol_card("crypten"))))
+    found = ranges(examine_all(made, text, *quantities(specs.protocol_card("crypten"))))
     row = found["row sum of exponentials", "transformer.h.0.attn"]
     assert (extremes(row), row["inside"]) == ((1.0, keys), inside)
     assert found["row maximum", "transformer.h.0.attn"]["inside"]
@@ -128,7 +128,7 @@ def test_what_cannot_be_captured_is_said(ids: Tensor) -> None:
     made = model()
     for block in made.transformer.h:
         block.mlp.act = nn.Softplus()
-    found = whole(made, ids)
+    found = examine_all(made, ids)
     assert found["ranges"] == found["truncations"] == []
     (sentence,) = found["missing"]
     assert sentence.startswith("Ranges are missing, because the model cannot be captured: ")

@@ -17,7 +17,7 @@ from pi_sim.errors import UsageError
 from pi_sim.graph import plain
 from pi_sim.graph.capture import capture
 from pi_sim.graph.ops import Graph
-from tests.helpers.hf_models import CAUSAL, FAMILIES, IMAGES, drawn, made, tokens
+from tests.helpers.hf_models import CAUSAL, FAMILIES, IMAGES, build_model, build_random_model, input_length
 
 EXECUTABLE = [name for name in specs.names("protocols") if isinstance(specs.protocol(name), specs.ProtocolCard)]
 
@@ -25,12 +25,12 @@ EXECUTABLE = [name for name in specs.names("protocols") if isinstance(specs.prot
 @cache
 def captured(family: str) -> Graph:
     """Captured from weights, two texts or images at once."""
-    return capture(drawn(family), tokens(family), batch=2)
+    return capture(build_random_model(family), input_length(family), batch=2)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_graph_computes_hugging_faces_results(family: str) -> None:
-    model, graph = drawn(family), captured(family)
+    model, graph = build_random_model(family), captured(family)
     given = torch.randn(2, 3, 8, 8) if family in IMAGES else torch.randint(4, 50, (2, 12))
     with torch.no_grad():
         expected = model(given, **({"use_cache": False} if family in CAUSAL else {})).to_tuple()
@@ -45,8 +45,8 @@ def test_the_graph_computes_hugging_faces_results(family: str) -> None:
 def test_shapes_alone_give_the_same_graph(family: str) -> None:
     """On the meta device buffers have no data, and yet the public cosines are the same."""
     with torch.device("meta"):
-        shapes = made(family)
-    ours, theirs = capture(shapes, tokens(family), batch=2), captured(family)
+        shapes = build_model(family)
+    ours, theirs = capture(shapes, input_length(family), batch=2), captured(family)
     assert (ours.nodes, ours.weights, ours.inputs) == (theirs.nodes, theirs.weights, theirs.inputs)
     assert ours.constants.keys() == theirs.constants.keys()
     assert all(torch.equal(ours.constants[name], value) for name, value in theirs.constants.items())
@@ -54,7 +54,7 @@ def test_shapes_alone_give_the_same_graph(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_sum_of_prices_is_the_price_of_the_sum(family: str) -> None:
-    graph = capture(made(family, num_hidden_layers=1), tokens(family))
+    graph = capture(build_model(family, num_hidden_layers=1), input_length(family))
     for protocol in map(specs.protocol_card, EXECUTABLE):
         assert sum((row.cost for row in priced(Census.of(graph), protocol)), ZERO) == phantom.whole(graph, protocol)
 
@@ -64,7 +64,7 @@ def test_the_sum_of_prices_is_the_price_of_the_sum(family: str) -> None:
     [("gpt2", "gelu", 2), ("bert", "gelu", 2), ("llama", "rmsnorm", 5), ("gemma", "rmsnorm", 5)],
 )
 def test_what_transformers_writes_out_in_steps_is_one_operation(family: str, op: str, count: int) -> None:
-    model = made(family)
+    model = build_model(family)
     names = [node.op.name for node in capture(model, 8).nodes]
     assert names.count(op) == count
     assert not {"square", "erf"} & set(names)
@@ -83,7 +83,7 @@ def test_a_norm_of_another_form_is_not_taken_for_llamas() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return 0.5 * self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True))
 
-    model = made("llama")
+    model = build_model("llama")
     model.model.layers[0].input_layernorm = HalvedRMSNorm()
     with pytest.raises(UsageError, match=r"aten\.rsqrt of model\.layers\.0\.input_layernorm.*pi_sim/graph/aten"):
         capture(model, 8)
@@ -94,7 +94,7 @@ def test_a_causal_mask_is_known_as_one() -> None:
     assert {family: attributes(captured(family)) for family in ("gpt2", "mistral", "bert")} == {
         "gpt2": {(("causal", True),)}, "mistral": {()}, "bert": {()},
     }  # fmt: skip
-    assert attributes(capture(made("mistral"), 5)) == {(("causal", True),)}
+    assert attributes(capture(build_model("mistral"), 5)) == {(("causal", True),)}
 
 
 def attributes(graph: Graph) -> set[tuple[tuple[str, object], ...]]:
@@ -127,7 +127,7 @@ def test_an_image_is_the_only_secret_input() -> None:
     ],
 )
 def test_other_convolutions_are_refused_by_name(change: dict[str, int], reason: str) -> None:
-    model = made("vit")
+    model = build_model("vit")
     model.vit.embeddings.patch_embeddings.projection = nn.Conv2d(3, 32, **change)
     with pytest.raises(UsageError, match=rf"aten\.conv2d of vit\.embeddings\.patch_embeddings\.projection: {reason}"):
         capture(model, 5)
@@ -145,7 +145,7 @@ def test_other_convolutions_are_refused_by_name(change: dict[str, int], reason: 
 )
 def test_what_a_model_cannot_read_is_said(family: str, length: int, past: int | None, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        capture(made(family), length, past=past)
+        capture(build_model(family), length, past=past)
 
 
 def test_a_mask_that_no_machine_holds_is_refused() -> None:
@@ -167,7 +167,7 @@ def test_a_buffer_without_data_that_cannot_be_made_again_is_named() -> None:
             return x + self.shift
 
     with torch.device("meta"):
-        model = made("gpt2")
+        model = build_model("gpt2")
         model.transformer.ln_f = Shifted()
     with pytest.raises(UsageError, match=r"buffer transformer\.ln_f\.shift has no data on the meta device"):
         capture(model, 8)
@@ -187,7 +187,7 @@ def cached(model: PreTrainedModel, text: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("family", CAUSAL)
 def test_a_steps_logits_are_the_last_of_the_whole_text(family: str) -> None:
-    model, text = drawn(family), torch.randint(4, 50, (2, PAST + 1))
+    model, text = build_random_model(family), torch.randint(4, 50, (2, PAST + 1))
     with torch.no_grad():
         whole = model(text, use_cache=False).logits[:, -1:]
     graph, cache = capture(model, 1, batch=2, past=PAST), cached(model, text[:, :-1])
@@ -198,7 +198,7 @@ def test_a_steps_logits_are_the_last_of_the_whole_text(family: str) -> None:
 
 @pytest.mark.parametrize("family", ["gpt2", "mistral"])
 def test_a_steps_price_is_the_sum_of_its_operations(family: str) -> None:
-    protocol, graph = specs.protocol_card("crypten"), capture(made(family), 1, past=PAST)
+    protocol, graph = specs.protocol_card("crypten"), capture(build_model(family), 1, past=PAST)
     assert sum((row.cost for row in priced(Census.of(graph), protocol)), ZERO) == phantom.whole(graph, protocol)
     assert [node.op.name for node in graph.nodes].count("reveal") == 1  # new keys and values stay shared
 
@@ -211,5 +211,5 @@ def test_only_attention_grows_with_the_cache() -> None:
 
 
 def test_grouped_heads_cache_what_they_share() -> None:
-    graph = capture(made("llama-grouped"), 1, batch=3, past=PAST)
+    graph = capture(build_model("llama-grouped"), 1, batch=3, past=PAST)
     assert set(graph.inputs.values()) == {(3, 2, PAST, 8)}

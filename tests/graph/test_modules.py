@@ -17,7 +17,7 @@ from pi_sim.errors import UsageError
 from pi_sim.graph import plain
 from pi_sim.graph.capture import trace
 from pi_sim.specs import protocol_card
-from tests.helpers.hf_models import made
+from tests.helpers.hf_models import build_model
 
 
 def check(module: nn.Module, *given: Tensor) -> list[str]:
@@ -134,7 +134,7 @@ def test_a_model_of_transformers_answers_without_its_cache() -> None:
     """Whatever attention it was built with."""
     tokens = torch.zeros(1, 8, dtype=torch.long)
     eager, fused = (
-        pi_sim.estimate(made("llama-grouped", attn_implementation=kind), tokens) for kind in ("eager", "sdpa")
+        pi_sim.estimate(build_model("llama-grouped", attn_implementation=kind), tokens) for kind in ("eager", "sdpa")
     )
     assert fused.total == eager.total
     assert [row.op for row in fused.rows].count("reveal") == 1

@@ -36,7 +36,7 @@ def normal(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
     return exact(torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale)
 
 
-def choosing(base: str = "crypten", **kernels: str) -> str:
+def protocol_with(base: str = "crypten", **kernels: str) -> str:
     """A protocol file like `base`, but for some of its kernels."""
     card = specs.protocol_card(base)
     path = Path(os.environ["XDG_CACHE_HOME"], "protocols", f"{base}-{'-'.join(kernels.values())}.toml")
@@ -52,7 +52,7 @@ def _toml(table: dict[str, object]) -> str:
     return "".join(f"{json.dumps(key)} = {json.dumps(value)}\n" for key, value in table.items())
 
 
-def in_the_clear(operand: Tensor) -> Tensor:
+def plain_operand(operand: Tensor) -> Tensor:
     """What the plain reading takes: for one-hot vectors the ids."""
     return operand.argmax(-1) if operand.dtype == torch.uint8 else operand
 
@@ -81,6 +81,6 @@ def assert_equation(
     for rank in (0, 1):
         assert evaluation.crypten[rank]["rounds"] == price.rounds
         assert evaluation.crypten[rank]["bytes"] == evaluation.sent[rank] + evaluation.received[rank]
-    expected = (reference or PLAIN[name])(*map(in_the_clear, operands), **attributes)
+    expected = (reference or PLAIN[name])(*map(plain_operand, operands), **attributes)
     torch.testing.assert_close(evaluation.value.double(), expected, atol=atol, rtol=rtol)
     return evaluation.value

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def files_at_most(size: int) -> Iterator[None]:
+def file_size_limit(size: int) -> Iterator[None]:
     """Refuse to write larger files, as a full disk would."""
     known = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, known[1]))

@@ -60,22 +60,22 @@ IMAGES: dict[str, Family] = {
 FAMILIES = {**CAUSAL, **ENCODERS, **IMAGES}
 
 
-def made(family: str, **changes: Any) -> PreTrainedModel:
+def build_model(family: str, **changes: Any) -> PreTrainedModel:
     """A model of that family, as transformers makes it."""
     model, config, options = FAMILIES[family]
     return model(config(**options | changes)).eval()
 
 
-def drawn(family: str) -> PreTrainedModel:
+def build_random_model(family: str) -> PreTrainedModel:
     """The model with all weights random, gains and biases too, so that none can go missing unnoticed."""
     torch.manual_seed(0)
-    model = made(family)
+    model = build_model(family)
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight) * 0.2)
     return model
 
 
-def tokens(family: str) -> int:
+def input_length(family: str) -> int:
     """How many to read; an image of 8 x 8 in patches of 4 x 4 is four, and its class token."""
     return 5 if family in IMAGES else 12

@@ -14,20 +14,20 @@ CABLE = "cable"
 
 
 @contextmanager
-def machines() -> Iterator[list[str]]:
+def two_namespaces() -> Iterator[list[str]]:
     """Two namespaces, each with an address of its own; gone afterwards, whatever happens."""
     if os.geteuid():
         pytest.skip("network namespaces need root")
     names = [f"pi-sim-{os.getpid()}-{rank}" for rank in (0, 1)]
     try:
-        _join(names)
+        _connect(names)
         yield names
     finally:
         for name in names:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 
-def _join(names: list[str]) -> None:
+def _connect(names: list[str]) -> None:
     try:
         for name in names:
             ip("netns", "add", name)
@@ -43,7 +43,7 @@ def ip(*arguments: str) -> str:
     return subprocess.run(["ip", *arguments], capture_output=True, text=True, check=True).stdout
 
 
-def passed(name: str) -> tuple[int, int]:
+def carried_bytes(name: str) -> tuple[int, int]:
     """Bytes that a machine's interface has sent and received."""
     found: list[dict[str, Any]] = json.loads(ip("-n", name, "-s", "-json", "link", "show", CABLE))
     counted = found[0]["stats64"]

@@ -19,12 +19,12 @@ CONTEXT = mp.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["pi_sim.cli", "pi_sim.run.remote", "pi_sim.reporting.parties"])
 
 
-class Party:
+class PartyProcess:
     """`pi-sim run party` in a process of its own, in a network namespace if one is named."""
 
     def __init__(self, arguments: list[str], namespace: str | None = None) -> None:
         self.out, self.errors = (tempfile.NamedTemporaryFile() for _ in (0, 1))  # noqa: SIM115
-        self.process = CONTEXT.Process(target=play, args=(arguments, namespace, self.out.name, self.errors.name))
+        self.process = CONTEXT.Process(target=run_party, args=(arguments, namespace, self.out.name, self.errors.name))
         self.process.start()
         self.pid = self.process.pid or 0
 
@@ -35,25 +35,25 @@ class Party:
         self.process.kill()
 
 
-def play(arguments: list[str], namespace: str | None, out: str, errors: str) -> None:
+def run_party(arguments: list[str], namespace: str | None, out: str, errors: str) -> None:
     """What `python -m pi_sim run party` does, its two streams in files."""
     from pi_sim.cli import main
 
     if namespace:
-        enter(namespace)
+        enter_namespace(namespace)
     for stream, path in ((1, out), (2, errors)):
         os.dup2(os.open(path, os.O_WRONLY), stream)
     main(["run", "party", *arguments], prog_name="pi-sim")
 
 
-def enter(namespace: str) -> None:
+def enter_namespace(namespace: str) -> None:
     """From here on this process has the network of a namespace."""
     with Path("/run/netns", namespace).open("rb") as opened:
         if ctypes.CDLL(None, use_errno=True).setns(opened.fileno(), 0):
             raise OSError(ctypes.get_errno(), namespace)
 
 
-def free() -> str:
+def free_address() -> str:
     """A place on the loopback where nobody listens, and which no other test's connection is given by chance."""
     while True:
         place = "127.0.0.1", random.randrange(*PORTS)
@@ -62,16 +62,16 @@ def free() -> str:
 
 
 @contextmanager
-def started(
+def start_parties(
     bundles: list[Path], place: str, *arguments: str, namespaces: list[str] | None = None, **each: list[str]
-) -> Iterator[list[Party]]:
+) -> Iterator[list[PartyProcess]]:
     """Both parties, with the same arguments and with an own value of some; none is left behind."""
-    parties: list[Party] = []
+    parties: list[PartyProcess] = []
     try:
         for rank, bundle in enumerate(bundles):
             own = [word for name, values in each.items() for word in (f"--{name}", values[rank])]
             where = ["--rank", str(rank), "--rendezvous", place, "--bundle", str(bundle)]
-            parties.append(Party([*where, *arguments, *own], namespaces[rank] if namespaces else None))
+            parties.append(PartyProcess([*where, *arguments, *own], namespaces[rank] if namespaces else None))
         yield parties
     finally:
         for party in parties:
@@ -79,7 +79,7 @@ def started(
             party.process.join()
 
 
-def connected(party: Party) -> bool:
+def is_connected(party: PartyProcess) -> bool:
     """Whether it has met the other one."""
     if not party.is_alive():
         return False
@@ -87,7 +87,7 @@ def connected(party: Party) -> bool:
     return any(each.status == psutil.CONN_ESTABLISHED for each in connections)
 
 
-def ended(party: Party) -> tuple[int, str, str]:
+def wait_for_exit(party: PartyProcess) -> tuple[int, str, str]:
     """Status, standard output, and what was said on standard error beside the progress."""
     party.process.join(PATIENCE)
     out, errors = (Path(stream.name).read_text(encoding="utf-8") for stream in (party.out, party.errors))

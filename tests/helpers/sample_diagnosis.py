@@ -32,7 +32,7 @@ def model(family: str = "gpt2") -> PreTrainedModel:
     return made.eval()
 
 
-def whole(made: PreTrainedModel, ids: Tensor, *quantities: Quantity) -> dict[str, Any]:
+def examine_all(made: PreTrainedModel, ids: Tensor, *quantities: Quantity) -> dict[str, Any]:
     """The whole diagnosis, which says how far it is."""
     told: list[float] = []
     found = examine(made, ids, list(quantities), told.append)

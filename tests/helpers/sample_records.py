@@ -42,7 +42,7 @@ def estimate(model: str = "relu_nonorm", protocol: str = "crypten") -> Estimate:
     return Estimate(model, "tiny", protocol, 128, rows, frozenset({"transformer.wte", "output"}), networks)
 
 
-def measured() -> Estimate:
+def measured_estimate() -> Estimate:
     """An estimate on a machine that is known; every operation takes a million multiplications."""
     rows = [replace(row, work=row.count * Work(macs=1_000_000)) for row in estimate().rows]
     return replace(estimate(), rows=rows, machine=MACHINE)

@@ -43,7 +43,7 @@ def write_texts(folder: Path) -> Path:
     return folder
 
 
-def make(size: str, texts: Path, *settings: str, seed: int = 0) -> plan.Plan:
+def make_plan(size: str, texts: Path, *settings: str, seed: int = 0) -> plan.Plan:
     return plan.make("relu_nonorm", size, str(texts), seed, None, settings)
 
 
@@ -51,5 +51,5 @@ def train(size: str, texts: Path, out: Path, *more: str) -> Result:
     return invoke("train", "--model", "relu_nonorm", "--size", size, "--corpus", texts, "--out", out, *more)
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(folder / "model.safetensors")

@@ -4,7 +4,7 @@ import torch
 from transformers import PreTrainedModel
 
 from pi_sim.zoo import surgery
-from tests.helpers.tiny_models import designed
+from tests.helpers.tiny_models import design_model
 
 FAMILIES = ("gpt2", "gpt_neox", "opt", "llama")
 NORM_FREE = {"norm": "none", "final_norm": "none"}
@@ -38,13 +38,13 @@ IMPOSSIBLE = {("opt", "scaled FFN"), ("opt", "fused FFN"), ("opt", "no FFN"), ("
 POSSIBLE = [(family, name) for family in FAMILIES for name in SWITCHES if (family, name) not in IMPOSSIBLE]
 
 
-def fresh(family: str) -> PreTrainedModel:
+def fresh_model(family: str) -> PreTrainedModel:
     """An untouched model of the family."""
     native = "rmsnorm" if family == "llama" else "layernorm"
-    return designed(family=family, norm=native, final_norm=native, activation="gelu")
+    return design_model(family=family, norm=native, final_norm=native, activation="gelu")
 
 
-def disturbed(model: PreTrainedModel) -> PreTrainedModel:
+def perturbed(model: PreTrainedModel) -> PreTrainedModel:
     """Every weight another one, as if it had been trained."""
     torch.manual_seed(1)
     with torch.no_grad():

@@ -11,12 +11,12 @@ from pi_sim.zoo import build
 SMALL = specs.size("tiny").model_copy(update={"layers": 2, "width": 16, "heads": 2, "context": 8, "vocabulary": 40})
 
 
-def small(card: str) -> PreTrainedModel:
+def tiny_model(card: str) -> PreTrainedModel:
     torch.manual_seed(0)
     return build.build(specs.model_card(card), SMALL).eval()
 
 
-def designed(**architecture: Any) -> PreTrainedModel:
+def design_model(**architecture: Any) -> PreTrainedModel:
     """A model of a card that nobody wrote down."""
     card = specs.ModelCard(name="design", title="for tests", source="none", architecture=architecture)
     torch.manual_seed(0)

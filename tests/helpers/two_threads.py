@@ -58,7 +58,7 @@ class Outcome:
         return self.shares[0] + self.shares[1]
 
 
-def both(function: Callable[..., Tensor], *plain: Tensor) -> Outcome:
+def run_both(function: Callable[..., Tensor], *plain: Tensor) -> Outcome:
     """Call the function with each party's shares of the plain ring elements."""
     exchange = Exchange(threading.Barrier(2), [[], []])
     ends = [Communicator(rank, exchange) for rank in (0, 1)]
@@ -86,7 +86,7 @@ def both(function: Callable[..., Tensor], *plain: Tensor) -> Outcome:
     return Outcome((results[0], results[1]), ends[0].rounds, ends[0].bytes, sources[0].offline)
 
 
-def together(ends: list[Link], play: Callable[[Link], object]) -> list[object]:
+def at_both_ends(ends: list[Link], play: Callable[[Link], object]) -> list[object]:
     """What `play` returns for both ends, at the same time."""
     results: list[object] = [None, None]
 

@@ -28,7 +28,7 @@ from pi_sim.mpc.dealer.terms import Terms
 from pi_sim.mpc.primitives.products import Triple
 from pi_sim.run import deal as dealing
 from pi_sim.run.two_party import export
-from tests.helpers.file_size_limit import files_at_most
+from tests.helpers.file_size_limit import file_size_limit
 
 TERMS = Terms("graph", "protocol")
 TRIPLE = Triple("multiply", (50, 100), (100,))
@@ -206,7 +206,7 @@ def test_an_interrupted_dealing_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
-    with files_at_most(10_000), pytest.raises(UsageError, match="cannot be written"):
+    with file_size_limit(10_000), pytest.raises(UsageError, match="cannot be written"):
         files.write(tmp_path / "dealt", TAPE, TERMS, 2)
     assert not list(tmp_path.iterdir())
 

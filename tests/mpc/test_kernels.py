@@ -12,7 +12,7 @@ from pi_sim.cost import phantom
 from pi_sim.graph.ops import Op
 from pi_sim.mpc.kernels import KERNELS
 from pi_sim.mpc.kernels.registry import FIXED
-from tests.helpers.equation import EXAMPLES, FEW, SEEDS, SHAPES, SMALL, assert_equation, choosing, exact, normal
+from tests.helpers.equation import EXAMPLES, FEW, SEEDS, SHAPES, SMALL, assert_equation, exact, normal, protocol_with
 from tests.helpers.kernel_cases import ELEMENTWISE, LEAN_KERNELS, LOCAL, MPCFORMER, SHAFT
 from tests.helpers.two_processes import TwoParties
 
@@ -71,7 +71,11 @@ SOFTMAX = pytest.mark.parametrize("kernel", ["limit-newton", "limit-newton-max"]
 @given(rows=SMALL, columns=st.integers(1, 20), seed=SEEDS)
 def test_softmax(two_parties: TwoParties, kernel: str, rows: int, columns: int, seed: int) -> None:
     assert_equation(
-        two_parties, "softmax", [normal(seed, rows, columns, scale=3)], atol=0.02, protocol=choosing(softmax=kernel)
+        two_parties,
+        "softmax",
+        [normal(seed, rows, columns, scale=3)],
+        atol=0.02,
+        protocol=protocol_with(softmax=kernel),
     )
 
 
@@ -81,13 +85,13 @@ def test_softmax(two_parties: TwoParties, kernel: str, rows: int, columns: int, 
 def test_causal_softmax(two_parties: TwoParties, kernel: str, heads: int, length: int, seed: int) -> None:
     allowed = torch.ones(length, length, dtype=torch.bool).tril()[None]
     scores = normal(seed, heads, length, length, scale=3)
-    assert_equation(two_parties, "softmax", [scores, allowed], atol=0.02, protocol=choosing(softmax=kernel))
+    assert_equation(two_parties, "softmax", [scores, allowed], atol=0.02, protocol=protocol_with(softmax=kernel))
 
 
 def test_a_maximum_without_its_place_costs_less() -> None:
     op = Op("softmax", ((128, 128),), (True,))
     stock, found = (
-        phantom.price(op, specs.protocol_card(choosing(softmax=kernel)))
+        phantom.price(op, specs.protocol_card(protocol_with(softmax=kernel)))
         for kernel in ("limit-newton", "limit-newton-max")
     )
     assert (stock.rounds, found.rounds) == (116, 100)

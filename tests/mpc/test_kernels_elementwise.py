@@ -9,7 +9,7 @@ from hypothesis import given
 from torch import Tensor
 
 from pi_sim.mpc.kernels import KERNELS
-from tests.helpers.equation import EXAMPLES, SEEDS, SHAPES, assert_equation, choosing, exact, normal
+from tests.helpers.equation import EXAMPLES, SEEDS, SHAPES, assert_equation, exact, normal, protocol_with
 from tests.helpers.kernel_cases import ELEMENTWISE
 from tests.helpers.two_processes import TwoParties
 
@@ -21,7 +21,13 @@ def near(two_parties: TwoParties, kernel: tuple[str, str], x: Tensor) -> None:
     case, (op, name) = ELEMENTWISE[kernel], kernel
     inputs = [exact(x.clamp(case.low, case.high))]
     assert_equation(
-        two_parties, op, inputs, atol=case.tolerance, protocol=choosing(**{op: name}), rtol=case.relative, **case.given
+        two_parties,
+        op,
+        inputs,
+        atol=case.tolerance,
+        protocol=protocol_with(**{op: name}),
+        rtol=case.relative,
+        **case.given,
     )
 
 

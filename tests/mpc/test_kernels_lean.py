@@ -11,7 +11,7 @@ from pi_sim import specs
 from pi_sim.cost import phantom
 from pi_sim.cost.cost import Cost
 from pi_sim.graph.ops import Op
-from tests.helpers.equation import EXAMPLES, SEEDS, SHAPES, SMALL, assert_equation, choosing, exact, normal
+from tests.helpers.equation import EXAMPLES, SEEDS, SHAPES, SMALL, assert_equation, exact, normal, protocol_with
 from tests.helpers.kernel_cases import LEAN, LEAN_ELEMENTWISE
 from tests.helpers.two_processes import TwoParties
 
@@ -146,7 +146,7 @@ def test_embedding_that_opens_less(
         "embedding",
         [normal(seed, vocabulary, width), onehot],
         atol=0.0,
-        protocol=choosing(LEAN, embedding=kernel),
+        protocol=protocol_with(LEAN, embedding=kernel),
     )
 
 
@@ -157,7 +157,7 @@ def test_embedding_that_opens_less(
 def test_what_an_embedding_opens_and_is_dealt(kernel: str, sent: int, dealt: int) -> None:
     """Words for each token of GPT-2; a table is opened under its mask before."""
     op = Op("embedding", ((50257, 768), (1, 128, 50257)), (True, True))
-    found = phantom.price(op, specs.protocol_card(choosing(LEAN, embedding=kernel)))
+    found = phantom.price(op, specs.protocol_card(protocol_with(LEAN, embedding=kernel)))
     assert found == Cost(1, 8 * 128 * sent, 8 * 128 * dealt)
 
 

@@ -14,7 +14,7 @@ from pi_sim.graph.ops import Op
 from pi_sim.mpc.kernels import KERNELS
 from pi_sim.zoo.attention import two_quad, two_relu
 from pi_sim.zoo.layers import Quad
-from tests.helpers.equation import FEW, SEEDS, SHAPES, SMALL, assert_equation, choosing, exact, normal
+from tests.helpers.equation import FEW, SEEDS, SHAPES, SMALL, assert_equation, exact, normal, protocol_with
 from tests.helpers.two_processes import TwoParties
 
 FORMS = {"2relu": two_relu, "2quad": two_quad}
@@ -58,7 +58,7 @@ def test_stand_ins_for_softmax(two_parties: TwoParties, form: str, rows: int, co
         "softmax",
         [scores],
         atol=1e-3,
-        protocol=choosing(softmax=form),
+        protocol=protocol_with(softmax=form),
         rtol=DIVISION,
         reference=designed(form),
     )
@@ -71,7 +71,7 @@ def test_a_causal_mask_leaves_exact_zeros(
     two_parties: TwoParties, form: str, heads: int, length: int, seed: int
 ) -> None:
     allowed = torch.ones(length, length, dtype=torch.bool).tril()[None]
-    scores, protocol = normal(seed, heads, length, length), choosing(softmax=form)
+    scores, protocol = normal(seed, heads, length, length), protocol_with(softmax=form)
     found = assert_equation(
         two_parties,
         "softmax",
@@ -103,7 +103,7 @@ def test_stand_ins_hold_to_the_ends_of_what_they_divide_by(
         "softmax",
         [scores],
         atol=1e-3,
-        protocol=choosing(softmax=form),
+        protocol=protocol_with(softmax=form),
         rtol=DIVISION,
         reference=designed(form),
     )
@@ -136,6 +136,6 @@ def test_published_figures_come_back(op: Op, rounds: int, sent: int) -> None:
 
 def test_2relu_costs_a_comparison_for_every_place() -> None:
     op = Op("softmax", ((12, 128, 128),), (True,))
-    found = phantom.price(op, specs.protocol_card(choosing(softmax="2relu")))
+    found = phantom.price(op, specs.protocol_card(protocol_with(softmax="2relu")))
     assert (found.rounds, found.bytes) == (48, 12 * 128 * (240 * 128 + 560))
     assert found.offline == 12 * 128 * (128 * 128 + 352)

@@ -13,7 +13,7 @@ from torch.distributed import ReduceOp
 from pi_sim.mpc.link import SMALL, WORD, Link
 from pi_sim.mpc.overhead import overhead
 from pi_sim.network import network
-from tests.helpers.two_threads import together
+from tests.helpers.two_threads import at_both_ends
 
 SIZES = st.sampled_from([0, 1, 100, SMALL // WORD, SMALL // WORD + 1, 50_000])
 STEPS = st.lists(st.tuples(st.sampled_from(["sum", "xor", "to the client", "to the server"]), SIZES), max_size=12)
@@ -44,7 +44,7 @@ def test_what_is_opened_is_what_was_shared(steps: list[tuple[str, int]]) -> None
         return [opening(end, kind, share(end.rank, step, size)) for step, (kind, size) in enumerate(steps)]
 
     with links() as ends:
-        found = together(ends, play)
+        found = at_both_ends(ends, play)
         counted = [(end.rounds, end.sent, end.received) for end in ends]
     for step, (kind, size) in enumerate(steps):
         one, other = share(0, step, size), share(1, step, size)
@@ -73,7 +73,7 @@ def test_a_batch_is_one_message() -> None:
         return end.all_reduce(batch, batched=True)
 
     with links() as ends:
-        for one, other in together(ends, play):
+        for one, other in at_both_ends(ends, play):
             assert torch.equal(one, torch.ones(2, 3, dtype=torch.long))
             assert torch.equal(other, torch.full((2, 3), 10))
         assert [(end.rounds, end.sent) for end in ends] == [(1, 96), (1, 96)]
@@ -81,7 +81,7 @@ def test_a_batch_is_one_message() -> None:
 
 def test_the_connections_own_overhead_is_measured_without_the_imitated_network() -> None:
     with links(imitated="rtt=10s,bw=1kbps") as ends:
-        for found in together(ends, overhead):
+        for found in at_both_ends(ends, overhead):
             assert isinstance(found, dict)
             assert 0 < found["round_seconds"] < 1  # the imitated latency is 5 seconds
             assert found["megabyte_seconds"] < 10  # and a megabyte would take hours

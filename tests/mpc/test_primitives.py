@@ -19,7 +19,7 @@ from pi_sim.mpc.primitives.indicators import indicators
 from pi_sim.mpc.primitives.ring import Products, by_limbs
 from pi_sim.mpc.primitives.truncation import lift, truncate
 from pi_sim.mpc.primitives.waves import waves
-from tests.helpers.two_threads import both
+from tests.helpers.two_threads import run_both
 
 SEEDS = st.integers(0, 2**31)
 BITS = st.integers(2, 61)
@@ -41,7 +41,7 @@ def reals(share: Tensor) -> Tensor:
 @given(SEEDS, BITS, st.integers(1, 40))
 def test_truncation_is_off_by_one_unit_at_most(seed: int, bits: int, fraction: int) -> None:
     x = torch.cat([integers(seed, bits, 300), EDGES])
-    found = both(lambda share: truncate(share, fraction), x)
+    found = run_both(lambda share: truncate(share, fraction), x)
     assert set((found.value - (x >> fraction)).tolist()) <= {0, 1}
     assert (found.rounds, found.bytes, found.offline) == (1, 8 * len(x), 16 * len(x))
 
@@ -54,7 +54,7 @@ def whole(length: int, bits: int) -> int:
 @given(SEEDS, st.integers(2, 30))
 def test_a_half_is_exact(seed: int, bits: int) -> None:
     x = torch.cat([integers(seed, bits, 300), EDGES[EDGES.abs() < 2**31]])
-    found = both(lambda share: piecewise.evaluate(share, RELU), x)
+    found = run_both(lambda share: piecewise.evaluate(share, RELU), x)
     assert torch.equal(found.value, x.clamp(min=0))
     assert (found.rounds, found.bytes) == (4, 8 * len(x) + whole(2 * len(x), 8) + whole(len(x), 2) + whole(len(x), 1))
 
@@ -63,7 +63,7 @@ def test_a_half_is_exact(seed: int, bits: int) -> None:
 def test_comparison_is_exact(seed: int, bits: int, word: torch.dtype) -> None:
     x = torch.cat([integers(seed, bits, 300), EDGES])
     x = x[x.abs() < 2 ** (8 * word.itemsize - 1)]
-    found = both(lambda share: indicators(share, [0.0], word), x)
+    found = run_both(lambda share: indicators(share, [0.0], word), x)
     assert torch.equal(found.value, torch.stack([x < 0, x >= 0]).long())
 
 
@@ -71,7 +71,7 @@ def test_comparison_is_exact(seed: int, bits: int, word: torch.dtype) -> None:
 def test_a_short_word_is_lifted(seed: int, bits: int, fraction: int, above: int) -> None:
     x, lowest = torch.cat([integers(seed, bits, 301), EDGES[EDGES.abs() < 2**30]]), -(2**30) + (above << fraction)
     x = x + (above << fraction)
-    found = both(lambda share: lift(share.int(), fraction, lowest), x)
+    found = run_both(lambda share: lift(share.int(), fraction, lowest), x)
     assert set((found.value - (x >> fraction)).tolist()) <= {0, 1}
     assert (found.rounds, found.bytes, found.offline) == (1, 8 * math.ceil(len(x) / 2), 16 * len(x))
 
@@ -80,7 +80,7 @@ def test_a_short_word_is_lifted(seed: int, bits: int, fraction: int, above: int)
 def test_indicators_tell_the_interval(seed: int, ends: list[int]) -> None:
     thresholds = sorted(ends)
     x = torch.cat([integers(seed, 27, 100), ring(torch.tensor(thresholds))])
-    found = both(lambda share: indicators(share, thresholds), x).value
+    found = run_both(lambda share: indicators(share, thresholds), x).value
     expected = torch.bucketize(x, ring(torch.tensor(thresholds)), right=True)
     assert torch.equal(found.argmax(0), expected)
     assert torch.equal(found.sum(0), torch.ones_like(x))
@@ -90,14 +90,14 @@ def test_indicators_tell_the_interval(seed: int, ends: list[int]) -> None:
 def test_products_are_those_of_the_ring(seed: int, m: int, k: int, n: int) -> None:
     a, b = integers(seed, 40, m, k), integers(seed + 1, 40, k, n)
     for found in (
-        both(lambda x, y: products.product(x, y, "matmul"), a, b),
-        both(lambda x, y: stationary.product(x, stationary.settle([y])[0]), a, b),
+        run_both(lambda x, y: products.product(x, y, "matmul"), a, b),
+        run_both(lambda x, y: stationary.product(x, stationary.settle([y])[0]), a, b),
     ):
         assert torch.equal(found.value, a @ b)
         assert found.bytes == 8 * (m * k + k * n)
         assert found.offline == 8 * m * n
-    assert torch.equal(both(products.square, a).value, a * a)
-    assert torch.equal(both(lambda x, y: products.product(x, y), a, a[:, :1]).value, a * a[:, :1])
+    assert torch.equal(run_both(products.square, a).value, a * a)
+    assert torch.equal(run_both(lambda x, y: products.product(x, y), a, a[:, :1]).value, a * a[:, :1])
 
 
 @given(SEEDS, st.integers(1, 4), st.sampled_from([1, 3, 2048, 5000]), st.integers(1, 4))
@@ -155,7 +155,7 @@ def test_series_are_as_right_as_they_say(
 
 def test_a_series_without_comparison_is_one_opening() -> None:
     x = ring(torch.linspace(1, 2, 500))
-    found = both(lambda share: series.evaluate(share, rows.RECIPROCAL), x)
+    found = run_both(lambda share: series.evaluate(share, rows.RECIPROCAL), x)
     assert (reals(found.value) - 1 / reals(x)).abs().max() < 2e-4
     assert (found.rounds, found.bytes) == (2, 8 * len(x))
 
@@ -163,21 +163,21 @@ def test_a_series_without_comparison_is_one_opening() -> None:
 @given(SEEDS, st.integers(2, 9))
 def test_reciprocals_of_row_sums(seed: int, most: int) -> None:
     x = 1 + torch.rand(50, generator=torch.Generator().manual_seed(seed)) * (2**most - 1.01)
-    found = both(lambda share: rows.reciprocal(share, most), ring(x))
+    found = run_both(lambda share: rows.reciprocal(share, most), ring(x))
     assert (reals(found.value) - 1 / x).abs().max() < 2e-4
     assert found.rounds == 10
 
 
 def test_reciprocals_of_small_numbers_too() -> None:
     x = ring(torch.logspace(-8, 4, 400, base=2, dtype=torch.float64))
-    found = reals(both(lambda share: rows.reciprocal(share, 4, -8), x).value)
+    found = reals(run_both(lambda share: rows.reciprocal(share, 4, -8), x).value)
     torch.testing.assert_close(found, 1 / reals(x), atol=2**-15, rtol=2e-4)
 
 
 @given(SEEDS, st.integers(-4, 13))
 def test_inverse_roots_over_the_whole_range(seed: int, power: int) -> None:
     x = 4.0**power * (1 + 3 * torch.rand(50, generator=torch.Generator().manual_seed(seed)))
-    found = both(lambda share: rows.inverse_root(share, 1.0), ring(x)).value.double() / 2**32
+    found = run_both(lambda share: rows.inverse_root(share, 1.0), ring(x)).value.double() / 2**32
     exact = (ring(x).double() / 2**16).rsqrt()
     assert ((found - exact) / exact).abs().max() < 2e-4
 

@@ -19,7 +19,7 @@ from pi_sim.mpc import tokens, wire
 from pi_sim.mpc.agreement import agree
 from pi_sim.mpc.rendezvous import HELLO, MAGIC, Plain, call, wait
 from pi_sim.run.place import UNENCRYPTED, address, door, loopback
-from tests.helpers.rendezvous_server import PATIENCE, Server, meeting
+from tests.helpers.rendezvous_server import PATIENCE, RendezvousServer, connected_pair
 
 TERMS = {"version": "1", "graph": "abc", "protocol": "lean", "number of sequences": "3", "dealer": "first-party"}
 
@@ -29,7 +29,7 @@ def hello(magic: bytes, way: int) -> Callable[[socket.socket], None]:
 
 
 def test_strangers_are_refused_and_the_client_is_waited_for() -> None:
-    server = Server(Plain())
+    server = RendezvousServer(Plain())
     for stranger, sentence in (
         (lambda connection: None, "the other party closed the connection"),
         (lambda connection: connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"), "it does not speak"),
@@ -38,15 +38,15 @@ def test_strangers_are_refused_and_the_client_is_waited_for() -> None:
     ):
         assert server.refuses(stranger).startswith(f"refused a caller at 127.0.0.1: {sentence}")
     theirs = call("127.0.0.1", server.port, Plain(), PATIENCE)
-    server.met().close()
+    server.connection().close()
     theirs.close()
 
 
 def test_a_silent_stranger_holds_nobody_up() -> None:
-    server = Server(Plain())
+    server = RendezvousServer(Plain())
     with socket.create_connection(("127.0.0.1", server.port)):
         theirs = call("127.0.0.1", server.port, Plain(), PATIENCE)
-        server.met().close()
+        server.connection().close()
     assert not server.refusals
     theirs.close()
 
@@ -123,7 +123,7 @@ def test_of_the_text_a_seed_is_sent_and_nothing_else() -> None:
 
 
 def test_texts_have_a_length_that_is_checked() -> None:
-    with meeting(Plain(), Plain()) as (ours, theirs):
+    with connected_pair(Plain(), Plain()) as (ours, theirs):
         wire.send_text(theirs, b"twelve bytes")
         assert wire.receive_text(ours, 12) == b"twelve bytes"
         wire.send_text(theirs, b"twelve bytes")

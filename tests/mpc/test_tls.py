@@ -20,8 +20,8 @@ from pi_sim.mpc import certificates, wire
 from pi_sim.mpc.link import Link
 from pi_sim.mpc.rendezvous import HELLO, MAGIC, Plain, call
 from pi_sim.mpc.tls import Tls
-from tests.helpers.rendezvous_server import PATIENCE, Server, meeting
-from tests.helpers.two_threads import together
+from tests.helpers.rendezvous_server import PATIENCE, RendezvousServer, connected_pair
+from tests.helpers.two_threads import at_both_ends
 
 
 @pytest.fixture(scope="module")
@@ -101,16 +101,16 @@ def test_both_directions_at_once(keys: Path) -> None:
     """Large messages, sent by a thread while this one receives: an OpenSSL object would not survive both."""
     generator = torch.Generator().manual_seed(0)
     shares = [torch.randint(-(2**63), 2**63 - 1, (300_000,), generator=generator) for _ in (0, 1)]
-    with meeting(Tls(keys / "server"), Tls(keys / "client")) as ends:
+    with connected_pair(Tls(keys / "server"), Tls(keys / "client")) as ends:
         links = [Link(end, rank) for rank, end in enumerate(ends)]
-        opened = together(links, lambda link: [link.all_reduce(shares[link.rank]) for _ in range(5)])
+        opened = at_both_ends(links, lambda link: [link.all_reduce(shares[link.rank]) for _ in range(5)])
         for link in links:
             link.end()
     assert all(torch.equal(each, shares[0] + shares[1]) for results in opened for each in results)
 
 
 def test_the_connection_speaks_tls_1_3_on_a_connection_for_each_way(keys: Path) -> None:
-    with meeting(Tls(keys / "server"), Tls(keys / "client")) as ends:
+    with connected_pair(Tls(keys / "server"), Tls(keys / "client")) as ends:
         sockets = [each for end in ends for each in (end.outgoing, end.incoming)]
         assert [each.version() for each in sockets] == ["TLSv1.3"] * 4
         assert len({each.getsockname() for each in sockets[:2]} | {each.getpeername() for each in sockets[:2]}) == 3
@@ -149,11 +149,11 @@ SECRET = b"the client's text" * 1000
 @pytest.mark.parametrize("encrypted", [True, False])
 def test_what_passes_is_readable_without_encryption_only(encrypted: bool, keys: Path) -> None:
     doors = [Tls(keys / party) if encrypted else Plain() for party in ("server", "client")]
-    server = Server(doors[0])
+    server = RendezvousServer(doors[0])
     relay = Relay(server.port)
     theirs = call("127.0.0.1", relay.listener.getsockname()[1], doors[1], PATIENCE)
     wire.send(theirs, SECRET)
-    ours = server.met()
+    ours = server.connection()
     assert bytes(wire.receive(ours, bytearray(len(SECRET)))) == SECRET
     assert len(relay.seen) > len(SECRET)
     assert (SECRET[:17] in relay.seen) is not encrypted
@@ -162,10 +162,10 @@ def test_what_passes_is_readable_without_encryption_only(encrypted: bool, keys: 
 
 
 def test_a_changed_byte_is_an_error(keys: Path) -> None:
-    server = Server(Tls(keys / "server"))
+    server = RendezvousServer(Tls(keys / "server"))
     relay = Relay(server.port)
     theirs = call("127.0.0.1", relay.listener.getsockname()[1], Tls(keys / "client"), PATIENCE)
-    ours = server.met()
+    ours = server.connection()
     relay.change = len(relay.seen) + 1000
     wire.send(theirs, SECRET)
     with pytest.raises(RunError, match=r"connection to the other party broke \(.*MAC\)"):
@@ -175,7 +175,7 @@ def test_a_changed_byte_is_an_error(keys: Path) -> None:
 
 
 def test_an_encrypted_party_that_stalls_or_goes_is_an_error(keys: Path) -> None:
-    with meeting(Tls(keys / "server"), Tls(keys / "client")) as (ours, theirs):
+    with connected_pair(Tls(keys / "server"), Tls(keys / "client")) as (ours, theirs):
         ours.settimeout(0.2)
         with pytest.raises(RunError, match=r"sent nothing for 0\.2 seconds"):
             wire.receive(ours, bytearray(1))
@@ -226,11 +226,11 @@ def test_strangers_are_refused_and_the_right_party_is_waited_for(keys: Path, oth
         (over_tls(keys / "server"), r"its certificate is not the one in peer\.pem, or not valid today"),
         (over_tls(keys / "client", newest=ssl.TLSVersion.TLSv1_2), r"it does not speak TLS 1\.3"),
     ]
-    server = Server(Tls(keys / "server"))
+    server = RendezvousServer(Tls(keys / "server"))
     for stranger, sentence in strangers:
         assert re.fullmatch(rf"refused a caller at 127\.0\.0\.1: {sentence}\.", server.refuses(stranger))
     theirs = call("127.0.0.1", server.port, Tls(keys / "client"), PATIENCE)
-    server.met().close()
+    server.connection().close()
     theirs.close()
 
 
@@ -239,17 +239,17 @@ NOT_TOGETHER = r"did not come together \({}\); do both parties encrypt, with the
 
 def test_a_client_believes_no_other_server(keys: Path, others: Path) -> None:
     """Neither one with another certificate, nor one that does not encrypt."""
-    server = Server(Tls(others / "server"))
+    server = RendezvousServer(Tls(others / "server"))
     with pytest.raises(RunError, match=NOT_TOGETHER.format("its certificate is not the one in .*")):
         call("127.0.0.1", server.port, Tls(keys / "client"), PATIENCE)
     call("127.0.0.1", server.port, Tls(others / "client"), PATIENCE).close()
-    server.met().close()
+    server.connection().close()
     assert server.refusals == ["refused a caller at 127.0.0.1: it does not accept this party's certificate."]
-    server = Server(Plain())
+    server = RendezvousServer(Plain())
     with pytest.raises(RunError, match=NOT_TOGETHER.format("it closed the connection during the handshake")):
         call("127.0.0.1", server.port, Tls(keys / "client"), PATIENCE)
     call("127.0.0.1", server.port, Plain(), PATIENCE).close()
-    server.met().close()
+    server.connection().close()
     assert set(server.refusals) == {"refused a caller at 127.0.0.1: it does not speak the parties' protocol."}
 
 
@@ -257,17 +257,17 @@ def test_a_client_that_the_server_does_not_know_is_told(keys: Path, others: Path
     """The server's certificate is the right one, its own is not."""
     for name, pair in (("key.pem", others), ("certificate.pem", others), ("peer.pem", keys)):
         (tmp_path / name).write_bytes((pair / "client" / name).read_bytes())
-    server = Server(Tls(keys / "server"), timeout=1.0)
+    server = RendezvousServer(Tls(keys / "server"), timeout=1.0)
     with pytest.raises(RunError, match=NOT_TOGETHER.format(".*")):
         call("127.0.0.1", server.port, Tls(tmp_path), PATIENCE)
     with pytest.raises(RunError, match="the client did not call within 1 seconds"):
-        server.met()
+        server.connection()
     assert server.refusals[0].endswith("its certificate is not the one in peer.pem, or not valid today.")
 
 
 def test_a_client_without_keys_does_not_reach_an_encrypted_server(keys: Path) -> None:
-    server = Server(Tls(keys / "server"), timeout=1.0)
+    server = RendezvousServer(Tls(keys / "server"), timeout=1.0)
     with pytest.raises(RunError, match=NOT_TOGETHER.format(".*")):
         call("127.0.0.1", server.port, Plain(), PATIENCE)
     with pytest.raises(RunError, match="the client did not call"):
-        server.met()
+        server.connection()

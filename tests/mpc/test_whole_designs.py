@@ -14,7 +14,7 @@ from pi_sim.graph import bundle
 from pi_sim.graph.capture import capture
 from pi_sim.mpc import pair
 from pi_sim.run.audit import check
-from tests.helpers.tiny_models import small
+from tests.helpers.tiny_models import tiny_model
 
 STOCK = "crypten_tanh"
 DESIGNS = [
@@ -26,7 +26,7 @@ DESIGNS = [
 @pytest.mark.parametrize(("card", "protocol"), DESIGNS)
 def test_a_design_runs_as_predicted(card: str, protocol: str, ids: Tensor, tmp_path: Path) -> None:
     """Large weights, so that norms stay within their domain; one sequence."""
-    model, folder, tokens = small(card), tmp_path / "bundle", ids[:1]
+    model, folder, tokens = tiny_model(card), tmp_path / "bundle", ids[:1]
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(20)
         expected = model(tokens).logits

@@ -17,7 +17,7 @@ from pi_sim.reporting import keys
 from pi_sim.reporting.comparison import comparable, merged, render
 from tests.helpers.cli import invoke, refused
 from tests.helpers.golden import Golden
-from tests.helpers.sample_records import MACHINE, estimate, measured
+from tests.helpers.sample_records import MACHINE, estimate, measured_estimate
 
 pytestmark = pytest.mark.usefixtures("no_terminal")
 
@@ -64,7 +64,10 @@ def test_a_new_row_stands_where_it_would() -> None:
 
 def test_seconds_are_compared_like_with_like() -> None:
     """Where computing is known of one alone, both are the network's."""
-    both, one = comparable([measured(), measured()]), comparable([measured(), replace(PAIR[0], machine=MACHINE)])
+    both, one = (
+        comparable([measured_estimate(), measured_estimate()]),
+        comparable([measured_estimate(), replace(PAIR[0], machine=MACHINE)]),
+    )
     assert all(each.computing(each.whole) for each in both)
     assert all(each.computing(each.whole) is None for each in one)
     assert "only" in render(one, "op", "table")

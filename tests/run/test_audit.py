@@ -21,7 +21,7 @@ from pi_sim.run.audit import check
 from pi_sim.run.counters import exchange
 from pi_sim.run.remote import _counted
 from pi_sim.zoo.build import meta_model
-from tests.helpers.rendezvous_server import meeting
+from tests.helpers.rendezvous_server import connected_pair
 
 NOTHING = dict.fromkeys(("rounds", "sent", "received", "crypten_rounds", "crypten_bytes"), 0)
 """Stock kernels open no weights beforehand."""
@@ -83,7 +83,7 @@ def test_both_parties_audit_the_same() -> None:
     graph, protocol, server = played(0)
     client = played(1)[2]
     told: list[Any] = []
-    with meeting(Plain(), Plain()) as (ours, theirs):
+    with connected_pair(Plain(), Plain()) as (ours, theirs):
         other = threading.Thread(target=lambda: told.append(exchange(theirs, 1, client, len(graph.nodes))))
         other.start()
         heard = exchange(ours, 0, server, len(graph.nodes))
@@ -102,7 +102,7 @@ def test_a_party_that_counted_something_else_is_found_out() -> None:
 
 def hear(text: bytes, mine: Played) -> Any:
     """What the server makes of that text."""
-    with meeting(Plain(), Plain()) as (ours, theirs):
+    with connected_pair(Plain(), Plain()) as (ours, theirs):
         wire.send_text(theirs, text)
         return exchange(ours, 0, mine, len(mine.sequences[0]["nodes"]))
 

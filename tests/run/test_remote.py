@@ -18,8 +18,15 @@ from pi_sim.cli import main
 from pi_sim.mpc import certificates
 from pi_sim.run import two_party
 from pi_sim.run.deal import deal
-from tests.helpers.network_namespaces import ADDRESSES, CABLE, ip, machines, passed
-from tests.helpers.party_processes import PATIENCE, Party, connected, ended, free, started
+from tests.helpers.network_namespaces import ADDRESSES, CABLE, carried_bytes, ip, two_namespaces
+from tests.helpers.party_processes import (
+    PATIENCE,
+    PartyProcess,
+    free_address,
+    is_connected,
+    start_parties,
+    wait_for_exit,
+)
 
 LENGTH = 8
 COUNTS = ("rounds", "bytes", "offline_bytes")
@@ -46,9 +53,9 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_shares_of_two_exports_are_not_mixed(bundles: list[Path], tmp_path: Path) -> None:
     """The same graph, and shares that do not fit."""
     two_party.export("relu_nonorm", "tiny", LENGTH, tmp_path / "again")
-    with started([bundles[0], tmp_path / "again"], free(), "--protocol", "lean") as two:
+    with start_parties([bundles[0], tmp_path / "again"], free_address(), "--protocol", "lean") as two:
         for party in two:
-            status, _, said = ended(party)
+            status, _, said = wait_for_exit(party)
             assert (status, said) == (1, "pi-sim: the parties differ in export; start both with the same.\n")
 
 
@@ -63,10 +70,10 @@ def test_a_name_that_no_host_can_have_is_one_sentence(bundles: list[Path], host:
 def test_two_parties_compute_what_was_predicted(bundles: list[Path], keys: list[str], tmp_path: Path) -> None:
     """Encrypted, and each with its own shares only."""
     paths = [tmp_path / "server.json", tmp_path / "client.json"]
-    with started(
-        bundles, free(), "--protocol", "lean", "--sequences", "3", keys=keys, json=list(map(str, paths))
+    with start_parties(
+        bundles, free_address(), "--protocol", "lean", "--sequences", "3", keys=keys, json=list(map(str, paths))
     ) as two:
-        (status, server, said), (other, client, _) = map(ended, two)
+        (status, server, said), (other, client, _) = map(wait_for_exit, two)
     assert (status, other) == (0, 0), said
     records = [json.loads(path.read_text()) for path in paths]
     for rank, record in enumerate(records):
@@ -90,38 +97,38 @@ def test_randomness_from_a_file_serves_once(bundles: list[Path], tmp_path: Path)
     deal(bundles[0], "lean", 2, tmp_path / "dealt", lambda fraction: None)
     files = [str(tmp_path / "dealt" / f"party{rank}.dealing") for rank in (0, 1)]
     common = ("--protocol", "lean", "--sequences", "2")
-    with started(bundles, free(), *common, dealer=files) as two:
-        for status, out, said in map(ended, two):
+    with start_parties(bundles, free_address(), *common, dealer=files) as two:
+        for status, out, said in map(wait_for_exit, two):
             assert (status, said) == (0, "")
             assert "The randomness was dealt beforehand" in out
             assert "the server was the dealer" not in out
-    with started(bundles, free(), *common, dealer=files) as two:
-        for status, _, said in map(ended, two):
+    with start_parties(bundles, free_address(), *common, dealer=files) as two:
+        for status, _, said in map(wait_for_exit, two):
             assert (status, "was used already" in said) == (2, True)
 
 
 def test_what_the_parties_differ_in_is_named_on_both_sides(bundles: list[Path]) -> None:
-    with started(bundles, free(), "--protocol", "lean", sequences=["1", "2"]) as two:
-        for status, out, said in map(ended, two):
+    with start_parties(bundles, free_address(), "--protocol", "lean", sequences=["1", "2"]) as two:
+        for status, out, said in map(wait_for_exit, two):
             assert (status, out) == (1, "")
             assert said == "pi-sim: the parties differ in number of sequences; start both with the same.\n"
 
 
 @contextmanager
-def running(bundles: list[Path], *arguments: str, **each: list[str]) -> Iterator[list[Party]]:
+def running(bundles: list[Path], *arguments: str, **each: list[str]) -> Iterator[list[PartyProcess]]:
     """Both parties of a long run, in the middle of it."""
-    with started(bundles, free(), "--protocol", "lean", "--sequences", "2000", *arguments, **each) as two:
-        until(lambda: all(connected(party) for party in two), two)
+    with start_parties(bundles, free_address(), "--protocol", "lean", "--sequences", "2000", *arguments, **each) as two:
+        until(lambda: all(is_connected(party) for party in two), two)
         time.sleep(0.3)
         yield two
 
 
-def until(reached: Callable[[], bool], two: list[Party]) -> None:
+def until(reached: Callable[[], bool], two: list[PartyProcess]) -> None:
     """Wait for something that two running parties will do."""
     deadline = time.monotonic() + PATIENCE
     while not reached():
         assert time.monotonic() < deadline
-        assert all(party.is_alive() for party in two), [ended(party) for party in two]
+        assert all(party.is_alive() for party in two), [wait_for_exit(party) for party in two]
         time.sleep(0.05)
 
 
@@ -129,7 +136,7 @@ def until(reached: Callable[[], bool], two: list[Party]) -> None:
 def test_a_party_that_is_killed_ends_the_other(rank: int, bundles: list[Path]) -> None:
     with running(bundles) as two:
         two[rank].kill()
-        status, out, said = ended(two[1 - rank])
+        status, out, said = wait_for_exit(two[1 - rank])
     assert (status, out) == (1, "")
     assert re.fullmatch(r"pi-sim: the (other party closed the connection|connection to .* broke \(.*\))\.\n", said)
 
@@ -137,7 +144,7 @@ def test_a_party_that_is_killed_ends_the_other(rank: int, bundles: list[Path]) -
 def test_an_interrupted_party_ends_both(bundles: list[Path], keys: list[str]) -> None:
     with running(bundles, keys=keys) as two:
         os.kill(two[1].pid, signal.SIGINT)
-        (status, _, said), (interrupted, _, last) = map(ended, two)
+        (status, _, said), (interrupted, _, last) = map(wait_for_exit, two)
     assert (status, interrupted) == (1, 130)
     assert re.fullmatch(r"pi-sim: the (other party closed the connection|connection to .* broke \(.*\))\.\n", said)
     assert last == "pi-sim: interrupted; nothing is left running.\n"
@@ -147,9 +154,9 @@ def test_a_party_that_stalls_is_not_waited_for(bundles: list[Path], keys: list[s
     """When it goes on it finds the connection closed, and ends too."""
     with running(bundles, "--timeout", "2", keys=keys) as two:
         os.kill(two[0].pid, signal.SIGSTOP)
-        status, _, said = ended(two[1])
+        status, _, said = wait_for_exit(two[1])
         os.kill(two[0].pid, signal.SIGCONT)
-        later, _, last = ended(two[0])
+        later, _, last = wait_for_exit(two[0])
     assert (status, said) == (1, "pi-sim: the other party sent nothing for 2 seconds.\n")
     assert (later, last.startswith("pi-sim: the ")) == (1, True)
 
@@ -157,11 +164,11 @@ def test_a_party_that_stalls_is_not_waited_for(bundles: list[Path], keys: list[s
 def test_two_machines_send_what_is_counted(bundles: list[Path], keys: list[str], tmp_path: Path) -> None:
     """Their interfaces carry the payload, and little else: TLS adds 22 bytes to a record, TCP/IP 66 to a segment."""
     paths = [str(tmp_path / f"{rank}.json") for rank in (0, 1)]
-    with machines() as names:
+    with two_namespaces() as names:
         common = (f"{ADDRESSES[0]}:5000", "--protocol", "lean")
-        with started(bundles, *common, namespaces=names, keys=keys, json=paths) as two:
-            assert [ended(party)[::2] for party in two] == [(0, "")] * 2
-        carried = [passed(name) for name in names]
+        with start_parties(bundles, *common, namespaces=names, keys=keys, json=paths) as two:
+            assert [wait_for_exit(party)[::2] for party in two] == [(0, "")] * 2
+        carried = [carried_bytes(name) for name in names]
     for path, (sent, received) in zip(paths, carried, strict=True):
         record = json.loads(Path(path).read_text())
         counted = record["measured"]
@@ -174,13 +181,13 @@ def test_two_machines_send_what_is_counted(bundles: list[Path], keys: list[str],
 
 def test_a_network_that_breaks_down_ends_both(bundles: list[Path], keys: list[str]) -> None:
     """Nobody says goodbye: both find out when their time-out is over."""
-    with machines() as names:
+    with two_namespaces() as names:
         place = f"{ADDRESSES[0]}:5000"
         common = (bundles, place, "--protocol", "lean", "--sequences", "2000", "--timeout", "2")
-        with started(*common, namespaces=names, keys=keys) as two:
-            until(lambda: passed(names[0])[0] > 1_000_000, two)
+        with start_parties(*common, namespaces=names, keys=keys) as two:
+            until(lambda: carried_bytes(names[0])[0] > 1_000_000, two)
             ip("-n", names[1], "link", "set", CABLE, "down")
-            for status, out, said in map(ended, two):
+            for status, out, said in map(wait_for_exit, two):
                 assert (status, out) == (1, "")
                 assert re.fullmatch(
                     r"pi-sim: the (other party .* nothing for 2 seconds|connection .* broke .*)\.\n", said
@@ -188,8 +195,8 @@ def test_a_network_that_breaks_down_ends_both(bundles: list[Path], keys: list[st
 
 
 def test_off_the_loopback_a_run_is_encrypted(bundles: list[Path]) -> None:
-    with machines() as names, started(bundles, f"{ADDRESSES[0]}:5000", namespaces=names) as two:
-        for status, out, said in map(ended, two):
+    with two_namespaces() as names, start_parties(bundles, f"{ADDRESSES[0]}:5000", namespaces=names) as two:
+        for status, out, said in map(wait_for_exit, two):
             assert (status, out) == (2, "")
             assert said.startswith(f"pi-sim: a run over {ADDRESSES[0]} is encrypted; give --keys")
 
@@ -210,7 +217,7 @@ def test_off_the_loopback_a_run_is_encrypted(bundles: list[Path]) -> None:
     ],
 )
 def test_bad_input_is_one_sentence(arguments: dict[str, str], sentence: str, bundles: list[Path]) -> None:
-    options = {"rank": "0", "rendezvous": free(), "bundle": str(bundles[0]), **arguments}
+    options = {"rank": "0", "rendezvous": free_address(), "bundle": str(bundles[0]), **arguments}
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     result = CliRunner().invoke(main, ["run", "party", *words])
     assert (result.exit_code, result.stdout) == (2, "")

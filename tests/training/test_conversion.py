@@ -14,7 +14,7 @@ from pi_sim.training import corpus, held_out, lengths, tokenizer
 from pi_sim.zoo import build
 from pi_sim.zoo.layers import DyT
 from tests.helpers.cli import invoke
-from tests.helpers.small_training import train, weights
+from tests.helpers.small_training import read_weights, train
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_the_record_tells_both_sides(normed: Path, texts: Path, tmp_path: Path) 
 
 def test_weights_that_no_switch_names_stay(normed: Path, tmp_path: Path) -> None:
     assert invoke("convert", normed, "--norm", "dyt", "--out", tmp_path / "new").exit_code == 0
-    before, after = weights(normed), weights(tmp_path / "new")
+    before, after = read_weights(normed), read_weights(tmp_path / "new")
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
     assert {name.rpartition(".")[2] for name in after.keys() - before.keys()} == {"alpha"}
 

@@ -12,7 +12,7 @@ import torch
 from pi_sim.errors import UsageError
 from pi_sim.training import corpus, manifest, tokenizer
 from pi_sim.training.corpus import Corpus, Document
-from tests.helpers.small_training import make
+from tests.helpers.small_training import make_plan
 
 
 def test_the_split_is_by_path_alone_and_leaves_nothing_out(texts: Path) -> None:
@@ -47,7 +47,7 @@ def test_what_is_hidden_is_no_text(texts: Path, tmp_path: Path) -> None:
 
 def test_a_relative_corpus_is_found_from_elsewhere(size: str, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(texts.parent)
-    assert make(size, Path(texts.name)).corpus == str(texts)
+    assert make_plan(size, Path(texts.name)).corpus == str(texts)
 
 
 @pytest.mark.parametrize("name", ["/no/such/corpus", "empty", "x" * 300])

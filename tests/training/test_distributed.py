@@ -16,7 +16,7 @@ from pi_sim import records
 from pi_sim.errors import UsageError
 from pi_sim.training import processes
 from tests.helpers.cli import invoke
-from tests.helpers.small_training import train, weights
+from tests.helpers.small_training import read_weights, train
 
 STEPS = 100
 TOKENS = str(STEPS * 8 * 16)
@@ -88,7 +88,7 @@ def test_an_interruption_of_all_continues_to_the_same_weights(
     assert 0 < int(stopped) < STEPS
     _, stderr = finish(start(size, texts, tmp_path / "out", "--tokens", TOKENS))
     assert min(map(int, re.findall(r"step (\d+)/100", stderr))) > int(stopped)  # it was not begun anew
-    expected, found = weights(together), weights(tmp_path / "out")
+    expected, found = read_weights(together), read_weights(tmp_path / "out")
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     first, second = (records.load(folder / "record.json") for folder in (together, tmp_path / "out"))
     assert first["observations"] == second["observations"]

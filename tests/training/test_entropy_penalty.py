@@ -11,7 +11,7 @@ from pi_sim.training import entropy_penalty
 from pi_sim.training.entropy_penalty import Penalised
 from pi_sim.zoo import build
 from pi_sim.zoo.scales import Scaled
-from tests.helpers.tiny_models import SMALL, designed
+from tests.helpers.tiny_models import SMALL, design_model
 
 WEIGHT, MARGIN = 1e-5, 0.2
 NORM_FREE = {"norm": "none", "final_norm": "none", "activation": "relu"}
@@ -19,7 +19,7 @@ NORM_FREE = {"norm": "none", "final_norm": "none", "activation": "relu"}
 
 def penalised(margin: float = MARGIN, weight: float = WEIGHT) -> Penalised:
     """A small model in float64, heads with thresholds of their own and far from looking everywhere alike."""
-    model = Penalised(designed(**NORM_FREE).double(), 4.0, 3.0, weight=weight, margin=margin).double().train()
+    model = Penalised(design_model(**NORM_FREE).double(), 4.0, 3.0, weight=weight, margin=margin).double().train()
     torch.nn.init.uniform_(model.threshold, 0.2, 0.9)
     for block in model.model.transformer.h:
         block.attn.c_attn.weight.data.mul_(20)
@@ -60,7 +60,7 @@ def test_only_a_recipe_with_a_penalty_gets_one() -> None:
     recipe = specs.size("tiny").training
     for weight, kind in ((0.0, Scaled), (WEIGHT, Penalised)):
         asked = recipe.model_copy(update={"entropy_penalty": weight})
-        assert type(entropy_penalty.trainable(designed(**NORM_FREE), asked)) is kind
+        assert type(entropy_penalty.trainable(design_model(**NORM_FREE), asked)) is kind
 
 
 def gradient(model: Scaled, ids: Tensor) -> Tensor:

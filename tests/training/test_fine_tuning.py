@@ -24,7 +24,7 @@ from pi_sim.training import corpus, fine_tuning, held_out, progress, steps, toke
 from pi_sim.zoo import build
 from pi_sim.zoo.surgery import operate
 from tests.helpers.cli import invoke
-from tests.helpers.small_training import STEPS, weights
+from tests.helpers.small_training import STEPS, read_weights
 
 SURGERY = {"activation": "gelu"}
 SMALL = {
@@ -84,7 +84,7 @@ def test_the_model_is_the_converted_one_trained_on(tuned: Path, converted: Path,
     expected = records.load(tuned / "record.json")["held_out"]["loss"]
     assert quality(tuned, texts)["loss"] == pytest.approx(expected, rel=1e-5)
     assert (tuned / "tokenizer.json").read_text() == (converted / "tokenizer.json").read_text()
-    before, after = weights(converted), weights(tuned)
+    before, after = read_weights(converted), read_weights(tuned)
     assert before.keys() == after.keys()
     assert all(not torch.equal(before[name], after[name]) for name in before)
 
@@ -101,7 +101,7 @@ def test_an_interrupted_fine_tuning_continues_to_the_same_weights(
         patch.setattr(steps, "Stop", Impatient)
         assert tune(converted, size, tmp_path / "out").exit_code == 130
     assert tune(converted, size, tmp_path / "out").exit_code == 0
-    expected, found = weights(tuned), weights(tmp_path / "out")
+    expected, found = read_weights(tuned), read_weights(tmp_path / "out")
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     whole, resumed = (records.load(folder / "record.json") for folder in (tuned, tmp_path / "out"))
     assert whole["observations"] == resumed["observations"]

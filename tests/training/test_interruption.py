@@ -11,8 +11,8 @@ from pi_sim import records
 from pi_sim.errors import UsageError
 from pi_sim.training import checkpoints, finished, held_out, progress, steps, trainer
 from tests.helpers.cli import invoke
-from tests.helpers.file_size_limit import files_at_most
-from tests.helpers.small_training import make, train, weights
+from tests.helpers.file_size_limit import file_size_limit
+from tests.helpers.small_training import make_plan, read_weights, train
 
 LARGEST_WITHOUT = {"tokenizer.json": 2_000, "model.safetensors": 20_000, "optimizer.pt": 50_000}
 
@@ -42,7 +42,7 @@ def test_an_interrupted_training_continues_to_the_same_weights(
 
 def assert_same(whole: Path, resumed: Path) -> None:
     """Two checkpoints have the same weights, loss curve and observations."""
-    expected, found = weights(whole), weights(resumed)
+    expected, found = read_weights(whole), read_weights(resumed)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert curve(whole) == curve(resumed)
     assert observations(whole) == observations(resumed)
@@ -107,7 +107,7 @@ def test_a_training_that_cannot_be_written_says_so(size: str, texts: Path, tmp_p
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "model.safetensors", "optimizer.pt"])
 def test_a_full_disk_is_one_sentence(file: str, size: str, texts: Path, tmp_path: Path) -> None:
-    with files_at_most(LARGEST_WITHOUT[file]):
+    with file_size_limit(LARGEST_WITHOUT[file]):
         result = train(size, texts, tmp_path / "out")
     assert result.exit_code in (1, 2)
     assert result.stderr.splitlines()[-1].startswith(f"pi-sim: {tmp_path / 'out'}")
@@ -161,14 +161,14 @@ def test_a_plan_that_cannot_be_read_is_one_sentence(size: str, texts: Path, tmp_
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "plan.json").write_text("{")
     with pytest.raises(UsageError, match=r"plan\.json cannot be read; remove its folder"):
-        trainer.train(make(size, texts), tmp_path)
+        trainer.train(make_plan(size, texts), tmp_path)
 
 
 def test_another_training_does_not_continue_an_interrupted_one(size: str, texts: Path, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "plan.json").write_text("{}")
     with pytest.raises(UsageError, match="other settings"):
-        trainer.train(make(size, texts), tmp_path)
+        trainer.train(make_plan(size, texts), tmp_path)
 
 
 def test_another_number_of_processes_does_not_continue_an_interrupted_one(
@@ -185,4 +185,4 @@ def test_another_number_of_processes_does_not_continue_an_interrupted_one(
 
 def test_a_folder_in_use_is_left_alone(trained: Path, size: str, texts: Path) -> None:
     with pytest.raises(UsageError, match="exists already"):
-        trainer.train(make(size, texts), trained)
+        trainer.train(make_plan(size, texts), trained)

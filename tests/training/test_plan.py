@@ -9,11 +9,11 @@ from pi_sim import records, specs
 from pi_sim.errors import UsageError
 from pi_sim.training import checkpoints, plan
 from tests.helpers.cli import invoke
-from tests.helpers.small_training import make, train
+from tests.helpers.small_training import make_plan, train
 
 
 def test_settings_override_design_and_recipe(size: str, texts: Path) -> None:
-    chosen = make(size, texts, "final_norm=layernorm", "logit_scale=none", "learning_rate=0.5", seed=3)
+    chosen = make_plan(size, texts, "final_norm=layernorm", "logit_scale=none", "learning_rate=0.5", seed=3)
     assert chosen.card.architecture.final_norm == "layernorm"
     assert chosen.recipe.logit_scale is None
     assert chosen.recipe.learning_rate == 0.5
@@ -75,7 +75,7 @@ def test_every_recipe_of_every_card_is_one(name: str, texts: Path) -> None:
 
 
 def test_a_scale_may_start_at_the_root_of_the_width(size: str, texts: Path) -> None:
-    assert make(size, texts, "embedding_scale=sqrt(width)").recipe.embedding_scale == math.sqrt(16)
+    assert make_plan(size, texts, "embedding_scale=sqrt(width)").recipe.embedding_scale == math.sqrt(16)
     paper = plan.make("dyt_gelu", "gpt2", str(texts), 0, None, (), "paper").recipe
     assert (paper.embedding_scale, paper.embedding_dropout, paper.adam_beta2) == (math.sqrt(768), 0.0, 0.95)
 

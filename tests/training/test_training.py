@@ -16,7 +16,7 @@ from pi_sim import records
 from pi_sim.errors import UsageError
 from pi_sim.training import corpus, entropy_penalty, held_out, observed, plan, progress, steps, tokenizer
 from pi_sim.zoo import build, scales
-from tests.helpers.small_training import STEPS, make, train, weights
+from tests.helpers.small_training import STEPS, make_plan, read_weights, train
 
 # The training
 
@@ -28,7 +28,7 @@ def test_a_checkpoint_is_complete(trained: Path) -> None:
         "tokenizer.json",
         "record.json",
     }
-    assert {weight.dtype for weight in weights(trained).values()} == {torch.float16}
+    assert {weight.dtype for weight in read_weights(trained).values()} == {torch.float16}
     record = records.load(trained / "record.json")
     assert [step for step, _ in record["loss_curve"]] == list(range(1, STEPS + 1))
     assert record["corpus"]["tokens_seen"] == 1280
@@ -55,7 +55,7 @@ def test_a_training_that_diverges_ends_early_and_its_record_says_so(size: str, t
     assert result.exit_code == 0
     assert result.stdout == f"{tmp_path / 'out'}: diverged at step {step}\n"
     assert f"diverged: its loss at step {step} of 10 is no finite number" in result.stderr
-    assert not all(weight.isfinite().all() for weight in weights(tmp_path / "out").values())
+    assert not all(weight.isfinite().all() for weight in read_weights(tmp_path / "out").values())
 
 
 def test_a_training_whose_last_step_breaks_it_diverged(size: str, texts: Path, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_weights_beyond_float16_are_kept_in_float32(
     monkeypatch.setattr(plan, "build", lambda *of: _with(build_small(*of), "transformer.h.0.mlp.c_proj.bias", grow))
     result = train(size, texts, tmp_path / "out")
     assert "holds float32" in result.stderr
-    assert {weight.dtype for weight in weights(tmp_path / "out").values()} == {torch.float32}
+    assert {weight.dtype for weight in read_weights(tmp_path / "out").values()} == {torch.float32}
     record = records.load(tmp_path / "out" / "record.json")
     ids = held_out.chunks(tokenizer.load(tmp_path / "out"), corpus.load(str(texts)), 16)
     assert held_out.loss(build.load(tmp_path / "out"), ids) == pytest.approx(record["held_out"]["loss"], rel=1e-5)
@@ -108,7 +108,7 @@ def _rate(state: object) -> float:
 
 
 def test_matrices_decay_and_gains_do_not(size: str, texts: Path) -> None:
-    chosen = make(size, texts, "norm=dyt", "temperature=true", "entropy_penalty=1e-5")
+    chosen = make_plan(size, texts, "norm=dyt", "temperature=true", "entropy_penalty=1e-5")
     model = entropy_penalty.trainable(chosen.model(), chosen.recipe)
     decayed, free = (group["params"] for group in steps._optimizer(chosen, model).param_groups)
     named = {id(weight): name for name, weight in model.named_parameters()}
@@ -120,7 +120,7 @@ def test_matrices_decay_and_gains_do_not(size: str, texts: Path) -> None:
 
 def test_the_recipe_decides_adam_s_second_decay(size: str, texts: Path) -> None:
     for settings, beta2 in (((), 0.999), (("adam_beta2=0.95",), 0.95)):
-        chosen = make(size, texts, *settings)
+        chosen = make_plan(size, texts, *settings)
         groups = steps._optimizer(chosen, entropy_penalty.trainable(chosen.model(), chosen.recipe)).param_groups
         assert {group["betas"] for group in groups} == {(0.9, beta2)}
 
@@ -131,7 +131,7 @@ def test_the_dropout_of_the_embedding_is_every_family_s(family: str, size: str, 
     native = "rmsnorm" if family == "llama" else "layernorm"
     design = (f"family={family}", f"norm={native}", f"final_norm={native}")
     for rate in (0.5, 0.0):
-        chosen = make(size, texts, *design, f"embedding_dropout={rate}")
+        chosen = make_plan(size, texts, *design, f"embedding_dropout={rate}")
         model = entropy_penalty.trainable(chosen.model(), chosen.recipe)
         assert len({seeded_loss(model.train(), seed) for seed in (0, 1)}) == (2 if rate else 1)
         assert len({seeded_loss(model.eval(), seed) for seed in (0, 1)}) == 1
@@ -245,7 +245,7 @@ def test_a_training_does_not_notice_that_it_is_observed(
     assert train(size, texts, tmp_path / "observed", *dropout).exit_code == 0
     monkeypatch.setattr(observed.Observe, "_observe", lambda *_: None)
     assert train(size, texts, tmp_path / "alone", *dropout).exit_code == 0
-    found, expected = weights(tmp_path / "observed"), weights(tmp_path / "alone")
+    found, expected = read_weights(tmp_path / "observed"), read_weights(tmp_path / "alone")
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert records.load(tmp_path / "alone" / "record.json")["observations"] == []
     assert "drawn" in records.load(tmp_path / "observed" / "record.json")["observations"][0]

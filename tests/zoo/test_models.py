@@ -14,7 +14,7 @@ from pi_sim.cli import main
 from pi_sim.errors import UsageError
 from pi_sim.zoo import build
 from pi_sim.zoo.scales import Scaled
-from tests.helpers.tiny_models import SMALL, hugging_face, small
+from tests.helpers.tiny_models import SMALL, hugging_face, tiny_model
 
 CARDS, SIZES = specs.names("models"), specs.names("models/sizes")
 
@@ -66,7 +66,7 @@ def test_a_width_that_its_heads_do_not_divide_is_refused() -> None:
 
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
 def test_without_surgery_the_logits_are_hugging_face_s(activation: str, ids: Tensor) -> None:
-    ours, theirs = small(f"{activation}_ln"), hugging_face(activation)
+    ours, theirs = tiny_model(f"{activation}_ln"), hugging_face(activation)
     theirs.load_state_dict(ours.state_dict())
     torch.testing.assert_close(ours(ids).logits, theirs(ids).logits)
 
@@ -99,7 +99,7 @@ def test_a_size_of_other_dimensions_does_not_get_the_shipped_weights(tmp_path: P
 
 @pytest.mark.parametrize("card", CARDS)
 def test_folding_keeps_the_logits(card: str, ids: Tensor) -> None:
-    scaled = Scaled(small(card), 4.0, 3.0).eval()
+    scaled = Scaled(tiny_model(card), 4.0, 3.0).eval()
     plain = scaled.fold()
     torch.testing.assert_close(plain(ids).logits, scaled(ids).logits, rtol=1e-5, atol=1e-5)
     assert plain.lm_head.weight is not plain.get_input_embeddings().weight
@@ -107,7 +107,7 @@ def test_folding_keeps_the_logits(card: str, ids: Tensor) -> None:
 
 
 def test_without_scales_the_wrapper_changes_nothing(ids: Tensor) -> None:
-    model = small("relu_ln")
+    model = tiny_model("relu_ln")
     scaled = Scaled(model, None, None)
     torch.testing.assert_close(scaled(ids).loss, model(ids, labels=ids).loss)
     assert not scaled.embedding_scale.requires_grad
@@ -118,12 +118,12 @@ def test_without_scales_the_wrapper_changes_nothing(ids: Tensor) -> None:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    build.save(Scaled(small("relu_nonorm"), 4.0, 3.0).fold(), tmp_path)
+    build.save(Scaled(tiny_model("relu_nonorm"), 4.0, 3.0).fold(), tmp_path)
     return tmp_path
 
 
 def test_a_saved_model_loads_with_its_surgery(saved: Path, ids: Tensor) -> None:
-    loaded, known = build.load(saved), Scaled(small("relu_nonorm"), 4.0, 3.0).fold()
+    loaded, known = build.load(saved), Scaled(tiny_model("relu_nonorm"), 4.0, 3.0).fold()
     assert torch.equal(loaded(ids).logits, known(ids).logits)
     assert loaded.config.pi_sim == {"norm": "none", "final_norm": "none"}
     assert build.meta_model(str(saved), "tiny").state_dict().keys() == loaded.state_dict().keys()
@@ -136,7 +136,7 @@ def test_a_foreign_checkpoint_loads(tmp_path: Path, ids: Tensor) -> None:
 
 
 def test_our_checkpoints_without_surgery_load_in_transformers(tmp_path: Path, ids: Tensor) -> None:
-    model = Scaled(small("gelu_ln"), 4.0, 3.0).fold()
+    model = Scaled(tiny_model("gelu_ln"), 4.0, 3.0).fold()
     build.save(model, tmp_path)
     torch.testing.assert_close(GPT2LMHeadModel.from_pretrained(tmp_path).eval()(ids).logits, model(ids).logits)
 

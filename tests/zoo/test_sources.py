@@ -10,7 +10,7 @@ from pi_sim.cost.census import census, context, label
 from pi_sim.errors import UsageError
 from pi_sim.specs import configs
 from pi_sim.zoo import build
-from tests.helpers.hf_models import made
+from tests.helpers.hf_models import build_model
 
 PARAMETERS = {
     "bert-base": 109_482_240 + 2 * 769,  # the encoder with its pooler, and two labels
@@ -73,7 +73,7 @@ def test_a_card_comes_before_a_folder_and_a_folder_before_a_public_model(
 
 
 def test_a_file_and_a_folder_are_the_same_model(tmp_path: Path) -> None:
-    made("llama").config.save_pretrained(tmp_path)
+    build_model("llama").config.save_pretrained(tmp_path)
     told = census(str(tmp_path), "tiny", 8)
     file = tmp_path / "other.json"
     file.write_text((tmp_path / "config.json").read_text())

@@ -22,15 +22,15 @@ from tests.helpers.surgery_cases import (
     POSSIBLE,
     SOFTMAX_ONLY,
     SWITCHES,
-    disturbed,
-    fresh,
+    fresh_model,
+    perturbed,
 )
 from tests.helpers.tiny_models import hugging_face
 
 
 @pytest.mark.parametrize(("family", "name"), POSSIBLE)
 def test_every_switch_trains_and_comes_back_from_disk(family: str, name: str, ids: Tensor, tmp_path: Path) -> None:
-    model = Scaled(surgery.operate(fresh(family), SWITCHES[name]), 4.0, 3.0).train()
+    model = Scaled(surgery.operate(fresh_model(family), SWITCHES[name]), 4.0, 3.0).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     first = model(ids).loss
     first.backward()
@@ -48,15 +48,15 @@ def test_every_switch_trains_and_comes_back_from_disk(family: str, name: str, id
 def test_every_switch_changes_the_logits_that_it_should(family: str, name: str, ids: Tensor) -> None:
     """A switch to what the model has, or one that starts neutral, changes none."""
     neutral = {"gelu", "temperature", "rmsnorm" if family == "llama" else "layernorm"}
-    before = fresh(family)(ids).logits
-    after = surgery.operate(fresh(family), SWITCHES[name])(ids).logits
+    before = fresh_model(family)(ids).logits
+    after = surgery.operate(fresh_model(family), SWITCHES[name])(ids).logits
     assert torch.isfinite(after).all()
     assert torch.allclose(before, after, atol=1e-6) == (name in neutral)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_with_nothing_switched_the_logits_are_hugging_face_s(family: str, ids: Tensor, tmp_path: Path) -> None:
-    model = fresh(family)
+    model = fresh_model(family)
     build.save(Scaled(model, None, None).fold(), tmp_path)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     assert type(theirs).__module__.startswith("transformers.models")
@@ -84,7 +84,7 @@ def weights(model: PreTrainedModel) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(("family", "name"), POSSIBLE)
 def test_surgery_leaves_other_weights_untouched(family: str, name: str) -> None:
-    model = disturbed(fresh(family))
+    model = perturbed(fresh_model(family))
     before, after = weights(model), weights(surgery.operate(model, SWITCHES[name]))
     assert all(torch.equal(after[path], before[path]) for path in before.keys() & after.keys())
     assert all(re.search(NEW, path) for path in after.keys() - before.keys())
@@ -94,31 +94,31 @@ def test_surgery_leaves_other_weights_untouched(family: str, name: str) -> None:
 @pytest.mark.parametrize(("family", "name"), sorted(IMPOSSIBLE))
 def test_what_a_family_cannot_be_is_refused_with_a_reason(family: str, name: str) -> None:
     with pytest.raises(UsageError, match=r"has no FFN as a module of its own|and no gate"):
-        surgery.operate(fresh(family), SWITCHES[name])
+        surgery.operate(fresh_model(family), SWITCHES[name])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_attention_has_an_alpha_of_its_own(family: str) -> None:
-    model = surgery.operate(fresh(family), SWITCHES["DyT"])
+    model = surgery.operate(fresh_model(family), SWITCHES["DyT"])
     alphas = [module.alpha.item() for module in model.modules() if isinstance(module, DyT)]
     assert alphas == pytest.approx([0.8, 0.2, 0.8, 0.2, 0.2] if family != "opt" else [0.2, 0.8, 0.2, 0.8, 0.2])
 
 
 def test_one_slope_for_all_is_one_parameter() -> None:
     for name, count in (("slope by layer", 2), ("slope of all", 1)):
-        model = surgery.operate(fresh("gpt2"), SWITCHES[name])
+        model = surgery.operate(fresh_model("gpt2"), SWITCHES[name])
         slopes = [module.slope for module in model.modules() if isinstance(module, LearnableLeakyReLU)]
         assert (len(slopes), len(set(slopes))) == (2, count)
 
 
 def test_an_ffn_is_dropped_with_the_norm_before_it() -> None:
-    model = surgery.operate(fresh("gpt2"), {"dropped_ffn": [1]})
+    model = surgery.operate(fresh_model("gpt2"), {"dropped_ffn": [1]})
     assert isinstance(model.transformer.h[1].mlp, NoFFN)
     assert anatomy.block_norms(model) == [f"transformer.h.{place}" for place in ("0.ln_1", "0.ln_2", "1.ln_1")]
 
 
 def test_a_fused_ffn_computes_what_its_two_matrices_did(ids: Tensor) -> None:
-    model = surgery.operate(fresh("gpt2"), SOFTMAX_ONLY)
+    model = surgery.operate(fresh_model("gpt2"), SOFTMAX_ONLY)
     before = model(ids).logits
     after = surgery.operate(model, {"ffn": "fused"})(ids).logits
     assert isinstance(model.transformer.h[0].mlp.ffn, FusedFFN)
@@ -152,7 +152,7 @@ def test_the_final_norm_is_a_choice_of_its_own() -> None:
 )
 def test_surgery_that_means_nothing_is_refused(plan: surgery.Plan, complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
-        surgery.operate(fresh("gpt2"), plan)
+        surgery.operate(fresh_model("gpt2"), plan)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_card_that_no_model_can_be_is_refused(switches: surgery.Plan, complain
 
 def test_one_operation_may_follow_another(ids: Tensor, tmp_path: Path) -> None:
     """Rectified norms become DyT without losing their ReLU, and the whole history comes back from disk."""
-    model = surgery.operate(fresh("gpt2"), {"relu_after_norm": True, "activation": "relu"})
+    model = surgery.operate(fresh_model("gpt2"), {"relu_after_norm": True, "activation": "relu"})
     surgery.operate(model, {"norm": "dyt"})
     first = model.transformer.h[0].ln_1
     assert isinstance(first, Rectified)
@@ -183,8 +183,8 @@ def test_one_operation_may_follow_another(ids: Tensor, tmp_path: Path) -> None:
 
 def test_a_second_operation_leaves_a_loadable_model_or_is_refused(ids: Tensor) -> None:
     """Any two switches in either order: what the config tells is what the model is, with its weights and its logits."""
-    family, refused = fresh("gpt2"), 0
-    once = [disturbed(surgery.operate(deepcopy(family), plan)) for plan in SWITCHES.values()]
+    family, refused = fresh_model("gpt2"), 0
+    once = [perturbed(surgery.operate(deepcopy(family), plan)) for plan in SWITCHES.values()]
     for first, plan in product(once, SWITCHES.values()):
         try:
             twice = surgery.operate(deepcopy(first), plan)
@@ -213,7 +213,7 @@ def test_a_second_operation_leaves_a_loadable_model_or_is_refused(ids: Tensor) -
     ],
 )
 def test_a_switch_takes_its_settings_with_it(first: surgery.Plan, second: surgery.Plan, left: surgery.Plan) -> None:
-    model = surgery.operate(surgery.operate(fresh("gpt2"), first), second)
+    model = surgery.operate(surgery.operate(fresh_model("gpt2"), first), second)
     assert model.config.pi_sim == left
 
 
@@ -229,13 +229,13 @@ def test_a_switch_takes_its_settings_with_it(first: surgery.Plan, second: surger
     ],
 )
 def test_what_a_second_operation_cannot_do_is_refused(first: str, second: str, complaint: str) -> None:
-    model = surgery.operate(fresh("gpt2"), SWITCHES[first])
+    model = surgery.operate(fresh_model("gpt2"), SWITCHES[first])
     with pytest.raises(UsageError, match=complaint):
         surgery.operate(model, SWITCHES[second])
 
 
 def test_fusing_keeps_the_factors_that_scaling_learned(ids: Tensor) -> None:
-    model = surgery.operate(fresh("gpt2"), {**SOFTMAX_ONLY, "ffn": "scaled"})
+    model = surgery.operate(fresh_model("gpt2"), {**SOFTMAX_ONLY, "ffn": "scaled"})
     for block in model.transformer.h:
         block.mlp.beta.data.fill_(0.5)
         block.mlp.inverse_alpha.data.fill_(3.0)
