@@ -19,7 +19,7 @@ def invoke(*arguments: str | Path) -> Result:
 
 
 def refused(result: Result) -> str:
-    """The one sentence with which bad input was refused."""
+    """Check that the command refused its input; return its sentence."""
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
     assert "Traceback" not in result.stderr

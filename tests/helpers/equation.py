@@ -1,4 +1,4 @@
-"""What the tests of the equation share: one operation priced, computed by two real parties, and read in the clear."""
+"""The equation for one operation: priced, computed by two real parties, and compared with its plaintext reference."""
 
 import json
 import os
@@ -27,17 +27,17 @@ SECRET = (torch.float64, torch.uint8)
 
 
 def exact(values: Tensor) -> Tensor:
-    """The nearest reals that fixed point represents, so that only the kernel's own error is seen."""
+    """Round to the nearest reals that fixed point represents, so that only the kernel's own error is left."""
     return (values.double() * 2**16).round() / 2**16
 
 
 def normal(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
-    """Reals drawn from a normal distribution."""
+    """Return reals from a normal distribution."""
     return exact(torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale)
 
 
 def protocol_with(base: str = "crypten", **kernels: str) -> str:
-    """A protocol file like `base`, but for some of its kernels."""
+    """Write a protocol file like `base` with some other kernels; return its path."""
     card = specs.protocol_card(base)
     path = Path(os.environ["XDG_CACHE_HOME"], "protocols", f"{base}-{'-'.join(kernels.values())}.toml")
     path.parent.mkdir(exist_ok=True)
@@ -53,7 +53,7 @@ def _toml(table: dict[str, object]) -> str:
 
 
 def plain_operand(operand: Tensor) -> Tensor:
-    """What the plain reading takes: for one-hot vectors the ids."""
+    """Return the operand of the plaintext reference: for one-hot vectors the token ids."""
     return operand.argmax(-1) if operand.dtype == torch.uint8 else operand
 
 

@@ -1,4 +1,4 @@
-"""A disk that is full, imitated."""
+"""A full disk, imitated by a limit on the size of files."""
 
 import resource
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def file_size_limit(size: int) -> Iterator[None]:
-    """Refuse to write larger files, as a full disk would."""
-    known = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, known[1]))
+    """Let larger files fail to be written, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, known)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

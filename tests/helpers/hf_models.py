@@ -1,4 +1,4 @@
-"""Every family that capture knows, at a size where it takes a moment, with weights of which none can go missing."""
+"""A small model of every Hugging Face family that capture supports."""
 
 from typing import Any
 
@@ -61,13 +61,13 @@ FAMILIES = {**CAUSAL, **ENCODERS, **IMAGES}
 
 
 def build_model(family: str, **changes: Any) -> PreTrainedModel:
-    """A model of that family, as transformers makes it."""
+    """Build a model of that family as transformers initialises it."""
     model, config, options = FAMILIES[family]
     return model(config(**options | changes)).eval()
 
 
 def build_random_model(family: str) -> PreTrainedModel:
-    """The model with all weights random, gains and biases too, so that none can go missing unnoticed."""
+    """Build the model with all weights random, gains and biases too, so that a missing one is noticed."""
     torch.manual_seed(0)
     model = build_model(family)
     with torch.no_grad():
@@ -77,5 +77,5 @@ def build_random_model(family: str) -> PreTrainedModel:
 
 
 def input_length(family: str) -> int:
-    """How many to read; an image of 8 x 8 in patches of 4 x 4 is four, and its class token."""
+    """Return how many tokens to read; an image of 8 x 8 in patches of 4 x 4 is four, and its class token."""
     return 5 if family in IMAGES else 12

@@ -11,7 +11,7 @@ from tests.helpers.equation import normal
 
 @dataclass(frozen=True)
 class Case:
-    """From where to where inputs may be, and how right the kernel is there."""
+    """The interval of inputs, and the error that the kernel may have there."""
 
     low: float
     high: float
@@ -23,7 +23,7 @@ class Case:
 
 GELU = {"approximate": "none"}
 FAR = 1000.0
-"""An end for kernels that are right everywhere."""
+"""The end of the interval for kernels without a domain."""
 
 ELEMENTWISE = {
     ("relu", "kogge-stone"): Case(-FAR, FAR, 1e-6),
@@ -80,7 +80,7 @@ LEAN_ELEMENTWISE = {
     "tanh": 0.0003,
     "erf": 0.0002,
 }
-"""How far each may be off, for inputs of any size."""
+"""Largest error of each, for inputs of any size."""
 LEAN_CHOICE = specs.protocol_card(LEAN).kernels
 LEAN_TESTED = {
     *LEAN_ELEMENTWISE,

@@ -1,4 +1,4 @@
-"""Two machines in one: network namespaces joined by a cable, where root may make them."""
+"""Two machines imitated by network namespaces that are joined by a cable; needs root."""
 
 import json
 import os
@@ -15,7 +15,7 @@ CABLE = "cable"
 
 @contextmanager
 def two_namespaces() -> Iterator[list[str]]:
-    """Two namespaces, each with an address of its own; gone afterwards, whatever happens."""
+    """Yield the names of two namespaces, each with an address of its own; delete them afterwards."""
     if os.geteuid():
         pytest.skip("network namespaces need root")
     names = [f"pi-sim-{os.getpid()}-{rank}" for rank in (0, 1)]
@@ -44,7 +44,7 @@ def ip(*arguments: str) -> str:
 
 
 def carried_bytes(name: str) -> tuple[int, int]:
-    """Bytes that a machine's interface has sent and received."""
-    found: list[dict[str, Any]] = json.loads(ip("-n", name, "-s", "-json", "link", "show", CABLE))
-    counted = found[0]["stats64"]
-    return counted["tx"]["bytes"], counted["rx"]["bytes"]
+    """Return the bytes that a namespace's interface has sent and received."""
+    links: list[dict[str, Any]] = json.loads(ip("-n", name, "-s", "-json", "link", "show", CABLE))
+    counters = links[0]["stats64"]
+    return counters["tx"]["bytes"], counters["rx"]["bytes"]

@@ -1,4 +1,4 @@
-"""Both parties of a run across machines, as processes that share one import of everything they need."""
+"""Both parties of `run party`, as processes forked from a server that has imported everything they need."""
 
 import ctypes
 import multiprocessing as mp
@@ -36,7 +36,7 @@ class PartyProcess:
 
 
 def run_party(arguments: list[str], namespace: str | None, out: str, errors: str) -> None:
-    """What `python -m pi_sim run party` does, its two streams in files."""
+    """Do what `python -m pi_sim run party` does, with both output streams in files."""
     from pi_sim.cli import main
 
     if namespace:
@@ -47,31 +47,31 @@ def run_party(arguments: list[str], namespace: str | None, out: str, errors: str
 
 
 def enter_namespace(namespace: str) -> None:
-    """From here on this process has the network of a namespace."""
+    """Move this process into a network namespace."""
     with Path("/run/netns", namespace).open("rb") as opened:
         if ctypes.CDLL(None, use_errno=True).setns(opened.fileno(), 0):
             raise OSError(ctypes.get_errno(), namespace)
 
 
 def free_address() -> str:
-    """A place on the loopback where nobody listens, and which no other test's connection is given by chance."""
+    """Return an address on the loopback where nobody listens, and that the system gives to no other connection."""
     while True:
-        place = "127.0.0.1", random.randrange(*PORTS)
-        with suppress(OSError), socket.create_server(place):
-            return f"{place[0]}:{place[1]}"
+        address = "127.0.0.1", random.randrange(*PORTS)
+        with suppress(OSError), socket.create_server(address):
+            return f"{address[0]}:{address[1]}"
 
 
 @contextmanager
 def start_parties(
-    bundles: list[Path], place: str, *arguments: str, namespaces: list[str] | None = None, **each: list[str]
+    bundles: list[Path], rendezvous: str, *arguments: str, namespaces: list[str] | None = None, **options: list[str]
 ) -> Iterator[list[PartyProcess]]:
-    """Both parties, with the same arguments and with an own value of some; none is left behind."""
+    """Start both parties with the same arguments, and with an own value of some options; kill them afterwards."""
     parties: list[PartyProcess] = []
     try:
         for rank, bundle in enumerate(bundles):
-            own = [word for name, values in each.items() for word in (f"--{name}", values[rank])]
-            where = ["--rank", str(rank), "--rendezvous", place, "--bundle", str(bundle)]
-            parties.append(PartyProcess([*where, *arguments, *own], namespaces[rank] if namespaces else None))
+            own = [word for name, values in options.items() for word in (f"--{name}", values[rank])]
+            common = ["--rank", str(rank), "--rendezvous", rendezvous, "--bundle", str(bundle)]
+            parties.append(PartyProcess([*common, *arguments, *own], namespaces[rank] if namespaces else None))
         yield parties
     finally:
         for party in parties:
@@ -80,19 +80,19 @@ def start_parties(
 
 
 def is_connected(party: PartyProcess) -> bool:
-    """Whether it has met the other one."""
+    """Return whether the party is connected to the other one."""
     if not party.is_alive():
         return False
     connections = psutil.Process(party.pid).net_connections(kind="tcp")
-    return any(each.status == psutil.CONN_ESTABLISHED for each in connections)
+    return any(connection.status == psutil.CONN_ESTABLISHED for connection in connections)
 
 
 def wait_for_exit(party: PartyProcess) -> tuple[int, str, str]:
-    """Status, standard output, and what was said on standard error beside the progress."""
+    """Wait for the exit; return status, standard output, and standard error without the progress."""
     party.process.join(PATIENCE)
     out, errors = (Path(stream.name).read_text(encoding="utf-8") for stream in (party.out, party.errors))
     assert "Traceback" not in errors, errors
-    said = "".join(line for line in errors.splitlines(keepends=True) if not line.startswith("private inference"))
+    messages = "".join(line for line in errors.splitlines(keepends=True) if not line.startswith("private inference"))
     status = party.process.exitcode
-    assert status is not None, said
-    return status, out, said
+    assert status is not None, messages
+    return status, out, messages

@@ -1,4 +1,4 @@
-"""Meetings in one process, and whoever else may call: connections alone, without anything computed."""
+"""A server that waits for its peer in a thread, and callers that it must refuse: connections without computation."""
 
 import socket
 import threading
@@ -14,7 +14,7 @@ PATIENCE = 20.0
 
 
 class RendezvousServer:
-    """Party 0 of a meeting, waiting in a thread; `refusals` is what it said of strangers."""
+    """Party 0, waiting for its peer in a thread; `refusals` are its sentences about other callers."""
 
     def __init__(self, door: Door, timeout: float = PATIENCE) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -31,14 +31,14 @@ class RendezvousServer:
             self.result = error
 
     def connection(self) -> wire.Connection:
-        """The connection to whom it let in."""
+        """Return the connection to the peer that it accepted."""
         self.thread.join(PATIENCE)
         if isinstance(self.result, Exception):
             raise self.result
         return self.result
 
     def refuses(self, stranger: Callable[[socket.socket], None]) -> str:
-        """What is said of a stranger, who calls and does something; the server must still wait afterwards."""
+        """Return the sentence about a caller that it refuses; the server must still wait afterwards."""
         before = len(self.refusals)
         with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as connection:
             stranger(connection)
@@ -53,10 +53,10 @@ class RendezvousServer:
 
 @contextmanager
 def connected_pair(server: Door, client: Door) -> Iterator[tuple[wire.Connection, wire.Connection]]:
-    """Both ends of a connection, closed afterwards."""
+    """Yield both ends of a connection, the server's first; close them afterwards."""
     waiting = RendezvousServer(server)
-    theirs = call("127.0.0.1", waiting.port, client, PATIENCE)
-    ours = waiting.connection()
-    yield ours, theirs
-    ours.close()
-    theirs.close()
+    client_end = call("127.0.0.1", waiting.port, client, PATIENCE)
+    server_end = waiting.connection()
+    yield server_end, client_end
+    server_end.close()
+    client_end.close()

@@ -1,4 +1,4 @@
-"""A bench made by hand: what two parties could have found of four operations, two models and some truncations."""
+"""A sample record of a bench: operations, models and truncations, with figures written by hand."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ STOCK = ("crypten", "crypten_tanh", "shaft")
 
 def bench(**changes: Any) -> Bench:
     """All targets met but for the rounds of GELU, the time of the shipped model and the number of products."""
-    found = {
+    fields = {
         "extent": Extent(),
         "threads": 1,
         "load": (0.1, 2.0),
@@ -18,7 +18,7 @@ def bench(**changes: Any) -> Bench:
         "models": models(),
         "truncations": truncations(),
     }
-    return Bench(**{**found, **changes})
+    return Bench(**{**fields, **changes})
 
 
 def operations() -> tuple[Measured, ...]:
@@ -35,11 +35,11 @@ def operations() -> tuple[Measured, ...]:
 
 
 def operation(
-    name: str, kernel: str, protocols: tuple[str, ...], rounds: int, sent: float, offline: int, each: float | None,
-    error: float = 0.00031,
+    name: str, kernel: str, protocols: tuple[str, ...], rounds: int, sent: float, offline: int,
+    seconds_each: float | None, error: float = 0.00031,
 ) -> Measured:  # fmt: skip
     """Bytes and seconds for each element; online alone takes half of them."""
-    seconds = None if each is None else each * ELEMENTS
+    seconds = None if seconds_each is None else seconds_each * ELEMENTS
     return Measured(
         name=name, shapes="1x128x3072", kernel=kernel, protocols=protocols, elements=ELEMENTS, rounds=rounds,
         bytes=int(sent * ELEMENTS), offline_bytes=offline * ELEMENTS, session_bytes=0, seconds=seconds,

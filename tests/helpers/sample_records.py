@@ -1,4 +1,4 @@
-"""An estimate and records made by hand: what an estimate, a run and a training of the four designs could have found."""
+"""Sample records: an estimate, a run and a training of the four designs, with figures written by hand."""
 
 import math
 from dataclasses import replace
@@ -22,7 +22,10 @@ MACHINE = Machine(
 
 
 def estimate(model: str = "relu_nonorm", protocol: str = "crypten") -> Estimate:
-    """A small model, priced by hand: 2 rounds to look up, 40 in each of two layers, 1 to open; norms come on top."""
+    """Return the estimate of a small model: 2 rounds for the embedding, 40 in each of two layers, 1 for the output.
+
+    Norms come on top.
+    """
     activation = model.split("_")[0]
     rows = [
         Row("transformer.wte", "embedding", "(300x16, 8x300)", 1, Cost(2, 4_000_000, 100_000)),
@@ -43,7 +46,7 @@ def estimate(model: str = "relu_nonorm", protocol: str = "crypten") -> Estimate:
 
 
 def measured_estimate() -> Estimate:
-    """An estimate on a machine that is known; every operation takes a million multiplications."""
+    """Return an estimate on `MACHINE`; every operation takes a million multiplications."""
     rows = [replace(row, work=row.count * Work(macs=1_000_000)) for row in estimate().rows]
     return replace(estimate(), rows=rows, machine=MACHINE)
 
@@ -54,22 +57,22 @@ def norms(model: str, module: str) -> list[Row]:
 
 
 def run_record(model: str = "relu_nonorm", protocol: str = "crypten", **changes: Any) -> dict[str, Any]:
-    """What a run of that model between two parties would have recorded."""
+    """Return the record of a two-party run of that model."""
     predicted = estimate(model, protocol).to_json()
     counts = {key: predicted["total"][key] for key in ("rounds", "bytes", "offline_bytes")}
     seconds = {"seconds": 3.5, "compute_seconds": 2.25, "communication_seconds": 1.25, "setup_seconds": 4.0}
-    found = {
+    outcome = {
         "sequences": 2,
         "network": "lan",
         "measured": {**counts, **seconds},
         "perplexity": {"plain": PERPLEXITIES[model] + 1, "private": PERPLEXITIES[model] + 1.02},
         "agreement": {"max_abs": 0.0312, "mean_abs": 0.00214, "top1": 0.996},
     }
-    return {**predicted, **found, **changes}
+    return {**predicted, **outcome, **changes}
 
 
 def training_record(model: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
-    """What a training of that model would have recorded."""
+    """Return the record of a training of that model."""
     card, size = specs.model_card(model), specs.size("tiny")
     worth = PERPLEXITIES[model] + seed / 10
     return {

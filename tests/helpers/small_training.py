@@ -36,7 +36,7 @@ WORDS = ["alpha", "beta", "gamma", "delta", "\n"]
 
 
 def write_texts(folder: Path) -> Path:
-    """A folder of 120 short files."""
+    """Write 120 short files into the folder."""
     draw = random.Random(0)
     for number in range(120):
         (folder / f"{number}.txt").write_text(f"{number} " + " ".join(draw.choices(WORDS, k=120)))

@@ -1,4 +1,4 @@
-"""Every switch of surgery by a name, the families that it is tested on, and what they cannot be."""
+"""Every switch of surgery by a name, the families that it is tested on, and combinations that are impossible."""
 
 import torch
 from transformers import PreTrainedModel
@@ -39,13 +39,13 @@ POSSIBLE = [(family, name) for family in FAMILIES for name in SWITCHES if (famil
 
 
 def fresh_model(family: str) -> PreTrainedModel:
-    """An untouched model of the family."""
+    """Build a model of the family without surgery."""
     native = "rmsnorm" if family == "llama" else "layernorm"
     return design_model(family=family, norm=native, final_norm=native, activation="gelu")
 
 
 def perturbed(model: PreTrainedModel) -> PreTrainedModel:
-    """Every weight another one, as if it had been trained."""
+    """Change every weight, as training would."""
     torch.manual_seed(1)
     with torch.no_grad():
         for weight in model.parameters():

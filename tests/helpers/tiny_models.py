@@ -1,4 +1,4 @@
-"""Models that are built in no time: random weights, two layers, a vocabulary of 40."""
+"""Untrained models: random weights, two layers, a vocabulary of 40."""
 
 from typing import Any
 
@@ -17,13 +17,13 @@ def tiny_model(card: str) -> PreTrainedModel:
 
 
 def design_model(**architecture: Any) -> PreTrainedModel:
-    """A model of a card that nobody wrote down."""
+    """Build a model of a design that has no card."""
     card = specs.ModelCard(name="design", title="for tests", source="none", architecture=architecture)
     torch.manual_seed(0)
     return build.build(card, SMALL).eval()
 
 
 def hugging_face(activation: str) -> PreTrainedModel:
-    """GPT-2 as transformers' own documentation would build it."""
+    """Build GPT-2 as transformers does by itself."""
     config = GPT2Config(vocab_size=40, n_positions=8, n_embd=16, n_layer=2, n_head=2, activation_function=activation)
     return GPT2LMHeadModel(config).eval()

@@ -1,4 +1,4 @@
-"""Two real parties that compute single operations on request: the third side of the equation."""
+"""Two real parties, each a process, that compute single operations on request: the third side of the equation."""
 
 import multiprocessing as mp
 import socket
@@ -16,7 +16,7 @@ from pi_sim.graph.sharing import encode, split
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one evaluation opened, by three counters, and the value it computed."""
+    """Rounds and bytes of one evaluation, by three counters, and the value that it computed."""
 
     rounds: int
     sent: tuple[int, int]
@@ -27,7 +27,7 @@ class Evaluation:
 
 
 class TwoParties:
-    """Starts both processes and hands each its shares of the operands."""
+    """Two processes that compute together; each gets its shares of the operands."""
 
     def __init__(self) -> None:
         context = mp.get_context("spawn")
@@ -35,10 +35,10 @@ class TwoParties:
         self.pipes: list[Connection] = []
         self.processes = []
         for rank in (0, 1):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(rank, listener.getsockname()[1], theirs), daemon=True)
+            parent_end, child_end = context.Pipe()
+            process = context.Process(target=serve, args=(rank, listener.getsockname()[1], child_end), daemon=True)
             process.start()
-            self.pipes.append(ours)
+            self.pipes.append(parent_end)
             self.processes.append(process)
         for pipe in self.pipes:
             pipe.send(listener if pipe is self.pipes[0] else None)
@@ -50,10 +50,10 @@ class TwoParties:
         for operand, secret in zip(operands, op.secret, strict=True):
             ring = encode(operand) if operand.is_floating_point() else operand.long()
             pair = split(ring) if secret else (operand, operand)
-            for mine, share in zip(shares, pair, strict=True):
-                mine.append(share)
-        for pipe, mine in zip(self.pipes, shares, strict=True):
-            pipe.send((op, mine, [operand.is_floating_point() for operand in operands], protocol))
+            for operands_of_rank, share in zip(shares, pair, strict=True):
+                operands_of_rank.append(share)
+        for pipe, operands_of_rank in zip(self.pipes, shares, strict=True):
+            pipe.send((op, operands_of_rank, [operand.is_floating_point() for operand in operands], protocol))
         first, second = (pipe.recv() for pipe in self.pipes)
         value = second["share"] if op.name == "reveal" else (first["share"] + second["share"]).double() / first["scale"]
         assert first["rounds"] == second["rounds"]
@@ -74,7 +74,7 @@ class TwoParties:
 
 
 def serve(rank: int, port: int, pipe: Connection) -> None:
-    """One party: meet the other over TCP, then evaluate what is asked for."""
+    """Run one party: connect to the other over TCP, then evaluate one request after the other."""
     from pi_sim.mpc import backend, session
     from pi_sim.mpc.dealer.provider import Provider
     from pi_sim.mpc.dealer.source import Dealing, Expanding
@@ -89,8 +89,8 @@ def serve(rank: int, port: int, pipe: Connection) -> None:
     backend.draw_from(*(Stream(bytes([number] * 16)) for number in (2 + rank, 3 - rank, 10 + rank)))
     connection.settimeout(60)
     link = Link(connection, rank)
-    mine = Stream(bytes([rank] * 16))
-    source = Dealing(mine, Stream(bytes([1] * 16))) if rank == 0 else Expanding(mine)
+    own_stream = Stream(bytes([rank] * 16))
+    source = Dealing(own_stream, Stream(bytes([1] * 16))) if rank == 0 else Expanding(own_stream)
     while request := pipe.recv():
         op, shares, fixed_point, name = request
         source.offline = 0

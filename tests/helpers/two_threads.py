@@ -16,14 +16,14 @@ from pi_sim.mpc.link import Link
 
 @dataclass
 class Exchange:
-    """Where both threads lay down what they open."""
+    """The messages of both threads, and the barrier at which they exchange them."""
 
     barrier: threading.Barrier
-    laid: list[list[Tensor]]
+    messages: list[list[Tensor]]
 
 
 class Communicator:
-    """One party's end; counts what CrypTen's would."""
+    """One party's communicator; counts rounds and bytes as CrypTen's does."""
 
     def __init__(self, rank: int, exchange: Exchange) -> None:
         self.rank, self.exchange = rank, exchange
@@ -33,20 +33,20 @@ class Communicator:
         return self.rank
 
     def all_reduce(self, shares: Any, op: Any = None, batched: bool = False) -> Any:
-        mine = shares if batched else [shares]
+        messages = shares if batched else [shares]
         self.rounds += 1
-        self.bytes += sum(share.nbytes for share in mine)
-        self.exchange.laid[self.rank] = mine
+        self.bytes += sum(share.nbytes for share in messages)
+        self.exchange.messages[self.rank] = messages
         self.exchange.barrier.wait(60)
-        pairs = list(zip(mine, self.exchange.laid[1 - self.rank], strict=True))
+        pairs = list(zip(messages, self.exchange.messages[1 - self.rank], strict=True))
         self.exchange.barrier.wait(60)
-        opened = [one + other if op is None else one ^ other for one, other in pairs]
-        return opened if batched else opened[0]
+        values = [own + peer if op is None else own ^ peer for own, peer in pairs]
+        return values if batched else values[0]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Both parties' results, and what party 0 counted."""
+    """Both parties' shares of the result, and the counters of party 0."""
 
     shares: tuple[Tensor, Tensor]
     rounds: int
@@ -63,11 +63,11 @@ def run_both(function: Callable[..., Tensor], *plain: Tensor) -> Outcome:
     exchange = Exchange(threading.Barrier(2), [[], []])
     ends = [Communicator(rank, exchange) for rank in (0, 1)]
     sources = [Dealing(Stream(bytes(16)), Stream(bytes([1] * 16))), Expanding(Stream(bytes([1] * 16)))]
-    masks = [torch.randint(-(2**63), 2**63 - 1, each.shape) for each in plain]
-    operands = [masks, [each - mask for each, mask in zip(plain, masks, strict=True)]]
+    masks = [torch.randint(-(2**63), 2**63 - 1, operand.shape) for operand in plain]
+    operands = [masks, [operand - mask for operand, mask in zip(plain, masks, strict=True)]]
     results: list[Any] = [None, None]
 
-    def play(rank: int) -> None:
+    def run(rank: int) -> None:
         try:
             with session.run(ends[rank], sources[rank]):
                 results[rank] = function(*operands[rank])
@@ -75,7 +75,7 @@ def run_both(function: Callable[..., Tensor], *plain: Tensor) -> Outcome:
             results[rank] = error
             exchange.barrier.abort()
 
-    threads = [threading.Thread(target=play, args=(rank,)) for rank in (0, 1)]
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in (0, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -86,14 +86,14 @@ def run_both(function: Callable[..., Tensor], *plain: Tensor) -> Outcome:
     return Outcome((results[0], results[1]), ends[0].rounds, ends[0].bytes, sources[0].offline)
 
 
-def at_both_ends(ends: list[Link], play: Callable[[Link], object]) -> list[object]:
-    """What `play` returns for both ends, at the same time."""
+def at_both_ends(ends: list[Link], function: Callable[[Link], object]) -> list[object]:
+    """Return what the function returns for each end; both run at the same time."""
     results: list[object] = [None, None]
 
-    def one(rank: int) -> None:
-        results[rank] = play(ends[rank])
+    def run(rank: int) -> None:
+        results[rank] = function(ends[rank])
 
-    threads = [threading.Thread(target=one, args=(rank,)) for rank in (0, 1)]
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in (0, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,6 +1,6 @@
 """The equation for functions of one number, each within its kernel's domain and at the domain's very ends.
 
-`test_equation` insists that every kernel of such a function stands in ELEMENTWISE.
+`test_kernels` insists that every kernel of such a function is in ELEMENTWISE of `tests.helpers.kernel_cases`.
 """
 
 import pytest

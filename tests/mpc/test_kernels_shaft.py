@@ -1,4 +1,4 @@
-"""The equation for what SHAFT does its own way; its functions of one number stand in `test_equation_elementwise`."""
+"""The equation for SHAFT's own kernels; its elementwise functions are tested in `test_kernels_elementwise`."""
 
 from collections.abc import Callable
 

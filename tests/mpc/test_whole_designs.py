@@ -1,6 +1,6 @@
 """Whole designs between two real parties, untrained: every counter as predicted, the logits as in the clear.
 
-Trained models are run by `test_run`; here stand designs that bring operations of their own.
+Trained models are run by `tests/run/test_two_party.py`; here stand designs that bring operations of their own.
 """
 
 from pathlib import Path
