@@ -24,6 +24,16 @@ settings.register_profile("pi-sim", deadline=None, derandomize=True)
 settings.load_profile("pi-sim")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests with `two_parties` as `parties`, and those that are neither `parties` nor `slow` as `unit`."""
+    for item in items:
+        if "two_parties" in getattr(item, "fixturenames", ()):
+            item.add_marker("parties")
+        if not {"parties", "slow"} & {mark.name for mark in item.iter_markers()}:
+            item.add_marker("unit")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """No test reads or writes the user's cache, machine profile or used dealings; child processes inherit this one."""

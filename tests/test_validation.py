@@ -38,6 +38,7 @@ def checked(validation: Validation) -> list[Comparison]:
     return [each for each in validation.comparisons if each.claim.role == "check"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_check_is_met_or_says_why_not(name: str) -> None:
     for each in checked(validate(name)):

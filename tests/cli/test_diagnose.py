@@ -95,6 +95,7 @@ def test_hardly_any_failed_truncation_is_worth_no_words() -> None:
     assert "truncation" not in diagnoses.render(older, "table")
 
 
+@pytest.mark.slow
 def test_every_figure_is_drawn_the_same_each_time() -> None:
     drawn = dict(diagnosis.draw(record()))
     assert set(drawn) == {"entropy", "sparsity", "pre-activations", "ranges", "alphas", "slopes"}
@@ -126,6 +127,7 @@ def test_heat_maps_of_many_models_share_their_colours() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_shipped_model(tmp_path: Path) -> None:
     out, path = tmp_path / "figures", tmp_path / "found" / "diagnosis.json"
     result = diagnose("--model", "gelu_nonorm", "--sequences", "2", "--out", out, "--json", path)
@@ -156,6 +158,7 @@ def foreign(tmp_path: Path) -> Path:
     return tmp_path / "foreign"
 
 
+@pytest.mark.slow
 def test_a_foreign_checkpoint_on_random_tokens(foreign: Path) -> None:
     once, again = (diagnose("--model", foreign, "--corpus", "random", "--format", "json") for _ in range(2))
     assert json.loads(once.stdout)["size"] == "own"
@@ -163,6 +166,7 @@ def test_a_foreign_checkpoint_on_random_tokens(foreign: Path) -> None:
     assert once.stdout == again.stdout
 
 
+@pytest.mark.slow
 def test_a_foreign_checkpoint_on_a_text(foreign: Path, texts: Path, trained: Path) -> None:
     """In the tokens of the checkpoint's own tokenizer, as long as the model knows them."""
     assert "has no tokenizer.json" in refused(diagnose("--model", foreign, "--corpus", texts))
@@ -175,6 +179,7 @@ def test_a_foreign_checkpoint_on_a_text(foreign: Path, texts: Path, trained: Pat
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -199,6 +204,7 @@ def test_a_checkpoint_without_text_says_what_to_give(foreign: Path) -> None:
     assert "give --corpus a path of text, or `random`" in refused(diagnose("--model", foreign))
 
 
+@pytest.mark.slow
 def test_llama_is_looked_into_as_well(tmp_path: Path) -> None:
     wide = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = LlamaConfig(vocab_size=40, max_position_embeddings=8, bos_token_id=0, eos_token_id=0, **wide)
@@ -216,6 +222,7 @@ def test_a_long_context_is_not_taken_unasked(foreign: Path, monkeypatch: pytest.
     assert "at most 1,024" in " ".join(diagnose("--help").stdout.split())
 
 
+@pytest.mark.slow
 def test_a_model_without_a_context_needs_a_length(tmp_path: Path) -> None:
     config = BloomConfig(vocab_size=40, hidden_size=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0)
     BloomForCausalLM(config).save_pretrained(tmp_path)
@@ -226,6 +233,7 @@ def test_a_model_without_a_context_needs_a_length(tmp_path: Path) -> None:
     assert json.loads(diagnose(*arguments, "--seq-len", "8").stdout)["seq_len"] == 8
 
 
+@pytest.mark.slow
 def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -93,6 +93,7 @@ def test_a_perplexity_needs_two_tokens() -> None:
     assert "at least 2 tokens" in refused(invoke("run", "two-party", "--seq-len", "1"))
 
 
+@pytest.mark.slow
 def test_a_protocol_of_ones_own_is_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(STOCK.replace('"functions.exp_iterations" = 8', '"functions.exp_iterations" = 10'))
@@ -104,6 +105,7 @@ def test_a_protocol_of_ones_own_is_a_file(tmp_path: Path) -> None:
     assert prices[1]["rounds"] - prices[0]["rounds"] == 4 * (2 + 2)
 
 
+@pytest.mark.parties
 def test_a_port_in_use_is_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
@@ -124,6 +126,7 @@ def test_untrained_sizes_say_how_to_train() -> None:
     assert "pi-sim train --model relu_nonorm --size gpt2" in said
 
 
+@pytest.mark.slow
 def test_missing_crypten_is_one_sentence(tmp_path: Path) -> None:
     done = python(WITHOUT_CRYPTEN.format("['estimate', '--seq-len', '5']"), XDG_CACHE_HOME=str(tmp_path))
     assert done.returncode == 2

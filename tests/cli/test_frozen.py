@@ -61,6 +61,7 @@ def test_names_are_frozen(command: str) -> None:
     assert options >= COMMANDS[command]
 
 
+@pytest.mark.slow
 def test_json_has_the_promised_keys() -> None:
     result = invoke("estimate", "--model", "relu_nonorm", "--seq-len", "16", "--format", "json")
     record = json.loads(result.stdout)
@@ -72,6 +73,7 @@ def test_json_has_the_promised_keys() -> None:
         assert sum(row[key] for row in record["rows"]) == record["total"][key]
 
 
+@pytest.mark.slow
 def test_a_known_estimate_needs_neither_torch_nor_crypten() -> None:
     arguments = ["estimate", "--seq-len", "6"]
     first = invoke(*arguments)

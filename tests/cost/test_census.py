@@ -54,6 +54,7 @@ def test_gpt2_small_is_counted_by_hand() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_batch_and_a_step_are_questions_of_their_own() -> None:
     counts = [census("gpt2", "tiny", 8), census("gpt2", "tiny", 8, batch=2), census("gpt2", "tiny", 1, past=7)]
     assert len({shaped(each.counts)["softmax(1x12x8x8, 1x1x8x8, causal=True)"] for each in counts[:2]}) == 2
@@ -75,6 +76,7 @@ def total(counted: Graph) -> Cost:
     return sum((row.cost for row in priced(counts, CRYPTEN)), ZERO)
 
 
+@pytest.mark.slow
 @FEW
 @given(family=st.sampled_from(sorted(FAMILIES)), data=st.data())
 def test_a_graph_costs_what_its_pieces_cost(family: str, data: st.DataObject) -> None:
@@ -85,6 +87,7 @@ def test_a_graph_costs_what_its_pieces_cost(family: str, data: st.DataObject) ->
     assert sum(map(total, pieces), ZERO) == total(whole)
 
 
+@pytest.mark.slow
 @FEW
 @given(family=st.sampled_from(sorted(FAMILIES)), one=st.integers(1, 3), other=st.integers(1, 3))
 def test_a_batch_has_the_elements_of_its_parts(family: str, one: int, other: int) -> None:
@@ -113,6 +116,7 @@ def test_every_further_layer_costs_the_same(family: str) -> None:
     assert three.offline - two.offline == two.offline - one.offline > 0
 
 
+@pytest.mark.slow
 @FEW
 @given(family=st.sampled_from(["gpt2", "mistral"]), lengths=st.tuples(*(st.integers(2, 16),) * 2))
 def test_a_longer_text_costs_more(family: str, lengths: tuple[int, int]) -> None:

@@ -81,6 +81,7 @@ def test_offline_bytes_are_those_of_a_dealer_with_seeds() -> None:
     assert price.offline == (14 + 1) * 8 * 50  # the comparison, and the product that follows it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("card", CARDS)
 def test_the_sum_of_prices_is_the_price_of_the_sum(card: str) -> None:
     """Pricing each distinct operation once and adding up equals running the whole graph."""

@@ -124,6 +124,7 @@ def test_every_key_of_the_record_is_explained() -> None:
     assert set(record["rows"][0]) == set(keys.ROW)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_batch_costs_as_much_more_where_costs_are_per_element(batch: int) -> None:
     one, many = (price("relu_nonorm", "tiny", "crypten", 8, [], batch=each).by("op") for each in (1, batch))

@@ -70,6 +70,7 @@ OPERATIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("card", [CARD, LEAN], ids=lambda card: card.name)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 def test_the_work_on_tensors_with_data_is_what_was_counted_without(operation: Op, card: specs.ProtocolCard) -> None:

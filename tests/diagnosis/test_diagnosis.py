@@ -107,6 +107,7 @@ print(seen - plain, peak() - plain)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts memory as Linux does")
 def test_long_sequences_need_little_more_memory_than_the_model_itself() -> None:
     """In attention matrices (1, H, T, T) above the model's own peak, which is more than two."""

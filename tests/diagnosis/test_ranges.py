@@ -23,6 +23,7 @@ def extremes(row: dict[str, Any]) -> tuple[float, float]:
     return row["min"], row["max"]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_ranges_are_those_of_the_model_itself(ids: Tensor) -> None:
     made = model()

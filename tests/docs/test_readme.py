@@ -12,6 +12,8 @@ import pytest
 from pi_sim.cli import main
 from pi_sim.reporting.markdown import report
 
+pytestmark = pytest.mark.slow
+
 README = Path("README.md").read_text(encoding="utf-8")
 MEASURED = re.compile(r"^(time|network|perplexity|logits) .*", re.MULTILINE)
 """Lines that hold measurements: they differ from run to run."""

@@ -43,6 +43,7 @@ def test_the_graph_computes_hugging_faces_logits(activation: str, tied: bool) ->
     torch.testing.assert_close(read, logits(model, tokens), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("card", names("models"))
 def test_every_card_is_captured(card: str) -> None:
     model = build(model_card(card), size("tiny")).eval()
@@ -101,6 +102,7 @@ class Odd(nn.Module):
         return (self.odd(self.inner(tokens, **options).logits),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("odd", "reason"),
     [
@@ -130,6 +132,7 @@ def test_nothing_is_taken_for_something_else(odd: Callable[[Tensor], Tensor], re
 MASK = torch.ones(8, 50).tril()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("odd", "operations"),
     [

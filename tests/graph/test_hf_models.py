@@ -52,6 +52,7 @@ def test_shapes_alone_give_the_same_graph(family: str) -> None:
     assert all(torch.equal(ours.constants[name], value) for name, value in theirs.constants.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_sum_of_prices_is_the_price_of_the_sum(family: str) -> None:
     graph = capture(build_model(family, num_hidden_layers=1), input_length(family))
@@ -185,6 +186,7 @@ def cached(model: PreTrainedModel, text: Tensor) -> dict[str, Tensor]:
     return {f"inputs.cached_{index}": each for index, each in enumerate(whole)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", CAUSAL)
 def test_a_steps_logits_are_the_last_of_the_whole_text(family: str) -> None:
     model, text = build_random_model(family), torch.randint(4, 50, (2, PAST + 1))
@@ -196,6 +198,7 @@ def test_a_steps_logits_are_the_last_of_the_whole_text(family: str) -> None:
     torch.testing.assert_close(read, whole, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt2", "mistral"])
 def test_a_steps_price_is_the_sum_of_its_operations(family: str) -> None:
     protocol, graph = specs.protocol_card("crypten"), capture(build_model(family), 1, past=PAST)
@@ -203,6 +206,7 @@ def test_a_steps_price_is_the_sum_of_its_operations(family: str) -> None:
     assert [node.op.name for node in graph.nodes].count("reveal") == 1  # new keys and values stay shared
 
 
+@pytest.mark.slow
 def test_only_attention_grows_with_the_cache() -> None:
     short, long = (census("gpt2", "tiny", 1, past=past).counts for past in (16, 32))
     differing = {op.name for _, op in short.keys() ^ long.keys()}

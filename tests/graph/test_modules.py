@@ -53,6 +53,7 @@ def test_a_linear_map_is_counted_by_hand() -> None:
     assert (found.model, found.batch, found.seq_len, found.networks[0].name) == ("Linear", 2, 6, "lan")
 
 
+@pytest.mark.slow
 def test_torchs_own_encoder_layer_is_expressed() -> None:
     operations = check(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), X)
     assert operations == [
@@ -61,6 +62,7 @@ def test_torchs_own_encoder_layer_is_expressed() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "operations"),
     [
@@ -146,6 +148,7 @@ def test_what_has_no_price_is_named_with_module_and_file() -> None:
         pi_sim.estimate(nn.Sequential(nn.Linear(8, 8), nn.Tanh()), X, protocol="delphi")
 
 
+@pytest.mark.slow
 def test_importing_the_package_needs_no_torch() -> None:
     code = "import sys, pi_sim; assert 'torch' not in sys.modules; pi_sim.estimate; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -101,6 +101,7 @@ def graph(size: str) -> Graph:
     return capture(meta_model("gelu_ln", size), 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXECUTABLE)
 def test_a_tape_is_what_a_graph_asks_for_and_all_of_it_is_dealt(name: str, graph: Graph) -> None:
     card = specs.protocol_card(name)

@@ -217,6 +217,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export("relu_nonorm", "tiny", 8, tmp_path_factory.mktemp("export") / "bundle").folder
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_dealing_leaves_nothing(exported: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pi_sim", "deal", "--bundle", str(exported), "--protocol", "lean"]
     command += ["--sequences", "100000", "--out", str(tmp_path / "dealt")]
@@ -242,6 +243,7 @@ def refused(*arguments: object) -> str:
     return result.stderr
 
 
+@pytest.mark.slow
 def test_a_dealing_that_does_not_serve_is_refused_before_anything_starts(exported: Path, tmp_path: Path) -> None:
     out = tmp_path / "dealt"
     said = deal("--bundle", exported, "--protocol", "lean", "--sequences", 2, "--out", out)
@@ -255,6 +257,7 @@ def test_a_dealing_that_does_not_serve_is_refused_before_anything_starts(exporte
     assert "there is no folder" in refused("--bundle", exported, "--dealer", tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_a_dealing_for_other_kernels_is_refused(exported: Path, tmp_path: Path) -> None:
     """A kernel that changed asks for another payload, although graph, protocol and version are the same."""
     deal("--bundle", exported, "--protocol", "lean", "--out", tmp_path / "dealt")

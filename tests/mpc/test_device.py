@@ -13,6 +13,7 @@ RUN = [*PI_SIM, "run", "two-party", "--model", "gelu_ln", "--seq-len", "16", "--
 with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
 def test_a_machine_without_a_gpu_says_so() -> None:
     found = subprocess.run(RUN, capture_output=True, text=True)

@@ -31,6 +31,7 @@ def near(two_parties: TwoParties, kernel: tuple[str, str], x: Tensor) -> None:
     )
 
 
+@pytest.mark.parties
 @KERNEL
 @EXAMPLES
 @given(shape=SHAPES, seed=SEEDS)
@@ -40,6 +41,7 @@ def test_elementwise_kernels(
     near(two_parties, kernel, normal(seed, *shape, scale=3))
 
 
+@pytest.mark.parties
 @KERNEL
 def test_elementwise_kernels_hold_to_the_ends_of_their_domains(
     two_parties: TwoParties, kernel: tuple[str, str]

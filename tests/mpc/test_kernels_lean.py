@@ -16,6 +16,7 @@ from tests.helpers.kernel_cases import LEAN, LEAN_ELEMENTWISE
 from tests.helpers.two_processes import TwoParties
 
 
+@pytest.mark.parties
 @pytest.mark.parametrize("name", LEAN_ELEMENTWISE)
 @EXAMPLES
 @given(SHAPES, SEEDS, st.sampled_from([0.1, 1.0, 10.0, 1000.0]))
@@ -32,6 +33,7 @@ def test_elementwise(two_parties: TwoParties, name: str, shape: tuple[int, ...],
     )
 
 
+@pytest.mark.parties
 @pytest.mark.parametrize("name", LEAN_ELEMENTWISE)
 def test_elementwise_between_and_at_all_thresholds(two_parties: TwoParties, name: str) -> None:
     more = {"approximate": "none"} if name == "gelu" else {}
@@ -39,6 +41,7 @@ def test_elementwise_between_and_at_all_thresholds(two_parties: TwoParties, name
     assert_equation(two_parties, name, [exact(everywhere)], atol=LEAN_ELEMENTWISE[name] + 2**-15, protocol=LEAN, **more)
 
 
+@pytest.mark.parties
 @EXAMPLES
 @given(SHAPES, SEEDS)
 def test_clamp(two_parties: TwoParties, shape: tuple[int, ...], seed: int) -> None:
@@ -47,6 +50,7 @@ def test_clamp(two_parties: TwoParties, shape: tuple[int, ...], seed: int) -> No
     )
 
 
+@pytest.mark.parties
 @EXAMPLES
 @given(SMALL, SMALL, SMALL, SMALL, SEEDS)
 def test_products(two_parties: TwoParties, batch: int, m: int, k: int, n: int, seed: int) -> None:
@@ -58,6 +62,7 @@ def test_products(two_parties: TwoParties, batch: int, m: int, k: int, n: int, s
     assert_equation(two_parties, "square", [x], atol=2**-15, protocol=LEAN)
 
 
+@pytest.mark.parties
 @EXAMPLES
 @given(SHAPES, SEEDS, st.sampled_from([0.125, 0.3, 3.0, -1.0]))
 def test_scale(two_parties: TwoParties, shape: tuple[int, ...], seed: int, factor: float) -> None:
@@ -66,6 +71,7 @@ def test_scale(two_parties: TwoParties, shape: tuple[int, ...], seed: int, facto
     assert_equation(two_parties, "scale_by", [x, normal(seed + 1, *shape).float()], atol=2**-13, protocol=LEAN)
 
 
+@pytest.mark.parties
 @EXAMPLES
 @given(SMALL, st.integers(16, 80), SEEDS, st.sampled_from([0.1, 1.0, 100.0]))
 def test_norms(two_parties: TwoParties, rows: int, width: int, seed: int, scale: float) -> None:
@@ -74,11 +80,13 @@ def test_norms(two_parties: TwoParties, rows: int, width: int, seed: int, scale:
     assert_equation(two_parties, "rmsnorm", [x, gamma], atol=0.01, protocol=LEAN, eps=1e-5)
 
 
+@pytest.mark.parties
 @pytest.mark.parametrize("width", [768, 3072])
 def test_a_wide_row_far_from_zero_is_centred(two_parties: TwoParties, width: int) -> None:
     assert_equation(two_parties, "layernorm", [normal(1, 2, width) + 50], atol=0.002, protocol=LEAN, eps=1e-5)
 
 
+@pytest.mark.parties
 @pytest.mark.parametrize(
     ("norm", "end"), [("layernorm", 0.05), ("rmsnorm", 0.05), ("layernorm", 9e8), ("rmsnorm", 9e8)]
 )
@@ -88,6 +96,7 @@ def test_norms_hold_to_the_ends_of_their_domain(two_parties: TwoParties, norm: s
     assert_equation(two_parties, norm, [exact(x)], atol=0.02, protocol=LEAN, eps=0.0)
 
 
+@pytest.mark.parties
 def test_one_high_score_in_a_long_row(two_parties: TwoParties) -> None:
     """What every exponential is off by adds up."""
     scores = torch.zeros(1, 1024, dtype=torch.float64)
@@ -95,6 +104,7 @@ def test_one_high_score_in_a_long_row(two_parties: TwoParties) -> None:
     assert_equation(two_parties, "softmax", [scores], atol=0.00003 * 1024, protocol=LEAN)
 
 
+@pytest.mark.parties
 @pytest.mark.parametrize("maximum", [-16_000.0, 16_000.0])
 def test_masked_scores_hold_to_the_ends_of_their_domain(two_parties: TwoParties, maximum: float) -> None:
     scores = torch.tensor([[maximum, maximum - 1, maximum - 2, 0.0]], dtype=torch.float64)
@@ -103,6 +113,7 @@ def test_masked_scores_hold_to_the_ends_of_their_domain(two_parties: TwoParties,
     )
 
 
+@pytest.mark.parties
 @EXAMPLES
 @given(SMALL, st.integers(1, 40), SEEDS)
 def test_causal_softmax(two_parties: TwoParties, heads: int, length: int, seed: int) -> None:
@@ -110,6 +121,7 @@ def test_causal_softmax(two_parties: TwoParties, heads: int, length: int, seed: 
     assert_equation(two_parties, "softmax", [scores, mask], atol=0.0007, protocol=LEAN, causal=True)
 
 
+@pytest.mark.parties
 @EXAMPLES
 @given(SMALL, SMALL, st.integers(1, 40), SEEDS)
 def test_softmax(two_parties: TwoParties, batch: int, rows: int, columns: int, seed: int) -> None:
@@ -120,10 +132,12 @@ def test_softmax(two_parties: TwoParties, batch: int, rows: int, columns: int, s
     assert_equation(two_parties, "softmax", [scores, mask], atol=0.0007, protocol=LEAN)
 
 
+@pytest.mark.parties
 def test_flat_rows_over_many_keys(two_parties: TwoParties) -> None:
     assert_equation(two_parties, "softmax", [exact(torch.zeros(2, 300))], atol=0.0001, protocol=LEAN)
 
 
+@pytest.mark.parties
 @EXAMPLES
 @given(SMALL, SMALL, st.integers(2, 9), SEEDS)
 def test_embedding(two_parties: TwoParties, tokens: int, width: int, vocabulary: int, seed: int) -> None:
@@ -132,6 +146,7 @@ def test_embedding(two_parties: TwoParties, tokens: int, width: int, vocabulary:
     assert_equation(two_parties, "embedding", [normal(seed, vocabulary, width), onehot], atol=0.0, protocol=LEAN)
 
 
+@pytest.mark.parties
 @pytest.mark.parametrize("kernel", ["halves", "truth-table"])
 @EXAMPLES
 @given(SMALL, SMALL, st.integers(2, 40), SEEDS)
@@ -161,6 +176,7 @@ def test_what_an_embedding_opens_and_is_dealt(kernel: str, sent: int, dealt: int
     assert found == Cost(1, 8 * 128 * sent, 8 * 128 * dealt)
 
 
+@pytest.mark.parties
 @EXAMPLES
 @given(SHAPES, SEEDS)
 def test_reciprocal_at_every_scale(two_parties: TwoParties, shape: tuple[int, ...], seed: int) -> None:
@@ -187,6 +203,7 @@ def test_an_element_costs_what_it_may(name: str) -> None:
     assert lean.rounds <= rounds
 
 
+@pytest.mark.slow
 def test_a_score_costs_what_it_may() -> None:
     op = Op("softmax", ((12, 128, 128), (128, 128)), (True, False), (("causal", True),))
     found = phantom.price(op, specs.protocol_card(LEAN))

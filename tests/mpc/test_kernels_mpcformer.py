@@ -33,6 +33,7 @@ def designed(form: str) -> Callable[..., Tensor]:
     return read
 
 
+@pytest.mark.parties
 @FEW
 @given(shape=SHAPES, seed=SEEDS, scale=st.sampled_from([0.1, 1.0, 10.0]))
 def test_quad(two_parties: TwoParties, shape: tuple[int, ...], seed: int, scale: float) -> None:
@@ -48,6 +49,7 @@ def test_quad(two_parties: TwoParties, shape: tuple[int, ...], seed: int, scale:
     )
 
 
+@pytest.mark.parties
 @FORM
 @FEW
 @given(rows=SMALL, columns=st.integers(1, 40), seed=SEEDS)
@@ -64,6 +66,7 @@ def test_stand_ins_for_softmax(two_parties: TwoParties, form: str, rows: int, co
     )
 
 
+@pytest.mark.parties
 @FORM
 @FEW
 @given(heads=st.integers(1, 3), length=st.integers(2, 20), seed=SEEDS)
@@ -85,6 +88,7 @@ def test_a_causal_mask_leaves_exact_zeros(
     assert not found[~allowed.expand(found.shape)].any()
 
 
+@pytest.mark.parties
 @pytest.mark.parametrize(
     ("form", "score", "mean"),
     [("2quad", 0.005**0.5 - 5, 0.005), ("2quad", 50**0.5 - 5, 50), ("2relu", 0.0, 0.01), ("2relu", 49.99, 50)],
@@ -134,6 +138,7 @@ def test_published_figures_come_back(op: Op, rounds: int, sent: int) -> None:
     assert (found.rounds, found.bytes) == (rounds, sent)
 
 
+@pytest.mark.slow
 def test_2relu_costs_a_comparison_for_every_place() -> None:
     op = Op("softmax", ((12, 128, 128),), (True,))
     found = phantom.price(op, specs.protocol_card(protocol_with(softmax="2relu")))

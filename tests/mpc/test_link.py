@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,8 @@ from pi_sim.mpc.link import SMALL, WORD, Link
 from pi_sim.mpc.overhead import overhead
 from pi_sim.network import network
 from tests.helpers.two_threads import at_both_ends
+
+pytestmark = pytest.mark.parties
 
 SIZES = st.sampled_from([0, 1, 100, SMALL // WORD, SMALL // WORD + 1, 50_000])
 STEPS = st.lists(st.tuples(st.sampled_from(["sum", "xor", "to the client", "to the server"]), SIZES), max_size=12)

@@ -100,6 +100,7 @@ def test_products_are_those_of_the_ring(seed: int, m: int, k: int, n: int) -> No
     assert torch.equal(run_both(lambda x, y: products.product(x, y), a, a[:, :1]).value, a * a[:, :1])
 
 
+@pytest.mark.slow
 @given(SEEDS, st.integers(1, 4), st.sampled_from([1, 3, 2048, 5000]), st.integers(1, 4))
 def test_products_by_limbs_are_the_same_bits(seed: int, m: int, k: int, n: int) -> None:
     a, b = integers(seed, 62, 2, m, k), integers(seed + 1, 62, 2, k, n)
@@ -117,6 +118,7 @@ def test_any_product_on_a_device_goes_by_limbs() -> None:
     assert used.call_count == 3
 
 
+@pytest.mark.slow
 @given(SEEDS, st.integers(16, 21), st.integers(1, 13))
 def test_waves_are_those_of_the_reals(seed: int, period: int, harmonics: int) -> None:
     words = integers(seed, 30, 200).int()
@@ -174,6 +176,7 @@ def test_reciprocals_of_small_numbers_too() -> None:
     torch.testing.assert_close(found, 1 / reals(x), atol=2**-15, rtol=2e-4)
 
 
+@pytest.mark.slow
 @given(SEEDS, st.integers(-4, 13))
 def test_inverse_roots_over_the_whole_range(seed: int, power: int) -> None:
     x = 4.0**power * (1 + 3 * torch.rand(50, generator=torch.Generator().manual_seed(seed)))

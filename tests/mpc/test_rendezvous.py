@@ -28,6 +28,7 @@ def hello(magic: bytes, way: int) -> Callable[[socket.socket], None]:
     return lambda connection: connection.sendall(HELLO.pack(magic, os.urandom(16), way))
 
 
+@pytest.mark.parties
 def test_strangers_are_refused_and_the_client_is_waited_for() -> None:
     server = RendezvousServer(Plain())
     for stranger, sentence in (
@@ -42,6 +43,7 @@ def test_strangers_are_refused_and_the_client_is_waited_for() -> None:
     theirs.close()
 
 
+@pytest.mark.parties
 def test_a_silent_stranger_holds_nobody_up() -> None:
     server = RendezvousServer(Plain())
     with socket.create_connection(("127.0.0.1", server.port)):
@@ -51,6 +53,7 @@ def test_a_silent_stranger_holds_nobody_up() -> None:
     theirs.close()
 
 
+@pytest.mark.parties
 def test_the_client_may_be_started_first() -> None:
     with socket.create_server(("127.0.0.1", 0)) as chosen:
         place = chosen.getsockname()
@@ -67,6 +70,7 @@ def test_the_client_may_be_started_first() -> None:
     theirs.close()
 
 
+@pytest.mark.parties
 def test_nobody_is_waited_for_longer_than_the_timeout() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     place = listener.getsockname()
@@ -76,6 +80,7 @@ def test_nobody_is_waited_for_longer_than_the_timeout() -> None:
         call(*place, Plain(), 0.2)
 
 
+@pytest.mark.parties
 def test_a_server_of_something_else_is_told_apart() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -122,6 +127,7 @@ def test_of_the_text_a_seed_is_sent_and_nothing_else() -> None:
         assert one.abs().min() > 2**30  # uniformly random, not the text
 
 
+@pytest.mark.parties
 def test_texts_have_a_length_that_is_checked() -> None:
     with connected_pair(Plain(), Plain()) as (ours, theirs):
         wire.send_text(theirs, b"twelve bytes")

@@ -97,6 +97,7 @@ def test_keys_whose_time_is_over_are_one_sentence(tmp_path: Path) -> None:
 # The connection.
 
 
+@pytest.mark.parties
 def test_both_directions_at_once(keys: Path) -> None:
     """Large messages, sent by a thread while this one receives: an OpenSSL object would not survive both."""
     generator = torch.Generator().manual_seed(0)
@@ -109,6 +110,7 @@ def test_both_directions_at_once(keys: Path) -> None:
     assert all(torch.equal(each, shares[0] + shares[1]) for results in opened for each in results)
 
 
+@pytest.mark.parties
 def test_the_connection_speaks_tls_1_3_on_a_connection_for_each_way(keys: Path) -> None:
     with connected_pair(Tls(keys / "server"), Tls(keys / "client")) as ends:
         sockets = [each for end in ends for each in (end.outgoing, end.incoming)]
@@ -146,6 +148,7 @@ class Relay:
 SECRET = b"the client's text" * 1000
 
 
+@pytest.mark.parties
 @pytest.mark.parametrize("encrypted", [True, False])
 def test_what_passes_is_readable_without_encryption_only(encrypted: bool, keys: Path) -> None:
     doors = [Tls(keys / party) if encrypted else Plain() for party in ("server", "client")]
@@ -161,6 +164,7 @@ def test_what_passes_is_readable_without_encryption_only(encrypted: bool, keys: 
     theirs.close()
 
 
+@pytest.mark.parties
 def test_a_changed_byte_is_an_error(keys: Path) -> None:
     server = RendezvousServer(Tls(keys / "server"))
     relay = Relay(server.port)
@@ -174,6 +178,7 @@ def test_a_changed_byte_is_an_error(keys: Path) -> None:
     theirs.close()
 
 
+@pytest.mark.parties
 def test_an_encrypted_party_that_stalls_or_goes_is_an_error(keys: Path) -> None:
     with connected_pair(Tls(keys / "server"), Tls(keys / "client")) as (ours, theirs):
         ours.settimeout(0.2)
@@ -214,6 +219,7 @@ def over_tls(folder: Path | None, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_
     return stranger
 
 
+@pytest.mark.parties
 def test_strangers_are_refused_and_the_right_party_is_waited_for(keys: Path, others: Path, tmp_path: Path) -> None:
     certificates.make(tmp_path / "old", valid=timedelta(hours=-1))
     strangers = [
@@ -237,6 +243,7 @@ def test_strangers_are_refused_and_the_right_party_is_waited_for(keys: Path, oth
 NOT_TOGETHER = r"did not come together \({}\); do both parties encrypt, with the keys of one pair, or neither\?$"
 
 
+@pytest.mark.parties
 def test_a_client_believes_no_other_server(keys: Path, others: Path) -> None:
     """Neither one with another certificate, nor one that does not encrypt."""
     server = RendezvousServer(Tls(others / "server"))
@@ -253,6 +260,7 @@ def test_a_client_believes_no_other_server(keys: Path, others: Path) -> None:
     assert set(server.refusals) == {"refused a caller at 127.0.0.1: it does not speak the parties' protocol."}
 
 
+@pytest.mark.parties
 def test_a_client_that_the_server_does_not_know_is_told(keys: Path, others: Path, tmp_path: Path) -> None:
     """The server's certificate is the right one, its own is not."""
     for name, pair in (("key.pem", others), ("certificate.pem", others), ("peer.pem", keys)):
@@ -265,6 +273,7 @@ def test_a_client_that_the_server_does_not_know_is_told(keys: Path, others: Path
     assert server.refusals[0].endswith("its certificate is not the one in peer.pem, or not valid today.")
 
 
+@pytest.mark.parties
 def test_a_client_without_keys_does_not_reach_an_encrypted_server(keys: Path) -> None:
     server = RendezvousServer(Tls(keys / "server"), timeout=1.0)
     with pytest.raises(RunError, match=NOT_TOGETHER.format(".*")):

@@ -16,6 +16,8 @@ from pi_sim.mpc import pair
 from pi_sim.run.audit import check
 from tests.helpers.tiny_models import tiny_model
 
+pytestmark = pytest.mark.parties
+
 STOCK = "crypten_tanh"
 DESIGNS = [
     *((card, STOCK) for card in ("dyt_hardtanh_relu", "derf_gelu", "rmsnorm_silu", "quad_2relu", "lrelu_nonorm")),

@@ -73,6 +73,7 @@ def test_seconds_are_compared_like_with_like() -> None:
     assert "only" in render(one, "op", "table")
 
 
+@pytest.mark.slow
 def test_models_from_the_command_line() -> None:
     record = json.loads(invoke("compare", "gelu_ln", "relu_nonorm", "--seq-len", "8", "--format", "json").stdout)
     assert [each["model"] for each in record["estimates"]] == ["gelu_ln", "relu_nonorm"]

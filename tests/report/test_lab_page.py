@@ -92,6 +92,7 @@ def lab(tmp_path: Path) -> Lab:
     return found
 
 
+@pytest.mark.slow
 def test_the_page(lab: Lab, tmp_path: Path, golden: Golden) -> None:
     written = page.report([tmp_path / "records"], tmp_path / "out")
     text = written[-1].read_text(encoding="utf-8")

@@ -63,6 +63,7 @@ def test_the_page(full: Path, tmp_path: Path, golden: Golden) -> None:
     golden("page", text.rpartition("\n\n")[0])
 
 
+@pytest.mark.slow
 def test_the_same_records_make_the_same_bytes(full: Path, tmp_path: Path) -> None:
     first, second = (report([full], tmp_path / name) for name in ("one", "two"))
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]

@@ -79,6 +79,7 @@ def played(rank: int, **falsified: int) -> tuple[Any, Any, Played]:
     return graph, protocol, Played({}, SESSION, found.counts[rank], None, (0, 0))
 
 
+@pytest.mark.parties
 def test_both_parties_audit_the_same() -> None:
     graph, protocol, server = played(0)
     client = played(1)[2]
@@ -92,6 +93,7 @@ def test_both_parties_audit_the_same() -> None:
     check(graph, protocol, _counted(1, client, told[0], 0.0))
 
 
+@pytest.mark.parties
 def test_a_party_that_counted_something_else_is_found_out() -> None:
     graph, protocol, server = played(0)
     falsified = played(1, sent=8, crypten_bytes=8)[2]
@@ -107,6 +109,7 @@ def hear(text: bytes, mine: Played) -> Any:
         return exchange(ours, 0, mine, len(mine.sequences[0]["nodes"]))
 
 
+@pytest.mark.parties
 @pytest.mark.parametrize(
     "text",
     [
@@ -121,6 +124,7 @@ def test_nonsense_is_one_sentence(text: bytes) -> None:
         hear(text, played(0)[2])
 
 
+@pytest.mark.parties
 def test_counters_of_something_else_are_one_sentence() -> None:
     server = played(0)[2]
     for sequences in ([], server.sequences * 2, [{**server.sequences[0], "nodes": server.sequences[0]["nodes"][:-1]}]):

@@ -46,6 +46,7 @@ def test_every_operation_with_a_choice_of_kernels_is_measured() -> None:
     assert {workload.op.name for workload in workloads(Extent())} == chosen | {"reveal"}
 
 
+@pytest.mark.parties
 def test_operations_are_counted_as_priced(found: Found) -> None:
     known = {workload.name: workload.op for workload in workloads(SMALL)}
     for each in found[0]:
@@ -96,6 +97,7 @@ def test_the_other_party_gets_the_same_job() -> None:
     assert Job.from_json(job.to_json()) == job
 
 
+@pytest.mark.parties
 def test_a_wrong_price_fails_the_bench() -> None:
     plan = next(plan for plan in planned(["lean"], SMALL) if plan.workload.name == "relu")
     wrong = plan.charge._replace(cost=plan.charge.cost + Cost(bytes=8))
@@ -131,6 +133,7 @@ def test_what_lies_ready_is_fresh_and_holds() -> None:
     assert not torch.equal(first[1], second[1])
 
 
+@pytest.mark.parties
 def test_a_block_runs_with_a_dealt_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "DEALERS", (FILE,))
     (found,) = whole_models(["lean"], SMALL, silent)

@@ -42,6 +42,7 @@ EACH = st.builds(SecondsEach, macs=RATES, elements=RATES, random=RATES, calls=RA
 MACHINES = st.builds(Machine, name=st.text(), source=st.text(), seconds_each=EACH)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(each=MACHINES, a=WORKS, b=WORKS, rounds=st.integers(0, 1000))
 def test_seconds_of_a_machine_add_up(each: Machine, a: Work, b: Work, rounds: int) -> None:
@@ -148,6 +149,7 @@ def test_a_machine_that_was_busy_is_said_to_be() -> None:
         calibrate.learned(works, [1.0, 2.0, 1.0, 1.0, 1.0])
 
 
+@pytest.mark.parties
 def test_a_calibration_finds_what_this_machine_needs() -> None:
     told: list[float] = []
     found = calibrate.calibrate(told.append, shrink=2, passes=4)
@@ -156,6 +158,7 @@ def test_a_calibration_finds_what_this_machine_needs() -> None:
     assert "pi-sim calibrate" in found.source
 
 
+@pytest.mark.parties
 def test_a_calibration_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "BUDGET", 0.0)
     told: list[float] = []

@@ -22,6 +22,8 @@ from pi_sim.mpc.dealer.stream import Stream
 from pi_sim.mpc.dealer.terms import Terms
 from pi_sim.run.two_party import export
 
+pytestmark = pytest.mark.parties
+
 TERMS = Terms("graph", "protocol")
 TOKEN = bytes(range(call.TOKEN))
 

@@ -23,6 +23,8 @@ from pi_sim.mpc.meeting import greet, meet
 from pi_sim.mpc.members import Member, _follow, _settle
 from pi_sim.network import network
 
+pytestmark = pytest.mark.parties
+
 PI_SIM = [sys.executable, "-m", "pi_sim"]
 RUN = [*PI_SIM, "run", "two-party", "--model", "relu_nonorm", "--seq-len", "64", "--sequences", "20"]
 PATIENCE = 120

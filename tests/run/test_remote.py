@@ -28,6 +28,8 @@ from tests.helpers.party_processes import (
     wait_for_exit,
 )
 
+pytestmark = pytest.mark.parties
+
 LENGTH = 8
 COUNTS = ("rounds", "bytes", "offline_bytes")
 

@@ -32,6 +32,7 @@ def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
     return dict(json.loads(record.read_text()))
 
 
+@pytest.mark.parties
 @pytest.mark.parametrize("card", CARDS)
 def test_a_shipped_model_runs_as_predicted(card: str, tmp_path: Path) -> None:
     """Predicted == measured for every tiny model; where kernels stay in their domain, so does the model's quality."""
@@ -45,6 +46,7 @@ def test_a_shipped_model_runs_as_predicted(card: str, tmp_path: Path) -> None:
     assert seconds["seconds"] == pytest.approx(seconds["compute_seconds"] + seconds["communication_seconds"])
 
 
+@pytest.mark.parties
 def test_a_bundle_runs_without_the_weights(tmp_path: Path) -> None:
     """Exported shares alone give the plain model's logits: nothing else is read."""
     bundle = tmp_path / "bundle"

@@ -61,6 +61,7 @@ def one(answer: Answer, machine: Machine | None) -> Estimate:
     return estimate(answer.model, answer.size, answer.protocol, length, links, past=answer.past, machine=machine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", [None, MACHINE])
 def test_every_line_is_the_estimate(machine: Machine | None) -> None:
     answers = run(whole(machine))
@@ -206,6 +207,7 @@ def fill(path: Path) -> None:
         whole().run(table, lambda fraction: None)
 
 
+@pytest.mark.slow
 @given(share=st.floats(0, 1))
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_file_that_ends_anywhere_is_completed(share: float, complete: bytes, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from pi_sim.training import processes
 from tests.helpers.cli import invoke
 from tests.helpers.small_training import read_weights, train
 
+pytestmark = pytest.mark.parties
+
 STEPS = 100
 TOKENS = str(STEPS * 8 * 16)
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")

@@ -26,6 +26,8 @@ from pi_sim.zoo.surgery import operate
 from tests.helpers.cli import invoke
 from tests.helpers.small_training import STEPS, read_weights
 
+pytestmark = pytest.mark.slow
+
 SURGERY = {"activation": "gelu"}
 SMALL = {
     **{"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},

@@ -14,6 +14,8 @@ from tests.helpers.cli import invoke
 from tests.helpers.file_size_limit import file_size_limit
 from tests.helpers.small_training import make_plan, read_weights, train
 
+pytestmark = pytest.mark.slow
+
 LARGEST_WITHOUT = {"tokenizer.json": 2_000, "model.safetensors": 20_000, "optimizer.pt": 50_000}
 
 

@@ -21,6 +21,7 @@ from tests.helpers.small_training import STEPS, make_plan, read_weights, train
 # The training
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_complete(trained: Path) -> None:
     assert {path.name for path in trained.iterdir()} == {
         "config.json",
@@ -37,6 +38,7 @@ def test_a_checkpoint_is_complete(trained: Path) -> None:
     assert record["parameters"] - record["trained_parameters"] == 300 * 16  # the head, tied while it was trained
 
 
+@pytest.mark.slow
 def test_more_than_one_pass_over_the_corpus_is_told(trained: Path, size: str, texts: Path, tmp_path: Path) -> None:
     assert records.load(trained / "record.json")["corpus"]["epochs"] < 1
     result = train(size, texts, tmp_path / "out", "--tokens", "14000")
@@ -44,6 +46,7 @@ def test_more_than_one_pass_over_the_corpus_is_told(trained: Path, size: str, te
     assert records.load(tmp_path / "out" / "record.json")["corpus"]["epochs"] > 1
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_ends_early_and_its_record_says_so(size: str, texts: Path, tmp_path: Path) -> None:
     result = train(size, texts, tmp_path / "out", "--set", "learning_rate=1e30")
     record = records.load(tmp_path / "out" / "record.json")
@@ -58,11 +61,13 @@ def test_a_training_that_diverges_ends_early_and_its_record_says_so(size: str, t
     assert not all(weight.isfinite().all() for weight in read_weights(tmp_path / "out").values())
 
 
+@pytest.mark.slow
 def test_a_training_whose_last_step_breaks_it_diverged(size: str, texts: Path, tmp_path: Path) -> None:
     train(size, texts, tmp_path / "out", "--set", "learning_rate=1e30", "--tokens", "128")
     assert records.load(tmp_path / "out" / "record.json")["diverged"] == {"step": 1}
 
 
+@pytest.mark.slow
 def test_weights_beyond_float16_are_kept_in_float32(
     size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +97,7 @@ def _cosine(left: float) -> float:
     return (1 + math.cos(math.pi * (1 - left))) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", DECAYS)
 def test_a_schedule_decays_to_zero_after_its_warm_up(
     schedule: str, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -125,6 +131,7 @@ def test_the_recipe_decides_adam_s_second_decay(size: str, texts: Path) -> None:
         assert {group["betas"] for group in groups} == {(0.9, beta2)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "opt", "llama"])
 def test_the_dropout_of_the_embedding_is_every_family_s(family: str, size: str, texts: Path) -> None:
     """As the record says: while it trains, and once."""
@@ -145,6 +152,7 @@ def seeded_loss(model: scales.Scaled, seed: int) -> float:
     return float(model(torch.arange(16).repeat(8, 1)).loss.detach())
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_to_nearly_the_same_model(trained: Path, size: str, texts: Path, tmp_path: Path) -> None:
     train(size, texts, tmp_path / "out", "--set", "bf16=true")
     exact, rounded = (records.load(folder / "record.json") for folder in (trained, tmp_path / "out"))
@@ -171,6 +179,7 @@ def test_two_kinds_of_mixed_precision_are_refused(size: str, texts: Path, tmp_pa
     assert (result.exit_code, "fp16 and bf16 exclude each other" in result.stderr) == (2, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [8, 320])
 def test_every_step_sees_a_whole_batch_in_every_pass(
     batch: int, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -233,6 +242,7 @@ def test_observations_are_evenly_spaced_and_include_the_last_step(steps: int) ->
     assert max(gaps) - min(gaps) <= 1
 
 
+@pytest.mark.slow
 def test_a_training_does_not_notice_that_it_is_observed(
     size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,6 +113,7 @@ SCORES: dict[str, Callable[[float], float]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", SCORES)
 @given(rows=ROWS)
 def test_attention_scores(form: str, rows: list[list[float]]) -> None:

@@ -28,6 +28,7 @@ from tests.helpers.surgery_cases import (
 from tests.helpers.tiny_models import hugging_face
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "name"), POSSIBLE)
 def test_every_switch_trains_and_comes_back_from_disk(family: str, name: str, ids: Tensor, tmp_path: Path) -> None:
     model = Scaled(surgery.operate(fresh_model(family), SWITCHES[name]), 4.0, 3.0).train()
@@ -44,6 +45,7 @@ def test_every_switch_trains_and_comes_back_from_disk(family: str, name: str, id
     assert loaded.config.pi_sim == specs.Surgery(**SWITCHES[name]).plan()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "name"), POSSIBLE)
 def test_every_switch_changes_the_logits_that_it_should(family: str, name: str, ids: Tensor) -> None:
     """A switch to what the model has, or one that starts neutral, changes none."""
@@ -181,6 +183,7 @@ def test_one_operation_may_follow_another(ids: Tensor, tmp_path: Path) -> None:
     torch.testing.assert_close(build.load(tmp_path)(ids).logits, model(ids).logits)
 
 
+@pytest.mark.slow
 def test_a_second_operation_leaves_a_loadable_model_or_is_refused(ids: Tensor) -> None:
     """Any two switches in either order: what the config tells is what the model is, with its weights and its logits."""
     family, refused = fresh_model("gpt2"), 0
