@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import invoke, refused
 
 from pi_sim import specs
 from pi_sim.network import PRESETS
@@ -19,6 +18,7 @@ from pi_sim.validation.comparison import Comparison
 from pi_sim.validation.pricing import price
 from pi_sim.validation.validate import Validation
 from pi_sim.validation.validate import validate as hold
+from tests.helpers.cli import invoke, refused
 
 SOURCES = specs.names("protocols/published")
 CRYPTEN = Path("protocols/published/crypten.toml").read_text(encoding="utf-8")
@@ -38,6 +38,7 @@ def checked(validation: Validation) -> list[Comparison]:
     return [each for each in validation.comparisons if each.claim.role == "check"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_check_is_met_or_says_why_not(name: str) -> None:
     for each in checked(validate(name)):

@@ -1,0 +1,146 @@
+"""The page on kernels, made of a bench by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pi_sim import records, specs
+from pi_sim.reporting.figures.style import svg
+from pi_sim.reporting.kernels import page as pages
+from pi_sim.reporting.kernels import targets
+from pi_sim.reporting.kernels.findings import Kernels, gather
+from pi_sim.run.bench import bench as measuring
+from pi_sim.run.bench.found import KIND, QUICK, Bench
+from tests.helpers import sample_bench
+from tests.helpers.cli import invoke, refused
+from tests.helpers.golden import Golden
+from tests.helpers.sample_records import run_record, training_record
+
+MACHINE = {"processor": "a processor", "cores": 2, "system": "Linux"}
+
+
+def saved(folder: Path, found: Bench) -> Path:
+    records.save(folder / "bench.json", KIND, found.model_dump(mode="json"))
+    return folder
+
+
+def gathered(folder: Path, **changes: Any) -> Kernels:
+    found = gather([saved(folder, sample_bench.bench(**changes))])
+    assert found is not None
+    return found
+
+
+def verdicts(kernels: Kernels) -> dict[str, str]:
+    return {f"{each.subject}: {each.aim}": each.verdict for each in targets.targets(kernels)}
+
+
+@pytest.fixture
+def lean_runs(sources: Path) -> Path:
+    """One model of two was run under lean for 100 sequences; the other one ships too."""
+    for model in ("gelu_ln", "relu_nonorm"):
+        weights = specs.facts() / "models" / "weights" / f"{model}-tiny"
+        records.save(weights / "record.json", "training", training_record(model))
+    agreement = {"max_abs": 0.0312, "mean_abs": 0.00214, "top1": 0.996, "destroyed": 0}
+    found = run_record(protocol="lean", network="none", sequences=100, agreement=agreement)
+    records.save(sources / "run-relu_nonorm-tiny-lean.json", "run", found)
+    return sources
+
+
+def test_the_page(lean_runs: Path, golden: Golden) -> None:
+    kernels = gathered(lean_runs)
+    kernels = Kernels(kernels.bench, {"machine": MACHINE, "versions": {"torch": "2"}}, kernels.runs)
+    golden("kernels", pages.page(kernels, pages.drawings(kernels)).rstrip("\n"))
+
+
+@pytest.mark.usefixtures("no_terminal")
+def test_the_tables_on_a_terminal(tmp_path: Path, golden: Golden) -> None:
+    golden("bench", pages.terminal(gathered(tmp_path)))
+
+
+def test_targets_are_met_or_missed(lean_runs: Path) -> None:
+    found = verdicts(gathered(lean_runs))
+    missed = {told.partition(":")[0] for told, verdict in found.items() if verdict == "missed"}
+    assert missed == {"gelu", "relu_nonorm, dealer first-party", "products of factors up to 8"}
+    assert [told.partition(":")[0] for told, verdict in found.items() if verdict == "not measured"] == ["gelu_ln"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, "met"),
+        ({"perplexity": {"plain": 22.0, "private": 22.03}}, "missed"),
+        ({"perplexity": {"plain": 22.0, "private": None}}, "missed"),
+        ({"sequences": 99}, "missed"),
+        ({"agreement": {"max_abs": 0.03, "mean_abs": 0.002, "top1": 0.99, "destroyed": 0}}, "missed"),
+        ({"agreement": {"max_abs": 1e5, "mean_abs": 0.002, "top1": 0.996, "destroyed": 1}}, "missed"),
+    ],
+)
+def test_accuracy_is_judged(changes: dict[str, Any], verdict: str, lean_runs: Path) -> None:
+    path = lean_runs / "run-relu_nonorm-tiny-lean.json"
+    records.save(path, "run", {**records.load(path), **changes})
+    found = verdicts(gathered(lean_runs))
+    assert [each for told, each in found.items() if told.startswith("relu_nonorm: perplexity")] == [verdict]
+
+
+def test_one_wrong_product_is_missed(lean_runs: Path) -> None:
+    wrong = sample_bench.truncations()[1].model_copy(update={"wrong": 1})
+    assert (
+        verdicts(gathered(lean_runs, truncations=(wrong,)))["products of factors up to 64: none of 100,000,000 wrong"]
+        == "missed"
+    )
+
+
+def test_reduced_sizes_are_told(tmp_path: Path) -> None:
+    assert "not the sizes that the targets are meant for" in text(gathered(tmp_path, extent=QUICK))
+
+
+def text(kernels: Kernels) -> str:
+    return pages.page(kernels, pages.drawings(kernels))
+
+
+def test_without_stock_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    ours = tuple(each for each in sample_bench.operations() if each.protocols == ("lean",))
+    found = text(gathered(tmp_path, operations=ours, models=(), truncations=()))
+    assert "masked" in found
+    assert "times fewer |" not in found
+
+
+def test_what_sends_nothing_has_no_dot(tmp_path: Path) -> None:
+    kernels = gathered(tmp_path)
+    drawn = svg(pages.drawings(kernels)["kernels-bytes"][1])
+    assert ">relu</text>" in drawn
+    assert ">lean</text>" in drawn
+    assert pages._dots(kernels, lambda each: each.bytes)["scale"].keys() == {"lean"}
+
+
+def test_without_a_bench_there_is_no_page(tmp_path: Path) -> None:
+    assert pages.report([tmp_path], tmp_path / "out") == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_bench_is_one_sentence(lean_runs: Path, tmp_path: Path) -> None:
+    found = {**sample_bench.bench().model_dump(mode="json"), "threads": "many"}
+    records.save(lean_runs / "bench.json", KIND, found)
+    said = refused(invoke("report", "--records", str(lean_runs), "--out", str(tmp_path / "out")))
+    assert "bench.json" in said
+    assert "threads" in said
+
+
+def test_the_command_writes_record_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def measured(*question: Any) -> Bench:
+        asked.append(question[:2])
+        return sample_bench.bench()
+
+    monkeypatch.setattr(measuring, "bench", measured)
+    out, copy = tmp_path / "out", tmp_path / "copy.json"
+    done = invoke(
+        "bench", "--quick", "--protocol", "lean", "--protocol", "lean", "--out", str(out), "--json", str(copy)
+    )
+    assert asked == [(["lean"], QUICK)]
+    names = ("figures/kernels-bytes.svg", "figures/kernels-microseconds.svg", "kernels.md")
+    assert done.stdout.splitlines()[-3:] == [str(out / name) for name in names]
+    assert records.load(copy)["kind"] == records.load(out / "records" / "bench.json")["kind"] == KIND
+    assert (out / "kernels.md").read_text(encoding="utf-8") == text(gather([out / "records"]))
