@@ -10,17 +10,18 @@ from test_cli import invoke, refused
 from test_reporting import golden, sources  # noqa: F401
 
 from pi_sim import records, specs
+from pi_sim.records import BenchRecord
 from pi_sim.reporting.figures.style import svg
 from pi_sim.reporting.kernels import page as pages
 from pi_sim.reporting.kernels import targets
 from pi_sim.reporting.kernels.findings import Kernels, gather
 from pi_sim.run.bench import bench as measuring
-from pi_sim.run.bench.found import KIND, QUICK, Bench
+from pi_sim.run.bench.plan import QUICK
 
 MACHINE = {"processor": "a processor", "cores": 2, "system": "Linux"}
 
 
-def saved(folder: Path, found: Bench) -> Path:
+def saved(folder: Path, found: BenchRecord) -> Path:
     records.save(folder / "bench.json", KIND, found.model_dump(mode="json"))
     return folder
 
@@ -130,7 +131,7 @@ def test_a_damaged_bench_is_one_sentence(lean_runs: Path, tmp_path: Path) -> Non
 def test_the_command_writes_record_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def measured(*question: Any) -> Bench:
+    def measured(*question: Any) -> BenchRecord:
         asked.append(question[:2])
         return benches.bench()
 
