@@ -61,7 +61,7 @@ def layers(record: JsonObject, gap: str = "\n") -> Table:
         *(Column(key, f"heads in{gap}{key}", SHARE) for key in ("overload", "collapse")),
         *(Column(key, title, COUNT) for key, title in (("nan", "NaN"), ("inf", "inf"))),
         *(Column(f"zeros_{role}", f"zeros{gap}{role}", SHARE) for role in record["sparsity"]),
-        *([Column("slope", "slope", PLAIN)] if "slopes" in record else []),
+        *([Column("slope", "slope", PLAIN)] if record.get("slopes") else []),
     ]
     return Table(columns, [_layer(record, number) for number in range(len(record["entropy_share"]))])
 
@@ -74,14 +74,14 @@ def _layer(record: JsonObject, number: int) -> list[Cell]:
         *(record["non_finite"][key][number] for key in ("nan", "inf")),
         *(shares[number] for shares in record["sparsity"].values()),
     ]
-    return [number, *entropy, *kept, *([record["slopes"][number]] if "slopes" in record else [])]
+    return [number, *entropy, *kept, *([record["slopes"][number]] if record.get("slopes") else [])]
 
 
 def learned(record: JsonObject) -> Table:
     """alpha of each DyT and Derf beside 1 / std of its input."""
     keys = {"module": "module", "alpha": "alpha", "inverse_std": "1/std"}
     columns = [Column(key, title, () if key == "module" else PLAIN) for key, title in keys.items()]
-    return Table(columns, [[each[key] for key in keys] for each in record.get("alphas", [])])
+    return Table(columns, [[each[key] for key in keys] for each in record.get("alphas") or []])
 
 
 def ranges(record: JsonObject) -> Table:
@@ -110,7 +110,7 @@ def _size(row: JsonObject) -> float:
 
 def _kernel(rows: list[JsonObject]) -> str:
     """Where the protocol's kernel is right, and whether that is where the numbers are."""
-    if "kernel" not in rows[0]:
+    if not rows[0].get("kernel"):
         return ""
     low, high = rows[0]["domain"]
     held = "holds" if all(row["in_domain"] for row in rows) else "LEFT"
@@ -130,7 +130,7 @@ def sentences(record: JsonObject) -> Iterator[str]:
         f"In the clear, zeros would save {flops['share']:.1%} of a token's {flops['per_token']:,} FLOPs in the blocks' "
         f"matrices; {SECRET}"
     )
-    left = {f"{row['op']} by {row['kernel']}" for row in record["ranges"] if row["in_domain"] is False}
+    left = {f"{row['op']} by {row['kernel']}" for row in record["ranges"] if row.get("in_domain") is False}
     if left:
         yield f"Expect inexact logits under {record['protocol']}: {', '.join(sorted(left))} leaves its domain."
     yield from _truncations(record)

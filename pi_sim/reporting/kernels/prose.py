@@ -46,7 +46,7 @@ SECONDS = "Microseconds for an element, dealing included, by operation and proto
 def extent(kernels: Kernels) -> str:
     """At what size this was measured."""
     found = kernels.bench.extent
-    told = f"KernelTiming at {found.tokens:,} tokens, width {found.width:,} and {found.heads} heads"
+    told = f"Measured at {found.tokens:,} tokens, width {found.width:,} and {found.heads} heads"
     if found == BenchSize():
         return f"{told}, the sizes of a GPT-2 block."
     return f"{told}: **not the sizes that the targets are meant for**, so that verdicts show the form alone."

@@ -31,7 +31,7 @@ def table(lab: Lab) -> str:
 
 def _row(training: Training) -> list[Cell]:
     origin, end = training.record["origin"], training.perplexity
-    after = perplexity(origin["after"]["perplexity"]) if "surgery" in origin else ""
+    after = perplexity(origin["after"]["perplexity"]) if origin["surgery"] else ""
     before = _before(training)["perplexity"]
     tokens = f"{training.record['corpus']['tokens_seen']:,}"
     return [
@@ -48,7 +48,7 @@ def _row(training: Training) -> list[Cell]:
 def _before(training: Training) -> JsonObject:
     """The quality of the model that was converted, or of the one that was not."""
     origin = training.record["origin"]
-    found: JsonObject = origin["before"] if "surgery" in origin else origin["held_out"]
+    found: JsonObject = origin["before"] if origin["surgery"] else origin["held_out"]
     return found
 
 
