@@ -9,10 +9,18 @@ import click
 from pi_sim import __version__
 from pi_sim.cli import bench, costs, dealing, facts, findings, lab, machine, runs, sweeps, validation
 from pi_sim.errors import PiSimError
+from pi_sim.records import ARGV
 
 
 class Group(click.Group):
     """A group whose commands end an expected failure with one sentence and its exit status."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> click.Context:
+        """Keep the words of the command line for the records that it makes."""
+        words = ("pi-sim", *args)
+        context = super().make_context(info_name, args, *rest, **extra)
+        context.meta[ARGV] = words
+        return context
 
     def invoke(self, ctx: click.Context) -> Any:
         for ending in (signal.SIGTERM, signal.SIGHUP):

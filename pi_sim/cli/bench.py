@@ -24,22 +24,22 @@ def bench(protocols: tuple[str, ...], out: Path | None, quick: bool, record: Pat
 
     Nothing else should keep the machine busy. What is counted must equal its price, or the exit status is 1.
     """
-    from pi_sim import records
+    from pi_sim import files, records
     from pi_sim.errors import warn
     from pi_sim.reporting import progress
     from pi_sim.reporting.kernels import findings, page
     from pi_sim.run import calibrate
     from pi_sim.run.bench.bench import bench as measure
-    from pi_sim.run.bench.found import KIND, QUICK, Extent
+    from pi_sim.run.bench.plan import QUICK
 
     places = [place for place in (record, out and out / "records" / "bench.json") if place]
     for place in places:
-        records.check_writable(place)
+        files.check_writable(place)
     if sentence := calibrate.busy():
         warn(sentence)
-    found = measure(list(dict.fromkeys(protocols)), QUICK if quick else Extent(), progress.bar)
+    found = measure(list(dict.fromkeys(protocols)), QUICK if quick else records.BenchSize(), progress.bar)
     for place in places:
-        records.save(place, KIND, found.model_dump(mode="json"))
-    click.echo(page.terminal(findings.Kernels(found, {}, {})))
+        records.save(place, found)
+    click.echo(page.terminal(findings.Kernels(found, {})))
     for path in page.report([out / "records"], out) if out else []:
         click.echo(path)

@@ -15,7 +15,9 @@ PROTOCOLS = click.option(
 VIEWS = ["op", "layer", "module", "total"]
 
 
-@click.command(epilog=keys.told(("JSON keys", keys.ESTIMATE), ("total", keys.TOTALS), ("rows", keys.ROW)))
+@click.command(
+    epilog=keys.told(("JSON keys", {**keys.ENVELOPE, **keys.ESTIMATE}), ("total", keys.TOTALS), ("rows", keys.ROW))
+)
 @MODEL
 @question
 @PROTOCOLS

@@ -79,17 +79,18 @@ def convert(
 @STYLE
 def diagnose(out: Path | None, record: Path | None, style: Any, **choices: Any) -> None:
     """Look inside a model: attention entropy, NaN, sparsity, pre-activations, and ranges for fixed point."""
-    from pi_sim import records
+    from pi_sim import files, records
     from pi_sim.reporting import diagnoses, progress
     from pi_sim.run.diagnose import diagnose as look
 
     for place in (record, out and out / "entropy.svg"):
         if place:
-            records.check_writable(place)
+            files.check_writable(place)
     with progress.bar("diagnosis") as advance:
-        found = look(**choices, advance=advance)
+        found = records.stamp(look(**choices, advance=advance))
+    shown = found.model_dump(mode="json")
     if out:
-        diagnoses.figures(found, out)
+        diagnoses.figures(shown, out)
     if record:
-        records.save(record, "diagnosis", found)
-    click.echo(diagnoses.render(found, style))
+        records.save(record, found)
+    click.echo(diagnoses.render(shown, style))

@@ -18,14 +18,14 @@ def calibrate(out: Path | None, style: Any) -> None:
 
     Takes half a minute; nothing else should keep the machine busy. Without --out, estimates find the profile.
     """
-    from pi_sim import records
+    from pi_sim import files
     from pi_sim.cost import machine
     from pi_sim.errors import warn
     from pi_sim.reporting import machines, progress
     from pi_sim.run import calibrate as measuring
 
     path = out or machine.place()
-    records.check_writable(path)
+    files.check_writable(path)
     if sentence := measuring.busy():
         warn(sentence)
     with progress.bar("calibration") as advance:

@@ -55,7 +55,7 @@ def two_party(
     record: Path | None,
 ) -> None:
     """Two processes on this machine, each with its own shares, compute the logits of held-out text."""
-    from pi_sim import records
+    from pi_sim import files, records
     from pi_sim.network import network as link
     from pi_sim.reporting import progress, runs
     from pi_sim.run.two_party import Request
@@ -65,12 +65,12 @@ def two_party(
     chosen = model or (None if bundle else "relu_nonorm")
     request = Request(chosen, size, protocol, seq_len, sequences, bundle, imitated, port, timeout, dealer, device)
     if record:
-        records.check_writable(record)
+        files.check_writable(record)
     with progress.bar("private inference") as advance:
         found = private_run(request, warn, advance)
-    click.echo(runs.summary(found))
+    click.echo(runs.summary(found.model_dump()))
     if record:
-        records.save(record, "run", found)
+        records.save(record, found)
 
 
 @run.command()
@@ -108,7 +108,7 @@ def party(
     Both are given the same bundle, protocol and number of sequences. The bundle's folder may lack the other party's
     share file, and should. The client holds the text and gets the logits.
     """
-    from pi_sim import records
+    from pi_sim import files, records
     from pi_sim.reporting import parties, progress
     from pi_sim.run import place, remote
 
@@ -120,12 +120,12 @@ def party(
         int(rank), host, port, bundle, protocol, sequences, timeout, dealer, keys, encrypted, device
     )
     if record:
-        records.check_writable(record)
+        files.check_writable(record)
     with progress.bar("private inference") as advance:
         found = remote.party(request, warn, advance)
-    click.echo(parties.summary(found))
+    click.echo(parties.summary(found.model_dump()))
     if record:
-        records.save(record, "party", found)
+        records.save(record, found)
 
 
 @click.command()

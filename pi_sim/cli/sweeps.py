@@ -83,7 +83,7 @@ def _asked(
 
 def _quality(grid: "Sweep", report: Path, folders: tuple[Path, ...]) -> "list[Quality]":
     """What the designs are worth, and whether the page can be written: known before anything is priced."""
-    from pi_sim.records import check_writable
+    from pi_sim.files import check_writable
     from pi_sim.reporting import trained
 
     check_writable(report)

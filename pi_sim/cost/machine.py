@@ -3,28 +3,11 @@
 import os
 from pathlib import Path
 
-from pydantic import Field
-
 from pi_sim import records
 from pi_sim.cost.work import Work
 from pi_sim.errors import UsageError
-from pi_sim.specs.files import Spec, check, read
-
-KIND = "machine"
-
-
-class SecondsEach(Spec):
-    """Seconds for one multiply-accumulate, element, random byte, call and tuple of `Work`, and for one message.
-
-    A profile of before tuples were told apart has them in its calls.
-    """
-
-    macs: float = Field(ge=0)
-    elements: float = Field(ge=0)
-    random: float = Field(ge=0)
-    calls: float = Field(ge=0)
-    tuples: float = Field(default=0, ge=0)
-    rounds: float = Field(ge=0)
+from pi_sim.records import MachineRecord, SecondsEach
+from pi_sim.specs.files import Spec, read
 
 
 class Machine(Spec):
@@ -51,7 +34,7 @@ def place() -> Path:
 
 def save(machine: Machine, path: Path) -> None:
     """Write a profile as a record, with its environment."""
-    records.save(path, KIND, machine.model_dump())
+    records.save(path, MachineRecord(name=machine.name, source=machine.source, seconds_each=machine.seconds_each))
 
 
 def load(path: Path | None = None) -> Machine | None:
@@ -61,12 +44,7 @@ def load(path: Path | None = None) -> Machine | None:
     path = path or place()
     if not path.is_file():
         raise UsageError(f"there is no file {path}; `pi-sim calibrate --out {path}` measures this machine.")
-    return read(Machine, path) if path.suffix == ".toml" else _recorded(path)
-
-
-def _recorded(path: Path) -> Machine:
-    """The profile in a record; a `UsageError` names what is wrong with it."""
-    record = records.load(path)
-    if record["kind"] != KIND:
-        raise UsageError(f"{path} is the record of a {record['kind']}, not of a machine; see `pi-sim calibrate`.")
-    return check(Machine, {key: record[key] for key in Machine.model_fields if key in record}, str(path))
+    if path.suffix == ".toml":
+        return read(Machine, path)
+    record = records.load(path, MachineRecord)
+    return Machine(name=record.name, source=record.source, seconds_each=record.seconds_each)

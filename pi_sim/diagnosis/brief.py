@@ -15,7 +15,7 @@ def observe(model: nn.Module, ids: Tensor) -> dict[str, Any]:
 
     - entropy, entropy_share: by layer and head, in nats and as a share of the maximum; null where there is NaN
     - overload, collapse: parts of all heads (see `pi_sim.diagnosis.entropy`)
-    - not_finite: counts of "nan" and "inf" in each block's output
+    - non_finite: counts of "nan" and "inf" in each block's output
     - slopes: by layer, null in a layer that has none; absent where no layer has one
     - alphas: {module, alpha, inverse_std} of every DyT and Derf; absent where there are none
     """

@@ -30,9 +30,9 @@ def examine(model: PreTrainedModel, ids: Tensor, quantities: list[Quantity], adv
     - sparsity: by role ("qkv", "up", "down") and layer, null where a layer has none
     - flops: of a token in the blocks' matrices "per_token", what zeros save of them in the clear, and the share
     - histograms: {module, layer, reach, counts, below, above, negative} of each activation's input
-    - ranges: {op, quantity, module, layer, min, max, largest, fits} in fixed point, with {kernel, domain, inside} where
-      a kernel asks for the quantity; empty where the model cannot be captured
-    - truncations: {op, module, layer, failed}, as expected in a sequence; likewise
+    - ranges: {op, quantity, module, layer, min, max, largest, fits} in fixed point, with {kernel, domain, in_domain}
+      where a kernel asks for the quantity; empty where the model cannot be captured
+    - truncations: {op, module, layer, expected_failures}, as expected in a sequence; likewise
     - missing: sentences that say what is not there and why
     """
     reading, missing = _reading(model, ids.shape[1], quantities)

@@ -29,4 +29,4 @@ class NotFinite(Probe):
 
     def found(self) -> dict[str, Any]:
         counts = {"nan": self.nan, "inf": self.inf}
-        return {"not_finite": {kind: [int(seen[layer]) for layer in sorted(seen)] for kind, seen in counts.items()}}
+        return {"non_finite": {kind: [int(seen[layer]) for layer in sorted(seen)] for kind, seen in counts.items()}}

@@ -110,7 +110,7 @@ def _row(quantity: Quantity, module: str, least: Tensor, most: Tensor) -> dict[s
     row |= {"min": number(low), "max": number(high), "largest": number(largest), "fits": largest < LIMIT}
     if quantity.kernel:
         inside = quantity.low <= low and high <= quantity.high
-        row |= {"kernel": quantity.kernel, "domain": [quantity.low, quantity.high], "inside": inside}
+        row |= {"kernel": quantity.kernel, "domain": [quantity.low, quantity.high], "in_domain": inside}
     return row
 
 

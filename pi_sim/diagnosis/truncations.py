@@ -62,7 +62,7 @@ class Truncations(Reader):
 
     def found(self, sequences: int) -> dict[str, Any]:
         rows = [
-            {"op": op, "module": module, "layer": layer(module), "failed": failed / sequences}
+            {"op": op, "module": module, "layer": layer(module), "expected_failures": failed / sequences}
             for (op, module), failed in self.failed.items()
         ]
         return {"truncations": rows}

@@ -122,7 +122,7 @@ class Party:
             "offline": self.source.offline,
             "asked": session.asked(),
             "communication_seconds": self.link.timeline.network + self.link.timeline.delay,
-            "delay_seconds": self.link.timeline.delay,
-            "waiting_seconds": self.link.timeline.theirs,
+            "late_seconds": self.link.timeline.delay,
+            "peer_wait_seconds": self.link.timeline.theirs,
             "seconds": time.perf_counter(),
         }

@@ -1,11 +1,12 @@
 """Estimates as people and programs read them. Imports neither torch nor pandas: a known estimate answers at once."""
 
-import json
 from typing import Literal
 
+from pi_sim import records
 from pi_sim.cost.cost import ZERO
 from pi_sim.cost.estimate import Estimate
 from pi_sim.cost.rows import Part, View
+from pi_sim.records import EstimateRecord
 from pi_sim.reporting import tables
 from pi_sim.reporting.measures import COMPUTING, OFFLINE, ROUNDS, SENT, Measure, seconds, share
 from pi_sim.reporting.tables import Cell, Column, Table
@@ -25,8 +26,8 @@ def render(estimates: list[Estimate], view: View, style: Format, top: int | None
     With `top` the dearest rows, and the others together; JSON holds every row, whatever the view.
     """
     if style == "json":
-        records = [each.to_json() for each in estimates]
-        return json.dumps(records[0] if len(records) == 1 else records, indent=2)
+        found = [records.stamp(EstimateRecord.model_validate(each.to_json())) for each in estimates]
+        return records.dumps(found[0] if len(found) == 1 else found).rstrip()
     if style == "csv":
         return tables.render(_tidy(estimates, view, top), "csv")
     sections = [section(subject(each), _table(each, view, top), _notes(each), style) for each in estimates]

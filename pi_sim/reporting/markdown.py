@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from pi_sim.records import write_text
+from pi_sim.files import write_text
 from pi_sim.reporting import figures
 from pi_sim.reporting.findings import Findings, gather
 from pi_sim.reporting.kernels import page as kernels

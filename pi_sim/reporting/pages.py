@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from pi_sim.records import write_text
+from pi_sim.files import write_text
 from pi_sim.reporting.figures.style import svg
 
 MADE = "<!-- Made by `pi-sim report` from records: change those, not this page. -->"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pi_sim.records import Record
+from pi_sim.records import JsonObject
 from pi_sim.reporting import runs
 from pi_sim.reporting.runs import counts, overhead, spent, title
 from pi_sim.reporting.units import perplexity
@@ -20,16 +20,16 @@ DEALERS = {
 UNENCRYPTED = "Nothing was encrypted: whoever read the network between the machines could open everything."
 
 
-def summary(record: Record) -> str:
+def summary(record: JsonObject) -> str:
     """The record of a party in a screenful, and who learnt what."""
     lines = [f"{label:<11} {sentence}" for label, sentence in _findings(record)]
     notes = [*LEARNT, DEALERS[record["dealer"]], *([] if record["encrypted"] else [UNENCRYPTED])]
     return "\n".join([f"{NAMES[record['rank']]} of {title(record)}", counts(record), *lines, "", *notes])
 
 
-def _findings(record: Record) -> Iterator[tuple[str, str]]:
+def _findings(record: JsonObject) -> Iterator[tuple[str, str]]:
     measured = record["measured"]
     yield "time", spent(measured, "in the link")
     yield "link", f"{overhead(measured['link'])}, measured beforehand; the rest is waiting for the other party"
-    if "perplexity" in record:
+    if record["perplexity"]:
         yield "perplexity", f"{perplexity(record['perplexity']['private'])} private; nobody computed a plain one"

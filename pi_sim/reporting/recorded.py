@@ -3,31 +3,11 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pi_sim import records, specs
+from pi_sim import records
 from pi_sim.errors import UsageError
-from pi_sim.records import Record
+from pi_sim.records import JsonObject
 
-COUNTS = ("rounds", "bytes", "offline_bytes")
-PARTS = ("seconds", "compute_seconds", "communication_seconds", "setup_seconds")
-NEEDED = {
-    "run": (
-        *("model", "size", "protocol", "seq_len", "sequences", "network", "rows", "agreement"),
-        *(f"{sums}.{key}" for sums in ("total", "without_embedding_and_head") for key in (*COUNTS, "seconds")),
-        *(f"measured.{key}" for key in (*COUNTS, *PARTS)),
-        *("perplexity.plain", "perplexity.private"),
-    ),
-    "training": (
-        *("card", "size", "seed", "parameters", "loss_curve", "held_out"),
-        *(f"recipe.{key}" for key in ("init_std", "embedding_scale", "logit_scale")),
-        *(f"architecture.{key}" for key in ("norm", "final_norm", "activation")),
-        *(f"dimensions.{key}" for key in ("layers", "heads", "width", "context", "vocabulary")),
-        *(f"corpus.{key}" for key in ("name", "sha256", "tokens_seen")),
-    ),
-}
-"""What the page reads of a record, by its kind; records of other kinds are not for this page."""
-SCHEMAS: dict[str, type[specs.Spec]] = {"architecture": specs.Architecture, "recipe": specs.Recipe}
 PLAN = ("card", "size", "architecture", "dimensions", "recipe", "seed", "corpus")
 RARE = 0.05
 """Up to this share of destroyed places is put down to rare events, more to a kernel that is wrong."""
@@ -40,7 +20,7 @@ class Run:
     """What a private run found, and the file that tells it."""
 
     path: Path
-    record: Record
+    record: JsonObject
 
     @property
     def model(self) -> str:
@@ -57,13 +37,13 @@ class Run:
     @property
     def destroyed(self) -> int:
         """At how many places the logits are off by more than approximation can explain."""
-        return int((self.record["agreement"] or {}).get("destroyed", 0))
+        return int((self.record["agreement"] or {}).get("corrupted_positions", 0))
 
     @property
     def compared(self) -> tuple[float | None, float | None]:
         """Plain and private perplexity, without destroyed places where these are rare."""
         found, places = self.record["perplexity"], self.record["sequences"] * self.record["seq_len"]
-        chosen = found["elsewhere"] if 0 < self.destroyed < RARE * places else found
+        chosen = found["excluding_corrupted"] if 0 < self.destroyed < RARE * places else found
         return chosen["plain"], chosen["private"]
 
     @property
@@ -72,9 +52,9 @@ class Run:
         plain, private = self.compared
         return plain is not None and (private is None or not math.isfinite(private) or private > FAR * plain)
 
-    def by_operation(self) -> dict[str, Record]:
+    def by_operation(self) -> dict[str, JsonObject]:
         """Rounds and bytes by operation, for those that cost something."""
-        sums: dict[str, Record] = {}
+        sums: dict[str, JsonObject] = {}
         for row in self.record["rows"]:
             known = sums.setdefault(row["op"], {"rounds": 0, "bytes": 0})
             known["rounds"] += row["rounds"]
@@ -87,7 +67,7 @@ class Training:
     """What a training found; `shipped` if its weights lie in models/weights."""
 
     path: Path
-    record: Record
+    record: JsonObject
     shipped: bool
 
     @property
@@ -106,7 +86,7 @@ class Training:
         return math.isinf(self.perplexity)
 
     @property
-    def plan(self) -> Record:
+    def plan(self) -> JsonObject:
         """All that decides the result; of a corpus, which text and how much of it."""
         corpus = {key: self.record["corpus"][key] for key in ("sha256", "tokens_seen")}
         return {**{key: self.record[key] for key in PLAN}, "corpus": corpus}
@@ -116,19 +96,9 @@ class Training:
         return all(self.plan[key] == other.plan[key] for key in PLAN if key not in but)
 
 
-def read(path: Path) -> Record:
-    """A record that is complete for its kind; switches that are younger than it have their defaults."""
+def read(path: Path) -> JsonObject:
+    """Return a record as a table."""
     record = records.load(path)
-    for name in NEEDED.get(record["kind"], ()):
-        if not _holds(record, name.split(".")):
-            raise UsageError(f"{path} has no {name}; make this record anew or remove it.")
-    schemas = SCHEMAS if record["kind"] == "training" else {}
-    return {
-        **record,
-        **{key: specs.check(schema, record[key], str(path)).model_dump() for key, schema in schemas.items()},
-    }
-
-
-def _holds(value: Any, keys: list[str]) -> bool:
-    """Whether a record has a value under nested keys."""
-    return not keys or (isinstance(value, dict) and keys[0] in value and _holds(value[keys[0]], keys[1:]))
+    if isinstance(record, records.TrainingRecord) and record.architecture is None:
+        raise UsageError(f"{path} has no architecture; make this record anew or remove it.")
+    return record.model_dump()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pi_sim.records import Record
+from pi_sim.records import JsonObject
 from pi_sim.reporting import tables
 from pi_sim.reporting.tables import Column, Table
 from pi_sim.reporting.units import COUNT, SECONDS, perplexity, quantity
@@ -25,26 +25,26 @@ DEALERS = {
 COUNTED = {"rounds": "rounds", "bytes": "bytes sent", "offline_bytes": "bytes offline"}
 
 
-def summary(record: Record) -> str:
+def summary(record: JsonObject) -> str:
     """The record of a run in a screenful."""
     findings = [*_seconds(record), *_quality(record)]
     lines = [f"{label:<11} {sentence}" for label, sentence in findings]
     return "\n".join([title(record), counts(record), *lines, "", dealer(record)])
 
 
-def dealer(record: Record) -> str:
+def dealer(record: JsonObject) -> str:
     """What the dealer of a run means for privacy; runs knew but one kind before they recorded it."""
     return DEALERS[record.get("dealer", "first-party")]
 
 
-def title(record: Record) -> str:
+def title(record: JsonObject) -> str:
     """What was run."""
     sequences = record["sequences"]
     tokens = f"{sequences} sequence{'s' if sequences > 1 else ''} of {record['seq_len']:,} tokens"
     return f"{record['model']} ({record['size']}), protocol {record['protocol']}, {tokens}"
 
 
-def counts(record: Record) -> str:
+def counts(record: JsonObject) -> str:
     """What one sequence was predicted to cost, and what the parties counted: integers, hence equal or wrong."""
     columns = [
         Column("counted", "one sequence"),
@@ -57,12 +57,12 @@ def counts(record: Record) -> str:
     return tables.render(Table(columns, rows), "table")
 
 
-def mark(record: Record, key: str) -> str:
+def mark(record: JsonObject, key: str) -> str:
     """Whether a count is what was predicted."""
     return "equal" if record["total"][key] == record["measured"][key] else "NOT EQUAL"
 
 
-def _seconds(record: Record) -> Iterator[tuple[str, str]]:
+def _seconds(record: JsonObject) -> Iterator[tuple[str, str]]:
     """Where one sequence's time went, and what the network model had said of it."""
     measured = record["measured"]
     yield "time", spent(measured, "communicating")
@@ -73,11 +73,11 @@ def _seconds(record: Record) -> Iterator[tuple[str, str]]:
         said = f"{quantity(expected, SECONDS)} predicted, {found} measured, ratio {ratio:.2f}"
         yield "network", f"{record['network']}, imitated: {said}"
         if link := measured.get("link"):
-            late = quantity(measured["delay_seconds"], SECONDS)
+            late = quantity(measured["late_seconds"], SECONDS)
             yield "link", f"{overhead(link)} by itself; messages came {late} late in all"
 
 
-def spent(measured: Record, otherwise: str) -> str:
+def spent(measured: JsonObject, otherwise: str) -> str:
     """Where one sequence's time went, `otherwise` saying what was done that was not computing."""
     whole, computing, rest, around = (
         quantity(measured[key], SECONDS)
@@ -86,19 +86,19 @@ def spent(measured: Record, otherwise: str) -> str:
     return f"{whole} a sequence: {computing} computing, {rest} {otherwise}; set-up around all {around}"
 
 
-def overhead(link: Record) -> str:
+def overhead(link: JsonObject) -> str:
     """What the connection itself takes, as `pi_sim.mpc.overhead` measured it."""
     a_round, a_megabyte = (quantity(link[key], SECONDS) for key in ("round_seconds", "megabyte_seconds"))
     return f"{a_round} a round and {a_megabyte} a MB each way"
 
 
-def predicted_seconds(record: Record) -> float | None:
+def predicted_seconds(record: JsonObject) -> float | None:
     """The predicted seconds of the network that the run imitated, if it imitated one."""
     seconds: float | None = record["total"]["seconds"].get(record["network"])
     return seconds
 
 
-def _quality(record: Record) -> Iterator[tuple[str, str]]:
+def _quality(record: JsonObject) -> Iterator[tuple[str, str]]:
     """Both perplexities on the same tokens, and the distance between the logits."""
     found, agreement = record["perplexity"], record["agreement"]
     private = perplexity(found["private"])
@@ -108,7 +108,10 @@ def _quality(record: Record) -> Iterator[tuple[str, str]]:
     yield "perplexity", f"{perplexity(found['plain'])} plain, {private} private, on the same tokens"
     differences = f"largest difference {agreement['max_abs']:.3g}, mean {agreement['mean_abs']:.3g}"
     yield "logits", f"{differences}; the likeliest token is the same at {agreement['top1']:.1%} of places"
-    if agreement.get("destroyed"):
-        rest, places = found["elsewhere"], record["sequences"] * record["seq_len"]
+    if agreement.get("corrupted_positions"):
+        rest, places = found["excluding_corrupted"], record["sequences"] * record["seq_len"]
         kept = f"{perplexity(rest['plain'])} plain, {perplexity(rest['private'])} private"
-        yield "destroyed", f"{agreement['destroyed']:,} of {places:,} places, see protocols/README.md; elsewhere {kept}"
+        yield (
+            "destroyed",
+            f"{agreement['corrupted_positions']:,} of {places:,} places, see protocols/README.md; elsewhere {kept}",
+        )

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from pi_sim.cost.estimate import ALONE, COMPUTED, CONVENTIONS
-from pi_sim.records import write_text
+from pi_sim.files import write_text
 from pi_sim.reporting import tables
 from pi_sim.reporting.estimates import tokens
 from pi_sim.reporting.pareto import Comparison, comparisons

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pi_sim import specs
 from pi_sim.errors import UsageError
-from pi_sim.records import Record
+from pi_sim.records import JsonObject
 from pi_sim.reporting.recorded import Training, read
 from pi_sim.reporting.seeds import Seeds
 from pi_sim.specs import configs
@@ -56,7 +56,7 @@ def _trainings(sources: list[Path]) -> Iterator[Training]:
             if _tells_of_training(path):
                 training = Training(path, read(path), False)
                 found[json.dumps(training.plan, sort_keys=True)] = training
-    return (each for each in found.values() if "from" not in each.record)
+    return (each for each in found.values() if not each.record["origin"])
 
 
 def _tells_of_training(path: Path) -> bool:
@@ -68,7 +68,7 @@ def _tells_of_training(path: Path) -> bool:
     return kind == "training"
 
 
-def _is_of(record: Record, card: specs.ModelCard, size: specs.Size) -> bool:
+def _is_of(record: JsonObject, card: specs.ModelCard, size: specs.Size) -> bool:
     design, dimensions = card.architecture.model_dump(), size.model_dump(exclude={"name", "title", "training"})
     expected = {"card": card.name, "architecture": design, "size": size.name, "dimensions": dimensions}
     return all(record[key] == value for key, value in expected.items())

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pi_sim.records import write_text
+from pi_sim.files import write_text
 from pi_sim.reporting import tables
 from pi_sim.reporting.tables import Cell, Column, Table
 from pi_sim.reporting.units import COUNT, SHARE

@@ -1,7 +1,5 @@
 """Counted against counted: the predicted rounds and bytes, CrypTen's counter, and what passed the sockets."""
 
-from typing import Any
-
 from pi_sim.cost.cost import Cost
 from pi_sim.cost.estimate import numbers
 from pi_sim.cost.prices import Charge, charge
@@ -10,6 +8,7 @@ from pi_sim.graph.ops import Graph
 from pi_sim.mpc.pair import Counted
 from pi_sim.mpc.party import Counts
 from pi_sim.network import Network
+from pi_sim.records import Measured
 from pi_sim.specs import ProtocolCard
 
 
@@ -66,30 +65,32 @@ def _offline(predicted: int, server: Counts, client: Counts) -> None:
             raise RunError(f"predicted {predicted} offline bytes, {said}.")
 
 
-def measured(counted: Counted, network: Network | None = None, rank: int = 0) -> dict[str, Any]:
-    """What the parties counted for one sequence, with one party's mean seconds of one and the set-up around all.
+def measured(counted: Counted, network: Network | None = None, rank: int = 0) -> Measured:
+    """Return the counters of one sequence, with one party's mean seconds of one and the set-up around all.
 
-    Seconds lie on the critical path: what is not communication is computing, of which the party was `waiting` for the
-    other's. Those of an imitated network stand beside the predicted ones; `delay` is what messages were late by.
+    Seconds lie on the critical path: what is not communication is computing, of which `peer_wait_seconds` waited for
+    the other party's. Those of an imitated network stand beside the predicted ones.
     """
     (server, client), mine = counted.counts, counted.counts[rank]
-    seconds, communication, delay, waiting = (
+    seconds, communication, late, peer_wait = (
         sum(sequence[key] for sequence in mine) / len(mine)
-        for key in ("seconds", "communication_seconds", "delay_seconds", "waiting_seconds")
+        for key in ("seconds", "communication_seconds", "late_seconds", "peer_wait_seconds")
     )
     cost = Cost(server[0]["rounds"], max(server[0]["sent"], client[0]["sent"]), server[0]["offline"])
-    return {
-        **numbers(cost),
-        "seconds": seconds,
-        "communication_seconds": communication,
-        "delay_seconds": delay,
-        "compute_seconds": seconds - communication,
-        "waiting_seconds": waiting,
-        "setup_seconds": counted.seconds - len(mine) * seconds,
-        "session_bytes": max(each["sent"] for each in counted.session),
-        "link": counted.link,
-        **(_imitated(network, cost, communication) if network else {}),
-    }
+    return Measured.model_validate(
+        {
+            **numbers(cost),
+            "seconds": seconds,
+            "communication_seconds": communication,
+            "late_seconds": late,
+            "compute_seconds": seconds - communication,
+            "peer_wait_seconds": peer_wait,
+            "setup_seconds": counted.seconds - len(mine) * seconds,
+            "session_bytes": max(each["sent"] for each in counted.session),
+            "link": counted.link,
+            **(_imitated(network, cost, communication) if network else {}),
+        }
+    )
 
 
 def _imitated(network: Network, cost: Cost, communication: float) -> dict[str, float]:

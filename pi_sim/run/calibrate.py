@@ -8,7 +8,7 @@ from datetime import date
 import numpy as np
 
 from pi_sim import records, specs
-from pi_sim.cost.machine import Machine, SecondsEach
+from pi_sim.cost.machine import Machine
 from pi_sim.cost.prices import work
 from pi_sim.cost.work import Work
 from pi_sim.errors import RunError
@@ -40,7 +40,7 @@ def calibrate(
             progress(len(seconds) / passes)
     progress(1.0)
     exchange, *quickest = np.min(seconds, axis=0).tolist()
-    each = SecondsEach(rounds=exchange, **learned(works, quickest))
+    each = records.SecondsEach(rounds=exchange, **learned(works, quickest))
     return Machine(name=_name(), source=f"pi-sim calibrate, {date.today()}", seconds_each=each)
 
 
@@ -68,4 +68,4 @@ def busy() -> str | None:
 
 def _name() -> str:
     """The processor, and how many of its cores there are."""
-    return f"{records.processor()}, {os.cpu_count()} cores"
+    return f"{records.cpu_name()}, {os.cpu_count()} cores"

@@ -1,6 +1,6 @@
 """A diagnosis from the names that a command line gives: model, text and protocol."""
 
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from pi_sim.diagnosis.examine import Advance, examine
 from pi_sim.diagnosis.ranges import Quantity
 from pi_sim.errors import UsageError
 from pi_sim.mpc.kernels import choose
+from pi_sim.records import DiagnosisRecord
 from pi_sim.training import tokenizer
 from pi_sim.training.corpus import load as load_corpus
 from pi_sim.training.held_out import held_out_tokens
@@ -25,16 +26,17 @@ LONGEST = 1024
 
 def diagnose(
     model: str, size: str, seq_len: int | None, sequences: int, corpus: str | None, protocol: str, advance: Advance
-) -> dict[str, Any]:
+) -> DiagnosisRecord:
     """The record of a diagnosis (see `pi_sim.diagnosis.examine`); without a text, on what the training held out."""
     bounds = quantities(specs.protocol_card(protocol))
     loaded = load_model(model, size)
     ids = _tokens(loaded, model, size, corpus, (sequences, _length(loaded, seq_len)))
-    return {
+    table = {
         **{"model": model, "size": label(model, size), "protocol": specs.protocol_card(protocol).name},
         **{"text": corpus or HELD_OUT, "sequences": len(ids), "seq_len": ids.shape[1]},
         **examine(loaded, ids, bounds, advance),
     }
+    return DiagnosisRecord.model_validate(table)
 
 
 def quantities(protocol: specs.ProtocolCard) -> list[Quantity]:
@@ -72,7 +74,7 @@ def _tokens(model: PreTrainedModel, name: str, size: str, text: str | None, shap
     return ids
 
 
-def _encoded(folder: Any, text: str, shape: tuple[int, int]) -> Tensor:
+def _encoded(folder: Path, text: str, shape: tuple[int, int]) -> Tensor:
     """The first chunks (N, T) of a text in the checkpoint's tokens."""
     encoder, (sequences, length) = tokenizer.load(folder), shape
     ids: list[int] = []

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +12,11 @@ from pi_sim.graph import plain
 from pi_sim.graph.ops import Graph
 from pi_sim.mpc.device import CPU
 from pi_sim.mpc.kernels import Domain, Kernel, choose
+from pi_sim.records import Agreement, Perplexity, PerplexityPair
 from pi_sim.specs import ProtocolCard
 
-DESTROYED = 1000.0
-"""A logit off by more than this was destroyed: approximations are off by fractions, a failed truncation by 2^32."""
+CORRUPTED = 1000.0
+"""A logit off by more than this is corrupted: approximations are off by fractions, a failed truncation by 2^32."""
 
 
 def out_of_domain(graph: Graph, model: PreTrainedModel, protocol: ProtocolCard, tokens: Tensor) -> Iterator[str]:
@@ -44,28 +44,28 @@ def plain_logits(model: PreTrainedModel, tokens: Tensor, device: str = CPU) -> T
         return torch.cat([model(ids[None], use_cache=False).logits.cpu() for ids in tokens.to(device)])
 
 
-def compare(expected: Tensor | None, private: Tensor, tokens: Tensor) -> dict[str, Any]:
-    """Perplexities on the same tokens (N, T), and how far the private logits (N, T, V) are from the plain ones.
+def compare(expected: Tensor | None, private: Tensor, tokens: Tensor) -> tuple[Perplexity, Agreement | None]:
+    """Return perplexities on the same tokens (N, T), and how far private logits (N, T, V) are from the plain ones.
 
-    `destroyed` counts the places where some logit is off by more than approximation can explain; where there are any,
-    `elsewhere` holds both perplexities without them.
+    Positions are corrupted where some logit is off by more than approximation can explain; where there are any, both
+    perplexities without them are returned too. Without `expected` there is nothing to agree with.
     """
-    perplexities: dict[str, Any] = {"plain": None, "private": perplexity(private, tokens)}
+    overall = perplexity(private, tokens)
     if expected is None:
-        return {"perplexity": perplexities, "agreement": None}
+        return Perplexity(private=overall), None
     difference = (private - expected).abs()
-    destroyed = difference.amax(-1) > DESTROYED
-    perplexities["plain"] = perplexity(expected, tokens)
-    if destroyed.any():
-        kept = [perplexity(logits, tokens, ~destroyed) for logits in (expected, private)]
-        perplexities["elsewhere"] = dict(zip(("plain", "private"), kept, strict=True))
-    agreement = {
-        "max_abs": difference.max().item(),
-        "mean_abs": difference.mean().item(),
-        "top1": (private.argmax(-1) == expected.argmax(-1)).double().mean().item(),
-        "destroyed": int(destroyed.sum()),
-    }
-    return {"perplexity": perplexities, "agreement": agreement}
+    corrupted = difference.amax(-1) > CORRUPTED
+    others = None
+    if corrupted.any():
+        plain, rest = (perplexity(logits, tokens, ~corrupted) for logits in (expected, private))
+        others = PerplexityPair(plain=plain, private=rest)
+    agreement = Agreement(
+        max_abs=difference.max().item(),
+        mean_abs=difference.mean().item(),
+        top1=(private.argmax(-1) == expected.argmax(-1)).double().mean().item(),
+        corrupted_positions=int(corrupted.sum()),
+    )
+    return Perplexity(plain=perplexity(expected, tokens), private=overall, excluding_corrupted=others), agreement
 
 
 def perplexity(logits: Tensor, tokens: Tensor, kept: Tensor | None = None) -> float | None:

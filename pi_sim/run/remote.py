@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,12 +27,13 @@ from pi_sim.mpc.party import Counts, Played, fraction_of, play
 from pi_sim.mpc.rendezvous import Door, call, wait
 from pi_sim.mpc.tls import Tls
 from pi_sim.network import PRESETS
+from pi_sim.records import PartyRecord, PayloadBytes, Perplexity
 from pi_sim.run import deal as dealings
 from pi_sim.run.audit import check, measured
 from pi_sim.run.counters import exchange
 from pi_sim.run.executable import executable
 from pi_sim.run.place import door, listen, loopback
-from pi_sim.run.quality import compare
+from pi_sim.run.quality import perplexity
 from pi_sim.run.two_party import held_out, predict
 from pi_sim.specs import ProtocolCard
 
@@ -64,7 +64,7 @@ class Request:
         return Choice.named(self.dealer)
 
 
-def party(request: Request, warn: Callable[[str], None], progress: Callable[[float], None]) -> dict[str, Any]:
+def party(request: Request, warn: Callable[[str], None], progress: Callable[[float], None]) -> PartyRecord:
     """This party's record, with the keys of an estimate and what was measured beside them.
 
     Of the bundle only this party's share file is opened. Raises `RunError` where the parties do not meet or agree,
@@ -81,15 +81,19 @@ def party(request: Request, warn: Callable[[str], None], progress: Callable[[flo
         theirs = exchange(connection, rank, played, len(task.bundle.graph.nodes))
     counted = _counted(rank, played, theirs, time.perf_counter() - started)
     check(task.bundle.graph, task.protocol, counted)
-    return {
+    sent, received = played.passed
+    quality = None if task.ids is None or played.logits is None else perplexity(played.logits, task.ids)
+    return PartyRecord(
         **predicted.to_json(),
-        **{"rank": rank, "sequences": request.sequences, "dealer": task.dealer.kind},
-        "device": request.device,
-        "encrypted": isinstance(entrance, Tls),
-        "measured": {**measured(counted, rank=rank), "waiting_seconds": None},
-        "payload_bytes": dict(zip(("sent", "received"), played.passed, strict=True)),
-        **(compare(None, played.logits, task.ids) if task.ids is not None and played.logits is not None else {}),
-    }
+        rank=rank,
+        sequences=request.sequences,
+        dealer=task.dealer.kind,
+        device=request.device,
+        encrypted=isinstance(entrance, Tls),
+        measured=measured(counted, rank=rank).model_copy(update={"peer_wait_seconds": None}),
+        payload_bytes=PayloadBytes(sent=sent, received=received),
+        perplexity=None if task.ids is None else Perplexity(private=quality),
+    )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -23,6 +22,7 @@ from pi_sim.mpc.dealer.choice import Choice
 from pi_sim.mpc.dealer.kinds import FIRST
 from pi_sim.mpc.device import CPU, require_device
 from pi_sim.network import PRESETS, Network
+from pi_sim.records import RunRecord
 from pi_sim.run import deal as dealings
 from pi_sim.run.audit import check, measured
 from pi_sim.run.executable import executable
@@ -76,7 +76,7 @@ def _export(loaded: PreTrainedModel, model: str, size: str, seq_len: int | None,
     return bundle.read(out)
 
 
-def two_party(request: Request, warn: Callable[[str], None], progress: Callable[[float], None]) -> dict[str, Any]:
+def two_party(request: Request, warn: Callable[[str], None], progress: Callable[[float], None]) -> RunRecord:
     """Run between two local processes; the record has the keys of an estimate and what was measured beside them.
 
     Raises `RunError` where measured rounds or bytes part from the predicted ones.
@@ -103,17 +103,19 @@ def two_party(request: Request, warn: Callable[[str], None], progress: Callable[
         )
     check(opened.graph, protocol, outcome)
     found = measured(outcome, request.network)
-    if not 1 / FAR < found.get("communication_ratio", 1.0) < FAR:
+    if not 1 / FAR < (found.communication_ratio or 1.0) < FAR:
         warn("this machine was too busy to hold messages back precisely; repeat the run when it is not.")
-    return {
+    perplexity, agreement = compare(expected, outcome.logits, tokens)
+    return RunRecord(
         **predicted.to_json(),
-        "sequences": request.sequences,
-        "network": request.network.name if request.network else "none",
-        "dealer": request.choice.kind,
-        "device": request.device,
-        "measured": found,
-        **compare(expected, outcome.logits, tokens),
-    }
+        sequences=request.sequences,
+        network=request.network.name if request.network else "none",
+        dealer=request.choice.kind,
+        device=request.device,
+        measured=found,
+        perplexity=perplexity,
+        agreement=agreement,
+    )
 
 
 def held_out(opened: Bundle, sequences: int) -> Tensor:

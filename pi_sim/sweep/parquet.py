@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from pi_sim import records
+from pi_sim import files
 from pi_sim.errors import MissingError, UsageError
 from pi_sim.sweep import kept
 from pi_sim.sweep.answers import BROKEN, COLUMNS, WHOLE, Answer
@@ -47,7 +47,7 @@ def write(path: Path, answers: list[Answer]) -> None:
 
     content = BytesIO()
     parquet.write_table(pa.Table.from_pylist([each._asdict() for each in answers], _schema()), content)
-    records.write_bytes(path, content.getvalue())
+    files.write_bytes(path, content.getvalue())
 
 
 def read(path: Path) -> list[Answer]:

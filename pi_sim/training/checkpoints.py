@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from pi_sim import records
+from pi_sim import files
 from pi_sim.errors import RunError, UsageError
 from pi_sim.training import processes
 
@@ -24,7 +24,7 @@ def prepare(out: Path, plan: dict[str, Any]) -> Path:
     """The folder for checkpoints inside `out`: new, or that of the same training interrupted before."""
     folder = out / FOLDER
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        records.write_text(folder / PLAN, json.dumps(plan, indent=1) + "\n")
+        files.write_text(folder / PLAN, json.dumps(plan, indent=1) + "\n")
     elif not (folder / PLAN).is_file():
         raise UsageError(f"{out} exists already and is no interrupted training; give another --out or remove it.")
     elif _read(folder / PLAN) != plan:

@@ -4,6 +4,7 @@ The way of "ReLU Strikes Back" (arXiv 2310.04564): stage 1 puts ReLU for the act
 and of those who replace a pre-trained model's norms, by DyT or by nothing.
 """
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -12,15 +13,15 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
-from pi_sim import records, specs
+from pi_sim import files, records, specs
 from pi_sim.errors import UsageError
-from pi_sim.records import Record
+from pi_sim.records import ConversionRecord, JsonObject, TrainingRecord
 from pi_sim.training import corpus, finished, held_out, lengths, tokenizer
 from pi_sim.training.checkpoints import RECORD, writing
 from pi_sim.training.corpus import Corpus
 from pi_sim.zoo import alphas, build, surgery
 
-COPIED = ("card", "size", "dimensions")
+COPIED = {"card", "size", "dimensions"}
 """What a checkpoint's record tells that stays true of the converted model."""
 SAMPLE = 8
 """Held-out chunks, or fewer where they are long, whose activations decide where DyT starts."""
@@ -37,9 +38,9 @@ def plan(switches: dict[str, Any], settings: tuple[str, ...]) -> surgery.Plan:
     return specs.check(specs.Surgery, chosen, "this conversion").model_dump(mode="json", exclude_unset=True)
 
 
-def sentence(found: Record) -> str:
+def sentence(record: ConversionRecord) -> str:
     """The result in a few words."""
-    before, after = (found[side]["perplexity"] for side in ("before", "after"))
+    before, after = (math.inf if side.perplexity is None else side.perplexity for side in (record.before, record.after))
     return f"held-out perplexity {before:,.2f} before, {after:,.2f} right after; fine-tune it with pi-sim train --from"
 
 
@@ -51,7 +52,7 @@ def title(checkpoint: str, size: str, plan: surgery.Plan) -> str:
 
 def convert(
     checkpoint: str, size: str, plan: surgery.Plan, out: Path, text: str | None, length: int | None = None
-) -> Record:
+) -> ConversionRecord:
     """Convert a card's shipped weights or a folder's; what `out` holds is a checkpoint for `pi-sim train --from`.
 
     DyT and Derf start from the slope of the norm in their place, unless the plan names alphas. Quality is measured on
@@ -68,12 +69,14 @@ def convert(
     model, source = build.load_model(checkpoint, size), build.checkpoint_folder(checkpoint, size)
     encoder, words = tokenizer.load(source), corpus.load(text) if text else held_out.same_corpus(source)
     found = _operated(model, plan, encoder, words, length)
-    record = {**_origin(source, plan, model), **found}
+    record = ConversionRecord.model_validate(records.json_safe({**_origin(source, plan, model), **found}))
     _write(model, encoder, record, out)
     return record
 
 
-def _operated(model: PreTrainedModel, switches: surgery.Plan, encoder: Tokenizer, text: Corpus, length: int) -> Record:
+def _operated(
+    model: PreTrainedModel, switches: surgery.Plan, encoder: Tokenizer, text: Corpus, length: int
+) -> JsonObject:
     """Carry out the surgery; the quality on both sides of it."""
     before = held_out.quality(model, encoder, text, length)
     few = min(SAMPLE, lengths.at_once(length))
@@ -87,30 +90,31 @@ def _operated(model: PreTrainedModel, switches: surgery.Plan, encoder: Tokenizer
     return {"corpus": known, "seq_len": length, "before": before, "after": after}
 
 
-def _origin(source: Path, switches: surgery.Plan, model: PreTrainedModel) -> Record:
+def _origin(source: Path, switches: surgery.Plan, model: PreTrainedModel) -> JsonObject:
     """Where the model came from, and what it is now."""
-    known = records.load(source / RECORD) if (source / RECORD).is_file() else {}
-    copied = {key: known[key] for key in COPIED if key in known}
-    if "architecture" in known:
-        copied["architecture"] = _design(known["architecture"], switches, specs.Surgery(**model.config.pi_sim))
-    return {"model": source.name, "from": source.name, "surgery": switches, **copied}
+    known = records.load(source / RECORD) if (source / RECORD).is_file() else None
+    if not isinstance(known, (TrainingRecord, ConversionRecord)):
+        return {"source": source.name, "surgery": switches}
+    copied = known.model_dump(include=COPIED)
+    if known.architecture:
+        copied["architecture"] = _design(known.architecture, switches, specs.Surgery(**model.config.pi_sim))
+    return {"source": source.name, "surgery": switches, **copied}
 
 
-def _design(known: Record, switches: surgery.Plan, now: specs.Surgery) -> Record:
-    """What a record told of a design, as it is now: the switches that were named, and such settings as it told."""
-    decided = {*switches, *(surgery.touched(switches) & known.keys())}
-    return {**known, **now.model_dump(mode="json", include=decided)}
+def _design(known: specs.Architecture, switches: surgery.Plan, now: specs.Surgery) -> JsonObject:
+    """Return a recorded design with the switches that the surgery decided, as they are now."""
+    return {**known.model_dump(mode="json"), **now.model_dump(mode="json", include=surgery.touched(switches))}
 
 
-def _write(model: PreTrainedModel, encoder: Tokenizer, record: Record, out: Path) -> None:
+def _write(model: PreTrainedModel, encoder: Tokenizer, record: ConversionRecord, out: Path) -> None:
     """The checkpoint, moved to its place once it is whole and loads."""
     staging = out.resolve().with_name(f".{out.resolve().name}.{os.getpid()}")
     with writing(out):
         try:
             staging.mkdir(parents=True)
             build.save(model.to(finished.dtype(model)), staging)
-            records.write_text(staging / tokenizer.FILE, encoder.to_str())
-            records.save(staging / RECORD, "conversion", records.finite(record))
+            files.write_text(staging / tokenizer.FILE, encoder.to_str())
+            records.save(staging / RECORD, record)
             build.load(staging)
             staging.replace(out.resolve())
         finally:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from pi_sim import records, specs
 from pi_sim.errors import UsageError
+from pi_sim.records import ConversionRecord, TrainingRecord
 from pi_sim.training import corpus, lengths, tokenizer
 from pi_sim.training.checkpoints import RECORD
 from pi_sim.training.corpus import Corpus
@@ -31,7 +32,7 @@ DIMENSIONS = {
     "vocabulary": "vocab_size",
 }
 """What transformers calls them, in every family."""
-HISTORY = ("kind", "surgery", "before", "after", "held_out", "from")
+HISTORY = {"kind", "argv", "surgery", "before", "after", "held_out", "source", "origin"}
 """What the checkpoint's record tells of what became of the model before."""
 
 
@@ -46,10 +47,11 @@ class Source:
         return build.read_config(self.folder)
 
     @cached_property
-    def record(self) -> records.Record:
-        """What pi-sim recorded beside it; empty beside a checkpoint from elsewhere."""
+    def record(self) -> TrainingRecord | ConversionRecord | None:
+        """The record beside it; None beside a checkpoint from elsewhere."""
         path = self.folder / RECORD
-        return records.load(path) if path.is_file() else {}
+        record = records.load(path) if path.is_file() else None
+        return record if isinstance(record, (TrainingRecord, ConversionRecord)) else None
 
     @property
     def name(self) -> str:
@@ -61,7 +63,7 @@ class Source:
 
     @property
     def history(self) -> dict[str, Any]:
-        return {"model": self.name, **{key: self.record[key] for key in HISTORY if key in self.record}}
+        return {"model": self.name, **(self.record.model_dump(include=HISTORY) if self.record else {})}
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,10 @@ class FineTuning(Plan):
         return known
 
     def record(self) -> dict[str, Any]:
-        known, surgery = self.source.record, getattr(self.source.config, "pi_sim", {})
-        design = {"card": known.get("card", self.source.name), "architecture": known.get("architecture", surgery)}
-        return {**design, **super().record(), "from": self.source.history}
+        known = self.source.record
+        card = known.card if known and known.card else self.source.name
+        design = known.architecture.model_dump(mode="json") if known and known.architecture else None
+        return {"card": card, "architecture": design, **super().record(), "origin": self.source.history}
 
 
 def make(
@@ -109,7 +112,7 @@ def make(
 ) -> FineTuning:
     """The plan of `pi-sim train --from`: what is not named is as the checkpoint's record tells."""
     source, chosen = Source(folder), choose(settings, tokens, SETTABLE)
-    text = corpus_name or source.record.get("corpus", {}).get("name")
+    text = corpus_name or (source.record.corpus.name if source.record else None)
     if not text:
         raise UsageError(f"{folder} does not tell what it was trained on; name a corpus, such as --corpus packages.")
     known = specs.size(size or _size_of(source))
@@ -145,7 +148,7 @@ def _given(source: Source) -> dict[str, Any]:
 
 def _card(source: Source, named: str | None) -> specs.ModelCard:
     """The card whose recipe is meant: the one that is named, or that of the checkpoint's record."""
-    known = named or str(source.record.get("card"))
+    known = named or str(source.record.card if source.record else None)
     if not named and known not in specs.names("models"):
         raise UsageError(f"{source.folder} tells no card that is known here; name one, such as --model relufied1.")
     return specs.model_card(known)
@@ -153,7 +156,7 @@ def _card(source: Source, named: str | None) -> specs.ModelCard:
 
 def _size_of(source: Source) -> str:
     """The size that the checkpoint's record names, whose recipe is then meant."""
-    name = source.record.get("size")
+    name = source.record.size if source.record else None
     if name not in specs.names("models/sizes"):
         told = f"names the size {name}, which is not known here" if name else "does not tell its size"
         raise UsageError(f"{source.folder} {told}; name one whose recipe to use, such as --size tiny.")

@@ -10,8 +10,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pi_sim import records
+from pi_sim import files, records
 from pi_sim.errors import warn
+from pi_sim.records import TrainingRecord
 from pi_sim.training import checkpoints, held_out, observed, processes, tokenizer
 from pi_sim.training.corpus import Corpus
 from pi_sim.training.divergence import Log, diverged_at
@@ -33,10 +34,10 @@ def dtype(model: PreTrainedModel) -> torch.dtype:
     return torch.float32 if overflows else torch.float16
 
 
-def record(plan: Plan, trained: Scaled, encoder: Tokenizer, text: Corpus, ids: Tensor, log: Log) -> records.Record:
+def record(plan: Plan, trained: Scaled, encoder: Tokenizer, text: Corpus, ids: Tensor, log: Log) -> TrainingRecord:
     """What the training was, what it saw, how its loss went, and how good its rounded weights are."""
     rounded = plain(trained)
-    return {
+    table = {
         **plan.record(),
         "corpus": _seen(plan, text, ids, diverged_at(log) or plan.steps),
         "parameters": rounded.num_parameters(),
@@ -44,6 +45,7 @@ def record(plan: Plan, trained: Scaled, encoder: Tokenizer, text: Corpus, ids: T
         **_course(log),
         **_result(plan, log, lambda: held_out.quality(rounded, encoder, text, plan.size.context)),
     }
+    return TrainingRecord.model_validate(records.json_safe(table))
 
 
 def _result(plan: Plan, log: Log, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def _result(plan: Plan, log: Log, measure: Callable[[], dict[str, Any]]) -> dict
     return {"diverged": {"step": step}, "held_out": None}
 
 
-def write(out: Path, trained: Scaled, encoder: Tokenizer, found: records.Record) -> None:
+def write(out: Path, trained: Scaled, encoder: Tokenizer, record: TrainingRecord) -> None:
     """The checkpoint with its tokenizer and its record, in the place of those that it grew from."""
     model = plain(trained)
     if dtype(model) == torch.float32:
@@ -65,17 +67,18 @@ def write(out: Path, trained: Scaled, encoder: Tokenizer, found: records.Record)
 
     def fill(folder: Path) -> None:
         save(model.to(dtype(model)), folder)
-        records.write_text(folder / tokenizer.FILE, encoder.to_str())
-        records.save(folder / checkpoints.RECORD, "training", records.finite(found))
+        files.write_text(folder / tokenizer.FILE, encoder.to_str())
+        records.save(folder / checkpoints.RECORD, record)
 
     checkpoints.finish(out, fill)
 
 
-def sentence(found: records.Record) -> str:
+def sentence(record: TrainingRecord) -> str:
     """The result in a few words."""
-    if found["held_out"] is None:
-        return f"diverged at step {found['diverged']['step']}"
-    return "held-out perplexity {perplexity:.2f}, {bits_per_byte:.3f} bits/byte".format(**found["held_out"])
+    quality, diverged = record.held_out, record.diverged
+    if quality is None or quality.perplexity is None or quality.bits_per_byte is None:
+        return f"diverged at step {diverged.step}" if diverged else "held-out perplexity overflows"
+    return f"held-out perplexity {quality.perplexity:.2f}, {quality.bits_per_byte:.3f} bits/byte"
 
 
 def _seen(plan: Plan, text: Corpus, ids: Tensor, steps: int) -> dict[str, Any]:

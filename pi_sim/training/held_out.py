@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from pi_sim import records
 from pi_sim.errors import UsageError
+from pi_sim.records import ConversionRecord, TrainingRecord
 from pi_sim.training import corpus, manifest, tokenizer
 from pi_sim.training.corpus import Corpus
 from pi_sim.training.lengths import at_once
@@ -55,10 +56,10 @@ def _known_corpus(folder: Path) -> tuple[str, str]:
     path = folder / "record.json"
     if not path.is_file():
         raise UsageError(f"{folder} has no record.json that names its corpus; use a checkpoint that pi-sim trained.")
-    known = records.load(path).get("corpus")
-    if not isinstance(known, dict) or not all(isinstance(known.get(key), str) for key in ("name", "sha256")):
-        raise UsageError(f"{path} does not tell the name and sha256 of the corpus, so no text is known to be held out.")
-    return known["name"], known["sha256"]
+    record = records.load(path)
+    if not isinstance(record, (TrainingRecord, ConversionRecord)):
+        raise UsageError(f"{path} is the record of no training, so no text is known to be held out.")
+    return record.corpus.name, record.corpus.sha256
 
 
 def chunks(encoder: Tokenizer, text: Corpus, length: int) -> Tensor:

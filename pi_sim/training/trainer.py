@@ -7,8 +7,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import set_seed
 
-from pi_sim import records
+from pi_sim import files
 from pi_sim.errors import UsageError, warn
+from pi_sim.records import TrainingRecord
 from pi_sim.training import checkpoints, corpus, finished, held_out, manifest, processes, tokenizer
 from pi_sim.training.corpus import Corpus
 from pi_sim.training.entropy_penalty import trainable
@@ -17,7 +18,7 @@ from pi_sim.training.plan import Plan
 from pi_sim.training.steps import InterruptionError, all_steps
 
 
-def train(plan: Plan, out: Path) -> records.Record | None:
+def train(plan: Plan, out: Path) -> TrainingRecord | None:
     """Train, or continue the interrupted training in `out`; the finished record, from the first process only."""
     try:
         return _train(plan, out.resolve())
@@ -25,7 +26,7 @@ def train(plan: Plan, out: Path) -> records.Record | None:
         raise InterruptionError(f"stopped; repeat the command to continue in {out}.") from None
 
 
-def _train(plan: Plan, out: Path) -> records.Record | None:
+def _train(plan: Plan, out: Path) -> TrainingRecord | None:
     _check(plan, out)
     text = corpus.load(plan.corpus)
     manifest.tell_differences(text)
@@ -46,7 +47,7 @@ def _check(plan: Plan, out: Path) -> None:
         raise UsageError(f"{out} lies in the corpus {plan.corpus} and would change it; give another --out.")
 
 
-def _train_on(text: Corpus, plan: Plan, out: Path) -> records.Record | None:
+def _train_on(text: Corpus, plan: Plan, out: Path) -> TrainingRecord | None:
     with processes.joined():
         folder, encoder = _begin(text, plan, out)
         kept = held_out.chunks(encoder, text, plan.size.context)
@@ -67,7 +68,7 @@ def _begin(text: Corpus, plan: Plan, out: Path) -> tuple[Path, Tokenizer]:
     with processes.first_goes_first():
         folder = checkpoints.prepare(out, known)
         if not (folder / tokenizer.FILE).is_file():
-            records.write_text(folder / tokenizer.FILE, plan.tokenizer(text).to_str())
+            files.write_text(folder / tokenizer.FILE, plan.tokenizer(text).to_str())
         return folder, tokenizer.load(folder)
 
 

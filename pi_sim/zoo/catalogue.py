@@ -63,8 +63,7 @@ def quality(folder: Path) -> Row:
     path = folder / "record.json"
     if not path.is_file():
         return "-", "-"
-    try:
-        held_out = records.load(path)["held_out"]
-        return f"{held_out['perplexity']:.2f}", f"{held_out['bits_per_byte']:.3f}"
-    except (KeyError, TypeError):
-        raise UsageError(f"{path} does not tell the perplexity and bits_per_byte of held_out text.") from None
+    held_out = records.load(path, records.TrainingRecord).held_out
+    if held_out is None or held_out.perplexity is None or held_out.bits_per_byte is None:
+        raise UsageError(f"{path} does not tell the perplexity and bits_per_byte of held_out text.")
+    return f"{held_out.perplexity:.2f}", f"{held_out.bits_per_byte:.3f}"

@@ -35,8 +35,10 @@ def test_several_estimates_follow_one_another(golden: Golden) -> None:
 
 
 def test_json_is_one_object_or_a_list() -> None:
-    assert json.loads(render([estimate()], "op", "json")) == estimate().to_json()
-    assert json.loads(render([estimate(), estimate()], "op", "json")) == [estimate().to_json()] * 2
+    record = json.loads(render([estimate()], "op", "json"))
+    assert {key: record[key] for key in estimate().to_json()} == estimate().to_json()
+    assert record["kind"] == "estimate"
+    assert json.loads(render([estimate(), estimate()], "op", "json")) == [record] * 2
 
 
 def test_csv_leaves_nothing_out() -> None:
@@ -92,9 +94,9 @@ LINK = {"round_seconds": 0.000085, "megabyte_seconds": 0.00121}
 def record(rank: int, **changes: Any) -> dict[str, Any]:
     """What a party would have recorded; the server knows no perplexity."""
     whole = run_record(rank=rank, encrypted=True, dealer="first-party", agreement=None, **changes)
-    whole["measured"] |= {"link": LINK, "waiting_seconds": None}
-    whole["perplexity"] = {"plain": None, "private": 21.02}
-    return {key: value for key, value in whole.items() if rank or key != "perplexity"}
+    whole["measured"] |= {"link": LINK, "peer_wait_seconds": None}
+    whole["perplexity"] = {"plain": None, "private": 21.02} if rank else None
+    return whole
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -115,5 +117,5 @@ def test_the_dealers_sentence_is_that_of_its_kind() -> None:
 def test_an_imitated_network_shows_the_links_own_overhead() -> None:
     whole = run_record()
     assert "each way" not in runs.summary(whole)
-    whole["measured"] |= {"link": LINK, "delay_seconds": 0.0123}
+    whole["measured"] |= {"link": LINK, "late_seconds": 0.0123}
     assert "0.085 ms a round and 1.21 ms a MB each way by itself; messages came 12.3 ms late" in runs.summary(whole)

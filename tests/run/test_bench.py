@@ -17,19 +17,19 @@ from pi_sim.mpc.dealer.source import Dealing
 from pi_sim.mpc.dealer.stream import Stream
 from pi_sim.mpc.dealer.tuples import Bit
 from pi_sim.mpc.kernels.registry import FIXED, KERNELS
+from pi_sim.records import BenchSize, KernelTiming, TruncationTest
 from pi_sim.run.bench import models
 from pi_sim.run.bench.bench import between_parties, whole_models
 from pi_sim.run.bench.dealt import Noting, Ready
 from pi_sim.run.bench.ends import audited
-from pi_sim.run.bench.found import QUICK, Extent, Measured, Truncated
 from pi_sim.run.bench.parties import Job
-from pi_sim.run.bench.plan import planned
+from pi_sim.run.bench.plan import QUICK, planned
 from pi_sim.run.bench.workloads import workloads
 from tests.helpers.cli import invoke, refused
 
 SMALL = QUICK.model_copy(update={"tokens": 4, "truncations": 20_000, "bounds": (2**14,), "models": ()})
 """Factors so large that one product in 64 is truncated wrong where each party shifts its own share."""
-Found = tuple[tuple[Measured, ...], tuple[Truncated, ...]]
+Found = tuple[tuple[KernelTiming, ...], tuple[TruncationTest, ...]]
 
 
 def silent(title: str) -> "nullcontext[object]":
@@ -43,7 +43,7 @@ def found() -> Found:
 
 def test_every_operation_with_a_choice_of_kernels_is_measured() -> None:
     chosen = {op for op, name in KERNELS if name != FIXED}
-    assert {workload.op.name for workload in workloads(Extent())} == chosen | {"reveal"}
+    assert {workload.op.name for workload in workloads(BenchSize())} == chosen | {"reveal"}
 
 
 @pytest.mark.parties
@@ -145,7 +145,7 @@ def test_a_block_runs_with_a_dealt_file(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_block_has_the_shapes_of_gpt2() -> None:
     with torch.device("meta"):
-        found = models.block(Extent())
+        found = models.block(BenchSize())
     shapes = {tuple(each.shape) for each in found.parameters()}
     assert {(768, 2304), (768, 3072), (3072, 768), (128, 768)} <= shapes
     assert found.config.n_layer == 1

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pi_sim.records import Record
+from pi_sim.records import JsonObject
 from pi_sim.reporting.figures.style import OTHER, panels
 from pi_sim.reporting.findings import Findings
 from pi_sim.reporting.recorded import Run
@@ -48,7 +48,7 @@ def by_operation(findings: Findings) -> Figure:
     return figure
 
 
-def _bars(panel: Axes, costs: list[dict[str, Record]], key: str, parts: Parts, divisor: float) -> None:
+def _bars(panel: Axes, costs: list[dict[str, JsonObject]], key: str, parts: Parts, divisor: float) -> None:
     """Stacked bars, and each one's sum at its end."""
     left = [0.0] * len(costs)
     for name, color, ops in parts:
@@ -60,7 +60,7 @@ def _bars(panel: Axes, costs: list[dict[str, Record]], key: str, parts: Parts, d
     panel.set_xlim(0, 1.18 * max(left))
 
 
-def _parts(costs: list[dict[str, Record]]) -> Iterator[tuple[str, str, list[str]]]:
+def _parts(costs: list[dict[str, JsonObject]]) -> Iterator[tuple[str, str, list[str]]]:
     """(label, colour, operations) of each part of the bars: the visible operations, then all others together."""
     seen = sorted({op for cost in costs for op in cost})
     visible = [op for op in COLORS if op in seen and (op == SUBJECT or _visible(op, costs))]
@@ -70,7 +70,7 @@ def _parts(costs: list[dict[str, Record]]) -> Iterator[tuple[str, str, list[str]
         yield "other", OTHER, rest
 
 
-def _visible(op: str, costs: list[dict[str, Record]]) -> bool:
+def _visible(op: str, costs: list[dict[str, JsonObject]]) -> bool:
     """Whether an operation can be seen in one of the panels."""
     return any(
         max(cost[op][key] for cost in costs if op in cost) >= SLIVER * max(_sum(cost, key) for cost in costs)
@@ -78,7 +78,7 @@ def _visible(op: str, costs: list[dict[str, Record]]) -> bool:
     )
 
 
-def _sum(cost: dict[str, Record], key: str) -> int:
+def _sum(cost: dict[str, JsonObject], key: str) -> int:
     return sum(each[key] for each in cost.values())
 
 

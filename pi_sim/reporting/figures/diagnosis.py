@@ -6,7 +6,7 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from pi_sim.records import Record
+from pi_sim.records import JsonObject
 from pi_sim.reporting.figures import entropy, histogram, learned, ranges, sparsity
 
 Drawn = tuple[str, Callable[[], Figure]]
@@ -14,13 +14,13 @@ LETTERS = 15
 """Of a caption, in an inch."""
 
 
-def draw(record: Record) -> Iterator[Drawn]:
+def draw(record: JsonObject) -> Iterator[Drawn]:
     """(name, a function that draws it, its caption below) of every figure that the record has the data for."""
     for name, caption, figure in _figures(record):
         yield name, partial(_captioned, caption, figure)
 
 
-def _figures(record: Record) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
+def _figures(record: JsonObject) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
     shares = [(record["model"], record["entropy_share"])]
     yield "entropy", entropy.CAPTION, partial(entropy.heat_maps, shares)
     yield "sparsity", sparsity.CAPTION, partial(sparsity.by_layer, record)

@@ -4,14 +4,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pi_sim.records import Record
+from pi_sim.records import JsonObject
 from pi_sim.reporting.figures.style import ACTIVATION, grid
 
 CAPTION = "Inputs of the activations, by layer; the share below zero is what a ReLU would make zeros."
 ACROSS = 4
 
 
-def by_layer(record: Record) -> Figure:
+def by_layer(record: JsonObject) -> Figure:
     """Densities, each from -reach to reach."""
     histograms = record["histograms"]
     figure, axes = grid(len(histograms), ACROSS, height=1.5)
@@ -20,7 +20,7 @@ def by_layer(record: Record) -> Figure:
     return figure
 
 
-def _density(panel: Axes, histogram: Record) -> None:
+def _density(panel: Axes, histogram: JsonObject) -> None:
     """Bins darker below zero."""
     edges = np.linspace(-histogram["reach"], histogram["reach"], len(histogram["counts"]) + 1)
     panel.stairs(histogram["counts"], edges, fill=True, color=ACTIVATION["gelu"], alpha=0.7)

@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from pi_sim.records import Record
+from pi_sim.records import JsonObject
 from pi_sim.reporting.figures import style
 from pi_sim.reporting.figures.style import ACTIVATION, panels
 from pi_sim.zoo.anatomy import before_attention, layer
@@ -12,7 +12,7 @@ SLOPES = "The learned slope for negative inputs, by layer."
 KINDS = {"attention": "o", "FFN": "s", "final": "D"}
 
 
-def alphas(record: Record) -> Figure:
+def alphas(record: JsonObject) -> Figure:
     """One point for every DyT or Derf with a finite input."""
     figure, (panel,) = panels(1, height=2.8)
     found = [each for each in record["alphas"] if each["inverse_std"] is not None and each["alpha"] is not None]
@@ -27,7 +27,7 @@ def alphas(record: Record) -> Figure:
     return figure
 
 
-def slopes(record: Record) -> Figure:
+def slopes(record: JsonObject) -> Figure:
     """One line over the layers."""
     figure, (panel,) = panels(1, height=2.2)
     values = [float("nan") if slope is None else slope for slope in record["slopes"]]

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from pi_sim.records import Record
+from pi_sim.records import JsonObject
 from pi_sim.reporting.figures import style
 from pi_sim.reporting.figures.style import panels
 
@@ -13,7 +13,7 @@ SHOWN = ("residual stream", *SOFTMAX, "variance", "mean square")
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "erf")
 
 
-def by_layer(record: Record) -> Figure:
+def by_layer(record: JsonObject) -> Figure:
     """One line for each quantity; where a layer has several, their largest."""
     figure, (panel,) = panels(1, height=2.6)
     for name, largest in lines(record).items():
@@ -27,7 +27,7 @@ def by_layer(record: Record) -> Figure:
     return figure
 
 
-def lines(record: Record) -> dict[str, dict[int, float]]:
+def lines(record: JsonObject) -> dict[str, dict[int, float]]:
     """The finite magnitudes by quantity and layer."""
     found: dict[str, dict[int, float]] = {}
     for row in record["ranges"]:
@@ -38,7 +38,7 @@ def lines(record: Record) -> dict[str, dict[int, float]]:
     return found
 
 
-def _name(row: Record) -> str | None:
+def _name(row: JsonObject) -> str | None:
     if row["quantity"] in SHOWN:
         return str(row["quantity"])
     return f"input of {row['op']}" if row["op"] in ACTIVATIONS else None

@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from pi_sim.records import Record
+from pi_sim.records import JsonObject
 from pi_sim.reporting.figures import style
 from pi_sim.reporting.figures.style import panels
 
@@ -10,7 +10,7 @@ CAPTION = "Exact zeros in the inputs of the QKV, up and down projections. Under 
 COLORS = {"qkv": "#0072B2", "up": "#009E73", "down": "#D55E00"}
 
 
-def by_layer(record: Record) -> Figure:
+def by_layer(record: JsonObject) -> Figure:
     """One line for each kind of projection."""
     figure, (panel,) = panels(1, height=2.4)
     for role, shares in record["sparsity"].items():

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pi_sim import specs
-from pi_sim.records import Record
-from pi_sim.reporting.recorded import Run, read
-from pi_sim.run.bench.found import KIND, Bench, Measured, Ran
+from pi_sim import records
+from pi_sim.records import BenchRecord, KernelTiming, ModelTiming, RunRecord
+from pi_sim.reporting.recorded import Run
 
 STOCK, STOCK_MODELS, OURS = "crypten", "crypten_tanh", "lean"
 """What is set beside what: stock CrypTen, of whose GELUs only the one by tanh can serve a model, and our protocol."""
@@ -14,27 +13,26 @@ STOCK, STOCK_MODELS, OURS = "crypten", "crypten_tanh", "lean"
 
 @dataclass(frozen=True)
 class Kernels:
-    """A bench, the record that holds it, and runs under our protocol by model."""
+    """A bench, and runs under our protocol by model."""
 
-    bench: Bench
-    record: Record
+    bench: BenchRecord
     runs: dict[str, Run]
 
     @property
-    def operations(self) -> dict[str, dict[str, Measured]]:
+    def operations(self) -> dict[str, dict[str, KernelTiming]]:
         """By operation, what was measured of it by protocol."""
-        found: dict[str, dict[str, Measured]] = {}
+        found: dict[str, dict[str, KernelTiming]] = {}
         for each in self.bench.operations:
             found.setdefault(each.name, {}).update(dict.fromkeys(each.protocols, each))
         return found
 
     @property
-    def pairs(self) -> list[tuple[Measured, Measured]]:
+    def pairs(self) -> list[tuple[KernelTiming, KernelTiming]]:
         """Every operation by stock CrypTen's kernel and by ours, where both were asked for."""
         both = {STOCK, OURS}
         return [(by[STOCK], by[OURS]) for by in self.operations.values() if both <= by.keys()]
 
-    def stock(self, ran: Ran) -> Ran | None:
+    def stock(self, ran: ModelTiming) -> ModelTiming | None:
         """The run of the same model with the same dealer under stock CrypTen."""
         same = (ran.model, ran.dealer, STOCK_MODELS)
         return next((each for each in self.bench.models if (each.model, each.dealer, each.protocol) == same), None)
@@ -42,15 +40,11 @@ class Kernels:
 
 def gather(sources: list[Path]) -> Kernels | None:
     """The bench recorded in these folders, the last one where there are several; None where there is none."""
-    found, runs = None, dict[str, Run]()
+    bench, runs = None, dict[str, Run]()
     for path in (path for source in sources for path in sorted(source.glob("*.json"))):
-        record = read(path)
-        if record["kind"] == KIND:
-            found = _bench(path, record), record
-        elif record["kind"] == "run" and record["protocol"] == OURS and record["agreement"]:
-            runs[record["model"]] = Run(path, record)
-    return Kernels(*found, runs) if found else None
-
-
-def _bench(path: Path, record: Record) -> Bench:
-    return specs.check(Bench, {key: record[key] for key in Bench.model_fields if key in record}, str(path))
+        record = records.load(path)
+        if isinstance(record, BenchRecord):
+            bench = record
+        elif isinstance(record, RunRecord) and record.protocol == OURS and record.agreement:
+            runs[record.model] = Run(path, record.model_dump())
+    return Kernels(bench, runs) if bench else None

@@ -1,10 +1,10 @@
 """Whole models: counts and seconds of one sequence, and how many times less they are than stock CrypTen's."""
 
+from pi_sim.records import ModelTiming
 from pi_sim.reporting.kernels.findings import Kernels
 from pi_sim.reporting.kernels.operations import TIMES, error, times
 from pi_sim.reporting.tables import Cell, Column, Table
 from pi_sim.reporting.units import BYTES, COUNT, SECONDS
-from pi_sim.run.bench.found import Ran
 
 COLUMNS = [
     Column("model", "model"),
@@ -27,7 +27,7 @@ def table(kernels: Kernels) -> Table:
     return Table(COLUMNS, [_row(each, kernels.stock(each)) for each in kernels.bench.models])
 
 
-def _row(ran: Ran, stock: Ran | None) -> list[Cell]:
+def _row(ran: ModelTiming, stock: ModelTiming | None) -> list[Cell]:
     beside = None if stock == ran else stock
     fewer = times(beside.bytes, ran.bytes) if beside else None
     faster = times(beside.seconds, ran.seconds) if beside else None

@@ -1,9 +1,9 @@
 """Single operations: stock CrypTen's kernel beside ours, and every kernel in full."""
 
+from pi_sim.records import KernelTiming
 from pi_sim.reporting.kernels.findings import Kernels
 from pi_sim.reporting.tables import Cell, Column, Table
 from pi_sim.reporting.units import COUNT, Unit
-from pi_sim.run.bench.found import Measured
 
 EACH = (Unit(0, "", 1, 1),)
 TIMES = (Unit(0, "", 1, 1),)
@@ -68,24 +68,24 @@ def error(value: float | None) -> str | None:
     return None if value is None else f"{value:.2g}"
 
 
-def _counted(stock: Measured, ours: Measured) -> list[Cell]:
+def _counted(stock: KernelTiming, ours: KernelTiming) -> list[Cell]:
     sent = _each(stock, stock.bytes), _each(ours, ours.bytes), times(stock.bytes, ours.bytes)
     offline = _each(stock, stock.offline_bytes), _each(ours, ours.offline_bytes)
     return [stock.name, stock.shapes, stock.rounds, ours.rounds, *sent, *offline]
 
 
-def _timed(stock: Measured, ours: Measured) -> list[Cell]:
+def _timed(stock: KernelTiming, ours: KernelTiming) -> list[Cell]:
     whole = _each(stock, stock.seconds), _each(ours, ours.seconds), times(stock.seconds, ours.seconds)
     online = stock.online_seconds, ours.online_seconds
     return [stock.name, *whole, _each(stock, online[0]), _each(ours, online[1]), times(*online)]
 
 
-def _row(each: Measured) -> list[Cell]:
+def _row(each: KernelTiming) -> list[Cell]:
     sums = each.rounds, each.bytes, each.offline_bytes, each.session_bytes
     seconds = _each(each, each.seconds), _each(each, each.online_seconds)
     return [each.name, each.kernel, ", ".join(each.protocols), *sums, *seconds, error(each.error)]
 
 
-def _each(measured: Measured, amount: float | None) -> float | None:
+def _each(measured: KernelTiming, amount: float | None) -> float | None:
     """For one of the elements that the kernel computes."""
     return None if amount is None else amount / measured.elements

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pi_sim.records import KernelTiming
 from pi_sim.reporting import tables
 from pi_sim.reporting.figures.kernels import Dots, dots
 from pi_sim.reporting.kernels import exactness, models, operations, prose, targets
 from pi_sim.reporting.kernels.findings import Kernels, gather
 from pi_sim.reporting.pages import MADE, Drawing, figure, filled, write
 from pi_sim.reporting.tables import Table
-from pi_sim.run.bench.found import Measured
 
 PAGE = "kernels.md"
 
@@ -43,7 +43,7 @@ def drawings(kernels: Kernels) -> dict[str, Drawing]:
     return found
 
 
-def _dots(kernels: Kernels, amount: Callable[[Measured], float]) -> Dots:
+def _dots(kernels: Kernels, amount: Callable[[KernelTiming], float]) -> Dots:
     """By operation, for the protocols under which it takes anything."""
     return {
         name: found

@@ -1,9 +1,9 @@
 """The words of the page."""
 
+from pi_sim.records import BenchSize
 from pi_sim.reporting.kernels import exactness
 from pi_sim.reporting.kernels.findings import STOCK_MODELS, Kernels
 from pi_sim.reporting.sections.provenance import environment, run_command
-from pi_sim.run.bench.found import Extent
 
 TITLE = "# Kernels: stock CrypTen, SHAFT and lean between two processes"
 QUESTION = """\
@@ -47,7 +47,7 @@ def extent(kernels: Kernels) -> str:
     """At what size this was measured."""
     found = kernels.bench.extent
     told = f"Measured at {found.tokens:,} tokens, width {found.width:,} and {found.heads} heads"
-    if found == Extent():
+    if found == BenchSize():
         return f"{told}, the sizes of a GPT-2 block."
     return f"{told}: **not the sizes that the targets are meant for**, so that verdicts show the form alone."
 
@@ -98,7 +98,7 @@ def machine(kernels: Kernels) -> str:
     found = kernels.bench
     before, after = found.load
     return (
-        f"{environment(kernels.record)}. Each party computes with {found.threads} "
+        f"{environment(kernels.bench.model_dump())}. Each party computes with {found.threads} "
         f"thread{'s' if found.threads > 1 else ''}; the machine's load was {before:.1f} before and {after:.1f} "
         f"afterwards, where two busy parties make 2.0. The quickest of {found.extent.repetitions} repetitions and of "
         f"{found.extent.sequences} sequences counts."

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pi_sim.records import ModelTiming
 from pi_sim.reporting.kernels.exactness import drift, missing
 from pi_sim.reporting.kernels.findings import OURS, Kernels
 from pi_sim.reporting.tables import Column, Table
-from pi_sim.run.bench.found import Ran
 
 ELEMENTS = {"relu": (14, 6), "gelu": (60, 10), "softmax": (100, 60), "tanh": (30, 7)}
 """At most so many bytes an element and rounds."""
@@ -68,7 +68,7 @@ def _models(kernels: Kernels) -> Iterator[Target]:
             yield from _beside(ran, stock)
 
 
-def _beside(ran: Ran, stock: Ran) -> Iterator[Target]:
+def _beside(ran: ModelTiming, stock: ModelTiming) -> Iterator[Target]:
     """A block's counts do not depend on the dealer, everybody's seconds do."""
     if BLOCK in ran.model and ran.dealer == "first-party":
         fewer, shorter = stock.bytes / ran.bytes, stock.rounds / ran.rounds

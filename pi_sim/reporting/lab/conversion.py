@@ -3,7 +3,7 @@
 import math
 import sys
 
-from pi_sim.records import Record
+from pi_sim.records import JsonObject
 from pi_sim.reporting import tables
 from pi_sim.reporting.figures.recovery import Recovery
 from pi_sim.reporting.lab.findings import Lab
@@ -30,8 +30,8 @@ def table(lab: Lab) -> str:
 
 
 def _row(training: Training) -> list[Cell]:
-    origin, end = training.record["from"], training.perplexity
-    after = perplexity(origin["after"]["perplexity"]) if "surgery" in origin else ""
+    origin, end = training.record["origin"], training.perplexity
+    after = perplexity(origin["after"]["perplexity"]) if origin["surgery"] else ""
     before = _before(training)["perplexity"]
     tokens = f"{training.record['corpus']['tokens_seen']:,}"
     return [
@@ -45,21 +45,21 @@ def _row(training: Training) -> list[Cell]:
     ]
 
 
-def _before(training: Training) -> Record:
+def _before(training: Training) -> JsonObject:
     """The quality of the model that was converted, or of the one that was not."""
-    origin = training.record["from"]
-    found: Record = origin["before"] if "surgery" in origin else origin["held_out"]
+    origin = training.record["origin"]
+    found: JsonObject = origin["before"] if origin["surgery"] else origin["held_out"]
     return found
 
 
 def _source(training: Training) -> str:
     """The folder of the model that was converted, or of the one that was not."""
-    origin = training.record["from"]
-    return str(origin["from"] if "surgery" in origin else origin["model"])
+    origin = training.record["origin"]
+    return str(origin["source"] if origin["surgery"] else origin["model"])
 
 
 def _surgery(training: Training) -> str:
-    surgery = training.record["from"].get("surgery", {})
+    surgery = training.record["origin"]["surgery"] or {}
     return ", ".join(f"{switch} {str(value).lower()}" for switch, value in surgery.items()) or "none, to compare"
 
 

@@ -3,7 +3,7 @@
 from statistics import fmean
 
 from pi_sim.diagnosis.entropy import OVERLOAD, overloaded, part
-from pi_sim.records import Record
+from pi_sim.records import JsonObject
 from pi_sim.reporting import tables
 from pi_sim.reporting.figures.along import Course
 from pi_sim.reporting.figures.entropy import Matrix
@@ -79,9 +79,9 @@ def first_layer(training: Training) -> float:
     return fmean(share for share in last(training)["entropy_share"][0] if share is not None)
 
 
-def last(training: Training) -> Record:
+def last(training: Training) -> JsonObject:
     """The observation at the training's end."""
-    found: Record = training.record["observations"][-1]
+    found: JsonObject = training.record["observations"][-1]
     return found
 
 
@@ -101,7 +101,7 @@ def _standing(lab: Lab) -> list[tuple[str, Training]]:
     return [(model, training) for model, training in found if not training.diverged]
 
 
-def _course(model: str, observations: list[Record]) -> Course:
+def _course(model: str, observations: list[JsonObject]) -> Course:
     layers = zip(*([_layer(heads) for heads in each["entropy_share"]] for each in observations), strict=True)
     return Course(model, [each["tokens"] for each in observations], [list(values) for values in layers])
 

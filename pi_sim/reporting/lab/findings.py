@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pi_sim.errors import UsageError
-from pi_sim.records import Record
+from pi_sim.records import JsonObject
 from pi_sim.reporting import usual
 from pi_sim.reporting.recorded import Training, read
 from pi_sim.reporting.seeds import Seeds
@@ -28,13 +28,13 @@ class Lab:
     """All records of the lab."""
 
     trainings: list[Training]
-    diagnoses: list[Record]
-    estimates: dict[str, Record]
+    diagnoses: list[JsonObject]
+    estimates: dict[str, JsonObject]
 
     @property
     def compared(self) -> dict[str, list[Training]]:
         """By design, over its seeds: the trainings from scratch that share what most of them share."""
-        scratch = [each for each in self.trainings if "from" not in each.record and _as_on_card(each)]
+        scratch = [each for each in self.trainings if not each.record["origin"] and _as_on_card(each)]
         shared = Counter(map(_setting, scratch)).most_common(1)
         chosen = [each for each in scratch if _setting(each) == shared[0][0]]
         return {model: [each for each in chosen if each.model == model] for model in _ordered(chosen)}
@@ -43,12 +43,12 @@ class Lab:
     def changed(self) -> list[Training]:
         """Trainings from scratch in which a switch or a setting of a compared design was changed."""
         known = [each for trainings in self.compared.values() for each in trainings]
-        return [each for each in self.trainings if "from" not in each.record and each not in known]
+        return [each for each in self.trainings if not each.record["origin"] and each not in known]
 
     @property
     def conversions(self) -> list[Training]:
         """Fine-tunings of converted checkpoints, and of one that was not converted, to compare."""
-        return [each for each in self.trainings if "from" in each.record]
+        return [each for each in self.trainings if each.record["origin"]]
 
     def seeds(self, model: str) -> Seeds:
         """The perplexities of a compared design."""
@@ -65,26 +65,14 @@ def gather(sources: list[Path]) -> Lab | None:
     A `UsageError` asks for the design that all others are compared with.
     """
     paths = [path for source in sources for path in sorted((source / FOLDER).glob("*.json"))]
-    estimates = {path: _estimate(path) for path in paths if path.name.startswith("estimate-")}
-    found = {path: read(path) for path in paths if path not in estimates}
+    found = {path: read(path) for path in paths}
     trainings = [Training(path, record, False) for path, record in found.items() if record["kind"] == "training"]
     diagnoses = [record for record in found.values() if record["kind"] == "diagnosis"]
-    known = {str(record["model"]): record for record in estimates.values()}
+    known = {str(record["model"]): record for record in found.values() if record["kind"] == "estimate"}
     lab = Lab(trainings, diagnoses, known)
     if trainings and all(each.diverged for each in lab.compared.get(BASELINE, [])):
         raise UsageError(f"{trainings[0].path.parent} has no training of {BASELINE} to compare with; add its record.")
     return lab if trainings else None
-
-
-def _estimate(path: Path) -> Record:
-    """What `pi-sim estimate --format json` printed."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return {key: record[key] for key in ("model", "size", "seq_len", "protocol", "total")}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UsageError(
-            f"{path} is not an estimate of one model; make it with pi-sim estimate --format json."
-        ) from None
 
 
 def _as_on_card(training: Training) -> bool:

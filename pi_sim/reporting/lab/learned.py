@@ -37,7 +37,7 @@ def _sentence(found: list[Training]) -> str:
 
 def has_slopes(training: Training) -> bool:
     """Whether the design learns them."""
-    return "slopes" in training.record["observations"][-1]
+    return bool(training.record["observations"][-1]["slopes"])
 
 
 def courses(lab: Lab) -> list[Course]:
@@ -54,7 +54,7 @@ def _course(training: Training) -> Course:
 
 def alphas(lab: Lab) -> str:
     """How close DyT's alphas come to 1 / std of their inputs; nothing where no design has any."""
-    found = [last(each)["alphas"] for each in _of_dyt(lab) if "alphas" in last(each)]
+    found = [last(each)["alphas"] for each in _of_dyt(lab) if last(each)["alphas"]]
     if not found:
         return ""
     ratios = [each["alpha"] / each["inverse_std"] for alphas in found for each in alphas if each["inverse_std"]]

@@ -75,7 +75,7 @@ def _by_seed(lab: Lab) -> list[list[Training]]:
     """Trainings from scratch, those that differ in the seed alone together."""
     groups: dict[str, list[Training]] = {}
     for each in lab.trainings:
-        if "from" not in each.record:
+        if not each.record["origin"]:
             groups.setdefault(_stem(each), []).append(each)
     return list(groups.values())
 
@@ -98,9 +98,9 @@ def _trained(alike: list[Training]) -> Iterator[str]:
 
 def _finetuned(training: Training) -> Iterator[str]:
     """The conversion, if there was one, and the fine-tuning."""
-    record, origin, name = training.record, training.record["from"], training.path.stem
-    if "surgery" in origin:
-        source, switches = _checkpoint(origin["from"]), _switches(origin["surgery"])
+    record, origin, name = training.record, training.record["origin"], training.path.stem
+    if origin["surgery"]:
+        source, switches = _checkpoint(origin["source"]), _switches(origin["surgery"])
         yield f"pi-sim convert {source} {switches} --out runs/{origin['model']}"
     settings = " ".join([f"--tokens {record['recipe']['tokens']}", *_set(record)])
     options = _options(record, "seed") + _text(record)
@@ -157,7 +157,7 @@ def _switches(surgery: dict[str, Any]) -> str:
 
 def _depth(training: Training) -> tuple[bool, str]:
     """What was converted from another conversion comes after it."""
-    return str(training.record["from"].get("from", "")).endswith("finetuned"), training.path.name
+    return str(training.record["origin"]["source"] or "").endswith("finetuned"), training.path.name
 
 
 def environments(lab: Lab) -> str:

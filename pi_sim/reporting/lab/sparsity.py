@@ -2,7 +2,7 @@
 
 from statistics import fmean
 
-from pi_sim.records import Record
+from pi_sim.records import JsonObject
 from pi_sim.reporting import tables
 from pi_sim.reporting.lab.findings import Lab
 from pi_sim.reporting.tables import Cell, Column, Table
@@ -29,7 +29,7 @@ def table(lab: Lab) -> str:
     return f"{LEAD}\n\n{tables.render(Table(COLUMNS, chosen), 'markdown')}\n\n{SECRET}" if chosen else ""
 
 
-def _row(record: Record) -> list[Cell]:
+def _row(record: JsonObject) -> list[Cell]:
     return [
         _name(record),
         *(_mean(record["sparsity"][role]) for role in ("qkv", "up", "down")),
@@ -37,7 +37,7 @@ def _row(record: Record) -> list[Cell]:
     ]
 
 
-def _name(record: Record) -> str:
+def _name(record: JsonObject) -> str:
     return str(record["model"]).rpartition("/")[2]
 
 

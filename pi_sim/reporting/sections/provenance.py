@@ -91,7 +91,7 @@ def environments(findings: list[Findings]) -> str:
 
 def environment(record: dict[str, Any]) -> str:
     """Versions and machine in a line."""
-    machine = record.get("machine", {})
+    machine = record["machine"] or {}
     versions = ", ".join(f"{name} {version}" for name, version in sorted(record.get("versions", {}).items()))
-    hardware = f"{machine.get('processor', 'unknown processor')}, {machine.get('cores', 'unknown')} cores"
+    hardware = f"{machine.get('cpu', 'unknown processor')}, {machine.get('cores', 'unknown')} cores"
     return f"{hardware}, {machine.get('system', 'unknown system')}; {versions}"

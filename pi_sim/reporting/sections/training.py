@@ -25,7 +25,7 @@ def references(findings: Findings) -> list[Training]:
 def parameters(trainings: list[Training]) -> str:
     """How many were trained, and how many there are once folding has untied the head, where both are known."""
     folded = _millions([training.record["parameters"] for training in trainings])
-    if not all("trained_parameters" in training.record for training in trainings):
+    if not all(training.record["trained_parameters"] for training in trainings):
         return f"{folded} parameters"
     trained = _millions([training.record["trained_parameters"] for training in trainings])
     after = f" ({folded} after folding unties the head)" if folded != trained else ""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from pi_sim.mpc.pair import threads
+from pi_sim.records import BenchRecord, BenchSize, KernelTiming, ModelTiming, TruncationTest
 from pi_sim.run.bench import models
-from pi_sim.run.bench.found import Bench, Extent, Measured, Ran, Truncated
 from pi_sim.run.bench.parties import Job, begun
 from pi_sim.run.bench.plan import Plan, planned
 from pi_sim.run.bench.truncations import steps
@@ -22,13 +22,13 @@ Bar = Callable[[str], AbstractContextManager[Callable[[float], None]]]
 T = TypeVar("T")
 
 
-def bench(protocols: list[str], extent: Extent, bar: Bar) -> Bench:
+def bench(protocols: list[str], extent: BenchSize, bar: Bar) -> BenchRecord:
     """Measure everything; a `RunError` where anything was counted that was not predicted."""
     before = os.getloadavg()[0]
     plans = planned(protocols, extent)
     operations, truncated = between_parties(plans, extent, bar)
     ran = whole_models([name for name in protocols if name not in UNUSABLE], extent, bar)
-    return Bench(
+    return BenchRecord(
         extent=extent,
         threads=threads(),
         load=(before, os.getloadavg()[0]),
@@ -38,7 +38,9 @@ def bench(protocols: list[str], extent: Extent, bar: Bar) -> Bench:
     )
 
 
-def between_parties(plans: list[Plan], extent: Extent, bar: Bar) -> tuple[tuple[Measured, ...], tuple[Truncated, ...]]:
+def between_parties(
+    plans: list[Plan], extent: BenchSize, bar: Bar
+) -> tuple[tuple[KernelTiming, ...], tuple[TruncationTest, ...]]:
     """Single operations, then truncations, between this process and another one."""
     run = [plan for plan in plans if plan.workload.run]
     job = Job(extent, [(plan.workload.name, plan.protocols[0]) for plan in run])
@@ -50,7 +52,7 @@ def between_parties(plans: list[Plan], extent: Extent, bar: Bar) -> tuple[tuple[
     return tuple(found), tuple({(each.protocol, each.bound): each for each in counted}.values())
 
 
-def whole_models(protocols: list[str], extent: Extent, bar: Bar) -> tuple[Ran, ...]:
+def whole_models(protocols: list[str], extent: BenchSize, bar: Bar) -> tuple[ModelTiming, ...]:
     """Models under every protocol with every dealer."""
     if not protocols:
         return ()

@@ -15,9 +15,9 @@ from pi_sim.graph.bundle import Bundle
 from pi_sim.graph.capture import capture
 from pi_sim.mpc import pair
 from pi_sim.mpc.dealer.kinds import FILE, FIRST
+from pi_sim.records import BenchSize, ModelTiming
 from pi_sim.run import deal
 from pi_sim.run.audit import check, measured
-from pi_sim.run.bench.found import Extent, Ran
 from pi_sim.run.quality import plain_logits
 from pi_sim.training.held_out import held_out_tokens
 from pi_sim.zoo.build import build, checkpoint_folder, load_model
@@ -40,7 +40,7 @@ class Subject:
     tokens: Tensor
 
 
-def subjects(extent: Extent) -> Iterator[Subject]:
+def subjects(extent: BenchSize) -> Iterator[Subject]:
     """The block with random weights and tokens, then shipped models on held-out text."""
     yield Subject(BLOCK, block(extent), torch.randint(VOCABULARY, (extent.sequences, extent.tokens)))
     for name in extent.models:
@@ -49,7 +49,7 @@ def subjects(extent: Extent) -> Iterator[Subject]:
         yield Subject(name, model, held_out_tokens(folder, extent.sequences, length))
 
 
-def block(extent: Extent) -> PreTrainedModel:
+def block(extent: BenchSize) -> PreTrainedModel:
     """A layer of GPT-2 between an embedding and a head, without the norm before the head."""
     card, size = specs.model_card(CARD), specs.size("gpt2")
     dimensions = {"layers": 1, "heads": extent.heads, "width": extent.width, "context": extent.tokens}
@@ -64,7 +64,7 @@ def block(extent: Extent) -> PreTrainedModel:
     return model
 
 
-def measure(subject: Subject, protocols: list[str], scratch: Path) -> Iterator[Ran]:
+def measure(subject: Subject, protocols: list[str], scratch: Path) -> Iterator[ModelTiming]:
     """A run under every protocol with every dealer, each audited; a `RunError` where one costs what it should not."""
     model, tokens = subject.model, subject.tokens
     folder = scratch / subject.name
@@ -77,7 +77,7 @@ def measure(subject: Subject, protocols: list[str], scratch: Path) -> Iterator[R
             yield _run(opened, protocol, dealer, tokens, plain)
 
 
-def _run(opened: Bundle, protocol: str, dealer: str, tokens: Tensor, plain: Tensor) -> Ran:
+def _run(opened: Bundle, protocol: str, dealer: str, tokens: Tensor, plain: Tensor) -> ModelTiming:
     """One run; of its sequences the quickest counts."""
     card, path = specs.protocol_card(protocol), specs.find("protocols", protocol)
     with tempfile.TemporaryDirectory(dir=opened.folder) as scratch:
@@ -87,9 +87,10 @@ def _run(opened: Bundle, protocol: str, dealer: str, tokens: Tensor, plain: Tens
         outcome = pair.run(opened.folder, path, tokens.unsqueeze(1), opened.graph.vocabulary, dealer=place)
     check(opened.graph, card, outcome)
     counted, quickest = measured(outcome), min(outcome.counts[0], key=lambda each: float(each["seconds"]))
-    return Ran(
+    return ModelTiming(
         model=opened.origin["model"], protocol=card.name, dealer=dealer,
-        **{key: counted[key] for key in ("rounds", "bytes", "offline_bytes", "session_bytes")},
+        rounds=counted.rounds, bytes=counted.bytes, offline_bytes=counted.offline_bytes or 0,
+        session_bytes=counted.session_bytes or 0,
         seconds=quickest["seconds"], communication_seconds=quickest["communication_seconds"],
         difference=float((outcome.logits - plain).abs().max()),
     )  # fmt: skip

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pi_sim import specs
 from pi_sim.cost.prices import Charge
 from pi_sim.errors import RunError
+from pi_sim.records import BenchSize, TruncationTest
 from pi_sim.run.bench.ends import End
-from pi_sim.run.bench.found import Extent, Truncated
 from pi_sim.run.bench.operation import Found, measure
 from pi_sim.run.bench.truncations import count
 from pi_sim.run.bench.workloads import workloads
@@ -23,7 +23,7 @@ from pi_sim.run.partner import met, partner
 class Job:
     """What both parties go through: workloads by name with the protocols that compute them, then truncations."""
 
-    extent: Extent
+    extent: BenchSize
     tasks: Sequence[tuple[str, str]]
 
     def to_json(self) -> str:
@@ -34,7 +34,7 @@ class Job:
     def from_json(cls, text: str) -> "Job":
         """The job that the other party has."""
         told = json.loads(text)
-        return cls(Extent(**told["extent"]), [(name, protocol) for name, protocol in told["tasks"]])
+        return cls(BenchSize(**told["extent"]), [(name, protocol) for name, protocol in told["tasks"]])
 
     def operations(self, end: End, charges: Sequence[Charge | None]) -> Iterator[Found]:
         """Every task in turn; who knows what it costs gives the charges."""
@@ -42,7 +42,7 @@ class Job:
         for (name, protocol), charge in zip(self.tasks, charges, strict=True):
             yield measure(end, known[name], specs.protocol_card(protocol), charge, self.extent.repetitions)
 
-    def truncations(self, end: End) -> Iterator[Truncated]:
+    def truncations(self, end: End) -> Iterator[TruncationTest]:
         """What follows the tasks."""
         return count(end, self.extent)
 

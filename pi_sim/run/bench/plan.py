@@ -3,10 +3,16 @@
 from dataclasses import dataclass, replace
 
 from pi_sim.cost.prices import Charge, charge
-from pi_sim.run.bench.found import Extent, Measured
+from pi_sim.records import BenchSize, KernelTiming
 from pi_sim.run.bench.workloads import Workload, workloads
 from pi_sim.run.executable import executable
 from pi_sim.specs import ProtocolCard
+
+QUICK = BenchSize(
+    tokens=8, width=16, heads=2, vocabulary=32, large_vocabulary=64,
+    repetitions=1, sequences=1, truncations=10**6, models=("relu_nonorm",),
+)  # fmt: skip
+"""The same code within seconds: its counts are those of small shapes, its seconds mean little."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +32,17 @@ class Plan:
         """Whether they compute the same by the same kernel at the same price: then one measurement serves both."""
         return (self.workload, self.kernel, self.charge) == (other.workload, other.kernel, other.charge)
 
-    def found(self, **timings: float) -> Measured:
+    def found(self, **timings: float) -> KernelTiming:
         """What is reported of it."""
         cost, workload = self.charge.cost, self.workload
-        return Measured(
+        return KernelTiming(
             name=workload.name, shapes=workload.shapes, kernel=self.kernel, protocols=self.protocols,
             elements=workload.elements(self.kernel), rounds=cost.rounds, bytes=cost.bytes, offline_bytes=cost.offline,
             session_bytes=self.charge.session, **timings,
         )  # fmt: skip
 
 
-def planned(protocols: list[str], extent: Extent) -> list[Plan]:
+def planned(protocols: list[str], extent: BenchSize) -> list[Plan]:
     """A plan for each, before anything is measured: a phantom prices them, which must not come between two parties."""
     cards = [executable(name) for name in protocols]
     plans: list[Plan] = []

@@ -12,8 +12,8 @@ from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.correlation import Part
 from pi_sim.mpc.dealer.stream import SEED, Stream
 from pi_sim.mpc.executor import apply
+from pi_sim.records import BenchSize, TruncationTest
 from pi_sim.run.bench.ends import End
-from pi_sim.run.bench.found import Extent, Truncated
 from pi_sim.specs import ProtocolCard
 
 PROTOCOLS = ("crypten", "lean")
@@ -22,17 +22,17 @@ UNITS = 2
 """Of the last place, by which a product may be off: shares rounded towards zero one by one can be, ours by one."""
 
 
-def steps(extent: Extent) -> int:
+def steps(extent: BenchSize) -> int:
     """How many batches `count` goes through."""
     return len(extent.bounds) * len(PROTOCOLS) * -(-extent.truncations // BATCH)
 
 
-def count(end: End, extent: Extent) -> Iterator[Truncated]:
+def count(end: End, extent: BenchSize) -> Iterator[TruncationTest]:
     """What was found so far, batch by batch: so many products by every protocol's kernel, of every size."""
     number = extent.truncations
     for bound, protocol in product(extent.bounds, PROTOCOLS):
         card, values = specs.protocol_card(protocol), Stream(bytes(SEED))
-        found = Truncated(protocol=protocol, kernel=card.kernels["multiply"], bound=bound)
+        found = TruncationTest(protocol=protocol, kernel=card.kernels["multiply"], bound=bound)
         while found.number < number:
             found = _add(found, end, card, _batch(values, bound, min(BATCH, number - found.number)))
             yield found
@@ -45,7 +45,7 @@ def _batch(values: Stream, bound: int, length: int) -> list[Tensor]:
     return [*((each & (2 * bound * unit - 1)) - bound * unit for each in (x, y)), *masks]
 
 
-def _add(found: Truncated, end: End, card: ProtocolCard, batch: list[Tensor]) -> Truncated:
+def _add(found: TruncationTest, end: End, card: ProtocolCard, batch: list[Tensor]) -> TruncationTest:
     """Multiply between the parties, and compare with the product of the plain integers."""
     x, y, *masks = batch
     op = Op("multiply", (tuple(x.shape), tuple(y.shape)), (True, True))
@@ -55,7 +55,7 @@ def _add(found: Truncated, end: End, card: ProtocolCard, batch: list[Tensor]) ->
     return _told(found, x * y, truncated)
 
 
-def _told(found: Truncated, whole: Tensor, truncated: Tensor) -> Truncated:
+def _told(found: TruncationTest, whole: Tensor, truncated: Tensor) -> TruncationTest:
     """With one batch more."""
     off = (truncated - (whole >> PRECISION)).abs()
     right = off <= UNITS

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pi_sim.cost.features import features
 from pi_sim.graph.ops import Attribute, Op, Shape
-from pi_sim.run.bench.found import Extent
+from pi_sim.records import BenchSize
 
 TRIANGULAR = {"tournament"}
 """Kernels of softmax that compute no score that a causal mask hides."""
@@ -34,12 +34,12 @@ class Workload:
         return int(features(self.op)["visible" if partial else "elements"])
 
 
-def workloads(extent: Extent) -> list[Workload]:
+def workloads(extent: BenchSize) -> list[Workload]:
     """Every operation that costs something."""
     return [*_products(extent), *_activations(extent), *_elementwise(extent), *_rows(extent), *_boundary(extent)]
 
 
-def _products(extent: Extent) -> Iterator[Workload]:
+def _products(extent: BenchSize) -> Iterator[Workload]:
     t, d, h = extent.tokens, extent.width, extent.heads
     yield _secret("linear", (1, t, d), (d, 3 * d), (3 * d,))
     yield _secret("matmul", (1, h, t, d // h), (1, h, d // h, t))
@@ -47,14 +47,14 @@ def _products(extent: Extent) -> Iterator[Workload]:
     yield _secret("square", (1, t, d))
 
 
-def _activations(extent: Extent) -> Iterator[Workload]:
+def _activations(extent: BenchSize) -> Iterator[Workload]:
     inner = (1, extent.tokens, 4 * extent.width)
     yield _secret("relu", inner)
     yield _secret("gelu", inner, approximate="tanh")
     yield _secret("silu", inner)
 
 
-def _elementwise(extent: Extent) -> Iterator[Workload]:
+def _elementwise(extent: BenchSize) -> Iterator[Workload]:
     x = (1, extent.tokens, extent.width)
     yield _secret("tanh", x)
     yield _secret("erf", x)
@@ -64,14 +64,14 @@ def _elementwise(extent: Extent) -> Iterator[Workload]:
     yield Workload("scale_by", Op("scale_by", (x, x), (True, False)))
 
 
-def _rows(extent: Extent) -> Iterator[Workload]:
+def _rows(extent: BenchSize) -> Iterator[Workload]:
     t, d, h = extent.tokens, extent.width, extent.heads
     yield Workload("softmax", Op("softmax", ((1, h, t, t), (t, t)), (True, False), (("causal", True),)))
     yield _secret("layernorm", (1, t, d), (d,), (d,), eps=1e-5)
     yield _secret("rmsnorm", (1, t, d), (d,), eps=1e-5)
 
 
-def _boundary(extent: Extent) -> Iterator[Workload]:
+def _boundary(extent: BenchSize) -> Iterator[Workload]:
     """What grows with the vocabulary."""
     t, d = extent.tokens, extent.width
     for vocabulary in (extent.vocabulary, extent.large_vocabulary):

@@ -1,0 +1,142 @@
+"""Records of runs, trainings and other measurements: versioned JSON, from which every table and figure is rendered."""
+
+import json
+from pathlib import Path
+from typing import overload
+
+from pydantic import ValidationError
+
+from pi_sim.errors import UsageError
+from pi_sim.records.costs import (
+    Agreement,
+    BenchRecord,
+    BenchSize,
+    EstimateRecord,
+    KernelTiming,
+    MachineRecord,
+    Measured,
+    ModelTiming,
+    PartyRecord,
+    PayloadBytes,
+    Perplexity,
+    PerplexityPair,
+    RunRecord,
+    SecondsEach,
+    TruncationTest,
+)
+from pi_sim.records.envelope import (
+    ARGV,
+    VERSION,
+    JsonObject,
+    Record,
+    RecordT,
+    code_fingerprint,
+    cpu_name,
+    dumps,
+    json_safe,
+    save,
+    stamp,
+)
+from pi_sim.records.models import (
+    ConversionRecord,
+    CorpusId,
+    DiagnosisRecord,
+    Dimensions,
+    HeldOut,
+    Observation,
+    Origin,
+    TrainingRecord,
+)
+
+__all__ = [
+    "ARGV",
+    "SCHEMAS",
+    "VERSION",
+    "Agreement",
+    "BenchRecord",
+    "BenchSize",
+    "ConversionRecord",
+    "CorpusId",
+    "DiagnosisRecord",
+    "Dimensions",
+    "EstimateRecord",
+    "HeldOut",
+    "JsonObject",
+    "KernelTiming",
+    "MachineRecord",
+    "Measured",
+    "ModelTiming",
+    "Observation",
+    "Origin",
+    "PartyRecord",
+    "PayloadBytes",
+    "Perplexity",
+    "PerplexityPair",
+    "Record",
+    "RecordT",
+    "RunRecord",
+    "SecondsEach",
+    "TrainingRecord",
+    "TruncationTest",
+    "code_fingerprint",
+    "cpu_name",
+    "dumps",
+    "json_safe",
+    "load",
+    "save",
+    "stamp",
+]
+
+SCHEMAS: dict[str, type[Record]] = {
+    schema.model_fields["kind"].default: schema
+    for schema in (
+        *(EstimateRecord, RunRecord, PartyRecord, TrainingRecord, ConversionRecord),
+        *(DiagnosisRecord, BenchRecord, MachineRecord),
+    )
+}
+"""Every kind of record, by name."""
+REMEDY = "make it anew or remove it"
+
+
+@overload
+def load(path: Path) -> Record: ...
+
+
+@overload
+def load(path: Path, schema: type[RecordT]) -> RecordT: ...
+
+
+def load(path: Path, schema: type[Record] = Record) -> Record:
+    """Return the record at `path`, of any kind or of one `schema`; a `UsageError` names what is wrong with it."""
+    table = _parse(path)
+    actual = SCHEMAS[table["kind"]]
+    if not issubclass(actual, schema):
+        expected = schema.model_fields["kind"].default
+        raise UsageError(f"{path} is a record of kind {table['kind']}, not {expected}; choose another file.")
+    try:
+        return actual.model_validate(table)
+    except ValidationError as error:
+        raise UsageError(f"{path} {_complaint(error)}; {REMEDY}.") from None
+
+
+def _parse(path: Path) -> JsonObject:
+    """Return the JSON object of a record of a known kind and of this version."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UsageError(f"{path} is not a pi-sim record; {REMEDY}.") from None
+    if not isinstance(table, dict) or table.get("kind") not in SCHEMAS:
+        raise UsageError(f"{path} is not a pi-sim record; {REMEDY}.")
+    if table.get("version") != VERSION:
+        version = table.get("version", "unknown")
+        raise UsageError(f"{path} is a record of version {version}, this pi-sim reads version {VERSION}; {REMEDY}.")
+    return table
+
+
+def _complaint(error: ValidationError) -> str:
+    """Return what is wrong with the first wrong key."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"has no {key}"
+    return f"cannot be read, key {key!r}: {first['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,185 @@
+"""The envelope of every record: what made it, where, and its JSON text."""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+from pydantic import Field
+
+from pi_sim import __version__
+from pi_sim.files import write_text
+from pi_sim.specs import Spec
+
+VERSION = 2
+ARGV = "pi_sim.argv"
+"""The command line's key in the meta data of click's context."""
+PACKAGE = Path(__file__).parent.parent
+CODE = ("graph", "mpc", "cost", "zoo")
+"""The packages that derived prices and graphs depend on."""
+LIBRARIES = ("torch", "transformers", "crypten")
+"""The libraries that they depend on."""
+RECORDED = ("torch", "crypten", "transformers", "tokenizers", "numpy")
+"""The libraries whose versions a record holds."""
+WIDTH = 120
+
+JsonObject = dict[str, Any]
+
+
+class MachineInfo(Spec):
+    """The machine that a record was made on."""
+
+    system: str
+    cpu: str
+    cores: int | None
+
+
+class Record(Spec):
+    """The envelope of every record: its kind, the command and the code that made it, versions and machine."""
+
+    kind: str
+    version: Literal[2] = 2
+    argv: tuple[str, ...] | None = None
+    """The command line; null where Python code made the record."""
+    code: str | None = None
+    """The fingerprint of code and packages that derived prices depend on, as the price cache has it."""
+    commit: str | None = None
+    """The git commit of a checkout; null for an installed package."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    machine: MachineInfo | None = None
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+def save(path: Path, record: Record) -> None:
+    """Write `record` with the command line, code, versions and machine of this process."""
+    write_text(path, dumps(stamp(record)))
+
+
+def stamp(record: RecordT) -> RecordT:
+    """Fill the envelope from this process."""
+    return record.model_copy(
+        update={
+            "argv": command_line(),
+            "code": code_fingerprint(),
+            "commit": git_commit(),
+            "versions": installed_versions(),
+            "machine": MachineInfo(system=platform.system(), cpu=cpu_name(), cores=os.cpu_count()),
+        }
+    )
+
+
+def command_line() -> tuple[str, ...] | None:
+    """Return the words of the running pi-sim command; None where Python code calls."""
+    context = click.get_current_context(silent=True)
+    words = context.find_root().meta.get(ARGV) if context else None
+    return tuple(words) if words else None
+
+
+@cache
+def code_fingerprint() -> str:
+    """Return one hash over the code and the versions of libraries that prices and graphs depend on."""
+    digest = hashlib.sha256()
+    for path in sorted(path for part in CODE for path in (PACKAGE / part).rglob("*.py")):
+        digest.update(path.read_bytes())
+    for name in LIBRARIES:
+        digest.update((_version(name) or "none").encode())
+    return digest.hexdigest()
+
+
+@cache
+def git_commit() -> str | None:
+    """Return the commit of the checkout that this code lies in; None for an installed package."""
+    root = PACKAGE.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of Python, pi-sim and the libraries that results depend on."""
+    libraries = {name: version for name in RECORDED if (version := _version(name))}
+    return {"python": platform.python_version(), "pi-sim": __version__, **libraries}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def cpu_name() -> str:
+    """Return the CPU's name as the system reports it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def json_safe(value: Any) -> Any:
+    """Replace NaN and infinities by None, which JSON can hold."""
+    if isinstance(value, dict):
+        return {key: json_safe(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_safe(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def dumps(content: Record | Sequence[Record]) -> str:
+    """Return the JSON text of a record, or of several as a list. Elements of a record's lists stay on one line."""
+    if isinstance(content, Record):
+        return _layout(content.model_dump(mode="json"), 0, 0) + "\n"
+    return "[\n" + ",\n".join(dumps(record).rstrip() for record in content) + "\n]\n"
+
+
+def _layout(value: Any, depth: int, used: int) -> str:
+    """Lay out a value that follows `used` characters: on one line if it fits, else an item a line.
+
+    A list of numbers is never broken; lists of numbers and strings share a line as far as they fit.
+    """
+    flat = json.dumps(value, allow_nan=False)
+    if not value or not isinstance(value, (dict, list)) or used + len(flat) < WIDTH or _is_numeric(value):
+        return flat
+    if isinstance(value, dict):
+        keys = {key: f"{json.dumps(key)}: " for key in value}
+        lines = [text + _layout(value[key], depth + 1, depth + 1 + len(text)) for key, text in keys.items()]
+        return _block("{}", lines, depth)
+    items = [json.dumps(item, allow_nan=False) for item in value]
+    is_short = all(_is_numeric(item) or not isinstance(item, (dict, list)) for item in value)
+    return _block("[]", _packed(items, WIDTH - depth) if is_short else items, depth)
+
+
+def _is_numeric(value: Any) -> bool:
+    """Return whether a value is a list of numbers and nulls."""
+    return isinstance(value, list) and all(item is None or isinstance(item, (int, float)) for item in value)
+
+
+def _packed(items: list[str], width: int) -> list[str]:
+    """Join items to lines of at most `width` characters, if a single one is not longer."""
+    lines = [items[0]]
+    for item in items[1:]:
+        if len(lines[-1]) + len(item) + 4 <= width:
+            lines[-1] += f", {item}"
+        else:
+            lines.append(item)
+    return lines
+
+
+def _block(brackets: str, lines: list[str], depth: int) -> str:
+    indent = "\n" + " " * (depth + 1)
+    return brackets[0] + indent + f",{indent}".join(lines) + "\n" + " " * depth + brackets[1]

@@ -1,0 +1,230 @@
+"""Schemas of records of models: trainings, conversions and diagnoses; null stands for what is no finite number."""
+
+from typing import Any, Literal
+
+from pi_sim.records.envelope import Record
+from pi_sim.specs import Architecture, Recipe, Spec
+
+Heads = tuple[tuple[float | None, ...], ...]
+"""Values by layer and head; null where a probability is NaN."""
+
+
+class Dimensions(Spec):
+    """The dimensions of a trained model."""
+
+    layers: int
+    heads: int
+    width: int
+    context: int
+    vocabulary: int
+
+
+class CorpusId(Spec):
+    """A corpus, identified by the hash of its text."""
+
+    name: str
+    sha256: str
+
+
+class CorpusSeen(CorpusId):
+    """A corpus, and how much of its training split was seen."""
+
+    tokens_seen: int
+    epochs: float | None = None
+
+
+class Sample(Spec):
+    """The loss of the first held-out sequences: a quick check of a checkpoint."""
+
+    sequences: int
+    loss: float | None
+
+
+class HeldOut(Spec):
+    """Held-out quality: loss in nats per token. Null where it overflows."""
+
+    loss: float | None = None
+    perplexity: float | None
+    bits_per_byte: float | None
+    tokens: int
+    sample: Sample | None = None
+
+
+class NonFinite(Spec):
+    """Counts of NaN and infinities in the output of each block."""
+
+    nan: tuple[int, ...]
+    inf: tuple[int, ...]
+
+
+class Alpha(Spec):
+    """The alpha of one DyT or Derf, beside 1 / std of its input."""
+
+    module: str
+    alpha: float | None
+    inverse_std: float | None
+
+
+class Attention(Spec):
+    """Attention entropy in nats and as a share of its maximum, and what else one forward pass shows."""
+
+    entropy: Heads
+    entropy_share: Heads
+    overload: float
+    collapse: float
+    non_finite: NonFinite
+    slopes: tuple[float | None, ...] | None = None
+    alphas: tuple[Alpha, ...] | None = None
+
+
+class Step(Spec):
+    """A point in a training."""
+
+    step: int
+    tokens: int
+    held_out_loss: float | None
+
+
+class Observation(Attention, Step):
+    """A model at one step of its training, on held-out text."""
+
+
+class Divergence(Spec):
+    """The step at which the loss was no finite number."""
+
+    step: int
+
+
+class Origin(Spec):
+    """The checkpoint that a training started from, as its own record describes it."""
+
+    model: str
+    kind: str | None = None
+    argv: tuple[str, ...] | None = None
+    surgery: dict[str, Any] | None = None
+    before: HeldOut | None = None
+    after: HeldOut | None = None
+    held_out: HeldOut | None = None
+    source: str | None = None
+    """The checkpoint that was converted."""
+    origin: "Origin | None" = None
+
+
+class TrainingRecord(Record):
+    """A training from scratch, or with an `origin` a fine-tuning."""
+
+    kind: Literal["training"] = "training"
+    card: str
+    size: str
+    architecture: Architecture | None
+    """Null for a checkpoint without a record of pi-sim."""
+    dimensions: Dimensions
+    recipe: Recipe
+    seed: int
+    corpus: CorpusSeen
+    parameters: int
+    trained_parameters: int | None = None
+    loss_curve: tuple[tuple[int, float | None], ...]
+    observations: tuple[Observation, ...] = ()
+    seconds: float
+    processes: int = 1
+    threads: int | None = None
+    device: str | None = None
+    diverged: Divergence | None = None
+    held_out: HeldOut | None
+    origin: Origin | None = None
+
+
+class ConversionRecord(Record):
+    """Surgery on a trained checkpoint, with the held-out quality before and right after it."""
+
+    kind: Literal["conversion"] = "conversion"
+    source: str
+    surgery: dict[str, Any]
+    card: str | None = None
+    size: str | None = None
+    dimensions: Dimensions | None = None
+    architecture: Architecture | None = None
+    corpus: CorpusId
+    seq_len: int
+    before: HeldOut
+    after: HeldOut
+
+
+class ByLayer(Spec):
+    """The shares of a layer's heads in entropic overload and in entropy collapse."""
+
+    overload: tuple[float, ...]
+    collapse: tuple[float, ...]
+
+
+class Sparsity(Spec):
+    """The share of exact zeros in the inputs of projections, by layer; null where a layer has none."""
+
+    qkv: tuple[float | None, ...]
+    up: tuple[float | None, ...]
+    down: tuple[float | None, ...]
+
+
+class Flops(Spec):
+    """Operations of a token in the blocks' matrices, and how many of them zeros save in the clear."""
+
+    per_token: int
+    saved: float
+    share: float
+
+
+class Histogram(Spec):
+    """The inputs of one activation: counts in equal bins from -reach to reach."""
+
+    module: str
+    layer: int | None
+    reach: float
+    counts: tuple[int, ...]
+    below: int
+    above: int
+    negative: float
+
+
+class Range(Spec):
+    """The extremes of one quantity in one module; kernel and domain where a kernel bounds the quantity."""
+
+    op: str
+    quantity: str
+    module: str
+    layer: int | None
+    min: float | None
+    max: float | None
+    largest: float | None
+    fits: bool
+    kernel: str | None = None
+    domain: tuple[float | None, float | None] | None = None
+    in_domain: bool | None = None
+
+
+class TruncationRisk(Spec):
+    """Truncations of one module that are expected to fail in a sequence."""
+
+    op: str
+    module: str
+    layer: int | None
+    expected_failures: float
+
+
+class DiagnosisRecord(Attention, Record):
+    """A look inside a model: entropy, sparsity, pre-activations, and ranges for fixed point."""
+
+    kind: Literal["diagnosis"] = "diagnosis"
+    model: str
+    size: str
+    protocol: str
+    text: str
+    sequences: int
+    seq_len: int
+    sparsity: Sparsity
+    flops: Flops
+    histograms: tuple[Histogram, ...]
+    by_layer: ByLayer
+    ranges: tuple[Range, ...]
+    truncations: tuple[TruncationRisk, ...]
+    missing: tuple[str, ...]
