@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from handmade import run_record, training_record
 
 from pi_sim import files, records
 from pi_sim.cli import main
 from pi_sim.cost import memo
 from pi_sim.errors import UsageError
 from pi_sim.records import MachineRecord, RunRecord, TrainingRecord
+from tests.helpers.sample_records import run_record, training_record
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
