@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from pi_sim import records
+from pi_sim import files, records
 from pi_sim.diagnosis.entropy import COLLAPSE, OVERLOAD
-from pi_sim.records import DiagnosisRecord, Histogram, RangeRow
+from pi_sim.records import DiagnosisRecord
+from pi_sim.records.models import Histogram, Range, Sparsity
 from pi_sim.report import figures, styles, tables
 from pi_sim.report.styles import label_layers, panel_grid, panels
 from pi_sim.report.tables import COUNT, SHARE, Cell, Column, Table, Unit
@@ -65,7 +66,7 @@ def layer_table(record: DiagnosisRecord, gap: str = "\n") -> Table:
         *(Column(f"entropy_{key}", f"entropy{gap}{key}", SHARE) for key in ("mean", "min", "max")),
         *(Column(key, f"heads in{gap}{key}", SHARE) for key in ("overload", "collapse")),
         *(Column(key, title, COUNT) for key, title in (("nan", "NaN"), ("inf", "inf"))),
-        *(Column(f"zeros_{role}", f"zeros{gap}{role}", SHARE) for role in record.sparsity),
+        *(Column(f"zeros_{role}", f"zeros{gap}{role}", SHARE) for role in Sparsity.model_fields),
         *([Column("slope", "slope", FOUR_DECIMALS)] if record.slopes is not None else []),
     ]
     return Table(columns, [_layer_row(record, number) for number in range(len(record.entropy_share))])
@@ -79,7 +80,7 @@ def _layer_row(record: DiagnosisRecord, number: int) -> list[Cell]:
         record.by_layer.collapse[number],
         record.non_finite.nan[number],
         record.non_finite.inf[number],
-        *(shares[number] for shares in record.sparsity.values()),
+        *(getattr(record.sparsity, role)[number] for role in Sparsity.model_fields),
     ]
     return [number, *entropy, *cells, *([record.slopes[number]] if record.slopes is not None else [])]
 
@@ -95,13 +96,13 @@ def range_table(record: DiagnosisRecord) -> Table:
     """Build one row for each quantity of each operation: its extremes over all modules, and what they allow."""
     titles = ("operation", "quantity", "from", "to", "largest in", "overflow", "kernel")
     columns = [Column(title, title, COUNT if title in ("from", "to") else ()) for title in titles]
-    groups: dict[tuple[str, str], list[RangeRow]] = {}
+    groups: dict[tuple[str, str], list[Range]] = {}
     for row in record.ranges:
         groups.setdefault((row.op, row.quantity), []).append(row)
     return Table(columns, [[*key, *_extremes(rows)] for key, rows in groups.items()])
 
 
-def _extremes(rows: list[RangeRow]) -> Iterator[Cell]:
+def _extremes(rows: list[Range]) -> Iterator[Cell]:
     """Yield the smallest and the largest value, where that is, whether it overflows, and the kernel's domain."""
     for values, extreme in (([row.min for row in rows], min), ([row.max for row in rows], max)):
         finite = [value for value in values if value is not None]
@@ -167,7 +168,7 @@ def write_figures(record: DiagnosisRecord, folder: Path) -> list[Path]:
     contents |= {f"{name}.png": styles.png(figure) for name, figure in drawings.items()}
     files = {folder / f"{name}.{kind}": contents[f"{name}.{kind}"] for name in drawings for kind in ("svg", "png")}
     for path, content in files.items():
-        records.write_bytes(path, content)
+        files.write_bytes(path, content)
     return list(files)
 
 
@@ -209,7 +210,7 @@ def _captioned(caption: str, draw: Callable[[], Figure]) -> Figure:
 def sparsity_by_layer(record: DiagnosisRecord) -> Figure:
     """Draw one line for each kind of projection."""
     figure, (panel,) = panels(1, height=2.4)
-    for role, shares in record.sparsity.items():
+    for role, shares in record.sparsity:
         values = [float("nan") if share is None else 100 * share for share in shares]
         color = styles.PROJECTIONS[role]
         panel.plot(range(len(values)), values, marker="o", markersize=4, label=role, color=color)

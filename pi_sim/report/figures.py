@@ -1,10 +1,8 @@
 """Every figure, drawn from frames and records: the same data give the same bytes."""
 
 import math
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from pi_sim.records import DiagnosisRecord
 from pi_sim.report import styles
 from pi_sim.report.statistics import Curve, Seeds, above, running_mean, without_start
-from pi_sim.report.styles import Look, label_layers, panel_grid, panels
+from pi_sim.report.styles import Look, panel_grid, panels
 from pi_sim.report.tables import SECONDS, choose_unit
 
 if TYPE_CHECKING:
@@ -28,6 +24,7 @@ if TYPE_CHECKING:
 
     from pi_sim.report.sweep import DesignComparison
 
+Drawing = Callable[[], Figure]
 Matrix = Sequence[Sequence[float | None]]
 MILLION = 1e6
 ACROSS = 4

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from pi_sim import records, specs
-from pi_sim.records import Record, RunRecord, TrainingRecord
+from pi_sim.records import Agreement, Record, RunRecord, TrainingRecord
 from pi_sim.report.statistics import Seeds
 from pi_sim.report.terminal import equality
 
@@ -23,7 +23,6 @@ RARE = 0.05
 WRONG = 1.1
 """A private perplexity beyond this multiple of the plain one is a wrong result."""
 PLAN = ("card", "size", "architecture", "dimensions", "recipe", "seed", "corpus")
-NETWORKS = ("lan", "wan")
 
 
 def load_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, Record]]:
@@ -47,36 +46,29 @@ def design_rank(model: str, order: tuple[str, ...] = DESIGNS) -> tuple[int, str]
 
 
 def run_frame(runs: Iterable[tuple[Path, RunRecord]]) -> pd.DataFrame:
-    """Build one row for each run."""
-    return pd.DataFrame([_run_row(path, record) for path, record in runs])
+    """Build one row for each run: the keys of its record, nested ones joined by _, and what follows from them."""
+    rows = [_run_row(path, record) for path, record in runs]
+    return pd.json_normalize(rows, sep="_") if rows else pd.DataFrame()
 
 
 def _run_row(path: Path, record: RunRecord) -> dict[str, Any]:
-    total, inner, measured = record.total, record.without_embedding_and_head, record.measured
-    agreement, expected = record.agreement, record.total.seconds.get(record.network)
+    total, measured, agreement = record.total, record.measured, record.agreement
+    expected = total.seconds.get(record.network)
     return {
+        **record.model_dump(exclude={"rows", "conventions", "argv", "versions", "agreement"}),
+        "agreement": agreement.model_dump() if agreement else dict.fromkeys(Agreement.model_fields),
         "path": path,
         "record": record,
-        **record.model_dump(include={"model", "size", "protocol", "seq_len", "network", "sequences"}),
         "tokens": record.sequences * record.seq_len,
-        **{key: getattr(total, key) for key in ("rounds", "bytes", "offline_bytes")},
-        **{network: total.seconds.get(network) for network in NETWORKS},
-        **{f"inner_{key}": getattr(inner, key) for key in ("rounds", "bytes", "offline_bytes")},
-        **{f"inner_{network}": inner.seconds.get(network) for network in NETWORKS},
-        "rounds_equal": equality(total.rounds, measured.rounds),
-        "bytes_equal": equality(total.bytes, measured.bytes),
-        "seconds": measured.seconds,
-        "compute_seconds": measured.compute_seconds,
-        "communication_seconds": measured.communication_seconds,
-        "setup_seconds": measured.setup_seconds,
-        "expected_seconds": expected,
-        "network_ratio": measured.communication_seconds / expected if expected else None,
         "plain": _overflow(record.perplexity.plain) if agreement else None,
         "private": _overflow(record.perplexity.private),
         "drift": drift(record),
         **privacy_change(record),
-        **{key: getattr(agreement, key, None) for key in ("max_abs", "mean_abs", "top1")},
-        "corrupted": agreement.corrupted_positions if agreement else None,
+        "rounds_equal": equality(total.rounds, measured.rounds),
+        "bytes_equal": equality(total.bytes, measured.bytes),
+        "expected": expected,
+        "network_ratio": measured.communication_seconds / expected if expected else None,
+        "imitated": "none imitated" if record.network == "none" else record.network,
     }
 
 

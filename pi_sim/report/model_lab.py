@@ -20,7 +20,7 @@ from pi_sim.report.figures import Change, Drawing, LayerSeries, Matrix, Recovery
 from pi_sim.report.frames import LAB, RECORDS, design_rank, key_of, seeds_of
 from pi_sim.report.norm_free import setup
 from pi_sim.report.statistics import Seeds, claim_verdict, overload_verdict
-from pi_sim.report.tables import relative_change
+from pi_sim.report.tables import Unit, format_change
 
 BASELINE = "gelu_ln"
 ORDER = (
@@ -156,12 +156,13 @@ def context(lab: Lab) -> dict[str, Any]:
         "causes": [_cause_row(lab, group) for group in changed_groups(lab)],
         "changed_claims": list(_changed_claims(lab)),
         "slopes": _slope_rows(lab),
+        "slope_columns": _slope_columns(lab),
         "slope_range": _slope_range(lab),
         "alpha_ratios": _alpha_ratios(lab),
         "sparsity": _sparsity_rows(lab),
         "conversions": [_conversion_row(record) for record in lab.conversions["record"]],
         "commands": list(_commands(lab)),
-        "count": len(lab.trainings),
+        "trainings": len(lab.trainings),
         "hours": sum(record.seconds for record in lab.trainings["record"]) / 3600,
         "threads": " or ".join(map(str, sorted({record.threads for record in lab.trainings["record"]}))),
         "environments": sorted(set(map(frames.environment, lab.trainings["record"]))),
@@ -179,7 +180,7 @@ def _quality_row(lab: Lab, model: str) -> dict[str, Any]:
         "model": model,
         "paper": name or "–",
         **seeds.summary(None if model == BASELINE else baseline),
-        **({"mean": f"diverged, {diverged} of {seeds.count}"} if diverged else {}),
+        **({"mean": f"diverged, {diverged} of {len(seeds.values)}"} if diverged else {}),
         "published": "diverged" if change is not None and math.isnan(change) else "–" if change is None else published,
         **(cost if lab.estimates else {}),
     }
@@ -193,7 +194,7 @@ def _claim_row(lab: Lab, better: str, worse: str) -> dict[str, Any]:
 def _claim(better: str, worse: str) -> dict[str, Any]:
     """Return a claim, and by how much the worse design's perplexity is larger in the papers."""
     published = (1 + PUBLISHED[worse][1]) / (1 + PUBLISHED[better][1]) - 1
-    return {"claim": f"{better} ahead of {worse}", "published": published}
+    return {"claim": f"{better} ahead of {worse}", "published": f"{published:+.1%}"}
 
 
 # ---- entropy
@@ -299,6 +300,11 @@ def _slope_rows(lab: Lab) -> list[dict[str, Any]]:
     ]
 
 
+def _slope_columns(lab: Lab) -> dict[str, Any]:
+    layers = {key for row in _slope_rows(lab) for key in row if key.startswith("layer")}
+    return {layer: (layer, (Unit(0, "", 1, 3),)) for layer in sorted(layers)}
+
+
 def _slope_range(lab: Lab) -> tuple[float, float, float] | None:
     """Return where the slopes start, and the least and the largest size at the end."""
     records = _slope_records(lab)
@@ -321,7 +327,7 @@ def _sparsity_rows(lab: Lab) -> list[dict[str, Any]]:
     """Return one row for each diagnosed model that has zeros."""
     rows = []
     for record in lab.diagnoses:
-        shares = {role: [share for share in record.sparsity[role] if share is not None] for role in ("qkv", "up", "down")}
+        shares = {role: [share for share in getattr(record.sparsity, role) if share is not None] for role in ("qkv", "up", "down")}
         zeros = {role: fmean(layers) if layers else None for role, layers in shares.items()}
         rows.append({"model": record.model.rpartition("/")[2], **zeros, "saved": record.flops.share})
     rows.sort(key=lambda row: row["model"])
@@ -339,7 +345,7 @@ def _conversion_row(record: TrainingRecord) -> dict[str, Any]:
         "after": None if after is None else math.inf if after.perplexity is None else after.perplexity,
         "tokens": record.corpus.tokens_seen,
         "end": end,
-        "change": relative_change(end, math.inf if before is None else before),
+        "change": format_change(end, math.inf if before is None else before),
     }
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
@@ -19,7 +19,7 @@ from pi_sim.report.figures import Drawing, Point
 from pi_sim.report.frames import design_rank, seeds_of
 from pi_sim.report.statistics import Curve, Seeds, compare_ranges, order_verdict
 from pi_sim.report.styles import Look
-from pi_sim.report.tables import BYTES, choose_unit, format_perplexity, relative_change
+from pi_sim.report.tables import BYTES, COUNT, Unit, choose_unit, format_change, format_perplexity
 from pi_sim.report.terminal import DEALER
 
 BASELINE = "gelu_ln"
@@ -105,7 +105,8 @@ def context(sizes: list[SizeData]) -> dict[str, Any]:
     """Return the values that the template shows."""
     return {
         "sizes": [_size_context(size) for size in sizes],
-        "conventions": [*CONVENTIONS, DEALER.rstrip(".")],
+        "conventions": CONVENTIONS,
+        "dealer": DEALER.rstrip("."),
         "commands": [line for size in sizes for line in _commands(size)],
         "environments": _environments(sizes),
     }
@@ -113,7 +114,7 @@ def context(sizes: list[SizeData]) -> dict[str, Any]:
 
 def _size_context(size: SizeData) -> dict[str, Any]:
     runs, prices = _labelled(size.runs, "seq_len", "network"), _labelled(size.prices, "seq_len")
-    unit = choose_unit(BYTES, list(size.runs["bytes"]))
+    unit = choose_unit(BYTES, list(size.runs["total_bytes"]))
     recipes = pd.DataFrame(_other_recipes(size))
     return {
         "name": size.name,
@@ -124,19 +125,29 @@ def _size_context(size: SizeData) -> dict[str, Any]:
         "network": size.runs["network"].iloc[0] if size.runs["network"].nunique() == 1 else None,
         "overview": _overview(size, runs),
         "better_recipes": recipes[recipes["mean"] < recipes["usual"]].to_dict("records") if len(recipes) else [],
-        "truncations_failed": bool(((runs["corrupted"] > 0) & ~runs["wrong"]).any()),
+        "truncations_failed": bool(((runs["agreement_corrupted_positions"] > 0) & ~runs["wrong"]).any()),
         "taylor": _taylor_failures(size),
         "unit": unit,
-        "sent": prices.join(frames.operation_frame(size.prices, "bytes"), rsuffix="_total"),
-        "rounds": prices.join(frames.operation_frame(size.prices, "rounds"), rsuffix="_total"),
-        "ops": {key: list(frames.operation_frame(size.prices, key)) for key in ("bytes", "rounds")},
+        **dict(_by_operation(size, prices, "bytes", "sent", replace(unit, name=""))),
+        **dict(_by_operation(size, prices, "rounds", "rounds", COUNT[0])),
+        "imitated": runs[runs["expected"].notna()],
         "order": _order(size),
         "recipes": recipes.sort_values("changed", kind="stable") if len(recipes) else recipes,
         "best": _best_recipes(recipes),
         "final_norm": [row for model in size.models for row in _final_norm(size, model)],
         "wrong": bool(size.runs["wrong"].any()),
         "mean_length": size.length,
+        "has_curves": bool(_curves(size)),
     }
+
+
+def _by_operation(
+    size: SizeData, prices: pd.DataFrame, key: str, name: str, unit: Unit
+) -> Iterator[tuple[str, Any]]:
+    """Yield one row for every run with a column for every operation that is not free, and those columns."""
+    operations = frames.operation_frame(size.prices, key)
+    yield name, prices.join(operations)
+    yield f"{name}_columns", {**{op: (op, (unit,)) for op in operations}, f"total_{key}": ("total", (unit,))}
 
 
 def _labelled(runs: pd.DataFrame, *keys: str) -> pd.DataFrame:
@@ -178,13 +189,12 @@ def _overview(size: SizeData, runs: pd.DataFrame) -> pd.DataFrame:
 def _quality_row(size: SizeData, model: str) -> dict[str, Any]:
     design, seeds, baseline = size.design(model), size.seeds.get(model), size.seeds.get(BASELINE)
     norms = "all" if design.get("norm") != "none" else "none" if design["final_norm"] == "none" else "final only"
-    change = None
-    if seeds and baseline and model != BASELINE:
-        corpora = size.references["corpus"]
-        if corpora[model] == corpora[BASELINE]:
-            change = relative_change(seeds.mean, baseline.mean)
-    values = {"perplexity": seeds.mean, "seeds": seeds.count} if seeds else {"perplexity": None, "seeds": None}
-    return {"model": model, "norms": norms if design else None, **values, "change": change}
+    if not seeds:
+        return {"model": model, "norms": norms if design else None, "mean": None, "seeds": None, "change": None}
+    corpora = size.references["corpus"]
+    comparable = baseline and model != BASELINE and corpora[model] == corpora[BASELINE]
+    row = {"model": model, "norms": norms if design else None, **seeds.summary(baseline)}
+    return row if comparable else {**row, "change": None}
 
 
 def _taylor_failures(size: SizeData) -> list[dict[str, Any]]:
@@ -205,38 +215,35 @@ def _order(size: SizeData) -> dict[str, Any] | None:
     if len(seeds) < 2:
         return None
     pairs = combinations([model for model in PUBLISHED if model in seeds], 2)
-    recipe = size.references["record"].iloc[0].recipe
-    scales = {"embedding": recipe.embedding_scale, "logits": recipe.logit_scale}
     return {
-        "init_std": recipe.init_std if recipe.init_std != GPT2_STD else None,
-        "scales": {name: scale for name, scale in scales.items() if scale},
+        "recipe": _recipe_traits(size.references["record"].iloc[0].recipe),
         "numbers": [_number_row(seeds, model) for model in seeds],
         "verdicts": [_verdict_row(seeds, better, worse) for better, worse in pairs],
     }
 
 
+def _recipe_traits(recipe: specs.Recipe) -> str:
+    """Return what the recipe has that GPT-2's own has not; it can decide a comparison of norms."""
+    scales = {"embedding": recipe.embedding_scale, "logits": recipe.logit_scale}
+    std = f"weights that start with a standard deviation of {recipe.init_std:g}, not GPT-2's {GPT2_STD:g}"
+    traits = [std] if recipe.init_std != GPT2_STD else []
+    traits += [f"a learned scale of the {name} that starts at {scale:g}" for name, scale in scales.items() if scale]
+    return " and ".join(filter(None, [", ".join(traits[:-1]), *traits[-1:]]))
+
+
 def _number_row(seeds: dict[str, Seeds], model: str) -> dict[str, Any]:
     design, published, change = PUBLISHED[model]
-    base = seeds[BASELINE].mean if BASELINE in seeds and model != BASELINE else None
-    return {
-        "design": design,
-        "model": model,
-        "published": published,
-        "published_change": change,
-        "mean": seeds[model].mean,
-        "change": relative_change(seeds[model].mean, base) if base is not None else None,
-        "seeds": seeds[model].count,
-        "range": seeds[model].range,
-    }
+    baseline = None if model == BASELINE else seeds.get(BASELINE)
+    row = {"design": design, "model": model, "published": published, "published_change": change}
+    return {**row, **seeds[model].summary(baseline)}
 
 
 def _verdict_row(seeds: dict[str, Seeds], better: str, worse: str) -> dict[str, Any]:
     first, second = seeds[better], seeds[worse]
     return {
-        "better": better,
         "order": f"{better} ahead of {worse}",
         "means": f"{format_perplexity(first.mean)} and {format_perplexity(second.mean)}",
-        "change": relative_change(second.mean, first.mean),
+        "change": second.change(first),
         "ranges": compare_ranges(first, second),
         "verdict": order_verdict(first, second),
     }
@@ -248,16 +255,10 @@ def _other_recipes(size: SizeData) -> Iterator[dict[str, Any]]:
         alike = ["model", "size", "design", "dimensions", "text"]
         same = size.trainings[(size.trainings[alike] == reference[alike]).all(axis=1)]
         for recipe, group in same[same["recipe"] != reference["recipe"]].groupby("recipe", sort=False):
-            seeds, usual = seeds_of(group), reference["seeds"].mean
-            yield {
-                "changed": ", ".join(recipe_changes(json.loads(str(recipe)), json.loads(reference["recipe"]))),
-                "model": reference["model"],
-                "seeds": seeds.count,
-                "mean": seeds.mean,
-                "range": seeds.range,
-                "usual": usual,
-                "change": relative_change(seeds.mean, usual),
-            }
+            settings = (json.loads(str(recipe)), json.loads(reference["recipe"]))
+            row = {"changed": ", ".join(recipe_changes(*settings)), "model": reference["model"]}
+            usual = reference["seeds"]
+            yield {**row, **seeds_of(group).summary(usual), "usual": usual.mean}
 
 
 def recipe_changes(recipe: dict[str, Any], usual: dict[str, Any]) -> list[str]:
@@ -270,16 +271,16 @@ def _setting(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _best_recipes(recipes: pd.DataFrame) -> list[dict[str, Any]]:
+def _best_recipes(recipes: pd.DataFrame) -> pd.DataFrame:
     """Return the best recipe of every model for which several were tried, the best model first."""
     if recipes.empty:
-        return []
+        return recipes
     usual = recipes.assign(changed="the usual", mean=recipes["usual"])
     tried = pd.concat([usual, recipes.sort_values("changed", kind="stable")]).sort_values("mean", kind="stable")
     best = tried.drop_duplicates("model")
     first = best["mean"].iloc[0]
-    changes = [None if mean == first else relative_change(mean, first) for mean in best["mean"]]
-    return [{**row, "change": change} for row, change in zip(best.to_dict("records"), changes, strict=True)]
+    changes = ["" if mean == first else format_change(mean, first) for mean in best["mean"]]
+    return best.assign(change=changes)
 
 
 def _final_norm(size: SizeData, model: str) -> list[dict[str, Any]]:
@@ -295,15 +296,9 @@ def _final_norm(size: SizeData, model: str) -> list[dict[str, Any]]:
     if any(group.empty for group in groups.values()):
         return []
     seeds = {choice: seeds_of(group) for choice, group in groups.items()}
+    titles = {"none": "none", "layernorm": "kept"}
     return [
-        {
-            "model": model,
-            "final_norm": "none" if choice == "none" else "kept",
-            "seeds": values.count,
-            "mean": values.mean,
-            "range": values.range,
-            "change": None if choice == "none" else relative_change(values.mean, seeds["none"].mean),
-        }
+        {"model": model, "final_norm": titles[choice], **values.summary(None if choice == "none" else seeds["none"])}
         for choice, values in seeds.items()
     ]
 
@@ -353,7 +348,7 @@ def _draw_operations(size: SizeData) -> Any:
         frames.operation_frame(size.prices, key).fillna(0).astype(int).set_axis(list(labels), axis=0)
         for key in ("bytes", "rounds")
     )
-    unit = choose_unit(BYTES, list(size.prices["bytes"]))
+    unit = choose_unit(BYTES, list(size.prices["total_bytes"]))
     return figures.stacked_bars(sent, rounds, unit.name, unit.divisor)
 
 

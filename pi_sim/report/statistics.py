@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
-from pi_sim.report.tables import format_perplexity
+from pi_sim.report.tables import format_change, format_perplexity
 
 Curve = dict[int, float]
 """A loss by step."""
@@ -25,11 +26,6 @@ class Seeds:
         return cls(tuple(math.inf if math.isnan(value) else value for value in values))
 
     @property
-    def count(self) -> int:
-        """The number of seeds."""
-        return len(self.values)
-
-    @property
     def mean(self) -> float:
         """The mean perplexity."""
         return sum(self.values) / len(self.values)
@@ -40,6 +36,20 @@ class Seeds:
         if len(self.values) == 1:
             return "one seed"
         return f"{format_perplexity(min(self.values))} to {format_perplexity(max(self.values))}"
+
+    @property
+    def is_finite(self) -> bool:
+        """True if no training diverged."""
+        return all(map(math.isfinite, self.values))
+
+    def change(self, reference: "Seeds") -> str:
+        """Return the change of the mean against another's, as text."""
+        return format_change(self.mean, reference.mean)
+
+    def summary(self, reference: "Seeds | None" = None) -> dict[str, Any]:
+        """Return the cells of a table: the number of seeds, mean, range, and the change if there is a reference."""
+        change = "" if reference is None else self.change(reference)
+        return {"seeds": len(self.values), "mean": self.mean, "range": self.range, "change": change}
 
     def is_repeated(self, other: "Seeds") -> bool:
         """Return True if there are at least two seeds on both sides."""

@@ -70,14 +70,9 @@ def format_perplexity(value: float | None) -> str:
     return f"{value:.2f}" if value < 10_000 else f"{value:.1e}"
 
 
-def format_change(share: float) -> str:
-    """Format a relative change with its sign; a dash where it is not finite."""
-    return f"{share:+.1%}" if math.isfinite(share) else "–"
-
-
-def relative_change(value: float, reference: float) -> float:
-    """Return the change of a value against a reference, NaN where one of them is not finite."""
-    return value / reference - 1 if math.isfinite(value) and math.isfinite(reference) else math.nan
+def format_change(value: float, reference: float) -> str:
+    """Format a relative change with its sign; a dash where a value is not finite."""
+    return f"{value / reference - 1:+.1%}" if math.isfinite(value) and math.isfinite(reference) else "–"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from pi_sim import records
 from pi_sim.cost.protocols import Protocol, coverage, provenance
 from pi_sim.graph.ops import STRUCTURAL, VOCABULARY
 from pi_sim.network import PRESETS
-from pi_sim.records import Link, MachineRecord, Measured, PartyRecord, RunRecord
+from pi_sim.records import MachineRecord, Measured, PartyRecord, RunRecord
+from pi_sim.records.costs import LinkCosts
 from pi_sim.report import tables
 from pi_sim.report.tables import COUNT, SECONDS, Cell, Column, Table, Unit, format_perplexity, format_quantity
 from pi_sim.specs import Price, ProtocolCard, Sheet
@@ -289,7 +290,7 @@ def _spent(measured: Measured, otherwise: str) -> str:
     return f"{total} a sequence: {computing} computing, {rest} {otherwise}; set-up around all {setup}"
 
 
-def _overhead(link: Link) -> str:
+def _overhead(link: LinkCosts) -> str:
     """Describe what the connection itself takes."""
     one_round, megabyte = (format_quantity(value, SECONDS) for value in (link.round_seconds, link.megabyte_seconds))
     return f"{one_round} a round and {megabyte} a MB each way"
