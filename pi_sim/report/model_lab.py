@@ -171,17 +171,17 @@ def context(lab: Lab) -> dict[str, Any]:
 
 def _quality_row(lab: Lab, model: str) -> dict[str, Any]:
     seeds, baseline = lab.seeds[model], lab.seeds[BASELINE]
-    name, change, _ = PUBLISHED.get(model, (None, None, ""))
-    published: Any = "" if model == BASELINE else change
+    name, change, _ = PUBLISHED.get(model, ("–", None, ""))
+    published = "–" if change is None else "diverged" if math.isnan(change) else f"{change:+.1%}"
     diverged = sum(map(math.isinf, seeds.values))
     estimate = lab.estimates.get(model)
     cost = {"rounds": estimate and estimate.total.rounds, "bytes": estimate and estimate.total.bytes}
     return {
         "model": model,
-        "paper": name or "–",
+        "paper": name,
         **seeds.summary(None if model == BASELINE else baseline),
         **({"mean": f"diverged, {diverged} of {len(seeds.values)}"} if diverged else {}),
-        "published": "diverged" if change is not None and math.isnan(change) else "–" if change is None else published,
+        "published": "" if model == BASELINE else published,
         **(cost if lab.estimates else {}),
     }
 

@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pi_sim import records
+from pi_sim.cost.machine import Machine
 from pi_sim.cost.protocols import Protocol, coverage, provenance
 from pi_sim.graph.ops import STRUCTURAL, VOCABULARY
 from pi_sim.network import PRESETS
-from pi_sim.records import MachineRecord, Measured, PartyRecord, RunRecord
+from pi_sim.records import Measured, PartyRecord, RunRecord
 from pi_sim.records.costs import LinkCosts
 from pi_sim.report import tables
 from pi_sim.report.tables import COUNT, SECONDS, Cell, Column, Table, Unit, format_perplexity, format_quantity
@@ -177,10 +177,10 @@ MACHINE_UNITS = {
 }
 
 
-def render_machine(machine: MachineRecord, style: Format) -> str:
+def render_machine(machine: Machine, style: Format) -> str:
     """Render a machine's profile, one row for each unit; in a table with the machine's name as its title."""
     if style == "json":
-        return records.dumps(machine)
+        return json.dumps(machine.model_dump(), indent=2)
     columns = [Column("unit", "unit"), Column("meaning", "one"), Column("seconds", "takes", (Unit(0, "ns", 1e-9, 2),))]
     seconds = machine.seconds_each.model_dump()
     table = Table(columns, [[unit, meaning, seconds[unit]] for unit, meaning in MACHINE_UNITS.items()])

@@ -1,4 +1,4 @@
-"""What the keys of JSON mean: names may be added, never renamed."""
+"""The meaning of JSON keys, as the help of a command shows it: names may be added, never renamed."""
 
 Keys = dict[str, str]
 
@@ -64,7 +64,7 @@ SWEEP: Keys = {
 }
 
 
-def told(*named: tuple[str, Keys]) -> str:
-    """Keys and their meaning, as the help of a command shows them."""
-    lines = [line for title, keys in named for line in (f"{title}:", *(f"  {key}: {keys[key]}" for key in keys))]
+def describe_keys(*sections: tuple[str, Keys]) -> str:
+    """Return keys and their meaning as the epilog of a command's help."""
+    lines = [line for title, keys in sections for line in (f"{title}:", *(f"  {key}: {keys[key]}" for key in keys))]
     return "\n".join(["\b", *lines])

@@ -13,7 +13,7 @@ LINES = 5
 
 @contextmanager
 def bar(title: str) -> Iterator[Callable[[float], None]]:
-    """A function that is told which fraction is done."""
+    """Yield a function that shows which fraction is done."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines(title)
@@ -24,12 +24,12 @@ def bar(title: str) -> Iterator[Callable[[float], None]]:
 
 
 def _lines(title: str) -> Callable[[float], None]:
-    told = 0
+    printed = 0
 
     def advance(fraction: float) -> None:
-        nonlocal told
-        if fraction * LINES >= told + 1:
-            told = int(fraction * LINES)
+        nonlocal printed
+        if fraction * LINES >= printed + 1:
+            printed = int(fraction * LINES)
             click.echo(f"{title}: {fraction:.0%}", err=True)
 
     return advance
