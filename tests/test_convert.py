@@ -9,7 +9,7 @@ from torch import Tensor
 from trainings import cli, train, weights
 from transformers import BloomConfig, BloomForCausalLM, GPT2LMHeadModel
 
-from pi_sim import records, specs
+from pi_sim import records
 from pi_sim.errors import UsageError
 from pi_sim.training import corpus, held_out, lengths, tokenizer
 from pi_sim.zoo import build
@@ -34,13 +34,13 @@ def test_the_record_tells_both_sides(normed: Path, texts: Path, tmp_path: Path) 
     result = cli("convert", normed, "--activation", "gelu", "--norm", "none", "--out", tmp_path / "new")
     assert result.exit_code == 0, result.stderr
     found, source = records.load(tmp_path / "new" / "record.json"), records.load(normed / "record.json")
-    assert found["kind"] == "conversion"
-    assert found["surgery"] == {"norm": "none", "activation": "gelu"}
-    assert found["architecture"] == {**source["architecture"], **found["surgery"]}
-    assert found["corpus"]["sha256"] == source["corpus"]["sha256"]
-    assert found["before"]["loss"] == pytest.approx(source["held_out"]["loss"], rel=1e-6)
-    assert found["after"]["loss"] == pytest.approx(loss(tmp_path / "new", texts), rel=1e-4)
-    assert found["after"]["loss"] != pytest.approx(found["before"]["loss"], rel=1e-4)
+    assert found.kind == "conversion"
+    assert found.surgery == {"norm": "none", "activation": "gelu"}
+    assert found.architecture == source.architecture.model_copy(update=found.surgery)
+    assert found.corpus["sha256"] == source.corpus["sha256"]
+    assert found.before.loss == pytest.approx(source.held_out.loss, rel=1e-6)
+    assert found.after.loss == pytest.approx(loss(tmp_path / "new", texts), rel=1e-4)
+    assert found.after.loss != pytest.approx(found.before.loss, rel=1e-4)
 
 
 def test_weights_that_no_switch_names_stay(normed: Path, tmp_path: Path) -> None:
@@ -119,18 +119,18 @@ def test_a_second_conversion_replaces_the_first_one_s_settings(normed: Path, tmp
     assert cli("convert", first, "--activation", "relu", "--norm", "rmsnorm", "--out", second).exit_code == 0
     assert build.load(second).config.pi_sim == {"activation": "relu", "norm": "rmsnorm"}
     found = records.load(second / "record.json")
-    design = specs.check(specs.Architecture, found["architecture"], "its record")
+    design = found.architecture
     assert (design.activation, design.slope, design.norm, design.alpha_other) == ("relu", 0.01, "rmsnorm", 1.0)
-    assert found["before"]["loss"] == pytest.approx(records.load(first / "record.json")["after"]["loss"], rel=1e-3)
+    assert found.before.loss == pytest.approx(records.load(first / "record.json").after.loss, rel=1e-3)
 
 
 def test_the_length_can_be_chosen(normed: Path, texts: Path, tmp_path: Path) -> None:
     assert cli("convert", normed, "--activation", "gelu", "--seq-len", "8", "--out", tmp_path / "new").exit_code == 0
     found = records.load(tmp_path / "new" / "record.json")
     chunks = held_out.chunks(tokenizer.load(normed), corpus.load(str(texts)), 8)
-    assert found["seq_len"] == 8
-    assert found["before"]["tokens"] == chunks[:, 1:].numel()
-    assert found["before"]["loss"] == pytest.approx(held_out.loss(build.load(normed), chunks), rel=1e-6)
+    assert found.seq_len == 8
+    assert found.before.tokens == chunks[:, 1:].numel()
+    assert found.before.loss == pytest.approx(held_out.loss(build.load(normed), chunks), rel=1e-6)
 
 
 def test_a_config_that_tells_no_context_asks_for_a_length(tmp_path: Path) -> None:

@@ -14,12 +14,13 @@ from transformers import BloomConfig, BloomForCausalLM, GPT2Config, GPT2LMHeadMo
 
 from pi_sim import records
 from pi_sim.cli import main
-from pi_sim.records import Record
+from pi_sim.records import DiagnosisRecord, JsonObject
 from pi_sim.reporting import diagnoses
 from pi_sim.reporting.figures import diagnosis, entropy
 from pi_sim.reporting.figures.style import png, svg
 
-HELD: Record = {"kernel": "limit", "domain": [-188, 290], "inside": True}
+HELD: JsonObject = {"kernel": "limit", "domain": [-188, 290], "in_domain": True}
+LEFT: JsonObject = {"kernel": "taylor", "domain": [0, 0.7], "in_domain": False}
 
 
 def diagnose(*arguments: str | Path) -> Result:
@@ -32,13 +33,15 @@ def refused(result: Result) -> str:
     return result.stderr
 
 
-def row(op: str, quantity: str, module: str, layer: int | None, low: float | None, high: float, **more: Any) -> Record:
+def row(
+    op: str, quantity: str, module: str, layer: int | None, low: float | None, high: float, **more: Any
+) -> JsonObject:
     largest = None if low is None else max(abs(low), high)
     named = {"op": op, "quantity": quantity, "module": module, "layer": layer}
     return {**named, "min": low, "max": high, "largest": largest, "fits": largest is not None, **more}
 
 
-def record(**changes: Any) -> Record:
+def record(**changes: Any) -> JsonObject:
     """What a diagnosis finds: the second layer broken, everything learned that can be."""
     return {
         **{"model": "derf_lrelu", "size": "tiny", "protocol": "crypten", "text": "held-out", "sequences": 2},
@@ -46,7 +49,7 @@ def record(**changes: Any) -> Record:
         "entropy": [[3.8, 0.1], [2.0, None]],
         "entropy_share": [[0.98, 0.03], [0.5, None]],
         "by_layer": {"overload": [0.5, 0.0], "collapse": [0.5, 0.0]},
-        "not_finite": {"nan": [0, 1280], "inf": [0, 3]},
+        "non_finite": {"nan": [0, 1280], "inf": [0, 3]},
         "slopes": [0.013, None],
         "alphas": [
             {"module": "transformer.h.0.ln_1", "alpha": 0.51, "inverse_std": 0.62},
@@ -62,12 +65,12 @@ def record(**changes: Any) -> Record:
         "ranges": [
             row("softmax", "row maximum", "transformer.h.0.attn", 0, -3.0, 8.73, **HELD),
             row("softmax", "row maximum", "transformer.h.1.attn", 1, -9.5, 4.0, **HELD),
-            row("erf", "|input|", "transformer.ln_f", None, 0.0, 3.25, kernel="taylor", domain=[0, 0.7], inside=False),
+            row("erf", "|input|", "transformer.ln_f", None, 0.0, 3.25, **LEFT),
             row("add", "residual stream", "transformer.h.1", 1, None, 12345.6),
         ],
         "truncations": [
-            {"op": "multiply", "module": "transformer.h.1.mlp", "layer": 1, "failed": 0.3},
-            {"op": "linear", "module": "lm_head", "layer": None, "failed": 0.1},
+            {"op": "multiply", "module": "transformer.h.1.mlp", "layer": 1, "expected_failures": 0.3},
+            {"op": "linear", "module": "lm_head", "layer": None, "expected_failures": 0.1},
         ],
         "missing": [],
         **changes,
@@ -93,7 +96,7 @@ def test_what_is_not_there_has_no_column_and_what_is_missing_is_said() -> None:
 
 
 def test_hardly_any_failed_truncation_is_worth_no_words() -> None:
-    few = [{"op": "multiply", "module": "transformer.h.1.mlp", "layer": 1, "failed": 0.009}]
+    few = [{"op": "multiply", "module": "transformer.h.1.mlp", "layer": 1, "expected_failures": 0.009}]
     assert "truncation" in diagnoses.render(record(), "table")
     assert "truncation" not in diagnoses.render(record(truncations=few), "table")
     older = record()
@@ -139,9 +142,10 @@ def test_a_shipped_model(tmp_path: Path) -> None:
     assert "gelu_nonorm (tiny), protocol crypten, 2 held-out sequences of 128 tokens" in result.stdout
     assert "erf-taylor: 0 to 1 LEFT" in result.stdout
     assert "under MPC they save nothing" in result.stdout
-    found = records.load(path)
-    assert found["kind"] == "diagnosis"
-    assert [len(found[key]) for key in ("entropy", "entropy_share", "histograms")] == [4, 4, 4]
+    found = records.load(path, DiagnosisRecord)
+    assert list(map(len, (found.entropy, found.entropy_share, found.histograms))) == [4, 4, 4]
+    assert found.argv is not None
+    assert found.argv[:4] == ("pi-sim", "diagnose", "--model", "gelu_nonorm")
     names = {"entropy", "sparsity", "pre-activations", "ranges"}
     assert {each.name for each in out.iterdir()} == {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
 

@@ -25,14 +25,14 @@ def test_a_poisoned_weight_is_counted_and_becomes_null(ids: Tensor) -> None:
     seen = observe(made, ids)
     assert seen["entropy"][0][0] is None and None not in seen["entropy"][0][1:]
     assert seen["entropy"][1] == [None] * HEADS  # the residual stream carries it everywhere
-    assert seen["not_finite"]["nan"] == [ids.numel() * WIDTH] * LAYERS
+    assert seen["non_finite"]["nan"] == [ids.numel() * WIDTH] * LAYERS
     assert seen["overload"] + seen["collapse"] <= 0.5
 
 
 def test_infinities_are_counted_apart_from_nan(ids: Tensor) -> None:
     made = model()
     made.transformer.h[1].mlp.c_proj.bias.data[3] = torch.inf
-    assert observe(made, ids)["not_finite"] == {"nan": [0, 0], "inf": [0, ids.numel()]}
+    assert observe(made, ids)["non_finite"] == {"nan": [0, 0], "inf": [0, ids.numel()]}
 
 
 def test_slopes_by_layer_and_alphas_beside_the_spread_they_follow(ids: Tensor) -> None:
@@ -79,7 +79,7 @@ def test_one_sequence_at_a_time_sums_to_what_all_together_show(family: str, ids:
     together, found = observe(made, ids), whole(made, ids)
     for layer in range(LAYERS):
         assert found["entropy"][layer] == pytest.approx(together["entropy"][layer], rel=1e-5)
-    assert found["not_finite"] == together["not_finite"]
+    assert found["non_finite"] == together["non_finite"]
     assert all(None not in shares for shares in found["sparsity"].values())
     for name in ("overload", "collapse"):
         assert found[name] == pytest.approx(sum(found["by_layer"][name]) / LAYERS)

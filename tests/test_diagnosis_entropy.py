@@ -38,8 +38,8 @@ def test_entropies_of_every_family(family: str, ids: Tensor) -> None:
         entropies, shares = zip(*expected[layer], strict=True)
         assert seen["entropy"][layer] == pytest.approx(entropies, rel=1e-5)
         assert seen["entropy_share"][layer] == pytest.approx(shares, rel=1e-5)
-    assert seen["not_finite"] == {"nan": [0] * LAYERS, "inf": [0] * LAYERS}
-    assert set(seen) == {"entropy", "entropy_share", "overload", "collapse", "not_finite"}
+    assert seen["non_finite"] == {"nan": [0] * LAYERS, "inf": [0] * LAYERS}
+    assert set(seen) == {"entropy", "entropy_share", "overload", "collapse", "non_finite"}
 
 
 @pytest.mark.parametrize("family", CONFIGS)

@@ -70,7 +70,7 @@ def test_expected_failures_of_truncations(ids: Tensor) -> None:
     """Of the products alone: a bias is added to what was truncated, and a norm truncates its squares."""
     made = model()
     made.transformer.h[0].mlp.c_fc.bias.data[:] = 100
-    failed = {(row["op"], row["module"]): row["failed"] for row in whole(made, ids)["truncations"]}
+    failed = {(row["op"], row["module"]): row["expected_failures"] for row in whole(made, ids)["truncations"]}
     seen: dict[str, Tensor] = {}
     for path in ("transformer.h.0.mlp.c_fc", "transformer.ln_f", "lm_head"):
         made.get_submodule(path).register_forward_pre_hook(lambda _, args, path=path: seen.update({path: args[0]}))
@@ -106,8 +106,8 @@ def test_a_kernels_domain_is_held_or_left(ids: Tensor) -> None:
     variance = Quantity("layernorm", "variance", lambda x, *_: x.var(-1, unbiased=False), "wide", 0, 1e6)
     found = ranges(whole(operate(model(), {"activation": "gelu"}), ids, magnitude, variance))
     left, held = found["|input|", "transformer.h.1.mlp.act"], found["variance", "transformer.ln_f"]
-    assert (left["kernel"], left["domain"], left["inside"]) == ("small", [0, 1e-3], False)
-    assert (held["kernel"], held["inside"]) == ("wide", True)
+    assert (left["kernel"], left["domain"], left["in_domain"]) == ("small", [0, 1e-3], False)
+    assert (held["kernel"], held["in_domain"]) == ("wide", True)
 
 
 @pytest.mark.parametrize(("keys", "inside"), [(50, True), (64, False)])
@@ -120,8 +120,8 @@ def test_flat_rows_over_many_keys_leave_the_softmax(keys: int, inside: bool) -> 
     text = torch.zeros(1, keys, dtype=torch.long)
     found = ranges(whole(made, text, *quantities(specs.protocol_card("crypten"))))
     row = found["row sum of exponentials", "transformer.h.0.attn"]
-    assert (extremes(row), row["inside"]) == ((1.0, keys), inside)
-    assert found["row maximum", "transformer.h.0.attn"]["inside"]
+    assert (extremes(row), row["in_domain"]) == ((1.0, keys), inside)
+    assert found["row maximum", "transformer.h.0.attn"]["in_domain"]
 
 
 def test_what_cannot_be_captured_is_said(ids: Tensor) -> None:

@@ -59,12 +59,12 @@ def together(told: tuple[Path, str, str]) -> Path:
 
 def test_two_processes_train_the_same_model_as_one(alone: Path, together: Path) -> None:
     one, two = (records.load(folder / "record.json") for folder in (alone, together))
-    assert (one["processes"], two["processes"]) == (1, 2)
-    assert two["corpus"] == one["corpus"]
-    assert [step for step, _ in two["loss_curve"]] == list(range(1, STEPS + 1))
-    assert [loss for _, loss in two["loss_curve"]] == pytest.approx([loss for _, loss in one["loss_curve"]], abs=2e-3)
-    assert two["held_out"]["loss"] == pytest.approx(one["held_out"]["loss"], abs=2e-3)
-    assert [each["step"] for each in two["observations"]] == [each["step"] for each in one["observations"]]
+    assert (one.processes, two.processes) == (1, 2)
+    assert two.corpus == one.corpus
+    assert [step for step, _ in two.loss_curve] == list(range(1, STEPS + 1))
+    assert [loss for _, loss in two.loss_curve] == pytest.approx([loss for _, loss in one.loss_curve], abs=2e-3)
+    assert two.held_out.loss == pytest.approx(one.held_out.loss, abs=2e-3)
+    assert [each.step for each in two.observations] == [each.step for each in one.observations]
 
 
 def test_only_the_first_process_speaks(told: tuple[Path, str, str]) -> None:
@@ -90,7 +90,7 @@ def test_an_interruption_of_all_continues_to_the_same_weights(
     expected, found = weights(together), weights(tmp_path / "out")
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     first, second = (records.load(folder / "record.json") for folder in (together, tmp_path / "out"))
-    assert first["observations"] == second["observations"]
+    assert first.observations == second.observations
 
 
 def test_accelerate_starts_it_as_well_but_the_recipe_decides(
@@ -99,8 +99,8 @@ def test_accelerate_starts_it_as_well_but_the_recipe_decides(
     _, stderr = finish(start(size, texts, tmp_path / "out", launcher=ACCELERATE))
     assert (tmp_path / "out" / "record.json").is_file(), stderr
     one, two = (records.load(folder / "record.json") for folder in (trained, tmp_path / "out"))
-    assert two["processes"] == 2
-    assert two["held_out"]["loss"] == pytest.approx(one["held_out"]["loss"], abs=1e-5)  # it is not bfloat16's
+    assert two.processes == 2
+    assert two.held_out.loss == pytest.approx(one.held_out.loss, abs=1e-5)  # it is not bfloat16's
 
 
 def test_a_batch_that_does_not_divide_is_refused_once(size: str, texts: Path, tmp_path: Path) -> None:

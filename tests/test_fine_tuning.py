@@ -21,6 +21,7 @@ from transformers import (
 
 from pi_sim import records
 from pi_sim.errors import UsageError
+from pi_sim.records import ConversionRecord, CorpusId, TrainingRecord
 from pi_sim.training import corpus, fine_tuning, held_out, progress, steps, tokenizer
 from pi_sim.zoo import build
 from pi_sim.zoo.surgery import operate
@@ -43,12 +44,18 @@ def converted(trained: Path, texts: Path, tmp_path_factory: pytest.TempPathFacto
     folder.mkdir()
     build.save(operate(build.load(trained), SURGERY).half(), folder)
     shutil.copy(trained / "tokenizer.json", folder)
-    known = records.load(trained / "record.json")
-    kept = {key: known[key] for key in ("card", "size", "dimensions", "corpus")}
-    design = {**known["architecture"], **SURGERY}
-    sides = {"before": known["held_out"], "after": quality(folder, texts)}
-    found = {"model": "mine", "from": "out", "surgery": SURGERY, "architecture": design, **kept, **sides}
-    records.save(folder / "record.json", "conversion", found)
+    known = records.load(trained / "record.json", TrainingRecord)
+    found = ConversionRecord(
+        **known.model_dump(include={"card", "size", "dimensions"}),
+        source="out",
+        surgery=SURGERY,
+        architecture=known.architecture.model_copy(update=SURGERY),
+        corpus=CorpusId(name=known.corpus.name, sha256=known.corpus.sha256),
+        seq_len=known.dimensions.context,
+        before=known.held_out,
+        after=quality(folder, texts),
+    )
+    records.save(folder / "record.json", found)
     return folder
 
 
@@ -66,21 +73,22 @@ def tuned(converted: Path, size: str, tmp_path_factory: pytest.TempPathFactory) 
 
 def test_the_record_tells_quality_before_and_after_surgery_and_along_the_way(tuned: Path, converted: Path) -> None:
     found, conversion = records.load(tuned / "record.json"), records.load(converted / "record.json")
-    assert found["kind"] == "training"
-    assert found["from"] == {key: conversion[key] for key in ("model", "kind", "surgery", "before", "after", "from")}
-    assert found["card"] == "relu_nonorm"
-    assert found["architecture"]["activation"] == "gelu"
-    assert found["dimensions"] == conversion["dimensions"]
-    assert (found["recipe"]["embedding_scale"], found["recipe"]["logit_scale"]) == (None, None)
-    assert [each["step"] for each in found["observations"]] == list(range(STEPS + 1))
-    after = conversion["after"]["sample"]["loss"]
-    assert found["observations"][0]["held_out_loss"] == pytest.approx(after, rel=1e-5)
-    assert found["held_out"]["loss"] < conversion["after"]["loss"]
+    assert found.kind == "training"
+    shared = conversion.model_dump(include={"kind", "surgery", "before", "after", "source"})
+    assert found.origin == records.Origin(model="mine", **shared)
+    assert found.card == "relu_nonorm"
+    assert found.architecture.activation == "gelu"
+    assert found.dimensions == conversion.dimensions
+    assert (found.recipe.embedding_scale, found.recipe.logit_scale) == (None, None)
+    assert [each.step for each in found.observations] == list(range(STEPS + 1))
+    after = conversion.after.sample.loss
+    assert found.observations[0].held_out_loss == pytest.approx(after, rel=1e-5)
+    assert found.held_out.loss < conversion.after.loss
 
 
 def test_the_model_is_the_converted_one_trained_on(tuned: Path, converted: Path, texts: Path) -> None:
     assert build.read_config(tuned).pi_sim["activation"] == "gelu"
-    expected = records.load(tuned / "record.json")["held_out"]["loss"]
+    expected = records.load(tuned / "record.json").held_out.loss
     assert quality(tuned, texts)["loss"] == pytest.approx(expected, rel=1e-5)
     assert (tuned / "tokenizer.json").read_text() == (converted / "tokenizer.json").read_text()
     before, after = weights(converted), weights(tuned)
@@ -103,24 +111,24 @@ def test_an_interrupted_fine_tuning_continues_to_the_same_weights(
     expected, found = weights(tuned), weights(tmp_path / "out")
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     whole, resumed = (records.load(folder / "record.json") for folder in (tuned, tmp_path / "out"))
-    assert whole["observations"] == resumed["observations"]
+    assert whole.observations == resumed.observations
 
 
 def test_a_trained_checkpoint_trains_on(trained: Path, size: str, tmp_path: Path) -> None:
     result = tune(trained, size, tmp_path / "out", "--tokens", "256", "--set", "learning_rate=1e-4", "--seed", "2")
     assert result.exit_code == 0, result.stderr
     found, known = (records.load(folder / "record.json") for folder in (tmp_path / "out", trained))
-    assert found["recipe"]["learning_rate"] == 1e-4
-    assert found["corpus"]["tokens_seen"] == 256
-    assert found["from"] == {"model": "out", "kind": "training", "held_out": known["held_out"]}
-    start = known["held_out"]["sample"]["loss"]
-    assert found["observations"][0]["held_out_loss"] == pytest.approx(start, rel=1e-5)
+    assert found.recipe.learning_rate == 1e-4
+    assert found.corpus.tokens_seen == 256
+    assert found.origin == records.Origin(model="out", kind="training", argv=known.argv, held_out=known.held_out)
+    start = known.held_out.sample.loss
+    assert found.observations[0].held_out_loss == pytest.approx(start, rel=1e-5)
 
 
 def test_a_fine_tuning_of_a_fine_tuning_tells_the_whole_way(tuned: Path, size: str, tmp_path: Path) -> None:
     tune(tuned, size, tmp_path / "out", "--tokens", "128")
-    way = records.load(tmp_path / "out" / "record.json")["from"]
-    assert (way["kind"], way["from"]["kind"], way["from"]["surgery"]) == ("training", "conversion", SURGERY)
+    way = records.load(tmp_path / "out" / "record.json").origin
+    assert (way.kind, way.origin.kind, way.origin.surgery) == ("training", "conversion", SURGERY)
 
 
 def test_its_folder_is_named_after_the_checkpoint(converted: Path, size: str) -> None:
@@ -144,7 +152,7 @@ def test_a_shorter_context_is_trained_on(converted: Path, size: str, tmp_path: P
     result = tune(converted, size, tmp_path / "out", "--tokens", "128", "--set", "context=8")
     assert result.exit_code == 0, result.stderr
     found = records.load(tmp_path / "out" / "record.json")
-    assert (found["dimensions"]["context"], found["corpus"]["tokens_seen"], len(found["loss_curve"])) == (8, 128, 2)
+    assert (found.dimensions.context, found.corpus.tokens_seen, len(found.loss_curve)) == (8, 128, 2)
     assert build.read_config(tmp_path / "out").max_position_embeddings == 16
 
 
@@ -171,10 +179,10 @@ def test_a_foreign_checkpoint_trains_on(foreign: Path, size: str, texts: Path, t
     result = tune(foreign, size, tmp_path / "out", "--corpus", str(texts))
     assert result.exit_code == 0, result.stderr
     found = records.load(tmp_path / "out" / "record.json")
-    assert (found["card"], found["from"]) == ("foreign", {"model": "foreign"})
-    assert found["dimensions"] == {"layers": 1, "heads": 2, "width": 16, "context": 16, "vocabulary": 320}
-    assert found["held_out"]["loss"] < found["observations"][0]["held_out_loss"]
-    assert quality(tmp_path / "out", texts)["loss"] == pytest.approx(found["held_out"]["loss"], rel=1e-5)
+    assert (found.card, found.origin) == ("foreign", records.Origin(model="foreign"))
+    assert found.dimensions == records.Dimensions(layers=1, heads=2, width=16, context=16, vocabulary=320)
+    assert found.held_out.loss < found.observations[0].held_out_loss
+    assert quality(tmp_path / "out", texts)["loss"] == pytest.approx(found.held_out.loss, rel=1e-5)
 
 
 def test_a_foreign_tokenizer_neither_begins_nor_cuts_nor_pads_texts(foreign: Path, trained: Path, texts: Path) -> None:

@@ -50,11 +50,11 @@ def assert_same(whole: Path, resumed: Path) -> None:
 
 
 def curve(folder: Path) -> list[tuple[int, float]]:
-    return [tuple(point) for point in records.load(folder / "record.json")["loss_curve"]]
+    return [tuple(point) for point in records.load(folder / "record.json").loss_curve]
 
 
 def observations(folder: Path) -> list[dict[str, object]]:
-    return list(records.load(folder / "record.json")["observations"])
+    return list(records.load(folder / "record.json").observations)
 
 
 def test_a_training_interrupted_after_its_last_step_is_only_finished(

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 import pytest
-from handmade import estimate, training_record
+from handmade import estimate, held_out, training_record
 
 from pi_sim import records, specs
 from pi_sim.cli import main
@@ -21,7 +21,14 @@ from pi_sim.reporting.recorded import Training
 GOLDEN = Path(__file__).parent / "golden" / "lab.txt"
 WORTH = {"gelu_ln": 20.0, "relu_ln": 20.4, "gelu_nonorm": 22.0, "relu_nonorm": 21.0, "dyt_gelu": 24.0}
 FIRST_LAYER = {"gelu_nonorm": 0.95, "relu_nonorm": 0.85}
-MACHINE = {"versions": {"torch": "1"}, "machine": {"processor": "a processor", "cores": 2, "system": "Linux"}}
+MACHINE = {"versions": {"torch": "1"}, "machine": {"cpu": "a processor", "cores": 2, "system": "Linux"}}
+
+
+UNREAD = {
+    **{"entropy": [], "entropy_share": [], "overload": 0.0, "collapse": 0.0, "non_finite": {"nan": [], "inf": []}},
+    **{"histograms": [], "by_layer": {"overload": [], "collapse": []}, "ranges": [], "truncations": [], "missing": []},
+}
+"""Fields of a diagnosis that the page does not read."""
 
 
 def observations(first: float, **more: Any) -> list[dict[str, Any]]:
@@ -31,6 +38,10 @@ def observations(first: float, **more: Any) -> list[dict[str, Any]]:
             "step": step,
             "tokens": step * 4096,
             "held_out_loss": 4.0 - step / 100,
+            "entropy": [[3.0, 3.0], [2.0, 2.0]],
+            "overload": 0.0,
+            "collapse": 0.0,
+            "non_finite": {"nan": [0, 0], "inf": [0, 0]},
             "entropy_share": [[1 - (1 - first) * step / 90] * 2, [0.5, 0.6]],
             **more,
         }
@@ -74,20 +85,21 @@ def lab(tmp_path: Path) -> Lab:
     save(folder, "gelu_nonorm-unscaled-seed0", unscaled)
     design = {**training("dyt_gelu")["architecture"], "alpha_other": 4.0}
     save(folder, "dyt_gelu-alpha4-seed0", training("dyt_gelu", architecture=design))
-    side = {"perplexity": 20.0, "sample": {"loss": 3.0}}
+    side = {**held_out(20.0), "sample": {"sequences": 32, "loss": 3.0}}
     history = {
-        "model": "stage1", "from": "gelu_ln-tiny", "kind": "conversion", "surgery": {"activation": "relu"},
-        "before": side, "after": {"perplexity": 80.0},
+        "model": "stage1", "source": "gelu_ln-tiny", "kind": "conversion", "surgery": {"activation": "relu"},
+        "before": side, "after": held_out(80.0),
     }  # fmt: skip
     converted = {**training("gelu_ln")["architecture"], "activation": "relu"}
-    save(folder, "stage1-finetuned", training("gelu_ln", architecture=converted, **{"from": history}))
+    save(folder, "stage1-finetuned", training("gelu_ln", architecture=converted, origin=history))
     control = {"model": "gelu_ln-tiny", "kind": "training", "held_out": side}
-    save(folder, "control-finetuned", training("gelu_ln", **{"from": control}))
+    save(folder, "control-finetuned", training("gelu_ln", origin=control))
     zeros = {"qkv": [0.0, 0.0], "up": [0.0, 0.0], "down": [0.5, 0.7]}
     chosen = {"size": "own", "seq_len": 64, "sequences": 32, "protocol": "crypten_tanh", "text": "held-out"}
-    seen = {"model": "runs/relu_ln-seed0", **chosen, "sparsity": zeros, "flops": {"share": 0.2}}
+    flops = {"per_token": 100, "saved": 20.0, "share": 0.2}
+    seen = {"model": "runs/relu_ln-seed0", **chosen, "sparsity": zeros, "flops": flops, **UNREAD}
     save(folder, "diagnosis-relu_ln-seed0", seen, "diagnosis")
-    (folder / "estimate-gelu_ln.json").write_text(json.dumps(estimate("gelu_ln").to_json()))
+    save(folder, "estimate-gelu_ln", estimate("gelu_ln").to_json(), "estimate")
     found = findings.gather([tmp_path / "records"])
     assert found is not None
     return found
@@ -246,5 +258,5 @@ def test_without_trainings_there_is_no_page(tmp_path: Path) -> None:
 def test_an_estimate_that_is_none_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "estimate-x.json").write_text(text)
-    with pytest.raises(UsageError, match=r"estimate-x\.json is not an estimate of one model"):
+    with pytest.raises(UsageError, match=r"estimate-x\.json is not a pi-sim record"):
         findings.gather([tmp_path])

@@ -1,14 +1,15 @@
 """Quality against seconds: the front, whose perplexities are compared, and the page."""
 
+import json
 from pathlib import Path
 
+import handmade
 import pytest
 from handmade import training_record
 from hypothesis import given
 from hypothesis import strategies as st
 from test_reporting import golden
 
-from pi_sim import records
 from pi_sim.errors import UsageError
 from pi_sim.network import PRESETS
 from pi_sim.reporting import sweeps
@@ -43,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
         for seed in (0, 1):
             save(tmp_path, f"{model}-{seed}", training_record(model, seed))
     save(tmp_path / "lab", "copy", training_record("gelu_ln", 0))
-    save(tmp_path / "lab", "fine-tuned", training_record("gelu_ln", 7, **{"from": "gelu_ln"}))
+    save(tmp_path / "lab", "fine-tuned", training_record("gelu_ln", 7, origin={"model": "gelu_ln"}))
     save(tmp_path / "lab", "lone-recipe", changed("relu_ln", "recipe", learning_rate=9.0))
     save(tmp_path / "lab", "other-size", training_record("relu_ln", 8, size="gpt2"))
     save(tmp_path / "lab", "other-design", changed("relu_ln", "architecture", final_norm="none"))
@@ -54,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def save(folder: Path, name: str, record: dict[str, object]) -> None:
-    records.save(folder / f"{name}.json", "training", record)
+    handmade.save(folder / f"{name}.json", "training", record)
 
 
 def changed(model: str, part: str, **values: object) -> dict[str, object]:
@@ -117,9 +118,10 @@ def test_a_model_with_a_config_has_no_training(folder: Path) -> None:
 
 
 def test_a_damaged_record_is_named(folder: Path) -> None:
-    record = training_record("relu_ln")
+    save(folder, "damaged", training_record("relu_ln"))
+    record = json.loads((folder / "damaged.json").read_text(encoding="utf-8"))
     del record["held_out"]
-    save(folder, "damaged", record)
+    (folder / "damaged.json").write_text(json.dumps(record), encoding="utf-8")
     with pytest.raises(UsageError, match=r"damaged\.json has no held_out"):
         worth(folder)
 

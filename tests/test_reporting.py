@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import handmade
 import pytest
 from click.testing import CliRunner
-from handmade import PERPLEXITIES, estimate, run_record, training_record
+from handmade import PERPLEXITIES, estimate, held_out, run_record, training_record
 
 from pi_sim import records, specs
 from pi_sim.cli import main
@@ -56,23 +57,23 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def full(sources: Path) -> Path:
     """Records of the four designs: two seeds, another recipe and another final norm; a run each, one of them wrong."""
     for model in PERPLEXITIES:
-        records.save(sources / f"run-{model}-tiny-crypten.json", "run", run_record(model))
+        handmade.save(sources / f"run-{model}-tiny-crypten.json", "run", run_record(model))
         for seed in (0, 1):
-            records.save(sources / f"training-{model}-seed{seed}.json", "training", training_record(model, seed))
+            handmade.save(sources / f"training-{model}-seed{seed}.json", "training", training_record(model, seed))
     broken = run_record("gelu_ln", perplexity={"plain": 21.0, "private": None})
-    records.save(sources / "run-gelu_ln-tiny-crypten.json", "run", broken)
-    records.save(sources / "run-gelu_ln-tiny-crypten_tanh.json", "run", run_record("gelu_ln", "crypten_tanh"))
+    handmade.save(sources / "run-gelu_ln-tiny-crypten.json", "run", broken)
+    handmade.save(sources / "run-gelu_ln-tiny-crypten_tanh.json", "run", run_record("gelu_ln", "crypten_tanh"))
     kept = {**specs.model_card("relu_nonorm").architecture.model_dump(), "final_norm": "layernorm"}
     extra = training_record("relu_nonorm", architecture=kept)
-    records.save(sources / "training-relu_nonorm-final_norm.json", "training", extra)
-    records.save(sources / "training-another-init.json", "training", another_recipe("gelu_ln", 19.0))
+    handmade.save(sources / "training-relu_nonorm-final_norm.json", "training", extra)
+    handmade.save(sources / "training-another-init.json", "training", another_recipe("gelu_ln", 19.0))
     return sources
 
 
 def another_recipe(model: str, perplexity: float) -> dict[str, Any]:
     """A training from smaller weights than the size's recipe has."""
     recipe = {**specs.size("tiny").training.model_dump(), "init_std": 0.02}
-    return training_record(model, recipe=recipe, held_out={"perplexity": perplexity})
+    return training_record(model, recipe=recipe, held_out=held_out(perplexity))
 
 
 def page(*sources: Path) -> str:
@@ -103,8 +104,10 @@ def test_several_estimates_follow_one_another() -> None:
 
 
 def test_json_is_one_object_or_a_list() -> None:
-    assert json.loads(render([estimate()], "op", "json")) == estimate().to_json()
-    assert json.loads(render([estimate(), estimate()], "op", "json")) == [estimate().to_json()] * 2
+    record = json.loads(render([estimate()], "op", "json"))
+    assert {key: record[key] for key in estimate().to_json()} == estimate().to_json()
+    assert record["kind"] == "estimate"
+    assert json.loads(render([estimate(), estimate()], "op", "json")) == [record] * 2
 
 
 def test_csv_leaves_nothing_out() -> None:
@@ -169,7 +172,7 @@ def test_every_figure_is_in_the_page(full: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_alone_makes_a_smaller_page(sources: Path, tmp_path: Path) -> None:
-    records.save(sources / "run.json", "run", run_record(agreement=None, perplexity={"plain": None, "private": 9.0}))
+    handmade.save(sources / "run.json", "run", run_record(agreement=None, perplexity={"plain": None, "private": 9.0}))
     *figures, written = report([sources], tmp_path)
     assert [figure.name for figure in figures] == ["operations-tiny.svg"]
     text = written.read_text(encoding="utf-8")
@@ -178,10 +181,10 @@ def test_a_run_alone_makes_a_smaller_page(sources: Path, tmp_path: Path) -> None
 
 
 def test_a_training_that_diverged_is_behind_every_other(full: Path) -> None:
-    nothing = {"held_out": {"perplexity": None}, "loss_curve": [[10, 8.0], [20, None]]}
+    nothing = {"held_out": held_out(None), "loss_curve": [[10, 8.0], [20, None]]}
     for seed in (0, 1):
         record = training_record("relu_nonorm", seed, **nothing)
-        records.save(full / f"training-relu_nonorm-seed{seed}.json", "training", record)
+        handmade.save(full / f"training-relu_nonorm-seed{seed}.json", "training", record)
     text = page(full)
     (row,) = rows(text, "relu_nonorm ahead of gelu_nonorm")
     assert row[1] == "beyond all numbers and 22.05"
@@ -222,12 +225,12 @@ def test_another_recipe_has_its_own_table_and_a_warning(full: Path) -> None:
 
 def test_what_a_record_adds_to_its_corpus_parts_no_seeds(full: Path) -> None:
     corpus = {**training_record("gelu_ln")["corpus"], "epochs": 0.43}
-    records.save(full / "training-gelu_ln-seed1.json", "training", training_record("gelu_ln", seed=1, corpus=corpus))
+    handmade.save(full / "training-gelu_ln-seed1.json", "training", training_record("gelu_ln", seed=1, corpus=corpus))
     assert rows(page(full), "gelu_ln", "20.05", "2")
 
 
 def test_a_worse_recipe_is_no_warning(full: Path) -> None:
-    records.save(full / "training-another-init.json", "training", another_recipe("gelu_ln", 25.0))
+    handmade.save(full / "training-another-init.json", "training", another_recipe("gelu_ln", 25.0))
     text = page(full)
     assert rows(text, "init_std 0.02 for 0.05", "25.00")
     assert "depends on the recipe that they share" not in text
@@ -249,8 +252,8 @@ def test_privacy_is_told_against_the_same_tokens(full: Path) -> None:
 def test_lengths_and_networks_are_kept_apart(full: Path) -> None:
     lead = "one sequence of 128 tokens, measured between two processes on one machine on the imitated network `lan`"
     assert lead in page(full)
-    records.save(full / "run-short.json", "run", run_record(seq_len=64))
-    records.save(full / "run-loopback.json", "run", run_record(network="none"))
+    handmade.save(full / "run-short.json", "run", run_record(seq_len=64))
+    handmade.save(full / "run-loopback.json", "run", run_record(network="none"))
     text = page(full)
     overview = text.partition("### What privacy")[0]
     told = [row[6:8] for row in rows(overview, "relu_nonorm", "crypten")]
@@ -269,7 +272,7 @@ def test_the_commands_make_every_record(full: Path) -> None:
 
 def test_shipped_weights_are_trained_in_their_place(full: Path) -> None:
     weights = specs.facts() / "models" / "weights" / "gelu_ln-tiny"
-    records.save(weights / "record.json", "training", training_record("gelu_ln", seed=7))
+    handmade.save(weights / "record.json", "training", training_record("gelu_ln", seed=7))
     lines = page(full).splitlines()
     assert "pi-sim train --model gelu_ln --seed 7 --out models/weights/gelu_ln-tiny" in lines
 
@@ -277,7 +280,7 @@ def test_shipped_weights_are_trained_in_their_place(full: Path) -> None:
 def test_parameters_that_folding_adds_are_not_trained(full: Path) -> None:
     for path in full.glob("training-*.json"):
         record = records.load(path)
-        records.save(path, "training", {**record, "trained_parameters": 1_071_872})
+        handmade.save(path, "training", {**record.model_dump(), "trained_parameters": 1_071_872})
     assert "2,048: 1.07 M trained parameters (1.33 M after folding unties the head), trained on" in page(full)
 
 
@@ -312,14 +315,14 @@ def test_an_unwritable_place_is_one_sentence(full: Path, tmp_path: Path) -> None
 
 def test_a_later_folder_overrides(full: Path, tmp_path: Path) -> None:
     changed = run_record("relu_ln", perplexity={"plain": 77.77, "private": 77.77})
-    records.save(tmp_path / "later" / "any-name.json", "run", changed)
+    handmade.save(tmp_path / "later" / "any-name.json", "run", changed)
     text = page(full, tmp_path / "later")
     assert "any-name.json" in text
     assert "run-relu_ln-tiny-crypten.json" not in text
 
 
 def test_without_a_run_the_sentence_names_the_command(sources: Path, tmp_path: Path) -> None:
-    records.save(sources / "training.json", "training", training_record("gelu_ln"))
+    handmade.save(sources / "training.json", "training", training_record("gelu_ln"))
     with pytest.raises(UsageError, match=r"no record of a run in .*; pi-sim run two-party --model relu_nonorm --json"):
         report([sources], tmp_path)
 
@@ -327,10 +330,11 @@ def test_without_a_run_the_sentence_names_the_command(sources: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('{"kind": "run", "version": 1, ', "is not a pi-sim record of version 1"),
-        ('{"kind": "run", "version": 2}', "is not a pi-sim record of version 1"),
-        ("[]", "is not a pi-sim record of version 1"),
-        ('{"kind": "run", "version": 1}', "has no model; make this record anew or remove it"),
+        ('{"kind": "run", "version": 2, ', "is not a pi-sim record; make it anew or remove it."),
+        ('{"kind": "run", "version": 1}', "is a record of version 1, this pi-sim reads version 2; make it anew"),
+        ("[]", "is not a pi-sim record; make it anew or remove it."),
+        ('{"kind": "ruin", "version": 2}', "is not a pi-sim record; make it anew or remove it."),
+        ('{"kind": "run", "version": 2}', "has no model; make it anew or remove it."),
     ],
 )
 def test_a_damaged_record_is_one_sentence(text: str, sentence: str, sources: Path, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ LINK = {"round_seconds": 0.000085, "megabyte_seconds": 0.00121}
 def record(rank: int, **changes: Any) -> dict[str, Any]:
     """What a party would have recorded; the server knows no perplexity."""
     whole = run_record(rank=rank, encrypted=True, dealer="first-party", agreement=None, **changes)
-    whole["measured"] |= {"link": LINK, "waiting_seconds": None}
-    whole["perplexity"] = {"plain": None, "private": 21.02}
-    return {key: value for key, value in whole.items() if rank or key != "perplexity"}
+    whole["measured"] |= {"link": LINK, "peer_wait_seconds": None}
+    whole["perplexity"] = {"plain": None, "private": 21.02} if rank else None
+    return whole
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -38,5 +38,5 @@ def test_the_dealers_sentence_is_that_of_its_kind() -> None:
 def test_an_imitated_network_shows_the_links_own_overhead() -> None:
     whole = run_record()
     assert "each way" not in runs.summary(whole)
-    whole["measured"] |= {"link": LINK, "delay_seconds": 0.0123}
+    whole["measured"] |= {"link": LINK, "late_seconds": 0.0123}
     assert "0.085 ms a round and 1.21 ms a MB each way by itself; messages came 12.3 ms late" in runs.summary(whole)

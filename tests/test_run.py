@@ -16,6 +16,7 @@ from pi_sim.cost.prices import price
 from pi_sim.errors import RunError
 from pi_sim.graph.capture import capture
 from pi_sim.mpc.pair import Counted
+from pi_sim.records import Agreement
 from pi_sim.run import two_party
 from pi_sim.run.audit import check
 from pi_sim.run.quality import compare, out_of_domain, perplexity
@@ -116,20 +117,22 @@ def test_perplexity_is_that_of_the_definition() -> None:
 def test_agreement_compares_logits() -> None:
     plain, tokens = torch.tensor([[[1.0, 2.0], [3.0, 1.0]]]), torch.tensor([[0, 1]])
     private = plain + torch.tensor([[[0.0, -1.5], [0.5, 0.0]]])
-    found = compare(plain, private, tokens)
-    assert found["agreement"] == {"max_abs": 1.5, "mean_abs": 0.5, "top1": 0.5, "destroyed": 0}
-    assert "elsewhere" not in found["perplexity"]
+    quality, agreement = compare(plain, private, tokens)
+    assert agreement == Agreement(max_abs=1.5, mean_abs=0.5, top1=0.5, corrupted_positions=0)
+    assert quality.excluding_corrupted is None
 
 
-def test_destroyed_places_are_counted_and_left_out() -> None:
+def test_corrupted_positions_are_counted_and_left_out() -> None:
     plain, tokens = torch.randn(1, 4, 3), torch.tensor([[0, 1, 2, 0]])
     private = plain.clone()
     private[0, 1, 0] = 2.0**32
-    found = compare(plain, private, tokens)
-    assert found["agreement"]["destroyed"] == 1
+    quality, agreement = compare(plain, private, tokens)
+    assert agreement is not None
+    assert agreement.corrupted_positions == 1
+    assert quality.excluding_corrupted is not None
     kept = torch.tensor([[True, False, True, True]])
-    assert found["perplexity"]["elsewhere"]["private"] == pytest.approx(perplexity(plain, tokens, kept))
-    assert (found["perplexity"]["private"] or math.inf) > 1e6
+    assert quality.excluding_corrupted.private == pytest.approx(perplexity(plain, tokens, kept))
+    assert (quality.private or math.inf) > 1e6
 
 
 def test_a_bundle_of_another_model_or_length_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from trainings import STEPS, make, train, weights
 from transformers.modeling_outputs import CausalLMOutput
 
 from pi_sim import records
+from pi_sim.diagnosis import brief
 from pi_sim.errors import UsageError
 from pi_sim.training import corpus, entropy_penalty, held_out, observed, plan, progress, steps, tokenizer
 from pi_sim.zoo import build, scales
@@ -30,28 +32,28 @@ def test_a_checkpoint_is_complete(trained: Path) -> None:
     }
     assert {weight.dtype for weight in weights(trained).values()} == {torch.float16}
     record = records.load(trained / "record.json")
-    assert [step for step, _ in record["loss_curve"]] == list(range(1, STEPS + 1))
-    assert record["corpus"]["tokens_seen"] == 1280
-    assert record["seconds"] > 0
-    assert record["threads"] == torch.get_num_threads()
-    assert record["parameters"] - record["trained_parameters"] == 300 * 16  # the head, tied while it was trained
+    assert [step for step, _ in record.loss_curve] == list(range(1, STEPS + 1))
+    assert record.corpus.tokens_seen == 1280
+    assert record.seconds > 0
+    assert record.threads == torch.get_num_threads()
+    assert record.parameters - record.trained_parameters == 300 * 16  # the head, tied while it was trained
 
 
 def test_more_than_one_pass_over_the_corpus_is_told(trained: Path, size: str, texts: Path, tmp_path: Path) -> None:
-    assert records.load(trained / "record.json")["corpus"]["epochs"] < 1
+    assert records.load(trained / "record.json").corpus.epochs < 1
     result = train(size, texts, tmp_path / "out", "--tokens", "14000")
     assert "14,080 tokens are 1.1 passes" in result.stderr
-    assert records.load(tmp_path / "out" / "record.json")["corpus"]["epochs"] > 1
+    assert records.load(tmp_path / "out" / "record.json").corpus.epochs > 1
 
 
 def test_a_training_that_diverges_ends_early_and_its_record_says_so(size: str, texts: Path, tmp_path: Path) -> None:
     result = train(size, texts, tmp_path / "out", "--set", "learning_rate=1e30")
     record = records.load(tmp_path / "out" / "record.json")
-    step = record["diverged"]["step"]
+    step = record.diverged.step
     assert step < STEPS
-    assert (record["loss_curve"][-1], record["held_out"]) == ([step, None], None)
-    assert None not in [loss for _, loss in record["loss_curve"][:-1]]
-    assert record["corpus"]["tokens_seen"] == 128 * step
+    assert (record.loss_curve[-1], record.held_out) == ((step, None), None)
+    assert None not in [loss for _, loss in record.loss_curve[:-1]]
+    assert record.corpus.tokens_seen == 128 * step
     assert result.exit_code == 0
     assert result.stdout == f"{tmp_path / 'out'}: diverged at step {step}\n"
     assert f"diverged: its loss at step {step} of 10 is no finite number" in result.stderr
@@ -60,7 +62,7 @@ def test_a_training_that_diverges_ends_early_and_its_record_says_so(size: str, t
 
 def test_a_training_whose_last_step_breaks_it_diverged(size: str, texts: Path, tmp_path: Path) -> None:
     train(size, texts, tmp_path / "out", "--set", "learning_rate=1e30", "--tokens", "128")
-    assert records.load(tmp_path / "out" / "record.json")["diverged"] == {"step": 1}
+    assert records.load(tmp_path / "out" / "record.json").diverged.step == 1
 
 
 def test_weights_beyond_float16_are_kept_in_float32(
@@ -74,7 +76,7 @@ def test_weights_beyond_float16_are_kept_in_float32(
     assert {weight.dtype for weight in weights(tmp_path / "out").values()} == {torch.float32}
     record = records.load(tmp_path / "out" / "record.json")
     ids = held_out.chunks(tokenizer.load(tmp_path / "out"), corpus.load(str(texts)), 16)
-    assert held_out.loss(build.load(tmp_path / "out"), ids) == pytest.approx(record["held_out"]["loss"], rel=1e-5)
+    assert held_out.loss(build.load(tmp_path / "out"), ids) == pytest.approx(record.held_out.loss, rel=1e-5)
 
 
 def _with(model: torch.nn.Module, name: str, change: Callable[[torch.Tensor], object]) -> torch.nn.Module:
@@ -148,8 +150,8 @@ def seeded_loss(model: scales.Scaled, seed: int) -> float:
 def test_bfloat16_trains_to_nearly_the_same_model(trained: Path, size: str, texts: Path, tmp_path: Path) -> None:
     train(size, texts, tmp_path / "out", "--set", "bf16=true")
     exact, rounded = (records.load(folder / "record.json") for folder in (trained, tmp_path / "out"))
-    assert rounded["loss_curve"] != exact["loss_curve"]
-    assert rounded["held_out"]["loss"] == pytest.approx(exact["held_out"]["loss"], rel=0.01)
+    assert rounded.loss_curve != exact.loss_curve
+    assert rounded.held_out.loss == pytest.approx(exact.held_out.loss, rel=0.01)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what fp16 needs")
@@ -163,7 +165,7 @@ def test_float16_without_a_gpu_is_refused(size: str, texts: Path, tmp_path: Path
 def test_float16_trains_to_nearly_the_same_model(trained: Path, size: str, texts: Path, tmp_path: Path) -> None:
     assert train(size, texts, tmp_path / "out", "--set", "fp16=true").exit_code == 0
     exact, rounded = (records.load(folder / "record.json") for folder in (trained, tmp_path / "out"))
-    assert rounded["held_out"]["loss"] == pytest.approx(exact["held_out"]["loss"], rel=0.01)
+    assert rounded.held_out.loss == pytest.approx(exact.held_out.loss, rel=0.01)
 
 
 def test_two_kinds_of_mixed_precision_are_refused(size: str, texts: Path, tmp_path: Path) -> None:
@@ -184,7 +186,7 @@ def test_every_step_sees_a_whole_batch_in_every_pass(
     monkeypatch.setattr(scales.Scaled, "forward", count)
     result = train(size, texts, tmp_path / "out", "--tokens", "16000", "--set", f"batch_size={batch}")
     assert "passes over" in result.stderr
-    assert sum(seen) == records.load(tmp_path / "out" / "record.json")["corpus"]["tokens_seen"]
+    assert sum(seen) == records.load(tmp_path / "out" / "record.json").corpus.tokens_seen
 
 
 @pytest.mark.parametrize(
@@ -216,12 +218,12 @@ def test_a_long_text_is_measured_a_few_chunks_at_a_time() -> None:
 
 def test_a_training_is_observed_from_its_first_step_to_its_last(trained: Path) -> None:
     record = records.load(trained / "record.json")
-    seen = record["observations"]
-    assert [each["step"] for each in seen] == list(range(STEPS + 1))
-    assert [each["tokens"] for each in seen] == [128 * each["step"] for each in seen]
-    assert seen[-1]["held_out_loss"] == pytest.approx(record["held_out"]["sample"]["loss"], rel=1e-4)
-    assert seen[-1]["held_out_loss"] < seen[0]["held_out_loss"]
-    assert {(len(each["entropy"]), len(each["entropy"][0])) for each in seen} == {(1, 2)}  # layers, heads
+    seen = record.observations
+    assert [each.step for each in seen] == list(range(STEPS + 1))
+    assert [each.tokens for each in seen] == [128 * each.step for each in seen]
+    assert seen[-1].held_out_loss == pytest.approx(record.held_out.sample.loss, rel=1e-4)
+    assert seen[-1].held_out_loss < seen[0].held_out_loss
+    assert {(len(each.entropy), len(each.entropy[0])) for each in seen} == {(1, 2)}  # layers, heads
 
 
 @pytest.mark.parametrize("steps", [1, 7, 20, 21, 1201])
@@ -236,9 +238,9 @@ def test_observations_are_evenly_spaced_and_include_the_last_step(steps: int) ->
 def test_a_training_does_not_notice_that_it_is_observed(
     size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def draw(model: torch.nn.Module, ids: torch.Tensor) -> dict[str, float]:
+    def draw(model: torch.nn.Module, ids: torch.Tensor) -> dict[str, Any]:
         assert not model.training
-        return {"drawn": torch.rand(()).item()}
+        return {**brief.observe(model, ids), "overload": torch.rand(()).item()}
 
     dropout = ("--set", "embedding_dropout=0.5")
     monkeypatch.setattr(observed, "observe", draw)
@@ -247,8 +249,8 @@ def test_a_training_does_not_notice_that_it_is_observed(
     assert train(size, texts, tmp_path / "alone", *dropout).exit_code == 0
     found, expected = weights(tmp_path / "observed"), weights(tmp_path / "alone")
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert records.load(tmp_path / "alone" / "record.json")["observations"] == []
-    assert "drawn" in records.load(tmp_path / "observed" / "record.json")["observations"][0]
+    assert records.load(tmp_path / "alone" / "record.json").observations == ()
+    assert len({each.overload for each in records.load(tmp_path / "observed" / "record.json").observations}) > 1
 
 
 def test_held_out_text_shorter_than_a_context_is_refused_before_training(size: str, tmp_path: Path) -> None:
@@ -269,8 +271,8 @@ def test_an_output_folder_inside_the_corpus_is_refused(size: str, texts: Path) -
 def test_the_record_tells_the_checkpoint_s_quality(trained: Path, texts: Path) -> None:
     model, record = build.load(trained), records.load(trained / "record.json")
     ids = held_out.chunks(tokenizer.load(trained), corpus.load(str(texts)), 16)
-    assert held_out.loss(model, ids) == pytest.approx(record["held_out"]["loss"], rel=1e-5)
-    assert record["held_out"]["tokens"] == ids[:, 1:].numel()
+    assert held_out.loss(model, ids) == pytest.approx(record.held_out.loss, rel=1e-5)
+    assert record.held_out.tokens == ids[:, 1:].numel()
 
 
 @pytest.mark.parametrize(
@@ -278,8 +280,8 @@ def test_the_record_tells_the_checkpoint_s_quality(trained: Path, texts: Path) -
     [
         ("tokenizer.json", "has no tokenizer.json"),
         ("record.json", "has no record.json"),
-        ("corpus", "does not tell the name and sha256"),
-        ("name", "does not tell the name and sha256"),
+        ("corpus", "has no corpus"),
+        ("name", "has no corpus.name"),
     ],
 )
 def test_a_checkpoint_without_a_corpus_is_refused(lacking: str, complaint: str, trained: Path, tmp_path: Path) -> None:
@@ -288,7 +290,7 @@ def test_a_checkpoint_without_a_corpus_is_refused(lacking: str, complaint: str, 
     if lacking.endswith(".json"):
         (folder / lacking).unlink()
     else:
-        record = records.load(folder / "record.json")
+        record = json.loads((folder / "record.json").read_text())
         (record["corpus"] if lacking == "name" else record).pop(lacking)
         (folder / "record.json").write_text(json.dumps(record))
     with pytest.raises(UsageError, match=f"mine.* {complaint}"):

@@ -15,7 +15,13 @@ PROTOCOLS = click.option(
 VIEWS = ["op", "layer", "module", "total"]
 
 
-@click.command(epilog=json_help.describe_keys(("JSON keys", json_help.ESTIMATE), ("total", json_help.TOTALS), ("rows", json_help.ROW)))
+@click.command(
+    epilog=json_help.describe_keys(
+        ("JSON keys", {**json_help.ENVELOPE, **json_help.ESTIMATE}),
+        ("total", json_help.TOTALS),
+        ("rows", json_help.ROW),
+    )
+)
 @MODEL
 @question
 @PROTOCOLS

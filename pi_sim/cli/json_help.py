@@ -36,6 +36,16 @@ ESTIMATE: Keys = {
     "conventions": "what the numbers mean",
 }
 
+ENVELOPE: Keys = {
+    "kind": "estimate, for an estimate",
+    "version": "of the schema",
+    "argv": "the command line; null where Python made the record",
+    "code": "fingerprint of the code and libraries that prices depend on",
+    "commit": "of a git checkout; null for an installed package",
+    "versions": "of Python, pi-sim and libraries",
+    "machine": "system, CPU and cores",
+}
+
 COUNTS: Keys = {
     **{key: ESTIMATE[key] for key in ("model", "size", "seq_len", "batch", "past")},
     "operations": "each with op, count, shape and multiplications (null where there is no product)",

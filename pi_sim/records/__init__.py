@@ -39,6 +39,7 @@ from pi_sim.records.envelope import (
 )
 from pi_sim.records.models import (
     ConversionRecord,
+    CorpusId,
     DiagnosisRecord,
     Dimensions,
     HeldOut,
@@ -55,6 +56,7 @@ __all__ = [
     "BenchRecord",
     "BenchSize",
     "ConversionRecord",
+    "CorpusId",
     "DiagnosisRecord",
     "Dimensions",
     "EstimateRecord",

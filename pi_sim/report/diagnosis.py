@@ -67,7 +67,7 @@ def layer_table(record: DiagnosisRecord, gap: str = "\n") -> Table:
         *(Column(key, f"heads in{gap}{key}", SHARE) for key in ("overload", "collapse")),
         *(Column(key, title, COUNT) for key, title in (("nan", "NaN"), ("inf", "inf"))),
         *(Column(f"zeros_{role}", f"zeros{gap}{role}", SHARE) for role in Sparsity.model_fields),
-        *([Column("slope", "slope", FOUR_DECIMALS)] if record.slopes is not None else []),
+        *([Column("slope", "slope", FOUR_DECIMALS)] if record.slopes else []),
     ]
     return Table(columns, [_layer_row(record, number) for number in range(len(record.entropy_share))])
 
@@ -82,7 +82,7 @@ def _layer_row(record: DiagnosisRecord, number: int) -> list[Cell]:
         record.non_finite.inf[number],
         *(getattr(record.sparsity, role)[number] for role in Sparsity.model_fields),
     ]
-    return [number, *entropy, *cells, *([record.slopes[number]] if record.slopes is not None else [])]
+    return [number, *entropy, *cells, *([record.slopes[number]] if record.slopes else [])]
 
 
 def alpha_table(record: DiagnosisRecord) -> Table:

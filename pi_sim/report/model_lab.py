@@ -289,7 +289,7 @@ def _changed_claims(lab: Lab) -> Iterator[dict[str, Any]]:
 
 
 def _slope_records(lab: Lab) -> list[TrainingRecord]:
-    return [record for record in lab.compared["record"] if _last(record).slopes is not None]
+    return [record for record in lab.compared["record"] if _last(record).slopes]
 
 
 def _slope_rows(lab: Lab) -> list[dict[str, Any]]:
@@ -426,7 +426,7 @@ def drawings(lab: Lab) -> dict[str, Drawing]:
     slopes = [
         _series(model, record, lambda row: list(row.slopes or ()))
         for model, record in lab.first.items()
-        if _last(record).slopes is not None
+        if _last(record).slopes
     ]
     if slopes:
         drawn["lab-slopes"] = partial(figures.lines_by_layer, slopes, "slope")
