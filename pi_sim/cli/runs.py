@@ -125,7 +125,7 @@ def party(
         files.check_writable(record)
     with progress.bar("private inference") as advance:
         found = remote.party(request, warn, advance)
-    click.echo(terminal.summarize_party(found))
+    click.echo(terminal.summarize_run(found))
     if record:
         records.save(record, found)
 

@@ -25,7 +25,7 @@ def validate(sources: tuple[str, ...], out: Path | None, style: Any) -> None:
 
     found = [hold(source) for source in sources or specs.names("protocols/published")]
     if out is None:
-        click.echo(pages.page_text("validation", published_figures.context(found)) if style == "markdown" else published_figures.render_validations(found, style))
+        click.echo(pages.render_page("validation", published_figures.context(found), {"validation": None}) if style == "markdown" else published_figures.render_validations(found, style))
         return
     for path in pages.write_validation(found, out):
         click.echo(path)

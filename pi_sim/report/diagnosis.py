@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,31 +18,35 @@ from pi_sim.records import DiagnosisRecord
 from pi_sim.records.models import Histogram, Range, Sparsity
 from pi_sim.report import figures, styles, tables
 from pi_sim.report.styles import label_layers, panel_grid, panels
-from pi_sim.report.tables import COUNT, SHARE, Cell, Column, Table, Unit
+from pi_sim.report.tables import COUNT, SHARE, Cell, Column, Format, Table, Unit, tabulate
 from pi_sim.zoo.anatomy import before_attention, layer
 
-Format = Literal["table", "markdown", "csv", "json"]
 FOUR_DECIMALS = (Unit(0, "", 1, 4),)
-MENTIONED_FAILURES = 0.01
-"""Expected failures of truncations in a sequence that are worth a sentence: one corrupts it."""
 
 
 def render(record: DiagnosisRecord, style: Format) -> str:
     """Render the tables and what they come to; as CSV the table of layers alone."""
     if style == "json":
-        return records.dumps(record)
+        return records.dumps(record).rstrip()
     if style == "csv":
         return tables.render(layer_table(record), "csv")
-    sentences = "\n".join(f"- {sentence}" for sentence in _sentences(record))
-    if style == "markdown":
-        parts = [layer_table(record, " "), alpha_table(record), _escape(range_table(record))]
-        return "\n\n".join([f"### {_title(record)}", *_render_all(parts, style), sentences])
-    parts = [layer_table(record), alpha_table(record), range_table(record)]
-    return "\n".join([_title(record), *_render_all(parts, style), sentences])
-
-
-def _render_all(parts: list[Table], style: tables.Style) -> list[str]:
-    return [tables.render(table, style) for table in parts if table.rows]
+    gap = "\n" if style == "markdown" else ""
+    parts = [layer_table(record, "\n" if style == "table" else " "), alpha_table(record), range_table(record)]
+    outside = {f"{row.op} by {row.kernel}" for row in record.ranges if row.in_domain is False}
+    return tables.render_template(
+        "diagnosis.txt.j2",
+        style,
+        record=record,
+        gap=gap,
+        tables=[tables.render(_escape(table) if style == "markdown" else table, style) for table in parts if table.rows],
+        overload=OVERLOAD,
+        collapse=COLLAPSE,
+        nan=sum(record.non_finite.nan),
+        inf=sum(record.non_finite.inf),
+        outside=sorted(outside),
+        expected=sum(row.expected_failures for row in record.truncations),
+        worst=max(record.truncations, key=lambda row: row.expected_failures, default=None),
+    )
 
 
 def _escape(table: Table) -> Table:
@@ -53,43 +57,34 @@ def _escape(table: Table) -> Table:
     return Table(table.columns, rows)
 
 
-def _title(record: DiagnosisRecord) -> str:
-    count = record.sequences
-    tokens = f"{count} {record.text} sequence{'s' if count > 1 else ''} of {record.seq_len:,} tokens"
-    return f"{record.model} ({record.size}), protocol {record.protocol}, {tokens}"
-
-
 def layer_table(record: DiagnosisRecord, gap: str = "\n") -> Table:
     """Build one row for each layer: entropy over its heads, as a share of the maximum. `gap` parts words of titles."""
-    columns = [
-        Column("layer", "layer", COUNT),
-        *(Column(f"entropy_{key}", f"entropy{gap}{key}", SHARE) for key in ("mean", "min", "max")),
-        *(Column(key, f"heads in{gap}{key}", SHARE) for key in ("overload", "collapse")),
-        *(Column(key, title, COUNT) for key, title in (("nan", "NaN"), ("inf", "inf"))),
-        *(Column(f"zeros_{role}", f"zeros{gap}{role}", SHARE) for role in Sparsity.model_fields),
-        *([Column("slope", "slope", FOUR_DECIMALS)] if record.slopes else []),
-    ]
-    return Table(columns, [_layer_row(record, number) for number in range(len(record.entropy_share))])
+    columns: dict[str, Any] = {"layer": ("layer", COUNT)}
+    columns |= {f"entropy_{key}": (f"entropy{gap}{key}", SHARE) for key in ("mean", "min", "max")}
+    columns |= {key: (f"heads in{gap}{key}", SHARE) for key in ("overload", "collapse")}
+    columns |= {"nan": ("NaN", COUNT), "inf": ("inf", COUNT)}
+    columns |= {f"zeros_{role}": (f"zeros{gap}{role}", SHARE) for role in Sparsity.model_fields}
+    columns |= {"slope": ("slope", FOUR_DECIMALS)} if record.slopes else {}
+    return tabulate([_layer_row(record, number) for number in range(len(record.entropy_share))], columns)
 
 
-def _layer_row(record: DiagnosisRecord, number: int) -> list[Cell]:
+def _layer_row(record: DiagnosisRecord, number: int) -> dict[str, Any]:
     heads = [share for share in record.entropy_share[number] if share is not None]
-    entropy: list[Cell] = [fmean(heads), min(heads), max(heads)] if heads else ["NaN"] * 3
-    cells = [
-        record.by_layer.overload[number],
-        record.by_layer.collapse[number],
-        record.non_finite.nan[number],
-        record.non_finite.inf[number],
-        *(getattr(record.sparsity, role)[number] for role in Sparsity.model_fields),
-    ]
-    return [number, *entropy, *cells, *([record.slopes[number]] if record.slopes else [])]
+    extremes = {"mean": fmean, "min": min, "max": max}
+    return {
+        "layer": number,
+        **{f"entropy_{key}": function(heads) if heads else "NaN" for key, function in extremes.items()},
+        **{key: values[number] for key, values in record.by_layer},
+        **{key: values[number] for key, values in record.non_finite},
+        **{f"zeros_{role}": shares[number] for role, shares in record.sparsity},
+        "slope": record.slopes[number] if record.slopes else None,
+    }
 
 
 def alpha_table(record: DiagnosisRecord) -> Table:
     """Build one row for each DyT and Derf: alpha beside 1 / std of its input."""
-    columns = [Column("module", "module"), Column("alpha", "alpha", FOUR_DECIMALS)]
-    columns.append(Column("inverse_std", "1/std", FOUR_DECIMALS))
-    return Table(columns, [[row.module, row.alpha, row.inverse_std] for row in record.alphas or ()])
+    columns: dict[str, Any] = {"alpha": ("alpha", FOUR_DECIMALS), "inverse_std": ("1/std", FOUR_DECIMALS)}
+    return tabulate([row.model_dump() for row in record.alphas or ()], {"module": "module", **columns})
 
 
 def range_table(record: DiagnosisRecord) -> Table:
@@ -109,43 +104,9 @@ def _extremes(rows: list[Range]) -> Iterator[Cell]:
         yield f"{extreme(finite):.4g}" if len(finite) == len(values) else "not finite"
     yield max(rows, key=lambda row: float("inf") if row.largest is None else row.largest).module
     yield "no" if all(row.fits for row in rows) else "YES"
-    if rows[0].kernel is None or rows[0].domain is None:
-        yield ""
-        return
-    low, high = rows[0].domain
-    yield f"{rows[0].kernel}: {low:g} to {high:g} {'holds' if all(row.in_domain for row in rows) else 'LEFT'}"
-
-
-def _sentences(record: DiagnosisRecord) -> Iterator[str]:
-    """Yield what the tables come to."""
-    limits = (("overload", f"above {OVERLOAD:.0%}"), ("collapse", f"below {COLLAPSE:.0%}"))
-    heads = ", ".join(f"{getattr(record, key):.1%} in {key} ({limit})" for key, limit in limits)
-    yield f"Heads by their share of the maximum entropy: {heads}."
-    nan, inf = sum(record.non_finite.nan), sum(record.non_finite.inf)
-    if nan or inf:
-        yield f"The blocks put out {nan:,} NaN and {inf:,} infinities: the model is broken."
-    flops = record.flops
-    yield (
-        f"In the clear, zeros would save {flops.share:.1%} of a token's {flops.per_token:,} FLOPs in the blocks' "
-        "matrices; under MPC they save nothing, because nobody may know where they are."
-    )
-    outside = {f"{row.op} by {row.kernel}" for row in record.ranges if row.in_domain is False}
-    if outside:
-        yield f"Expect inexact logits under {record.protocol}: {', '.join(sorted(outside))} leaves its domain."
-    yield from _truncation_sentence(record)
-    yield from record.missing
-
-
-def _truncation_sentence(record: DiagnosisRecord) -> Iterator[str]:
-    """Yield how many truncations are expected to fail, unless hardly any."""
-    expected = sum(row.expected_failures for row in record.truncations)
-    if expected >= MENTIONED_FAILURES:
-        worst = max(record.truncations, key=lambda row: row.expected_failures)
-        yield (
-            f"Expect {expected:,.2f} failed truncations in each sequence under {record.protocol}, "
-            f"{worst.expected_failures / expected:.0%} of them in {worst.op} of {worst.module}: each is off by 2^32 "
-            "and destroys the logits that depend on it."
-        )
+    low, high = rows[0].domain or (None, None)
+    state = "holds" if all(row.in_domain for row in rows) else "LEFT"
+    yield f"{rows[0].kernel}: {low:g} to {high:g} {state}" if rows[0].kernel else ""
 
 
 # ---- figures
@@ -166,10 +127,10 @@ def write_figures(record: DiagnosisRecord, folder: Path) -> list[Path]:
     drawings = dict(draw(record))
     contents = {f"{name}.svg": styles.svg(figure).encode() for name, figure in drawings.items()}
     contents |= {f"{name}.png": styles.png(figure) for name, figure in drawings.items()}
-    files = {folder / f"{name}.{kind}": contents[f"{name}.{kind}"] for name in drawings for kind in ("svg", "png")}
-    for path, content in files.items():
-        files.write_bytes(path, content)
-    return list(files)
+    paths = [folder / f"{name}.{kind}" for name in drawings for kind in ("svg", "png")]
+    for path in paths:
+        files.write_bytes(path, contents[path.name])
+    return paths
 
 
 def draw(record: DiagnosisRecord) -> Iterator[tuple[str, Callable[[], Figure]]]:

@@ -6,15 +6,16 @@ from dataclasses import dataclass, replace
 from string import ascii_uppercase
 from typing import Any, Literal
 
+from pi_sim import records
 from pi_sim.cost.cost import ZERO
 from pi_sim.cost.counts import Counts
 from pi_sim.cost.estimate import Estimate
 from pi_sim.cost.rows import Part, View
 from pi_sim.errors import UsageError
+from pi_sim.records import EstimateRecord
 from pi_sim.report import tables
-from pi_sim.report.tables import BYTES, COUNT, RATIO, SECONDS, SHARE, Cell, Column, Table
+from pi_sim.report.tables import BYTES, COUNT, RATIO, SECONDS, SHARE, Cell, Column, Format, Table
 
-Format = Literal["table", "markdown", "csv", "json"]
 Page = Literal["table", "markdown"]
 
 TITLES: dict[View, str] = {"op": "operation", "layer": "layer", "module": "module", "total": ""}
@@ -67,8 +68,8 @@ def render_estimates(estimates: list[Estimate], view: View, style: Format, top: 
     With `top` the most expensive rows, and the others together; JSON holds every row, whatever the view.
     """
     if style == "json":
-        records = [estimate.to_json() for estimate in estimates]
-        return json.dumps(records[0] if len(records) == 1 else records, indent=2)
+        stamped = [records.stamp(EstimateRecord.model_validate(estimate.to_json())) for estimate in estimates]
+        return records.dumps(stamped[0] if len(stamped) == 1 else stamped).rstrip()
     if style == "csv":
         return tables.render(_tidy(estimates, view, top), "csv")
     sections = [

@@ -12,7 +12,7 @@ from pi_sim import specs
 from pi_sim.records import BenchRecord, BenchSize, ModelTiming, RunRecord
 from pi_sim.report import figures, frames, tables
 from pi_sim.report.figures import Drawing
-from pi_sim.report.tables import BYTES, COUNT, RATIO, SECONDS, Table, Unit, format_perplexity, tabulate
+from pi_sim.report.tables import format_perplexity
 
 STOCK, STOCK_MODELS, LEAN = "crypten", "crypten_tanh", "lean"
 """Stock CrypTen, of whose GELUs only the one by tanh can serve a model, and our protocol."""
@@ -24,8 +24,6 @@ PRODUCTS, SEQUENCES = 10**8, 100
 DRIFT, TOP1 = 0.001, 0.99
 LINEAR_MAPS = 4
 """The maps of a block, 12 times the width squared, over the one to queries, keys and values that is measured."""
-ONE_DECIMAL = (Unit(0, "", 1, 1),)
-MICROSECONDS = (Unit(0, "µs", 1e-6, 3),)
 
 
 @dataclass(frozen=True)
@@ -99,9 +97,7 @@ def context(data: KernelData) -> dict[str, Any]:
         "linear_maps": LINEAR_MAPS,
         "pairs": data.pairs,
         "timed": data.pairs[data.pairs["seconds_stock"].notna()],
-        "kernels": kernel_table(data),
-        "models": model_table(data),
-        "truncations": truncation_table(data),
+        **_measured(data),
         "accuracy": accuracy.assign(**{key: accuracy[key].map(format_perplexity) for key in ("plain", "private") if runs}),
         "missing": data.missing,
         "commands": [*map(frames.command_line, runs), *map(_missing_command, data.missing)],
@@ -118,68 +114,19 @@ def _missing_command(model: str) -> str:
 
 def terminal_tables(bench: BenchRecord) -> str:
     """Render what was measured for a terminal."""
-    data = KernelData(bench, {})
-    shown = kernel_table(data), model_table(data), truncation_table(data)
-    return "\n\n".join(tables.render(table, "table") for table in shown if table.rows)
+    return tables.render_template("bench.txt.j2", "table", **_measured(KernelData(bench, {})))
 
 
-def kernel_table(data: KernelData) -> Table:
-    """Build one row for every kernel."""
-    if data.operations.empty:
-        return Table([], [])
-    protocols = data.operations["protocols"].map(", ".join)
-    columns: dict[str, Any] = {
-        "name": "operation",
-        "kernel": "kernel",
-        "protocols": "chosen by",
-        "rounds": ("rounds", COUNT),
-        "bytes": ("bytes sent", COUNT),
-        "offline_bytes": ("bytes offline", COUNT),
-        "session_bytes": ("bytes once in a session", COUNT),
-        "seconds_each": ("an element, dealing included", MICROSECONDS),
-        "online_seconds_each": ("online alone", MICROSECONDS),
-        "error": ("largest error", "{:.2g}".format),
-    }
-    return tabulate(data.operations.assign(protocols=protocols), columns)
-
-
-def model_table(data: KernelData) -> Table:
-    """Build one row for every run of a model, with how many times less it is than under stock CrypTen."""
-    columns: dict[str, Any] = {
-        "model": "model",
-        "dealer": "dealer",
-        "protocol": "protocol",
-        "rounds": ("rounds", COUNT),
-        "bytes": ("sent", BYTES),
-        "fewer": ("times fewer", ONE_DECIMAL),
-        "offline_bytes": ("offline", BYTES),
-        "session_bytes": ("once in a session", BYTES),
-        "seconds": ("a sequence", SECONDS),
-        "communication_seconds": ("of it communicating", SECONDS),
-        "faster": ("times faster", ONE_DECIMAL),
-        "difference": ("largest logit difference", "{:.2g}".format),
-    }
-    rows = []
+def _measured(data: KernelData) -> dict[str, Any]:
+    """Return the rows of kernels, of models beside stock CrypTen, and of truncations."""
+    models = []
     for timing in data.bench.models:
         stock = data.stock(timing)
         compared = stock if stock and stock != timing else None
         fewer = compared.bytes / timing.bytes if compared else None
-        rows.append({**timing.model_dump(), "fewer": fewer, "faster": compared and compared.seconds / timing.seconds})
-    return tabulate(rows, columns)
-
-
-def truncation_table(data: KernelData) -> Table:
-    """Build one row for each test of truncations."""
-    columns: dict[str, Any] = {
-        "bound": ("factors up to", COUNT),
-        "protocol": "protocol",
-        "kernel": "kernel",
-        "number": ("products", COUNT),
-        "wrong": ("wrong", COUNT),
-        "expected_locally": ("expected if each party shifts its share", RATIO),
-        "units": ("units off, of the others at most", COUNT),
-    }
-    return tabulate([row.model_dump() for row in data.bench.truncations], columns)
+        models.append({**timing.model_dump(), "fewer": fewer, "faster": compared and compared.seconds / timing.seconds})
+    kernels = data.operations.assign(protocols=data.operations["protocols"].map(", ".join))
+    return {"kernels": kernels, "models": models, "truncations": [row.model_dump() for row in data.bench.truncations]}
 
 
 # ---- targets

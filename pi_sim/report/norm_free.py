@@ -20,7 +20,6 @@ from pi_sim.report.frames import design_rank, seeds_of
 from pi_sim.report.statistics import Curve, Seeds, compare_ranges, order_verdict
 from pi_sim.report.styles import Look
 from pi_sim.report.tables import BYTES, COUNT, Unit, choose_unit, format_change, format_perplexity
-from pi_sim.report.terminal import DEALER
 
 BASELINE = "gelu_ln"
 PUBLISHED = {
@@ -106,7 +105,6 @@ def context(sizes: list[SizeData]) -> dict[str, Any]:
     return {
         "sizes": [_size_context(size) for size in sizes],
         "conventions": CONVENTIONS,
-        "dealer": DEALER.rstrip("."),
         "commands": [line for size in sizes for line in _commands(size)],
         "environments": _environments(sizes),
     }

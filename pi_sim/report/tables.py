@@ -3,14 +3,17 @@
 import csv
 import io
 import math
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
+    from jinja2 import Environment
     from rich.table import Table as RichTable
 
 Style = Literal["table", "markdown", "csv"]
@@ -39,6 +42,7 @@ class Unit:
 
 Units = tuple[Unit, ...]
 Formatter = Callable[[Any], str]
+Format = Literal["table", "markdown", "csv", "json"]
 
 TEXT: Units = ()
 COUNT: Units = (Unit(0, "", 1, 0),)
@@ -118,26 +122,26 @@ def tabulate(
     columns: Mapping[str, str | tuple[str, Units | Formatter]],
     missing: str = "",
     optional: Iterable[str] = (),
+    totals: Iterable[Mapping[str, Any]] = (),
 ) -> Table:
-    """Build a table from a data frame: a title for each column, with units or a formatter if it holds numbers.
+    """Build a table from a data frame or from records.
 
-    None and NaN become `missing`; an `optional` column is left out where the frame lacks it.
+    `columns` gives each key its title, with units or a formatter if it holds numbers. None and NaN become `missing`;
+    an `optional` column is left out where the first row lacks it.
     """
-    records: list[Mapping[str, Any]] = list(rows if isinstance(rows, Iterable) and not hasattr(rows, "columns") else rows.to_dict("records"))  # type: ignore[union-attr, unused-ignore] # fmt: skip
-    chosen = {key: spec for key, spec in columns.items() if key not in optional or (records and key in records[0])}
+    lines, closing = list(getattr(rows, "to_dict", lambda _: rows)("records")), list(totals)
+    chosen = {key: spec for key, spec in columns.items() if key not in optional or (lines and key in lines[0])}
     specs = {key: (spec, TEXT) if isinstance(spec, str) else spec for key, spec in chosen.items()}
     heads = [Column(key, title, COUNT if callable(shown) else shown) for key, (title, shown) in specs.items()]
-    lines = [[_cell(record[key], shown, missing) for key, (_, shown) in specs.items()] for record in records]
-    return Table(heads, lines)
+    cells = [[_cell(line[key], shown, missing) for key, (_, shown) in specs.items()] for line in [*lines, *closing]]
+    return Table(heads, cells[: len(lines)], cells[len(lines) :])
 
 
 def _cell(value: Any, shown: Units | Formatter, missing: str) -> Cell:
     """Format one value, or leave it to the unit that its column will choose."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return missing or None
-    if callable(shown) and not isinstance(value, str):
-        return shown(value)
-    return value if isinstance(value, (str, int, float)) else str(value)
+    return shown(value) if callable(shown) and not isinstance(value, str) else value  # type: ignore[no-any-return]
 
 
 def render(table: Table, style: Style) -> str:
@@ -214,3 +218,43 @@ def _csv(table: Table) -> str:
     writer.writerow([column.key for column in table.columns])
     writer.writerows(table.lines)
     return text.getvalue().rstrip("\n")
+
+
+# ---- templates
+
+
+def render_template(name: str, style: Literal["table", "markdown"], **values: Any) -> str:
+    """Render a template of the folder templates; its parts are set apart by one empty line at most."""
+    text = _environment().get_template(name).render(style=style, **values)
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+@cache
+def _environment() -> "Environment":
+    """Return Jinja's environment; an undefined name in a template is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("pi_sim.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        table=_table_filter, perplexity=format_perplexity, quantity=format_quantity, unwrap=unwrap, thousands="{:,}".format
+    )
+    environment.globals.update(count=COUNT, bytes=BYTES, seconds=SECONDS, share=SHARE, ratio=RATIO)
+    environment.globals.update(perplexity=format_perplexity, unit=lambda *unit: (Unit(0, *unit),))
+    return environment
+
+
+def _table_filter(rows: Any, style: Style, missing: str = "", optional: tuple[str, ...] = (), **columns: Any) -> str:
+    """Render a table, or records with a title, or a title and units or a formatter, for each column."""
+    table = rows if isinstance(rows, Table) else tabulate(rows, columns, missing, optional)
+    return render(table, style) if table.rows else ""
+
+
+def unwrap(text: str) -> str:
+    """Join the lines of each paragraph and list item; headings, tables, figures and code stay as they are."""
+    return "\n\n".join(_join_lines(block) for block in re.split(r"\n{2,}", text.strip()))
+
+
+def _join_lines(block: str) -> str:
+    return block if block.startswith(("```", "|", "#", "!")) else re.sub(r"\s*\n(?!- )\s*", " ", block)

@@ -1,21 +1,17 @@
 """Tables of protocols, networks, machines and runs, as commands print them. Imports neither torch nor pandas."""
 
 import json
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 from pi_sim.cost.machine import Machine
 from pi_sim.cost.protocols import Protocol, coverage, provenance
 from pi_sim.graph.ops import STRUCTURAL, VOCABULARY
 from pi_sim.network import PRESETS
-from pi_sim.records import Measured, PartyRecord, RunRecord
-from pi_sim.records.costs import LinkCosts
+from pi_sim.records import PartyRecord, RunRecord
 from pi_sim.report import tables
-from pi_sim.report.tables import COUNT, SECONDS, Cell, Column, Table, Unit, format_perplexity, format_quantity
+from pi_sim.report.tables import COUNT, Cell, Column, Format, Table, Unit, tabulate
 from pi_sim.specs import Price, ProtocolCard, Sheet
 from pi_sim.specs.protocols import Terms
-
-Format = Literal["table", "markdown", "csv", "json"]
 
 OPERATIONS = [op for op in VOCABULARY if op not in STRUCTURAL]
 COVERAGE_MARKS = {
@@ -85,14 +81,17 @@ def _tidy_coverage(protocols: list[Protocol]) -> Table:
 def render_protocol(protocol: Protocol, style: Format) -> str:
     """Render one protocol: a heading, the prices as their sources print them or the kernels, and the notes."""
     if style == "json":
-        full = protocol.model_dump(mode="json", exclude_defaults=True) if isinstance(protocol, ProtocolCard | Sheet) else {}
-        return json.dumps({**_header(protocol), "coverage": _coverage(protocol), **full}, indent=2)
+        document = {**_header(protocol), "coverage": _coverage(protocol)}
+        if isinstance(protocol, ProtocolCard | Sheet):
+            document |= protocol.model_dump(mode="json", exclude_defaults=True)
+        return json.dumps(document, indent=2)
     titles = {"op": "operation", **{key: key for key in ("prices", "rounds", "bytes", "offline", "source")}}
     table = Table([Column(key, title) for key, title in titles.items()], _price_rows(protocol))
     if style == "csv":
         return tables.render(table, "csv")
-    parts = _protocol_heading(protocol), tables.render(table, style), _protocol_notes(protocol)
-    return "\n\n".join(part for part in parts if part)
+    ring = protocol.ring if isinstance(protocol, ProtocolCard | Sheet) else None
+    sheet = protocol if isinstance(protocol, Sheet) else None
+    return tables.render_template("protocol.txt.j2", style, protocol=protocol, ring=ring, sheet=sheet, prices=table)
 
 
 def _price_rows(protocol: Protocol) -> list[list[Cell]]:
@@ -122,49 +121,22 @@ def _format_terms(terms: Terms, price: Price, unit: str = "") -> str:
     return " + ".join(parts)
 
 
-def _protocol_heading(protocol: Protocol) -> str:
-    lines = [f"{protocol.name}: {protocol.title}", f"source: {protocol.source}"]
-    lines.append(f"{protocol.parties} parties: {protocol.threat_model}")
-    if isinstance(protocol, ProtocolCard | Sheet):
-        lines.append(f"ring: {protocol.ring}")
-    if isinstance(protocol, Sheet):
-        offline = f"those that reach {protocol.offline_counted or protocol.counted}"
-        if protocol.no_offline:
-            offline = "there is no offline phase"
-        if not protocol.offline_known:
-            offline = "its sources do not tell"
-        lines.append(
-            f"bytes: those that {protocol.counted} sent, as the source counts them; offline bytes: {offline}"
-        )
-    return "\n".join(lines)
-
-
-def _protocol_notes(protocol: Protocol) -> str:
-    """Return the sheet's notes, and those of its prices."""
-    if not isinstance(protocol, Sheet):
-        return ""
-    lines = [protocol.notes.strip(), *(f"- {op}: {price.note}" for op, price in protocol.price.items() if price.note)]
-    return "\n".join(line for line in lines if line)
-
-
 # ---- networks and machines
 
 
 def render_networks(style: Format) -> str:
     """Render the named networks, one row for each."""
-    columns = [
-        Column("name", "network"),
-        Column("round_trip_seconds", "round trip", (Unit(0, "ms", 1e-3, 1),)),
-        Column("bits_per_second", "bandwidth", (Unit(0, "Mbps", 1e6, 0),)),
-        Column("source", "source"),
+    columns: dict[str, Any] = {
+        "name": "network",
+        "round_trip_seconds": ("round trip", (Unit(0, "ms", 1e-3, 1),)),
+        "bits_per_second": ("bandwidth", (Unit(0, "Mbps", 1e6, 0),)),
+        "source": "source",
+    }
+    rows = [
+        dict(zip(columns, (preset.name, 2 * preset.latency, preset.bandwidth, preset.source), strict=True))
+        for preset in PRESETS.values()
     ]
-    rows: list[list[Cell]] = [
-        [network.name, 2 * network.latency, network.bandwidth, network.source] for network in PRESETS.values()
-    ]
-    if style == "json":
-        keys = [column.key for column in columns]
-        return json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=2)
-    return tables.render(Table(columns, rows), style)
+    return json.dumps(rows, indent=2) if style == "json" else tables.render(tabulate(rows, columns), style)
 
 
 MACHINE_UNITS = {
@@ -184,132 +156,27 @@ def render_machine(machine: Machine, style: Format) -> str:
     columns = [Column("unit", "unit"), Column("meaning", "one"), Column("seconds", "takes", (Unit(0, "ns", 1e-9, 2),))]
     seconds = machine.seconds_each.model_dump()
     table = Table(columns, [[unit, meaning, seconds[unit]] for unit, meaning in MACHINE_UNITS.items()])
-    return tables.render(table, style) if style == "csv" else f"{machine.name}; {machine.source}\n\n{tables.render(table, style)}"
+    title = "" if style == "csv" else f"{machine.name}; {machine.source}\n\n"
+    return title + tables.render(table, style)
 
 
 # ---- runs
 
 
-PARTIES = ("server", "client")
-DEALER = (
-    "CrypTen's default dealer is party 0, which could open everything: good for counting and timing, not a deployment."
-)
-DEALERS = {
-    "first-party": DEALER,
-    "third-party": (
-        "The dealer was a third process, which could open everything together with a record of the messages: private "
-        "where somebody runs it who colludes with neither party, and here one user ran all three."
-    ),
-    "file": (
-        "The randomness was dealt beforehand: whoever ran `pi-sim deal`, or keeps a copy of both files, could open "
-        "everything with a record of the messages, so it must have been neither party."
-    ),
-}
-"""The meaning of each kind of dealer for privacy."""
-REMOTE_DEALER = "Here the server was the dealer, and could open everything: good for measuring, not a deployment."
-UNENCRYPTED = "Nothing was encrypted: whoever read the network between the machines could open everything."
-LEARNT = [
-    "Both know the graph. The client learns the logits and nothing else of the weights, the server how much text there",
-    "was and nothing else of it: if both follow the protocol (semi-honest), and if the dealer sides with neither.",
-]
-
-
-def summarize_run(record: RunRecord) -> str:
-    """Summarize a run in a screenful: predicted and measured counts, seconds, and the private result."""
-    lines = [f"{label:<11} {sentence}" for label, sentence in (*_time_lines(record), *_quality_lines(record))]
-    return "\n".join([_run_title(record), _count_table(record), *lines, "", DEALERS[record.dealer]])
-
-
-def summarize_party(record: PartyRecord) -> str:
-    """Summarize one party of a run across two machines, and who learnt what."""
-    measured, lines = record.measured, []
-    lines.append(("time", _spent(measured, "in the link")))
-    if measured.link:
-        overhead = _overhead(measured.link)
-        lines.append(("link", f"{overhead}, measured beforehand; the rest is waiting for the other party"))
-    if record.perplexity:
-        private = format_perplexity(record.perplexity.private)
-        lines.append(("perplexity", f"{private} private; nobody computed a plain one"))
-    dealer = REMOTE_DEALER if record.dealer == "first-party" else DEALERS[record.dealer]
-    notes = [*LEARNT, dealer, *([] if record.encrypted else [UNENCRYPTED])]
-    text = [f"{label:<11} {sentence}" for label, sentence in lines]
-    title = f"{PARTIES[record.rank]} of {_run_title(record)}"
-    return "\n".join([title, _count_table(record), *text, "", *notes])
-
-
-def _run_title(record: RunRecord | PartyRecord) -> str:
-    sequences = record.sequences
-    tokens = f"{sequences} sequence{'s' if sequences > 1 else ''} of {record.seq_len:,} tokens"
-    return f"{record.model} ({record.size}), protocol {record.protocol}, {tokens}"
-
-
-def _count_table(record: RunRecord | PartyRecord) -> str:
-    """Render the predicted and the measured cost of one sequence: integers, hence equal or wrong."""
-    columns = [
-        Column("counted", "one sequence"),
-        Column("predicted", "predicted", COUNT),
-        Column("measured", "measured", COUNT),
-        Column("agreement", ""),
-    ]
+def summarize_run(record: RunRecord | PartyRecord) -> str:
+    """Summarize a run, or one party of a run across two machines, in a screenful."""
     titles = {"rounds": "rounds", "bytes": "bytes sent", "offline_bytes": "bytes offline"}
-    rows: list[list[Cell]] = []
-    for key, title in titles.items():
-        predicted, measured = getattr(record.total, key), getattr(record.measured, key)
-        rows.append([title, predicted, measured, equality(predicted, measured)])
-    return tables.render(Table(columns, rows), "table")
+    pairs = {title: (getattr(record.total, key), getattr(record.measured, key)) for key, title in titles.items()}
+    counts = [
+        {"title": title, "predicted": predicted, "measured": measured, "equal": equality(predicted, measured)}
+        for title, (predicted, measured) in pairs.items()
+    ]
+    is_party = isinstance(record, PartyRecord)
+    expected = None if isinstance(record, PartyRecord) else record.total.seconds.get(record.network)
+    values = {"record": record, "counts": counts, "is_party": is_party, "expected": expected}
+    return tables.render_template("run.txt.j2", "table", **values)
 
 
-def equality(predicted: int, measured: int) -> str:
+def equality(predicted: int | None, measured: int | None) -> str:
     """Return whether a count is as predicted."""
     return "equal" if predicted == measured else "NOT EQUAL"
-
-
-def _time_lines(record: RunRecord) -> Iterator[tuple[str, str]]:
-    """Yield where one sequence's time went, and the prediction for the imitated network."""
-    measured = record.measured
-    yield "time", _spent(measured, "communicating")
-    expected = record.total.seconds.get(record.network)
-    if expected:
-        ratio = measured.communication_seconds / expected
-        seconds = [format_quantity(value, SECONDS) for value in (expected, measured.communication_seconds)]
-        comparison = f"{seconds[0]} predicted, {seconds[1]} measured, ratio {ratio:.2f}"
-        yield "network", f"{record.network}, imitated: {comparison}"
-        if measured.link:
-            late = format_quantity(measured.late_seconds or 0.0, SECONDS)
-            yield "link", f"{_overhead(measured.link)} by itself; messages came {late} late in all"
-
-
-def _spent(measured: Measured, otherwise: str) -> str:
-    """Describe where one sequence's time went, `otherwise` naming what was not computing."""
-    total, computing, rest, setup = (
-        format_quantity(seconds, SECONDS)
-        for seconds in (
-            *(measured.seconds, measured.compute_seconds, measured.communication_seconds, measured.setup_seconds),
-        )
-    )
-    return f"{total} a sequence: {computing} computing, {rest} {otherwise}; set-up around all {setup}"
-
-
-def _overhead(link: LinkCosts) -> str:
-    """Describe what the connection itself takes."""
-    one_round, megabyte = (format_quantity(value, SECONDS) for value in (link.round_seconds, link.megabyte_seconds))
-    return f"{one_round} a round and {megabyte} a MB each way"
-
-
-def _quality_lines(record: RunRecord) -> Iterator[tuple[str, str]]:
-    """Yield both perplexities on the same tokens, and the distance between the logits."""
-    perplexity, agreement = record.perplexity, record.agreement
-    private = format_perplexity(perplexity.private)
-    if agreement is None:
-        yield "perplexity", f"{private} private; there is no plain model to compare with"
-        return
-    yield "perplexity", f"{format_perplexity(perplexity.plain)} plain, {private} private, on the same tokens"
-    differences = f"largest difference {agreement.max_abs:.3g}, mean {agreement.mean_abs:.3g}"
-    yield "logits", f"{differences}; the likeliest token is the same at {agreement.top1:.1%} of places"
-    if agreement.corrupted_positions and (rest := perplexity.excluding_corrupted):
-        positions = record.sequences * record.seq_len
-        remaining = f"{format_perplexity(rest.plain)} plain, {format_perplexity(rest.private)} private"
-        yield (
-            "destroyed",
-            f"{agreement.corrupted_positions:,} of {positions:,} places, see protocols/README.md; elsewhere {remaining}",
-        )
