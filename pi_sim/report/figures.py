@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
@@ -81,8 +80,7 @@ WRONG = "X"
 """The marker of a run whose private result is wrong."""
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """A model under a protocol: perplexity by seed, and seconds by network."""
 
     model: str
@@ -230,29 +228,20 @@ def _scatter_panel(panel: Axes, figures: "pd.DataFrame", looks: dict[str, tuple[
     panel.grid(True)
 
 
-@dataclass(frozen=True)
-class Change:
-    """A design's perplexity changes by seed, as shares of the reference, and the published change."""
-
-    label: str
-    changes: list[float]
-    published: float | None
-
-
-def dot_plot(designs: list[Change]) -> Figure:
-    """Draw one line for each design: a dot for each seed, a bar for the mean, a diamond for the published change."""
+def dot_plot(designs: dict[str, tuple[list[float], float | None]]) -> Figure:
+    """Draw the changes of each design: a dot for each seed, a bar for the mean, a diamond for the published one."""
     figure, (panel,) = panels(1, height=0.9 + 0.3 * len(designs))
-    for row, design in enumerate(designs):
-        percents = [100 * value for value in design.changes]
+    for row, (changes, published) in enumerate(designs.values()):
+        percents = [100 * change for change in changes]
         panel.plot(percents, [row] * len(percents), "o", color=styles.BLUE, markersize=4)
         if percents:
             panel.plot(sum(percents) / len(percents), row, "|", color=styles.BLUE, markersize=14)
         else:
             panel.text(1, row, "diverged", va="center", color=styles.INK)
-        if design.published is not None:
-            panel.plot(100 * design.published, row, "D", zorder=0, color=styles.ORANGE, markerfacecolor="white")
+        if published is not None:
+            panel.plot(100 * published, row, "D", zorder=0, color=styles.ORANGE, markerfacecolor="white")
     panel.axvline(0, color=styles.GUIDE, linewidth=0.8)
-    panel.set_yticks(range(len(designs)), [design.label for design in designs])
+    panel.set_yticks(range(len(designs)), list(designs))
     panel.invert_yaxis()
     panel.set_xlabel("perplexity against the first design, %")
     panel.grid(True, axis="x")
@@ -281,8 +270,7 @@ def loss_curves(curves: dict[str, Curve], looks: dict[str, Look]) -> Figure:
     return figure
 
 
-@dataclass(frozen=True)
-class LayerSeries:
+class LayerSeries(NamedTuple):
     """A quantity of each layer along a training; NaN where it is not a number."""
 
     title: str
@@ -309,24 +297,22 @@ def lines_by_layer(models: list[LayerSeries], label: str, top: float | None = No
     return figure
 
 
-@dataclass(frozen=True)
-class Recovery:
-    """A conversion: perplexity before it, and along fine-tuning; the first one, at 0 tokens, may be missing."""
+class Recovery(NamedTuple):
+    """A conversion: perplexity before it, and by tokens of fine-tuning; that at 0 tokens may be missing."""
 
     label: str
     before: float
-    tokens: list[int]
-    perplexities: list[float]
+    perplexities: dict[int, float]
 
 
 def recoveries(conversions: list[Recovery]) -> Figure:
     """Draw one line for each conversion, and each source's own perplexity once."""
     figure, (panel,) = panels(1, height=3.0)
-    for color, conversion in zip(cycle(styles.CONVERSIONS), conversions, strict=False):
-        millions = [tokens / MILLION for tokens in conversion.tokens]
-        panel.plot(millions, conversion.perplexities, color=color, label=conversion.label)
-        if conversion.tokens and conversion.tokens[0] == 0:
-            panel.plot(0, conversion.perplexities[0], "o", color=color, markersize=4)
+    for color, (label, _, perplexities) in zip(cycle(styles.CONVERSIONS), conversions, strict=False):
+        millions = [tokens / MILLION for tokens in perplexities]
+        panel.plot(millions, list(perplexities.values()), color=color, label=label)
+        if 0 in perplexities:
+            panel.plot(0, perplexities[0], "o", color=color, markersize=4)
     for before in {conversion.before for conversion in conversions}:
         panel.axhline(before, color=styles.GUIDE, linestyle="--", linewidth=0.9)
     panel.set_yscale("log")

@@ -9,12 +9,10 @@ from typing import Any
 import pandas as pd
 
 from pi_sim import records, specs
-from pi_sim.records import Agreement, Record, RunRecord, TrainingRecord
+from pi_sim.records import Agreement, HeldOut, Record, RunRecord, TrainingRecord
 from pi_sim.report.statistics import Seeds
 from pi_sim.report.terminal import equality
 
-LAB = "lab"
-"""The subfolder of the model lab's records."""
 RECORDS = Path("reports/records")
 DESIGNS = ("gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm")
 """The four designs in the papers' order; other models follow by name."""
@@ -77,6 +75,11 @@ def _overflow(perplexity: float | None) -> float:
     return math.inf if perplexity is None else perplexity
 
 
+def held_out_perplexity(quality: HeldOut | None) -> float:
+    """Return a held-out perplexity, infinite for a training that diverged."""
+    return _overflow(quality.perplexity if quality else None)
+
+
 def drift(record: RunRecord) -> float | None:
     """Return the relative change of the private perplexity, all positions counted; None where one overflows."""
     plain, private = record.perplexity.plain, record.perplexity.private
@@ -137,7 +140,7 @@ _COLUMNS = (
 def _training_row(path: Path, record: TrainingRecord, shipped: bool) -> dict[str, Any]:
     plan = record.model_dump(mode="json", include=set(PLAN))
     plan["corpus"] = {key: plan["corpus"][key] for key in ("sha256", "tokens_seen")}
-    perplexity = _overflow(record.held_out.perplexity if record.held_out else None)
+    perplexity = held_out_perplexity(record.held_out)
     return {
         "path": path,
         "record": record,
@@ -205,6 +208,27 @@ def reference_trainings(trainings: pd.DataFrame) -> pd.DataFrame:
 def seeds_of(trainings: pd.DataFrame) -> Seeds:
     """Return the perplexities of trainings that differ in the seed alone."""
     return Seeds.of(trainings["perplexity"])
+
+
+def setup(trainings: pd.DataFrame) -> dict[str, Any]:
+    """Return dimensions, text and recipe of the first of some trainings, and what they do not share."""
+    first, trained = trainings["record"].iloc[0], [record.trained_parameters for record in trainings["record"]]
+    return {
+        **first.dimensions.model_dump(),
+        "recipe": first.recipe.model_dump(),
+        "parameters": _millions([record.parameters for record in trainings["record"]]),
+        "trained": _millions(trained) if all(trained) else None,
+        "tokens": first.corpus.tokens_seen,
+        "corpus": first.corpus.name,
+        "differing": [part for part in ("dimensions", "recipe", "corpus") if trainings[part].nunique() > 1],
+        "alone": len(trainings) == 1,
+    }
+
+
+def _millions(counts: list[int]) -> str:
+    """Format a number, or the range of several."""
+    ends = [f"{count / 1e6:.2f}" for count in (min(counts), max(counts))]
+    return f"{' to '.join(dict.fromkeys(ends))} M"
 
 
 def command_line(record: Record) -> str:

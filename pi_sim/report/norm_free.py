@@ -118,7 +118,7 @@ def _size_context(size: SizeData) -> dict[str, Any]:
         "name": size.name,
         "runs": runs,
         "prices": prices,
-        "setup": setup(size.references, list(size.references["record"])),
+        "setup": frames.setup(size.references) if len(size.references) else None,
         "length": size.runs["seq_len"].iloc[0] if size.runs["seq_len"].nunique() == 1 else None,
         "network": size.runs["network"].iloc[0] if size.runs["network"].nunique() == 1 else None,
         "overview": _overview(size, runs),
@@ -151,31 +151,6 @@ def _by_operation(
 def _labelled(runs: pd.DataFrame, *keys: str) -> pd.DataFrame:
     """Add the columns that tell runs apart beside model and protocol, as far as they vary."""
     return runs.assign(**{f"varying_{key}": runs[key] for key in keys if runs[key].nunique() > 1})
-
-
-def setup(trainings: pd.DataFrame, of: list[TrainingRecord]) -> dict[str, Any] | None:
-    """Return dimensions, text and recipe of the first of some trainings, and what they do not share."""
-    if not of:
-        return None
-    first = of[0]
-    trained = [record.trained_parameters for record in of]
-    parts = ("dimensions", "recipe", "corpus")
-    return {
-        **first.dimensions.model_dump(),
-        "recipe": first.recipe.model_dump(),
-        "parameters": _millions([record.parameters for record in of]),
-        "trained": None if None in trained else _millions([count for count in trained if count is not None]),
-        "tokens": first.corpus.tokens_seen,
-        "corpus": first.corpus.name,
-        "differing": [part for part in parts if trainings[part].nunique() > 1],
-        "alone": len(of) == 1,
-    }
-
-
-def _millions(counts: list[int]) -> str:
-    """Format a number, or the range of several."""
-    ends = [f"{count / 1e6:.2f}" for count in (min(counts), max(counts))]
-    return f"{' to '.join(dict.fromkeys(ends))} M"
 
 
 def _overview(size: SizeData, runs: pd.DataFrame) -> pd.DataFrame:
