@@ -1,10 +1,10 @@
 """Tables of estimates, comparisons and counts. Imports neither torch nor pandas: a cached estimate answers at once."""
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from string import ascii_uppercase
-from typing import Any, Literal
+from typing import Any
 
 from pi_sim import records
 from pi_sim.cost.cost import ZERO
@@ -14,52 +14,37 @@ from pi_sim.cost.rows import Part, View
 from pi_sim.errors import UsageError
 from pi_sim.records import EstimateRecord
 from pi_sim.report import tables
-from pi_sim.report.tables import BYTES, COUNT, RATIO, SECONDS, SHARE, Cell, Column, Format, Table
-
-Page = Literal["table", "markdown"]
+from pi_sim.report.tables import BYTES, COUNT, RATIO, SECONDS, SHARE, Format, Table, Units, tabulate
 
 TITLES: dict[View, str] = {"op": "operation", "layer": "layer", "module": "module", "total": ""}
 INNER = "without embedding and head"
 SCENARIO = ("model", "size", "protocol", "seq_len", "batch", "past")
+Numbers = dict[str, float | None]
+"""Numbers by the key of their column; None where one is unknown."""
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A column of numbers and how to read one; None where it is unknown."""
-
-    column: Column
-    read: Callable[[Estimate, Part], float | None]
-
-    def share(self) -> "Measure":
-        """Return the measure as a share of the estimate's total."""
-
-        def read(estimate: Estimate, part: Part) -> float | None:
-            total, value = self.read(estimate, estimate.whole), self.read(estimate, part)
-            return None if total is None or value is None else value / (total or 1)
-
-        return Measure(Column(f"share_of_{self.column.key}", self.column.title, SHARE), read)
+def number_columns(estimates: list[Estimate]) -> dict[str, tuple[str, Units]]:
+    """Return title and units of each number; the title of seconds says so where computing is left out."""
+    complete = all(estimate.computing(estimate.whole) is not None for estimate in estimates)
+    titles = {network.name: "" if complete else "\nnetwork\nonly" for network in estimates[0].networks}
+    return {
+        "rounds": ("rounds", COUNT),
+        "bytes": ("sent", BYTES),
+        "offline_bytes": ("offline", BYTES),
+        "compute_seconds": ("computing", SECONDS),
+        **{f"seconds_{name}": (name + suffix, SECONDS) for name, suffix in titles.items()},
+    }
 
 
-ROUNDS = Measure(Column("rounds", "rounds", COUNT), lambda estimate, part: part.cost.rounds)
-SENT = Measure(Column("bytes", "sent", BYTES), lambda estimate, part: part.cost.bytes)
-OFFLINE = Measure(
-    Column("offline_bytes", "offline", BYTES),
-    lambda estimate, part: part.cost.offline if estimate.offline_known else None,
-)
-COMPUTING = Measure(Column("compute_seconds", "computing", SECONDS), lambda estimate, part: estimate.computing(part))
-
-
-def second_measures(estimates: list[Estimate]) -> list[Measure]:
-    """Return one measure for each network; its title says so where computing is left out."""
-    with_computing = all(estimate.computing(estimate.whole) is not None for estimate in estimates)
-    return [
-        _seconds_on(network.name, network.name if with_computing else f"{network.name}\nnetwork\nonly")
-        for network in estimates[0].networks
-    ]
-
-
-def _seconds_on(network: str, title: str) -> Measure:
-    return Measure(Column(f"seconds_{network}", title, SECONDS), lambda estimate, part: estimate.seconds(part)[network])
+def _numbers(estimate: Estimate, part: Part) -> Numbers:
+    """Return rounds, bytes and seconds of a part of an estimate."""
+    return {
+        "rounds": part.cost.rounds,
+        "bytes": part.cost.bytes,
+        "offline_bytes": part.cost.offline if estimate.offline_known else None,
+        "compute_seconds": estimate.computing(part),
+        **{f"seconds_{network}": seconds for network, seconds in estimate.seconds(part).items()},
+    }
 
 
 def render_estimates(estimates: list[Estimate], view: View, style: Format, top: int | None = None) -> str:
@@ -71,9 +56,9 @@ def render_estimates(estimates: list[Estimate], view: View, style: Format, top: 
         stamped = [records.stamp(EstimateRecord.model_validate(estimate.to_json())) for estimate in estimates]
         return records.dumps(stamped[0] if len(stamped) == 1 else stamped).rstrip()
     if style == "csv":
-        return tables.render(_tidy(estimates, view, top), "csv")
+        return tables.render(_tidy_table(estimates, view, top), "csv")
     sections = [
-        _section(estimate_title(estimate), _table(estimate, view, top), _notes(estimate), style)
+        _section(estimate_title(estimate), _estimate_table(estimate, view, top), _notes(estimate), style)
         for estimate in estimates
     ]
     return "\n\n".join([*sections, conventions(estimates)])
@@ -91,7 +76,7 @@ def describe_tokens(seq_len: int, batch: int, past: int | None) -> str:
     return tokens if batch == 1 else f"{batch:,} sequences of {tokens} each"
 
 
-def _section(title: str, table: Table, notes: list[str], style: Page) -> str:
+def _section(title: str, table: Table, notes: list[str], style: Format) -> str:
     """Join a title, the table, and what it leaves out."""
     heading, gap = (f"### {title}", "\n\n") if style == "markdown" else (title, "\n")
     return gap.join([heading, tables.render(table, style), *notes])
@@ -108,58 +93,61 @@ def _sums(estimate: Estimate) -> dict[str, Part]:
     return ({} if estimate.only_inner else {"total": estimate.whole}) | {INNER: estimate.within}
 
 
-def _free_operations(estimates: list[Estimate]) -> list[str]:
-    """Return one line on the operations that cost nothing in any of the estimates, if there are some."""
-    costly = {row.op for estimate in estimates for row in estimate.rows if row.cost != ZERO}
-    names = dict.fromkeys(row.op for estimate in estimates for row in estimate.rows if row.op not in costly)
-    return [f"{', '.join(names)}: local, {'costs' if len(names) == 1 else 'cost'} nothing"] if names else []
+def _parts(estimate: Estimate, view: View) -> dict[str, Part]:
+    """Return the rows that cost something."""
+    parts = {} if view == "total" else estimate.by(view)
+    return {key: part for key, part in parts.items() if part.cost != ZERO}
 
 
-def _table(estimate: Estimate, view: View, top: int | None) -> Table:
+def _estimate_table(estimate: Estimate, view: View, top: int | None) -> Table:
     """Build the rows that cost something, then the sums with and without what grows with the vocabulary."""
-    chosen = [measure for measure in _measures([estimate]) if measure.read(estimate, estimate.whole) is not None]
-    parts = {} if view == "total" else {key: part for key, part in estimate.by(view).items() if part.cost != ZERO}
-    rows = [_row(estimate, key, part, chosen) for key, part in _top(estimate, parts, top).items()]
-    return Table(_columns(view, chosen), rows, _closing(estimate, chosen))
+    columns = _estimate_columns([estimate], view)
+    total = _numbers(estimate, estimate.whole)
+    optional = [key for key in columns if total.get(key.removeprefix("share_of_"), 0) is None]
+    columns = {key: column for key, column in columns.items() if key not in optional}
+    rows = _estimate_rows(estimate, view, _parts(estimate, view), top)
+    return tabulate(rows, columns, totals=_closing_rows(estimate, view))
 
 
-def _tidy(estimates: list[Estimate], view: View, top: int | None) -> Table:
+def _tidy_table(estimates: list[Estimate], view: View, top: int | None) -> Table:
     """Build every row of every estimate, each with its scenario."""
-    chosen, rows = _measures(estimates), []
+    rows: list[dict[str, Any]] = []
     for estimate in estimates:
-        parts = _top(estimate, estimate.by(view), top).items()
-        lines = [_row(estimate, key, part, chosen) for key, part in parts]
-        scenario: list[Cell] = [getattr(estimate, key) for key in SCENARIO]
-        rows += [[*scenario, *line] for line in (_closing(estimate, chosen) if view == "total" else lines)]
-    return Table([*(Column(key, key) for key in SCENARIO), *_columns(view, chosen)], rows)
+        parts = _estimate_rows(estimate, view, estimate.by(view), top)
+        scenario = {key: getattr(estimate, key) for key in SCENARIO}
+        rows += [{**scenario, **row} for row in (_closing_rows(estimate, view) if view == "total" else parts)]
+    return tabulate(rows, {**{key: key for key in SCENARIO}, **_estimate_columns(estimates, view)})
 
 
-def _top(estimate: Estimate, parts: dict[str, Part], top: int | None) -> dict[str, Part]:
-    return parts if top is None else estimate.dearest(parts, top)
+def _estimate_columns(estimates: list[Estimate], view: View) -> dict[str, Any]:
+    """Return the columns of a view; rounds and bytes have their share of the total beside them."""
+    columns: dict[str, Any] = {view: TITLES[view], "count": ("count", COUNT)}
+    for key, (title, units) in number_columns(estimates).items():
+        columns[key] = (title, units)
+        if units != SECONDS:
+            columns[f"share_of_{key}"] = (title, SHARE)
+    return columns
 
 
-def _measures(estimates: list[Estimate]) -> list[Measure]:
-    counts = [column for measure in (ROUNDS, SENT, OFFLINE) for column in (measure, measure.share())]
-    return [*counts, COMPUTING, *second_measures(estimates)]
+def _estimate_rows(estimate: Estimate, view: View, parts: dict[str, Part], top: int | None) -> list[dict[str, Any]]:
+    """Build a row for each part; with `top` the most expensive ones, and all others as one."""
+    shown = parts if top is None else estimate.dearest(parts, top)
+    total = _numbers(estimate, estimate.whole)
+    rows: list[dict[str, Any]] = []
+    for key, part in shown.items():
+        numbers = _numbers(estimate, part)
+        shares = {f"share_of_{name}": _ratio(value, total[name] or 1) for name, value in numbers.items()}
+        rows.append({view: key, "count": part.count, **numbers, **shares})
+    return rows
 
 
-def _columns(view: View, chosen: list[Measure]) -> list[Column]:
-    return [Column(view, TITLES[view]), Column("count", "count", COUNT), *(measure.column for measure in chosen)]
-
-
-def _row(estimate: Estimate, key: str, part: Part, chosen: list[Measure]) -> list[Cell]:
-    return [key, part.count, *(measure.read(estimate, part) for measure in chosen)]
-
-
-def _closing(estimate: Estimate, chosen: list[Measure]) -> list[list[Cell]]:
+def _closing_rows(estimate: Estimate, view: View) -> list[dict[str, Any]]:
     """Build the sums; operations of different kinds are not counted together."""
-    rows = [_row(estimate, key, part, chosen) for key, part in _sums(estimate).items()]
-    return [[key, None, *numbers] for key, _, *numbers in rows]
+    return [{**row, "count": None} for row in _estimate_rows(estimate, view, _sums(estimate), None)]
 
 
-def _session_note(estimate: Estimate) -> str:
-    """Return what opening the weights takes, beside all sums."""
-    return f"once in a session, beside the above: 1 round, {estimate.session / 1e6:,.2f} MB to open the weights"
+def _ratio(value: float | None, reference: float | None) -> float | None:
+    return value / reference if value is not None and reference else None
 
 
 def _notes(estimate: Estimate) -> list[str]:
@@ -176,23 +164,37 @@ def _notes(estimate: Estimate) -> list[str]:
     ]
 
 
+def _free_operations(estimates: list[Estimate]) -> list[str]:
+    """Return one line on the operations that cost nothing in any of the estimates, if there are some."""
+    costly = {row.op for estimate in estimates for row in estimate.rows if row.cost != ZERO}
+    names = dict.fromkeys(row.op for estimate in estimates for row in estimate.rows if row.op not in costly)
+    return [f"{', '.join(names)}: local, {'costs' if len(names) == 1 else 'cost'} nothing"] if names else []
+
+
+def _session_note(estimate: Estimate) -> str:
+    """Return what opening the weights takes, beside all sums."""
+    return f"once in a session, beside the above: 1 round, {estimate.session / 1e6:,.2f} MB to open the weights"
+
+
 # ---- comparisons
 
 
 def render_comparison(estimates: list[Estimate], view: View, style: Format) -> str:
     """Render two or more estimates in one table; as CSV or JSON with every number of each, against the first's."""
     compared = check_comparable(estimates)
+    table = _comparison_table(compared, view, everything=style in ("csv", "json"))
     if style == "json":
-        return json.dumps(_comparison_json(compared, view), indent=2)
+        keys = [column.key for column in table.columns]
+        rows, totals = ([dict(zip(keys, line, strict=True)) for line in lines] for lines in (table.rows, table.totals))
+        documents = [estimate.to_json() for estimate in compared]
+        return json.dumps({"estimates": documents, "by": view, "rows": rows, "totals": totals}, indent=2)
     if style == "csv":
-        full = _comparison(compared, view, _all_measures(compared))
-        return tables.render(Table(full.columns, full.rows or full.totals), "csv")
+        return tables.render(Table(table.columns, table.rows or table.totals), "csv")
     lettered = list(zip(ascii_uppercase, compared, strict=False))
-    legend = [f"{letter}: {estimate_title(estimate)}" for letter, estimate in lettered]
     gap, mark = ("\n\n", "- ") if style == "markdown" else ("\n", "")
-    table = tables.render(_comparison(compared, view, [ROUNDS, SENT, *second_measures(compared)]), style)
+    legend = "\n".join(f"{mark}{letter}: {estimate_title(estimate)}" for letter, estimate in lettered)
     sessions = [f"{letter}: {_session_note(estimate)}" for letter, estimate in lettered if estimate.session]
-    section = gap.join(["\n".join(mark + line for line in legend), table, *_free_operations(compared), *sessions])
+    section = gap.join([legend, tables.render(table, style), *_free_operations(compared), *sessions])
     return "\n\n".join([section, conventions(compared)])
 
 
@@ -203,8 +205,8 @@ def check_comparable(estimates: list[Estimate]) -> list[Estimate]:
     if len({estimate.seq_len for estimate in estimates}) > 1:
         lengths = " and ".join(f"{estimate.model} {estimate.seq_len:,}" for estimate in estimates)
         raise UsageError(f"there is no comparing different lengths ({lengths} tokens); choose one --seq-len for all.")
-    with_computing = all(estimate.computing(estimate.whole) is not None for estimate in estimates)
-    return estimates if with_computing else [replace(estimate, machine=None) for estimate in estimates]
+    complete = all(estimate.computing(estimate.whole) is not None for estimate in estimates)
+    return estimates if complete else [replace(estimate, machine=None) for estimate in estimates]
 
 
 def _distinct_names(estimates: list[Estimate]) -> list[str]:
@@ -212,9 +214,8 @@ def _distinct_names(estimates: list[Estimate]) -> list[str]:
     varied = [key for key in ("model", "protocol") if len({getattr(estimate, key) for estimate in estimates}) > 1]
     names = ["_".join(getattr(estimate, key) for key in varied) for estimate in estimates]
     if len(set(names)) < len(names):
-        raise UsageError(
-            f"two protocols are both called {estimates[0].protocol}; change the name in one of their files."
-        )
+        protocol = estimates[0].protocol
+        raise UsageError(f"two protocols are both called {protocol}; change the name in one of their files.")
     return names
 
 
@@ -230,53 +231,35 @@ def merge_orders(orders: list[list[str]]) -> list[str]:
     return merged
 
 
-def _all_measures(estimates: list[Estimate]) -> list[Measure]:
-    return [ROUNDS, SENT, OFFLINE, COMPUTING, *second_measures(estimates)]
-
-
-def _comparison(estimates: list[Estimate], view: View, measures: list[Measure]) -> Table:
-    """Build the rows that cost something, then the sums."""
-    parts = [{key: part for key, part in estimate.by(view).items() if part.cost != ZERO} for estimate in estimates]
-    rows = [] if view == "total" else _comparison_rows(estimates, parts, measures)
-    columns = [Column(view, TITLES[view]), *_comparison_columns(_distinct_names(estimates), measures)]
-    return Table(columns, rows, _comparison_rows(estimates, [_sums(estimate) for estimate in estimates], measures))
-
-
-def _comparison_rows(
-    estimates: list[Estimate], groups: list[dict[str, Part]], measures: list[Measure]
-) -> list[list[Cell]]:
-    """Build a row for every key of any estimate."""
-    keys = merge_orders([list(parts) for parts in groups])
-    return [[key, *_comparison_cells(estimates, [parts.get(key) for parts in groups], measures)] for key in keys]
-
-
-def _comparison_cells(estimates: list[Estimate], parts: list[Part | None], measures: list[Measure]) -> Iterator[Cell]:
-    """Yield each measure of each estimate, and behind all but the first its ratio to the first."""
-    for measure in measures:
-        pairs = zip(estimates, parts, strict=True)
-        numbers = [measure.read(estimate, part) if part else None for estimate, part in pairs]
-        for index, number in enumerate(numbers):
-            yield number
-            if index:
-                yield number / numbers[0] if number is not None and numbers[0] else None
-
-
-def _comparison_columns(names: list[str], measures: list[Measure]) -> Iterator[Column]:
-    """Yield the columns of these cells."""
-    for measure in measures:
-        key, title, units = measure.column.key, measure.column.title, measure.column.units
+def _comparison_table(estimates: list[Estimate], view: View, everything: bool) -> Table:
+    """Build the rows that cost something, then the sums, each number beside the others' and its ratio to the first."""
+    names, columns = _distinct_names(estimates), number_columns(estimates)
+    chosen = [key for key in columns if everything or key not in ("offline_bytes", "compute_seconds")]
+    heads: dict[str, Any] = {view: TITLES[view]}
+    for key in chosen:
+        title, units = columns[key]
         for index, (letter, name) in enumerate(zip(ascii_uppercase, names, strict=False)):
-            yield Column(f"{key}_{name}", f"{title}\n{letter}", units)
+            heads[f"{key}_{name}"] = (f"{title}\n{letter}", units)
             if index:
-                yield Column(f"{key}_ratio_{name}", f"{letter} / A", RATIO)
+                heads[f"{key}_ratio_{name}"] = (f"{letter} / A", RATIO)
+    rows, totals = (
+        [{view: key, **dict(_comparison_cells(estimates, names, [parts.get(key) for parts in groups]))} for key in keys]
+        for groups in ([_parts(estimate, view) for estimate in estimates], list(map(_sums, estimates)))
+        for keys in [merge_orders([list(parts) for parts in groups])]
+    )
+    return tabulate(rows, heads, totals=totals)
 
 
-def _comparison_json(estimates: list[Estimate], view: View) -> dict[str, Any]:
-    """Return the estimates, and the table with its columns' keys."""
-    table = _comparison(estimates, view, _all_measures(estimates))
-    keys = [column.key for column in table.columns]
-    rows, totals = ([dict(zip(keys, line, strict=True)) for line in lines] for lines in (table.rows, table.totals))
-    return {"estimates": [estimate.to_json() for estimate in estimates], "by": view, "rows": rows, "totals": totals}
+def _comparison_cells(
+    estimates: list[Estimate], names: list[str], parts: list[Part | None]
+) -> Iterator[tuple[str, float | None]]:
+    """Yield every number of one row of each estimate, and its ratio to the first estimate's."""
+    keys = number_columns(estimates)
+    numbers = [_numbers(e, part) if part else dict.fromkeys(keys) for e, part in zip(estimates, parts, strict=True)]
+    for name, own in zip(names, numbers, strict=True):
+        for key in keys:
+            yield f"{key}_{name}", own[key]
+            yield f"{key}_ratio_{name}", _ratio(own[key], numbers[0][key])
 
 
 # ---- counts
@@ -286,15 +269,11 @@ def render_counts(counts: Counts, style: Format) -> str:
     """Render one row for each operation and shape."""
     if style == "json":
         return json.dumps(counts.to_json(), indent=2)
-    columns = [
-        Column("op", "operation"),
-        Column("count", "count", COUNT),
-        Column("shape", "of shape"),
-        Column("multiplications", "multiplications", COUNT),
-    ]
-    rows: list[list[Cell]] = [[row.op, row.count, row.shape, row.multiplications] for row in counts.operations]
+    columns: dict[str, Any] = {"op": "operation", "count": ("count", COUNT), "shape": "of shape"}
+    columns["multiplications"] = ("multiplications", COUNT)
+    rows = [{key: getattr(row, key) for key in columns} for row in counts.operations]
+    total = {"op": "total", "count": None, "shape": "", "multiplications": counts.multiplications}
     if style == "csv":
-        return tables.render(Table(columns, rows), "csv")
-    total: list[Cell] = ["total", None, "", counts.multiplications]
-    length = describe_tokens(counts.seq_len, counts.batch, counts.past)
-    return _section(f"{counts.model} ({counts.size}), {length}", Table(columns, rows, [total]), [], style)
+        return tables.render(tabulate(rows, columns), "csv")
+    title = f"{counts.model} ({counts.size}), {describe_tokens(counts.seq_len, counts.batch, counts.past)}"
+    return _section(title, tabulate(rows, columns, totals=[total]), [], style)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from rich.table import Table as RichTable
 
-Style = Literal["table", "markdown", "csv"]
+
 Cell = str | int | float | None
 """Text stands as it is, also in a column of numbers; None is an empty cell."""
 LEGIBLE = 12
@@ -144,7 +144,7 @@ def _cell(value: Any, shown: Units | Formatter, missing: str) -> Cell:
     return shown(value) if callable(shown) and not isinstance(value, str) else value  # type: ignore[no-any-return]
 
 
-def render(table: Table, style: Style) -> str:
+def render(table: Table, style: Format) -> str:
     """Render a table as text without a final line break."""
     return {"table": _terminal, "markdown": _markdown, "csv": _csv}[style](table)
 
@@ -245,7 +245,7 @@ def _environment() -> "Environment":
     return environment
 
 
-def _table_filter(rows: Any, style: Style, missing: str = "", optional: tuple[str, ...] = (), **columns: Any) -> str:
+def _table_filter(rows: Any, style: Format, missing: str = "", optional: tuple[str, ...] = (), **columns: Any) -> str:
     """Render a table, or records with a title, or a title and units or a formatter, for each column."""
     table = rows if isinstance(rows, Table) else tabulate(rows, columns, missing, optional)
     return render(table, style) if table.rows else ""
