@@ -26,8 +26,8 @@ def bench(protocols: tuple[str, ...], out: Path | None, quick: bool, record: Pat
     """
     from pi_sim import files, records
     from pi_sim.errors import warn
-    from pi_sim.reporting import progress
-    from pi_sim.reporting.kernels import findings, page
+    from pi_sim.cli import progress
+    from pi_sim.report import kernels, pages
     from pi_sim.run import calibrate
     from pi_sim.run.bench.bench import bench as measure
     from pi_sim.run.bench.plan import QUICK
@@ -40,6 +40,6 @@ def bench(protocols: tuple[str, ...], out: Path | None, quick: bool, record: Pat
     found = measure(list(dict.fromkeys(protocols)), QUICK if quick else records.BenchSize(), progress.bar)
     for place in places:
         records.save(place, found)
-    click.echo(page.terminal(findings.Kernels(found, {})))
-    for path in page.report([out / "records"], out) if out else []:
+    click.echo(kernels.terminal_tables(found))
+    for path in pages.write_kernels([out / "records"], out) if out else []:
         click.echo(path)

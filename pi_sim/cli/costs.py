@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
+from pi_sim.cli import json_help
 from pi_sim.cli.options import MACHINE, MODEL, PROTOCOL, STYLE, networks, question
 from pi_sim.errors import UsageError
-from pi_sim.reporting import keys
 
 PROTOCOLS = click.option(
     "--protocol", "protocols", multiple=True, default=["crypten"], show_default=True, help=f"{PROTOCOL} Repeatable."
@@ -16,7 +16,11 @@ VIEWS = ["op", "layer", "module", "total"]
 
 
 @click.command(
-    epilog=keys.told(("JSON keys", {**keys.ENVELOPE, **keys.ESTIMATE}), ("total", keys.TOTALS), ("rows", keys.ROW))
+    epilog=json_help.describe_keys(
+        ("JSON keys", {**json_help.ENVELOPE, **json_help.ESTIMATE}),
+        ("total", json_help.TOTALS),
+        ("rows", json_help.ROW),
+    )
 )
 @MODEL
 @question
@@ -47,16 +51,16 @@ def estimate(
         raise UsageError(f"--top chooses among rows with prices, which --by {by} does not have; leave one of them out.")
     if by == "count":
         from pi_sim.cost.counts import counts
-        from pi_sim.reporting import counts as report
+        from pi_sim.report.estimates import render_counts
 
-        click.echo(report.render(counts(model, **asked), style))
+        click.echo(render_counts(counts(model, **asked), style))
         return
-    from pi_sim.reporting.estimates import render
+    from pi_sim.report.estimates import render_estimates
 
-    click.echo(render(_price([model], protocols, networks, machine, asked), by, style, top))
+    click.echo(render_estimates(_price([model], protocols, networks, machine, asked), by, style, top))
 
 
-@click.command(epilog=keys.told(("JSON keys", keys.COMPARISON)))
+@click.command(epilog=json_help.describe_keys(("JSON keys", json_help.COMPARISON)))
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @question
 @PROTOCOLS
@@ -74,11 +78,11 @@ def compare(
     **asked: Any,
 ) -> None:
     """Price models or protocols side by side, with ratios: two models, or one under two protocols."""
-    from pi_sim.reporting.comparison import render
+    from pi_sim.report.estimates import render_comparison
 
     if len(set(models)) * len(set(protocols)) < 2:
         raise UsageError(f"{models[0]} stands alone; name another model, or give --protocol twice.")
-    click.echo(render(_price(list(models), protocols, networks, machine, asked), by, style))
+    click.echo(render_comparison(_price(list(models), protocols, networks, machine, asked), by, style))
 
 
 def _price(

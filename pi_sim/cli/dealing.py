@@ -17,7 +17,7 @@ def deal(bundle: Path, protocol: str, sequences: int, out: Path) -> None:
 
     Whoever deals can open everything that is computed with it, so neither party should.
     """
-    from pi_sim.reporting import progress
+    from pi_sim.cli import progress
     from pi_sim.run import deal as dealing
 
     with progress.bar("dealing") as advance:

@@ -21,18 +21,18 @@ def models() -> None:
 def protocols(name: str | None, style: Any) -> None:
     """List protocols and which operations they price; or the prices of NAME, with their sources."""
     from pi_sim.cost.protocols import names, protocol
-    from pi_sim.reporting import coverage, sheets
+    from pi_sim.report import terminal
 
     if name:
-        click.echo(sheets.render(protocol(name), style))
+        click.echo(terminal.render_protocol(protocol(name), style))
     else:
-        click.echo(coverage.render([protocol(each) for each in names()], style))
+        click.echo(terminal.render_protocols([protocol(each) for each in names()], style))
 
 
 @click.command()
 @STYLE
 def networks(style: Any) -> None:
     """List the named networks, each with its source."""
-    from pi_sim.reporting.networks import render
+    from pi_sim.report.terminal import render_networks
 
-    click.echo(render(style))
+    click.echo(render_networks(style))

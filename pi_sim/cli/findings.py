@@ -19,7 +19,7 @@ import click
 @click.option("--out", default="reports", show_default=True, metavar="DIR", type=click.Path(path_type=Path))
 def report(sources: tuple[Path, ...], out: Path) -> None:
     """Make the page and the figures from records of trainings and runs."""
-    from pi_sim.reporting import markdown
+    from pi_sim.report import pages
 
-    for path in markdown.report(list(sources), out):
+    for path in pages.write_report(list(sources), out):
         click.echo(path)

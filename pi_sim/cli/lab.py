@@ -80,7 +80,8 @@ def convert(
 def diagnose(out: Path | None, record: Path | None, style: Any, **choices: Any) -> None:
     """Look inside a model: attention entropy, NaN, sparsity, pre-activations, and ranges for fixed point."""
     from pi_sim import files, records
-    from pi_sim.reporting import diagnoses, progress
+    from pi_sim.cli import progress
+    from pi_sim.report import diagnosis
     from pi_sim.run.diagnose import diagnose as look
 
     for place in (record, out and out / "entropy.svg"):
@@ -88,9 +89,8 @@ def diagnose(out: Path | None, record: Path | None, style: Any, **choices: Any) 
             files.check_writable(place)
     with progress.bar("diagnosis") as advance:
         found = records.stamp(look(**choices, advance=advance))
-    shown = found.model_dump(mode="json")
     if out:
-        diagnoses.figures(shown, out)
+        diagnosis.write_figures(found, out)
     if record:
         records.save(record, found)
-    click.echo(diagnoses.render(shown, style))
+    click.echo(diagnosis.render(found, style))

@@ -21,7 +21,8 @@ def calibrate(out: Path | None, style: Any) -> None:
     from pi_sim import files
     from pi_sim.cost import machine
     from pi_sim.errors import warn
-    from pi_sim.reporting import machines, progress
+    from pi_sim.cli import progress
+    from pi_sim.report import terminal
     from pi_sim.run import calibrate as measuring
 
     path = out or machine.place()
@@ -31,5 +32,5 @@ def calibrate(out: Path | None, style: Any) -> None:
     with progress.bar("calibration") as advance:
         found = measuring.calibrate(advance)
     machine.save(found, path)
-    click.echo(machines.render(found, style))
+    click.echo(terminal.render_machine(found, style))
     click.echo(f"{path}: the profile", err=True)

@@ -57,7 +57,8 @@ def two_party(
     """Two processes on this machine, each with its own shares, compute the logits of held-out text."""
     from pi_sim import files, records
     from pi_sim.network import network as link
-    from pi_sim.reporting import progress, runs
+    from pi_sim.cli import progress
+    from pi_sim.report import terminal
     from pi_sim.run.two_party import Request
     from pi_sim.run.two_party import two_party as private_run
 
@@ -68,7 +69,7 @@ def two_party(
         files.check_writable(record)
     with progress.bar("private inference") as advance:
         found = private_run(request, warn, advance)
-    click.echo(runs.summary(found.model_dump()))
+    click.echo(terminal.summarize_run(found))
     if record:
         records.save(record, found)
 
@@ -109,7 +110,8 @@ def party(
     share file, and should. The client holds the text and gets the logits.
     """
     from pi_sim import files, records
-    from pi_sim.reporting import parties, progress
+    from pi_sim.cli import progress
+    from pi_sim.report import terminal
     from pi_sim.run import place, remote
 
     if network:
@@ -123,7 +125,7 @@ def party(
         files.check_writable(record)
     with progress.bar("private inference") as advance:
         found = remote.party(request, warn, advance)
-    click.echo(parties.summary(found.model_dump()))
+    click.echo(terminal.summarize_run(found))
     if record:
         records.save(record, found)
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pi_sim.cli.options import INNER, MACHINE, NETWORK, PROTOCOL
-from pi_sim.reporting import keys, progress
+from pi_sim.cli import json_help, progress
 
 if TYPE_CHECKING:
-    from pi_sim.reporting.trained import Quality
+    from pi_sim.report.sweep import Quality
     from pi_sim.sweep.answers import Answer
     from pi_sim.sweep.kept import Table
     from pi_sim.sweep.sweep import Sweep
@@ -32,7 +32,7 @@ def axis(
     )
 
 
-@click.command(epilog=keys.told(("Columns", keys.SWEEP)))
+@click.command(epilog=json_help.describe_keys(("Columns", json_help.SWEEP)))
 @axis("--model", "models", "A card, a config or a checkpoint, as of estimate.", *DESIGNS, metavar="MODEL")
 @axis("--size", "sizes", "A size's name or path.", "tiny")
 @axis("--seq-len", "lengths", "Tokens; by default each model's context.", kind=COUNT)
@@ -55,9 +55,9 @@ def sweep(out: Path | None, report: Path | None, records: tuple[Path, ...], **as
     quality = _quality(grid, report, records) if report else []
     answers = _run(grid, out)
     if report:
-        from pi_sim.reporting import sweeps
+        from pi_sim.report import pages
 
-        for path in sweeps.report(answers, quality, report):
+        for path in pages.write_sweep(answers, quality, report):
             click.echo(path, err=out is None)
 
 
@@ -84,11 +84,11 @@ def _asked(
 def _quality(grid: "Sweep", report: Path, folders: tuple[Path, ...]) -> "list[Quality]":
     """What the designs are worth, and whether the page can be written: known before anything is priced."""
     from pi_sim.files import check_writable
-    from pi_sim.reporting import trained
+    from pi_sim.report import sweep as page
 
     check_writable(report)
     subjects = [(question.model, question.size) for question in grid.questions]
-    return trained.gather(list(folders) or trained.shipped(), subjects)
+    return page.load_qualities(list(folders) or page.default_folders(), subjects)
 
 
 def _run(grid: "Sweep", out: Path | None) -> "list[Answer]":

@@ -38,7 +38,7 @@ class Counts:
         return sum(each.multiplications or 0 for each in self.operations)
 
     def to_json(self) -> dict[str, Any]:
-        """The record; `pi_sim.reporting.keys` says what its keys mean."""
+        """The record; `pi_sim.cli.json_help` says what its keys mean."""
         return asdict(self)
 
 

@@ -113,7 +113,7 @@ class Estimate:
         return [COMPUTED.format(self.machine.name) if sentence == ALONE else sentence for sentence in CONVENTIONS]
 
     def to_json(self) -> dict[str, Any]:
-        """The record; `pi_sim.reporting.keys` says what its keys mean."""
+        """The record; `pi_sim.cli.json_help` says what its keys mean."""
         return {
             "model": self.model,
             "size": self.size,

@@ -1,0 +1,80 @@
+"""The meaning of JSON keys, as the help of a command shows it: names may be added, never renamed."""
+
+Keys = dict[str, str]
+
+TOTALS: Keys = {
+    "rounds": "exchanges, one after another",
+    "bytes": "payload that one party sends, the larger of the two",
+    "offline_bytes": "correlated randomness that must reach a party; null where the protocol's sources do not tell",
+    "seconds": "by network; with those of computing where compute_seconds is a number",
+    "compute_seconds": "by the machine's profile; null without one, or where a protocol does not run here",
+}
+
+ROW: Keys = {
+    "module": "where in the model",
+    "op": "the operation, as in pi_sim/graph/ops.py",
+    "shapes": "of its operands, with its attributes",
+    "count": "how often it occurs there",
+    "provenance": "of its price: derived, declared, scaled or fitted; local where a declared protocol has it for free",
+    "rounds": "of all occurrences",
+    "bytes": "likewise",
+    "offline_bytes": "likewise",
+}
+
+ESTIMATE: Keys = {
+    "model": "a card's name, or a path",
+    "size": 'a size\'s name; "own" for a model that has its own',
+    "protocol": "the protocol's name",
+    "seq_len": "tokens of each sequence that are read at once",
+    "batch": "sequences",
+    "past": "tokens of each sequence in a KV cache; null for a prefill",
+    "only_inner": "whether rows and total lack embedding and head",
+    "total": "sums of all rows",
+    "without_embedding_and_head": "sums of what lies between",
+    "session_bytes": "sent once in a session, in one round, to open the weights that kernels keep; in no other sum",
+    "rows": "one for each operation and shape in each module",
+    "conventions": "what the numbers mean",
+}
+
+ENVELOPE: Keys = {
+    "kind": "estimate, for an estimate",
+    "version": "of the schema",
+    "argv": "the command line; null where Python made the record",
+    "code": "fingerprint of the code and libraries that prices depend on",
+    "commit": "of a git checkout; null for an installed package",
+    "versions": "of Python, pi-sim and libraries",
+    "machine": "system, CPU and cores",
+}
+
+COUNTS: Keys = {
+    **{key: ESTIMATE[key] for key in ("model", "size", "seq_len", "batch", "past")},
+    "operations": "each with op, count, shape and multiplications (null where there is no product)",
+}
+
+COMPARISON: Keys = {
+    "estimates": "one for each subject, with the keys of an estimate",
+    "by": "what a row is: op, layer, module or total",
+    "rows": "for each subject X rounds_X, bytes_X ... and, against the first, rounds_ratio_X, bytes_ratio_X ...",
+    "totals": "the same of the sums",
+}
+
+SWEEP: Keys = {
+    **{key: ESTIMATE[key] for key in ("model", "size", "seq_len", "batch")},
+    "past": "tokens of each sequence in a KV cache; empty for a prefill",
+    "only_inner": "whether embedding and head are left out",
+    "protocol": ESTIMATE["protocol"],
+    "machine": "whose profile gives the seconds of computing; empty without one",
+    "network": "a preset's name, or a link as it was given",
+    "rounds": TOTALS["rounds"],
+    "bytes": TOTALS["bytes"],
+    "offline_bytes": "correlated randomness that must reach a party; empty where the sources do not tell",
+    "compute_seconds": "by the machine's profile; empty without one, or where a protocol does not run here",
+    "seconds": "on the network; with those of computing where compute_seconds is a number",
+    "reason": "why there is no price; empty where there is one",
+}
+
+
+def describe_keys(*sections: tuple[str, Keys]) -> str:
+    """Return keys and their meaning as the epilog of a command's help."""
+    lines = [line for title, keys in sections for line in (f"{title}:", *(f"  {key}: {keys[key]}" for key in keys))]
+    return "\n".join(["\b", *lines])

@@ -1,0 +1,1 @@
+"""Tables, figures and pages: everything that a person reads. English is edited in templates/."""

@@ -1,0 +1,255 @@
+"""A diagnosis as tables, sentences and figures."""
+
+import textwrap
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from pi_sim import files, records
+from pi_sim.diagnosis.entropy import COLLAPSE, OVERLOAD
+from pi_sim.records import DiagnosisRecord
+from pi_sim.records.models import Histogram, Range, Sparsity
+from pi_sim.report import figures, styles, tables
+from pi_sim.report.styles import label_layers, panel_grid, panels
+from pi_sim.report.tables import COUNT, SHARE, Cell, Column, Format, Table, Unit, tabulate
+from pi_sim.zoo.anatomy import before_attention, layer
+
+FOUR_DECIMALS = (Unit(0, "", 1, 4),)
+
+
+def render(record: DiagnosisRecord, style: Format) -> str:
+    """Render the tables and what they come to; as CSV the table of layers alone."""
+    if style == "json":
+        return records.dumps(record).rstrip()
+    if style == "csv":
+        return tables.render(layer_table(record), "csv")
+    gap = "\n" if style == "markdown" else ""
+    parts = [layer_table(record, "\n" if style == "table" else " "), alpha_table(record), range_table(record)]
+    outside = {f"{row.op} by {row.kernel}" for row in record.ranges if row.in_domain is False}
+    return tables.render_template(
+        "diagnosis.txt.j2",
+        style,
+        record=record,
+        gap=gap,
+        tables=[tables.render(_escape(table) if style == "markdown" else table, style) for table in parts if table.rows],
+        overload=OVERLOAD,
+        collapse=COLLAPSE,
+        nan=sum(record.non_finite.nan),
+        inf=sum(record.non_finite.inf),
+        outside=sorted(outside),
+        expected=sum(row.expected_failures for row in record.truncations),
+        worst=max(record.truncations, key=lambda row: row.expected_failures, default=None),
+    )
+
+
+def _escape(table: Table) -> Table:
+    """Escape bars such as those of |input|, which would end a Markdown cell."""
+    rows: list[list[Cell]] = [
+        [cell.replace("|", "\\|") if isinstance(cell, str) else cell for cell in row] for row in table.rows
+    ]
+    return Table(table.columns, rows)
+
+
+def layer_table(record: DiagnosisRecord, gap: str = "\n") -> Table:
+    """Build one row for each layer: entropy over its heads, as a share of the maximum. `gap` parts words of titles."""
+    columns: dict[str, Any] = {"layer": ("layer", COUNT)}
+    columns |= {f"entropy_{key}": (f"entropy{gap}{key}", SHARE) for key in ("mean", "min", "max")}
+    columns |= {key: (f"heads in{gap}{key}", SHARE) for key in ("overload", "collapse")}
+    columns |= {"nan": ("NaN", COUNT), "inf": ("inf", COUNT)}
+    columns |= {f"zeros_{role}": (f"zeros{gap}{role}", SHARE) for role in Sparsity.model_fields}
+    columns |= {"slope": ("slope", FOUR_DECIMALS)} if record.slopes else {}
+    return tabulate([_layer_row(record, number) for number in range(len(record.entropy_share))], columns)
+
+
+def _layer_row(record: DiagnosisRecord, number: int) -> dict[str, Any]:
+    heads = [share for share in record.entropy_share[number] if share is not None]
+    extremes = {"mean": fmean, "min": min, "max": max}
+    return {
+        "layer": number,
+        **{f"entropy_{key}": function(heads) if heads else "NaN" for key, function in extremes.items()},
+        **{key: values[number] for key, values in record.by_layer},
+        **{key: values[number] for key, values in record.non_finite},
+        **{f"zeros_{role}": shares[number] for role, shares in record.sparsity},
+        "slope": record.slopes[number] if record.slopes else None,
+    }
+
+
+def alpha_table(record: DiagnosisRecord) -> Table:
+    """Build one row for each DyT and Derf: alpha beside 1 / std of its input."""
+    columns: dict[str, Any] = {"alpha": ("alpha", FOUR_DECIMALS), "inverse_std": ("1/std", FOUR_DECIMALS)}
+    return tabulate([row.model_dump() for row in record.alphas or ()], {"module": "module", **columns})
+
+
+def range_table(record: DiagnosisRecord) -> Table:
+    """Build one row for each quantity of each operation: its extremes over all modules, and what they allow."""
+    titles = ("operation", "quantity", "from", "to", "largest in", "overflow", "kernel")
+    columns = [Column(title, title, COUNT if title in ("from", "to") else ()) for title in titles]
+    groups: dict[tuple[str, str], list[Range]] = {}
+    for row in record.ranges:
+        groups.setdefault((row.op, row.quantity), []).append(row)
+    return Table(columns, [[*key, *_extremes(rows)] for key, rows in groups.items()])
+
+
+def _extremes(rows: list[Range]) -> Iterator[Cell]:
+    """Yield the smallest and the largest value, where that is, whether it overflows, and the kernel's domain."""
+    for values, extreme in (([row.min for row in rows], min), ([row.max for row in rows], max)):
+        finite = [value for value in values if value is not None]
+        yield f"{extreme(finite):.4g}" if len(finite) == len(values) else "not finite"
+    yield max(rows, key=lambda row: float("inf") if row.largest is None else row.largest).module
+    yield "no" if all(row.fits for row in rows) else "YES"
+    low, high = rows[0].domain or (None, None)
+    state = "holds" if all(row.in_domain for row in rows) else "LEFT"
+    yield f"{rows[0].kernel}: {low:g} to {high:g} {state}" if rows[0].kernel else ""
+
+
+# ---- figures
+
+
+LETTERS = 15
+"""Letters of a caption in an inch."""
+NORM_MARKERS = {"attention": "o", "FFN": "s", "final": "D"}
+QUANTITIES = (
+    *("residual stream", "score minus row maximum", "row maximum", "row sum of exponentials"),
+    *("variance", "mean square"),
+)
+ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "erf")
+
+
+def write_figures(record: DiagnosisRecord, folder: Path) -> list[Path]:
+    """Write every figure as SVG and PNG, drawn before the first is written; return where they lie."""
+    drawings = dict(draw(record))
+    contents = {f"{name}.svg": styles.svg(figure).encode() for name, figure in drawings.items()}
+    contents |= {f"{name}.png": styles.png(figure) for name, figure in drawings.items()}
+    paths = [folder / f"{name}.{kind}" for name in drawings for kind in ("svg", "png")]
+    for path in paths:
+        files.write_bytes(path, contents[path.name])
+    return paths
+
+
+def draw(record: DiagnosisRecord) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    """Yield the name and a function that draws it, caption included, of every figure that there are data for."""
+    for name, caption, figure in _figures(record):
+        yield name, partial(_captioned, caption, figure)
+
+
+def _figures(record: DiagnosisRecord) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
+    entropy = (
+        "Mean entropy of every attention head as a share of its maximum: 1 looks everywhere alike, 0 at one place "
+        "only. Layers from top to bottom; grey is not a number."
+    )
+    sparsity = (
+        "Exact zeros in the inputs of the QKV, up and down projections. Under MPC they save nothing: they are secret."
+    )
+    histogram = "Inputs of the activations, by layer; the share below zero is what a ReLU would make zeros."
+    alphas = "alpha against 1 / std of its input, which it follows (arXiv 2503.10622); on the dashed line they are equal."
+    yield "entropy", entropy, partial(figures.heat_maps, [(record.model, record.entropy_share)])
+    yield "sparsity", sparsity, partial(sparsity_by_layer, record)
+    if record.histograms:
+        yield "pre-activations", histogram, partial(histograms, record)
+    if largest_magnitudes(record):
+        yield "ranges", "The largest magnitude of what secure kernels compute with, by layer.", partial(ranges, record)
+    if record.alphas:
+        yield "alphas", alphas, partial(alpha_scatter, record)
+    if record.slopes:
+        yield "slopes", "The learned slope for negative inputs, by layer.", partial(slopes_by_layer, record)
+
+
+def _captioned(caption: str, draw: Callable[[], Figure]) -> Figure:
+    """Put a caption below a figure that stands on no page."""
+    figure = draw()
+    figure.supxlabel(textwrap.fill(caption, int(LETTERS * figure.get_figwidth())), fontsize=8)
+    return figure
+
+
+def sparsity_by_layer(record: DiagnosisRecord) -> Figure:
+    """Draw one line for each kind of projection."""
+    figure, (panel,) = panels(1, height=2.4)
+    for role, shares in record.sparsity:
+        values = [float("nan") if share is None else 100 * share for share in shares]
+        color = styles.PROJECTIONS[role]
+        panel.plot(range(len(values)), values, marker="o", markersize=4, label=role, color=color)
+    panel.set_ylim(-3, 103)
+    panel.set_ylabel("zeros, %")
+    label_layers(panel)
+    figure.legend(loc="outside right center")
+    return figure
+
+
+def histograms(record: DiagnosisRecord) -> Figure:
+    """Draw a density for each layer, from -reach to reach."""
+    figure, axes = panel_grid(len(record.histograms), figures.ACROSS, height=1.5)
+    for panel, histogram in zip(axes, record.histograms, strict=True):
+        _density(panel, histogram)
+    return figure
+
+
+def _density(panel: Axes, histogram: Histogram) -> None:
+    edges = np.linspace(-histogram.reach, histogram.reach, len(histogram.counts) + 1)
+    panel.stairs(histogram.counts, edges, fill=True, color=styles.BLUE, alpha=0.7)
+    panel.axvline(0, color=styles.INK, linewidth=0.8)
+    panel.set_yticks([])
+    panel.set_title(f"layer {histogram.layer}: {histogram.negative:.0%} below zero", fontsize=8)
+
+
+def ranges(record: DiagnosisRecord) -> Figure:
+    """Draw one line for each quantity."""
+    figure, (panel,) = panels(1, height=2.6)
+    for name, largest in largest_magnitudes(record).items():
+        panel.plot(list(largest), list(largest.values()), marker="o", markersize=4, label=name)
+    panel.set(yscale="log", ylabel="largest magnitude")
+    label_layers(panel)
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.yaxis.set_minor_locator(NullLocator())
+    figure.legend(loc="outside right center")
+    return figure
+
+
+def largest_magnitudes(record: DiagnosisRecord) -> dict[str, dict[int, float]]:
+    """Return the finite magnitudes by quantity and layer; where a layer has several, their largest."""
+    magnitudes: dict[str, dict[int, float]] = {}
+    for row in record.ranges:
+        name = row.quantity if row.quantity in QUANTITIES else f"input of {row.op}" if row.op in ACTIVATIONS else None
+        if name and row.layer is not None and row.largest:
+            layers = magnitudes.setdefault(name, {})
+            layers[row.layer] = max(layers.get(row.layer, 0.0), row.largest)
+    return magnitudes
+
+
+def alpha_scatter(record: DiagnosisRecord) -> Figure:
+    """Draw one point for every DyT or Derf with a finite input."""
+    figure, (panel,) = panels(1, height=2.8)
+    rows = [row for row in record.alphas or () if row.inverse_std is not None and row.alpha is not None]
+    for kind, shape in NORM_MARKERS.items():
+        chosen = [row for row in rows if _norm_kind(row.module) == kind]
+        x, y = [row.inverse_std or 0.0 for row in chosen], [row.alpha or 0.0 for row in chosen]
+        panel.plot(x, y, shape, label=kind, markersize=5)
+    panel.axline((1, 1), slope=1, color=styles.GUIDE, linestyle="--", linewidth=1)
+    panel.set(xscale="log", yscale="log", xlabel="1 / std of the input", ylabel="alpha")
+    panel.grid(True)
+    figure.legend(loc="outside right center")
+    return figure
+
+
+def _norm_kind(module: str) -> str:
+    """Return which norm a DyT or Derf replaces."""
+    if layer(module) is None:
+        return "final"
+    return "attention" if before_attention(module) else "FFN"
+
+
+def slopes_by_layer(record: DiagnosisRecord) -> Figure:
+    """Draw one line over the layers."""
+    figure, (panel,) = panels(1, height=2.2)
+    values = [float("nan") if slope is None else slope for slope in record.slopes or ()]
+    panel.plot(range(len(values)), values, marker="o", color=styles.ORANGE)
+    panel.set_ylabel("slope")
+    label_layers(panel)
+    return figure

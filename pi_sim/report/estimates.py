@@ -1,0 +1,279 @@
+"""Tables of estimates, comparisons and counts. Imports neither torch nor pandas: a cached estimate answers at once."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from string import ascii_uppercase
+from typing import Any
+
+from pi_sim import records
+from pi_sim.cost.cost import ZERO
+from pi_sim.cost.counts import Counts
+from pi_sim.cost.estimate import Estimate
+from pi_sim.cost.rows import Part, View
+from pi_sim.errors import UsageError
+from pi_sim.records import EstimateRecord
+from pi_sim.report import tables
+from pi_sim.report.tables import BYTES, COUNT, RATIO, SECONDS, SHARE, Format, Table, Units, tabulate
+
+TITLES: dict[View, str] = {"op": "operation", "layer": "layer", "module": "module", "total": ""}
+INNER = "without embedding and head"
+SCENARIO = ("model", "size", "protocol", "seq_len", "batch", "past")
+Numbers = dict[str, float | None]
+"""Numbers by the key of their column; None where one is unknown."""
+
+
+def number_columns(estimates: list[Estimate]) -> dict[str, tuple[str, Units]]:
+    """Return title and units of each number; the title of seconds says so where computing is left out."""
+    complete = all(estimate.computing(estimate.whole) is not None for estimate in estimates)
+    titles = {network.name: "" if complete else "\nnetwork\nonly" for network in estimates[0].networks}
+    return {
+        "rounds": ("rounds", COUNT),
+        "bytes": ("sent", BYTES),
+        "offline_bytes": ("offline", BYTES),
+        "compute_seconds": ("computing", SECONDS),
+        **{f"seconds_{name}": (name + suffix, SECONDS) for name, suffix in titles.items()},
+    }
+
+
+def _numbers(estimate: Estimate, part: Part) -> Numbers:
+    """Return rounds, bytes and seconds of a part of an estimate."""
+    return {
+        "rounds": part.cost.rounds,
+        "bytes": part.cost.bytes,
+        "offline_bytes": part.cost.offline if estimate.offline_known else None,
+        "compute_seconds": estimate.computing(part),
+        **{f"seconds_{network}": seconds for network, seconds in estimate.seconds(part).items()},
+    }
+
+
+def render_estimates(estimates: list[Estimate], view: View, style: Format, top: int | None = None) -> str:
+    """Render estimates of the same view: one after another, or as one tidy table, or as JSON.
+
+    With `top` the most expensive rows, and the others together; JSON holds every row, whatever the view.
+    """
+    if style == "json":
+        stamped = [records.stamp(EstimateRecord.model_validate(estimate.to_json())) for estimate in estimates]
+        return records.dumps(stamped[0] if len(stamped) == 1 else stamped).rstrip()
+    if style == "csv":
+        return tables.render(_tidy_table(estimates, view, top), "csv")
+    sections = [
+        _section(estimate_title(estimate), _estimate_table(estimate, view, top), _notes(estimate), style)
+        for estimate in estimates
+    ]
+    return "\n\n".join([*sections, conventions(estimates)])
+
+
+def estimate_title(estimate: Estimate) -> str:
+    """Return model, size, protocol and length as one line."""
+    length = describe_tokens(estimate.seq_len, estimate.batch, estimate.past)
+    return f"{estimate.model} ({estimate.size}), protocol {estimate.protocol}, {length}"
+
+
+def describe_tokens(seq_len: int, batch: int, past: int | None) -> str:
+    """Return the tokens read at once: "128 tokens", "8 sequences of 128 tokens each", "1 token after 511"."""
+    tokens = f"{seq_len:,} token{'s' if seq_len > 1 else ''}" + ("" if past is None else f" after {past:,}")
+    return tokens if batch == 1 else f"{batch:,} sequences of {tokens} each"
+
+
+def _section(title: str, table: Table, notes: list[str], style: Format) -> str:
+    """Join a title, the table, and what it leaves out."""
+    heading, gap = (f"### {title}", "\n\n") if style == "markdown" else (title, "\n")
+    return gap.join([heading, tables.render(table, style), *notes])
+
+
+def conventions(estimates: list[Estimate]) -> str:
+    """List what the numbers of all estimates mean."""
+    sentences = dict.fromkeys(sentence for estimate in estimates for sentence in estimate.conventions)
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def _sums(estimate: Estimate) -> dict[str, Part]:
+    """Return the closing rows: the total, unless embedding and head are left out, and what lies between these."""
+    return ({} if estimate.only_inner else {"total": estimate.whole}) | {INNER: estimate.within}
+
+
+def _parts(estimate: Estimate, view: View) -> dict[str, Part]:
+    """Return the rows that cost something."""
+    parts = {} if view == "total" else estimate.by(view)
+    return {key: part for key, part in parts.items() if part.cost != ZERO}
+
+
+def _estimate_table(estimate: Estimate, view: View, top: int | None) -> Table:
+    """Build the rows that cost something, then the sums with and without what grows with the vocabulary."""
+    columns = _estimate_columns([estimate], view)
+    total = _numbers(estimate, estimate.whole)
+    optional = [key for key in columns if total.get(key.removeprefix("share_of_"), 0) is None]
+    columns = {key: column for key, column in columns.items() if key not in optional}
+    rows = _estimate_rows(estimate, view, _parts(estimate, view), top)
+    return tabulate(rows, columns, totals=_closing_rows(estimate, view))
+
+
+def _tidy_table(estimates: list[Estimate], view: View, top: int | None) -> Table:
+    """Build every row of every estimate, each with its scenario."""
+    rows: list[dict[str, Any]] = []
+    for estimate in estimates:
+        parts = _estimate_rows(estimate, view, estimate.by(view), top)
+        scenario = {key: getattr(estimate, key) for key in SCENARIO}
+        rows += [{**scenario, **row} for row in (_closing_rows(estimate, view) if view == "total" else parts)]
+    return tabulate(rows, {**{key: key for key in SCENARIO}, **_estimate_columns(estimates, view)})
+
+
+def _estimate_columns(estimates: list[Estimate], view: View) -> dict[str, Any]:
+    """Return the columns of a view; rounds and bytes have their share of the total beside them."""
+    columns: dict[str, Any] = {view: TITLES[view], "count": ("count", COUNT)}
+    for key, (title, units) in number_columns(estimates).items():
+        columns[key] = (title, units)
+        if units != SECONDS:
+            columns[f"share_of_{key}"] = (title, SHARE)
+    return columns
+
+
+def _estimate_rows(estimate: Estimate, view: View, parts: dict[str, Part], top: int | None) -> list[dict[str, Any]]:
+    """Build a row for each part; with `top` the most expensive ones, and all others as one."""
+    shown = parts if top is None else estimate.dearest(parts, top)
+    total = _numbers(estimate, estimate.whole)
+    rows: list[dict[str, Any]] = []
+    for key, part in shown.items():
+        numbers = _numbers(estimate, part)
+        shares = {f"share_of_{name}": _ratio(value, total[name] or 1) for name, value in numbers.items()}
+        rows.append({view: key, "count": part.count, **numbers, **shares})
+    return rows
+
+
+def _closing_rows(estimate: Estimate, view: View) -> list[dict[str, Any]]:
+    """Build the sums; operations of different kinds are not counted together."""
+    return [{**row, "count": None} for row in _estimate_rows(estimate, view, _sums(estimate), None)]
+
+
+def _ratio(value: float | None, reference: float | None) -> float | None:
+    return value / reference if value is not None and reference else None
+
+
+def _notes(estimate: Estimate) -> list[str]:
+    """Return the operations that cost nothing, where declared prices come from, and what the sources leave out."""
+    origins: dict[str, dict[str, None]] = {}
+    for row in estimate.rows:
+        if row.cost != ZERO and row.provenance != "derived":
+            origins.setdefault(row.provenance, {})[row.op] = None
+    return [
+        *_free_operations([estimate]),
+        *(f"{', '.join(ops)}: {origin} prices" for origin, ops in origins.items()),
+        *([_session_note(estimate)] if estimate.session else []),
+        *([] if estimate.offline_known else ["offline bytes: the sources do not tell"]),
+    ]
+
+
+def _free_operations(estimates: list[Estimate]) -> list[str]:
+    """Return one line on the operations that cost nothing in any of the estimates, if there are some."""
+    costly = {row.op for estimate in estimates for row in estimate.rows if row.cost != ZERO}
+    names = dict.fromkeys(row.op for estimate in estimates for row in estimate.rows if row.op not in costly)
+    return [f"{', '.join(names)}: local, {'costs' if len(names) == 1 else 'cost'} nothing"] if names else []
+
+
+def _session_note(estimate: Estimate) -> str:
+    """Return what opening the weights takes, beside all sums."""
+    return f"once in a session, beside the above: 1 round, {estimate.session / 1e6:,.2f} MB to open the weights"
+
+
+# ---- comparisons
+
+
+def render_comparison(estimates: list[Estimate], view: View, style: Format) -> str:
+    """Render two or more estimates in one table; as CSV or JSON with every number of each, against the first's."""
+    compared = check_comparable(estimates)
+    table = _comparison_table(compared, view, everything=style in ("csv", "json"))
+    if style == "json":
+        keys = [column.key for column in table.columns]
+        rows, totals = ([dict(zip(keys, line, strict=True)) for line in lines] for lines in (table.rows, table.totals))
+        documents = [estimate.to_json() for estimate in compared]
+        return json.dumps({"estimates": documents, "by": view, "rows": rows, "totals": totals}, indent=2)
+    if style == "csv":
+        return tables.render(Table(table.columns, table.rows or table.totals), "csv")
+    lettered = list(zip(ascii_uppercase, compared, strict=False))
+    gap, mark = ("\n\n", "- ") if style == "markdown" else ("\n", "")
+    legend = "\n".join(f"{mark}{letter}: {estimate_title(estimate)}" for letter, estimate in lettered)
+    sessions = [f"{letter}: {_session_note(estimate)}" for letter, estimate in lettered if estimate.session]
+    section = gap.join([legend, tables.render(table, style), *_free_operations(compared), *sessions])
+    return "\n\n".join([section, conventions(compared)])
+
+
+def check_comparable(estimates: list[Estimate]) -> list[Estimate]:
+    """Return the estimates, with seconds of computing if all have them; a `UsageError` where lengths differ."""
+    if len(estimates) > len(ascii_uppercase):
+        raise UsageError(f"there is no table of {len(estimates)} designs side by side; compare up to 26 of them.")
+    if len({estimate.seq_len for estimate in estimates}) > 1:
+        lengths = " and ".join(f"{estimate.model} {estimate.seq_len:,}" for estimate in estimates)
+        raise UsageError(f"there is no comparing different lengths ({lengths} tokens); choose one --seq-len for all.")
+    complete = all(estimate.computing(estimate.whole) is not None for estimate in estimates)
+    return estimates if complete else [replace(estimate, machine=None) for estimate in estimates]
+
+
+def _distinct_names(estimates: list[Estimate]) -> list[str]:
+    """Return what tells the estimates apart, the model, the protocol or both; a `UsageError` if these do not."""
+    varied = [key for key in ("model", "protocol") if len({getattr(estimate, key) for estimate in estimates}) > 1]
+    names = ["_".join(getattr(estimate, key) for key in varied) for estimate in estimates]
+    if len(set(names)) < len(names):
+        protocol = estimates[0].protocol
+        raise UsageError(f"two protocols are both called {protocol}; change the name in one of their files.")
+    return names
+
+
+def merge_orders(orders: list[list[str]]) -> list[str]:
+    """Return all keys once, a new one ahead of the key that follows it in its own list."""
+    merged: list[str] = []
+    for order in orders:
+        index = len(merged)
+        for key in reversed(order):
+            if key not in merged:
+                merged.insert(index, key)
+            index = merged.index(key)
+    return merged
+
+
+def _comparison_table(estimates: list[Estimate], view: View, everything: bool) -> Table:
+    """Build the rows that cost something, then the sums, each number beside the others' and its ratio to the first."""
+    names, columns = _distinct_names(estimates), number_columns(estimates)
+    chosen = [key for key in columns if everything or key not in ("offline_bytes", "compute_seconds")]
+    heads: dict[str, Any] = {view: TITLES[view]}
+    for key in chosen:
+        title, units = columns[key]
+        for index, (letter, name) in enumerate(zip(ascii_uppercase, names, strict=False)):
+            heads[f"{key}_{name}"] = (f"{title}\n{letter}", units)
+            if index:
+                heads[f"{key}_ratio_{name}"] = (f"{letter} / A", RATIO)
+    rows, totals = (
+        [{view: key, **dict(_comparison_cells(estimates, names, [parts.get(key) for parts in groups]))} for key in keys]
+        for groups in ([_parts(estimate, view) for estimate in estimates], list(map(_sums, estimates)))
+        for keys in [merge_orders([list(parts) for parts in groups])]
+    )
+    return tabulate(rows, heads, totals=totals)
+
+
+def _comparison_cells(
+    estimates: list[Estimate], names: list[str], parts: list[Part | None]
+) -> Iterator[tuple[str, float | None]]:
+    """Yield every number of one row of each estimate, and its ratio to the first estimate's."""
+    keys = number_columns(estimates)
+    numbers = [_numbers(e, part) if part else dict.fromkeys(keys) for e, part in zip(estimates, parts, strict=True)]
+    for name, own in zip(names, numbers, strict=True):
+        for key in keys:
+            yield f"{key}_{name}", own[key]
+            yield f"{key}_ratio_{name}", _ratio(own[key], numbers[0][key])
+
+
+# ---- counts
+
+
+def render_counts(counts: Counts, style: Format) -> str:
+    """Render one row for each operation and shape."""
+    if style == "json":
+        return json.dumps(counts.to_json(), indent=2)
+    columns: dict[str, Any] = {"op": "operation", "count": ("count", COUNT), "shape": "of shape"}
+    columns["multiplications"] = ("multiplications", COUNT)
+    rows = [{key: getattr(row, key) for key in columns} for row in counts.operations]
+    total = {"op": "total", "count": None, "shape": "", "multiplications": counts.multiplications}
+    if style == "csv":
+        return tables.render(tabulate(rows, columns), "csv")
+    title = f"{counts.model} ({counts.size}), {describe_tokens(counts.seq_len, counts.batch, counts.past)}"
+    return _section(title, tabulate(rows, columns, totals=[total]), [], style)

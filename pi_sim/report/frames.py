@@ -1,0 +1,252 @@
+"""Data frames from typed records: runs, what each operation of a run costs, and trainings."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pi_sim import records, specs
+from pi_sim.records import Agreement, HeldOut, Record, RunRecord, TrainingRecord
+from pi_sim.report.statistics import Seeds
+from pi_sim.report.terminal import equality
+
+RECORDS = Path("reports/records")
+DESIGNS = ("gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm")
+"""The four designs in the papers' order; other models follow by name."""
+RARE = 0.05
+"""Up to this share of corrupted positions is put down to rare events, more to a kernel that is wrong."""
+WRONG = 1.1
+"""A private perplexity beyond this multiple of the plain one is a wrong result."""
+PLAN = ("card", "size", "architecture", "dimensions", "recipe", "seed", "corpus")
+
+
+def load_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, Record]]:
+    """Load every record of some folders, folder by folder; a `UsageError` for a damaged one."""
+    for folder in folders:
+        yield from ((path, records.load(path)) for path in sorted(folder.glob("*.json")))
+
+
+def shipped_records() -> list[tuple[Path, TrainingRecord]]:
+    """Load the records of the weights that ship."""
+    paths = sorted((specs.facts() / "models" / "weights").glob("*/record.json"))
+    return [(path, records.load(path, TrainingRecord)) for path in paths]
+
+
+def design_rank(model: str, order: tuple[str, ...] = DESIGNS) -> tuple[int, str]:
+    """Return a key that sorts models as the papers do, all others by name behind them."""
+    return order.index(model) if model in order else len(order), model
+
+
+# ---- runs
+
+
+def run_frame(runs: Iterable[tuple[Path, RunRecord]]) -> pd.DataFrame:
+    """Build one row for each run: the keys of its record, nested ones joined by _, and what follows from them."""
+    rows = [_run_row(path, record) for path, record in runs]
+    return pd.json_normalize(rows, sep="_") if rows else pd.DataFrame()
+
+
+def _run_row(path: Path, record: RunRecord) -> dict[str, Any]:
+    total, measured, agreement = record.total, record.measured, record.agreement
+    expected = total.seconds.get(record.network)
+    return {
+        **record.model_dump(exclude={"rows", "conventions", "argv", "versions", "agreement"}),
+        "agreement": agreement.model_dump() if agreement else dict.fromkeys(Agreement.model_fields),
+        "path": path,
+        "record": record,
+        "tokens": record.sequences * record.seq_len,
+        "plain": _overflow(record.perplexity.plain) if agreement else None,
+        "private": _overflow(record.perplexity.private),
+        "drift": drift(record),
+        **privacy_change(record),
+        "rounds_equal": equality(total.rounds, measured.rounds),
+        "bytes_equal": equality(total.bytes, measured.bytes),
+        "expected": expected,
+        "network_ratio": measured.communication_seconds / expected if expected else None,
+        "imitated": "none imitated" if record.network == "none" else record.network,
+    }
+
+
+def _overflow(perplexity: float | None) -> float:
+    """Return a perplexity as a number, infinite where JSON has null."""
+    return math.inf if perplexity is None else perplexity
+
+
+def held_out_perplexity(quality: HeldOut | None) -> float:
+    """Return a held-out perplexity, infinite for a training that diverged."""
+    return _overflow(quality.perplexity if quality else None)
+
+
+def drift(record: RunRecord) -> float | None:
+    """Return the relative change of the private perplexity, all positions counted; None where one overflows."""
+    plain, private = record.perplexity.plain, record.perplexity.private
+    return private / plain - 1 if private and plain else None
+
+
+def privacy_change(record: RunRecord) -> dict[str, Any]:
+    """Return the change of the perplexity that privacy makes, and whether the result is wrong.
+
+    Corrupted positions are left out where they are rare: a result is wrong if it is so throughout.
+    """
+    corrupted = record.agreement.corrupted_positions if record.agreement else 0
+    pair = record.perplexity
+    rare = 0 < corrupted < RARE * record.sequences * record.seq_len
+    plain, private = pair.plain, pair.private
+    if rare and pair.excluding_corrupted:
+        plain, private = pair.excluding_corrupted.plain, pair.excluding_corrupted.private
+    if plain is None:
+        return {"wrong": False, "privacy": None}
+    if private is None or not math.isfinite(private) or private > WRONG * plain:
+        return {"wrong": True, "privacy": "wrong"}
+    lost = f", {corrupted} places lost" if corrupted else ""
+    return {"wrong": False, "privacy": f"{private / plain - 1:+.1%}{lost}"}
+
+
+def operation_frame(runs: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Build the rounds or bytes of each run (rows) by operation (columns), without operations that are free.
+
+    NaN where a run lacks an operation; the largest operation comes first.
+    """
+    rows = [
+        {"run": run, **row.model_dump(include={"op", "rounds", "bytes"})}
+        for run, record in runs["record"].items()
+        for row in record.rows
+    ]
+    sums = pd.DataFrame(rows).groupby(["run", "op"])[["rounds", "bytes"]].sum()
+    costly = sums[(sums > 0).any(axis=1)][key].unstack("op")
+    order = sorted(costly.columns, key=lambda op: (-costly[op].max(), op))
+    return costly.reindex(index=runs.index, columns=order)
+
+
+# ---- trainings
+
+
+def training_frame(trainings: Iterable[tuple[Path, TrainingRecord]]) -> pd.DataFrame:
+    """Build one row for each training, with keys of all that decides its result."""
+    weights = specs.facts() / "models" / "weights"
+    rows = [_training_row(path, record, path.is_relative_to(weights)) for path, record in trainings]
+    return pd.DataFrame(rows, columns=list(_COLUMNS) if not rows else None)
+
+
+_COLUMNS = (
+    *("path", "record", "model", "size", "seed", "shipped", "from_scratch", "on_card", "usual_recipe"),
+    *("perplexity", "diverged", "plan", "design", "dimensions", "recipe", "text", "corpus"),
+)
+
+
+def _training_row(path: Path, record: TrainingRecord, shipped: bool) -> dict[str, Any]:
+    plan = record.model_dump(mode="json", include=set(PLAN))
+    plan["corpus"] = {key: plan["corpus"][key] for key in ("sha256", "tokens_seen")}
+    perplexity = held_out_perplexity(record.held_out)
+    return {
+        "path": path,
+        "record": record,
+        "model": record.card,
+        "size": record.size,
+        "seed": record.seed,
+        "shipped": shipped,
+        "from_scratch": record.origin is None,
+        "on_card": plan["architecture"] == card_design(record.card),
+        "usual_recipe": plan["recipe"] == usual_recipe(record.card, record.size),
+        "perplexity": perplexity,
+        "diverged": math.isinf(perplexity),
+        "plan": key_of(plan),
+        "design": key_of(plan["architecture"]),
+        "dimensions": key_of(plan["dimensions"]),
+        "recipe": key_of(plan["recipe"]),
+        "text": record.corpus.sha256,
+        "corpus": key_of(plan["corpus"]),
+    }
+
+
+def key_of(value: Any) -> str:
+    """Return a value as a key that compares equal for equal JSON."""
+    return json.dumps(value, sort_keys=True)
+
+
+def distinct_trainings(trainings: pd.DataFrame) -> pd.DataFrame:
+    """Keep the last record of every training; one that ships counts as shipped wherever else it is recorded."""
+    shipped = trainings.groupby("plan")["shipped"].transform("any")
+    return trainings.assign(shipped=shipped).drop_duplicates("plan", keep="last").sort_values("plan")
+
+
+def card_design(model: str) -> dict[str, Any] | None:
+    """Return the architecture on a model's card; None for a model without one."""
+    if model not in specs.names("models"):
+        return None
+    return specs.model_card(model).architecture.model_dump(mode="json")
+
+
+def usual_recipe(model: str, size: str) -> dict[str, Any] | None:
+    """Return the recipe of a size with the card's changes; None where either is unknown."""
+    if model not in specs.names("models") or size not in specs.names("models/sizes"):
+        return None
+    return {**specs.size(size).training.model_dump(mode="json"), **specs.model_card(model).training.get(size, {})}
+
+
+def reference_trainings(trainings: pd.DataFrame) -> pd.DataFrame:
+    """Choose the training that stands for each model, with the perplexities of all its seeds.
+
+    That is the shipped one, else the first seed of the usual design and recipe. Its seeds differ in nothing else.
+    """
+    order = trainings.assign(
+        unshipped=~trainings["shipped"].astype(bool),
+        off_card=~trainings["on_card"].astype(bool),
+        off_recipe=~trainings["usual_recipe"].astype(bool),
+        name=trainings["path"].map(lambda path: path.name),
+    ).sort_values(["unshipped", "off_card", "off_recipe", "seed", "name"])
+    chosen = order.drop_duplicates("model").set_index("model", drop=False)
+    alike = ["size", "design", "dimensions", "recipe", "corpus"]
+    return chosen.assign(
+        seeds=[seeds_of(trainings[(trainings[["model", *alike]] == row[["model", *alike]]).all(axis=1)]) for _, row in chosen.iterrows()]
+    )
+
+
+def seeds_of(trainings: pd.DataFrame) -> Seeds:
+    """Return the perplexities of trainings that differ in the seed alone."""
+    return Seeds.of(trainings["perplexity"])
+
+
+def setup(trainings: pd.DataFrame) -> dict[str, Any]:
+    """Return dimensions, text and recipe of the first of some trainings, and what they do not share."""
+    first, trained = trainings["record"].iloc[0], [record.trained_parameters for record in trainings["record"]]
+    return {
+        **first.dimensions.model_dump(),
+        "recipe": first.recipe.model_dump(),
+        "parameters": _millions([record.parameters for record in trainings["record"]]),
+        "trained": _millions(trained) if all(trained) else None,
+        "tokens": first.corpus.tokens_seen,
+        "corpus": first.corpus.name,
+        "differing": [part for part in ("dimensions", "recipe", "corpus") if trainings[part].nunique() > 1],
+        "alone": len(trainings) == 1,
+    }
+
+
+def _millions(counts: list[int]) -> str:
+    """Format a number, or the range of several."""
+    ends = [f"{count / 1e6:.2f}" for count in (min(counts), max(counts))]
+    return f"{' to '.join(dict.fromkeys(ends))} M"
+
+
+def command_line(record: Record) -> str:
+    """Return the command that made a record; empty for one that Python code made."""
+    return " ".join(record.argv or ())
+
+
+def training_commands(path: Path, record: TrainingRecord, folder: Path = RECORDS) -> list[str]:
+    """Return the command of a training, and of copying its record to where pages are made from."""
+    if record.argv is None:
+        return []
+    out = record.argv[record.argv.index("--out") + 1]
+    return [command_line(record), f"cp {out}/record.json {folder / path.name}"]
+
+
+def environment(record: Record) -> str:
+    """Return the machine and the versions of a record in a line."""
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(record.versions.items()))
+    if record.machine is None:
+        return f"unknown processor, unknown cores, unknown system; {versions}"
+    return f"{record.machine.cpu}, {record.machine.cores} cores, {record.machine.system}; {versions}"

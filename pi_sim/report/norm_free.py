@@ -1,0 +1,343 @@
+"""The page on GPT-2 with and without LayerNorm: its tables and figures from frames of runs and trainings."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pi_sim import specs
+from pi_sim.cost.estimate import CONVENTIONS
+from pi_sim.errors import UsageError
+from pi_sim.records import RunRecord, TrainingRecord
+from pi_sim.report import figures, frames
+from pi_sim.report.figures import Drawing, Point
+from pi_sim.report.frames import design_rank, seeds_of
+from pi_sim.report.statistics import Curve, Seeds, compare_ranges, order_verdict
+from pi_sim.report.styles import Look
+from pi_sim.report.tables import BYTES, COUNT, Unit, choose_unit, format_change, format_perplexity
+
+BASELINE = "gelu_ln"
+PUBLISHED = {
+    "gelu_ln": ("SM+LN+G", "2.69", ""),
+    "relu_ln": ("SM+LN+R", "2.76", "+2.5%"),
+    "relu_nonorm": ("SM+R", "2.94", "+9.2%"),
+    "gelu_nonorm": ("SM+G", "3.20", "+18.9%"),
+}
+"""Design, perplexity and its change as printed in arXiv 2501.03489, table 2, the best first."""
+GPT2_STD = 0.02
+"""The standard deviation of GPT-2's own initial weights."""
+
+
+@dataclass(frozen=True)
+class SizeData:
+    """Runs and trainings of models of one size."""
+
+    name: str
+    runs: pd.DataFrame
+    trainings: pd.DataFrame
+
+    @cached_property
+    def models(self) -> list[str]:
+        """Every model that was run or trained, the four designs first."""
+        return sorted({*self.runs["model"], *self.trainings["model"]}, key=design_rank)
+
+    @cached_property
+    def references(self) -> pd.DataFrame:
+        """The training that stands for each model, in the order of models."""
+        references = frames.reference_trainings(self.trainings)
+        return references.loc[[model for model in self.models if model in references.index]]
+
+    @cached_property
+    def seeds(self) -> dict[str, Seeds]:
+        """Perplexities over the seeds, by model."""
+        return dict(self.references["seeds"])
+
+    @cached_property
+    def prices(self) -> pd.DataFrame:
+        """One run for every model, protocol and length: its prices are the same on every network."""
+        return self.runs.drop_duplicates(["model", "protocol", "seq_len"])
+
+    @cached_property
+    def length(self) -> int:
+        """The length that the models are trained for, if it was run, else the longest."""
+        context = specs.size(self.name).context if self.name in specs.names("models/sizes") else None
+        return context if context in set(self.runs["seq_len"]) else max(self.runs["seq_len"])
+
+    def design(self, model: str) -> dict[str, Any]:
+        """Return the architecture of the reference training, else of the model card."""
+        if model in self.references.index:
+            return dict(json.loads(self.references["design"][model]) or {})
+        return frames.card_design(model) or {}
+
+
+def load(folders: list[Path]) -> list[SizeData]:
+    """Load shipped weights' records and those of the folders, by size; later files override earlier ones."""
+    loaded = [*frames.shipped_records(), *frames.load_folders(folders)]
+    runs = frames.run_frame((path, record) for path, record in loaded if isinstance(record, RunRecord))
+    if runs.empty:
+        sources = " or ".join(map(str, folders))
+        path = folders[0] / "run-relu_nonorm-tiny-crypten.json"
+        command = f"pi-sim run two-party --model relu_nonorm --json {path}"
+        raise UsageError(f"no record of a run in {sources}; {command} makes one.")
+    key = ["model", "size", "protocol", "seq_len", "network"]
+    runs = runs.drop_duplicates(key, keep="last").sort_values(key)
+    trainings = frames.distinct_trainings(
+        frames.training_frame((path, record) for path, record in loaded if isinstance(record, TrainingRecord))
+    )
+    return [
+        SizeData(size, _in_order(runs[runs["size"] == size]), _in_order(trainings[trainings["size"] == size]))
+        for size in sorted(set(runs["size"]))
+    ]
+
+
+def _in_order(frame: pd.DataFrame) -> pd.DataFrame:
+    """Sort by model, the four designs first."""
+    return frame.sort_values("model", key=lambda models: models.map(design_rank), kind="stable").reset_index(drop=True)
+
+
+def context(sizes: list[SizeData]) -> dict[str, Any]:
+    """Return the values that the template shows."""
+    return {
+        "sizes": [_size_context(size) for size in sizes],
+        "conventions": CONVENTIONS,
+        "commands": [line for size in sizes for line in _commands(size)],
+        "environments": _environments(sizes),
+    }
+
+
+def _size_context(size: SizeData) -> dict[str, Any]:
+    runs, prices = _labelled(size.runs, "seq_len", "network"), _labelled(size.prices, "seq_len")
+    unit = choose_unit(BYTES, list(size.runs["total_bytes"]))
+    recipes = pd.DataFrame(_other_recipes(size))
+    return {
+        "name": size.name,
+        "runs": runs,
+        "prices": prices,
+        "setup": frames.setup(size.references) if len(size.references) else None,
+        "length": size.runs["seq_len"].iloc[0] if size.runs["seq_len"].nunique() == 1 else None,
+        "network": size.runs["network"].iloc[0] if size.runs["network"].nunique() == 1 else None,
+        "overview": _overview(size, runs),
+        "better_recipes": recipes[recipes["mean"] < recipes["usual"]].to_dict("records") if len(recipes) else [],
+        "truncations_failed": bool(((runs["agreement_corrupted_positions"] > 0) & ~runs["wrong"]).any()),
+        "taylor": _taylor_failures(size),
+        "unit": unit,
+        **dict(_by_operation(size, prices, "bytes", "sent", replace(unit, name=""))),
+        **dict(_by_operation(size, prices, "rounds", "rounds", COUNT[0])),
+        "imitated": runs[runs["expected"].notna()],
+        "order": _order(size),
+        "recipes": recipes.sort_values("changed", kind="stable") if len(recipes) else recipes,
+        "best": _best_recipes(recipes),
+        "final_norm": [row for model in size.models for row in _final_norm(size, model)],
+        "wrong": bool(size.runs["wrong"].any()),
+        "mean_length": size.length,
+        "has_curves": bool(_curves(size)),
+    }
+
+
+def _by_operation(
+    size: SizeData, prices: pd.DataFrame, key: str, name: str, unit: Unit
+) -> Iterator[tuple[str, Any]]:
+    """Yield one row for every run with a column for every operation that is not free, and those columns."""
+    operations = frames.operation_frame(size.prices, key)
+    yield name, prices.join(operations)
+    yield f"{name}_columns", {**{op: (op, (unit,)) for op in operations}, f"total_{key}": ("total", (unit,))}
+
+
+def _labelled(runs: pd.DataFrame, *keys: str) -> pd.DataFrame:
+    """Add the columns that tell runs apart beside model and protocol, as far as they vary."""
+    return runs.assign(**{f"varying_{key}": runs[key] for key in keys if runs[key].nunique() > 1})
+
+
+def _overview(size: SizeData, runs: pd.DataFrame) -> pd.DataFrame:
+    """Build one row for each model and protocol, or for a model that was not run: quality and every cost."""
+    quality = pd.DataFrame([_quality_row(size, model) for model in size.models])
+    return quality.merge(runs, how="left", on="model", suffixes=("", "_run"))
+
+
+def _quality_row(size: SizeData, model: str) -> dict[str, Any]:
+    design, seeds, baseline = size.design(model), size.seeds.get(model), size.seeds.get(BASELINE)
+    norms = "all" if design.get("norm") != "none" else "none" if design["final_norm"] == "none" else "final only"
+    if not seeds:
+        return {"model": model, "norms": norms if design else None, "mean": None, "seeds": None, "change": None}
+    corpora = size.references["corpus"]
+    comparable = baseline and model != BASELINE and corpora[model] == corpora[BASELINE]
+    row = {"model": model, "norms": norms if design else None, **seeds.summary(baseline)}
+    return row if comparable else {**row, "change": None}
+
+
+def _taylor_failures(size: SizeData) -> list[dict[str, Any]]:
+    """Return the models that protocols with CrypTen's Taylor series of erf compute wrongly, by protocol."""
+    wrong = size.runs[size.runs["wrong"]]
+    has_gelu = wrong["record"].map(lambda record: any(row.op == "gelu" and row.bytes for row in record.rows))
+    groups = wrong[has_gelu & wrong["protocol"].map(_is_taylor)].groupby("protocol")["model"]
+    return [{"protocol": protocol, "models": list(dict.fromkeys(models))} for protocol, models in groups]
+
+
+def _is_taylor(protocol: str) -> bool:
+    return protocol in specs.names("protocols") and specs.protocol_card(protocol).kernels.get("gelu") == "erf-taylor"
+
+
+def _order(size: SizeData) -> dict[str, Any] | None:
+    """Return the published numbers beside ours and a verdict on every pair; None unless two designs were trained."""
+    seeds = {model: size.seeds[model] for model in frames.DESIGNS if model in size.seeds}
+    if len(seeds) < 2:
+        return None
+    pairs = combinations([model for model in PUBLISHED if model in seeds], 2)
+    return {
+        "recipe": _recipe_traits(size.references["record"].iloc[0].recipe),
+        "numbers": [_number_row(seeds, model) for model in seeds],
+        "verdicts": [_verdict_row(seeds, better, worse) for better, worse in pairs],
+    }
+
+
+def _recipe_traits(recipe: specs.Recipe) -> str:
+    """Return what the recipe has that GPT-2's own has not; it can decide a comparison of norms."""
+    scales = {"embedding": recipe.embedding_scale, "logits": recipe.logit_scale}
+    std = f"weights that start with a standard deviation of {recipe.init_std:g}, not GPT-2's {GPT2_STD:g}"
+    traits = [std] if recipe.init_std != GPT2_STD else []
+    traits += [f"a learned scale of the {name} that starts at {scale:g}" for name, scale in scales.items() if scale]
+    return " and ".join(filter(None, [", ".join(traits[:-1]), *traits[-1:]]))
+
+
+def _number_row(seeds: dict[str, Seeds], model: str) -> dict[str, Any]:
+    design, published, change = PUBLISHED[model]
+    baseline = None if model == BASELINE else seeds.get(BASELINE)
+    row = {"design": design, "model": model, "published": published, "published_change": change}
+    return {**row, **seeds[model].summary(baseline)}
+
+
+def _verdict_row(seeds: dict[str, Seeds], better: str, worse: str) -> dict[str, Any]:
+    first, second = seeds[better], seeds[worse]
+    return {
+        "order": f"{better} ahead of {worse}",
+        "means": f"{format_perplexity(first.mean)} and {format_perplexity(second.mean)}",
+        "change": second.change(first),
+        "ranges": compare_ranges(first, second),
+        "verdict": order_verdict(first, second),
+    }
+
+
+def _other_recipes(size: SizeData) -> Iterator[dict[str, Any]]:
+    """Yield every other recipe of every model, over its seeds, beside the usual one."""
+    for _, reference in size.references.iterrows():
+        alike = ["model", "size", "design", "dimensions", "text"]
+        same = size.trainings[(size.trainings[alike] == reference[alike]).all(axis=1)]
+        for recipe, group in same[same["recipe"] != reference["recipe"]].groupby("recipe", sort=False):
+            settings = (json.loads(str(recipe)), json.loads(reference["recipe"]))
+            row = {"changed": ", ".join(recipe_changes(*settings)), "model": reference["model"]}
+            usual = reference["seeds"]
+            yield {**row, **seeds_of(group).summary(usual), "usual": usual.mean}
+
+
+def recipe_changes(recipe: dict[str, Any], usual: dict[str, Any]) -> list[str]:
+    """Return the settings in which two recipes differ."""
+    keys = [key for key in sorted(recipe) if recipe[key] != usual.get(key)]
+    return [f"{key} {_setting(recipe[key])} for {_setting(usual.get(key))}" for key in keys]
+
+
+def _setting(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _best_recipes(recipes: pd.DataFrame) -> pd.DataFrame:
+    """Return the best recipe of every model for which several were tried, the best model first."""
+    if recipes.empty:
+        return recipes
+    usual = recipes.assign(changed="the usual", mean=recipes["usual"])
+    tried = pd.concat([usual, recipes.sort_values("changed", kind="stable")]).sort_values("mean", kind="stable")
+    best = tried.drop_duplicates("model")
+    first = best["mean"].iloc[0]
+    changes = ["" if mean == first else format_change(mean, first) for mean in best["mean"]]
+    return best.assign(change=changes)
+
+
+def _final_norm(size: SizeData, model: str) -> list[dict[str, Any]]:
+    """Return a row without and a row with the final norm, for a model that was trained both ways."""
+    design = size.design(model)
+    if model not in size.references.index or design["norm"] != "none":
+        return []
+    reference = size.references.loc[model]
+    alike = ["model", "size", "dimensions", "recipe", "corpus"]
+    same = size.trainings[(size.trainings[alike] == reference[alike]).all(axis=1)]
+    keys = {choice: frames.key_of({**design, "final_norm": choice}) for choice in ("none", "layernorm")}
+    groups = {choice: same[same["design"] == key] for choice, key in keys.items()}
+    if any(group.empty for group in groups.values()):
+        return []
+    seeds = {choice: seeds_of(group) for choice, group in groups.items()}
+    titles = {"none": "none", "layernorm": "kept"}
+    return [
+        {"model": model, "final_norm": titles[choice], **values.summary(None if choice == "none" else seeds["none"])}
+        for choice, values in seeds.items()
+    ]
+
+
+def _commands(size: SizeData) -> Iterator[str]:
+    """Yield the commands that make every record; shipped weights lie beside theirs."""
+    for row in size.trainings.itertuples():
+        lines = frames.training_commands(row.path, row.record)
+        yield from lines[:1] if row.shipped else lines
+    yield from filter(None, map(frames.command_line, size.runs["record"]))
+
+
+def _environments(sizes: list[SizeData]) -> dict[str, str]:
+    """Return the records that were made in each environment."""
+    names: dict[str, dict[str, None]] = {}
+    for size in sizes:
+        for run in size.runs["record"]:
+            names.setdefault(frames.environment(run), {})[f"run {run.model} {run.protocol}"] = None
+        for training in size.trainings["record"]:
+            name = f"training {training.card} seed {training.seed}"
+            names.setdefault(frames.environment(training), {})[name] = None
+    return {environment: ", ".join(names[environment]) for environment in sorted(names)}
+
+
+def drawings(size: SizeData) -> dict[str, Drawing]:
+    """Return every figure that there are data for, by name."""
+    looks = {model: _look(size.design(model)) for model in size.models}
+    drawn: dict[str, Drawing] = {f"operations-{size.name}": partial(_draw_operations, size)}
+    if points := _points(size):
+        protocols = sorted(set(size.runs["protocol"]))
+        drawn[f"tradeoff-{size.name}"] = partial(figures.tradeoff, points, looks, protocols)
+    if curves := _curves(size):
+        drawn[f"loss-{size.name}"] = partial(figures.loss_curves, curves, looks)
+    return drawn
+
+
+def _look(design: dict[str, Any]) -> Look:
+    return Look(design.get("activation", ""), design.get("norm") != "none")
+
+
+def _draw_operations(size: SizeData) -> Any:
+    prices = _labelled(size.prices, "seq_len")
+    labels = prices["model"] + " · " + prices["protocol"]
+    if "varying_seq_len" in prices:
+        labels += " · " + prices["seq_len"].astype(str) + " tokens"
+    sent, rounds = (
+        frames.operation_frame(size.prices, key).fillna(0).astype(int).set_axis(list(labels), axis=0)
+        for key in ("bytes", "rounds")
+    )
+    unit = choose_unit(BYTES, list(size.prices["total_bytes"]))
+    return figures.stacked_bars(sent, rounds, unit.name, unit.divisor)
+
+
+def _points(size: SizeData) -> list[Point]:
+    """Return the models with a finite perplexity, at one length."""
+    return [
+        Point(row.model, row.protocol, row.wrong, size.seeds[row.model], row.record.total.seconds)
+        for row in size.prices.itertuples()
+        if row.seq_len == size.length and row.model in size.seeds and size.seeds[row.model].is_finite
+    ]
+
+
+def _curves(size: SizeData) -> dict[str, Curve]:
+    """Return the finite losses by step of every model's reference training."""
+    curves = {
+        model: {step: loss for step, loss in record.loss_curve if loss is not None}
+        for model, record in size.references["record"].items()
+    }
+    return {str(model): curve for model, curve in curves.items() if curve}

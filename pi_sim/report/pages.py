@@ -1,0 +1,70 @@
+"""Pages from templates: tables, figures and prose put together, and written with their figures."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pi_sim.files import write_text
+from pi_sim.report import figures, kernels, model_lab, norm_free, published_figures, styles, sweep, tables
+from pi_sim.report.figures import Drawing
+from pi_sim.sweep.answers import Answer
+from pi_sim.validation.validate import Validation
+
+
+def write_report(folders: list[Path], out: Path) -> list[Path]:
+    """Write every page that there are records for, with its figures; return the paths, each page after its figures.
+
+    Raises `UsageError` for a damaged record, or where no run has been recorded.
+    """
+    sizes = norm_free.load(folders)
+    drawn = {name: draw for size in sizes for name, draw in norm_free.drawings(size).items()}
+    paths = write_page(out / "norm-free.md", "norm_free", norm_free.context(sizes), drawn)
+    lab = model_lab.load(folders)
+    if lab:
+        paths += write_page(out / "model-lab.md", "model_lab", model_lab.context(lab), model_lab.drawings(lab))
+    return paths + write_kernels(folders, out)
+
+
+def write_kernels(folders: list[Path], out: Path) -> list[Path]:
+    """Write the page on kernels from the benchmark recorded in some folders; nothing where there is none."""
+    data = kernels.load(folders)
+    if data is None:
+        return []
+    return write_page(out / "kernels.md", "kernels", kernels.context(data), kernels.drawings(data))
+
+
+def write_validation(validations: list[Validation], out: Path) -> list[Path]:
+    """Write the page of published figures beside ours."""
+    frame = published_figures.comparison_frame(validations)
+    drawn = {"validation": partial(figures.published_scatter, frame)}
+    return write_page(out / "validation.md", "validation", published_figures.context(validations), drawn)
+
+
+def write_sweep(answers: list[Answer], qualities: list[sweep.Quality], path: Path) -> list[Path]:
+    """Write the page of a sweep, with a figure for each comparison."""
+    compared = {
+        f"{path.stem}-{number}": comparison
+        for number, comparison in enumerate(sweep.comparisons(answers, qualities), start=1)
+    }
+    return write_page(path, "sweep", sweep.context(answers, compared), sweep.drawings(compared))
+
+
+def write_page(path: Path, template: str, context: dict[str, Any], drawn: Mapping[str, Drawing]) -> list[Path]:
+    """Write a page and, in a folder beside it, its figures; return the paths, the page last."""
+    written = [path.parent / "figures" / f"{name}.svg" for name in drawn]
+    for file, draw in zip(written, drawn.values(), strict=True):
+        write_text(file, styles.svg(draw))
+    write_text(path, render_page(template, context, drawn) + "\n")
+    return [*written, path]
+
+
+def render_page(template: str, context: dict[str, Any], drawn: Mapping[str, Drawing]) -> str:
+    """Render a page, without a final line break."""
+    return tables.render_template(f"{template}.md.j2", "markdown", **context, figure=partial(_figure, drawn))
+
+
+def _figure(drawn: Mapping[str, Drawing], name: str, caption: str) -> str:
+    """Embed a figure with its caption, if it is drawn; the first sentence stands for it where it cannot be shown."""
+    text = " ".join(caption.split())
+    return f"![{text.split('.')[0]}](figures/{name}.svg)\n\n*{text}*" if name in drawn else ""

@@ -1,0 +1,127 @@
+"""Statistics: what the seeds of trainings can decide, Pareto fronts, and smoothed curves."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from pi_sim.report.tables import format_change, format_perplexity
+
+Curve = dict[int, float]
+"""A loss by step."""
+START, WINDOW = 10, 20
+"""The start of a curve is its first tenth, the window of a running mean a twentieth."""
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Perplexities of trainings that differ in the seed alone, at least one; a diverged one is worse than any other."""
+
+    values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Seeds":
+        """Build from perplexities, of which NaN stands for a training that diverged."""
+        return cls(tuple(math.inf if math.isnan(value) else value for value in values))
+
+    @property
+    def mean(self) -> float:
+        """The mean perplexity."""
+        return sum(self.values) / len(self.values)
+
+    @property
+    def range(self) -> str:
+        """The least and the largest, as text."""
+        if len(self.values) == 1:
+            return "one seed"
+        return f"{format_perplexity(min(self.values))} to {format_perplexity(max(self.values))}"
+
+    @property
+    def is_finite(self) -> bool:
+        """True if no training diverged."""
+        return all(map(math.isfinite, self.values))
+
+    def change(self, reference: "Seeds") -> str:
+        """Return the change of the mean against another's, as text."""
+        return format_change(self.mean, reference.mean)
+
+    def summary(self, reference: "Seeds | None" = None) -> dict[str, Any]:
+        """Return the cells of a table: the number of seeds, mean, range, and the change if there is a reference."""
+        change = "" if reference is None else self.change(reference)
+        return {"seeds": len(self.values), "mean": self.mean, "range": self.range, "change": change}
+
+    def is_repeated(self, other: "Seeds") -> bool:
+        """Return True if there are at least two seeds on both sides."""
+        return min(len(self.values), len(other.values)) > 1
+
+    def is_apart(self, other: "Seeds") -> bool:
+        """Return True if every seed of one is ahead of every seed of the other."""
+        return max(self.values) < min(other.values) or max(other.values) < min(self.values)
+
+    def chance(self, other: "Seeds") -> str:
+        """Return how often ranges of two equal designs lie apart: two of all ways to mix their seeds in one order."""
+        return f"2 of {math.comb(len(self.values) + len(other.values), len(self.values))}"
+
+
+def compare_ranges(first: Seeds, second: Seeds) -> str:
+    """Describe how the ranges of two designs lie."""
+    if not first.is_repeated(second):
+        return "not repeated"
+    return f"apart; by chance in {first.chance(second)}" if first.is_apart(second) else "overlap"
+
+
+def order_verdict(better: Seeds, worse: Seeds) -> str:
+    """Return whether trainings confirm a published order, as far as their seeds can tell."""
+    if not better.is_repeated(worse) or not better.is_apart(worse):
+        return "not decided by these trainings"
+    return "as published" if better.mean < worse.mean else "unlike the published order"
+
+
+def claim_verdict(better: Seeds, worse: Seeds) -> str:
+    """Return whether trainings confirm a paper's claim, no more firmly than the ranges over the seeds allow."""
+    verdict = "as published" if better.mean < worse.mean else "unlike the paper"
+    if not better.is_repeated(worse):
+        return f"{verdict}, one seed"
+    if not better.is_apart(worse):
+        return "not decided: the ranges overlap"
+    return f"{verdict}; ranges apart, by chance in {better.chance(worse)}"
+
+
+def overload_verdict(gelu: list[float], relu: list[float]) -> str:
+    """Return whether every seed shows more overloaded heads with GELU than with ReLU, as the papers report."""
+    if len(gelu) == 1 or len(relu) == 1:
+        return "of one seed, which decides nothing"
+    if min(gelu) > max(relu):
+        return "so that every seed shows what the papers report"
+    if min(relu) > max(gelu):
+        return "which is the opposite of what the papers report"
+    return "so that these seeds do not decide it"
+
+
+def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
+    """Return the points that no other is as low as in both numbers and lower in one, ordered by the first number."""
+    front = [name for name, point in points.items() if not any(_beats(other, point) for other in points.values())]
+    return sorted(front, key=lambda name: (points[name], name))
+
+
+def _beats(other: tuple[float, float], point: tuple[float, float]) -> bool:
+    return other != point and other[0] <= point[0] and other[1] <= point[1]
+
+
+def above(curve: Curve, baseline: Curve) -> Curve:
+    """Subtract the baseline, at the steps that both have."""
+    return {step: loss - baseline[step] for step, loss in curve.items() if step in baseline}
+
+
+def without_start(curve: Curve) -> Curve:
+    """Leave out the first tenth."""
+    return dict(list(curve.items())[len(curve) // START :])
+
+
+def running_mean(curve: Curve) -> Curve:
+    """Smooth a curve; each mean stands at its window's middle."""
+    window = max(1, len(curve) // WINDOW)
+    steps, values = list(curve), list(curve.values())
+    starts = range(len(steps) - window + 1)
+    return {steps[start + window // 2]: fmean(values[start : start + window]) for start in starts}

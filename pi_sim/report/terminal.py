@@ -1,0 +1,182 @@
+"""Tables of protocols, networks, machines and runs, as commands print them. Imports neither torch nor pandas."""
+
+import json
+from typing import Any
+
+from pi_sim.cost.machine import Machine
+from pi_sim.cost.protocols import Protocol, coverage, provenance
+from pi_sim.graph.ops import STRUCTURAL, VOCABULARY
+from pi_sim.network import PRESETS
+from pi_sim.records import PartyRecord, RunRecord
+from pi_sim.report import tables
+from pi_sim.report.tables import COUNT, Cell, Column, Format, Table, Unit, tabulate
+from pi_sim.specs import Price, ProtocolCard, Sheet
+from pi_sim.specs.protocols import Terms
+
+OPERATIONS = [op for op in VOCABULARY if op not in STRUCTURAL]
+COVERAGE_MARKS = {
+    "derived": ("x", "derived by running the kernels"),
+    "declared": ("d", "declared by its source for any size"),
+    "fitted": ("f", "fitted to several figures of the source"),
+    "scaled": ("s", "scaled from one size"),
+    "plugin": ("p", "left to a plugin"),
+    "local": ("·", "local, free"),
+    "none": ("", "blank: refused"),
+}
+"""Each kind of coverage: its mark in the table, and the legend."""
+HEADER_KEYS = ("name", "title", "parties", "threat_model", "source")
+
+
+def render_protocols(protocols: list[Protocol], style: Format) -> str:
+    """Render all protocols and their coverage: two tables, or one tidy one, or JSON."""
+    if style == "json":
+        rows = [{**_header(protocol), "coverage": _coverage(protocol)} for protocol in protocols]
+        return json.dumps(rows, indent=2)
+    if style == "csv":
+        return tables.render(_tidy_coverage(protocols), "csv")
+    legend = "; ".join(f"{mark} {meaning}" if mark else meaning for mark, meaning in COVERAGE_MARKS.values())
+    shown = [_protocol_list(protocols), _coverage_matrix(protocols)]
+    return "\n\n".join([*(tables.render(table, style) for table in shown), legend])
+
+
+def _header(protocol: Protocol) -> dict[str, Any]:
+    """Return what a protocol's file says of it, and the kinds of its prices, of which a sheet can have several."""
+    kinds = provenance(protocol)
+    if isinstance(protocol, Sheet):
+        present = {price.provenance for price in protocol.price.values()}
+        kinds = ", ".join(kind for kind in COVERAGE_MARKS if kind in present)
+    return {**{key: getattr(protocol, key) for key in HEADER_KEYS}, "provenance": kinds}
+
+
+def _coverage(protocol: Protocol) -> dict[str, str]:
+    """Return the coverage of every operation that a protocol might charge for."""
+    return {op: coverage(op, protocol) for op in OPERATIONS}
+
+
+def _protocol_list(protocols: list[Protocol]) -> Table:
+    columns = [Column("number", "", COUNT), Column("name", "protocol"), Column("title", "")]
+    columns += [Column("parties", "parties", COUNT), Column("provenance", "prices"), Column("threat", "threat model")]
+    keys = ("name", "title", "parties", "provenance", "threat_model")
+    return Table(columns, [[n, *map(_header(protocol).get, keys)] for n, protocol in enumerate(protocols, start=1)])
+
+
+def _coverage_matrix(protocols: list[Protocol]) -> Table:
+    """Build operations by protocols, these by their numbers, because their names would make it too wide."""
+    numbered = enumerate(protocols, start=1)
+    columns = [Column("op", "operation"), *(Column(protocol.name, str(n)) for n, protocol in numbered)]
+    kinds = [_coverage(protocol) for protocol in protocols]
+    return Table(columns, [[op, *(COVERAGE_MARKS[kind[op]][0] for kind in kinds)] for op in OPERATIONS])
+
+
+def _tidy_coverage(protocols: list[Protocol]) -> Table:
+    """Build a row for every operation of every protocol, in words."""
+    rows: list[list[Cell]] = [
+        [*map(_header(protocol).get, HEADER_KEYS), op, kind]
+        for protocol in protocols
+        for op, kind in _coverage(protocol).items()
+    ]
+    return Table([Column(key, key) for key in (*HEADER_KEYS, "op", "coverage")], rows)
+
+
+def render_protocol(protocol: Protocol, style: Format) -> str:
+    """Render one protocol: a heading, the prices as their sources print them or the kernels, and the notes."""
+    if style == "json":
+        document = {**_header(protocol), "coverage": _coverage(protocol)}
+        if isinstance(protocol, ProtocolCard | Sheet):
+            document |= protocol.model_dump(mode="json", exclude_defaults=True)
+        return json.dumps(document, indent=2)
+    titles = {"op": "operation", **{key: key for key in ("prices", "rounds", "bytes", "offline", "source")}}
+    table = Table([Column(key, title) for key, title in titles.items()], _price_rows(protocol))
+    if style == "csv":
+        return tables.render(table, "csv")
+    ring = protocol.ring if isinstance(protocol, ProtocolCard | Sheet) else None
+    sheet = protocol if isinstance(protocol, Sheet) else None
+    return tables.render_template("protocol.txt.j2", style, protocol=protocol, ring=ring, sheet=sheet, prices=table)
+
+
+def _price_rows(protocol: Protocol) -> list[list[Cell]]:
+    """Build a row for every price, and one for what is free or, in an executable protocol, has a kernel."""
+    rows = [_price_row(op, price) for op, price in protocol.price.items()] if isinstance(protocol, Sheet) else []
+    kernels = protocol.kernels if isinstance(protocol, ProtocolCard) else {}
+    return rows + [
+        [op, kind, "", "", "", f"kernel {kernels[op]}" if op in kernels else ""]
+        for op, kind in _coverage(protocol).items()
+        if kind in ("derived", "plugin", "local")
+    ]
+
+
+def _price_row(op: str, price: Price) -> list[Cell]:
+    rounds = _format_terms(price.rounds, price)
+    sent, offline = (_format_terms(terms, price, price.unit) for terms in (price.bytes, price.offline))
+    return [op, price.provenance, rounds, sent, offline, price.source]
+
+
+def _format_terms(terms: Terms, price: Price, unit: str = "") -> str:
+    """Format a sum as the sheet has it: coefficient, unit, feature, and the size at which it was measured."""
+    parts = []
+    for name, value in terms.items():
+        size = f" / {price.at[name]:,.0f}" if name in price.at else ""
+        figure = f"{value:,.10g} {unit}".strip()
+        parts.append(figure if name == "each" else f"{figure} x {name}{size}")
+    return " + ".join(parts)
+
+
+# ---- networks and machines
+
+
+def render_networks(style: Format) -> str:
+    """Render the named networks, one row for each."""
+    columns: dict[str, Any] = {
+        "name": "network",
+        "round_trip_seconds": ("round trip", (Unit(0, "ms", 1e-3, 1),)),
+        "bits_per_second": ("bandwidth", (Unit(0, "Mbps", 1e6, 0),)),
+        "source": "source",
+    }
+    rows = [
+        dict(zip(columns, (preset.name, 2 * preset.latency, preset.bandwidth, preset.source), strict=True))
+        for preset in PRESETS.values()
+    ]
+    return json.dumps(rows, indent=2) if style == "json" else tables.render(tabulate(rows, columns), style)
+
+
+MACHINE_UNITS = {
+    "macs": "multiply-accumulate of a matrix product in the ring",
+    "elements": "element of 64 bits that another operation writes",
+    "random": "byte of randomness",
+    "calls": "call of an operation on tensors",
+    "tuples": "tuple that CrypTen asks for, besides its calls",
+    "rounds": "exchange of a small message over the loopback",
+}
+
+
+def render_machine(machine: Machine, style: Format) -> str:
+    """Render a machine's profile, one row for each unit; in a table with the machine's name as its title."""
+    if style == "json":
+        return json.dumps(machine.model_dump(), indent=2)
+    columns = [Column("unit", "unit"), Column("meaning", "one"), Column("seconds", "takes", (Unit(0, "ns", 1e-9, 2),))]
+    seconds = machine.seconds_each.model_dump()
+    table = Table(columns, [[unit, meaning, seconds[unit]] for unit, meaning in MACHINE_UNITS.items()])
+    title = "" if style == "csv" else f"{machine.name}; {machine.source}\n\n"
+    return title + tables.render(table, style)
+
+
+# ---- runs
+
+
+def summarize_run(record: RunRecord | PartyRecord) -> str:
+    """Summarize a run, or one party of a run across two machines, in a screenful."""
+    titles = {"rounds": "rounds", "bytes": "bytes sent", "offline_bytes": "bytes offline"}
+    pairs = {title: (getattr(record.total, key), getattr(record.measured, key)) for key, title in titles.items()}
+    counts = [
+        {"title": title, "predicted": predicted, "measured": measured, "equal": equality(predicted, measured)}
+        for title, (predicted, measured) in pairs.items()
+    ]
+    is_party = isinstance(record, PartyRecord)
+    expected = None if isinstance(record, PartyRecord) else record.total.seconds.get(record.network)
+    values = {"record": record, "counts": counts, "is_party": is_party, "expected": expected}
+    return tables.render_template("run.txt.j2", "table", **values)
+
+
+def equality(predicted: int | None, measured: int | None) -> str:
+    """Return whether a count is as predicted."""
+    return "equal" if predicted == measured else "NOT EQUAL"
