@@ -32,13 +32,13 @@ def estimate(
     Cost(rounds=2, bytes=22806528, offline=3145728)
     """
     graph = trace(model, *_call(model, example_inputs))
-    counted, card = Census.of(graph), protocols.protocol(protocol)
+    counted, card = Census.from_graph(graph), protocols.protocol(protocol)
     batch, length = _size(graph)
     rows = priced(counted, card, protocols.origin(protocol))
     named = [network(name) for name in networks]
     known = protocols.offline_known(card)
     return Estimate(
-        type(model).__name__, "own", card.name, length, rows, counted.boundary, named, batch, offline_known=known
+        type(model).__name__, "own", card.name, length, rows, counted.embedding_and_head, named, batch, offline_known=known
     )
 
 

@@ -84,13 +84,13 @@ def test_crypten_costs_what_its_counters_say() -> None:
     found = validate("crypten").comparisons
     assert {each.provenance for each in found} == {"derived"}
     assert all(each.verdict == "exact" for each in found if each.quantity == "rounds")
-    assert validate("crypten").count("missed") == 0
+    assert validate("crypten").count_verdicts("missed") == 0
 
 
 def test_sums_over_both_parties_are_twice_what_one_sends(tmp_path: Path) -> None:
     one = falsified(tmp_path, CRYPTEN, 'counted = "both parties"', 'counted = "one party"').comparisons
     for half, whole in zip(one, validate("crypten").comparisons, strict=True):
-        assert whole.ours == (2 if whole.quantity == "bytes" else 1) * half.ours
+        assert whole.predicted == (2 if whole.quantity == "bytes" else 1) * half.predicted
 
 
 def falsified(folder: Path, text: str, old: str, new: str) -> Validation:
@@ -142,10 +142,10 @@ def test_an_unknown_source_is_named() -> None:
 def test_seconds_are_the_networks_and_one_fitted_number() -> None:
     claims = [claim for claim in publication("bolt").row if claim.seconds is not None]
     found = [each for each in validate("bolt").comparisons if each.quantity == "seconds"]
-    assert len({each.computing for each in found}) == 1
+    assert len({each.compute_seconds for each in found}) == 1
     for claim, each in zip(claims, found, strict=True):
         cost, link = price(claim).cost, PRESETS[claim.network or ""]
-        assert each.ours == pytest.approx((each.computing or 0) + link.seconds(cost.rounds, cost.bytes))
+        assert each.predicted == pytest.approx((each.compute_seconds or 0) + link.seconds(cost.rounds, cost.bytes))
 
 
 def test_seconds_without_a_fitted_row_are_refused(tmp_path: Path) -> None:

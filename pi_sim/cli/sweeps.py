@@ -77,7 +77,7 @@ def _asked(
     from pi_sim.sweep.tariff import tariffs
 
     links = [network(text) for text in dict.fromkeys(networks)]
-    questions = Axes(models, sizes, **rest).questions()
+    questions = Axes(models, sizes, **rest).scenarios()
     return Sweep(questions, tariffs(protocols), links, load(machine))
 
 
@@ -87,7 +87,7 @@ def _quality(grid: "Sweep", report: Path, folders: tuple[Path, ...]) -> "list[Qu
     from pi_sim.report import sweep as page
 
     check_writable(report)
-    subjects = [(question.model, question.size) for question in grid.questions]
+    subjects = [(question.model, question.size) for question in grid.scenarios]
     return page.load_qualities(list(folders) or page.default_folders(), subjects)
 
 
@@ -95,10 +95,10 @@ def _run(grid: "Sweep", out: Path | None) -> "list[Answer]":
     """All answers, with progress unless they are on standard output themselves; and how fast new ones came."""
     silent = nullcontext(lambda fraction: None)
     with _table(out) as table, progress.bar("sweep") if out else silent as advance:
-        before, started, computing = len(table.known), time.perf_counter(), time.process_time()
+        before, started, computing = len(table.rows), time.perf_counter(), time.process_time()
         answers = grid.run(table, advance)
         elapsed, computing = time.perf_counter() - started, time.process_time() - computing
-    lacking, new = sum(each.seconds is None for each in answers), len(table.known) - before
+    lacking, new = sum(each.seconds is None for each in answers), len(table.rows) - before
     told = f"{len(answers):,} estimates, {lacking:,} without a price"
     rate = f"; {new:,} new in {elapsed:.2f} s, {new / computing:,.0f} for each second of a core" if new else ""
     click.echo(f"{out or 'sweep'}: {told}{rate}", err=True)

@@ -18,12 +18,12 @@ class Census:
     """How often each operation occurs in each module, and which modules' cost grows with the vocabulary."""
 
     counts: dict[tuple[str, Op], int]
-    boundary: frozenset[str]
+    embedding_and_head: frozenset[str]
 
     @classmethod
-    def of(cls, graph: Graph) -> "Census":
+    def from_graph(cls, graph: Graph) -> "Census":
         """Count a graph, in execution order of first occurrence."""
-        return cls(dict(Counter(graph.census())), frozenset(graph.boundary()))
+        return cls(dict(Counter(graph.census())), frozenset(graph.embedding_and_head()))
 
 
 def census(model: str, size: str, length: int, batch: int = 1, past: int | None = None) -> Census:
@@ -36,9 +36,9 @@ def census(model: str, size: str, length: int, batch: int = 1, past: int | None 
         from pi_sim.graph.capture import capture
         from pi_sim.zoo.build import meta_model
 
-        counted = Census.of(capture(meta_model(model, size), length, batch, past))
+        counted = Census.from_graph(capture(meta_model(model, size), length, batch, past))
         rows = [[module, op.to_json(), count] for (module, op), count in counted.counts.items()]
-        return {"rows": rows, "boundary": sorted(counted.boundary)}
+        return {"rows": rows, "boundary": sorted(counted.embedding_and_head)}
 
     question = [length, batch] if past is None else ["step", past, batch]
     stored = remember("census", [_identity(model, size), *question], derive)

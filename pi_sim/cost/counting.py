@@ -26,36 +26,36 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, *streams: Drawn) -> None:
         """`streams` are those that it draws from."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self.done: Counter[str] = Counter()
-        self.streams = streams
+        self.totals: Counter[str] = Counter()
+        self.prgs = streams
 
     def __enter__(self) -> "Counting":
-        self._note(-1)
+        self._add_external_counters(-1)
         return super().__enter__()  # type: ignore[no-untyped-call,no-any-return]
 
     def __exit__(self, *failure: Any) -> None:
         super().__exit__(*failure)  # type: ignore[no-untyped-call]
-        self._note(1)
+        self._add_external_counters(1)
 
     @property
     def work(self) -> Work:
         """All of it so far."""
-        return Work(**self.done)
+        return Work(**self.totals)
 
-    def _note(self, sign: int) -> None:
+    def _add_external_counters(self, sign: int) -> None:
         """What others count. A draw is a call like any other."""
-        self.done["tuples"] += sign * session.tuples()
-        for stream in self.streams:
-            self.done["random"] += sign * stream.bytes
-            self.done["calls"] += sign * stream.draws
+        self.totals["tuples"] += sign * session.tuples()
+        for stream in self.prgs:
+            self.totals["random"] += sign * stream.bytes
+            self.totals["calls"] += sign * stream.draws
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         unit = _unit(function)
         if unit and not _moved(function, args, result):
             written = [each for each in _sequence(result) if isinstance(each, Tensor)]
-            self.done["calls"] += 1
-            self.done[unit] += sum(_amount(unit, args, each) for each in written)
+            self.totals["calls"] += 1
+            self.totals[unit] += sum(_amount(unit, args, each) for each in written)
         return result
 
 

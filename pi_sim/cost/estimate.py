@@ -50,7 +50,7 @@ class Estimate:
     protocol: str
     seq_len: int
     rows: list[Row]
-    boundary: frozenset[str]
+    embedding_and_head: frozenset[str]
     networks: list[Network]
     batch: int = 1
     past: int | None = None
@@ -60,46 +60,46 @@ class Estimate:
     """Whether a zero of offline bytes is one, and not what the protocol's sources do not tell."""
 
     @cached_property
-    def whole(self) -> Part:
+    def overall(self) -> Part:
         """All rows together."""
-        return Part.of(self.rows)
+        return Part.sum_of(self.rows)
 
     @cached_property
-    def within(self) -> Part:
+    def body(self) -> Part:
         """Without the private look-up, the vocabulary head and the opening of the logits."""
-        return Part.of(row for row in self.rows if row.module not in self.boundary)
+        return Part.sum_of(row for row in self.rows if row.module not in self.embedding_and_head)
 
     @property
     def total(self) -> Cost:
         """What all rows cost."""
-        return self.whole.cost
+        return self.overall.cost
 
     @property
-    def inner(self) -> Cost:
+    def body_cost(self) -> Cost:
         """What the rows within cost."""
-        return self.within.cost
+        return self.body.cost
 
     @property
-    def session(self) -> int:
+    def session_bytes(self) -> int:
         """Bytes that one party sends once in a session, all in one round, before the first inference."""
-        return sum(row.session for row in self.rows)
+        return sum(row.session_bytes for row in self.rows)
 
-    def by(self, view: View) -> dict[str, Part]:
+    def group_by(self, view: View) -> dict[str, Part]:
         """The parts by operation, layer, module or in total, in order of first occurrence."""
         return grouped(self.rows, view)
 
-    def dearest(self, parts: dict[str, Part], top: int) -> dict[str, Part]:
+    def top_groups(self, parts: dict[str, Part], top: int) -> dict[str, Part]:
         """The `top` parts that take longest on the first network, and all others as one."""
-        ranked = sorted(parts.items(), key=lambda item: self._price(item[1]), reverse=True)
+        ranked = sorted(parts.items(), key=lambda item: self._ranking_key(item[1]), reverse=True)
         others = [part for _, part in ranked[top:]]
-        return dict(ranked[:top]) | ({OTHERS: Part.of(others)} if others else {})
+        return dict(ranked[:top]) | ({OTHERS: Part.sum_of(others)} if others else {})
 
     def seconds(self, part: Part) -> dict[str, float]:
         """Seconds by network, with those of computing where they are known."""
-        computing = self.computing(part) or 0.0
+        computing = self.compute_seconds(part) or 0.0
         return {each.name: each.seconds(part.cost.rounds, part.cost.bytes) + computing for each in self.networks}
 
-    def computing(self, part: Part) -> float | None:
+    def compute_seconds(self, part: Part) -> float | None:
         """Seconds of computing: known for a protocol that runs here, on a machine that has been measured."""
         if self.machine is None or part.work is None:
             return None
@@ -108,7 +108,7 @@ class Estimate:
     @property
     def conventions(self) -> list[str]:
         """What the numbers mean."""
-        if self.machine is None or self.computing(self.whole) is None:
+        if self.machine is None or self.compute_seconds(self.overall) is None:
             return CONVENTIONS
         return [COMPUTED.format(self.machine.name) if sentence == ALONE else sentence for sentence in CONVENTIONS]
 
@@ -122,9 +122,9 @@ class Estimate:
             "batch": self.batch,
             "past": self.past,
             "only_inner": self.only_inner,
-            "total": self._totals(self.whole),
-            "without_embedding_and_head": self._totals(self.within),
-            "session_bytes": self.session,
+            "total": self._total_fields(self.overall),
+            "without_embedding_and_head": self._total_fields(self.body),
+            "session_bytes": self.session_bytes,
             "rows": [
                 {
                     "module": row.module,
@@ -132,7 +132,7 @@ class Estimate:
                     "shapes": row.shapes,
                     "count": row.count,
                     "provenance": row.provenance,
-                    **self._numbers(row.cost),
+                    **self._cost_fields(row.cost),
                 }
                 for row in self.rows
             ],
@@ -145,13 +145,13 @@ class Estimate:
 
         return pd.DataFrame(self.to_json()["rows"])
 
-    def _totals(self, part: Part) -> dict[str, Any]:
-        return {**self._numbers(part.cost), "seconds": self.seconds(part), "compute_seconds": self.computing(part)}
+    def _total_fields(self, part: Part) -> dict[str, Any]:
+        return {**self._cost_fields(part.cost), "seconds": self.seconds(part), "compute_seconds": self.compute_seconds(part)}
 
-    def _numbers(self, cost: Cost) -> dict[str, int | None]:
+    def _cost_fields(self, cost: Cost) -> dict[str, int | None]:
         return {**numbers(cost), **({} if self.offline_known else {"offline_bytes": None})}
 
-    def _price(self, part: Part) -> float:
+    def _ranking_key(self, part: Part) -> float:
         return next(iter(self.seconds(part).values()), part.cost.bytes)
 
 
@@ -186,7 +186,7 @@ def estimate(
         card.name,
         length,
         priced(found, card, protocols.origin(protocol)),
-        found.boundary,
+        found.embedding_and_head,
         networks,
         batch,
         past,
@@ -206,5 +206,5 @@ def counted(
     found = census(model, size, length, batch, past)
     if not inner:
         return length, found
-    within = {key: count for key, count in found.counts.items() if key[0] not in found.boundary}
-    return length, Census(within, found.boundary)
+    within = {key: count for key, count in found.counts.items() if key[0] not in found.embedding_and_head}
+    return length, Census(within, found.embedding_and_head)

@@ -30,9 +30,9 @@ class Measured(NamedTuple):
     cost: Cost
     work: Work
     """Party 0's own."""
-    dealing: Work
+    dealer_work: Work
     """What it takes to deal the correlations, for whoever plays the dealer."""
-    session: int
+    session_bytes: int
     """Bytes that one party sends to open a weight under its mask; all weights of a session share a round."""
 
 
@@ -56,36 +56,36 @@ def _constants() -> int:
 def _measure(op: Op, protocol: ProtocolCard) -> Measured:
     """The same, with the work of making constants where they are not yet known."""
     with _observed(protocol) as seen:
-        operands, place, counted = _operands(op), stationary(op, protocol), Counting(seen.drawn)
+        operands, place, counted = _operands(op), stationary(op, protocol), Counting(seen.prg)
         if place is not None:
             operands[place] = weights.settle([operands[place].share])[0]
-        opened, before = seen.take(), seen.source.take()
+        opened, before = seen.take_cost(), seen.source.take_items()
         with counted:
             apply(op, operands, protocol)
-        return Measured(seen.take(), counted.work, _dealing(before, seen.source.take()), opened.bytes)
+        return Measured(seen.take_cost(), counted.work, _dealing(before, seen.source.take_items()), opened.bytes)
 
 
 def whole(graph: Graph, protocol: ProtocolCard) -> Cost:
     """What a whole graph costs, run from end to end: the check on the sum of prices."""
     with _observed(protocol) as seen:
         opened = settle(graph, protocol)
-        seen.take()
+        seen.take_cost()
         walk(graph, protocol, opened)
-        return seen.take()
+        return seen.take_cost()
 
 
 @dataclass
 class _Seen:
     """What the phantom and its dealer have counted, and what was drawn."""
 
-    phantom: Phantom
+    communicator: Phantom
     source: Recording
-    drawn: Dry
+    prg: Dry
 
-    def take(self) -> Cost:
+    def take_cost(self) -> Cost:
         """All since the last time."""
-        found = Cost(self.phantom.rounds, self.phantom.bytes, self.source.offline)
-        self.phantom.rounds = self.phantom.bytes = self.source.offline = 0
+        found = Cost(self.communicator.rounds, self.communicator.bytes, self.source.offline_bytes)
+        self.communicator.rounds = self.communicator.bytes = self.source.offline_bytes = 0
         return found
 
 
@@ -102,10 +102,10 @@ def _dealing(before: tuple[Entry, ...], entries: tuple[Entry, ...]) -> Work:
     drawn, numbers = Dry(), list[int]()
     source, counted = Dealing(Dry(), drawn), Counting(drawn)
     for entry in before:
-        entry.ask(source, numbers)
+        entry.request(source, numbers)
     with session.run(None, source), counted:
         for entry in entries:
-            entry.ask(source, numbers)
+            entry.request(source, numbers)
     return counted.work
 
 

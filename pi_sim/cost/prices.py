@@ -22,12 +22,12 @@ class Charge(NamedTuple):
 
     cost: Cost
     work: Work | None = None
-    dealing: Work | None = None
-    session: int = 0
+    dealer_work: Work | None = None
+    session_bytes: int = 0
 
-    def computing(self, dealer: bool = True) -> Work | None:
+    def compute_work(self, includes_dealer: bool = True) -> Work | None:
         """What party 0 computes, with the dealer's work or without it."""
-        return self.work + self.dealing if dealer and self.work and self.dealing else self.work
+        return self.work + self.dealer_work if includes_dealer and self.work and self.dealer_work else self.work
 
 
 def charge(op: Op, protocol: Protocol) -> Charge:
@@ -45,7 +45,7 @@ def price(op: Op, protocol: Protocol) -> Cost:
 
 def work(op: Op, protocol: Protocol) -> Work | None:
     """What party 0 computes for `op` when it plays the dealer too, stored with its price."""
-    return charge(op, protocol).computing()
+    return charge(op, protocol).compute_work()
 
 
 def _derived(op: Op, protocol: ProtocolCard) -> list[Any]:
@@ -62,7 +62,7 @@ def _derived(op: Op, protocol: ProtocolCard) -> list[Any]:
             raise
         except Exception as error:  # settings that CrypTen accepts and its functions do not
             raise UsageError(f"protocol {protocol.name} cannot compute {op}: {error}.") from None
-        return [astuple(found.cost), astuple(found.work), astuple(found.dealing), found.session]
+        return [astuple(found.cost), astuple(found.work), astuple(found.dealer_work), found.session_bytes]
 
     stored: list[Any] = remember("prices", [protocol.kernels, protocol.settings, op.to_json()], derive)
     return stored

@@ -10,21 +10,21 @@ from pi_sim.errors import UnpricedError
 from pi_sim.graph.ops import Op
 
 
-def priced(counted: Census, protocol: Protocol, origin: str = "", dealer: bool = True) -> list[Row]:
+def priced(counted: Census, protocol: Protocol, origin: str = "", includes_dealer: bool = True) -> list[Row]:
     """A row for every entry of a census; without `dealer` nobody who computes plays the dealer.
 
     An `UnpricedError` names an operation that has no price, its module, and `origin`, the protocol's file.
     """
-    once = cache(lambda op: _row(op, protocol, dealer))
+    once = cache(lambda op: _row(op, protocol, includes_dealer))
     rows: list[Row] = []
     refused: dict[tuple[str, str], UnpricedError] = {}
     for (module, op), count in counted.counts.items():
         try:
-            rows.append(once(op).times(count, module))
+            rows.append(once(op).repeated(count, module))
         except UnpricedError as error:
             refused[module, op.name] = error
     if refused:
-        raise _refusal(refused, counted.boundary, origin)
+        raise _refusal(refused, counted.embedding_and_head, origin)
     return rows
 
 
@@ -32,8 +32,8 @@ def _row(op: Op, protocol: Protocol, dealer: bool) -> Row:
     """One occurrence anywhere."""
     shapes = str(op).removeprefix(op.name)
     found = charge(op, protocol)
-    work = found.computing(dealer)
-    return Row("", op.name, shapes, 1, found.cost, work, provenance_of(op, protocol), found.session)
+    work = found.compute_work(dealer)
+    return Row("", op.name, shapes, 1, found.cost, work, provenance_of(op, protocol), found.session_bytes)
 
 
 def _refusal(refused: dict[tuple[str, str], UnpricedError], boundary: frozenset[str], origin: str) -> UnpricedError:

@@ -60,7 +60,7 @@ def coverage(name: str, protocol: Protocol) -> str:
 
 def offline_known(protocol: Protocol) -> bool:
     """Whether a zero of offline bytes is one, and not what a declared protocol's sources do not tell."""
-    return not isinstance(protocol, Sheet) or protocol.offline_known
+    return not isinstance(protocol, Sheet) or protocol.has_offline_figures
 
 
 def _plugged(name: str) -> bool:

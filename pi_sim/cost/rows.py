@@ -25,13 +25,13 @@ class Row:
     work: Work | None = None
     """What computing takes; None where the protocol does not tell."""
     provenance: str = "derived"
-    session: int = 0
+    session_bytes: int = 0
     """Bytes that are sent once in a session, to open the weights that a kernel keeps."""
 
-    def times(self, count: int, module: str) -> "Row":
+    def repeated(self, count: int, module: str) -> "Row":
         """So many of this row, in a module."""
         work = None if self.work is None else count * self.work
-        session = count * self.session
+        session = count * self.session_bytes
         return Row(module, self.op, self.shapes, count * self.count, count * self.cost, work, self.provenance, session)
 
     @property
@@ -61,7 +61,7 @@ class Part:
     work: Work | None
 
     @classmethod
-    def of(cls, summands: Iterable[Summand]) -> "Part":
+    def sum_of(cls, summands: Iterable[Summand]) -> "Part":
         """The sum, whose work is known if that of every summand is."""
         parts = list(summands)
         works = [part.work for part in parts if part.work is not None]
@@ -83,4 +83,4 @@ def grouped(rows: Iterable[Row], view: View) -> dict[str, Part]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(VIEWS[view](row), []).append(row)
-    return {key: Part.of(group) for key, group in groups.items()}
+    return {key: Part.sum_of(group) for key, group in groups.items()}

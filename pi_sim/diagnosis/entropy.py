@@ -42,9 +42,9 @@ class Entropy(Probe):
 
     def attach(self, model: nn.Module) -> Iterator[RemovableHandle]:
         for layer, (_, module) in enumerate(places.attentions(model)):
-            yield module.register_forward_hook(partial(self._see, layer), with_kwargs=True)
+            yield module.register_forward_hook(partial(self._add_attention, layer), with_kwargs=True)
 
-    def _see(self, layer: int, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def _add_attention(self, layer: int, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         probabilities = output[1] if isinstance(output, tuple) and len(output) > 1 else None
         if probabilities is None:
             raise UsageError(f"{type(module).__name__} does not return its probabilities; use eager attention.")
@@ -52,7 +52,7 @@ class Entropy(Probe):
         self.sums[layer] = self.sums.get(layer, 0.0) + _by_head(probabilities, visible)
         self.sequences[layer] = self.sequences.get(layer, 0) + len(probabilities)
 
-    def found(self) -> dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         means = [self.sums[layer] / self.sequences[layer] for layer in sorted(self.sums)]
         shares = [numbers(mean[1]) for mean in means]
         return {

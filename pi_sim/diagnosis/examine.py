@@ -41,7 +41,7 @@ def examine(model: PreTrainedModel, ids: Tensor, quantities: list[Quantity], adv
     shares = found["entropy_share"]
     limits = {"overload": overloaded, "collapse": collapsed}
     found["by_layer"] = {name: [part([heads], beyond) for heads in shares] for name, beyond in limits.items()}
-    read = reading.found() if reading else {"ranges": [], "truncations": []}
+    read = reading.results() if reading else {"ranges": [], "truncations": []}
     return {**found, **read, "missing": missing + unseen(model)}
 
 
@@ -59,5 +59,5 @@ def _one_by_one(ids: Tensor, reading: Reading | None, advance: Advance) -> Itera
     for done, sequence in enumerate(ids, start=1):
         yield sequence[None]
         if reading:
-            reading.read(sequence[None])
+            reading.evaluate(sequence[None])
         advance(done / len(ids))

@@ -20,13 +20,13 @@ class NotFinite(Probe):
 
     def attach(self, model: nn.Module) -> Iterator[RemovableHandle]:
         for layer, (_, block) in enumerate(places.blocks(model)):
-            yield block.register_forward_hook(partial(self._see, layer))
+            yield block.register_forward_hook(partial(self._count, layer))
 
-    def _see(self, layer: int, module: nn.Module, args: Any, output: Any) -> None:
+    def _count(self, layer: int, module: nn.Module, args: Any, output: Any) -> None:
         hidden = first(output)
         self.nan[layer] = self.nan.get(layer, 0) + hidden.isnan().sum()
         self.inf[layer] = self.inf.get(layer, 0) + hidden.isinf().sum()
 
-    def found(self) -> dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         counts = {"nan": self.nan, "inf": self.inf}
         return {"non_finite": {kind: [int(seen[layer]) for layer in sorted(seen)] for kind, seen in counts.items()}}

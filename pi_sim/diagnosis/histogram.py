@@ -26,15 +26,15 @@ class PreActivations(Probe):
 
     def attach(self, model: nn.Module) -> Iterator[RemovableHandle]:
         for path in anatomy.activations(model):
-            yield model.get_submodule(path).register_forward_pre_hook(partial(self._see, path))
+            yield model.get_submodule(path).register_forward_pre_hook(partial(self._add_inputs, path))
 
-    def _see(self, path: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def _add_inputs(self, path: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         x = args[0].float()
         if path not in self.histograms:
             self.histograms[path] = Histogram(_reach(x))
         self.histograms[path].add(x)
 
-    def found(self) -> dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         found = self.histograms.items()
         rows = [{"module": path, "layer": anatomy.layer(path), **each.to_json()} for path, each in found]
         return {"histograms": rows}

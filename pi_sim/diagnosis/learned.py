@@ -24,7 +24,7 @@ class Slopes(Probe):
         self.slopes = found if any(slope is not None for slope in found) else []
         yield from ()
 
-    def found(self) -> dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         return {"slopes": self.slopes} if self.slopes else {}
 
 
@@ -45,15 +45,15 @@ class Alphas(Probe):
         for path, module in model.named_modules():
             if isinstance(module, DyT):
                 self.alphas[path] = module.alpha.item()
-                yield module.register_forward_pre_hook(partial(self._see, path))
+                yield module.register_forward_pre_hook(partial(self._add_moments, path))
 
-    def _see(self, path: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def _add_moments(self, path: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         """Count, sum and sum of squares: enough for a standard deviation over all batches."""
         x = args[0].double()
         moments = torch.stack([torch.full_like(x.sum(), x.numel()), x.sum(), x.square().sum()])
         self.moments[path] = self.moments.get(path, 0.0) + moments
 
-    def found(self) -> dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         rows = [
             {"module": path, "alpha": number(alpha), "inverse_std": _inverse_std(self.moments[path])}
             for path, alpha in self.alphas.items()

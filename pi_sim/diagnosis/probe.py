@@ -22,7 +22,7 @@ class Probe(ABC):
         """Place the hooks; each reduces what it sees at once."""
 
     @abstractmethod
-    def found(self) -> dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         """JSON values: null stands for what is no finite number."""
 
 
@@ -42,7 +42,7 @@ def watch(model: nn.Module, batches: Iterable[Tensor], probes: list[Probe]) -> d
         model.eval()
         for batch in batches:
             model(batch, **options)
-    return {key: value for probe in probes for key, value in probe.found().items()}
+    return {key: value for probe in probes for key, value in probe.result().items()}
 
 
 def first(output: Any) -> Tensor:

@@ -26,7 +26,7 @@ class Quantity:
 
     op: str
     name: str
-    measure: Callable[..., Tensor]
+    statistic: Callable[..., Tensor]
     kernel: str | None = None
     low: float = -LIMIT
     high: float = LIMIT
@@ -58,38 +58,38 @@ class Ranges(Reader):
     """The least and the largest of each quantity, by operation and module, over all sequences that are read."""
 
     def __init__(self, graph: Graph, quantities: list[Quantity]) -> None:
-        self.given = _given(graph)
+        self.token_independent = _given(graph)
         self.quantities = {(each.op, each.name): each for each in (*BASIC, *quantities)}
         self.extremes: dict[tuple[Quantity, str], tuple[Tensor, Tensor]] = {}
 
-    def see(self, node: Node, operands: list[Tensor], value: Tensor) -> None:
-        for quantity, measured in self._measured(node, operands, value):
-            self._add(quantity, node.module, measured)
+    def on_node(self, node: Node, operands: list[Tensor], value: Tensor) -> None:
+        for quantity, measured in self._node_statistics(node, operands, value):
+            self._update_extremes(quantity, node.module, measured)
 
-    def _measured(self, node: Node, operands: list[Tensor], value: Tensor) -> Iterator[tuple[Quantity, Tensor]]:
+    def _node_statistics(self, node: Node, operands: list[Tensor], value: Tensor) -> Iterator[tuple[Quantity, Tensor]]:
         op = node.op.name
         if op in UNINTERESTING:
             return
         for quantity in (each for (name, _), each in self.quantities.items() if name == op):
             for piece in _by_head(op, operands):
-                yield quantity, quantity.measure(*piece)
+                yield quantity, quantity.statistic(*piece)
         if op == "add" and node.module and node.module == places.block_path(node.module):
             yield Quantity(op, "residual stream", torch.add), value
         elif op != "softmax":
             general = Quantity(op, "logits" if op == "reveal" else "input", torch.as_tensor)
-            yield from ((general, operand) for operand in self._activations(node, operands))
+            yield from ((general, operand) for operand in self._activation_operands(node, operands))
 
-    def _activations(self, node: Node, operands: list[Tensor]) -> Iterator[Tensor]:
+    def _activation_operands(self, node: Node, operands: list[Tensor]) -> Iterator[Tensor]:
         """The operands that depend on the tokens."""
-        return (operand for name, operand in zip(node.inputs, operands, strict=True) if name not in self.given)
+        return (operand for name, operand in zip(node.inputs, operands, strict=True) if name not in self.token_independent)
 
-    def _add(self, quantity: Quantity, module: str, measured: Tensor) -> None:
+    def _update_extremes(self, quantity: Quantity, module: str, measured: Tensor) -> None:
         if measured.numel():
             low, high = measured.aminmax()
             known = self.extremes.get((quantity, module), (low, high))
             self.extremes[quantity, module] = torch.minimum(known[0], low), torch.maximum(known[1], high)
 
-    def found(self, sequences: int) -> dict[str, Any]:
+    def result(self, sequences: int) -> dict[str, Any]:
         """One row for each quantity of each module; NaN is null and never fits."""
         return {"ranges": [_row(quantity, module, *ends) for (quantity, module), ends in self.extremes.items()]}
 

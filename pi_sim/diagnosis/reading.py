@@ -15,11 +15,11 @@ class Reader(ABC):
     """Learns from one operation after the other, without keeping their tensors."""
 
     @abstractmethod
-    def see(self, node: Node, operands: list[Tensor], value: Tensor) -> None:
+    def on_node(self, node: Node, operands: list[Tensor], value: Tensor) -> None:
         """One operation of a sequence, with what it reads and what it gives."""
 
     @abstractmethod
-    def found(self, sequences: int) -> dict[str, Any]:
+    def result(self, sequences: int) -> dict[str, Any]:
         """JSON values, of so many sequences."""
 
 
@@ -27,18 +27,18 @@ class Reading:
     """The graph on one sequence after the other, before the eyes of all readers."""
 
     def __init__(self, graph: Graph, weights: Mapping[str, Tensor], readers: list[Reader]) -> None:
-        self.graph, self.weights, self.readers = graph, weights, readers
-        self.sequences = 0
+        self.graph, self.weights, self.observers = graph, weights, readers
+        self.sequence_count = 0
 
     @torch.no_grad()
-    def read(self, ids: Tensor) -> None:
+    def evaluate(self, ids: Tensor) -> None:
         """One sequence (1, T)."""
         for node, operands, value in plain.read(self.graph, self.weights, ids):
-            for reader in self.readers:
-                reader.see(node, operands, value)
+            for reader in self.observers:
+                reader.on_node(node, operands, value)
             del operands, value  # the next operation shall not find its memory taken
-        self.sequences += 1
+        self.sequence_count += 1
 
-    def found(self) -> dict[str, Any]:
+    def results(self) -> dict[str, Any]:
         """What all of them found."""
-        return {key: value for reader in self.readers for key, value in reader.found(self.sequences).items()}
+        return {key: value for reader in self.observers for key, value in reader.result(self.sequence_count).items()}

@@ -28,12 +28,12 @@ class Matrix:
     role: str | None
     flops: int
     zeros: Tensor | int = 0
-    numbers: int = 0
+    element_count: int = 0
 
     @property
     def sparsity(self) -> float:
         """The share of exact zeros in its input."""
-        return int(self.zeros) / self.numbers if self.numbers else 0.0
+        return int(self.zeros) / self.element_count if self.element_count else 0.0
 
 
 class Sparsity(Probe):
@@ -52,14 +52,14 @@ class Sparsity(Probe):
             if matrix.role:
                 yield module.register_forward_pre_hook(partial(_see, matrix))
 
-    def found(self) -> dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         """`flops` are those of one token in all matrices of the blocks, a product and a sum counted as two."""
         saved = sum(matrix.flops * matrix.sparsity for matrix in self.matrices)
         whole = sum(matrix.flops for matrix in self.matrices)
-        sparsity = {role: [self._mean(layer, role) for layer in range(self.layers)] for role in ROLES}
+        sparsity = {role: [self._mean_sparsity(layer, role) for layer in range(self.layers)] for role in ROLES}
         return {"sparsity": sparsity, "flops": {"per_token": whole, "saved": saved, "share": saved / whole}}
 
-    def _mean(self, layer: int, role: str) -> float | None:
+    def _mean_sparsity(self, layer: int, role: str) -> float | None:
         """Over the matrices of that role in a layer; None where there is none, such as in a layer without FFN."""
         found = [matrix.sparsity for matrix in self.matrices if (matrix.layer, matrix.role) == (layer, role)]
         return sum(found) / len(found) if found else None
@@ -67,7 +67,7 @@ class Sparsity(Probe):
 
 def _see(matrix: Matrix, module: nn.Module, args: tuple[Tensor, ...]) -> None:
     matrix.zeros = matrix.zeros + (args[0] == 0).sum()
-    matrix.numbers += args[0].numel()
+    matrix.element_count += args[0].numel()
 
 
 def unseen(model: nn.Module) -> list[str]:

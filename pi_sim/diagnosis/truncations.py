@@ -53,17 +53,17 @@ class Truncations(Reader):
     """The expected number of failures in a sequence, by operation and module."""
 
     def __init__(self) -> None:
-        self.failed: dict[tuple[str, str], float] = {}
+        self.expected: dict[tuple[str, str], float] = {}
 
-    def see(self, node: Node, operands: list[Tensor], value: Tensor) -> None:
+    def on_node(self, node: Node, operands: list[Tensor], value: Tensor) -> None:
         op, place = node.op.name, (node.op.name, node.module)
         if op in PRODUCTS:
-            self.failed[place] = self.failed.get(place, 0.0) + failures(PRODUCTS[op](operands, value))
+            self.expected[place] = self.expected.get(place, 0.0) + failures(PRODUCTS[op](operands, value))
 
-    def found(self, sequences: int) -> dict[str, Any]:
+    def result(self, sequences: int) -> dict[str, Any]:
         rows = [
             {"op": op, "module": module, "layer": layer(module), "expected_failures": failed / sequences}
-            for (op, module), failed in self.failed.items()
+            for (op, module), failed in self.expected.items()
         ]
         return {"truncations": rows}
 

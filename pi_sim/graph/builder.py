@@ -39,16 +39,16 @@ class Builder:
     def __init__(self) -> None:
         self.graph = Graph((), 0)
         self.module = ""
-        self.known: dict[tuple[Callable[[Tensor], Any], int], tuple[Tensor, Any]] = {}
+        self.cached_results: dict[tuple[Callable[[Tensor], Any], int], tuple[Tensor, Any]] = {}
 
-    def tokens(self, name: str, shape: Shape) -> Tokens:
+    def add_tokens(self, name: str, shape: Shape) -> Tokens:
         """A secret input of integers; the first one is the graph's tokens."""
         if self.graph.input:
             return Tokens(f"inputs.{name}", shape)
         self.graph.input = shape
         return Tokens("tokens", shape)
 
-    def onehot(self, tokens: Tokens, vocabulary: int) -> Secret | None:
+    def one_hot(self, tokens: Tokens, vocabulary: int) -> Secret | None:
         """The one-hot vectors of tokens; None where they were read from a table of another size before."""
         shape = (*tokens.shape, vocabulary)
         if tokens.name == "tokens":
@@ -58,18 +58,18 @@ class Builder:
             known = self.graph.inputs.setdefault(tokens.name, shape)
         return Secret(tokens.name, shape) if known == shape else None
 
-    def reals(self, name: str, shape: Shape) -> Secret:
+    def add_real_input(self, name: str, shape: Shape) -> Secret:
         """A secret input of real numbers."""
         name = f"inputs.{name}"
         self.graph.inputs[name] = shape
         return Secret(name, shape)
 
-    def weight(self, name: str, shape: Shape) -> Secret:
+    def add_weight(self, name: str, shape: Shape) -> Secret:
         """Register a secret weight under its name in the state dict."""
         self.graph.weights[name] = shape
         return Secret(name, shape)
 
-    def constant(self, value: Tensor) -> str:
+    def add_constant(self, value: Tensor) -> str:
         """Register a public tensor; equal tensors share one name."""
         for name, known in self.graph.constants.items():
             if known is value or (known.dtype == value.dtype and torch.equal(known, value)):
@@ -78,12 +78,12 @@ class Builder:
         self.graph.constants[name] = value
         return name
 
-    def once(self, function: Callable[[Tensor], Found], value: Tensor) -> Found:
+    def compute_once(self, function: Callable[[Tensor], Found], value: Tensor) -> Found:
         """`function(value)`, computed once for a mask that all layers share."""
         key = (function, id(value))
-        if key not in self.known:
-            self.known[key] = (value, function(value))
-        found: Found = self.known[key][1]
+        if key not in self.cached_results:
+            self.cached_results[key] = (value, function(value))
+        found: Found = self.cached_results[key][1]
         return found
 
     def emit(self, name: str, operands: Sequence[Secret | Tensor], result: Shape, **attributes: Attribute) -> Secret:
@@ -94,7 +94,7 @@ class Builder:
             tuple(isinstance(operand, Secret) for operand in operands),
             tuple(sorted(attributes.items())),
         )
-        inputs = tuple(item.name if isinstance(item, Secret) else self.constant(item) for item in operands)
+        inputs = tuple(item.name if isinstance(item, Secret) else self.add_constant(item) for item in operands)
         node = Node(f"{name}{len(self.graph.nodes)}", op, inputs, self.module)
         self.graph.nodes.append(node)
         return Secret(node.name, result)

@@ -39,7 +39,7 @@ class Bundle:
     origin: dict[str, Any]
     precision: int
 
-    def shares(self, rank: int) -> dict[str, Tensor]:
+    def party_shares(self, rank: int) -> dict[str, Tensor]:
         """One party's shares of the weights, int64."""
         path = self.folder / f"party{rank}.safetensors"
         shares = _tensors(path)
@@ -47,7 +47,7 @@ class Bundle:
             raise UsageError(f"{path} does not belong to the graph beside it; export the bundle anew.")
         return shares
 
-    def number(self) -> str:
+    def export_number(self) -> str:
         """Of this export: shares of different ones do not fit together. Exports of before it was written have none."""
         path = self.folder / "export.json"
         return path.read_text(encoding="utf-8") if path.is_file() else ""

@@ -37,12 +37,12 @@ def trace(model: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> G
     given = pytree.tree_leaves((args, options))
     program = export(model, *pytree.tree_map_only(Tensor, lambda value: value.to(_device(model)), (args, options)))
     if simplify.overwrites(program):
-        return Walk(model, simplify.simplified(program), given).graph()
+        return Walk(model, simplify.simplified(program), given).lower()
     try:
-        return Walk(model, program, given).graph()
+        return Walk(model, program, given).lower()
     except UsageError as error:
         with suppress(UsageError):
-            return Walk(model, simplify.simplified(program), given).graph()
+            return Walk(model, simplify.simplified(program), given).lower()
         raise error
 
 

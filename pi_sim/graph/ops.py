@@ -112,14 +112,14 @@ class Graph:
         """The index of the last node that reads each value: after it the value can be dropped."""
         return {name: index for index, node in enumerate(self.nodes) for name in node.inputs}
 
-    def boundary(self) -> set[str]:
+    def embedding_and_head(self) -> set[str]:
         """Modules at either end: the secret look-up, the linear head, and the opening of the results."""
         lookups = {node.module for node in self.nodes if node.op.name == "embedding"}
         openings = [node for node in self.nodes if node.op.name == "reveal"]
-        heads = {self._last_map(opening) for opening in openings}
+        heads = {self._last_linear(opening) for opening in openings}
         return lookups | {node.module for node in (*openings, *heads) if node}
 
-    def _last_map(self, opening: Node) -> Node | None:
+    def _last_linear(self, opening: Node) -> Node | None:
         """The linear map that a result comes from, if nothing was added to it since."""
         by_name = {node.name: node for node in self.nodes}
         node: Node | None = opening
@@ -127,7 +127,7 @@ class Graph:
             node = by_name.get(node.inputs[0]) if len(node.inputs) == 1 else None
         return node
 
-    def onehots(self) -> set[str]:
+    def one_hot_inputs(self) -> set[str]:
         """Inputs that are shared as plain integers, one of which is 1: what an embedding reads."""
         return {node.inputs[1] for node in self.nodes if node.op.name == "embedding"}
 

@@ -33,49 +33,49 @@ class Walk:
     def __init__(self, model: torch.nn.Module, program: torch.export.ExportedProgram, given: list[Any]) -> None:
         self.model, self.program, self.builder = model, program, Builder()
         inputs = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
-        self.given = dict(zip(inputs, given, strict=True))
-        self.looked_up = looked_up(program.graph)
+        self.example_values = dict(zip(inputs, given, strict=True))
+        self.embedding_index_nodes = looked_up(program.graph)
         self.values: dict[torch.fx.Node, Any] = {}
-        self.over = last_uses(program.graph)
+        self.last_uses = last_uses(program.graph)
 
-    def graph(self) -> Graph:
+    def lower(self) -> Graph:
         """Translate every node."""
         visit: dict[str, Callable[[torch.fx.Node], Any]] = {
-            "placeholder": self.placeholder,
-            "call_function": self.call,
-            "output": self.output,
+            "placeholder": self.lower_placeholder,
+            "call_function": self.lower_call,
+            "output": self.lower_output,
         }
         for node in self.program.graph.nodes:
             self.values[node] = visit[node.op](node)
-            for done in self.over[node]:
+            for done in self.last_uses[node]:
                 del self.values[done]
         return marked(self.builder.graph)
 
-    def placeholder(self, node: torch.fx.Node) -> Any:
+    def lower_placeholder(self, node: torch.fx.Node) -> Any:
         """Parameters are secret, buffers are public; of inputs see `input`."""
         signature = self.program.graph_signature
         if node.name in signature.inputs_to_parameters:
-            return self.builder.weight(signature.inputs_to_parameters[node.name], tuple(node.meta["val"].shape))
+            return self.builder.add_weight(signature.inputs_to_parameters[node.name], tuple(node.meta["val"].shape))
         if node.name in signature.inputs_to_buffers:
-            return self.buffer(signature.inputs_to_buffers[node.name])
+            return self.lower_buffer(signature.inputs_to_buffers[node.name])
         if node.name in signature.inputs_to_lifted_tensor_constants:
-            return self.constant(signature.inputs_to_lifted_tensor_constants[node.name])
-        return self.input(node)
+            return self.lower_constant(signature.inputs_to_lifted_tensor_constants[node.name])
+        return self.lower_input(node)
 
-    def input(self, node: torch.fx.Node) -> Any:
+    def lower_input(self, node: torch.fx.Node) -> Any:
         """Real numbers are secret, and integers that choose rows of an embedding; all else is public."""
-        value = self.given[node.name]
+        value = self.example_values[node.name]
         if not isinstance(value, Tensor):
             return value
         if value.is_floating_point():
-            return self.builder.reals(node.name, tuple(value.shape))
-        if node in self.looked_up and value.dtype != torch.bool:
-            return self.builder.tokens(node.name, tuple(value.shape))
+            return self.builder.add_real_input(node.name, tuple(value.shape))
+        if node in self.embedding_index_nodes and value.dtype != torch.bool:
+            return self.builder.add_tokens(node.name, tuple(value.shape))
         if value.is_meta:
             raise UsageError(f"the input {node.name} is public and has no data on the meta device; give it on the CPU.")
         return _here(value)
 
-    def constant(self, name: str) -> Any:
+    def lower_constant(self, name: str) -> Any:
         """A public tensor that the program itself makes; an empty one has no data to miss."""
         value = self.program.constants[name]
         if isinstance(value, Tensor) and value.is_meta:
@@ -84,17 +84,17 @@ class Walk:
             return torch.empty(value.shape, dtype=value.dtype)
         return _here(value)
 
-    def buffer(self, name: str) -> Tensor:
+    def lower_buffer(self, name: str) -> Tensor:
         """A public tensor of the model; on the meta device, where it has no data, that of the model made once more."""
         value = self.program.state_dict.get(name, self.program.constants.get(name))
         if isinstance(value, Tensor) and value.is_meta:
-            value = self.twin.get(name)
+            value = self.rebuilt_buffers.get(name)
         if not isinstance(value, Tensor) or value.is_meta:
             raise UsageError(f"the model's buffer {name} has no data on the meta device; load the weights.")
         return value.cpu()
 
     @cached_property
-    def twin(self) -> dict[str, Tensor]:
+    def rebuilt_buffers(self) -> dict[str, Tensor]:
         """The buffers of a model like this one; none where it cannot be made from its config."""
         kind, config = type(self.model), getattr(self.model, "config", None)
         try:
@@ -103,7 +103,7 @@ class Walk:
         except Exception:  # modules of other people's may ask for anything
             return {}
 
-    def call(self, node: torch.fx.Node) -> Any:
+    def lower_call(self, node: torch.fx.Node) -> Any:
         """Fold a public operation into its value, translate a secret one."""
         args: Any = torch.fx.map_arg(node.args, self.values.__getitem__)
         kwargs: Any = torch.fx.map_arg(dict(node.kwargs), self.values.__getitem__)
@@ -114,7 +114,7 @@ class Walk:
         self.builder.module = _module(node)
         return aten.translate(self.builder, node, args, kwargs)
 
-    def output(self, node: torch.fx.Node) -> None:
+    def lower_output(self, node: torch.fx.Node) -> None:
         """Every output is opened to the client; what is public needs no opening."""
         self.builder.module = "output"
         outputs = self.program.graph_signature.user_outputs

@@ -99,12 +99,12 @@ def override(settings: Mapping[str, Any]) -> Any:
     return cfg.temp_override(dict(settings))
 
 
-def draw_from(previous: Drawn, following: Drawn, local: Drawn) -> None:
+def draw_from(previous_prg: Drawn, next_prg: Drawn, local_prg: Drawn) -> None:
     """From now on CrypTen expands sharings of zero from the two streams that it has in common with the other party.
 
     Party 0's `following` is party 1's `previous`, and the other way round; `local` is this party's own.
     """
-    for name, stream in (("prev", previous), ("next", following), ("local", local)):
+    for name, stream in (("prev", previous_prg), ("next", next_prg), ("local", local_prg)):
         crypten.generators[name] = _everywhere(stream)
 
 

@@ -18,7 +18,7 @@ def apply(op: Op, operands: list[Any], protocol: ProtocolCard) -> Any:
 
 def stationary(op: Op, protocol: ProtocolCard) -> int | None:
     """The operand that stays put in a session: it is opened under a mask once, for all calls."""
-    return choose(op.name, protocol.kernels, protocol.name).stationary
+    return choose(op.name, protocol.kernels, protocol.name).fixed_operand
 
 
 def open_weights(graph: Graph, weights: Mapping[str, Any], protocol: ProtocolCard) -> dict[str, Weight]:

@@ -49,13 +49,13 @@ class Link(Communicator):  # type: ignore[misc]
         self.connection, self.rank, self.network = connection, rank, network
         self.failure: RunError | None = None
         self.rounds = self.sent = self.received = 0
-        self.free_at = 0.0
-        self.timeline = Timeline(common_clock)
+        self.link_free_at = 0.0
+        self.critical_path = Timeline(common_clock)
         self.reset_communication_stats()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.queued = self.gone = 0
+        self.queued_count = self.sent_count = 0
         self.outbox: queue.SimpleQueue[list[bytes | memoryview] | None] = queue.SimpleQueue()
-        self.sender = threading.Thread(target=self._send_all, daemon=True)
+        self.sender = threading.Thread(target=self._run_sender, daemon=True)
         self.sender.start()
 
     # What CrypTen calls.
@@ -70,83 +70,83 @@ class Link(Communicator):  # type: ignore[misc]
     def all_reduce(self, shares: Any, op: Any = ReduceOp.SUM, batched: bool = False) -> Any:
         """Open to both: one round, each sends its shares. A batch of tensors is one message."""
         mine = shares if batched else [shares]
-        self._put(mine)
-        opened = [_combine(one, other, op) for one, other in zip(mine, self._get(mine), strict=True)]
+        self._send_message(mine)
+        opened = [_combine(one, other, op) for one, other in zip(mine, self._receive_message(mine), strict=True)]
         return opened if batched else opened[0]
 
     @counted  # type: ignore[untyped-decorator]
     def reduce(self, share: Tensor, dst: int, op: Any = ReduceOp.SUM) -> Tensor | None:
         """Open to `dst` alone: one round in which the other party sends its share."""
         if self.rank != dst:
-            self._put([share])
+            self._send_message([share])
             return None
         self.rounds += 1
-        self.timeline.leave()
-        return _combine(share, self._get([share])[0], op)
+        self.critical_path.on_send()
+        return _combine(share, self._receive_message([share])[0], op)
 
     # Messages.
 
-    def _put(self, tensors: Sequence[Tensor]) -> None:
+    def _send_message(self, tensors: Sequence[Tensor]) -> None:
         """Send a message: a small one at once, a large one from the sending thread, so that both parties can."""
         payloads = [_payload(tensor) for tensor in tensors]
         length = sum(map(len, payloads))
         self.rounds += 1
         self.sent += length
-        header = HEADER.pack(self.rounds, length, *self.timeline.leave())
-        if length <= SMALL and self.queued == self.gone:  # nothing that the sending thread could still be at
+        header = HEADER.pack(self.rounds, length, *self.critical_path.on_send())
+        if length <= SMALL and self.queued_count == self.sent_count:  # nothing that the sending thread could still be at
             wire.send(self.connection, b"".join([header, *payloads]))
         else:
-            self.queued += 1
+            self.queued_count += 1
             self.outbox.put([header, *payloads])
 
-    def _get(self, like: Sequence[Tensor]) -> list[Tensor]:
+    def _receive_message(self, like: Sequence[Tensor]) -> list[Tensor]:
         """The other party's next message, in the shapes of `like` and on their devices."""
         sizes = [tensor.nelement() for tensor in like]
         expected = WORD * sum(sizes)
         buffer = bytearray(HEADER.size + expected)
-        filled = self._receive(memoryview(buffer), HEADER.size)
+        filled = self._receive_bytes(memoryview(buffer), HEADER.size)
         number, length, *stamp = HEADER.unpack_from(buffer)
         if (number, length) != (self.rounds, expected):
             raise RunError(
                 f"the other party sent message {number} of {length} bytes where message {self.rounds} of {expected} "
                 "bytes was due."
             )
-        self._receive(memoryview(buffer)[filled:], len(buffer) - filled)
+        self._receive_bytes(memoryview(buffer)[filled:], len(buffer) - filled)
         self.received += length
-        self._hold_back(tuple(stamp), length)
+        self._delay_delivery(tuple(stamp), length)
         words = torch.frombuffer(buffer, dtype=torch.long)[HEADER.size // WORD :]
         pieces = zip(torch.split(words, sizes), like, strict=True)
         return [piece.view(tensor.shape).to(tensor.device) for piece, tensor in pieces]
 
-    def _receive(self, buffer: memoryview, least: int) -> int:
+    def _receive_bytes(self, buffer: memoryview, least: int) -> int:
         """At least so many bytes; when the connection is down because sending failed, say why that was."""
         try:
             return wire.receive_some(self.connection, buffer, least)
         except RunError as error:
             raise self.failure or error from None
 
-    def _hold_back(self, stamp: Stamp, length: int) -> None:
+    def _delay_delivery(self, stamp: Stamp, length: int) -> None:
         """Wait until the imitated network would have delivered a message of `length` bytes."""
         due = None
         if self.network:
-            self.free_at = max(self.free_at, stamp[0]) + 8 * length / self.network.bandwidth
-            due = self.free_at + self.network.latency
+            self.link_free_at = max(self.link_free_at, stamp[0]) + 8 * length / self.network.bandwidth
+            due = self.link_free_at + self.network.latency
             _sleep_until(due)
-        self.timeline.arrive(stamp, due)
+        self.critical_path.on_receive(stamp, due)
 
-    def _send_all(self) -> None:
+    def _run_sender(self) -> None:
         """The sending thread: a failure shuts the connection, which ends the receiving side's wait."""
         try:
             while message := self.outbox.get():
                 for piece in message:
                     wire.send(self.connection, piece)
-                self.gone += 1
+                self.sent_count += 1
         except RunError as error:
             self.failure = error
             with suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Send what is still waiting; the connection is then free for something else."""
         self.outbox.put(None)
         self.sender.join()
@@ -156,7 +156,7 @@ class Link(Communicator):  # type: ignore[misc]
     def close(self) -> None:
         """Send what is still waiting, then close the connection."""
         try:
-            self.end()
+            self.finish()
         finally:
             self.connection.close()
 

@@ -38,9 +38,9 @@ def greet(connection: wire.Connection, dealer: Dealer, terms: Mapping[str, str])
     """
     agree(connection, {**terms, "dealer": dealer.kind})
     zeros = seed()
-    wire.send(connection, GREETING.pack(dealer.number, zeros, dealer.offer()))
+    wire.send(connection, GREETING.pack(dealer.number, zeros, dealer.seed_offer()))
     number, previous, offered = GREETING.unpack(wire.receive(connection, bytearray(GREETING.size)))
     if number != dealer.number:
         raise RunError("the parties' files are of different dealings; give both what one `pi-sim deal` wrote.")
-    backend.draw_from(previous=Stream(previous), following=Stream(zeros), local=Stream(seed()))
-    return dealer.source(offered)
+    backend.draw_from(previous_prg=Stream(previous), next_prg=Stream(zeros), local_prg=Stream(seed()))
+    return dealer.open_source(offered)

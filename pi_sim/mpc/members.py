@@ -42,7 +42,7 @@ class Member(NamedTuple):
                 start_new_session=True,
             )
 
-    def failure(self, status: int | None) -> str | None:
+    def failure_reason(self, status: int | None) -> str | None:
         """What it said, which signal ended it, or that it never ended; None after a success.
 
         A dealer that is still there has nothing to answer for.
@@ -70,7 +70,7 @@ def watch(members: list[Member], sequences: int, timeout: float, progress: Calla
         for stream in (running[0].stdout, *(each.stdin for each in running)):
             if stream:
                 stream.close()
-    reasons = [said for each, status in zip(members, statuses, strict=True) if (said := each.failure(status))]
+    reasons = [said for each, status in zip(members, statuses, strict=True) if (said := each.failure_reason(status))]
     if reasons:
         raise RunError(f"the run failed; {'; '.join(reasons)}.")
 

@@ -70,7 +70,7 @@ def run(
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch, _listen(port) as listener, _listen(0) as calls:
         folders = _share_tokens(Path(scratch), tokens, vocabulary)
-        choice = _reachable(Choice.named(dealer), calls)
+        choice = _reachable(Choice.parse(dealer), calls)
         parties = [
             Job(
                 rank=rank,

@@ -50,7 +50,7 @@ class Played:
     session: Counts
     sequences: list[Counts]
     logits: Tensor | None
-    passed: tuple[int, int]
+    payload_bytes: tuple[int, int]
 
 
 def play(
@@ -84,17 +84,17 @@ class Party:
     ) -> None:
         self.graph, self.protocol, self.weights, self.link, self.source = graph, protocol, weights, link, source
         self.constants = {name: value.to(source.device) for name, value in graph.constants.items()}
-        self.opened: dict[str, Weight] = {}
+        self.opened_weights: dict[str, Weight] = {}
 
     def open_weights(self) -> Counts:
         """What was counted while the weights that stay put were opened under their masks, once for all sequences."""
-        before = self.counters()
-        self.opened = open_weights(self.graph, self.weights, self.protocol)
-        return self._since(before)
+        before = self.read_counters()
+        self.opened_weights = open_weights(self.graph, self.weights, self.protocol)
+        return self._counters_since(before)
 
     def infer(self, onehot: Tensor, told: Told) -> tuple[Counts, Tensor | None]:
         """What was counted for one sequence, in all and up to each node, and its logits (at the client)."""
-        before, nodes = self.counters(), []
+        before, nodes = self.read_counters(), []
 
         def note(node: Node) -> None:
             nodes.append((self.link.rounds - before["rounds"], self.link.sent - before["sent"]))
@@ -102,13 +102,13 @@ class Party:
 
         tokens = backend.shares(onehot.to(self.source.device), precision=0)
         values = {**self.weights, **self.constants, "tokens": tokens}
-        logits = execute(self.graph, values, self.protocol, self.opened, note)
-        return {**self._since(before), "nodes": nodes}, logits
+        logits = execute(self.graph, values, self.protocol, self.opened_weights, note)
+        return {**self._counters_since(before), "nodes": nodes}, logits
 
-    def _since(self, before: Counts) -> Counts:
-        return {name: count - before[name] for name, count in self.counters().items()}
+    def _counters_since(self, before: Counts) -> Counts:
+        return {name: count - before[name] for name, count in self.read_counters().items()}
 
-    def counters(self) -> Counts:
+    def read_counters(self) -> Counts:
         """Every counter as it stands: the link's own, CrypTen's, the dealer's, and the clock.
 
         Of the seconds those of communicating and waiting lie on the critical path, see `pi_sim.mpc.timeline`.
@@ -119,10 +119,10 @@ class Party:
             "received": self.link.received,
             "crypten_rounds": self.link.comm_rounds,
             "crypten_bytes": self.link.comm_bytes,
-            "offline": self.source.offline,
+            "offline": self.source.offline_bytes,
             "asked": session.asked(),
-            "communication_seconds": self.link.timeline.network + self.link.timeline.delay,
-            "late_seconds": self.link.timeline.delay,
-            "peer_wait_seconds": self.link.timeline.theirs,
+            "communication_seconds": self.link.critical_path.network + self.link.critical_path.delay,
+            "late_seconds": self.link.critical_path.delay,
+            "peer_wait_seconds": self.link.critical_path.peer_compute,
             "seconds": time.perf_counter(),
         }

@@ -38,14 +38,14 @@ class Phantom(backend.Communicator):  # type: ignore[misc]
 
     def all_reduce(self, shares: Any, op: Any = None, batched: bool = False) -> Any:
         """An opening to both parties: one message from each to the other, however many tensors are in it."""
-        self.record(shares if batched else [shares])
+        self.count_message(shares if batched else [shares])
         return shares
 
     def reduce(self, share: Tensor, dst: int, op: Any = None) -> None:
         """An opening to the other party, priced from the side that sends."""
-        self.record([share])
+        self.count_message([share])
 
-    def record(self, tensors: list[Tensor]) -> None:
+    def count_message(self, tensors: list[Tensor]) -> None:
         self.rounds += 1
         self.bytes += WORD * sum(tensor.numel() for tensor in tensors)
 
@@ -72,7 +72,7 @@ def settle(graph: Graph, protocol: ProtocolCard) -> dict[str, Weight]:
 def walk(graph: Graph, protocol: ProtocolCard, opened: dict[str, Weight]) -> None:
     """Run a graph from end to end, as a party does for each sequence."""
     inputs = {**graph.inputs, "tokens": (*graph.input, graph.vocabulary)}
-    whole_numbers = graph.onehots()
+    whole_numbers = graph.one_hot_inputs()
     values: dict[str, Any] = {name: value.to("meta") for name, value in graph.constants.items()}
     values |= {name: secret(shape, 0 if name in whole_numbers else None) for name, shape in inputs.items()}
     execute(graph, _weights(graph) | values, protocol, opened)
@@ -83,9 +83,9 @@ def record(graph: Graph, protocol: ProtocolCard) -> Tape:
     source = Recording(Dry())
     with running(protocol.settings, source, Dry()):
         opened = settle(graph, protocol)
-        session = source.take()
+        session = source.take_items()
         walk(graph, protocol, opened)
-        return Tape(session, source.take())
+        return Tape(session, source.take_items())
 
 
 def _weights(graph: Graph) -> dict[str, Any]:

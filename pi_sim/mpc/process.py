@@ -53,11 +53,11 @@ def _run(job: Job) -> None:
     torch.set_num_threads(job.threads)
     protocol = specs.protocol_card(job.protocol)
     opened = bundle.read(Path(job.bundle))
-    shares, tokens = opened.shares(job.rank), load_file(Path(job.folder) / TOKENS)["tokens"]
-    terms = Terms.of(opened, protocol)
+    shares, tokens = opened.party_shares(job.rank), load_file(Path(job.folder) / TOKENS)["tokens"]
+    terms = Terms.of_run(opened, protocol)
     dealer = Choice(**job.dealer).open(job.rank, terms, job.sequences, job.timeout)
     connection = meet(job.listener, job.port, job.timeout)
-    source = greet(connection, dealer, terms.named(job.sequences))
+    source = greet(connection, dealer, terms.agreement_terms(job.sequences))
     link = Link(connection, job.rank, Network(**job.network) if job.network else None)
     played = play(opened.graph, protocol, shares, link, source, tokens, _tell, job.device)
     link.close()

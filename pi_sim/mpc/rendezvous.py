@@ -31,37 +31,37 @@ class Door(Protocol):
     """How a connection is opened: plain, or encrypted with certificates."""
 
     @property
-    def ways(self) -> tuple[int, ...]:
+    def streams(self) -> tuple[int, ...]:
         """The ways that data flows, a connection for each."""
 
-    def open(self, connection: socket.socket, server: bool) -> socket.socket:
+    def wrap(self, connection: socket.socket, server: bool) -> socket.socket:
         """The connection to be used; a `RunError` says why the other end is not let in."""
 
-    def join(self, ways: dict[int, socket.socket], server: bool) -> wire.Connection:
+    def combine(self, ways: dict[int, socket.socket], server: bool) -> wire.Connection:
         """All ways as one connection."""
 
 
 class Plain:
     """One connection for both ways, not encrypted."""
 
-    ways = (BOTH,)
+    streams = (BOTH,)
 
-    def open(self, connection: socket.socket, server: bool) -> socket.socket:
+    def wrap(self, connection: socket.socket, server: bool) -> socket.socket:
         return connection
 
-    def join(self, ways: dict[int, socket.socket], server: bool) -> wire.Connection:
+    def combine(self, ways: dict[int, socket.socket], server: bool) -> wire.Connection:
         return ways[BOTH]
 
 
-def wait(listener: socket.socket, door: Door, timeout: float, refused: Callable[[str], None]) -> wire.Connection:
+def wait(listener: socket.socket, transport: Door, timeout: float, on_refusal: Callable[[str], None]) -> wire.Connection:
     """The server's end of the first complete meeting within `timeout` seconds; `refused` is told of other callers.
 
     Every caller is examined in a thread of its own, so that a silent one holds nobody up. Closes the listener.
     """
-    callers, until = Callers(door, refused), time.monotonic() + timeout
+    callers, until = Callers(transport, on_refusal), time.monotonic() + timeout
     with listener, callers:
         listener.settimeout(PAUSE)
-        while not (ways := callers.complete()):
+        while not (ways := callers.complete_streams()):
             if time.monotonic() > until:
                 raise RunError(f"the client did not call within {timeout:g} seconds.")
             with suppress(OSError):  # nobody has called, or a caller was gone before it was answered
@@ -70,22 +70,22 @@ def wait(listener: socket.socket, door: Door, timeout: float, refused: Callable[
     for connection in ways.values():
         connection.settimeout(timeout)
         wire.send(connection, WELCOME)
-    return door.join(ways, server=True)
+    return transport.combine(ways, server=True)
 
 
-def call(host: str, port: int, door: Door, timeout: float) -> wire.Connection:
+def call(host: str, port: int, transport: Door, timeout: float) -> wire.Connection:
     """The client's end: it calls until the server listens, `timeout` seconds at most, whichever is started first."""
     until, meeting, ways = time.monotonic() + timeout, secrets.token_bytes(16), {}
-    for way in door.ways:
+    for way in transport.streams:
         connection = _dial(host, port, until, timeout)
         with _explained(host, port):
-            ways[way] = door.open(connection, server=False)
+            ways[way] = transport.wrap(connection, server=False)
             wire.send(ways[way], HELLO.pack(MAGIC, meeting, way))
     with _explained(host, port):
         for connection in ways.values():
             if bytes(wire.receive(connection, bytearray(len(WELCOME)))) != WELCOME:
                 raise RunError("it answers in another protocol.")
-    return door.join(ways, server=False)
+    return transport.combine(ways, server=False)
 
 
 def _dial(host: str, port: int, until: float, timeout: float) -> socket.socket:
@@ -114,29 +114,29 @@ class Callers:
     """Whoever has called so far, by meeting and way; as a context, for as long as somebody is waited for."""
 
     def __init__(self, door: Door, refused: Callable[[str], None]) -> None:
-        self.door, self.refused = door, refused
-        self.meetings: dict[bytes, dict[int, socket.socket]] = {}
+        self.transport, self.on_refusal = door, refused
+        self.streams_by_peer: dict[bytes, dict[int, socket.socket]] = {}
 
     def __enter__(self) -> None:
         """Callers are let in or refused."""
 
     def __exit__(self, *_: object) -> None:
         """Who is still being examined comes too late, which nobody needs to be told."""
-        self.refused = lambda sentence: None
+        self.on_refusal = lambda sentence: None
 
     def examine(self, connection: socket.socket, address: str) -> None:
         """Let a caller in, or refuse it."""
         try:
             connection.settimeout(PATIENCE)
-            connection = self.door.open(connection, server=True)
+            connection = self.transport.wrap(connection, server=True)
             magic, meeting, way = HELLO.unpack(wire.receive(connection, bytearray(HELLO.size)))
-            if magic != MAGIC or way not in self.door.ways:
+            if magic != MAGIC or way not in self.transport.streams:
                 raise RunError("it does not speak the parties' protocol.")
-            self.meetings.setdefault(meeting, {})[way] = connection
+            self.streams_by_peer.setdefault(meeting, {})[way] = connection
         except RunError as error:
             connection.close()
-            self.refused(f"refused a caller at {address}: {error}")
+            self.on_refusal(f"refused a caller at {address}: {error}")
 
-    def complete(self) -> dict[int, socket.socket] | None:
+    def complete_streams(self) -> dict[int, socket.socket] | None:
         """The connections of a meeting to which all ways have come."""
-        return next((ways for ways in list(self.meetings.values()) if len(ways) == len(self.door.ways)), None)
+        return next((ways for ways in list(self.streams_by_peer.values()) if len(ways) == len(self.transport.streams)), None)

@@ -28,14 +28,14 @@ class Session:
     communicator: Any
     source: Source
     crypten: "Requests | None"
-    asked: int = 0
+    requested_bytes: int = 0
 
 
 class Requests(Protocol):
     """CrypTen's trace of what it asked for: how many tuples, and the bytes of their derived parts."""
 
-    def tuples(self) -> int: ...
-    def requested(self) -> int: ...
+    def tuple_count(self) -> int: ...
+    def requested_bytes(self) -> int: ...
 
 
 _running: ContextVar[Session] = ContextVar("running")
@@ -63,25 +63,25 @@ def rank() -> int:
 def deal(correlation: Correlation, *kept: int) -> tuple[Tensor, ...]:
     """This party's shares of a correlation's parts, which may follow from what was kept."""
     running = _session()
-    running.asked += sum(part.bytes for part in correlation.derived)
+    running.requested_bytes += sum(part.bytes for part in correlation.dependent_parts)
     return running.source.deal(correlation, *kept)
 
 
 def asked() -> int:
     """Bytes of derived parts that the dealer was asked for so far, by us and by CrypTen, from their shapes alone."""
     running = _session()
-    return running.asked + (running.crypten.requested() if running.crypten else 0)
+    return running.requested_bytes + (running.crypten.requested_bytes() if running.crypten else 0)
 
 
 def tuples() -> int:
     """How many tuples CrypTen asked for so far."""
     running = _session()
-    return running.crypten.tuples() if running.crypten else 0
+    return running.crypten.tuple_count() if running.crypten else 0
 
 
 def keep(part: Part) -> tuple[int, Tensor]:
     """A number for something random that later correlations follow from, and this party's share of it."""
-    return _session().source.keep(part)
+    return _session().source.persistent_mask(part)
 
 
 def reveal(*shares: Tensor) -> list[Tensor]:

@@ -22,23 +22,23 @@ class Timeline:
     """
 
     def __init__(self, common: bool) -> None:
-        self.common = common
-        self.network = self.delay = self.mine = self.theirs = 0.0
+        self.common_clock = common
+        self.network = self.delay = self.own_compute = self.peer_compute = 0.0
         self.since = time.monotonic()
 
-    def leave(self) -> Stamp:
+    def on_send(self) -> Stamp:
         """This party has computed what it sends, or what it waits for."""
         now = time.monotonic()
-        self.mine += now - self.since
+        self.own_compute += now - self.since
         self.since = now
-        return now, self.network, self.delay, self.mine, self.theirs
+        return now, self.network, self.delay, self.own_compute, self.peer_compute
 
-    def arrive(self, stamp: Stamp, due: float | None) -> None:
+    def on_receive(self, stamp: Stamp, due: float | None) -> None:
         """A message has been received; by an imitated network it was `due` at a certain time."""
         now, sent_at = time.monotonic(), stamp[0]
         start = self.since
-        if self.common and (sent_at if due is None else due) > self.since:
-            _, self.network, self.delay, self.theirs, self.mine = stamp
+        if self.common_clock and (sent_at if due is None else due) > self.since:
+            _, self.network, self.delay, self.peer_compute, self.own_compute = stamp
             start = sent_at
         delivered = now if due is None else max(start, due)
         self.network += delivered - start

@@ -51,23 +51,23 @@ class Duplex:
 class Tls:
     """A door for whoever holds the key to the certificate in peer.pem."""
 
-    ways = (TO_SERVER, TO_CLIENT)
+    streams = (TO_SERVER, TO_CLIENT)
 
     def __init__(self, folder: Path) -> None:
-        _, self.peer = (_certificate(folder / name) for name in (CERTIFICATE, PEER))
+        _, self.peer_certificate = (_certificate(folder / name) for name in (CERTIFICATE, PEER))
         self.contexts = {server: _context(folder, server) for server in (False, True)}
 
-    def open(self, connection: socket.socket, server: bool) -> socket.socket:
+    def wrap(self, connection: socket.socket, server: bool) -> socket.socket:
         """The encrypted connection, after the handshake."""
         try:
             opened = self.contexts[server].wrap_socket(connection, server_side=server)
         except OSError as error:
             raise RunError(_refusal(error)) from None
-        if opened.getpeercert(binary_form=True) != self.peer:
+        if opened.getpeercert(binary_form=True) != self.peer_certificate:
             raise RunError(f"its certificate is not the one in {PEER}.")
         return opened
 
-    def join(self, ways: dict[int, socket.socket], server: bool) -> wire.Connection:
+    def combine(self, ways: dict[int, socket.socket], server: bool) -> wire.Connection:
         to_client, to_server = ways[TO_CLIENT], ways[TO_SERVER]
         return Duplex(to_client, to_server) if server else Duplex(to_server, to_client)
 

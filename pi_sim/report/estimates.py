@@ -25,7 +25,7 @@ Numbers = dict[str, float | None]
 
 def number_columns(estimates: list[Estimate]) -> dict[str, tuple[str, Units]]:
     """Return title and units of each number; the title of seconds says so where computing is left out."""
-    complete = all(estimate.computing(estimate.whole) is not None for estimate in estimates)
+    complete = all(estimate.compute_seconds(estimate.overall) is not None for estimate in estimates)
     titles = {network.name: "" if complete else "\nnetwork\nonly" for network in estimates[0].networks}
     return {
         "rounds": ("rounds", COUNT),
@@ -42,7 +42,7 @@ def _numbers(estimate: Estimate, part: Part) -> Numbers:
         "rounds": part.cost.rounds,
         "bytes": part.cost.bytes,
         "offline_bytes": part.cost.offline if estimate.offline_known else None,
-        "compute_seconds": estimate.computing(part),
+        "compute_seconds": estimate.compute_seconds(part),
         **{f"seconds_{network}": seconds for network, seconds in estimate.seconds(part).items()},
     }
 
@@ -90,19 +90,19 @@ def conventions(estimates: list[Estimate]) -> str:
 
 def _sums(estimate: Estimate) -> dict[str, Part]:
     """Return the closing rows: the total, unless embedding and head are left out, and what lies between these."""
-    return ({} if estimate.only_inner else {"total": estimate.whole}) | {INNER: estimate.within}
+    return ({} if estimate.only_inner else {"total": estimate.overall}) | {INNER: estimate.body}
 
 
 def _parts(estimate: Estimate, view: View) -> dict[str, Part]:
     """Return the rows that cost something."""
-    parts = {} if view == "total" else estimate.by(view)
+    parts = {} if view == "total" else estimate.group_by(view)
     return {key: part for key, part in parts.items() if part.cost != ZERO}
 
 
 def _estimate_table(estimate: Estimate, view: View, top: int | None) -> Table:
     """Build the rows that cost something, then the sums with and without what grows with the vocabulary."""
     columns = _estimate_columns([estimate], view)
-    total = _numbers(estimate, estimate.whole)
+    total = _numbers(estimate, estimate.overall)
     optional = [key for key in columns if total.get(key.removeprefix("share_of_"), 0) is None]
     columns = {key: column for key, column in columns.items() if key not in optional}
     rows = _estimate_rows(estimate, view, _parts(estimate, view), top)
@@ -113,7 +113,7 @@ def _tidy_table(estimates: list[Estimate], view: View, top: int | None) -> Table
     """Build every row of every estimate, each with its scenario."""
     rows: list[dict[str, Any]] = []
     for estimate in estimates:
-        parts = _estimate_rows(estimate, view, estimate.by(view), top)
+        parts = _estimate_rows(estimate, view, estimate.group_by(view), top)
         scenario = {key: getattr(estimate, key) for key in SCENARIO}
         rows += [{**scenario, **row} for row in (_closing_rows(estimate, view) if view == "total" else parts)]
     return tabulate(rows, {**{key: key for key in SCENARIO}, **_estimate_columns(estimates, view)})
@@ -131,8 +131,8 @@ def _estimate_columns(estimates: list[Estimate], view: View) -> dict[str, Any]:
 
 def _estimate_rows(estimate: Estimate, view: View, parts: dict[str, Part], top: int | None) -> list[dict[str, Any]]:
     """Build a row for each part; with `top` the most expensive ones, and all others as one."""
-    shown = parts if top is None else estimate.dearest(parts, top)
-    total = _numbers(estimate, estimate.whole)
+    shown = parts if top is None else estimate.top_groups(parts, top)
+    total = _numbers(estimate, estimate.overall)
     rows: list[dict[str, Any]] = []
     for key, part in shown.items():
         numbers = _numbers(estimate, part)
@@ -159,7 +159,7 @@ def _notes(estimate: Estimate) -> list[str]:
     return [
         *_free_operations([estimate]),
         *(f"{', '.join(ops)}: {origin} prices" for origin, ops in origins.items()),
-        *([_session_note(estimate)] if estimate.session else []),
+        *([_session_note(estimate)] if estimate.session_bytes else []),
         *([] if estimate.offline_known else ["offline bytes: the sources do not tell"]),
     ]
 
@@ -173,7 +173,7 @@ def _free_operations(estimates: list[Estimate]) -> list[str]:
 
 def _session_note(estimate: Estimate) -> str:
     """Return what opening the weights takes, beside all sums."""
-    return f"once in a session, beside the above: 1 round, {estimate.session / 1e6:,.2f} MB to open the weights"
+    return f"once in a session, beside the above: 1 round, {estimate.session_bytes / 1e6:,.2f} MB to open the weights"
 
 
 # ---- comparisons
@@ -193,7 +193,7 @@ def render_comparison(estimates: list[Estimate], view: View, style: Format) -> s
     lettered = list(zip(ascii_uppercase, compared, strict=False))
     gap, mark = ("\n\n", "- ") if style == "markdown" else ("\n", "")
     legend = "\n".join(f"{mark}{letter}: {estimate_title(estimate)}" for letter, estimate in lettered)
-    sessions = [f"{letter}: {_session_note(estimate)}" for letter, estimate in lettered if estimate.session]
+    sessions = [f"{letter}: {_session_note(estimate)}" for letter, estimate in lettered if estimate.session_bytes]
     section = gap.join([legend, tables.render(table, style), *_free_operations(compared), *sessions])
     return "\n\n".join([section, conventions(compared)])
 
@@ -205,7 +205,7 @@ def check_comparable(estimates: list[Estimate]) -> list[Estimate]:
     if len({estimate.seq_len for estimate in estimates}) > 1:
         lengths = " and ".join(f"{estimate.model} {estimate.seq_len:,}" for estimate in estimates)
         raise UsageError(f"there is no comparing different lengths ({lengths} tokens); choose one --seq-len for all.")
-    complete = all(estimate.computing(estimate.whole) is not None for estimate in estimates)
+    complete = all(estimate.compute_seconds(estimate.overall) is not None for estimate in estimates)
     return estimates if complete else [replace(estimate, machine=None) for estimate in estimates]
 
 

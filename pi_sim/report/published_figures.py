@@ -30,7 +30,7 @@ def _row(source: str, comparison: Comparison) -> dict[str, Any]:
     claim, quantity = comparison.claim, comparison.quantity
     unit = {"rounds": "", "seconds": "s"}.get(quantity, claim.unit)
     # Bytes for bytes, whatever unit was printed.
-    scale = claim.scale if quantity in ("bytes", "offline") else 1.0
+    scale = claim.bytes_per_unit if quantity in ("bytes", "offline") else 1.0
     return {
         "source": source,
         "row": claim.name,
@@ -38,7 +38,7 @@ def _row(source: str, comparison: Comparison) -> dict[str, Any]:
         "protocol": claim.protocol,
         "figure": quantity,
         "published": comparison.published,
-        "ours": comparison.ours,
+        "ours": comparison.predicted,
         "unit": unit,
         "counted": claim.counted,
         "error": comparison.error,
@@ -48,10 +48,10 @@ def _row(source: str, comparison: Comparison) -> dict[str, Any]:
         "verdict": comparison.verdict,
         "reason": claim.reason,
         "published_text": f"{comparison.published:,.{comparison.decimals}f} {unit}".strip(),
-        "ours_text": f"{comparison.ours:,.{comparison.decimals}f} {unit}".strip(),
+        "ours_text": f"{comparison.predicted:,.{comparison.decimals}f} {unit}".strip(),
         "published_size": comparison.published * scale,
-        "size": comparison.ours * scale,
-        "computing": comparison.computing,
+        "size": comparison.predicted * scale,
+        "computing": comparison.compute_seconds,
     }
 
 
@@ -95,7 +95,7 @@ def figure_table(validation: Validation) -> Table:
 def remarks(validation: Validation) -> list[str]:
     """Return suspected reasons of errors above one in a hundred, and which seconds are no prediction."""
     reasons = {row.claim.name: row.claim.reason for row in validation.comparisons if abs(row.error) > UNEXPLAINED}
-    computing = dict.fromkeys(row.computing for row in validation.comparisons if row.computing is not None)
+    computing = dict.fromkeys(row.compute_seconds for row in validation.comparisons if row.compute_seconds is not None)
     return [
         *(f"{name}: {reason or 'no reason is known'}." for name, reason in reasons.items()),
         *(
@@ -112,14 +112,14 @@ def summary_table(validations: list[Validation]) -> Table:
     columns.append(Column("largest", "largest error met", SHARE))
     counts = [_counts(validation) for validation in validations]
     rows: list[list[Cell]] = [
-        [validation.name, *count, validation.largest] for validation, count in zip(validations, counts, strict=True)
+        [validation.name, *count, validation.largest_error] for validation, count in zip(validations, counts, strict=True)
     ]
     return Table(columns, rows, [["all", *(sum(column) for column in zip(*counts, strict=True)), None]])
 
 
 def _counts(validation: Validation) -> list[int]:
     total, checks = len(validation.comparisons), len(validation.checks)
-    verdicts = [validation.count(verdict) for verdict in ("exact", "within tolerance", "missed")]
+    verdicts = [validation.count_verdicts(verdict) for verdict in ("exact", "within tolerance", "missed")]
     return [total, total - checks, checks, *verdicts]
 
 

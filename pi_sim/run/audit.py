@@ -27,7 +27,7 @@ def _session(charges: list[Charge], server: Counts, client: Counts) -> None:
     """What opening the weights that stay put took, once and all in one round."""
     _counters(0, server, client)
     _counters(1, client, server)
-    opened = sum(each.session for each in charges)
+    opened = sum(each.session_bytes for each in charges)
     predicted, found = Cost(int(opened > 0), opened), Cost(server["rounds"], max(server["sent"], client["sent"]))
     if found != predicted:
         raise RunError(f"opening the weights took {found.bytes} bytes, predicted were {predicted.bytes}.")

@@ -19,7 +19,7 @@ from pi_sim.run.executable import executable
 def deal(folder: Path, protocol: str, sequences: int, out: Path, progress: Callable[[float], None]) -> list[int]:
     """Write what a bundle's graph needs for so many sequences, a file for each party; how many bytes each has."""
     opened, card = bundle.read(folder), executable(protocol)
-    return files.write(out, phantom.record(opened.graph, card), Terms.of(opened, card), sequences, progress)
+    return files.write(out, phantom.record(opened.graph, card), Terms.of_run(opened, card), sequences, progress)
 
 
 def require(choice: Choice, opened: Bundle, protocol: specs.ProtocolCard, sequences: int, offline: int) -> None:
@@ -29,7 +29,7 @@ def require(choice: Choice, opened: Bundle, protocol: specs.ProtocolCard, sequen
     folder = Path(choice.path)
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}; give first-party, third-party, or what `pi-sim deal` wrote.")
-    server, client = (files.inspect(folder, rank, Terms.of(opened, protocol), sequences) for rank in (0, 1))
+    server, client = (files.inspect(folder, rank, Terms.of_run(opened, protocol), sequences) for rank in (0, 1))
     if server.number != client.number:
         raise UsageError(f"the files in {folder} are of different dealings; give both that one `pi-sim deal` wrote.")
     _require_kernels(folder, server, offline)

@@ -43,7 +43,7 @@ def quantities(protocol: specs.ProtocolCard) -> list[Quantity]:
     """What the protocol's kernels ask of their operands."""
     kernels = [choose(op, protocol.kernels, protocol.name) for op in protocol.kernels]
     return [
-        Quantity(kernel.op, domain.quantity, domain.measure, kernel.name, domain.low, domain.high)
+        Quantity(kernel.op, domain.quantity, domain.statistic, kernel.name, domain.low, domain.high)
         for kernel in kernels
         for domain in kernel.domains
     ]

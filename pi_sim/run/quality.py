@@ -26,7 +26,7 @@ def out_of_domain(graph: Graph, model: PreTrainedModel, protocol: ProtocolCard, 
         for node, operands, _ in plain.read(graph, model.state_dict(), sequence[None]):
             kernel = choose(node.op.name, protocol.kernels, protocol.name)
             for domain in kernel.domains:
-                values = domain.measure(*operands)
+                values = domain.statistic(*operands)
                 low, high = seen.get((kernel, domain), (math.inf, -math.inf))
                 seen[kernel, domain] = (min(low, values.min().item()), max(high, values.max().item()))
     for (kernel, domain), (low, high) in seen.items():

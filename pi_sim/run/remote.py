@@ -57,11 +57,11 @@ class Request:
     device: str = CPU
 
     @property
-    def choice(self) -> Choice:
+    def dealer_spec(self) -> Choice:
         """The dealer that was named; two machines have no third one."""
         if self.dealer == THIRD:
             raise UsageError("a third party deals to two processes of one machine only; give a file of `pi-sim deal`.")
-        return Choice.named(self.dealer)
+        return Choice.parse(self.dealer)
 
 
 def party(request: Request, warn: Callable[[str], None], progress: Callable[[float], None]) -> PartyRecord:
@@ -74,14 +74,14 @@ def party(request: Request, warn: Callable[[str], None], progress: Callable[[flo
     started, rank = time.perf_counter(), request.rank
     require_device(request.device)
     entrance, task = door(request.host, request.keys, request.encrypted, warn), _prepare(request)
-    predicted = predict(task.bundle, task.protocol, [PRESETS["lan"], PRESETS["wan"]], request.choice)
-    dealings.require_own(request.choice, rank, task.terms, request.sequences, predicted.total.offline)
+    predicted = predict(task.bundle, task.protocol, [PRESETS["lan"], PRESETS["wan"]], request.dealer_spec)
+    dealings.require_own(request.dealer_spec, rank, task.terms, request.sequences, predicted.total.offline)
     with closing(_meet(request, entrance, warn)) as connection:
         played = _play(task, request, connection, progress)
         theirs = exchange(connection, rank, played, len(task.bundle.graph.nodes))
     counted = _counted(rank, played, theirs, time.perf_counter() - started)
     check(task.bundle.graph, task.protocol, counted)
-    sent, received = played.passed
+    sent, received = played.payload_bytes
     quality = None if task.ids is None or played.logits is None else perplexity(played.logits, task.ids)
     return PartyRecord(
         **predicted.to_json(),
@@ -113,10 +113,10 @@ def _prepare(request: Request) -> Task:
     """All that takes time or may be missing, before the other party waits for it."""
     torch.set_num_threads(threads() if loopback(request.host) else os.cpu_count() or 1)
     protocol, opened = executable(request.protocol), bundle.read(request.bundle)
-    shares = opened.shares(request.rank)
+    shares = opened.party_shares(request.rank)
     ids = held_out(opened, request.sequences) if request.rank == CLIENT else None
-    terms = Terms.of(opened, protocol)
-    dealer = request.choice.open(request.rank, terms, request.sequences, request.timeout)
+    terms = Terms.of_run(opened, protocol)
+    dealer = request.dealer_spec.open(request.rank, terms, request.sequences, request.timeout)
     return Task(opened, protocol, request.sequences, shares, ids, terms, dealer)
 
 
@@ -128,11 +128,11 @@ def _meet(request: Request, entrance: Door, warn: Callable[[str], None]) -> wire
 
 def _play(task: Task, request: Request, connection: wire.Connection, progress: Callable[[float], None]) -> Played:
     graph, told = task.bundle.graph, fraction_of(task.sequences, progress)
-    source = greet(connection, task.dealer, task.terms.named(task.sequences))
+    source = greet(connection, task.dealer, task.terms.agreement_terms(task.sequences))
     onehots = _onehots(connection, graph, task.sequences, task.ids)
     link = Link(connection, request.rank, common_clock=False)
     played = play(graph, task.protocol, task.shares, link, source, onehots, told, request.device)
-    link.end()
+    link.finish()
     return played
 
 

@@ -59,9 +59,9 @@ class Request:
         return named if self.network is None or self.network in named else [*named, self.network]
 
     @property
-    def choice(self) -> Choice:
+    def dealer_spec(self) -> Choice:
         """The dealer that was named."""
-        return Choice.named(self.dealer)
+        return Choice.parse(self.dealer)
 
 
 def export(model: str, size: str, seq_len: int | None, out: Path) -> Bundle:
@@ -85,8 +85,8 @@ def two_party(request: Request, warn: Callable[[str], None], progress: Callable[
     protocol = executable(request.protocol)
     model = load_model(request.model, request.size) if request.model else None
     with _opened(request, model) as opened:
-        predicted = predict(opened, protocol, request.networks, request.choice)
-        dealings.require(request.choice, opened, protocol, request.sequences, predicted.total.offline)
+        predicted = predict(opened, protocol, request.networks, request.dealer_spec)
+        dealings.require(request.dealer_spec, opened, protocol, request.sequences, predicted.total.offline)
         tokens = held_out(opened, request.sequences)
         expected = _plain(request, model, opened.graph, protocol, tokens, warn) if model else None
         outcome = pair.run(
@@ -110,7 +110,7 @@ def two_party(request: Request, warn: Callable[[str], None], progress: Callable[
         **predicted.to_json(),
         sequences=request.sequences,
         network=request.network.name if request.network else "none",
-        dealer=request.choice.kind,
+        dealer=request.dealer_spec.kind,
         device=request.device,
         measured=found,
         perplexity=perplexity,
@@ -154,9 +154,9 @@ def _given(request: Request, opened: Bundle) -> Bundle:
 
 def predict(opened: Bundle, protocol: specs.ProtocolCard, networks: list[Network], dealer: Choice) -> Estimate:
     """The estimate of a bundle's graph, with this dealer."""
-    counted, origin = Census.of(opened.graph), opened.origin
-    rows = priced(counted, protocol, dealer=dealer.kind == FIRST)
-    return Estimate(origin["model"], origin["size"], protocol.name, origin["seq_len"], rows, counted.boundary, networks)
+    counted, origin = Census.from_graph(opened.graph), opened.origin
+    rows = priced(counted, protocol, includes_dealer=dealer.kind == FIRST)
+    return Estimate(origin["model"], origin["size"], protocol.name, origin["seq_len"], rows, counted.embedding_and_head, networks)
 
 
 def _plain(

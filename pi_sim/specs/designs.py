@@ -54,10 +54,10 @@ class Surgery(Spec):
     """Whether every layer learns a slope, or all learn one together."""
 
     @model_validator(mode="after")
-    def _meaningful(self) -> Self:
+    def _check_effective(self) -> Self:
         """Refuse a switch that would do nothing: it would be taken for one that does."""
         plan = self.plan()
-        for switch in self.named:
+        for switch in self.explicit_switches:
             value = getattr(self, switch)
             if switch not in plan and switch not in SETTINGS:
                 raise ValueError(f"{switch} = {value} changes nothing, and surgery takes nothing back; leave it out")
@@ -68,7 +68,7 @@ class Surgery(Spec):
         return self
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _check_consistent(self) -> Self:
         """Refuse what no model can be."""
         if self.ffn != "mlp" and self.norm not in (None, "none"):
             raise ValueError(f"ffn = {self.ffn} scales the residual, which is the FFN's input only with norm = none")
@@ -79,7 +79,7 @@ class Surgery(Spec):
         return self
 
     @property
-    def named(self) -> list[str]:
+    def explicit_switches(self) -> list[str]:
         """The switches that somebody chose, in a fixed order, be it to what they are anyway."""
         return [switch for switch in type(self).model_fields if switch in self.model_fields_set]
 
@@ -98,7 +98,7 @@ class Architecture(Surgery):
     attention: Literal["softmax", "2relu", "2quad"] = "softmax"
 
     @property
-    def named(self) -> list[str]:
+    def explicit_switches(self) -> list[str]:
         """Those that differ from what they are anyway: the design that a record tells names every switch."""
         return list(self.plan())
 

@@ -73,7 +73,7 @@ class Price(Spec):
     """The features' values where the source measured: a coefficient is divided by its feature's value."""
 
     @model_validator(mode="after")
-    def _measured_where_charged(self) -> Self:
+    def _check_divisors_used(self) -> Self:
         """Refuse a size that divides nothing: its coefficient is missing or misnamed."""
         unused = sorted(set(self.at) - {*self.rounds, *self.bytes, *self.offline})
         if unused:
@@ -101,6 +101,6 @@ class Sheet(Protocol):
     notes: str = ""
 
     @property
-    def offline_known(self) -> bool:
+    def has_offline_figures(self) -> bool:
         """Whether a zero of offline bytes is a fact; otherwise the sources do not tell of them."""
         return self.no_offline or any(price.offline for price in self.price.values())

@@ -71,7 +71,7 @@ class Claim(Spec):
     """Why ours may be another, where it is."""
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
+    def _check_complete(self) -> Self:
         if not self.ops and self.model is None:
             raise ValueError("a row needs ops or a model")
         if self.rounds is self.bytes is self.offline is self.seconds is None:
@@ -81,7 +81,7 @@ class Claim(Spec):
         return self
 
     @property
-    def scale(self) -> float:
+    def bytes_per_unit(self) -> float:
         """Bytes of one unit."""
         return UNITS[self.unit]
 
@@ -99,7 +99,7 @@ class Publication(Spec):
 
     @model_validator(mode="before")
     @classmethod
-    def _shared(cls, table: Any) -> Any:
+    def _apply_shared_keys(cls, table: Any) -> Any:
         """Rows as they are, each with what all share."""
         rows, every = table.get("row"), table.get("every", {})
         if not isinstance(rows, list) or not isinstance(every, dict):
@@ -107,7 +107,7 @@ class Publication(Spec):
         return {**table, "row": [{**every, **row} if isinstance(row, dict) else row for row in rows]}
 
     @model_validator(mode="after")
-    def _distinct(self) -> Self:
+    def _check_distinct_names(self) -> Self:
         names = [row.name for row in self.row]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:

@@ -35,7 +35,7 @@ class Recipe(Spec):
     """Gamma there: the deviation from a head's threshold that is free, as a share of the maximum entropy."""
 
     @model_validator(mode="after")
-    def _meaningful(self) -> Self:
+    def _check_effective(self) -> Self:
         """Refuse a margin that would do nothing."""
         if self.entropy_margin != type(self).model_fields["entropy_margin"].default and not self.entropy_penalty:
             raise ValueError(f"entropy_margin = {self.entropy_margin} does nothing without an entropy_penalty")
@@ -56,7 +56,7 @@ class Size(Spec):
 
     @field_validator("width")
     @classmethod
-    def _whole_heads(cls, width: int, info: ValidationInfo) -> int:
+    def _check_divides_into_heads(cls, width: int, info: ValidationInfo) -> int:
         heads = info.data.get("heads", 1)
         if width % heads:
             raise ValueError(f"a width of {width} does not divide into {heads} heads")

@@ -35,17 +35,17 @@ class Axes:
     pasts: tuple[int, ...] = ()
     inner: bool = False
 
-    def questions(self) -> list[Question]:
+    def scenarios(self) -> list[Question]:
         """Each once: a model with a config has one size, its own."""
-        return list(dict.fromkeys(self._questions()))
+        return list(dict.fromkeys(self._scenarios()))
 
-    def _questions(self) -> Iterator[Question]:
+    def _scenarios(self) -> Iterator[Question]:
         for model, size in product(self.models, self.sizes):
             check(model, size)
-            for (length, past), batch in product(self._tokens(model, size), self.batches):
+            for (length, past), batch in product(self._token_counts(model, size), self.batches):
                 yield Question(model, label(model, size), length, batch, past, self.inner)
 
-    def _tokens(self, model: str, size: str) -> Iterator[tuple[int, int | None]]:
+    def _token_counts(self, model: str, size: str) -> Iterator[tuple[int, int | None]]:
         """(tokens that are read at once, tokens in a cache) of every prefill and every step."""
         if not self.pasts and not self.lengths:
             yield context(model, size), None

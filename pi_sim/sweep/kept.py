@@ -17,7 +17,7 @@ class Table:
     """Answers by what was asked; new ones are handed on as text, several lines at once."""
 
     def __init__(self, append: Callable[[str], object], known: dict[Key, Answer] | None = None) -> None:
-        self.known = dict(known or {})
+        self.rows = dict(known or {})
         self._append = append
         if known is None:
             append(HEADER)
@@ -25,7 +25,7 @@ class Table:
     def add(self, answers: list[Answer]) -> None:
         """Keep some answers."""
         self._append(lines(answers))
-        self.known.update((each.key, each) for each in answers)
+        self.rows.update((each.key, each) for each in answers)
 
 
 def lines(answers: list[Answer]) -> str:

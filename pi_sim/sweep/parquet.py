@@ -20,10 +20,10 @@ def opened(path: Path) -> Iterator[kept.Table]:
     needed(path)
     growing = beside(path)
     with kept.opened(growing) as table:
-        if path.exists() and not table.known:
+        if path.exists() and not table.rows:
             table.add(read(path))
         yield table
-    write(path, list(table.known.values()))
+    write(path, list(table.rows.values()))
     growing.unlink()
 
 

@@ -15,14 +15,14 @@ from pi_sim.sweep.grid import Question
 class Subject:
     """A question with its census, for all protocols; a `UsageError` is kept too, and raised each time."""
 
-    question: Question
+    scenario: Question
 
     @property
     def census(self) -> Census:
         """The operations by module."""
-        if isinstance(self._found, UsageError):
-            raise self._found
-        return self._found
+        if isinstance(self._census_or_error, UsageError):
+            raise self._census_or_error
+        return self._census_or_error
 
     @cached_property
     def counts(self) -> dict[Op, int]:
@@ -33,8 +33,8 @@ class Subject:
         return found
 
     @cached_property
-    def _found(self) -> Census | UsageError:
-        asked = self.question
+    def _census_or_error(self) -> Census | UsageError:
+        asked = self.scenario
         length = asked.seq_len if asked.past is None else None
         try:
             return counted(asked.model, asked.size, length, asked.batch, asked.past, asked.only_inner)[1]

@@ -19,8 +19,8 @@ from pi_sim.sweep.tariff import Tariff
 class Sweep:
     """Questions, asked of every protocol on every network."""
 
-    questions: list[Question]
-    tariffs: list[Tariff]
+    scenarios: list[Question]
+    price_tables: list[Tariff]
     networks: list[Network]
     machine: Machine | None = None
 
@@ -30,26 +30,26 @@ class Sweep:
         What has no price is answered too, with the reason.
         """
         found: list[Answer] = []
-        for asked, question in enumerate(self.questions):
+        for asked, question in enumerate(self.scenarios):
             subject = Subject(question)
-            for done, tariff in enumerate(self.tariffs, start=1):
-                found += self._answers(subject, tariff, table)
-                advance((asked + done / len(self.tariffs)) / len(self.questions))
+            for done, tariff in enumerate(self.price_tables, start=1):
+                found += self._scenario_rows(subject, tariff, table)
+                advance((asked + done / len(self.price_tables)) / len(self.scenarios))
         return found
 
-    def _answers(self, subject: Subject, tariff: Tariff, table: Table) -> list[Answer]:
+    def _scenario_rows(self, subject: Subject, tariff: Tariff, table: Table) -> list[Answer]:
         """One for each network, from the table as far as it has them."""
-        keys = {self._key(subject, tariff, network): network for network in self.networks}
-        missing = {key: network for key, network in keys.items() if key not in table.known}
+        keys = {self._scenario_key(subject, tariff, network): network for network in self.networks}
+        missing = {key: network for key, network in keys.items() if key not in table.rows}
         if missing:
-            table.add(list(self._priced(subject, tariff, missing)))
-        return [table.known[key] for key in keys]
+            table.add(list(self._price_scenario(subject, tariff, missing)))
+        return [table.rows[key] for key in keys]
 
-    def _key(self, subject: Subject, tariff: Tariff, network: Network) -> Key:
+    def _scenario_key(self, subject: Subject, tariff: Tariff, network: Network) -> Key:
         machine = self.machine.name if self.machine else None
-        return (*subject.question, tariff.name, machine, network.name)
+        return (*subject.scenario, tariff.name, machine, network.name)
 
-    def _priced(self, subject: Subject, tariff: Tariff, asked: dict[Key, Network]) -> Iterator[Answer]:
+    def _price_scenario(self, subject: Subject, tariff: Tariff, asked: dict[Key, Network]) -> Iterator[Answer]:
         """The price once, and the seconds that it makes on each network."""
         try:
             cost, work = tariff.total(subject)
@@ -59,11 +59,11 @@ class Sweep:
             reason = " ".join(str(error).split())
             yield from (Answer._make((*key, *NO_PRICE, reason)) for key in asked)
             return
-        computing = self._computing(cost, work)
+        computing = self._compute_seconds(cost, work)
         offline = cost.offline if tariff.offline_known else None
         for key, network in asked.items():
             seconds = network.seconds(cost.rounds, cost.bytes) + (computing or 0.0)
             yield Answer._make((*key, cost.rounds, cost.bytes, offline, computing, seconds, None))
 
-    def _computing(self, cost: Cost, work: Work | None) -> float | None:
+    def _compute_seconds(self, cost: Cost, work: Work | None) -> float | None:
         return None if self.machine is None or work is None else self.machine.seconds(work, cost.rounds)

@@ -40,7 +40,7 @@ class Tariff:
         counts = subject.counts
         prices = [known for op in counts if (known := self._price(op))]
         if len(prices) < len(counts):
-            self._refuse(subject.census)
+            self._raise_unpriced(subject.census)
         works = [found for _, found in prices if found is not None]
         done = Work(*_sums(counts, works)) if len(works) == len(prices) else None
         return Cost(*_sums(counts, [cost for cost, _ in prices])), done
@@ -50,16 +50,16 @@ class Tariff:
         if op not in self._prices:
             try:
                 price = charge(op, self.protocol)
-                found = price.computing()
+                found = price.compute_work()
                 self._prices[op] = astuple(price.cost), None if found is None else astuple(found)
             except UnpricedError:
                 self._prices[op] = None
         return self._prices[op]
 
-    def _refuse(self, census: Census) -> None:
+    def _raise_unpriced(self, census: Census) -> None:
         """Raise the estimate's sentence on what has no price."""
         lacking = {key: count for key, count in census.counts.items() if self._prices[key[1]] is None}
-        priced(Census(lacking, census.boundary), self.protocol, self._origin)
+        priced(Census(lacking, census.embedding_and_head), self.protocol, self._origin)
 
 
 def tariffs(protocols: Iterable[str]) -> list[Tariff]:

@@ -31,12 +31,12 @@ class Document:
     text: str
 
     @cached_property
-    def size(self) -> int:
+    def utf8_bytes(self) -> int:
         """Bytes of UTF-8."""
         return len(self.text.encode())
 
     @property
-    def held_out(self) -> bool:
+    def is_held_out(self) -> bool:
         """Whether the text is kept from training: the path alone decides, so other versions agree."""
         first = hashlib.sha256(self.path.encode()).digest()[:4]
         return int.from_bytes(first, "big") < HELD_OUT * 2**32
@@ -51,11 +51,11 @@ class Corpus:
 
     @property
     def training(self) -> list[Document]:
-        return [document for document in self.documents if not document.held_out]
+        return [document for document in self.documents if not document.is_held_out]
 
     @property
     def held_out(self) -> list[Document]:
-        return [document for document in self.documents if document.held_out]
+        return [document for document in self.documents if document.is_held_out]
 
     @cached_property
     def sha256(self) -> str:

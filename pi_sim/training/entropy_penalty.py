@@ -52,7 +52,7 @@ class Penalised(Scaled):
         """As `Scaled`, the penalty added in training mode."""
         if not self.training:
             return super().forward(input_ids)
-        with self._watched() as entropies:
+        with self._collect_entropies() as entropies:
             output = super().forward(input_ids)
         output.loss = output.loss + self.weight * self._penalty(torch.stack(entropies), input_ids.shape[1])
         return output
@@ -64,7 +64,7 @@ class Penalised(Scaled):
         return torch.where(delta.abs() > self.margin * most, delta.square(), 0.0).sum((1, 3)).mean()
 
     @contextmanager
-    def _watched(self) -> Iterator[list[Tensor]]:
+    def _collect_entropies(self) -> Iterator[list[Tensor]]:
         """Each layer's entropies (B, H, T), as its attention runs."""
         entropies: list[Tensor] = []
 

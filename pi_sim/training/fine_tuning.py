@@ -76,15 +76,15 @@ class FineTuning(Plan):
     def name(self) -> str:
         return f"{self.source.name}-finetuned"
 
-    def model(self) -> PreTrainedModel:
+    def build_model(self) -> PreTrainedModel:
         model = build.load(self.source.folder)
         check_plain(model)
         return model
 
-    def shapes(self) -> PreTrainedModel:
+    def build_meta_model(self) -> PreTrainedModel:
         return build.meta_model(str(self.source.folder.resolve()), self.size.name)
 
-    def tokenizer(self, text: Corpus) -> Tokenizer:
+    def make_tokenizer(self, text: Corpus) -> Tokenizer:
         known, most = tokenizer.load(self.source.folder), self.size.vocabulary
         if known.get_vocab_size() > most:
             raise UsageError(
@@ -93,11 +93,11 @@ class FineTuning(Plan):
             )
         return known
 
-    def record(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         known = self.source.record
         card = known.card if known and known.card else self.source.name
         design = known.architecture.model_dump(mode="json") if known and known.architecture else None
-        return {"card": card, "architecture": design, **super().record(), "origin": self.source.history}
+        return {"card": card, "architecture": design, **super().to_record(), "origin": self.source.history}
 
 
 def make(

@@ -38,7 +38,7 @@ def record(plan: Plan, trained: Scaled, encoder: Tokenizer, text: Corpus, ids: T
     """What the training was, what it saw, how its loss went, and how good its rounded weights are."""
     rounded = plain(trained)
     table = {
-        **plan.record(),
+        **plan.to_record(),
         "corpus": _seen(plan, text, ids, diverged_at(log) or plan.steps),
         "parameters": rounded.num_parameters(),
         "trained_parameters": trained.model.num_parameters(),  # a tied head has none of its own

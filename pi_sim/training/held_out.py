@@ -84,7 +84,7 @@ def quality(model: PreTrainedModel, encoder: Tokenizer, text: Corpus, length: in
     """Held-out loss (nats per token), perplexity, bits per byte; the first chunks' loss is the `sample`."""
     ids = chunks(encoder, text, length)
     mean = loss(model, ids)
-    bytes_per_token = sum(document.size for document in text.held_out) / ids.numel()
+    bytes_per_token = sum(document.utf8_bytes for document in text.held_out) / ids.numel()
     return {
         "loss": mean,
         "perplexity": torch.tensor(mean, dtype=torch.float64).exp().item(),

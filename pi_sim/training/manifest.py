@@ -37,7 +37,7 @@ def describe(corpus: Corpus) -> Manifest:
     return Manifest(
         name=corpus.name,
         files=len(corpus.documents),
-        bytes=sum(document.size for document in corpus.documents),
+        bytes=sum(document.utf8_bytes for document in corpus.documents),
         sha256=corpus.sha256,
         packages={name: _package(name, corpus) for name in PACKAGES},
     )
@@ -45,7 +45,7 @@ def describe(corpus: Corpus) -> Manifest:
 
 def _package(name: str, corpus: Corpus) -> Package:
     own: list[Document] = [each for each in corpus.documents if each.path.startswith(f"{name}/")]
-    size = sum(document.size for document in own)
+    size = sum(document.utf8_bytes for document in own)
     return Package(version=metadata.version(name), files=len(own), bytes=size, sha256=listing_hash(own))
 
 

@@ -28,13 +28,13 @@ class Observe(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **context: Any) -> None:
         if state.global_step == 0:
-            self._observe(state, context["model"])
+            self._append_observation(state, context["model"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **context: Any) -> None:
         if is_due(state.global_step, state.max_steps):
-            self._observe(state, context["model"])
+            self._append_observation(state, context["model"])
 
-    def _observe(self, state: Any, model: Scaled) -> None:
+    def _append_observation(self, state: Any, model: Scaled) -> None:
         if state.is_world_process_zero:
             tokens = state.global_step * self.tokens_per_step
             found = {"step": state.global_step, "tokens": tokens, **undisturbed(model, self.ids)}

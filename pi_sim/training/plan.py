@@ -33,15 +33,15 @@ class Plan(ABC):
         """The model's name, of which the title is made."""
 
     @abstractmethod
-    def model(self) -> PreTrainedModel:
+    def build_model(self) -> PreTrainedModel:
         """The model before its first step."""
 
     @abstractmethod
-    def shapes(self) -> PreTrainedModel:
+    def build_meta_model(self) -> PreTrainedModel:
         """The same on the meta device, without data: it refuses at once what cannot be built."""
 
     @abstractmethod
-    def tokenizer(self, text: Corpus) -> Tokenizer:
+    def make_tokenizer(self, text: Corpus) -> Tokenizer:
         """What makes tokens of the corpus."""
 
     @property
@@ -68,7 +68,7 @@ class Plan(ABC):
         seed = (f"seed{self.seed}",) if self.seed else ()
         return "-".join((self.name, *self.overrides, *seed))
 
-    def record(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         """The plan as a record tells it."""
         return {
             "size": self.size.name,
@@ -88,19 +88,19 @@ class FromScratch(Plan):
     def name(self) -> str:
         return f"{self.card.name}-{self.size.name}"
 
-    def model(self) -> PreTrainedModel:
+    def build_model(self) -> PreTrainedModel:
         return build(self.card, self.size)
 
-    def shapes(self) -> PreTrainedModel:
+    def build_meta_model(self) -> PreTrainedModel:
         with torch.device("meta"):
-            return self.model()
+            return self.build_model()
 
-    def tokenizer(self, text: Corpus) -> Tokenizer:
+    def make_tokenizer(self, text: Corpus) -> Tokenizer:
         return tokenizer.train(text.training, self.size.vocabulary)
 
-    def record(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         design = self.card.architecture.model_dump(mode="json")
-        return {"card": self.card.name, "architecture": design, **super().record()}
+        return {"card": self.card.name, "architecture": design, **super().to_record()}
 
 
 def make(

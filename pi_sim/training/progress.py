@@ -24,31 +24,31 @@ class Report(TrainerCallback):  # type: ignore[misc]
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
         self.bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-        self.note = ""
+        self.status = ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.begin, self.first_step = time.monotonic(), state.global_step
-        self.told = _share(state)
-        self.earlier = state.log_history[-1]["seconds"] if state.log_history else 0.0
+        self.start_time, self.first_step = time.monotonic(), state.global_step
+        self.printed_lines = _share(state)
+        self.earlier_seconds = state.log_history[-1]["seconds"] if state.log_history else 0.0
         self.task = self.bar.add_task(self.title, total=state.max_steps, note="")
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        entry, seconds = state.log_history[-1], time.monotonic() - self.begin
-        entry["seconds"] = self.earlier + seconds
+        entry, seconds = state.log_history[-1], time.monotonic() - self.start_time
+        entry["seconds"] = self.earlier_seconds + seconds
         if "loss" in entry:
             speed = (state.global_step - self.first_step) * self.tokens_per_step / seconds
-            self.note = f"loss {entry['loss']:.3f}, {speed:,.0f} tokens/s"
-            self._line(state)
+            self.status = f"loss {entry['loss']:.3f}, {speed:,.0f} tokens/s"
+            self._print_line(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         control.should_log |= control.should_save  # a loss that is not logged is lost where the training continues
-        self.bar.update(self.task, completed=state.global_step, note=self.note)
+        self.bar.update(self.task, completed=state.global_step, note=self.status)
 
-    def _line(self, state: Any) -> None:
+    def _print_line(self, state: Any) -> None:
         """A plain line each time another twentieth of the training is over."""
-        if self.bar.disable and _share(state) > self.told:
-            self.told = _share(state)
-            click.echo(f"{self.title}: step {state.global_step}/{state.max_steps}, {self.note}", err=True)
+        if self.bar.disable and _share(state) > self.printed_lines:
+            self.printed_lines = _share(state)
+            click.echo(f"{self.title}: step {state.global_step}/{state.max_steps}, {self.status}", err=True)
 
 
 def _share(state: Any) -> int:
@@ -59,18 +59,18 @@ def _share(state: Any) -> int:
 class Stop(TrainerCallback):  # type: ignore[misc]
     """Ctrl-C ends the training after the running step, with a checkpoint; a second one ends it at once."""
 
-    asked = False
+    interrupted = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.previous = signal.signal(signal.SIGINT, self._ask)
+        self.previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if processes.any_of_them(self.asked):
+        if processes.any_of_them(self.interrupted):
             control.should_save = control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        signal.signal(signal.SIGINT, self.previous)
+        signal.signal(signal.SIGINT, self.previous_handler)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        signal.signal(signal.SIGINT, self.previous)
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted = True
+        signal.signal(signal.SIGINT, self.previous_handler)

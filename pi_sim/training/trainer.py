@@ -36,7 +36,7 @@ def _train(plan: Plan, out: Path) -> TrainingRecord | None:
 
 def _check(plan: Plan, out: Path) -> None:
     """Refuse what would make the record untrue, or cannot be done."""
-    plan.shapes()
+    plan.build_meta_model()
     if plan.recipe.fp16 and plan.recipe.bf16:
         raise UsageError("fp16 and bf16 exclude each other; switch one off, such as with --set bf16=false.")
     if plan.recipe.fp16 and not torch.cuda.is_available():
@@ -53,7 +53,7 @@ def _train_on(text: Corpus, plan: Plan, out: Path) -> TrainingRecord | None:
         kept = held_out.chunks(encoder, text, plan.size.context)
         ids = _training_chunks(plan, text, encoder)
         set_seed(plan.seed)
-        model = trainable(plan.model(), plan.recipe)
+        model = trainable(plan.build_model(), plan.recipe)
         log = all_steps(plan, model, ids, folder, Observe(kept, plan.tokens_per_step))
     if not processes.is_first():
         return None
@@ -64,11 +64,11 @@ def _train_on(text: Corpus, plan: Plan, out: Path) -> TrainingRecord | None:
 
 def _begin(text: Corpus, plan: Plan, out: Path) -> tuple[Path, Tokenizer]:
     """The folder of the checkpoints, and the interrupted training's tokenizer or the plan's."""
-    known = {**plan.record(), "corpus": text.name, "sha256": text.sha256, "processes": processes.count()}
+    known = {**plan.to_record(), "corpus": text.name, "sha256": text.sha256, "processes": processes.count()}
     with processes.first_goes_first():
         folder = checkpoints.prepare(out, known)
         if not (folder / tokenizer.FILE).is_file():
-            files.write_text(folder / tokenizer.FILE, plan.tokenizer(text).to_str())
+            files.write_text(folder / tokenizer.FILE, plan.make_tokenizer(text).to_str())
         return folder, tokenizer.load(folder)
 
 

@@ -23,15 +23,15 @@ class Comparison:
     claim: Claim
     quantity: Quantity
     published: float
-    ours: float
+    predicted: float
     provenance: str
-    computing: float | None = None
+    compute_seconds: float | None = None
     """For seconds: those of them that are computing, fitted and not predicted."""
 
     @property
     def error(self) -> float:
         """Relative to the published figure."""
-        return self.ours / self.published - 1
+        return self.predicted / self.published - 1
 
     @property
     def decimals(self) -> int:
@@ -47,7 +47,7 @@ class Comparison:
     @property
     def verdict(self) -> Verdict:
         """Exact is ours rounded as the publication rounds; the other verdicts are the row's tolerance's."""
-        if round(self.ours, self.decimals) == self.published:
+        if round(self.predicted, self.decimals) == self.published:
             return "exact"
         return "within tolerance" if abs(self.error) <= self.tolerance else "missed"
 
@@ -68,7 +68,7 @@ def _priced(claim: Claim) -> Priced:
 
 def _figures(claim: Claim, ours: Priced, computing: dict[str, float]) -> Iterator[Comparison]:
     """A comparison for every quantity that the row has."""
-    sent, dealt = (_parties(claim, counted) / claim.scale for counted in (claim.counted, claim.offline_counted))
+    sent, dealt = (_parties(claim, counted) / claim.bytes_per_unit for counted in (claim.counted, claim.offline_counted))
     found = ours.provenance
     if claim.rounds is not None:
         yield Comparison(claim, "rounds", claim.rounds, ours.cost.rounds, found)

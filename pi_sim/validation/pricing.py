@@ -40,7 +40,7 @@ def _counted(claim: Claim) -> Census:
     counts = Counter(model.counts)
     for each in claim.ops:
         counts[MODULE, _op(each)] += each.times
-    return Census(dict(counts), model.boundary)
+    return Census(dict(counts), model.embedding_and_head)
 
 
 def _op(each: Operation) -> Op:
@@ -55,9 +55,9 @@ def _of(inference: Inference) -> Census:
     counts = {
         (module, op): count
         for (module, op), count in whole.counts.items()
-        if _within(inference, module, whole.boundary) and (not inference.only or op.name in inference.only)
+        if _within(inference, module, whole.embedding_and_head) and (not inference.only or op.name in inference.only)
     }
-    return Census(counts, whole.boundary)
+    return Census(counts, whole.embedding_and_head)
 
 
 def _within(inference: Inference, module: str, boundary: frozenset[str]) -> bool:

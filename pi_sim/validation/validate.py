@@ -21,12 +21,12 @@ class Validation:
         """The figures that no price was made from."""
         return [each for each in self.comparisons if each.claim.role == "check"]
 
-    def count(self, verdict: Verdict) -> int:
+    def count_verdicts(self, verdict: Verdict) -> int:
         """How many of the checks have a verdict."""
         return sum(each.verdict == verdict for each in self.checks)
 
     @property
-    def largest(self) -> float | None:
+    def largest_error(self) -> float | None:
         """The largest error among the checks that are met; None where there are none."""
         met = [abs(each.error) for each in self.checks if each.verdict != "missed"]
         return max(met, default=None)

@@ -38,4 +38,4 @@ def match(model: PreTrainedModel, spreads: dict[str, float], kept: set[nn.Module
     for path, module in model.named_modules():
         spread = spreads.get(path, spreads.get(path.removesuffix(".norm")))  # with a ReLU after it, it lies one deeper
         if isinstance(module, DyT) and module not in kept and spread:
-            module.alpha.fill_(1 / (module.steepness * spread))
+            module.alpha.fill_(1 / (module.slope_at_zero * spread))

@@ -19,7 +19,7 @@ class DyT(nn.Module):
     """
 
     squash: Callable[[Tensor], Tensor] = staticmethod(torch.tanh)
-    steepness = 1.0
+    slope_at_zero = 1.0
     """The slope of what squashes at zero."""
 
     def __init__(self, width: int, alpha: float, bias: bool = True) -> None:
@@ -29,10 +29,10 @@ class DyT(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        scaled = self.weight * self.squash(self.inner(x))
+        scaled = self.weight * self.squash(self.squash_input(x))
         return scaled if self.bias is None else scaled + self.bias
 
-    def inner(self, x: Tensor) -> Tensor:
+    def squash_input(self, x: Tensor) -> Tensor:
         """What is squashed."""
         return self.alpha * x
 
@@ -47,13 +47,13 @@ class Derf(DyT):
     """gamma * erf(alpha x + s) + beta, s one more learned number (arXiv 2512.10938)."""
 
     squash = staticmethod(torch.erf)
-    steepness = 2 / math.sqrt(math.pi)
+    slope_at_zero = 2 / math.sqrt(math.pi)
 
     def __init__(self, width: int, alpha: float, bias: bool = True) -> None:
         super().__init__(width, alpha, bias)
         self.shift = nn.Parameter(torch.zeros(1))
 
-    def inner(self, x: Tensor) -> Tensor:
+    def squash_input(self, x: Tensor) -> Tensor:
         return self.alpha * x + self.shift
 
 
@@ -109,7 +109,7 @@ class FusedFFN(nn.Linear):
 
     @classmethod
     @torch.no_grad()
-    def of(cls, ffn: nn.Module, width: int) -> "FusedFFN":
+    def from_ffn(cls, ffn: nn.Module, width: int) -> "FusedFFN":
         """The same map: of an affine FFN its values at zero and at the unit vectors are all there is to know."""
         like = next(ffn.parameters())
         fused = cls(width, width, device=like.device, dtype=like.dtype)

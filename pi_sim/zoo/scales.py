@@ -45,7 +45,7 @@ class Scaled(nn.Module):
         self.register_load_state_dict_pre_hook(_with_copies)  # type: ignore[no-untyped-call]
 
     @property
-    def table(self) -> nn.Module:
+    def embedding(self) -> nn.Module:
         """The token embeddings."""
         table: nn.Module = self.model.get_input_embeddings()
         return table
@@ -58,7 +58,7 @@ class Scaled(nn.Module):
 
     def forward(self, input_ids: Tensor) -> CausalLMOutput:
         """Ids (B, T) to logits (B, T, V), and the mean loss in nats of predicting ids[:, 1:]."""
-        embedded = F.dropout(self.table(input_ids) * self.embedding_scale, self.embedding_dropout, self.training)
+        embedded = F.dropout(self.embedding(input_ids) * self.embedding_scale, self.embedding_dropout, self.training)
         hidden = self.model.base_model(inputs_embeds=embedded, use_cache=False)[0]  # (B, T, d)
         logits = self.head(hidden * self.logit_scale)
         targets = F.pad(input_ids[:, 1:], (0, 1), value=IGNORED)

@@ -108,7 +108,7 @@ def _fused(model: PreTrainedModel, path: str, ffn: nn.Module) -> nn.Module:
     acts = [ffn.get_submodule(place) for place in anatomy.activations(ffn)]
     if not acts or hasattr(ffn, "gate_proj") or not all(isinstance(act, nn.Identity) for act in acts):
         raise UsageError(f"{path} cannot be fused into one matrix: it needs activation = identity, and no gate.")
-    return FusedFFN.of(ffn, model.config.hidden_size)
+    return FusedFFN.from_ffn(ffn, model.config.hidden_size)
 
 
 def _dropped_ffn(model: PreTrainedModel, switches: Surgery) -> None:

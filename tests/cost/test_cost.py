@@ -93,12 +93,12 @@ def test_the_sum_of_prices_is_the_price_of_the_sum(card: str) -> None:
 def test_views_share_one_total() -> None:
     priced_model = estimate("relu_nonorm", "tiny", "crypten", 16, [])
     for view in ("op", "layer", "module", "total"):
-        assert Part.of(priced_model.by(view).values()).cost == priced_model.total
+        assert Part.sum_of(priced_model.group_by(view).values()).cost == priced_model.total
     assert priced_model.frame()["bytes"].sum() == priced_model.total.bytes
     boundary = sum(
         (row.cost for row in priced_model.rows if row.module in {"transformer.wte", "lm_head", "output"}), ZERO
     )
-    assert boundary + priced_model.inner == priced_model.total
+    assert boundary + priced_model.body_cost == priced_model.total
 
 
 def test_gpt2_small_has_the_operations_one_counts_by_hand() -> None:

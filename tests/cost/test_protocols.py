@@ -46,7 +46,7 @@ def test_coverage_tells_how_an_operation_is_priced() -> None:
 
 
 def test_unknown_offline_bytes_are_not_taken_for_none() -> None:
-    known = {name: protocol(name).offline_known for name in ("sigma", "aby3", "semi2k")}
+    known = {name: protocol(name).has_offline_figures for name in ("sigma", "aby3", "semi2k")}
     assert known == {"sigma": True, "aby3": True, "semi2k": False}
     assert "offline bytes: its sources do not tell" in invoke("protocols", "semi2k").stdout
 

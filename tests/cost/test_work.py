@@ -85,7 +85,7 @@ def test_the_work_on_tensors_with_data_is_what_was_counted_without(operation: Op
         with counted:
             apply(operation, operands, card)
     measured = phantom.measure(operation, card)
-    assert counted.work == measured.work + measured.dealing
+    assert counted.work == measured.work + measured.dealer_work
 
 
 def test_constants_are_no_work_at_any_width() -> None:
@@ -105,8 +105,8 @@ def test_price_and_work_are_derived_together(monkeypatch: pytest.MonkeyPatch) ->
     kept = set(entries())
     assert prices.price(operation, CARD) == expected[0]
     monkeypatch.setattr(phantom, "measure", None)
-    assert prices.work(operation, CARD) == expected.work + expected.dealing
-    assert prices.charge(operation, CARD).computing(dealer=False) == expected.work
+    assert prices.work(operation, CARD) == expected.work + expected.dealer_work
+    assert prices.charge(operation, CARD).compute_work(includes_dealer=False) == expected.work
     assert len(set(entries()) - kept) == 1
 
 

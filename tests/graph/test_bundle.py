@@ -51,7 +51,7 @@ def test_a_bundle_comes_back_as_it_was(exported: tuple[bundle.Bundle, dict[str, 
     assert opened.graph.nodes == graph.nodes
     assert opened.graph.weights == graph.weights
     assert all(torch.equal(opened.graph.constants[name], value) for name, value in graph.constants.items())
-    first, second = opened.shares(0), opened.shares(1)
+    first, second = opened.party_shares(0), opened.party_shares(1)
     for name in graph.weights:
         restored = (first[name] + second[name]).double() / 2**16
         torch.testing.assert_close(restored, weights[name].double(), atol=2**-17, rtol=0)

@@ -77,7 +77,7 @@ def test_modules_name_where_an_operation_came_from() -> None:
     modules = {node.op.name: node.module for node in capture(small(), 8).nodes}
     assert modules["gelu"] == "transformer.h.1.mlp.act"
     assert modules["softmax"] == "transformer.h.1.attn"
-    assert capture(small(), 8).boundary() == {"transformer.wte", "lm_head", "output"}
+    assert capture(small(), 8).embedding_and_head() == {"transformer.wte", "lm_head", "output"}
 
 
 @pytest.mark.parametrize("length", [0, 17])

@@ -57,7 +57,7 @@ def test_shapes_alone_give_the_same_graph(family: str) -> None:
 def test_the_sum_of_prices_is_the_price_of_the_sum(family: str) -> None:
     graph = capture(build_model(family, num_hidden_layers=1), input_length(family))
     for protocol in map(specs.protocol_card, EXECUTABLE):
-        assert sum((row.cost for row in priced(Census.of(graph), protocol)), ZERO) == phantom.whole(graph, protocol)
+        assert sum((row.cost for row in priced(Census.from_graph(graph), protocol)), ZERO) == phantom.whole(graph, protocol)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_positions_and_token_types_are_public() -> None:
 def test_an_image_is_the_only_secret_input() -> None:
     graph = captured("vit")
     assert (graph.input, graph.inputs) == ((), {"inputs.pixel_values": (2, 3, 8, 8)})
-    assert graph.boundary() == {"classifier", "output"}
+    assert graph.embedding_and_head() == {"classifier", "output"}
     patches = next(node for node in graph.nodes if node.op.name == "linear")
     assert patches.op.shapes == ((2, 4, 48), (48, 32), (32,))
 
@@ -202,7 +202,7 @@ def test_a_steps_logits_are_the_last_of_the_whole_text(family: str) -> None:
 @pytest.mark.parametrize("family", ["gpt2", "mistral"])
 def test_a_steps_price_is_the_sum_of_its_operations(family: str) -> None:
     protocol, graph = specs.protocol_card("crypten"), capture(build_model(family), 1, past=PAST)
-    assert sum((row.cost for row in priced(Census.of(graph), protocol)), ZERO) == phantom.whole(graph, protocol)
+    assert sum((row.cost for row in priced(Census.from_graph(graph), protocol)), ZERO) == phantom.whole(graph, protocol)
     assert [node.op.name for node in graph.nodes].count("reveal") == 1  # new keys and values stay shared
 
 

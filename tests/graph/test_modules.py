@@ -105,7 +105,7 @@ def test_integers_are_secret_where_an_embedding_reads_them() -> None:
     graph = trace(Bag(), (), {"mask": mask, "tokens": tokens})
     assert (graph.input, graph.vocabulary, graph.inputs) == ((1, 3), 10, {})
     assert [op.name for _, op in graph.census()] == ["embedding", "mask", "reveal"]
-    assert pi_sim.estimate(Bag(), {"tokens": tokens, "mask": mask}).boundary == {"table", "output"}
+    assert pi_sim.estimate(Bag(), {"tokens": tokens, "mask": mask}).embedding_and_head == {"table", "output"}
 
 
 def test_public_integers_have_values() -> None:
@@ -140,7 +140,7 @@ def test_a_model_of_transformers_answers_without_its_cache() -> None:
     )
     assert fused.total == eager.total
     assert [row.op for row in fused.rows].count("reveal") == 1
-    assert (fused.seq_len, fused.boundary) == (8, {"model.embed_tokens", "lm_head", "output"})
+    assert (fused.seq_len, fused.embedding_and_head) == (8, {"model.embed_tokens", "lm_head", "output"})
 
 
 def test_what_has_no_price_is_named_with_module_and_file() -> None:

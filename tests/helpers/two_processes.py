@@ -93,7 +93,7 @@ def serve(rank: int, port: int, pipe: Connection) -> None:
     source = Dealing(own_stream, Stream(bytes([1] * 16))) if rank == 0 else Expanding(own_stream)
     while request := pipe.recv():
         op, shares, fixed_point, name = request
-        source.offline = 0
+        source.offline_bytes = 0
         protocol = specs.protocol_card(name)
         with backend.use(link, Provider(source), protocol.settings), torch.no_grad():
             operands = [
@@ -106,14 +106,14 @@ def serve(rank: int, port: int, pipe: Connection) -> None:
             link.rounds = link.sent = link.received = 0
             link.reset_communication_stats()
             result = apply(op, operands, protocol)
-            assert session.asked() == source.offline
+            assert session.asked() == source.offline_bytes
         pipe.send(
             {
                 "rounds": link.rounds,
                 "sent": link.sent,
                 "received": link.received,
                 "crypten": link.get_communication_stats(),
-                "offline": source.offline,
+                "offline": source.offline_bytes,
                 "share": result if op.name == "reveal" else result.share,
                 "scale": None if op.name == "reveal" else result.encoder.scale,
             }

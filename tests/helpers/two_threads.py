@@ -83,7 +83,7 @@ def run_both(function: Callable[..., Tensor], *plain: Tensor) -> Outcome:
     for result in results:
         if isinstance(result, Exception):
             raise result
-    return Outcome((results[0], results[1]), ends[0].rounds, ends[0].bytes, sources[0].offline)
+    return Outcome((results[0], results[1]), ends[0].rounds, ends[0].bytes, sources[0].offline_bytes)
 
 
 def at_both_ends(ends: list[Link], function: Callable[[Link], object]) -> list[object]:

@@ -107,15 +107,15 @@ def test_a_tape_is_what_a_graph_asks_for_and_all_of_it_is_dealt(name: str, graph
     card = specs.protocol_card(name)
     with NoOtherRandomness():
         tape = phantom.record(graph, card)
-    assert tape.bytes(0) == 0
-    assert tape.bytes(3) == 3 * pricing.whole(graph, card).offline
+    assert tape.offline_bytes(0) == 0
+    assert tape.offline_bytes(3) == 3 * pricing.whole(graph, card).offline
     for correlation in {type(each.correlation): each.correlation for each in dealt_afresh(tape)}.values():
         hold(correlation)
 
 
 def dealt_afresh(tape: Tape) -> list[Deal]:
     """What follows from nothing that was kept."""
-    return [entry for entry in tape.sequence if isinstance(entry, Deal) and not entry.kept]
+    return [entry for entry in tape.sequence if isinstance(entry, Deal) and not entry.mask_indices]
 
 
 @pytest.mark.parametrize("correlation", CORRELATIONS, ids=lambda each: type(each).__name__)
@@ -126,23 +126,23 @@ def test_a_correlation_of_crypten_holds_whoever_deals_it(correlation: Correlatio
 def hold(correlation: Correlation) -> None:
     """Party 0 may deal it, or be sent what a dealer found."""
     tape = Tape((), (Deal(correlation, ()),))
-    sent = b"".join(bytes(octets(share)) for shares in tape.play(Dealing(stream(1), stream(2)), 2) for share in shares)
-    assert len(sent) == tape.bytes(2)
+    sent = b"".join(bytes(octets(share)) for shares in tape.replay(Dealing(stream(1), stream(2)), 2) for share in shares)
+    assert len(sent) == tape.offline_bytes(2)
     supply = Kept(sent)
     for party in (Dealing(stream(1), stream(2)), Receiving(stream(1), supply)):
         other = Expanding(stream(2))
         for _ in range(2):
             check(correlation, party.deal(correlation), other.deal(correlation))
-        assert party.offline == other.offline == tape.bytes(2)
+        assert party.offline_bytes == other.offline_bytes == tape.offline_bytes(2)
     assert not supply.content
 
 
 def check(correlation: Correlation, mine: tuple[Tensor, ...], theirs: tuple[Tensor, ...], *kept: Tensor) -> None:
     """The derived parts follow from the drawn ones."""
-    parts = (*correlation.drawn, *correlation.derived)
+    parts = (*correlation.random_parts, *correlation.dependent_parts)
     values = [part.join(*pair) for part, *pair in zip(parts, mine, theirs, strict=True)]
-    found = correlation.derive(*values[: len(correlation.drawn)], *kept)
-    for part, value, expected in zip(parts, values, (*values[: len(correlation.drawn)], *found), strict=True):
+    found = correlation.derive(*values[: len(correlation.random_parts)], *kept)
+    for part, value, expected in zip(parts, values, (*values[: len(correlation.random_parts)], *found), strict=True):
         assert torch.equal(value, expected)
         assert tuple(value.shape) == part.shape
 
@@ -158,14 +158,14 @@ def test_a_tape_follows_what_was_kept_in_its_own_sequence(
     place = data.draw(st.integers(0, session + sequence - 1))
     image, keep = Image((2, 3), 4), Keep(Part((3, 4)))
     tape = Tape((keep,) * session, (*(keep,) * sequence, Deal(image, (place,))))
-    dealt = list(tape.play(Dealing(stream(1), stream(2)), sequences))
+    dealt = list(tape.replay(Dealing(stream(1), stream(2)), sequences))
     mine, theirs = stream(1), Expanding(stream(2))
-    once = [mine.draw(keep.part)[0] + theirs.keep(keep.part)[1] for _ in range(session)]
+    once = [mine.draw(keep.part)[0] + theirs.persistent_mask(keep.part)[1] for _ in range(session)]
     for number in range(sequences):
-        known = once + [mine.draw(keep.part)[0] + theirs.keep(keep.part)[1] for _ in range(sequence)]
+        known = once + [mine.draw(keep.part)[0] + theirs.persistent_mask(keep.part)[1] for _ in range(sequence)]
         (derived,) = dealt[session + (number + 1) * (sequence + 1) - 1]
         other = theirs.deal(image)
-        check(image, (*mine.draw(*image.drawn), derived), other, known[place])
+        check(image, (*mine.draw(*image.random_parts), derived), other, known[place])
 
 
 def test_what_a_recording_source_hears_is_the_tape() -> None:
@@ -173,9 +173,9 @@ def test_what_a_recording_source_hears_is_the_tape() -> None:
     with session.run(None, source):
         number, _ = session.keep(Part((3, 4)))
         session.deal(image, number)
-        assert session.asked() == source.offline == 8 * 2 * 4
-    assert source.take() == (Keep(Part((3, 4))), Deal(image, (0,)))
-    assert source.take() == ()
+        assert session.asked() == source.offline_bytes == 8 * 2 * 4
+    assert source.take_items() == (Keep(Part((3, 4))), Deal(image, (0,)))
+    assert source.take_items() == ()
 
 
 def met(*dealers: Dealer) -> list[Any]:

@@ -44,7 +44,7 @@ def dealt(tmp_path: Path) -> Path:
 
 
 def source(folder: Path, rank: int, sequences: int = 2) -> Source:
-    return files.hold(folder, rank, TERMS, sequences).source(bytes(16))
+    return files.hold(folder, rank, TERMS, sequences).open_source(bytes(16))
 
 
 def test_each_party_reads_its_shares_of_every_triple(dealt: Path) -> None:
@@ -52,7 +52,7 @@ def test_each_party_reads_its_shares_of_every_triple(dealt: Path) -> None:
     for _ in range(2):
         a, b, both = (x + y for x, y in zip(one.deal(TRIPLE), other.deal(TRIPLE), strict=True))
         assert torch.equal(a * b, both)
-    assert one.offline == other.offline == 2 * PAYLOAD
+    assert one.offline_bytes == other.offline_bytes == 2 * PAYLOAD
     with pytest.raises(RunError, match="ended too soon"):
         one.deal(TRIPLE)
 
@@ -178,9 +178,9 @@ def test_a_copy_of_a_used_file_is_refused(dealt: Path) -> None:
 
 def test_of_two_that_hold_a_file_one_may_use_it(dealt: Path) -> None:
     first, second = (files.hold(dealt, 0, TERMS, 2) for _ in range(2))
-    first.source(bytes(16))
+    first.open_source(bytes(16))
     with pytest.raises(UsageError, match="was used already"):
-        second.source(bytes(16))
+        second.open_source(bytes(16))
 
 
 def test_a_use_that_cannot_be_noted_is_refused(dealt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

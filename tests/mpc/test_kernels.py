@@ -144,7 +144,7 @@ def test_softmax_holds_to_the_ends_of_what_it_divides_by(two_parties: TwoParties
     allowed = torch.arange(64)[None] < places
     scores = torch.full((2, 64), -3.0, dtype=torch.float64)
     assert_equation(two_parties, "softmax", [scores, allowed], atol=1e-4, rtol=0.05)
-    assert total.measure(scores, allowed).tolist() == [places] * 2
+    assert total.statistic(scores, allowed).tolist() == [places] * 2
 
 
 def test_every_kernel_is_tested() -> None:

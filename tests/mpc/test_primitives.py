@@ -122,7 +122,7 @@ def test_any_product_on_a_device_goes_by_limbs() -> None:
 @given(SEEDS, st.integers(16, 21), st.integers(1, 13))
 def test_waves_are_those_of_the_reals(seed: int, period: int, harmonics: int) -> None:
     words = integers(seed, 30, 200).int()
-    curve = Curve(period, fraction=29, wave=14, low=0.0, sines=(1.0,) * harmonics)
+    curve = Curve(period, fraction_bits=29, basis_bits=14, low=0.0, sines=(1.0,) * harmonics)
     angles = 2 * math.pi / 2**period * words.double()
     cosines, sines = waves(curve, words).double().div(2**14).chunk(2)
     for number, (cosine, sine) in enumerate(zip(cosines, sines, strict=True), start=1):
@@ -146,13 +146,13 @@ def test_series_are_as_right_as_they_say(
     curve: Curve, low: float, high: float, function: Callable[[Tensor], Tensor], error: float
 ) -> None:
     x = torch.linspace(low, high, 4001, dtype=torch.float64)
-    angles = 2 * math.pi / 2 ** (curve.period - 16) * x
+    angles = 2 * math.pi / 2 ** (curve.period_bits - 16) * x
     found = curve.constant + curve.slope * x
     found = found + sum(a * torch.cos(j * angles) for j, a in enumerate(curve.cosines, start=1))
     found = found + sum(b * torch.sin(j * angles) for j, b in enumerate(curve.sines, start=1))
     assert (found - function(x)).abs().max() < error
     assert curve.low <= found.min() - 2e-3
-    assert found.max() + 2e-3 < curve.low + 2 ** (31 - curve.fraction)
+    assert found.max() + 2e-3 < curve.low + 2 ** (31 - curve.fraction_bits)
 
 
 def test_a_series_without_comparison_is_one_opening() -> None:

@@ -106,7 +106,7 @@ def test_both_directions_at_once(keys: Path) -> None:
         links = [Link(end, rank) for rank, end in enumerate(ends)]
         opened = at_both_ends(links, lambda link: [link.all_reduce(shares[link.rank]) for _ in range(5)])
         for link in links:
-            link.end()
+            link.finish()
     assert all(torch.equal(each, shares[0] + shares[1]) for results in opened for each in results)
 
 

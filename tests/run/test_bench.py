@@ -100,7 +100,7 @@ def test_the_other_party_gets_the_same_job() -> None:
 @pytest.mark.parties
 def test_a_wrong_price_fails_the_bench() -> None:
     plan = next(plan for plan in planned(["lean"], SMALL) if plan.workload.name == "relu")
-    wrong = plan.charge._replace(cost=plan.charge.cost + Cost(bytes=8))
+    wrong = plan.price._replace(cost=plan.price.cost + Cost(bytes=8))
     with pytest.raises(RunError, match=r"relu\(1x4x64\) under lean: predicted were 4 rounds"):
         between_parties([replace(plan, charge=wrong)], SMALL, silent)
 
@@ -127,9 +127,9 @@ def test_what_lies_ready_is_fresh_and_holds() -> None:
     seeds = bytes(16), bytes([1] * 16)
     noting = Noting(Dealing(*map(Stream, seeds)))
     first = noting.deal(Bit((64,)))
-    ready = Ready(noting.source, noting.notes)
+    ready = Ready(noting.source, noting.requests)
     second = ready.deal(Bit((64,)))
-    assert ready.offline == noting.offline == 8 * 64
+    assert ready.offline_bytes == noting.offline_bytes == 8 * 64
     assert not torch.equal(first[1], second[1])
 
 

@@ -145,7 +145,7 @@ def test_a_long_message_may_take_longer_than_the_timeout() -> None:
     size = 4_000_000
     receiver = threading.Thread(target=slowly, args=(other, 8 * size + HEADER.size, 1.5))
     receiver.start()
-    link._put([torch.zeros(size, dtype=torch.long)])
+    link._send_message([torch.zeros(size, dtype=torch.long)])
     link.close()
     receiver.join()
 
@@ -161,7 +161,7 @@ def slowly(connection: socket.socket, length: int, seconds: float) -> None:
 
 def test_a_party_that_takes_nothing_is_an_error() -> None:
     link, other = pair(timeout=0.3)
-    link._put([torch.zeros(10_000_000, dtype=torch.long)])
+    link._send_message([torch.zeros(10_000_000, dtype=torch.long)])
     with pytest.raises(RunError, match=r"took nothing for 0\.3 seconds"):
         link.close()
     other.close()
@@ -201,7 +201,7 @@ def test_a_dealer_that_is_still_there_is_not_waited_for(tmp_path: Path) -> None:
         dealer.kill()
         dealer.wait()
     (tmp_path / "errors").touch()
-    failures = {each: Member("it", each, None, tmp_path).failure(None) for each in (process, service)}
+    failures = {each: Member("it", each, None, tmp_path).failure_reason(None) for each in (process, service)}
     assert failures == {process: "it did not end", service: None}
 
 

@@ -43,7 +43,7 @@ LINES = 2 * 3 * 3 * 2
 
 def whole(machine: Machine | None = None) -> Sweep:
     """What `GRID` and `PROTOCOLS` ask for."""
-    questions = Axes(MODELS, ("tiny",), lengths=(8, 999), pasts=(4,)).questions()
+    questions = Axes(MODELS, ("tiny",), lengths=(8, 999), pasts=(4,)).scenarios()
     return Sweep(questions, tariffs(("crypten", "sigma", "bolt")), [PRESETS["lan"], PRESETS["wan"]], machine)
 
 
@@ -110,7 +110,7 @@ def test_any_census_sums_as_its_estimate_does(
     (answer,) = run(Sweep([Question("a", "b", 1, 1, None, False)], [sigma], [network]))
     expected = Estimate("a", "b", "sigma", 1, priced(census, sigma.protocol), frozenset(), [network])
     assert (answer.rounds, answer.bytes) == (expected.total.rounds, expected.total.bytes)
-    assert answer.seconds == expected.seconds(expected.whole)[network.name]
+    assert answer.seconds == expected.seconds(expected.overall)[network.name]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_two_protocols_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_a_model_with_a_config_has_one_size() -> None:
     axes = Axes(("bert-base", "gelu_ln"), ("tiny", "gpt2"), batches=(1, 2))
-    found = [(each.model, each.size, each.seq_len, each.batch) for each in axes.questions()]
+    found = [(each.model, each.size, each.seq_len, each.batch) for each in axes.scenarios()]
     assert found == [
         ("bert-base", "own", 512, 1),
         ("bert-base", "own", 512, 2),
@@ -283,7 +283,7 @@ def test_another_machine_is_another_question(tmp_path: Path) -> None:
     fill(path)
     with kept.opened(path) as table:
         answers = whole(MACHINE).run(table, lambda fraction: None)
-        assert len(table.known) == 2 * LINES
+        assert len(table.rows) == 2 * LINES
     assert {answer.machine for answer in answers} == {MACHINE.name}
 
 

@@ -21,7 +21,7 @@ def test_the_split_is_by_path_alone_and_leaves_nothing_out(texts: Path) -> None:
     assert not training & kept
     assert len(training | kept) == 120
     assert text.sha256 == corpus.load(str(texts)).sha256
-    assert Document("a.py", "one").held_out == Document("a.py", "two").held_out
+    assert Document("a.py", "one").is_held_out == Document("a.py", "two").is_held_out
 
 
 def test_equal_texts_count_once(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def penalised(margin: float = MARGIN, weight: float = WEIGHT) -> Penalised:
 
 def attentions(model: Scaled, ids: Tensor) -> list[list[list[list[float]]]]:
     """Each layer's (B, H, T) rows of attention, as transformers itself hands them out."""
-    embedded = model.table(ids) * model.embedding_scale
+    embedded = model.embedding(ids) * model.embedding_scale
     found = model.model.base_model(inputs_embeds=embedded, output_attentions=True).attentions
     return [layer.tolist() for layer in found]
 

@@ -117,7 +117,7 @@ def _rate(state: object) -> float:
 
 def test_matrices_decay_and_gains_do_not(size: str, texts: Path) -> None:
     chosen = make_plan(size, texts, "norm=dyt", "temperature=true", "entropy_penalty=1e-5")
-    model = entropy_penalty.trainable(chosen.model(), chosen.recipe)
+    model = entropy_penalty.trainable(chosen.build_model(), chosen.recipe)
     decayed, free = (group["params"] for group in steps._optimizer(chosen, model).param_groups)
     named = {id(weight): name for name, weight in model.named_parameters()}
     names = [named[id(weight)] for weight in decayed]
@@ -129,7 +129,7 @@ def test_matrices_decay_and_gains_do_not(size: str, texts: Path) -> None:
 def test_the_recipe_decides_adam_s_second_decay(size: str, texts: Path) -> None:
     for settings, beta2 in (((), 0.999), (("adam_beta2=0.95",), 0.95)):
         chosen = make_plan(size, texts, *settings)
-        groups = steps._optimizer(chosen, entropy_penalty.trainable(chosen.model(), chosen.recipe)).param_groups
+        groups = steps._optimizer(chosen, entropy_penalty.trainable(chosen.build_model(), chosen.recipe)).param_groups
         assert {group["betas"] for group in groups} == {(0.9, beta2)}
 
 
@@ -141,7 +141,7 @@ def test_the_dropout_of_the_embedding_is_every_family_s(family: str, size: str, 
     design = (f"family={family}", f"norm={native}", f"final_norm={native}")
     for rate in (0.5, 0.0):
         chosen = make_plan(size, texts, *design, f"embedding_dropout={rate}")
-        model = entropy_penalty.trainable(chosen.model(), chosen.recipe)
+        model = entropy_penalty.trainable(chosen.build_model(), chosen.recipe)
         assert len({seeded_loss(model.train(), seed) for seed in (0, 1)}) == (2 if rate else 1)
         assert len({seeded_loss(model.eval(), seed) for seed in (0, 1)}) == 1
         assert [model.embedding_dropout, getattr(model.model.config, "embd_pdrop", 0.0)].count(rate) == (

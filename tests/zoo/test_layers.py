@@ -147,7 +147,7 @@ def affine_ffn() -> nn.Sequential:
 
 def test_a_fused_ffn_is_the_same_map() -> None:
     ffn, x = affine_ffn(), torch.randn(2, 3, 4)
-    torch.testing.assert_close(FusedFFN.of(ffn, 4)(x), ffn(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(FusedFFN.from_ffn(ffn, 4)(x), ffn(x), rtol=1e-4, atol=1e-5)
 
 
 def test_a_scaled_ffn_scales_both_branches() -> None:

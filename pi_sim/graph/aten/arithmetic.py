@@ -22,7 +22,7 @@ def add(build: Builder, shape: Shape, a: Any, b: Any, *, alpha: float = 1) -> Se
         return _hide_more(build, shape, x, other)
     if isinstance(other, Secret):
         return build.emit("add", [x, other], shape)
-    allowed, rest = build.once(_parts, other) if isinstance(other, Tensor) else _parts(torch.as_tensor(other))
+    allowed, rest = build.compute_once(_parts, other) if isinstance(other, Tensor) else _parts(torch.as_tensor(other))
     x = expand(build, shape, x) if rest is None else build.emit("add", [x, rest], shape)
     return x if allowed is None else Masked(x, allowed)
 

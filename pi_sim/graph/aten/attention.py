@@ -18,7 +18,7 @@ def softmax(build: Builder, shape: Shape, x: Secret | Masked, dim: int, *_: Any)
     only(dim in (-1, len(shape) - 1), "it is not over the last dimension")
     if isinstance(x, Secret):
         return build.emit("softmax", [x], shape)
-    known: dict[str, Attribute] = {"causal": True} if build.once(causal, x.allowed) else {}
+    known: dict[str, Attribute] = {"causal": True} if build.compute_once(causal, x.allowed) else {}
     return build.emit("softmax", [x.scores, x.allowed], shape, **known)
 
 

@@ -18,7 +18,7 @@ def embedding(build: Builder, shape: Shape, table: Secret, indices: Secret | Ten
         return build.emit("lookup", [table, indices], shape)
     if not isinstance(indices, Tokens):
         raise UnsupportedError("its secret indices are not the tokens")
-    onehot = build.onehot(indices, table.shape[0])
+    onehot = build.one_hot(indices, table.shape[0])
     if onehot is None:
         raise UnsupportedError("the same tokens are read from a table of another size too")
     return build.emit("embedding", [table, onehot], shape)

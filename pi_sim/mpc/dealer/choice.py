@@ -18,7 +18,7 @@ class Choice:
     path: str = ""
 
     @classmethod
-    def named(cls, name: str) -> "Choice":
+    def parse(cls, name: str) -> "Choice":
         """As the command line says it: first-party, third-party, or a path."""
         return cls(name) if name in (FIRST, THIRD) else cls(FILE, path=name)
 

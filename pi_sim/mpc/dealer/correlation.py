@@ -42,12 +42,12 @@ class Correlation(ABC):
 
     @property
     @abstractmethod
-    def drawn(self) -> tuple[Part, ...]:
+    def random_parts(self) -> tuple[Part, ...]:
         """Uniformly random: both parties expand their shares from seeds."""
 
     @property
     @abstractmethod
-    def derived(self) -> tuple[Part, ...]:
+    def dependent_parts(self) -> tuple[Part, ...]:
         """What follows: party 1 expands its share from a seed, party 0's must be sent."""
 
     @abstractmethod

@@ -39,7 +39,7 @@ def inspect(path: Path, rank: int, terms: Terms, sequences: int) -> Header:
     """The header of a party's file, once it is sure to serve a run of so many sequences; else a `UsageError`."""
     path = place(path, rank)
     found = header.read(path)
-    found.require(path, rank, terms, sequences)
+    found.check_run(path, rank, terms, sequences)
     once.require_unused(path, found)
     return found
 
@@ -61,26 +61,26 @@ class Shares:
 
     def __init__(self, path: Path, start: int) -> None:
         self.file = path.open("rb")
-        self.place = self.first = self.end = start
+        self.position = self.window_start = self.window_end = start
 
     def take(self, length: int) -> Tensor:
-        start, self.place = self.place, self.place + length
+        start, self.position = self.position, self.position + length
         if not length:
             return torch.empty(0, dtype=torch.uint8)
-        if self.place > self.end:
+        if self.position > self.window_end:
             self._map(start)
-        found = torch.frombuffer(self.window, dtype=torch.uint8, count=length, offset=start - self.first)
+        found = torch.frombuffer(self.window, dtype=torch.uint8, count=length, offset=start - self.window_start)
         return found.clone() if start % WORD else found
 
     def _map(self, start: int) -> None:
         """A window from the page in which the next bytes begin."""
-        self.first = start - start % mmap.ALLOCATIONGRANULARITY
-        self.end = min(max(self.place, start + WINDOW), os.fstat(self.file.fileno()).st_size)
-        if self.place > self.end:
+        self.window_start = start - start % mmap.ALLOCATIONGRANULARITY
+        self.window_end = min(max(self.position, start + WINDOW), os.fstat(self.file.fileno()).st_size)
+        if self.position > self.window_end:
             raise RunError("the dealer's file ended too soon; deal anew.")
-        length = self.end - self.first
+        length = self.window_end - self.window_start
         try:
-            self.window = mmap.mmap(self.file.fileno(), length, access=mmap.ACCESS_COPY, offset=self.first)
+            self.window = mmap.mmap(self.file.fileno(), length, access=mmap.ACCESS_COPY, offset=self.window_start)
         except OSError as error:
             raise RunError(f"the dealer's file cannot be mapped into memory ({error.strerror}).") from None
 
@@ -99,7 +99,7 @@ def write(
 
 
 def _write(folder: Path, tape: Tape, terms: Terms, sequences: int, progress: Callable[[float], None]) -> list[int]:
-    seeds, number, payload = (seed(), seed()), os.urandom(NUMBER), tape.bytes(sequences)
+    seeds, number, payload = (seed(), seed()), os.urandom(NUMBER), tape.offline_bytes(sequences)
     with ExitStack() as stack:
         files = [stack.enter_context(_private(place(folder, rank))) for rank in (0, 1)]
         for rank, file in enumerate(files):
@@ -109,7 +109,7 @@ def _write(folder: Path, tape: Tape, terms: Terms, sequences: int, progress: Cal
             )  # fmt: skip
             file.write(found.line)
         start = files[0].tell()
-        for shares in tape.play(Dealing(*map(Stream, seeds)), sequences):
+        for shares in tape.replay(Dealing(*map(Stream, seeds)), sequences):
             for share in shares:
                 files[0].write(octets(share))
             progress((files[0].tell() - start) / (payload or 1))

@@ -36,15 +36,15 @@ class Header(Spec):
         text = self.model_dump_json().encode()
         return text + b" " * (-(len(text) + 1) % WORD) + b"\n"
 
-    def require(self, path: Path, rank: int, terms: Terms, sequences: int) -> None:
+    def check_run(self, path: Path, rank: int, terms: Terms, sequences: int) -> None:
         """A `UsageError` says why the file does not serve a run."""
-        if sentence := self._unfit(rank, terms, sequences):
+        if sentence := self._mismatch(rank, terms, sequences):
             raise UsageError(f"{path} {sentence}.")
         size, whole = path.stat().st_size, len(self.line) + self.payload
         if size != whole:
             raise UsageError(f"{path} is not whole: it has {size:,} of {whole:,} bytes; copy it anew.")
 
-    def _unfit(self, rank: int, terms: Terms, sequences: int) -> str | None:
+    def _mismatch(self, rank: int, terms: Terms, sequences: int) -> str | None:
         if self.rank != rank:
             return f"is party {self.rank}'s file of a dealing; give party {rank} its own"
         if self.version != terms.version:

@@ -23,11 +23,11 @@ class Dealer(ABC):
     number: bytes
 
     @abstractmethod
-    def offer(self) -> bytes:
+    def seed_offer(self) -> bytes:
         """What the other party may know: a seed, or zeros."""
 
     @abstractmethod
-    def source(self, theirs: bytes) -> Source:
+    def open_source(self, theirs: bytes) -> Source:
         """This party's source, once it knows the other party's offer. Called once."""
 
 
@@ -39,11 +39,11 @@ class FirstParty(Dealer):
     def __init__(self, rank: int) -> None:
         self.rank, self.seed = rank, seed()
 
-    def offer(self) -> bytes:
+    def seed_offer(self) -> bytes:
         """Party 1's seed."""
         return self.seed if self.rank == 1 else bytes(SEED)
 
-    def source(self, theirs: bytes) -> Source:
+    def open_source(self, theirs: bytes) -> Source:
         mine = Stream(self.seed)
         return Dealing(mine, Stream(theirs)) if self.rank == 0 else Expanding(mine)
 
@@ -55,13 +55,13 @@ class Apart(Dealer):
         self, kind: str, rank: int, number: bytes, seed: bytes, supply: Supply, use: Callable[[], None] = lambda: None
     ) -> None:
         """`use` is called before the first share is drawn. Party 1 takes nothing out of its supply."""
-        self.kind, self.rank, self.number, self.seed, self.supply, self.use = kind, rank, number, seed, supply, use
+        self.kind, self.rank, self.number, self.seed, self.share_stream, self.mark_used = kind, rank, number, seed, supply, use
 
-    def offer(self) -> bytes:
+    def seed_offer(self) -> bytes:
         """Nothing: nobody else may expand the seed."""
         return bytes(SEED)
 
-    def source(self, theirs: bytes) -> Source:
-        self.use()
+    def open_source(self, theirs: bytes) -> Source:
+        self.mark_used()
         mine = Stream(self.seed)
-        return Receiving(mine, self.supply) if self.rank == 0 else Expanding(mine)
+        return Receiving(mine, self.share_stream) if self.rank == 0 else Expanding(mine)

@@ -45,7 +45,7 @@ def serve(job: Job) -> None:
     tape = phantom.record(opened.graph, protocol)
     with socket.socket(fileno=job.listener) as listener:
         parties = call.answer(
-            listener, bytes.fromhex(job.token), Terms.of(opened, protocol), job.sequences, job.timeout
+            listener, bytes.fromhex(job.token), Terms.of_run(opened, protocol), job.sequences, job.timeout
         )
     seeds, number = (seed(), seed()), secrets.token_bytes(NUMBER)
     for party, each in zip(parties, seeds, strict=True):
@@ -58,7 +58,7 @@ def _stream(tape: Tape, source: Dealing, sequences: int, parties: tuple[socket.s
     """Send party 0's shares as fast as it takes them, then wait until both parties have hung up."""
     for party in parties:
         party.settimeout(None)
-    for shares in tape.play(source, sequences):
+    for shares in tape.replay(source, sequences):
         for share in shares:
             wire.send(parties[0], octets(share))
     for party in parties:

@@ -50,11 +50,11 @@ class Provider(backend.TupleProvider):  # type: ignore[misc]
         bit, ring = self.source.deal(Bit(tuple(size)))
         return backend.arithmetic(ring.to(device)), backend.binary(bit.to(device))
 
-    def tuples(self) -> int:
+    def tuple_count(self) -> int:
         """How many of them CrypTen asked for so far."""
         return len(self.request_cache)
 
-    def requested(self) -> int:
+    def requested_bytes(self) -> int:
         """Bytes of the dependent parts of all tuples that CrypTen asked for so far, from their shapes alone."""
         return WORD * sum(_elements(name, args) for name, args, _ in self.request_cache)
 

@@ -21,20 +21,20 @@ class Source(ABC):
     """Where shares are wanted, if not on the processor."""
 
     def __init__(self, mine: Drawn) -> None:
-        self.mine = mine
-        self.numbers = 0
-        self.offline = 0
+        self.own_prg = mine
+        self.mask_count = 0
+        self.offline_bytes = 0
 
-    def keep(self, part: Part) -> tuple[int, Tensor]:
+    def persistent_mask(self, part: Part) -> tuple[int, Tensor]:
         """A random part that later correlations follow from: its number, and this party's share."""
-        self.numbers += 1
-        (share,) = self.mine.draw(part, device=self.device)
-        return self.numbers - 1, share
+        self.mask_count += 1
+        (share,) = self.own_prg.draw(part, device=self.device)
+        return self.mask_count - 1, share
 
     def deal(self, correlation: Correlation, *kept: int) -> tuple[Tensor, ...]:
         """Shares of the drawn parts, then of the derived ones, which may follow from kept parts too."""
         drawn, derived = self._shares(correlation, kept)
-        self.offline += sum(share.nbytes for share in derived)
+        self.offline_bytes += sum(share.nbytes for share in derived)
         return (*drawn, *derived)
 
     @abstractmethod
@@ -46,8 +46,8 @@ class Expanding(Source):
     """Party 1: all of its shares come from its own stream."""
 
     def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
-        drawn = correlation.drawn
-        shares = self.mine.draw(*drawn, *correlation.derived, device=self.device)
+        drawn = correlation.random_parts
+        shares = self.own_prg.draw(*drawn, *correlation.dependent_parts, device=self.device)
         return shares[: len(drawn)], shares[len(drawn) :]
 
 
@@ -60,22 +60,22 @@ class Dealing(Source):
     def __init__(self, mine: Drawn, theirs: Drawn) -> None:
         """`theirs` is party 1's stream."""
         super().__init__(mine)
-        self.theirs = theirs
-        self.known: list[Tensor] = []
+        self.peer_prg = theirs
+        self.mask_values: list[Tensor] = []
 
-    def keep(self, part: Part) -> tuple[int, Tensor]:
-        number, share = super().keep(part)
-        (other,) = self.theirs.draw(part, device=self.device)
-        self.known.append(part.join(share, other))
+    def persistent_mask(self, part: Part) -> tuple[int, Tensor]:
+        number, share = super().persistent_mask(part)
+        (other,) = self.peer_prg.draw(part, device=self.device)
+        self.mask_values.append(part.join(share, other))
         return number, share
 
     def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
-        parts = correlation.drawn
-        mine = self.mine.draw(*parts, device=self.device)
-        theirs = self.theirs.draw(*parts, *correlation.derived, device=self.device)
+        parts = correlation.random_parts
+        mine = self.own_prg.draw(*parts, device=self.device)
+        theirs = self.peer_prg.draw(*parts, *correlation.dependent_parts, device=self.device)
         joined = [part.join(*pair) for part, *pair in zip(parts, mine, theirs, strict=False)]
-        found = correlation.derive(*joined, *(self.known[number] for number in kept))
-        values = zip(correlation.derived, found, theirs[len(parts) :], strict=True)
+        found = correlation.derive(*joined, *(self.mask_values[number] for number in kept))
+        values = zip(correlation.dependent_parts, found, theirs[len(parts) :], strict=True)
         return mine, [part.split(value, other) for part, value, other in values]
 
 
@@ -94,11 +94,11 @@ class Receiving(Source):
 
     def __init__(self, mine: Drawn, supply: Supply) -> None:
         super().__init__(mine)
-        self.supply = supply
+        self.share_stream = supply
 
     def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
-        drawn = self.mine.draw(*correlation.drawn, device=self.device)
-        return drawn, [self._next(part) for part in correlation.derived]
+        drawn = self.own_prg.draw(*correlation.random_parts, device=self.device)
+        return drawn, [self._next_share(part) for part in correlation.dependent_parts]
 
-    def _next(self, part: Part) -> Tensor:
-        return self.supply.take(part.bytes).view(part.dtype).view(part.shape).to(self.device)
+    def _next_share(self, part: Part) -> Tensor:
+        return self.share_stream.take(part.bytes).view(part.dtype).view(part.shape).to(self.device)

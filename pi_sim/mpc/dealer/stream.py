@@ -47,9 +47,9 @@ class Stream:
         """Every element uniform over the ring, or over its part's bits; drawn on the processor, then moved."""
         self.draws += 1
         self.bytes += sum(part.bytes for part in parts)
-        return [_cut(self._next(-(-part.bytes // BLOCK) * BLOCK), part).to(device) for part in parts]
+        return [_cut(self._keystream(-(-part.bytes // BLOCK) * BLOCK), part).to(device) for part in parts]
 
-    def _next(self, length: int) -> Tensor:
+    def _keystream(self, length: int) -> Tensor:
         """So many bytes, whole blocks: parts in memory of their own, for one piece for all would be cleared anew."""
         memory = torch.empty(length + BLOCK, dtype=torch.uint8)
         view = memory.numpy().data

@@ -19,9 +19,9 @@ class Keep:
 
     bytes = 0
 
-    def ask(self, source: Source, numbers: list[int]) -> tuple[Tensor, ...]:
+    def request(self, source: Source, numbers: list[int]) -> tuple[Tensor, ...]:
         """Ask the source for it, and note its number; nothing is sent."""
-        numbers.append(source.keep(self.part)[0])
+        numbers.append(source.persistent_mask(self.part)[0])
         return ()
 
 
@@ -30,17 +30,17 @@ class Deal:
     """A correlation, and the places on the tape of what it follows from among all that was kept."""
 
     correlation: Correlation
-    kept: tuple[int, ...]
+    mask_indices: tuple[int, ...]
 
     @property
     def bytes(self) -> int:
         """What must be sent to party 0."""
-        return sum(part.bytes for part in self.correlation.derived)
+        return sum(part.bytes for part in self.correlation.dependent_parts)
 
-    def ask(self, source: Source, numbers: list[int]) -> tuple[Tensor, ...]:
+    def request(self, source: Source, numbers: list[int]) -> tuple[Tensor, ...]:
         """Ask the source for it: its shares of the derived parts, which a dealer sends to party 0."""
-        dealt = source.deal(self.correlation, *(numbers[place] for place in self.kept))
-        return dealt[len(self.correlation.drawn) :]
+        dealt = source.deal(self.correlation, *(numbers[place] for place in self.mask_indices))
+        return dealt[len(self.correlation.random_parts) :]
 
 
 Entry = Keep | Deal
@@ -53,18 +53,18 @@ class Tape:
     session: tuple[Entry, ...]
     sequence: tuple[Entry, ...]
 
-    def bytes(self, sequences: int) -> int:
+    def offline_bytes(self, sequences: int) -> int:
         """What a dealer must send to party 0 for so many sequences."""
         once, each = (sum(entry.bytes for entry in entries) for entries in (self.session, self.sequence))
         return once + sequences * each
 
-    def play(self, source: Source, sequences: int) -> Iterator[tuple[Tensor, ...]]:
+    def replay(self, source: Source, sequences: int) -> Iterator[tuple[Tensor, ...]]:
         """Ask a source for everything on the tape: the derived shares of one entry after another."""
         known: list[int] = []
-        yield from (entry.ask(source, known) for entry in self.session)
+        yield from (entry.request(source, known) for entry in self.session)
         for _ in range(sequences):
             numbers = known.copy()
-            yield from (entry.ask(source, numbers) for entry in self.sequence)
+            yield from (entry.request(source, numbers) for entry in self.sequence)
 
 
 class Recording(Source):
@@ -72,23 +72,23 @@ class Recording(Source):
 
     def __init__(self, mine: Drawn) -> None:
         super().__init__(mine)
-        self.entries: list[Entry] = []
+        self.items: list[Entry] = []
 
-    def keep(self, part: Part) -> tuple[int, Tensor]:
-        self.entries.append(Keep(part))
-        return super().keep(part)
+    def persistent_mask(self, part: Part) -> tuple[int, Tensor]:
+        self.items.append(Keep(part))
+        return super().persistent_mask(part)
 
     def deal(self, correlation: Correlation, *kept: int) -> tuple[Tensor, ...]:
-        self.entries.append(Deal(correlation, kept))
+        self.items.append(Deal(correlation, kept))
         return super().deal(correlation, *kept)
 
-    def take(self) -> tuple[Entry, ...]:
+    def take_items(self) -> tuple[Entry, ...]:
         """What was asked for since the last time."""
-        found, self.entries = tuple(self.entries), []
+        found, self.items = tuple(self.items), []
         return found
 
     def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
-        return self.mine.draw(*correlation.drawn), Dry().draw(*correlation.derived)
+        return self.own_prg.draw(*correlation.random_parts), Dry().draw(*correlation.dependent_parts)
 
 
 def octets(share: Tensor) -> memoryview:

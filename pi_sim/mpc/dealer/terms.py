@@ -19,16 +19,16 @@ class Terms:
     """The export's number: both parties' shares must be of one, whereas a dealing serves every export of a graph."""
 
     @classmethod
-    def of(cls, opened: Bundle, protocol: ProtocolCard) -> "Terms":
+    def of_run(cls, opened: Bundle, protocol: ProtocolCard) -> "Terms":
         """Those of a run."""
         chosen = hashlib.sha256(protocol.model_dump_json().encode()).hexdigest()
-        return cls(opened.digest().hex(), chosen, export=opened.number())
+        return cls(opened.digest().hex(), chosen, export=opened.export_number())
 
     def digest(self) -> bytes:
         """What a dealer must know, in 32 bytes."""
         return hashlib.sha256("\n".join((self.graph, self.protocol, self.version)).encode()).digest()
 
-    def named(self, sequences: int) -> dict[str, str]:
+    def agreement_terms(self, sequences: int) -> dict[str, str]:
         """What two parties compare before they start, by the names that a user knows."""
         return {
             "version": self.version,

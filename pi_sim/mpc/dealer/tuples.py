@@ -19,11 +19,11 @@ class Conjunction(Correlation):
     second: Shape
 
     @property
-    def drawn(self) -> tuple[Part, ...]:
+    def random_parts(self) -> tuple[Part, ...]:
         return Part(self.first, WORD), Part(self.second, WORD)
 
     @property
-    def derived(self) -> tuple[Part, ...]:
+    def dependent_parts(self) -> tuple[Part, ...]:
         return (Part(np.broadcast_shapes(self.first, self.second), WORD),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
@@ -37,11 +37,11 @@ class Bit(Correlation):
     shape: Shape
 
     @property
-    def drawn(self) -> tuple[Part, ...]:
+    def random_parts(self) -> tuple[Part, ...]:
         return (Part(self.shape, 1),)
 
     @property
-    def derived(self) -> tuple[Part, ...]:
+    def dependent_parts(self) -> tuple[Part, ...]:
         return (Part(self.shape),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:

@@ -19,7 +19,7 @@ def embedding(table: Any, onehot: Any) -> Any:
     return onehot.matmul(table)
 
 
-@kernel("embedding", "stationary", stationary=0)
+@kernel("embedding", "stationary", fixed_operand=0)
 def stationary_one_hot(table: stationary.Weight, onehot: Any) -> Any:
     """The same, the table opened under its mask once in a session: 1 round, 8 B T V bytes, 8 B T d offline."""
     return backend.shares(stationary.product(onehot.share, table))
@@ -40,7 +40,7 @@ def rotated(table: Any, onehot: Any) -> Any:
     return backend.shares(rotate(onehot.share), precision=0).matmul(table)
 
 
-@kernel("embedding", "halves", stationary=0)
+@kernel("embedding", "halves", fixed_operand=0)
 def halves(table: stationary.Weight, onehot: Any) -> Any:
     """The kept table at tokens in two halves, see `lookup.by_halves`: opens 2 sqrt(V) words for a token, not V.
 
@@ -49,7 +49,7 @@ def halves(table: stationary.Weight, onehot: Any) -> Any:
     return backend.shares(lookup.by_halves(onehot.share, table))
 
 
-@kernel("embedding", "truth-table", stationary=0)
+@kernel("embedding", "truth-table", fixed_operand=0)
 def truth_table(table: stationary.Weight, onehot: Any) -> Any:
     """The kept table, dealt anew for every token and rotated, see `lookup.by_table`: opens one word for a token.
 

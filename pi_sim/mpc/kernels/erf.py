@@ -10,9 +10,9 @@ from pi_sim.mpc.primitives.function import Curve, Function, Line
 from pi_sim.mpc.primitives.piecewise import evaluate
 
 CURVE = Curve(
-    period=20,
-    fraction=29,
-    wave=14,
+    period_bits=20,
+    fraction_bits=29,
+    basis_bits=14,
     low=-2.0,
     sines=(
         *(0.5602878, 0.661829, 0.1566934, -0.2083753, 0.1680019),

@@ -19,5 +19,5 @@ def beside_relu(x: Any, series: Curve) -> Any:
     """
     rectified = x.relu()
     size = on_share(rectified, lambda share: 2 * share - x.share)
-    within = size < 2 ** (series.period - FRACTION - 1)
+    within = size < 2 ** (series.period_bits - FRACTION - 1)
     return rectified + within * on_share(size, lambda share: bounded.evaluate(share, series))

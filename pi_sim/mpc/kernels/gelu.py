@@ -15,9 +15,9 @@ from pi_sim.mpc.primitives.piecewise import evaluate
 from pi_sim.mpc.primitives.polynomials import Polynomial
 
 CURVE = Curve(
-    period=20,
-    fraction=28,
-    wave=13,
+    period_bits=20,
+    fraction_bits=28,
+    basis_bits=13,
     low=-1.0,
     constant=1.9308244,
     slope=0.5,
@@ -27,9 +27,9 @@ CURVE = Curve(
 GELU = Function(thresholds=(-4.0, 4.0), pieces=(Line(), CURVE, Line(slope=1)))
 
 BELOW = Curve(
-    period=19,
-    fraction=32,
-    wave=16,
+    period_bits=19,
+    fraction_bits=32,
+    basis_bits=16,
     low=-1.0,
     sines=(-0.0817909, -0.0809227, -0.0424174, -0.0175986, -0.0079443, -0.004257, -0.0025985, -0.001694),
 )

@@ -25,7 +25,7 @@ def matmul(a: Any, b: Any) -> Any:
 
 
 @kernel("linear", "beaver")
-def linear(x: Any, weight: Any, bias: Any = None, *, revealed: bool = False) -> Any:
+def linear(x: Any, weight: Any, bias: Any = None, *, client_only: bool = False) -> Any:
     """x (..., k) @ weight (k, n) + bias (n), stock CrypTen: `matmul`, then a local sum.
 
     1 round, 8 (|x| + k n) bytes: the masked weight is opened anew at every call.
@@ -65,8 +65,8 @@ def faithful_matmul(a: Any, b: Any) -> Any:
     return on_share(a, lambda share: truncate(products.product(share, b.share, "matmul"), FRACTION))
 
 
-@kernel("linear", "stationary", stationary=1)
-def stationary_linear(x: Any, weight: stationary.Weight, bias: Any = None, *, revealed: bool = False) -> Any:
+@kernel("linear", "stationary", fixed_operand=1)
+def stationary_linear(x: Any, weight: stationary.Weight, bias: Any = None, *, client_only: bool = False) -> Any:
     """x (..., k) @ weight (k, n) + bias (n), the weight opened under its mask once in a session; faithful truncation.
 
     2 rounds, 8 (|x| + |x @ weight|) bytes, 24 |x @ weight| offline; in a session 8 k n bytes once.
@@ -75,7 +75,7 @@ def stationary_linear(x: Any, weight: stationary.Weight, bias: Any = None, *, re
     """
     product = stationary.product(x.share, weight)
     mapped = product if bias is None else product + (bias.share << FRACTION)
-    if revealed:
+    if client_only:
         return backend.shares(mapped, precision=2 * FRACTION)
     return on_share(x, lambda _: truncate(mapped, FRACTION))
 

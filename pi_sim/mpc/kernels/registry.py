@@ -14,7 +14,7 @@ class Domain:
     """Where a kernel is right: a quantity of its plain operands that must stay between `low` and `high`."""
 
     quantity: str
-    measure: Callable[..., Tensor]
+    statistic: Callable[..., Tensor]
     low: float
     high: float
 
@@ -36,7 +36,7 @@ class Kernel:
     name: str
     function: Callable[..., Any]
     domains: tuple[Domain, ...]
-    stationary: int | None = None
+    fixed_operand: int | None = None
     """The operand that is a weight and is opened under a mask once in a session, see `primitives.stationary`."""
 
 
@@ -47,12 +47,12 @@ FIXED = "fixed"
 
 
 def kernel(
-    op: str, name: str, *domains: Domain, stationary: int | None = None
+    op: str, name: str, *domains: Domain, fixed_operand: int | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as the kernel `name` of the operation `op`, right where all its domains hold."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        KERNELS[op, name] = Kernel(op, name, function, domains, stationary)
+        KERNELS[op, name] = Kernel(op, name, function, domains, fixed_operand)
         return function
 
     return register

@@ -9,9 +9,9 @@ from pi_sim.mpc.primitives.function import Curve, Function, Line
 from pi_sim.mpc.primitives.piecewise import evaluate
 
 CURVE = Curve(
-    period=21,
-    fraction=27,
-    wave=13,
+    period_bits=21,
+    fraction_bits=27,
+    basis_bits=13,
     low=-1.0,
     constant=2.9838583,
     slope=0.5,
@@ -24,9 +24,9 @@ CURVE = Curve(
 SILU = Function(thresholds=(-9.0, 9.0), pieces=(Line(), CURVE, Line(slope=1)))
 
 BELOW = Curve(
-    period=20,
-    fraction=32,
-    wave=16,
+    period_bits=20,
+    fraction_bits=32,
+    basis_bits=16,
     low=-1.0,
     sines=(
         *(-0.1299222, -0.1219513, -0.0743456, -0.039412, -0.0216205, -0.0117684),

@@ -20,9 +20,9 @@ HIDDEN = -200.0
 
 
 CURVE = Curve(
-    period=21,
-    fraction=30,
-    wave=16,
+    period_bits=21,
+    fraction_bits=30,
+    basis_bits=16,
     low=-0.5,
     constant=3.3713106,
     cosines=(
@@ -122,7 +122,7 @@ def _softmax(share: Tensor, allowed: Tensor | None, causal: bool) -> Tensor:
     if allowed is not None and not causal:
         share = share * allowed.long() + (LOWEST * ~allowed if session.rank() == 0 else 0)
     places = rows.gather(share)
-    powers = evaluate(places - rows.spread(rows.maximum(places)), EXP)
-    inverse = reciprocal(rows.total(powers), n.bit_length() + 1)
-    found = rows.scatter(truncate(products.product(powers, rows.spread(inverse)), FRACTION))
+    powers = evaluate(places - rows.broadcast(rows.row_maxima(places)), EXP)
+    inverse = reciprocal(rows.row_sums(powers), n.bit_length() + 1)
+    found = rows.scatter(truncate(products.product(powers, rows.broadcast(inverse)), FRACTION))
     return found if allowed is None or causal else found * allowed.long()

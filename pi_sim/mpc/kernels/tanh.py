@@ -9,9 +9,9 @@ from pi_sim.mpc.primitives.function import Curve, Function, Line
 from pi_sim.mpc.primitives.piecewise import evaluate
 
 CURVE = Curve(
-    period=20,
-    fraction=29,
-    wave=14,
+    period_bits=20,
+    fraction_bits=29,
+    basis_bits=14,
     low=-2.0,
     sines=(
         *(1.3161306, -0.1004501, 0.1523934, 0.4015562, -0.5858833, 0.7577069),

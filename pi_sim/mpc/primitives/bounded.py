@@ -22,4 +22,4 @@ def evaluate(share: Tensor, curve: Curve) -> Tensor:
     flat = share.reshape(-1)
     r, dealt = session.deal(Waves(len(flat), curve, torch.int64))
     (m,) = session.reveal(flat + r)
-    return truncate_locally(summed(curve, m, dealt), curve.fraction - FRACTION).view(share.shape)
+    return truncate_locally(summed(curve, m, dealt), curve.fraction_bits - FRACTION).view(share.shape)

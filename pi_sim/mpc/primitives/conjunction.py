@@ -24,25 +24,25 @@ class Masks(Correlation):
 
     shape: Shape
     factors: int
-    sets: Wanted
+    subsets: Wanted
     bits: int
 
     @property
-    def drawn(self) -> tuple[Part, ...]:
-        return (self._part(self.factors),)
+    def random_parts(self) -> tuple[Part, ...]:
+        return (self._packed_spec(self.factors),)
 
     @property
-    def derived(self) -> tuple[Part, ...]:
-        return (self._part(len(self.sets)),)
+    def dependent_parts(self) -> tuple[Part, ...]:
+        return (self._packed_spec(len(self.subsets)),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
         def multiply(packed: Tensor) -> tuple[Tensor]:
             masks = _unpack(packed, self.factors, self.bits)
-            return (_pack([reduce(and_, (masks[factor] for factor in chosen)) for chosen in self.sets], self.bits),)
+            return (_pack([reduce(and_, (masks[factor] for factor in chosen)) for chosen in self.subsets], self.bits),)
 
         return in_blocks(multiply, values[0])
 
-    def _part(self, count: int) -> Part:
+    def _packed_spec(self, count: int) -> Part:
         together = 8 // self.bits
         used = self.bits * count if count < together else 8
         return Part((-(-count // together), *self.shape), used, torch.uint8)
@@ -62,7 +62,7 @@ def conjunctions(factors: Sequence[Tensor], wanted: Wanted, bits: int) -> tuple[
     correlation = Masks(tuple(factors[0].shape), len(factors), sets, bits)
     masks, products = session.deal(correlation)
     (packed,) = in_blocks(lambda *each: (_pack(each, bits),), *factors)
-    opened = session.reveal_bits(packed ^ masks, correlation.drawn[0].bits or 8)
+    opened = session.reveal_bits(packed ^ masks, correlation.random_parts[0].bits or 8)
 
     def multiply(opened: Tensor, masks: Tensor, products: Tensor) -> tuple[Tensor, ...]:
         known = dict(zip(sets, _unpack(products, len(sets), bits), strict=True))

@@ -17,12 +17,12 @@ class Line:
     word = torch.int64
 
     @property
-    def unit(self) -> int:
+    def encoded_one(self) -> int:
         """What one counts in the piece's own fraction."""
         return 1 << FRACTION
 
     @property
-    def factor(self) -> int:
+    def encoded_slope(self) -> int:
         """What x is multiplied by."""
         return self.slope
 
@@ -35,9 +35,9 @@ class Curve:
     lie between `low` and `low` + 2^(31 - fraction). Its waves have `wave` bits of fraction, their factors what is left.
     """
 
-    period: int
-    fraction: int
-    wave: int
+    period_bits: int
+    fraction_bits: int
+    basis_bits: int
     low: float
     constant: float = 0.0
     slope: float = 0.0
@@ -50,16 +50,16 @@ class Curve:
         return max(len(self.cosines), len(self.sines))
 
     @property
-    def unit(self) -> int:
+    def encoded_one(self) -> int:
         """What one counts in the piece's own fraction."""
-        return 1 << self.fraction
+        return 1 << self.fraction_bits
 
     @property
-    def factor(self) -> int:
+    def encoded_slope(self) -> int:
         """What x is multiplied by, into the piece's own fraction."""
-        return round(self.slope * (1 << self.fraction - FRACTION))
+        return round(self.slope * (1 << self.fraction_bits - FRACTION))
 
-    def times(self, factor: float) -> "Curve":
+    def scale(self, factor: float) -> "Curve":
         """The same, multiplied by a number."""
         cosines, sines = (tuple(factor * each for each in values) for values in (self.cosines, self.sines))
         return replace(self, constant=factor * self.constant, slope=factor * self.slope, cosines=cosines, sines=sines)
@@ -76,12 +76,12 @@ class Function:
     pieces: tuple[Piece, ...]
 
     @property
-    def chosen(self) -> tuple[int, ...]:
+    def nonzero_intervals(self) -> tuple[int, ...]:
         """The intervals on which it is not zero."""
         return tuple(number for number, piece in enumerate(self.pieces) if piece != Line())
 
     @property
-    def curve(self) -> Curve | None:
+    def series(self) -> Curve | None:
         return next((piece for piece in self.pieces if isinstance(piece, Curve)), None)
 
 

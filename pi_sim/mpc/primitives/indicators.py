@@ -20,11 +20,11 @@ class Bits(Correlation):
     word: torch.dtype
 
     @property
-    def drawn(self) -> tuple[Part, ...]:
+    def random_parts(self) -> tuple[Part, ...]:
         return Part((self.length,)), Part((self.count, self.length), 1, torch.uint8)
 
     @property
-    def derived(self) -> tuple[Part, ...]:
+    def dependent_parts(self) -> tuple[Part, ...]:
         return *comparison.parts(self.length, self.word), Part((self.count, self.length))
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:

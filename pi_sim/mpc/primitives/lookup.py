@@ -30,11 +30,11 @@ class Halves(Correlation):
     columns: int
 
     @property
-    def drawn(self) -> tuple[Part, ...]:
+    def random_parts(self) -> tuple[Part, ...]:
         return Part((*self.shape, self.high)), Part((*self.shape, self.low))
 
     @property
-    def derived(self) -> tuple[Part, ...]:
+    def dependent_parts(self) -> tuple[Part, ...]:
         return tuple(Part((*self.shape, rows, self.columns)) for rows in (self.low, self.high, 1))
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
@@ -58,7 +58,7 @@ def by_halves(onehot: Tensor, table: Weight) -> Tensor:
     low = math.isqrt(length - 1) + 1
     high = -(-length // low)
     places = functional.pad(onehot, (0, high * low - length)).view(*onehot.shape[:-1], high, low)
-    a, b, with_a, with_b, with_both = session.deal(Halves(tuple(onehot.shape[:-1]), high, low, columns), table.number)
+    a, b, with_a, with_b, with_both = session.deal(Halves(tuple(onehot.shape[:-1]), high, low, columns), table.mask_id)
     first, second = session.reveal(places.sum(-1) - a, places.sum(-2) - b)
     with_high = with_a + _contract_high(first, _mask(table), low)
     found = second.unsqueeze(-2) @ with_high + first.unsqueeze(-2) @ with_b + with_both
@@ -74,11 +74,11 @@ class Table(Correlation):
     columns: int
 
     @property
-    def drawn(self) -> tuple[Part, ...]:
+    def random_parts(self) -> tuple[Part, ...]:
         return (Part(self.shape),)
 
     @property
-    def derived(self) -> tuple[Part, ...]:
+    def dependent_parts(self) -> tuple[Part, ...]:
         return (Part((*self.shape, self.size, self.columns)),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
@@ -98,7 +98,7 @@ def by_table(onehot: Tensor, table: Weight) -> Tensor:
     """
     length, columns = table.masked.shape
     x, size = numbers(onehot), power_of_two(length)
-    r, rotated = session.deal(Table(tuple(x.shape), size, columns), table.number)
+    r, rotated = session.deal(Table(tuple(x.shape), size, columns), table.mask_id)
     (distance,) = session.reveal(x - r)
     row = (distance & (size - 1))[..., None, None].expand(*x.shape, 1, columns)
     return onehot @ table.masked + rotated.gather(-2, row).squeeze(-2)
@@ -120,7 +120,7 @@ def _contract_low(vectors: Tensor, table: Tensor, high: int) -> Tensor:
 
 def _mask(table: Weight) -> Tensor:
     """This party's share of B."""
-    return table.known - table.masked if session.rank() == 0 else table.known
+    return table.share - table.masked if session.rank() == 0 else table.share
 
 
 def _padded(table: Tensor, rows: int) -> Tensor:

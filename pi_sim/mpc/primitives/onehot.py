@@ -18,11 +18,11 @@ class OneHot(Correlation):
     size: int
 
     @property
-    def drawn(self) -> tuple[Part, ...]:
+    def random_parts(self) -> tuple[Part, ...]:
         return (Part(self.shape),)
 
     @property
-    def derived(self) -> tuple[Part, ...]:
+    def dependent_parts(self) -> tuple[Part, ...]:
         return (Part((*self.shape, self.size)),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:

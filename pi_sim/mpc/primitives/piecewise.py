@@ -24,12 +24,12 @@ class Selection(Correlation):
     function: Function
 
     @property
-    def drawn(self) -> tuple[Part, ...]:
-        return Part((self.length,)), Part((len(self.function.chosen), self.length), 1, torch.uint8)
+    def random_parts(self) -> tuple[Part, ...]:
+        return Part((self.length,)), Part((len(self.function.nonzero_intervals), self.length), 1, torch.uint8)
 
     @property
-    def derived(self) -> tuple[Part, ...]:
-        dealt = (part for piece in _chosen(self.function) for part in self._parts(piece))
+    def dependent_parts(self) -> tuple[Part, ...]:
+        dealt = (part for piece in _chosen(self.function) for part in self._piece_specs(piece))
         return *comparison.parts(self.length, comparison.NARROW), *dealt
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
@@ -37,7 +37,7 @@ class Selection(Correlation):
         dealt = (value for bit, piece in zip(p, _chosen(self.function), strict=True) for value in _deal(r, bit, piece))
         return *comparison.derive(r, comparison.NARROW), *dealt
 
-    def _parts(self, piece: Piece) -> Iterator[Part]:
+    def _piece_specs(self, piece: Piece) -> Iterator[Part]:
         yield Part((self.length,), dtype=piece.word)
         if piece.slope:
             yield Part((self.length,), dtype=piece.word)
@@ -46,7 +46,7 @@ class Selection(Correlation):
 
 
 def _chosen(function: Function) -> list[Piece]:
-    return [function.pieces[number] for number in function.chosen]
+    return [function.pieces[number] for number in function.nonzero_intervals]
 
 
 def _deal(r: Tensor, p: Tensor, piece: Piece) -> Iterator[Tensor]:
@@ -80,10 +80,10 @@ def evaluate(share: Tensor, function: Function) -> Tensor:
     r, p, table, top, *dealt = session.deal(Selection(len(flat), function))
     (m,) = session.reveal(flat + r)
     inside = comparison.intervals(m.to(comparison.NARROW), table, top, function.thresholds)
-    z = session.reveal_bits(inside[list(function.chosen)] ^ p, 1)
+    z = session.reveal_bits(inside[list(function.nonzero_intervals)] ^ p, 1)
     straight, *curved = in_blocks(partial(_select, function), m, flat, z, *dealt)
-    if function.curve:
-        straight += truncated(curved[0], function.curve)
+    if function.series:
+        straight += truncated(curved[0], function.series)
     return straight.view(share.shape)
 
 
@@ -101,12 +101,12 @@ def _select(function: Function, m: Tensor, share: Tensor, z: Tensor, *dealt: Ten
 
 def _piece(piece: Piece, m: Tensor, share: Tensor, z: Tensor, dealt: Iterator[Tensor]) -> Tensor:
     """i times the piece's value u: p u + z (u - 2 p u)."""
-    p, one = next(dealt), round(piece.constant * piece.unit)
+    p, one = next(dealt), round(piece.constant * piece.encoded_one)
     value: Tensor | int = one if session.rank() == 0 else 0
     masked = p * one
     if piece.slope:
-        value = share * piece.factor + value
-        masked += (m * p - next(dealt)) * piece.factor
+        value = share * piece.encoded_slope + value
+        masked += (m * p - next(dealt)) * piece.encoded_slope
     if isinstance(piece, Curve):
         value = torch.zeros_like(m) + value
         for factor, wave, product in zip(factors(piece, m), next(dealt), next(dealt), strict=True):

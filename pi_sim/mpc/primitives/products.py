@@ -24,11 +24,11 @@ class Triple(Correlation):
     second: Shape
 
     @property
-    def drawn(self) -> tuple[Part, ...]:
+    def random_parts(self) -> tuple[Part, ...]:
         return Part(self.first), Part(self.second)
 
     @property
-    def derived(self) -> tuple[Part, ...]:
+    def dependent_parts(self) -> tuple[Part, ...]:
         return (Part(_result(self.operation, self.first, self.second)),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
@@ -42,11 +42,11 @@ class Pair(Correlation):
     shape: Shape
 
     @property
-    def drawn(self) -> tuple[Part, ...]:
+    def random_parts(self) -> tuple[Part, ...]:
         return (Part(self.shape),)
 
     @property
-    def derived(self) -> tuple[Part, ...]:
+    def dependent_parts(self) -> tuple[Part, ...]:
         return (Part(self.shape),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:

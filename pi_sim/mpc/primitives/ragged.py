@@ -18,23 +18,23 @@ class Rows:
 
     def gather(self, x: Tensor) -> Tensor:
         """The places that count: (..., m, n) becomes (..., places)."""
-        return _at(x.flatten(-2), self._places())
+        return _at(x.flatten(-2), self._flat_positions())
 
     def scatter(self, values: Tensor) -> Tensor:
         """Back to (..., m, n), exact zeros elsewhere."""
         whole = values.new_zeros((*values.shape[:-1], len(self.lengths) * self.width))
-        whole[..., self._places().to(values.device)] = values
+        whole[..., self._flat_positions().to(values.device)] = values
         return whole.reshape(*values.shape[:-1], len(self.lengths), self.width)
 
-    def spread(self, rows: Tensor) -> Tensor:
+    def broadcast(self, rows: Tensor) -> Tensor:
         """One value for each row (..., m) becomes one for each place."""
         return _at(rows, _numbers(self.lengths))
 
-    def total(self, values: Tensor) -> Tensor:
+    def row_sums(self, values: Tensor) -> Tensor:
         """The sum of each row: (..., m)."""
         return self.scatter(values).sum(-1)
 
-    def maximum(self, values: Tensor) -> Tensor:
+    def row_maxima(self, values: Tensor) -> Tensor:
         """The largest of each row (..., m), by a tournament of max(a, b) = b + relu(a - b).
 
         4 rounds for each halving of the longest row, 10 3/8 bytes for each place but one in a row.
@@ -50,7 +50,7 @@ class Rows:
             lengths = pairs + odd
         return values
 
-    def _places(self) -> Tensor:
+    def _flat_positions(self) -> Tensor:
         return _numbers(self.lengths) * self.width + _within(self.lengths)
 
 

@@ -8,9 +8,9 @@ from pi_sim.mpc.primitives.indicators import indicators
 from pi_sim.mpc.primitives.truncation import truncate
 
 RECIPROCAL = Curve(
-    period=18,
-    fraction=30,
-    wave=15,
+    period_bits=18,
+    fraction_bits=30,
+    basis_bits=15,
     low=0.0,
     constant=1.2498792,
     cosines=(1.0976942, 0.430427, 0.0863146, 0.0036968),
@@ -18,9 +18,9 @@ RECIPROCAL = Curve(
 )
 """1 / x on [1, 2], of period 4, to 0.00001."""
 INVERSE_ROOT = Curve(
-    period=19,
-    fraction=30,
-    wave=14,
+    period_bits=19,
+    fraction_bits=30,
+    basis_bits=14,
     low=0.0,
     constant=0.8987439,
     cosines=(0.7245335, 0.4409093, 0.0700746, -0.0775361, -0.0350098, -0.002509),
@@ -63,7 +63,7 @@ def inverse_root(v: Tensor, factor: float) -> Tensor:
     square = _weigh(bits, [4.0**-power for power in powers], 2 * FRACTION)
     near = truncate(products.product(v, square), 2 * FRACTION)
     scale = _weigh(bits, [2.0**-power for power in powers], FRACTION)
-    return products.product(series.evaluate(near, INVERSE_ROOT.times(factor)), scale)
+    return products.product(series.evaluate(near, INVERSE_ROOT.scale(factor)), scale)
 
 
 def _weigh(bits: Tensor, weights: list[float], fraction: int) -> Tensor:

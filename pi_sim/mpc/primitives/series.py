@@ -17,19 +17,19 @@ class Waves(Correlation):
     """r, and the cosines and sines of its multiples, all in words of `word`."""
 
     length: int
-    curve: Curve
+    series: Curve
     word: torch.dtype
 
     @property
-    def drawn(self) -> tuple[Part, ...]:
+    def random_parts(self) -> tuple[Part, ...]:
         return (Part((self.length,), dtype=self.word),)
 
     @property
-    def derived(self) -> tuple[Part, ...]:
-        return (Part((2 * self.curve.harmonics, self.length), dtype=self.word),)
+    def dependent_parts(self) -> tuple[Part, ...]:
+        return (Part((2 * self.series.harmonics, self.length), dtype=self.word),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        return (waves(self.curve, values[0].to(torch.int32)).to(self.word),)
+        return (waves(self.series, values[0].to(torch.int32)).to(self.word),)
 
 
 def evaluate(share: Tensor, curve: Curve) -> Tensor:
@@ -50,7 +50,7 @@ def evaluate(share: Tensor, curve: Curve) -> Tensor:
 
 def summed(curve: Curve, m: Tensor, dealt: Tensor) -> Tensor:
     """Shares of the series at m - r, of the opened m and the shared waves of r, before truncation: local."""
-    total = torch.full_like(m, round(curve.constant * curve.unit) if session.rank() == 0 else 0)
+    total = torch.full_like(m, round(curve.constant * curve.encoded_one) if session.rank() == 0 else 0)
     for factor, wave in zip(factors(curve, m.to(torch.int32)), dealt, strict=True):
         total.addcmul_(factor.to(m.dtype), wave)
     return total
@@ -58,4 +58,4 @@ def summed(curve: Curve, m: Tensor, dealt: Tensor) -> Tensor:
 
 def truncated(total: Tensor, curve: Curve) -> Tensor:
     """A curve's values in words of 64 bits and the fraction of values."""
-    return lift(total, curve.fraction - FRACTION, round(curve.low * curve.unit))
+    return lift(total, curve.fraction_bits - FRACTION, round(curve.low * curve.encoded_one))

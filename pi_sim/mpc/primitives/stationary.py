@@ -15,8 +15,8 @@ class Weight:
     """A shared matrix W: the public W - B, the dealer's number for B, and B's share, to which party 0 adds W - B."""
 
     masked: Tensor
-    known: Tensor
-    number: int
+    share: Tensor
+    mask_id: int
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Image(Correlation):
     columns: int
 
     @property
-    def drawn(self) -> tuple[Part, ...]:
+    def random_parts(self) -> tuple[Part, ...]:
         return (Part(self.first),)
 
     @property
-    def derived(self) -> tuple[Part, ...]:
+    def dependent_parts(self) -> tuple[Part, ...]:
         return (Part((*self.first[:-1], self.columns)),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
@@ -58,6 +58,6 @@ def product(x: Tensor, weight: Weight) -> Tensor:
 
     8 |x W| bytes offline. B hides W alone, and no A is used twice.
     """
-    first, both = session.deal(Image(tuple(x.shape), weight.masked.shape[-1]), weight.number)
+    first, both = session.deal(Image(tuple(x.shape), weight.masked.shape[-1]), weight.mask_id)
     (opened,) = session.reveal(x - first)
-    return opened @ weight.known + first @ weight.masked + both
+    return opened @ weight.share + first @ weight.masked + both

@@ -23,11 +23,11 @@ class Truncation(Correlation):
     word: torch.dtype
 
     @property
-    def drawn(self) -> tuple[Part, ...]:
+    def random_parts(self) -> tuple[Part, ...]:
         return (Part((self.length,), dtype=self.word),)
 
     @property
-    def derived(self) -> tuple[Part, ...]:
+    def dependent_parts(self) -> tuple[Part, ...]:
         return Part((self.length,)), Part((self.length,))
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:

@@ -30,12 +30,12 @@ def factors(curve: Curve, word: Tensor) -> Iterator[Tensor]:
     First a_j cos(j w m) + b_j sin(j w m), which belong to the cosines, then a_j sin(j w m) - b_j cos(j w m).
     """
     cosines, sines = (each + (0.0,) * (curve.harmonics - len(each)) for each in (curve.cosines, curve.sines))
-    return _read(tuple(zip(cosines, sines, strict=True)), word, curve.period, curve.fraction - curve.wave)
+    return _read(tuple(zip(cosines, sines, strict=True)), word, curve.period_bits, curve.fraction_bits - curve.basis_bits)
 
 
 def waves(curve: Curve, word: Tensor) -> Tensor:
     """All cos(j w r), then all sin(j w r), as the dealer shares them: (2 harmonics, n)."""
-    return torch.stack(list(_read(((1.0, 0.0),) * curve.harmonics, word, curve.period, curve.wave)))
+    return torch.stack(list(_read(((1.0, 0.0),) * curve.harmonics, word, curve.period_bits, curve.basis_bits)))
 
 
 def _read(pairs: Pairs, word: Tensor, period: int, fraction: int) -> Iterator[Tensor]:

@@ -42,13 +42,13 @@ def between_parties(
     plans: list[Plan], extent: BenchSize, bar: Bar
 ) -> tuple[tuple[KernelTiming, ...], tuple[TruncationTest, ...]]:
     """Single operations, then truncations, between this process and another one."""
-    run = [plan for plan in plans if plan.workload.run]
+    run = [plan for plan in plans if plan.workload.is_run]
     job = Job(extent, [(plan.workload.name, plan.protocols[0]) for plan in run])
     with begun(job) as end:
-        measured = job.operations(end, [plan.charge for plan in run])
+        measured = job.measure_operations(end, [plan.price for plan in run])
         timings = iter(_all(measured, len(run), bar("operations")))
-        counted = _all(job.truncations(end), steps(extent), bar("truncations"))
-    found = [plan.found(**next(timings)) if plan.workload.run else plan.found() for plan in plans]
+        counted = _all(job.measure_truncations(end), steps(extent), bar("truncations"))
+    found = [plan.timing(**next(timings)) if plan.workload.is_run else plan.timing() for plan in plans]
     return tuple(found), tuple({(each.protocol, each.bound): each for each in counted}.values())
 
 

@@ -16,15 +16,15 @@ class Noting(Source):
     """A source that hands out another one's shares and notes what was asked for."""
 
     def __init__(self, source: Source) -> None:
-        super().__init__(source.mine)
+        super().__init__(source.own_prg)
         self.source = source
-        self.notes: list[Note] = []
+        self.requests: list[Note] = []
 
-    def keep(self, part: Part) -> tuple[int, Tensor]:
-        return self.source.keep(part)
+    def persistent_mask(self, part: Part) -> tuple[int, Tensor]:
+        return self.source.persistent_mask(part)
 
     def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> Shares:
-        self.notes.append((correlation, kept))
+        self.requests.append((correlation, kept))
         return _apart(correlation, self.source.deal(correlation, *kept))
 
 
@@ -32,7 +32,7 @@ class Ready(Source):
     """A source that was asked for everything on the notes beforehand: fresh shares, all of them in memory."""
 
     def __init__(self, source: Source, notes: list[Note]) -> None:
-        super().__init__(source.mine)
+        super().__init__(source.own_prg)
         self.ready = deque((correlation, source.deal(correlation, *kept)) for correlation, kept in notes)
 
     def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> Shares:
@@ -43,5 +43,5 @@ class Ready(Source):
 
 def _apart(correlation: Correlation, shares: tuple[Tensor, ...]) -> Shares:
     """Those of the drawn parts, and those of the derived ones."""
-    drawn = len(correlation.drawn)
+    drawn = len(correlation.random_parts)
     return list(shares[:drawn]), list(shares[drawn:])

@@ -25,44 +25,44 @@ class End:
     source: Source
 
     @contextmanager
-    def under(self, card: ProtocolCard, source: Source | None = None) -> Iterator[None]:
+    def protocol_context(self, card: ProtocolCard, source: Source | None = None) -> Iterator[None]:
         """Kernels that are called inside run as a protocol says, with randomness from `source`."""
         with backend.use(self.link, Provider(source or self.source), card.settings), torch.no_grad():
             yield
 
-    def share(self, ring: Tensor, mask: Tensor) -> Tensor:
+    def share_of(self, ring: Tensor, mask: Tensor) -> Tensor:
         """This party's share of values that both know, as the same mask hides them at both."""
         return mask if self.link.rank else ring - mask
 
-    def opened(self, share: Tensor) -> Tensor:
+    def reveal(self, share: Tensor) -> Tensor:
         """The value of which each party holds a share."""
         found: Tensor = self.link.all_reduce(share)
         return found
 
-    def timed(self, run: Callable[[], object]) -> float:
+    def time_both(self, run: Callable[[], object]) -> float:
         """Seconds from when both parties begin until both are done."""
-        self._meet()
+        self._synchronise()
         started = time.perf_counter()
         run()
-        self._meet()
+        self._synchronise()
         return time.perf_counter() - started
 
-    def _meet(self) -> None:
+    def _synchronise(self) -> None:
         self.link.all_reduce(torch.zeros(1, dtype=torch.long))
 
-    def counted(self, source: Source, run: Callable[[], object]) -> Tensor:
+    def count_both(self, source: Source, run: Callable[[], object]) -> Tensor:
         """What both parties count while they run it, by several counters: a row (7) for each, the same at both."""
-        before = self._counters(source)
+        before = self._read_counters(source)
         run()
-        mine = self._counters(source) - before
+        mine = self._read_counters(source) - before
         rows = torch.zeros(2, len(mine), dtype=torch.long)
         rows[self.link.rank] = mine
-        return self.opened(rows)
+        return self.reveal(rows)
 
-    def _counters(self, source: Source) -> Tensor:
+    def _read_counters(self, source: Source) -> Tensor:
         link = self.link
         ours = link.rounds, link.sent, link.received
-        return torch.tensor([*ours, link.comm_rounds, link.comm_bytes, source.offline, session.asked()])
+        return torch.tensor([*ours, link.comm_rounds, link.comm_bytes, source.offline_bytes, session.asked()])
 
 
 def audited(what: str, predicted: Cost, counted: Tensor) -> None:

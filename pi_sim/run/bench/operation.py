@@ -27,17 +27,17 @@ def measure(end: End, workload: Workload, card: ProtocolCard, charge: Charge | N
     """What it takes; a `RunError` where the counters part from the charge, which one of the parties knows."""
     op, noting, results = workload.op, Noting(end.source), list[Any]()
     plain = operands(op)
-    with end.under(card, noting):
+    with end.protocol_context(card, noting):
         shared = _shared(end, workload, card, plain)
-        counted = end.counted(noting, lambda: results.append(apply(op, shared, card)))
+        counted = end.count_both(noting, lambda: results.append(apply(op, shared, card)))
         error = _error(end, workload, results.pop(), plain)
     if charge:
         audited(f"{op} under {card.name}", charge.cost, counted)
 
     def seconds(dealt: bool) -> float:
-        source = Ready(end.source, noting.notes) if dealt else end.source
-        with end.under(card, source):
-            return end.timed(lambda: apply(op, shared, card))
+        source = Ready(end.source, noting.requests) if dealt else end.source
+        with end.protocol_context(card, source):
+            return end.time_both(lambda: apply(op, shared, card))
 
     whole, online = (min(seconds(dealt) for _ in range(repetitions)) for dealt in (False, True))
     return {"seconds": whole, "online_seconds": online, "error": error}
@@ -58,7 +58,7 @@ def _operand(end: End, value: Tensor, masks: Stream) -> Any:
     """Reals in fixed point, one-hot tokens as plain integers."""
     real = value.is_floating_point()
     (mask,) = masks.draw(Part(tuple(value.shape)))
-    return backend.shares(end.share(encode(value) if real else value, mask), None if real else 0)
+    return backend.shares(end.share_of(encode(value) if real else value, mask), None if real else 0)
 
 
 def _error(end: End, workload: Workload, result: Any, plain: list[Tensor]) -> float:
@@ -67,7 +67,7 @@ def _error(end: End, workload: Workload, result: Any, plain: list[Tensor]) -> fl
     clear = [plain[0], plain[1].argmax(-1)] if op.name == "embedding" else plain
     expected = PLAIN[op.name](*clear, **dict(op.attributes))
     share = _at_client(op, result) if op.name == "reveal" else result.share
-    return float((end.opened(share).double() / 2**PRECISION - expected).abs().max())
+    return float((end.reveal(share).double() / 2**PRECISION - expected).abs().max())
 
 
 def _at_client(op: Op, value: Tensor | None) -> Tensor:

@@ -36,13 +36,13 @@ class Job:
         told = json.loads(text)
         return cls(BenchSize(**told["extent"]), [(name, protocol) for name, protocol in told["tasks"]])
 
-    def operations(self, end: End, charges: Sequence[Charge | None]) -> Iterator[Found]:
+    def measure_operations(self, end: End, charges: Sequence[Charge | None]) -> Iterator[Found]:
         """Every task in turn; who knows what it costs gives the charges."""
         known = {workload.name: workload for workload in workloads(self.extent)}
         for (name, protocol), charge in zip(self.tasks, charges, strict=True):
             yield measure(end, known[name], specs.protocol_card(protocol), charge, self.extent.repetitions)
 
-    def truncations(self, end: End) -> Iterator[TruncationTest]:
+    def measure_truncations(self, end: End) -> Iterator[TruncationTest]:
         """What follows the tasks."""
         return count(end, self.extent)
 
@@ -59,8 +59,8 @@ def main(port: int, job: Job) -> None:
     try:
         with met(socket.create_connection(("127.0.0.1", port)), 1) as both:
             end = End(*both)
-            deque(job.operations(end, [None] * len(job.tasks)), maxlen=0)
-            deque(job.truncations(end), maxlen=0)
+            deque(job.measure_operations(end, [None] * len(job.tasks)), maxlen=0)
+            deque(job.measure_truncations(end), maxlen=0)
     except RunError as error:
         sys.exit(str(error))
 

@@ -21,24 +21,24 @@ class Plan:
 
     workload: Workload
     card: ProtocolCard
-    charge: Charge
+    price: Charge
     protocols: tuple[str, ...]
 
     @property
     def kernel(self) -> str:
         return self.card.kernels.get(self.workload.op.name, "fixed")
 
-    def same(self, other: "Plan") -> bool:
+    def matches(self, other: "Plan") -> bool:
         """Whether they compute the same by the same kernel at the same price: then one measurement serves both."""
-        return (self.workload, self.kernel, self.charge) == (other.workload, other.kernel, other.charge)
+        return (self.workload, self.kernel, self.price) == (other.workload, other.kernel, other.price)
 
-    def found(self, **timings: float) -> KernelTiming:
+    def timing(self, **timings: float) -> KernelTiming:
         """What is reported of it."""
-        cost, workload = self.charge.cost, self.workload
+        cost, workload = self.price.cost, self.workload
         return KernelTiming(
             name=workload.name, shapes=workload.shapes, kernel=self.kernel, protocols=self.protocols,
             elements=workload.elements(self.kernel), rounds=cost.rounds, bytes=cost.bytes, offline_bytes=cost.offline,
-            session_bytes=self.charge.session, **timings,
+            session_bytes=self.price.session_bytes, **timings,
         )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def planned(protocols: list[str], extent: BenchSize) -> list[Plan]:
     for workload in workloads(extent):
         for name, card in zip(protocols, cards, strict=True):
             plan = Plan(workload, card, charge(workload.op, card), (name,))
-            known = next((number for number, each in enumerate(plans) if each.same(plan)), None)
+            known = next((number for number, each in enumerate(plans) if each.matches(plan)), None)
             if known is None:
                 plans.append(plan)
             else:

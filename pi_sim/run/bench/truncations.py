@@ -49,9 +49,9 @@ def _add(found: TruncationTest, end: End, card: ProtocolCard, batch: list[Tensor
     """Multiply between the parties, and compare with the product of the plain integers."""
     x, y, *masks = batch
     op = Op("multiply", (tuple(x.shape), tuple(y.shape)), (True, True))
-    with end.under(card):
-        shared = [backend.shares(end.share(value, mask)) for value, mask in zip((x, y), masks, strict=True)]
-        truncated = end.opened(apply(op, shared, card).share)
+    with end.protocol_context(card):
+        shared = [backend.shares(end.share_of(value, mask)) for value, mask in zip((x, y), masks, strict=True)]
+        truncated = end.reveal(apply(op, shared, card).share)
     return _told(found, x * y, truncated)
 
 

@@ -21,7 +21,7 @@ class Workload:
 
     name: str
     op: Op
-    run: bool = True
+    is_run: bool = True
 
     @property
     def shapes(self) -> str:
@@ -76,7 +76,7 @@ def _boundary(extent: BenchSize) -> Iterator[Workload]:
     t, d = extent.tokens, extent.width
     for vocabulary in (extent.vocabulary, extent.large_vocabulary):
         op = Op("embedding", ((vocabulary, d), (1, t, vocabulary)), (True, True))
-        yield Workload(f"embedding, V = {vocabulary:,}", op, run=vocabulary == extent.vocabulary)
+        yield Workload(f"embedding, V = {vocabulary:,}", op, is_run=vocabulary == extent.vocabulary)
     yield _secret("reveal", (1, t, extent.vocabulary))
 
 
