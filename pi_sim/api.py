@@ -8,17 +8,17 @@ from torch import Tensor, nn
 from pi_sim.cost import protocols
 from pi_sim.cost.census import Census
 from pi_sim.cost.estimate import Estimate
-from pi_sim.cost.pricing import priced
+from pi_sim.cost.pricing import price_census
 from pi_sim.graph import questions
-from pi_sim.graph.capture import trace
+from pi_sim.graph.capture import trace_module
 from pi_sim.graph.ops import Graph, Shape
-from pi_sim.network import network
+from pi_sim.network import parse_network
 
-Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
+ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 
 
 def estimate(
-    model: nn.Module, example_inputs: Inputs, protocol: str = "crypten", networks: Sequence[str] = ("lan", "wan")
+    model: nn.Module, example_inputs: ExampleInputs, protocol: str = "crypten", networks: Sequence[str] = ("lan", "wan")
 ) -> Estimate:
     """What one call of `model` costs under a protocol: rounds, bytes and seconds, without running it.
 
@@ -31,26 +31,26 @@ def estimate(
     >>> pi_sim.estimate(torch.nn.Linear(768, 3072), torch.zeros(1, 128, 768)).total
     Cost(rounds=2, bytes=22806528, offline=3145728)
     """
-    graph = trace(model, *_call(model, example_inputs))
-    counted, card = Census.from_graph(graph), protocols.protocol(protocol)
-    batch, length = _size(graph)
-    rows = priced(counted, card, protocols.origin(protocol))
-    named = [network(name) for name in networks]
-    known = protocols.offline_known(card)
+    graph = trace_module(model, *_call_arguments(model, example_inputs))
+    counted, card = Census.from_graph(graph), protocols.resolve_protocol(protocol)
+    batch, length = _batch_and_tokens(graph)
+    rows = price_census(counted, card, protocols.protocol_origin(protocol))
+    named = [parse_network(name) for name in networks]
+    known = protocols.is_offline_known(card)
     return Estimate(
         type(model).__name__, "own", card.name, length, rows, counted.embedding_and_head, named, batch, offline_known=known
     )
 
 
-def _call(model: nn.Module, example_inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _call_arguments(model: nn.Module, example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and named arguments; a transformers model answers without a cache for further tokens."""
-    options = questions.options(model) if hasattr(model, "can_generate") else {}
+    options = questions.forward_kwargs(model) if hasattr(model, "can_generate") else {}
     if isinstance(example_inputs, Mapping):
         return (), {**options, **example_inputs}
     return (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs), options
 
 
-def _size(graph: Graph) -> tuple[int, int]:
+def _batch_and_tokens(graph: Graph) -> tuple[int, int]:
     """(batch, tokens) of the first input; what is no text, nor a series of vectors, counts as one token."""
     shape: Shape = graph.input or next(iter(graph.inputs.values()), ())
     return shape[0] if shape else 1, shape[1] if len(shape) in (2, 3) else 1

@@ -19,7 +19,7 @@ class UnpricedError(UsageError):
     """A protocol has neither kernel nor price for an operation."""
 
 
-class MissingError(UsageError):
+class MissingDependencyError(UsageError):
     """A package that the request needs cannot be imported."""
 
 

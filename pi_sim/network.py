@@ -39,18 +39,18 @@ PRESETS = {
 }
 """Named networks; a round trip, which is what papers tell, halves into a one-way latency."""
 
-SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
-BITS = {"k": 1e3, "m": 1e6, "g": 1e9}
-NUMBER = r"(\d+\.?\d*|\.\d+)"
-WRITTEN = re.compile(rf"bw={NUMBER}([kKmMgG])bps,rtt={NUMBER}(us|ms|s)")
+SECONDS_PER_UNIT = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+BITS_PER_PREFIX = {"k": 1e3, "m": 1e6, "g": 1e9}
+NUMBER_PATTERN = r"(\d+\.?\d*|\.\d+)"
+LINK_PATTERN = re.compile(rf"bw={NUMBER_PATTERN}([kKmMgG])bps,rtt={NUMBER_PATTERN}(us|ms|s)")
 
 
-def network(text: str) -> Network:
+def parse_network(text: str) -> Network:
     """A preset by name, or a link written as `rtt=40ms,bw=200Mbps`, in either order; `Mbps` are bits, not bytes."""
     if text in PRESETS:
         return PRESETS[text]
-    written = WRITTEN.fullmatch(",".join(sorted(text.replace(" ", "").split(","))))
+    written = LINK_PATTERN.fullmatch(",".join(sorted(text.replace(" ", "").split(","))))
     if not written or float(written[1]) == 0:
         raise UsageError(f"unknown network {text!r}; use {', '.join(PRESETS)} or rtt=40ms,bw=200Mbps.")
-    latency = float(written[3]) * SECONDS[written[4]] / 2
-    return Network(text, latency, float(written[1]) * BITS[written[2].lower()], "as given")
+    latency = float(written[3]) * SECONDS_PER_UNIT[written[4]] / 2
+    return Network(text, latency, float(written[1]) * BITS_PER_PREFIX[written[2].lower()], "as given")

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pi_sim.reporting.validation import FAR, page
 
 from pi_sim import specs
 from pi_sim.network import PRESETS
-from pi_sim.reporting.validation import FAR, page
 from pi_sim.specs.published import Claim, Publication
 from pi_sim.validation.comparison import Comparison
-from pi_sim.validation.pricing import price
+from pi_sim.validation.pricing import price_claim
 from pi_sim.validation.validate import Validation
-from pi_sim.validation.validate import validate as hold
+from pi_sim.validation.validate import validate_publication as hold
 from tests.helpers.cli import invoke, refused
 
-SOURCES = specs.names("protocols/published")
+SOURCES = specs.list_names("protocols/published")
 CRYPTEN = Path("protocols/published/crypten.toml").read_text(encoding="utf-8")
 BOLT = Path("protocols/published/bolt.toml").read_text(encoding="utf-8")
 
@@ -31,7 +31,7 @@ validate = cache(hold)
 
 
 def publication(name: str) -> Publication:
-    return specs.read(Publication, specs.find("protocols/published", name))
+    return specs.read_toml(Publication, specs.find_file("protocols/published", name))
 
 
 def checked(validation: Validation) -> list[Comparison]:
@@ -144,7 +144,7 @@ def test_seconds_are_the_networks_and_one_fitted_number() -> None:
     found = [each for each in validate("bolt").comparisons if each.quantity == "seconds"]
     assert len({each.compute_seconds for each in found}) == 1
     for claim, each in zip(claims, found, strict=True):
-        cost, link = price(claim).cost, PRESETS[claim.network or ""]
+        cost, link = price_claim(claim).cost, PRESETS[claim.network or ""]
         assert each.predicted == pytest.approx((each.compute_seconds or 0) + link.seconds(cost.rounds, cost.bytes))
 
 

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import click
 
-from pi_sim.cli.options import PROTOCOL
+from pi_sim.cli.options import PROTOCOL_HELP
 
-PROTOCOLS = ("crypten", "crypten_tanh", "shaft", "lean")
+DEFAULT_PROTOCOLS = ("crypten", "crypten_tanh", "shaft", "lean")
 
 
 @click.command()
 @click.option(
-    "--protocol", "protocols", multiple=True, default=PROTOCOLS, show_default=True, help=f"{PROTOCOL} Repeatable."
+    "--protocol", "protocols", multiple=True, default=DEFAULT_PROTOCOLS, show_default=True, help=f"{PROTOCOL_HELP} Repeatable."
 )
 @click.option(
     "--out", metavar="DIR", type=click.Path(path_type=Path, file_okay=False),
@@ -25,17 +25,17 @@ def bench(protocols: tuple[str, ...], out: Path | None, quick: bool, record: Pat
     Nothing else should keep the machine busy. What is counted must equal its price, or the exit status is 1.
     """
     from pi_sim import files, records
-    from pi_sim.errors import warn
     from pi_sim.cli import progress
+    from pi_sim.errors import warn
     from pi_sim.report import kernels, pages
     from pi_sim.run import calibrate
-    from pi_sim.run.bench.bench import bench as measure
+    from pi_sim.run.bench.bench import run_bench as measure
     from pi_sim.run.bench.plan import QUICK
 
     places = [place for place in (record, out and out / "records" / "bench.json") if place]
     for place in places:
         files.check_writable(place)
-    if sentence := calibrate.busy():
+    if sentence := calibrate.load_warning():
         warn(sentence)
     found = measure(list(dict.fromkeys(protocols)), QUICK if quick else records.BenchSize(), progress.bar)
     for place in places:

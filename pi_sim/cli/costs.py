@@ -6,11 +6,11 @@ from typing import Any
 import click
 
 from pi_sim.cli import json_help
-from pi_sim.cli.options import MACHINE, MODEL, PROTOCOL, STYLE, networks, question
+from pi_sim.cli.options import MACHINE, MODEL, PROTOCOL_HELP, STYLE, network_option, scenario_options
 from pi_sim.errors import UsageError
 
-PROTOCOLS = click.option(
-    "--protocol", "protocols", multiple=True, default=["crypten"], show_default=True, help=f"{PROTOCOL} Repeatable."
+PROTOCOLS_OPTION = click.option(
+    "--protocol", "protocols", multiple=True, default=["crypten"], show_default=True, help=f"{PROTOCOL_HELP} Repeatable."
 )
 VIEWS = ["op", "layer", "module", "total"]
 
@@ -23,9 +23,9 @@ VIEWS = ["op", "layer", "module", "total"]
     )
 )
 @MODEL
-@question
-@PROTOCOLS
-@networks("lan", "wan")
+@scenario_options
+@PROTOCOLS_OPTION
+@network_option("lan", "wan")
 @MACHINE
 @click.option(
     "--by",
@@ -50,21 +50,21 @@ def estimate(
     if top and by in ("total", "count"):
         raise UsageError(f"--top chooses among rows with prices, which --by {by} does not have; leave one of them out.")
     if by == "count":
-        from pi_sim.cost.counts import counts
+        from pi_sim.cost.counts import op_counts
         from pi_sim.report.estimates import render_counts
 
-        click.echo(render_counts(counts(model, **asked), style))
+        click.echo(render_counts(op_counts(model, **asked), style))
         return
     from pi_sim.report.estimates import render_estimates
 
-    click.echo(render_estimates(_price([model], protocols, networks, machine, asked), by, style, top))
+    click.echo(render_estimates(_estimate_all([model], protocols, networks, machine, asked), by, style, top))
 
 
 @click.command(epilog=json_help.describe_keys(("JSON keys", json_help.COMPARISON)))
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@question
-@PROTOCOLS
-@networks("wan")
+@scenario_options
+@PROTOCOLS_OPTION
+@network_option("wan")
 @MACHINE
 @click.option("--by", type=click.Choice(VIEWS), default="op", show_default=True, help="What a row is.")
 @STYLE
@@ -82,10 +82,10 @@ def compare(
 
     if len(set(models)) * len(set(protocols)) < 2:
         raise UsageError(f"{models[0]} stands alone; name another model, or give --protocol twice.")
-    click.echo(render_comparison(_price(list(models), protocols, networks, machine, asked), by, style))
+    click.echo(render_comparison(_estimate_all(list(models), protocols, networks, machine, asked), by, style))
 
 
-def _price(
+def _estimate_all(
     models: list[str],
     protocols: tuple[str, ...],
     networks: tuple[str, ...],
@@ -93,11 +93,11 @@ def _price(
     asked: dict[str, Any],
 ) -> list[Any]:
     """An estimate for every model under every protocol."""
-    from pi_sim.cost.estimate import estimate as price
-    from pi_sim.cost.machine import load
-    from pi_sim.network import network
+    from pi_sim.cost.estimate import estimate_model as price
+    from pi_sim.cost.machine import load_profile
+    from pi_sim.network import parse_network
 
-    links, profile = [network(text) for text in dict.fromkeys(networks)], load(machine)
+    links, profile = [parse_network(text) for text in dict.fromkeys(networks)], load_profile(machine)
     return [
         price(model, protocol=protocol, networks=links, machine=profile, **asked)
         for model in dict.fromkeys(models)

@@ -12,7 +12,7 @@ def models() -> None:
     """List model cards and sizes, and the trained weights that ship."""
     from pi_sim.zoo import catalogue
 
-    click.echo(catalogue.table())
+    click.echo(catalogue.model_table())
 
 
 @click.command()
@@ -20,13 +20,13 @@ def models() -> None:
 @STYLE
 def protocols(name: str | None, style: Any) -> None:
     """List protocols and which operations they price; or the prices of NAME, with their sources."""
-    from pi_sim.cost.protocols import names, protocol
+    from pi_sim.cost.protocols import protocol_names, resolve_protocol
     from pi_sim.report import terminal
 
     if name:
-        click.echo(terminal.render_protocol(protocol(name), style))
+        click.echo(terminal.render_protocol(resolve_protocol(name), style))
     else:
-        click.echo(terminal.render_protocols([protocol(each) for each in names()], style))
+        click.echo(terminal.render_protocols([resolve_protocol(each) for each in protocol_names()], style))
 
 
 @click.command()

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pi_sim.cli.options import LENGTH, MODEL, PROTOCOL, SIZE, STYLE
+from pi_sim.cli.options import LENGTH, MODEL, PROTOCOL_HELP, SIZE, STYLE
 
 
 @click.command()
@@ -28,11 +28,11 @@ def train(out: Path | None, **choices: Any) -> None:
     """
     from pi_sim.training import finished, processes, request, trainer
 
-    with processes.first_speaks():
-        chosen = request.make(**choices)
+    with processes.quiet_nonzero_ranks():
+        chosen = request.plan_from_options(**choices)
         folder = out or Path("runs") / chosen.title
         if found := trainer.train(chosen, folder):
-            click.echo(f"{folder}: {finished.sentence(found)}")
+            click.echo(f"{folder}: {finished.summarize_training(found)}")
 
 
 @click.command()
@@ -61,10 +61,10 @@ def convert(
     """Change the design of a trained CHECKPOINT, a card's or a folder's; fine-tune it with `pi-sim train --from`."""
     from pi_sim.training import convert as conversion
 
-    plan = conversion.plan(switches, settings)
-    folder = out or Path("runs") / conversion.title(checkpoint, size, plan)
+    plan = conversion.parse_switches(switches, settings)
+    folder = out or Path("runs") / conversion.conversion_title(checkpoint, size, plan)
     found = conversion.convert(checkpoint, size, plan, folder, corpus, seq_len)
-    click.echo(f"{folder}: {conversion.sentence(found)}")
+    click.echo(f"{folder}: {conversion.summarize_conversion(found)}")
 
 
 @click.command()
@@ -73,7 +73,7 @@ def convert(
 @click.option("--seq-len", type=click.IntRange(1), help="Tokens; by default the model's context, at most 1,024.")
 @click.option("--sequences", default=32, show_default=True, type=click.IntRange(1), help="How many texts.")
 @click.option("--corpus", metavar="TEXT", help="packages, stdlib, a path, or random; by default what was held out.")
-@click.option("--protocol", default="crypten", show_default=True, help=f"Whose kernels it must suit. {PROTOCOL}")
+@click.option("--protocol", default="crypten", show_default=True, help=f"Whose kernels it must suit. {PROTOCOL_HELP}")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="A folder for figures, SVG and PNG.")
 @click.option("--json", "record", type=click.Path(path_type=Path, dir_okay=False), help="Write the record here.")
 @STYLE
@@ -82,7 +82,7 @@ def diagnose(out: Path | None, record: Path | None, style: Any, **choices: Any) 
     from pi_sim import files, records
     from pi_sim.cli import progress
     from pi_sim.report import diagnosis
-    from pi_sim.run.diagnose import diagnose as look
+    from pi_sim.run.diagnose import run_diagnosis as look
 
     for place in (record, out and out / "entropy.svg"):
         if place:

@@ -19,18 +19,18 @@ def calibrate(out: Path | None, style: Any) -> None:
     Takes half a minute; nothing else should keep the machine busy. Without --out, estimates find the profile.
     """
     from pi_sim import files
+    from pi_sim.cli import progress
     from pi_sim.cost import machine
     from pi_sim.errors import warn
-    from pi_sim.cli import progress
     from pi_sim.report import terminal
     from pi_sim.run import calibrate as measuring
 
-    path = out or machine.place()
+    path = out or machine.profile_path()
     files.check_writable(path)
-    if sentence := measuring.busy():
+    if sentence := measuring.load_warning():
         warn(sentence)
     with progress.bar("calibration") as advance:
         found = measuring.calibrate(advance)
-    machine.save(found, path)
+    machine.save_profile(found, path)
     click.echo(terminal.render_machine(found, style))
     click.echo(f"{path}: the profile", err=True)

@@ -11,8 +11,8 @@ MODEL = click.option(
     help="A card or a public model such as bert-base, or the path of a card, a config or a checkpoint.",
 )  # fmt: skip
 SIZE = click.option("--size", default="tiny", show_default=True, help="A size's name or path.")
-PROTOCOL = "A protocol's name, or a .toml file."
-NETWORK = "A network's name, or a link such as rtt=40ms,bw=200Mbps."
+PROTOCOL_HELP = "A protocol's name, or a .toml file."
+NETWORK_HELP = "A network's name, or a link such as rtt=40ms,bw=200Mbps."
 STYLE = click.option(
     "--format", "style", type=click.Choice(["table", "json", "csv", "markdown"]), default="table", show_default=True,
     help="How it is written to standard output.",
@@ -28,14 +28,14 @@ MACHINE = click.option(
 )
 
 
-def networks(*names: str) -> Callable[[Any], Any]:
+def network_option(*names: str) -> Callable[[Any], Any]:
     """The option `--network`, with these by default."""
     return click.option(
-        "--network", "networks", multiple=True, default=names, show_default=True, help=f"{NETWORK} Repeatable."
+        "--network", "networks", multiple=True, default=names, show_default=True, help=f"{NETWORK_HELP} Repeatable."
     )
 
 
-def question(command: Any) -> Any:
+def scenario_options(command: Any) -> Any:
     """The options that say what is asked of a model."""
     for option in (INNER, PAST, BATCH, LENGTH, SIZE):
         command = option(command)

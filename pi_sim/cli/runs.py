@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pi_sim.cli.options import LENGTH, MODEL, NETWORK, PROTOCOL, SIZE
+from pi_sim.cli.options import LENGTH, MODEL, NETWORK_HELP, PROTOCOL_HELP, SIZE
 from pi_sim.errors import UsageError, warn
 
 TIMEOUT = click.option(
@@ -28,9 +28,9 @@ def run() -> None:
 @click.option("--model", metavar="MODEL", help="A card or a checkpoint; relu_nonorm, unless a bundle is given.")
 @SIZE
 @LENGTH
-@click.option("--protocol", default="crypten", show_default=True, help=PROTOCOL)
+@click.option("--protocol", default="crypten", show_default=True, help=PROTOCOL_HELP)
 @click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="How many held-out texts.")
-@click.option("--network", default="none", show_default=True, help=f"Hold messages back. {NETWORK}")
+@click.option("--network", default="none", show_default=True, help=f"Hold messages back. {NETWORK_HELP}")
 @click.option("--bundle", type=click.Path(path_type=Path), help="What `pi-sim export` wrote, instead of the weights.")
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="TCP port on the loopback; 0 takes a free one.")
 @TIMEOUT
@@ -56,15 +56,15 @@ def two_party(
 ) -> None:
     """Two processes on this machine, each with its own shares, compute the logits of held-out text."""
     from pi_sim import files, records
-    from pi_sim.network import network as link
     from pi_sim.cli import progress
+    from pi_sim.network import parse_network as link
     from pi_sim.report import terminal
-    from pi_sim.run.two_party import Request
-    from pi_sim.run.two_party import two_party as private_run
+    from pi_sim.run.two_party import TwoPartyRequest
+    from pi_sim.run.two_party import run_two_party as private_run
 
     imitated = None if network == "none" else link(network)
     chosen = model or (None if bundle else "relu_nonorm")
-    request = Request(chosen, size, protocol, seq_len, sequences, bundle, imitated, port, timeout, dealer, device)
+    request = TwoPartyRequest(chosen, size, protocol, seq_len, sequences, bundle, imitated, port, timeout, dealer, device)
     if record:
         files.check_writable(record)
     with progress.bar("private inference") as advance:
@@ -78,7 +78,7 @@ def two_party(
 @click.option("--rank", required=True, type=click.Choice(["0", "1"]), help="0 is the server, 1 the client.")
 @click.option("--rendezvous", required=True, metavar="HOST:PORT", help="Where the server listens and the client calls.")
 @click.option("--bundle", required=True, type=click.Path(path_type=Path), help="With this party's share file at least.")
-@click.option("--protocol", default="crypten", show_default=True, help=PROTOCOL)
+@click.option("--protocol", default="crypten", show_default=True, help=PROTOCOL_HELP)
 @click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="How many held-out texts.")
 @TIMEOUT
 @click.option(
@@ -116,15 +116,15 @@ def party(
 
     if network:
         raise UsageError("two machines have a network of their own; `run two-party --network` imitates one.")
-    host, port = place.address(rendezvous)
+    host, port = place.parse_address(rendezvous)
     encrypted = not no_tls
-    request = remote.Request(
+    request = remote.PartyRequest(
         int(rank), host, port, bundle, protocol, sequences, timeout, dealer, keys, encrypted, device
     )
     if record:
         files.check_writable(record)
     with progress.bar("private inference") as advance:
-        found = remote.party(request, warn, advance)
+        found = remote.run_remote_party(request, warn, advance)
     click.echo(terminal.summarize_run(found))
     if record:
         records.save(record, found)
@@ -136,7 +136,7 @@ def keys(out: Path) -> None:
     """Make a trial pair of keys and certificates, for the two parties of `run party`."""
     from pi_sim.mpc import certificates
 
-    certificates.make(out)
+    certificates.make_test_certificates(out)
     click.echo(f"{out}: server for party 0, client for party 1; take each to its machine, by a way that nobody reads")
 
 
@@ -147,7 +147,7 @@ def keys(out: Path) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder that is new or empty.")
 def export(model: str, size: str, seq_len: int | None, out: Path) -> None:
     """Write a trained model as a secret-shared graph: one file of shares for each party."""
-    from pi_sim.run.two_party import export as write
+    from pi_sim.run.two_party import export_bundle as write
 
     write(model, size, seq_len, out)
     click.echo(f"{out}: graph.json, and the weights' shares in party0.safetensors and party1.safetensors")

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pi_sim.cli.options import INNER, MACHINE, NETWORK, PROTOCOL
 from pi_sim.cli import json_help, progress
+from pi_sim.cli.options import INNER, MACHINE, NETWORK_HELP, PROTOCOL_HELP
 
 if TYPE_CHECKING:
     from pi_sim.report.sweep import Quality
-    from pi_sim.sweep.answers import Answer
-    from pi_sim.sweep.kept import Table
+    from pi_sim.sweep.answers import SweepRow
+    from pi_sim.sweep.kept import ResumableCsv
     from pi_sim.sweep.sweep import Sweep
 
-DESIGNS = ("gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm")
-FILE = click.Path(path_type=Path, dir_okay=False)
-FOLDER = click.Path(path_type=Path, file_okay=False)
-COUNT = click.IntRange(1)
+DEFAULT_MODELS = ("gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm")
+FILE_PATH = click.Path(path_type=Path, dir_okay=False)
+FOLDER_PATH = click.Path(path_type=Path, file_okay=False)
+POSITIVE_INT = click.IntRange(1)
 
 
-def axis(
+def axis_option(
     option: str, name: str, told: str, *default: Any, kind: Any = str, metavar: str | None = None
 ) -> Callable[[Any], Any]:
     """A repeatable option."""
@@ -33,27 +33,27 @@ def axis(
 
 
 @click.command(epilog=json_help.describe_keys(("Columns", json_help.SWEEP)))
-@axis("--model", "models", "A card, a config or a checkpoint, as of estimate.", *DESIGNS, metavar="MODEL")
-@axis("--size", "sizes", "A size's name or path.", "tiny")
-@axis("--seq-len", "lengths", "Tokens; by default each model's context.", kind=COUNT)
-@axis("--batch", "batches", "Sequences at once.", 1, kind=COUNT)
-@axis("--past", "pasts", "A decode step with a KV cache of N tokens.", kind=COUNT, metavar="N")
+@axis_option("--model", "models", "A card, a config or a checkpoint, as of estimate.", *DEFAULT_MODELS, metavar="MODEL")
+@axis_option("--size", "sizes", "A size's name or path.", "tiny")
+@axis_option("--seq-len", "lengths", "Tokens; by default each model's context.", kind=POSITIVE_INT)
+@axis_option("--batch", "batches", "Sequences at once.", 1, kind=POSITIVE_INT)
+@axis_option("--past", "pasts", "A decode step with a KV cache of N tokens.", kind=POSITIVE_INT, metavar="N")
 @INNER
-@axis("--protocol", "protocols", PROTOCOL, "crypten")
-@axis("--network", "networks", NETWORK, "lan", "wan")
+@axis_option("--protocol", "protocols", PROTOCOL_HELP, "crypten")
+@axis_option("--network", "networks", NETWORK_HELP, "lan", "wan")
 @MACHINE
-@click.option("--out", type=FILE, help="A .csv or .parquet file, which is continued; by default standard output.")
-@click.option("--report", type=FILE, metavar="FILE.md", help="A page with the Pareto fronts of quality and seconds.")
-@axis("--records", "records", "Records of trainings; by default those shipped and reports/records.", kind=FOLDER)
+@click.option("--out", type=FILE_PATH, help="A .csv or .parquet file, which is continued; by default standard output.")
+@click.option("--report", type=FILE_PATH, metavar="FILE.md", help="A page with the Pareto fronts of quality and seconds.")
+@axis_option("--records", "records", "Records of trainings; by default those shipped and reports/records.", kind=FOLDER_PATH)
 def sweep(out: Path | None, report: Path | None, records: tuple[Path, ...], **asked: Any) -> None:
     """Price every combination of models, sizes, lengths, protocols and networks: one line of CSV for each.
 
     All options that name something are repeatable. What has no price has a reason instead. A line that is in --out
     already is not asked again, so that an interrupted sweep goes on where it stopped; remove a line to ask anew.
     """
-    grid = _asked(**asked)
-    quality = _quality(grid, report, records) if report else []
-    answers = _run(grid, out)
+    grid = _resolve_sweep(**asked)
+    quality = _gather_quality(grid, report, records) if report else []
+    answers = _run_sweep(grid, out)
     if report:
         from pi_sim.report import pages
 
@@ -61,7 +61,7 @@ def sweep(out: Path | None, report: Path | None, records: tuple[Path, ...], **as
             click.echo(path, err=out is None)
 
 
-def _asked(
+def _resolve_sweep(
     models: tuple[str, ...],
     sizes: tuple[str, ...],
     protocols: tuple[str, ...],
@@ -70,18 +70,18 @@ def _asked(
     **rest: Any,
 ) -> "Sweep":
     """What was asked; a `UsageError` for a name that does not exist, before anything is priced."""
-    from pi_sim.cost.machine import load
-    from pi_sim.network import network
-    from pi_sim.sweep.grid import Axes
+    from pi_sim.cost.machine import load_profile
+    from pi_sim.network import parse_network
+    from pi_sim.sweep.grid import Grid
     from pi_sim.sweep.sweep import Sweep
-    from pi_sim.sweep.tariff import tariffs
+    from pi_sim.sweep.tariff import load_price_tables
 
-    links = [network(text) for text in dict.fromkeys(networks)]
-    questions = Axes(models, sizes, **rest).scenarios()
-    return Sweep(questions, tariffs(protocols), links, load(machine))
+    links = [parse_network(text) for text in dict.fromkeys(networks)]
+    questions = Grid(models, sizes, **rest).scenarios()
+    return Sweep(questions, load_price_tables(protocols), links, load_profile(machine))
 
 
-def _quality(grid: "Sweep", report: Path, folders: tuple[Path, ...]) -> "list[Quality]":
+def _gather_quality(grid: "Sweep", report: Path, folders: tuple[Path, ...]) -> "list[Quality]":
     """What the designs are worth, and whether the page can be written: known before anything is priced."""
     from pi_sim.files import check_writable
     from pi_sim.report import sweep as page
@@ -91,10 +91,10 @@ def _quality(grid: "Sweep", report: Path, folders: tuple[Path, ...]) -> "list[Qu
     return page.load_qualities(list(folders) or page.default_folders(), subjects)
 
 
-def _run(grid: "Sweep", out: Path | None) -> "list[Answer]":
+def _run_sweep(grid: "Sweep", out: Path | None) -> "list[SweepRow]":
     """All answers, with progress unless they are on standard output themselves; and how fast new ones came."""
     silent = nullcontext(lambda fraction: None)
-    with _table(out) as table, progress.bar("sweep") if out else silent as advance:
+    with _open_output(out) as table, progress.bar("sweep") if out else silent as advance:
         before, started, computing = len(table.rows), time.perf_counter(), time.process_time()
         answers = grid.run(table, advance)
         elapsed, computing = time.perf_counter() - started, time.process_time() - computing
@@ -106,15 +106,15 @@ def _run(grid: "Sweep", out: Path | None) -> "list[Answer]":
 
 
 @contextmanager
-def _table(out: Path | None) -> "Iterator[Table]":
+def _open_output(out: Path | None) -> "Iterator[ResumableCsv]":
     """Where answers go; who interrupts is told what was kept."""
     from pi_sim.sweep import kept, parquet
 
     if out is None:
-        yield kept.Table(lambda text: click.echo(text, nl=False))
+        yield kept.ResumableCsv(lambda text: click.echo(text, nl=False))
         return
     try:
-        with (parquet if out.suffix == parquet.SUFFIX else kept).opened(out) as table:
+        with (parquet if out.suffix == parquet.PARQUET_SUFFIX else kept).opened(out) as table:
             yield table
     except KeyboardInterrupt:
         click.echo(f"{out}: what is done is kept, and the same command goes on from there.", err=True)

@@ -21,9 +21,9 @@ def validate(sources: tuple[str, ...], out: Path | None, style: Any) -> None:
     """
     from pi_sim import specs
     from pi_sim.report import pages, published_figures
-    from pi_sim.validation.validate import validate as hold
+    from pi_sim.validation.validate import validate_publication as hold
 
-    found = [hold(source) for source in sources or specs.names("protocols/published")]
+    found = [hold(source) for source in sources or specs.list_names("protocols/published")]
     if out is None:
         click.echo(pages.render_page("validation", published_figures.context(found), {"validation": None}) if style == "markdown" else published_figures.render_validations(found, style))
         return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pi_sim import specs
-from pi_sim.cost.memo import remember
+from pi_sim.cost.memo import cached_json
 from pi_sim.errors import UsageError
 from pi_sim.graph.ops import Graph, Op
 from pi_sim.specs import configs
@@ -26,42 +26,42 @@ class Census:
         return cls(dict(Counter(graph.census())), frozenset(graph.embedding_and_head()))
 
 
-def census(model: str, size: str, length: int, batch: int = 1, past: int | None = None) -> Census:
+def capture_census(model: str, size: str, length: int, batch: int = 1, past: int | None = None) -> Census:
     """The census of a card at a size, or of a model with a config, for a batch of texts; captured the first time.
 
     `length` tokens of each text are read at once, or, with `past`, one token after so many others in a KV cache.
     """
 
     def derive() -> dict[str, Any]:
-        from pi_sim.graph.capture import capture
-        from pi_sim.zoo.build import meta_model
+        from pi_sim.graph.capture import capture_model
+        from pi_sim.zoo.build import build_meta_model
 
-        counted = Census.from_graph(capture(meta_model(model, size), length, batch, past))
+        counted = Census.from_graph(capture_model(build_meta_model(model, size), length, batch, past))
         rows = [[module, op.to_json(), count] for (module, op), count in counted.counts.items()]
         return {"rows": rows, "boundary": sorted(counted.embedding_and_head)}
 
     question = [length, batch] if past is None else ["step", past, batch]
-    stored = remember("census", [_identity(model, size), *question], derive)
+    stored = cached_json("census", [model_identity(model, size), *question], derive)
     counts = {(module, Op.from_json(op)): count for module, op, count in stored["rows"]}
     return Census(counts, frozenset(stored["boundary"]))
 
 
-def context(model: str, size: str) -> int:
+def model_context(model: str, size: str) -> int:
     """The longest sequence that the model was made for."""
-    config = configs.text(model)
+    config = configs.config_text(model)
     if config is None:
-        return specs.size(size).context
+        return specs.load_size(size).context
     with suppress(ValueError, AttributeError, KeyError, TypeError, ZeroDivisionError):
-        if known := configs.context(json.loads(config)):
+        if known := configs.config_context(json.loads(config)):
             return known
-    raise UsageError(f"{configs.path(model)} does not tell the model's context; give --seq-len.")
+    raise UsageError(f"{configs.config_path(model)} does not tell the model's context; give --seq-len.")
 
 
-def label(model: str, size: str) -> str:
+def size_label(model: str, size: str) -> str:
     """What a record calls the size: a model with a config has its own."""
-    return size if configs.text(model) is None else "own"
+    return size if configs.config_text(model) is None else "own"
 
 
-def _identity(model: str, size: str) -> Any:
+def model_identity(model: str, size: str) -> Any:
     """What the graph depends on: the card and the size, or the config."""
-    return configs.text(model) or [specs.model_card(model).model_dump(), specs.size(size).model_dump()]
+    return configs.config_text(model) or [specs.load_model_card(model).model_dump(), specs.load_size(size).model_dump()]

@@ -22,4 +22,4 @@ class Cost:
         return Cost(times * self.rounds, times * self.bytes, times * self.offline)
 
 
-ZERO = Cost()
+ZERO_COST = Cost()

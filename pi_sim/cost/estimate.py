@@ -5,21 +5,21 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pi_sim.cost import protocols
-from pi_sim.cost.census import Census, census, context, label
+from pi_sim.cost.census import Census, capture_census, model_context, size_label
 from pi_sim.cost.cost import Cost
 from pi_sim.cost.machine import Machine
-from pi_sim.cost.pricing import priced
-from pi_sim.cost.rows import Part, Row, View, grouped
+from pi_sim.cost.pricing import price_census
+from pi_sim.cost.rows import Row, Subtotal, View, group_rows
 from pi_sim.errors import UsageError
 from pi_sim.network import Network
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CONVENTIONS", "OTHERS", "Estimate", "Part", "Row", "View", "counted", "estimate", "numbers", "priced"]
+__all__ = ["CONVENTIONS", "OTHER_ROWS", "Estimate", "Subtotal", "Row", "View", "scenario_census", "estimate_model", "cost_fields", "price_census"]
 
-ALONE = "seconds are the network's alone, rounds x latency + bytes / bandwidth, without computing"
-COMPUTED = "seconds are rounds x latency + bytes / bandwidth + computing on {}, one after the other"
+SECONDS_WITHOUT_COMPUTE = "seconds are the network's alone, rounds x latency + bytes / bandwidth, without computing"
+SECONDS_WITH_COMPUTE = "seconds are rounds x latency + bytes / bandwidth + computing on {}, one after the other"
 """What seconds are without the profile of a machine, and with one."""
 
 CONVENTIONS = [
@@ -27,13 +27,13 @@ CONVENTIONS = [
     "source states a sum alone; links are full duplex",
     "a round is one exchange that cannot start before the previous one has arrived; it costs one one-way latency",
     "offline bytes are correlated randomness that must reach a party, its shares expanded from seeds where they can be",
-    ALONE,
+    SECONDS_WITHOUT_COMPUTE,
     "weights and one-hot tokens are already shared when counting starts; the logits are opened to the client",
     "1 MB = 1e6 bytes, 1 GB = 1e9 bytes",
 ]
 """Printed under every table: each of them changes published numbers by a factor of two or more."""
 
-OTHERS = "others"
+OTHER_ROWS = "others"
 """The row of all that is not among the dearest."""
 
 
@@ -60,14 +60,14 @@ class Estimate:
     """Whether a zero of offline bytes is one, and not what the protocol's sources do not tell."""
 
     @cached_property
-    def overall(self) -> Part:
+    def overall(self) -> Subtotal:
         """All rows together."""
-        return Part.sum_of(self.rows)
+        return Subtotal.sum_of(self.rows)
 
     @cached_property
-    def body(self) -> Part:
+    def body(self) -> Subtotal:
         """Without the private look-up, the vocabulary head and the opening of the logits."""
-        return Part.sum_of(row for row in self.rows if row.module not in self.embedding_and_head)
+        return Subtotal.sum_of(row for row in self.rows if row.module not in self.embedding_and_head)
 
     @property
     def total(self) -> Cost:
@@ -84,22 +84,22 @@ class Estimate:
         """Bytes that one party sends once in a session, all in one round, before the first inference."""
         return sum(row.session_bytes for row in self.rows)
 
-    def group_by(self, view: View) -> dict[str, Part]:
+    def group_by(self, view: View) -> dict[str, Subtotal]:
         """The parts by operation, layer, module or in total, in order of first occurrence."""
-        return grouped(self.rows, view)
+        return group_rows(self.rows, view)
 
-    def top_groups(self, parts: dict[str, Part], top: int) -> dict[str, Part]:
+    def top_groups(self, parts: dict[str, Subtotal], top: int) -> dict[str, Subtotal]:
         """The `top` parts that take longest on the first network, and all others as one."""
         ranked = sorted(parts.items(), key=lambda item: self._ranking_key(item[1]), reverse=True)
         others = [part for _, part in ranked[top:]]
-        return dict(ranked[:top]) | ({OTHERS: Part.sum_of(others)} if others else {})
+        return dict(ranked[:top]) | ({OTHER_ROWS: Subtotal.sum_of(others)} if others else {})
 
-    def seconds(self, part: Part) -> dict[str, float]:
+    def seconds(self, part: Subtotal) -> dict[str, float]:
         """Seconds by network, with those of computing where they are known."""
         computing = self.compute_seconds(part) or 0.0
         return {each.name: each.seconds(part.cost.rounds, part.cost.bytes) + computing for each in self.networks}
 
-    def compute_seconds(self, part: Part) -> float | None:
+    def compute_seconds(self, part: Subtotal) -> float | None:
         """Seconds of computing: known for a protocol that runs here, on a machine that has been measured."""
         if self.machine is None or part.work is None:
             return None
@@ -110,7 +110,7 @@ class Estimate:
         """What the numbers mean."""
         if self.machine is None or self.compute_seconds(self.overall) is None:
             return CONVENTIONS
-        return [COMPUTED.format(self.machine.name) if sentence == ALONE else sentence for sentence in CONVENTIONS]
+        return [SECONDS_WITH_COMPUTE.format(self.machine.name) if sentence == SECONDS_WITHOUT_COMPUTE else sentence for sentence in CONVENTIONS]
 
     def to_json(self) -> dict[str, Any]:
         """The record; `pi_sim.cli.json_help` says what its keys mean."""
@@ -145,22 +145,22 @@ class Estimate:
 
         return pd.DataFrame(self.to_json()["rows"])
 
-    def _total_fields(self, part: Part) -> dict[str, Any]:
+    def _total_fields(self, part: Subtotal) -> dict[str, Any]:
         return {**self._cost_fields(part.cost), "seconds": self.seconds(part), "compute_seconds": self.compute_seconds(part)}
 
     def _cost_fields(self, cost: Cost) -> dict[str, int | None]:
-        return {**numbers(cost), **({} if self.offline_known else {"offline_bytes": None})}
+        return {**cost_fields(cost), **({} if self.offline_known else {"offline_bytes": None})}
 
-    def _ranking_key(self, part: Part) -> float:
+    def _ranking_key(self, part: Subtotal) -> float:
         return next(iter(self.seconds(part).values()), part.cost.bytes)
 
 
-def numbers(cost: Cost) -> dict[str, int]:
+def cost_fields(cost: Cost) -> dict[str, int]:
     """A cost under the names that records use."""
     return {"rounds": cost.rounds, "bytes": cost.bytes, "offline_bytes": cost.offline}
 
 
-def estimate(
+def estimate_model(
     model: str,
     size: str,
     protocol: str,
@@ -178,32 +178,32 @@ def estimate(
     leaves out embedding and head, for which not every protocol has a price. Torch is imported only for what no earlier
     estimate has derived.
     """
-    card = protocols.protocol(protocol)
-    length, found = counted(model, size, seq_len, batch, past, inner)
+    card = protocols.resolve_protocol(protocol)
+    length, found = scenario_census(model, size, seq_len, batch, past, inner)
     return Estimate(
         model,
-        label(model, size),
+        size_label(model, size),
         card.name,
         length,
-        priced(found, card, protocols.origin(protocol)),
+        price_census(found, card, protocols.protocol_origin(protocol)),
         found.embedding_and_head,
         networks,
         batch,
         past,
         inner,
         machine,
-        protocols.offline_known(card),
+        protocols.is_offline_known(card),
     )
 
 
-def counted(
+def scenario_census(
     model: str, size: str, seq_len: int | None, batch: int, past: int | None, inner: bool
 ) -> tuple[int, Census]:
     """The tokens that are read at once, and the operations that this takes."""
     if past is not None and seq_len is not None:
         raise UsageError("--past asks for one step of one token; leave --seq-len out.")
-    length = 1 if past is not None else seq_len or context(model, size)
-    found = census(model, size, length, batch, past)
+    length = 1 if past is not None else seq_len or model_context(model, size)
+    found = capture_census(model, size, length, batch, past)
     if not inner:
         return length, found
     within = {key: count for key, count in found.counts.items() if key[0] not in found.embedding_and_head}

@@ -4,24 +4,24 @@ import math
 
 from pi_sim.graph.ops import Op, Shape
 
-PRODUCTS = ("linear", "matmul", "embedding")
+PRODUCT_OPS = ("linear", "matmul", "embedding")
 """Operations with two factors of which a source may charge for either, or for the product."""
 
 
-def features(op: Op) -> dict[str, float]:
+def op_features(op: Op) -> dict[str, float]:
     """Every feature of `pi_sim.specs.FEATURES` that the operation has; products alone have those of their factors."""
-    shape = result(op)
+    shape = result_shape(op)
     elements, cols = math.prod(shape), shape[-1] if shape else 1
-    found = {"each": 1, "elements": elements, "rows": elements // cols, "cols": cols, "visible": _visible(op, elements)}
+    found = {"each": 1, "elements": elements, "rows": elements // cols, "cols": cols, "visible": _unmasked_count(op, elements)}
     found["log2_cols"] = (cols - 1).bit_length()
     found["operands"] = sum(math.prod(each) for each, secret in zip(op.shapes, op.secret, strict=True) if secret)
-    return found | (_products(op, shape) if op.name in PRODUCTS else {})
+    return found | (_product_features(op, shape) if op.name in PRODUCT_OPS else {})
 
 
-def result(op: Op) -> Shape:
+def result_shape(op: Op) -> Shape:
     """The shape of what the operation computes."""
     if op.name in ("linear", "matmul"):
-        first, second = factors(op)
+        first, second = factor_shapes(op)
         batch = first[:-2] if math.prod(first[:-2]) >= math.prod(second[:-2]) else second[:-2]
         return (*batch, first[-2], second[-1]) if len(first) > 1 else (second[-1],)
     if op.name in ("embedding", "lookup"):
@@ -32,19 +32,19 @@ def result(op: Op) -> Shape:
     return tuple(map(max, *padded)) if len(padded) > 1 else padded[0]
 
 
-def factors(op: Op) -> tuple[Shape, Shape]:
+def factor_shapes(op: Op) -> tuple[Shape, Shape]:
     """Both factors; a look-up multiplies one-hot tokens (..., V) with a table (V, d)."""
     first, second = op.shapes[:2]
     return (second, first) if op.name == "embedding" else (first, second)
 
 
-def _products(op: Op, shape: Shape) -> dict[str, float]:
-    first, second = factors(op)
+def _product_features(op: Op, shape: Shape) -> dict[str, float]:
+    first, second = factor_shapes(op)
     mn, batch = math.prod(shape), math.prod(shape[:-2]) if len(second) > 2 else 1
     return {"mk": math.prod(first), "kn": math.prod(second), "mn": mn, "mkn": mn * first[-1], "batch": batch}
 
 
-def _visible(op: Op, elements: int) -> int:
+def _unmasked_count(op: Op, elements: int) -> int:
     """The places of scores (..., m, n) that a causal mask leaves: n - m + 1 in the first row, one more in each next."""
     if not dict(op.attributes).get("causal"):
         return elements

@@ -13,14 +13,14 @@ from pi_sim.files import write_text
 from pi_sim.records import code_fingerprint
 
 
-def remember(kind: str, key: Any, derive: Callable[[], Any]) -> Any:
+def cached_json(kind: str, key: Any, derive: Callable[[], Any]) -> Any:
     """The JSON value under `key`, derived and stored the first time. A damaged memo is derived anew.
 
     The stored name covers the key, pi-sim's own code and the packages that the value depends on, so a change in any
     of them starts afresh.
     """
     digest = hashlib.sha256(json.dumps([key, code_fingerprint()], sort_keys=True).encode()).hexdigest()
-    path = folder() / kind / f"{digest[:32]}.json"
+    path = cache_dir() / kind / f"{digest[:32]}.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -30,6 +30,6 @@ def remember(kind: str, key: Any, derive: Callable[[], Any]) -> Any:
     return value
 
 
-def folder() -> Path:
+def cache_dir() -> Path:
     """`$XDG_CACHE_HOME/pi-sim`, by default `~/.cache/pi-sim`: safe to remove at any time."""
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "pi-sim"  # noqa: PTH111

@@ -8,23 +8,23 @@ from typing import Any, NamedTuple
 import torch
 
 from pi_sim.cost.cost import Cost
-from pi_sim.cost.counting import Counting
+from pi_sim.cost.counting import WorkCounter
 from pi_sim.cost.work import Work
 from pi_sim.graph.ops import Graph, Op
 from pi_sim.mpc import backend, session
-from pi_sim.mpc.dealer.source import Dealing
-from pi_sim.mpc.dealer.stream import Dry
-from pi_sim.mpc.dealer.tape import Entry, Recording
-from pi_sim.mpc.executor import apply, stationary
-from pi_sim.mpc.phantom import Phantom, running, secret, settle, walk
+from pi_sim.mpc.dealer.source import DealerSource
+from pi_sim.mpc.dealer.stream import ShapePrg
+from pi_sim.mpc.dealer.tape import DemandItem, RecordingSource
+from pi_sim.mpc.executor import apply_op, fixed_operand
+from pi_sim.mpc.phantom import CountingCommunicator, dry_runtime, run_sequence, run_setup, secret_tensor
 from pi_sim.mpc.primitives import stationary as weights
-from pi_sim.mpc.primitives.waves import tables
-from pi_sim.specs import ProtocolCard
+from pi_sim.mpc.primitives.waves import interpolation_tables
+from pi_sim.specs import ExecutableProtocol
 
-PUBLIC_TYPES = {"softmax": torch.bool, "lookup": torch.long}
+PUBLIC_DTYPES = {"softmax": torch.bool, "lookup": torch.long}
 
 
-class Measured(NamedTuple):
+class DerivedPrice(NamedTuple):
     """What one operation communicates, what computing it takes, and what it opens once in a session."""
 
     cost: Cost
@@ -36,51 +36,51 @@ class Measured(NamedTuple):
     """Bytes that one party sends to open a weight under its mask; all weights of a session share a round."""
 
 
-def price(op: Op, protocol: ProtocolCard) -> Cost:
+def derive_cost(op: Op, protocol: ExecutableProtocol) -> Cost:
     """What one operation costs."""
-    return measure(op, protocol).cost
+    return derive_price(op, protocol).cost
 
 
-def measure(op: Op, protocol: ProtocolCard) -> Measured:
+def derive_price(op: Op, protocol: ExecutableProtocol) -> DerivedPrice:
     """One operation, its weight opened beforehand where the kernel keeps it; again where that made constants."""
-    made = _constants()
-    found = _measure(op, protocol)
-    return found if _constants() == made else _measure(op, protocol)
+    made = _constant_count()
+    found = _derive_once(op, protocol)
+    return found if _constant_count() == made else _derive_once(op, protocol)
 
 
-def _constants() -> int:
+def _constant_count() -> int:
     """How often any were made so far, which is no work: circuits and series of CrypTen's, tables of our kernels."""
-    return sum(each.cache_info().misses for each in (*backend.CONSTANTS, tables))
+    return sum(each.cache_info().misses for each in (*backend.CONSTANT_FUNCTIONS, interpolation_tables))
 
 
-def _measure(op: Op, protocol: ProtocolCard) -> Measured:
+def _derive_once(op: Op, protocol: ExecutableProtocol) -> DerivedPrice:
     """The same, with the work of making constants where they are not yet known."""
-    with _observed(protocol) as seen:
-        operands, place, counted = _operands(op), stationary(op, protocol), Counting(seen.prg)
+    with _metered_dry_run(protocol) as seen:
+        operands, place, counted = _shape_only_operands(op), fixed_operand(op, protocol), WorkCounter(seen.prg)
         if place is not None:
-            operands[place] = weights.settle([operands[place].share])[0]
+            operands[place] = weights.open_weight_shares([operands[place].share])[0]
         opened, before = seen.take_cost(), seen.source.take_items()
         with counted:
-            apply(op, operands, protocol)
-        return Measured(seen.take_cost(), counted.work, _dealing(before, seen.source.take_items()), opened.bytes)
+            apply_op(op, operands, protocol)
+        return DerivedPrice(seen.take_cost(), counted.work, _dealer_work(before, seen.source.take_items()), opened.bytes)
 
 
-def whole(graph: Graph, protocol: ProtocolCard) -> Cost:
+def derive_graph_cost(graph: Graph, protocol: ExecutableProtocol) -> Cost:
     """What a whole graph costs, run from end to end: the check on the sum of prices."""
-    with _observed(protocol) as seen:
-        opened = settle(graph, protocol)
+    with _metered_dry_run(protocol) as seen:
+        opened = run_setup(graph, protocol)
         seen.take_cost()
-        walk(graph, protocol, opened)
+        run_sequence(graph, protocol, opened)
         return seen.take_cost()
 
 
 @dataclass
-class _Seen:
+class _DryRunMeter:
     """What the phantom and its dealer have counted, and what was drawn."""
 
-    communicator: Phantom
-    source: Recording
-    prg: Dry
+    communicator: CountingCommunicator
+    source: RecordingSource
+    prg: ShapePrg
 
     def take_cost(self) -> Cost:
         """All since the last time."""
@@ -90,30 +90,30 @@ class _Seen:
 
 
 @contextmanager
-def _observed(protocol: ProtocolCard) -> Iterator[_Seen]:
-    drawn = Dry()
-    source = Recording(drawn)
-    with running(protocol.settings, source, drawn) as phantom:
-        yield _Seen(phantom, source, drawn)
+def _metered_dry_run(protocol: ExecutableProtocol) -> Iterator[_DryRunMeter]:
+    drawn = ShapePrg()
+    source = RecordingSource(drawn)
+    with dry_runtime(protocol.settings, source, drawn) as phantom:
+        yield _DryRunMeter(phantom, source, drawn)
 
 
-def _dealing(before: tuple[Entry, ...], entries: tuple[Entry, ...]) -> Work:
+def _dealer_work(before: tuple[DemandItem, ...], entries: tuple[DemandItem, ...]) -> Work:
     """What a dealer does for these entries, besides drawing party 0's shares, which party 0 draws as well."""
-    drawn, numbers = Dry(), list[int]()
-    source, counted = Dealing(Dry(), drawn), Counting(drawn)
+    drawn, numbers = ShapePrg(), list[int]()
+    source, counted = DealerSource(ShapePrg(), drawn), WorkCounter(drawn)
     for entry in before:
         entry.request(source, numbers)
-    with session.run(None, source), counted:
+    with session.activate(None, source), counted:
         for entry in entries:
             entry.request(source, numbers)
     return counted.work
 
 
-def _operands(op: Op) -> list[Any]:
+def _shape_only_operands(op: Op) -> list[Any]:
     onehot = 1 if op.name == "embedding" else None
     return [
-        secret(shape, precision=0 if index == onehot else None)
+        secret_tensor(shape, precision=0 if index == onehot else None)
         if hidden
-        else torch.empty(shape, dtype=PUBLIC_TYPES.get(op.name, torch.float32), device="meta")
+        else torch.empty(shape, dtype=PUBLIC_DTYPES.get(op.name, torch.float32), device="meta")
         for index, (shape, hidden) in enumerate(zip(op.shapes, op.secret, strict=True))
     ]

@@ -4,11 +4,11 @@ from pi_sim import specs
 from pi_sim.cost import plugins, sheet
 from pi_sim.cost.plugins import Plugin
 from pi_sim.graph.ops import STRUCTURAL, Op
-from pi_sim.specs import ProtocolCard, Sheet
+from pi_sim.specs import DeclaredProtocol, ExecutableProtocol
 
-Protocol = ProtocolCard | Sheet | Plugin
+PricedProtocol = ExecutableProtocol | DeclaredProtocol | Plugin
 
-ALIKE = {
+COMMON_PROVENANCE = {
     **dict.fromkeys(("lookup", "add", "neg", "sum", "mask"), "local"),
     **dict.fromkeys(STRUCTURAL, "local"),
     "reveal": "derived",
@@ -16,52 +16,52 @@ ALIKE = {
 """Operations that every executable protocol does alike, without a kernel of its choice."""
 
 
-def protocol(name: str) -> Protocol:
+def resolve_protocol(name: str) -> PricedProtocol:
     """The protocol called `name`, or at that path; a TOML file goes before a plugin of the same name."""
-    if _plugged(name):
-        return plugins.load(name)
-    found, path = specs.protocol(name), specs.find("protocols", name)
-    return sheet.check(found, str(path), path.read_text(encoding="utf-8")) if isinstance(found, Sheet) else found
+    if _is_plugin(name):
+        return plugins.load_plugin(name)
+    found, path = specs.load_protocol(name), specs.find_file("protocols", name)
+    return sheet.check_sheet(found, str(path), path.read_text(encoding="utf-8")) if isinstance(found, DeclaredProtocol) else found
 
 
-def origin(name: str) -> str:
+def protocol_origin(name: str) -> str:
     """Where to mend it: its file, or which plugin it is."""
-    return f"the plugin {name}" if _plugged(name) else str(specs.find("protocols", name))
+    return f"the plugin {name}" if _is_plugin(name) else str(specs.find_file("protocols", name))
 
 
-def names() -> list[str]:
+def protocol_names() -> list[str]:
     """All of them, in alphabetical order."""
-    return sorted({*specs.names("protocols"), *plugins.names()})
+    return sorted({*specs.list_names("protocols"), *plugins.plugin_names()})
 
 
-def provenance(protocol: Protocol) -> str:
+def protocol_provenance(protocol: PricedProtocol) -> str:
     """Derived from kernels, declared by a sheet, or computed by a plugin."""
-    return protocol.provenance if isinstance(protocol, ProtocolCard | Sheet) else "plugin"
+    return protocol.provenance if isinstance(protocol, ExecutableProtocol | DeclaredProtocol) else "plugin"
 
 
-def provenance_of(op: Op, protocol: Protocol) -> str:
+def price_provenance(op: Op, protocol: PricedProtocol) -> str:
     """Where one price comes from: what a sheet says of it, "local" for what is free there, or the protocol's own."""
-    if not isinstance(protocol, Sheet):
-        return provenance(protocol)
-    entry = sheet.entry_of(op, protocol)
+    if not isinstance(protocol, DeclaredProtocol):
+        return protocol_provenance(protocol)
+    entry = sheet.price_entry(op, protocol)
     return entry.provenance if entry else "local"
 
 
-def coverage(name: str, protocol: Protocol) -> str:
+def op_coverage(name: str, protocol: PricedProtocol) -> str:
     """How a protocol prices an operation: derived, declared, scaled, fitted, plugin, local, or none at all."""
-    if isinstance(protocol, ProtocolCard):
-        return ALIKE.get(name, "derived" if name in protocol.kernels else "none")
-    if not isinstance(protocol, Sheet):
+    if isinstance(protocol, ExecutableProtocol):
+        return COMMON_PROVENANCE.get(name, "derived" if name in protocol.kernels else "none")
+    if not isinstance(protocol, DeclaredProtocol):
         return "plugin"
-    if sheet.free(name, protocol):
+    if sheet.is_local(name, protocol):
         return "local"
     return next((price.provenance for key, price in protocol.price.items() if key.partition("-")[0] == name), "none")
 
 
-def offline_known(protocol: Protocol) -> bool:
+def is_offline_known(protocol: PricedProtocol) -> bool:
     """Whether a zero of offline bytes is one, and not what a declared protocol's sources do not tell."""
-    return not isinstance(protocol, Sheet) or protocol.has_offline_figures
+    return not isinstance(protocol, DeclaredProtocol) or protocol.has_offline_figures
 
 
-def _plugged(name: str) -> bool:
-    return name not in specs.names("protocols") and name in plugins.names()
+def _is_plugin(name: str) -> bool:
+    return name not in specs.list_names("protocols") and name in plugins.plugin_names()

@@ -6,22 +6,22 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pi_sim.diagnosis.entropy import Entropy, collapsed, overloaded, part
-from pi_sim.diagnosis.finite import NotFinite
-from pi_sim.diagnosis.histogram import PreActivations
-from pi_sim.diagnosis.learned import Alphas, Slopes
-from pi_sim.diagnosis.probe import watch
-from pi_sim.diagnosis.ranges import Quantity, Ranges
-from pi_sim.diagnosis.reading import Reading
-from pi_sim.diagnosis.sparsity import Sparsity, unseen
-from pi_sim.diagnosis.truncations import Truncations
+from pi_sim.diagnosis.entropy import EntropyProbe, head_fraction, is_collapsed, is_overloaded
+from pi_sim.diagnosis.finite import NonFiniteCounts
+from pi_sim.diagnosis.histogram import PreActivationProbe
+from pi_sim.diagnosis.learned import LearnedAlphas, LearnedSlopes
+from pi_sim.diagnosis.probe import run_probes
+from pi_sim.diagnosis.ranges import Quantity, RangeObserver
+from pi_sim.diagnosis.reading import ObservedGraph
+from pi_sim.diagnosis.sparsity import SparsityProbe, uncounted_matrices
+from pi_sim.diagnosis.truncations import TruncationObserver
 from pi_sim.errors import UsageError
-from pi_sim.graph.capture import capture
+from pi_sim.graph.capture import capture_model
 
 Advance = Callable[[float], None]
 
 
-def examine(model: PreTrainedModel, ids: Tensor, quantities: list[Quantity], advance: Advance) -> dict[str, Any]:
+def diagnose(model: PreTrainedModel, ids: Tensor, quantities: list[Quantity], advance: Advance) -> dict[str, Any]:
     """What token ids (N, T) show of a causal language model, as JSON values; `advance` is told the share done.
 
     The keys of `pi_sim.diagnosis.brief.observe`, and beside them
@@ -35,26 +35,26 @@ def examine(model: PreTrainedModel, ids: Tensor, quantities: list[Quantity], adv
     - truncations: {op, module, layer, expected_failures}, as expected in a sequence; likewise
     - missing: sentences that say what is not there and why
     """
-    reading, missing = _reading(model, ids.shape[1], quantities)
-    probes = [Entropy(), NotFinite(), Slopes(), Alphas(), Sparsity(), PreActivations()]
-    found = watch(model, _one_by_one(ids, reading, advance), probes)
+    reading, missing = _prepare_graph(model, ids.shape[1], quantities)
+    probes = [EntropyProbe(), NonFiniteCounts(), LearnedSlopes(), LearnedAlphas(), SparsityProbe(), PreActivationProbe()]
+    found = run_probes(model, _single_sequences(ids, reading, advance), probes)
     shares = found["entropy_share"]
-    limits = {"overload": overloaded, "collapse": collapsed}
-    found["by_layer"] = {name: [part([heads], beyond) for heads in shares] for name, beyond in limits.items()}
+    limits = {"overload": is_overloaded, "collapse": is_collapsed}
+    found["by_layer"] = {name: [head_fraction([heads], beyond) for heads in shares] for name, beyond in limits.items()}
     read = reading.results() if reading else {"ranges": [], "truncations": []}
-    return {**found, **read, "missing": missing + unseen(model)}
+    return {**found, **read, "missing": missing + uncounted_matrices(model)}
 
 
-def _reading(model: PreTrainedModel, length: int, quantities: list[Quantity]) -> tuple[Reading | None, list[str]]:
+def _prepare_graph(model: PreTrainedModel, length: int, quantities: list[Quantity]) -> tuple[ObservedGraph | None, list[str]]:
     """Nothing to read, and why, where an operation is not known."""
     try:
-        graph = capture(model, length)
+        graph = capture_model(model, length)
     except UsageError as error:
         return None, [f"Ranges are missing, because the model cannot be captured: {error}"]
-    return Reading(graph, model.state_dict(), [Ranges(graph, quantities), Truncations()]), []
+    return ObservedGraph(graph, model.state_dict(), [RangeObserver(graph, quantities), TruncationObserver()]), []
 
 
-def _one_by_one(ids: Tensor, reading: Reading | None, advance: Advance) -> Iterator[Tensor]:
+def _single_sequences(ids: Tensor, reading: ObservedGraph | None, advance: Advance) -> Iterator[Tensor]:
     """Each sequence (1, T) for the probes; once they have seen it, its operations."""
     for done, sequence in enumerate(ids, start=1):
         yield sequence[None]

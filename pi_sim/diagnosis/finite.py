@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from pi_sim.diagnosis import places
-from pi_sim.diagnosis.probe import Probe, first
+from pi_sim.diagnosis.probe import Probe, first_output
 
 
-class NotFinite(Probe):
+class NonFiniteCounts(Probe):
     """Counts of them over all places, by layer."""
 
     def __init__(self) -> None:
@@ -19,11 +19,11 @@ class NotFinite(Probe):
         self.inf: dict[int, Tensor] = {}
 
     def attach(self, model: nn.Module) -> Iterator[RemovableHandle]:
-        for layer, (_, block) in enumerate(places.blocks(model)):
+        for layer, (_, block) in enumerate(places.block_modules(model)):
             yield block.register_forward_hook(partial(self._count, layer))
 
     def _count(self, layer: int, module: nn.Module, args: Any, output: Any) -> None:
-        hidden = first(output)
+        hidden = first_output(output)
         self.nan[layer] = self.nan.get(layer, 0) + hidden.isnan().sum()
         self.inf[layer] = self.inf.get(layer, 0) + hidden.isinf().sum()
 

@@ -9,18 +9,18 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from pi_sim.diagnosis import places
-from pi_sim.diagnosis.probe import Probe, number
+from pi_sim.diagnosis.probe import Probe, finite_or_none
 from pi_sim.zoo.layers import DyT, LearnableLeakyReLU
 
 
-class Slopes(Probe):
+class LearnedSlopes(Probe):
     """The learned slope for negative inputs in each layer ("ReLU's Revival", arXiv 2410.09637); nothing to see."""
 
     def __init__(self) -> None:
         self.slopes: list[float | None] = []
 
     def attach(self, model: nn.Module) -> Iterator[RemovableHandle]:
-        found = [_slope(block) for _, block in places.blocks(model)]
+        found = [_learned_slope(block) for _, block in places.block_modules(model)]
         self.slopes = found if any(slope is not None for slope in found) else []
         yield from ()
 
@@ -28,13 +28,13 @@ class Slopes(Probe):
         return {"slopes": self.slopes} if self.slopes else {}
 
 
-def _slope(block: nn.Module) -> float | None:
+def _learned_slope(block: nn.Module) -> float | None:
     """None for a layer without one, such as one whose FFN was dropped."""
     slopes = (part.slope.item() for part in block.modules() if isinstance(part, LearnableLeakyReLU))
-    return number(next(slopes, float("nan")))
+    return finite_or_none(next(slopes, float("nan")))
 
 
-class Alphas(Probe):
+class LearnedAlphas(Probe):
     """alpha of every DyT and Derf beside 1 / std of all numbers in its input, which it follows (arXiv 2503.10622)."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Alphas(Probe):
 
     def result(self) -> dict[str, Any]:
         rows = [
-            {"module": path, "alpha": number(alpha), "inverse_std": _inverse_std(self.moments[path])}
+            {"module": path, "alpha": finite_or_none(alpha), "inverse_std": _inverse_std(self.moments[path])}
             for path, alpha in self.alphas.items()
         ]
         return {"alphas": rows} if rows else {}
@@ -64,4 +64,4 @@ class Alphas(Probe):
 def _inverse_std(moments: Tensor) -> float | None:
     """1 / std, of a count, a sum and a sum of squares."""
     count, total, squares = moments.unbind()
-    return number((squares / count - (total / count).square()).rsqrt().item())
+    return finite_or_none((squares / count - (total / count).square()).rsqrt().item())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from pi_sim.zoo.scales import Scaled
+from pi_sim.zoo.scales import ScaledModel
 
 
 class Probe(ABC):
@@ -27,12 +27,12 @@ class Probe(ABC):
 
 
 @torch.no_grad()
-def watch(model: nn.Module, batches: Iterable[Tensor], probes: list[Probe]) -> dict[str, Any]:
+def run_probes(model: nn.Module, batches: Iterable[Tensor], probes: list[Probe]) -> dict[str, Any]:
     """What the probes find while the model, in evaluation mode, reads batches of token ids (B, T).
 
     Draws no random numbers, and leaves the model in the mode that it was in.
     """
-    training, inner = model.training, model.model if isinstance(model, Scaled) else model
+    training, inner = model.training, model.model if isinstance(model, ScaledModel) else model
     options = {"use_cache": False} if isinstance(model, PreTrainedModel) else {}
     with ExitStack() as stack:
         for probe in probes:
@@ -45,17 +45,17 @@ def watch(model: nn.Module, batches: Iterable[Tensor], probes: list[Probe]) -> d
     return {key: value for probe in probes for key, value in probe.result().items()}
 
 
-def first(output: Any) -> Tensor:
+def first_output(output: Any) -> Tensor:
     """The hidden states among a block's outputs."""
     tensor: Tensor = output[0] if isinstance(output, tuple) else output
     return tensor
 
 
-def number(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     """A number that JSON can hold."""
     return value if math.isfinite(value) else None
 
 
-def numbers(tensor: Tensor) -> list[float | None]:
+def finite_values(tensor: Tensor) -> list[float | None]:
     """Those of a vector."""
-    return [number(value) for value in tensor.tolist()]
+    return [finite_or_none(value) for value in tensor.tolist()]

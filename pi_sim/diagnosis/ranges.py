@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from pi_sim.diagnosis import places
-from pi_sim.diagnosis.probe import number
-from pi_sim.diagnosis.reading import Reader
+from pi_sim.diagnosis.probe import finite_or_none
+from pi_sim.diagnosis.reading import GraphObserver
 from pi_sim.graph.ops import STRUCTURAL, Graph, Node
-from pi_sim.zoo.anatomy import layer
+from pi_sim.zoo.anatomy import layer_index
 
-BITS, FRACTION = 64, 16
-LIMIT = 2.0 ** (BITS - 1 - 2 * FRACTION)
+RING_BITS, FRACTION_BITS = 64, 16
+FIXED_POINT_LIMIT = 2.0 ** (RING_BITS - 1 - 2 * FRACTION_BITS)
 """What fixed point holds: a product has twice the fractional bits until it is truncated."""
-UNINTERESTING = STRUCTURAL | {"embedding", "lookup"}
+SKIPPED_OPS = STRUCTURAL | {"embedding", "lookup"}
 """Operations whose operands are one-hot, public or seen elsewhere."""
 
 
@@ -28,25 +28,25 @@ class Quantity:
     name: str
     statistic: Callable[..., Tensor]
     kernel: str | None = None
-    low: float = -LIMIT
-    high: float = LIMIT
+    low: float = -FIXED_POINT_LIMIT
+    high: float = FIXED_POINT_LIMIT
 
 
-def _visible(scores: Tensor, allowed: Tensor | None, hidden: float) -> Tensor:
+def _mask_scores(scores: Tensor, allowed: Tensor | None, hidden: float) -> Tensor:
     return scores if allowed is None else scores.masked_fill(~allowed, hidden)
 
 
 def _row_maximum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
-    return _visible(scores, allowed, -torch.inf).amax(-1)
+    return _mask_scores(scores, allowed, -torch.inf).amax(-1)
 
 
 def _below_maximum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     """Each row's lowest; the highest is zero by definition."""
-    lowest = _visible(scores, allowed, torch.inf).amin(-1) - _row_maximum(scores, allowed)
+    lowest = _mask_scores(scores, allowed, torch.inf).amin(-1) - _row_maximum(scores, allowed)
     return torch.stack([lowest, torch.zeros_like(lowest)])
 
 
-BASIC = (
+BASIC_QUANTITIES = (
     Quantity("softmax", "score minus row maximum", _below_maximum),
     Quantity("softmax", "row maximum", _row_maximum),
     Quantity("layernorm", "variance", lambda x, *_: x.var(-1, unbiased=False)),
@@ -54,12 +54,12 @@ BASIC = (
 )
 
 
-class Ranges(Reader):
+class RangeObserver(GraphObserver):
     """The least and the largest of each quantity, by operation and module, over all sequences that are read."""
 
     def __init__(self, graph: Graph, quantities: list[Quantity]) -> None:
-        self.token_independent = _given(graph)
-        self.quantities = {(each.op, each.name): each for each in (*BASIC, *quantities)}
+        self.token_independent = _token_independent_names(graph)
+        self.quantities = {(each.op, each.name): each for each in (*BASIC_QUANTITIES, *quantities)}
         self.extremes: dict[tuple[Quantity, str], tuple[Tensor, Tensor]] = {}
 
     def on_node(self, node: Node, operands: list[Tensor], value: Tensor) -> None:
@@ -68,10 +68,10 @@ class Ranges(Reader):
 
     def _node_statistics(self, node: Node, operands: list[Tensor], value: Tensor) -> Iterator[tuple[Quantity, Tensor]]:
         op = node.op.name
-        if op in UNINTERESTING:
+        if op in SKIPPED_OPS:
             return
         for quantity in (each for (name, _), each in self.quantities.items() if name == op):
-            for piece in _by_head(op, operands):
+            for piece in _split_heads(op, operands):
                 yield quantity, quantity.statistic(*piece)
         if op == "add" and node.module and node.module == places.block_path(node.module):
             yield Quantity(op, "residual stream", torch.add), value
@@ -91,10 +91,10 @@ class Ranges(Reader):
 
     def result(self, sequences: int) -> dict[str, Any]:
         """One row for each quantity of each module; NaN is null and never fits."""
-        return {"ranges": [_row(quantity, module, *ends) for (quantity, module), ends in self.extremes.items()]}
+        return {"ranges": [_range_row(quantity, module, *ends) for (quantity, module), ends in self.extremes.items()]}
 
 
-def _given(graph: Graph) -> set[str]:
+def _token_independent_names(graph: Graph) -> set[str]:
     """Weights, public constants, and what is made of those alone, such as a transposed weight."""
     names = {*graph.weights, *graph.constants}
     for node in graph.nodes:
@@ -103,18 +103,18 @@ def _given(graph: Graph) -> set[str]:
     return names
 
 
-def _row(quantity: Quantity, module: str, least: Tensor, most: Tensor) -> dict[str, Any]:
+def _range_row(quantity: Quantity, module: str, least: Tensor, most: Tensor) -> dict[str, Any]:
     low, high = least.item(), most.item()
     largest = max(abs(low), abs(high))
-    row: dict[str, Any] = {"op": quantity.op, "quantity": quantity.name, "module": module, "layer": layer(module)}
-    row |= {"min": number(low), "max": number(high), "largest": number(largest), "fits": largest < LIMIT}
+    row: dict[str, Any] = {"op": quantity.op, "quantity": quantity.name, "module": module, "layer": layer_index(module)}
+    row |= {"min": finite_or_none(low), "max": finite_or_none(high), "largest": finite_or_none(largest), "fits": largest < FIXED_POINT_LIMIT}
     if quantity.kernel:
         inside = quantity.low <= low and high <= quantity.high
         row |= {"kernel": quantity.kernel, "domain": [quantity.low, quantity.high], "in_domain": inside}
     return row
 
 
-def _by_head(op: str, operands: list[Tensor]) -> Iterator[list[Tensor]]:
+def _split_heads(op: str, operands: list[Tensor]) -> Iterator[list[Tensor]]:
     """Scores (B, H, T, T) with their mask head by head, so that no measure makes something of their size."""
     if op != "softmax" or operands[0].dim() != 4:
         yield operands

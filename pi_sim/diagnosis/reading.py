@@ -11,7 +11,7 @@ from pi_sim.graph import plain
 from pi_sim.graph.ops import Graph, Node
 
 
-class Reader(ABC):
+class GraphObserver(ABC):
     """Learns from one operation after the other, without keeping their tensors."""
 
     @abstractmethod
@@ -23,17 +23,17 @@ class Reader(ABC):
         """JSON values, of so many sequences."""
 
 
-class Reading:
+class ObservedGraph:
     """The graph on one sequence after the other, before the eyes of all readers."""
 
-    def __init__(self, graph: Graph, weights: Mapping[str, Tensor], readers: list[Reader]) -> None:
+    def __init__(self, graph: Graph, weights: Mapping[str, Tensor], readers: list[GraphObserver]) -> None:
         self.graph, self.weights, self.observers = graph, weights, readers
         self.sequence_count = 0
 
     @torch.no_grad()
     def evaluate(self, ids: Tensor) -> None:
         """One sequence (1, T)."""
-        for node, operands, value in plain.read(self.graph, self.weights, ids):
+        for node, operands, value in plain.evaluate(self.graph, self.weights, ids):
             for reader in self.observers:
                 reader.on_node(node, operands, value)
             del operands, value  # the next operation shall not find its memory taken

@@ -17,11 +17,11 @@ from pi_sim.diagnosis import places
 from pi_sim.diagnosis.probe import Probe
 from pi_sim.zoo import anatomy
 
-ROLES = tuple(places.ROLES)
+ROLES = tuple(places.MATRIX_ROLES)
 
 
 @dataclass
-class Matrix:
+class WeightMatrix:
     """One matrix (k, n): what it reads, its work per token, and the zeros among the numbers that it was given."""
 
     layer: int | None
@@ -36,21 +36,21 @@ class Matrix:
         return int(self.zeros) / self.element_count if self.element_count else 0.0
 
 
-class Sparsity(Probe):
+class SparsityProbe(Probe):
     """The share of exact zeros in the inputs of QKV, up and down projections, by layer."""
 
     def __init__(self) -> None:
-        self.matrices: list[Matrix] = []
+        self.matrices: list[WeightMatrix] = []
         self.layers = 0
 
     def attach(self, model: nn.Module) -> Iterator[RemovableHandle]:
-        self.layers = len(places.blocks(model))
-        for path, module in places.matrices(model):
+        self.layers = len(places.block_modules(model))
+        for path, module in places.weight_matrices(model):
             numbers = sum(weight.numel() for weight in module.parameters() if weight.dim() == 2)
-            matrix = Matrix(anatomy.layer(path), places.role(path, module), 2 * numbers)
+            matrix = WeightMatrix(anatomy.layer_index(path), places.matrix_role(path, module), 2 * numbers)
             self.matrices.append(matrix)
             if matrix.role:
-                yield module.register_forward_pre_hook(partial(_see, matrix))
+                yield module.register_forward_pre_hook(partial(_count_zeros, matrix))
 
     def result(self) -> dict[str, Any]:
         """`flops` are those of one token in all matrices of the blocks, a product and a sum counted as two."""
@@ -65,12 +65,12 @@ class Sparsity(Probe):
         return sum(found) / len(found) if found else None
 
 
-def _see(matrix: Matrix, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+def _count_zeros(matrix: WeightMatrix, module: nn.Module, args: tuple[Tensor, ...]) -> None:
     matrix.zeros = matrix.zeros + (args[0] == 0).sum()
     matrix.element_count += args[0].numel()
 
 
-def unseen(model: nn.Module) -> list[str]:
+def uncounted_matrices(model: nn.Module) -> list[str]:
     """A sentence if there are matrices in front of which nobody looks for zeros, so that they seem to save nothing."""
-    kinds = dict.fromkeys(re.sub(r"\.\d+\.", ".*.", path) for path in places.unknown(model))
+    kinds = dict.fromkeys(re.sub(r"\.\d+\.", ".*.", path) for path in places.unclassified_matrices(model))
     return [f"Zeros before {', '.join(kinds)} are not counted: the names tell no role."] if kinds else []

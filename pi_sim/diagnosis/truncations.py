@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pi_sim.diagnosis.ranges import BITS, FRACTION
-from pi_sim.diagnosis.reading import Reader
+from pi_sim.diagnosis.ranges import FRACTION_BITS, RING_BITS
+from pi_sim.diagnosis.reading import GraphObserver
 from pi_sim.graph.ops import Node
-from pi_sim.zoo.anatomy import layer
+from pi_sim.zoo.anatomy import layer_index
 
-WRAP = 2.0 ** (BITS - 2 * FRACTION)
+WRAP_VALUE = 2.0 ** (RING_BITS - 2 * FRACTION_BITS)
 """The value of a product whose truncation is sure to fail; that of others fails in proportion."""
 
-Products = Callable[[list[Tensor], Tensor], Tensor]
+ProductFunction = Callable[[list[Tensor], Tensor], Tensor]
 
 
-def _value(operands: list[Tensor], value: Tensor) -> Tensor:
+def _product_result(operands: list[Tensor], value: Tensor) -> Tensor:
     return value
 
 
@@ -39,8 +39,8 @@ def _centred_squares(operands: list[Tensor], value: Tensor) -> Tensor:
     return (operands[0] - operands[0].mean(-1, keepdim=True)).square()
 
 
-PRODUCTS: dict[str, Products] = {
-    **dict.fromkeys(("matmul", "multiply", "square", "scale", "scale_by"), _value),
+TRUNCATED_PRODUCTS: dict[str, ProductFunction] = {
+    **dict.fromkeys(("matmul", "multiply", "square", "scale", "scale_by"), _product_result),
     "linear": _without_bias,
     "rmsnorm": _squares,
     "layernorm": _centred_squares,
@@ -49,7 +49,7 @@ PRODUCTS: dict[str, Products] = {
 small as long as a kernel is in its domain."""
 
 
-class Truncations(Reader):
+class TruncationObserver(GraphObserver):
     """The expected number of failures in a sequence, by operation and module."""
 
     def __init__(self) -> None:
@@ -57,18 +57,18 @@ class Truncations(Reader):
 
     def on_node(self, node: Node, operands: list[Tensor], value: Tensor) -> None:
         op, place = node.op.name, (node.op.name, node.module)
-        if op in PRODUCTS:
-            self.expected[place] = self.expected.get(place, 0.0) + failures(PRODUCTS[op](operands, value))
+        if op in TRUNCATED_PRODUCTS:
+            self.expected[place] = self.expected.get(place, 0.0) + expected_failures(TRUNCATED_PRODUCTS[op](operands, value))
 
     def result(self, sequences: int) -> dict[str, Any]:
         rows = [
-            {"op": op, "module": module, "layer": layer(module), "expected_failures": failed / sequences}
+            {"op": op, "module": module, "layer": layer_index(module), "expected_failures": failed / sequences}
             for (op, module), failed in self.expected.items()
         ]
         return {"truncations": rows}
 
 
-def failures(products: Tensor) -> float:
+def expected_failures(products: Tensor) -> float:
     """Expected among products of these values: at most one each, which those that are not finite are sure to be."""
-    expected = torch.linalg.vector_norm(products, 1).item() / WRAP
+    expected = torch.linalg.vector_norm(products, 1).item() / WRAP_VALUE
     return expected if expected < products.numel() else float(products.numel())

@@ -6,7 +6,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 
-class BuffersAlone(TorchFunctionMode):
+class RealBuffersOnly(TorchFunctionMode):
     """Within it, uninitialised tensors, as large weights are at first, have no data; computed ones are real."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

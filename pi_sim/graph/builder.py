@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pi_sim.graph.ops import Attribute, Graph, Node, Op, Shape
 
-Found = TypeVar("Found")
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Tokens(Secret):
 
 
 @dataclass(frozen=True)
-class Masked:
+class MaskedScores:
     """Secret scores to which a mask of very negative numbers was added: only softmax may follow."""
 
     scores: Secret
@@ -78,12 +78,12 @@ class Builder:
         self.graph.constants[name] = value
         return name
 
-    def compute_once(self, function: Callable[[Tensor], Found], value: Tensor) -> Found:
+    def compute_once(self, function: Callable[[Tensor], ResultT], value: Tensor) -> ResultT:
         """`function(value)`, computed once for a mask that all layers share."""
         key = (function, id(value))
         if key not in self.cached_results:
             self.cached_results[key] = (value, function(value))
-        found: Found = self.cached_results[key][1]
+        found: ResultT = self.cached_results[key][1]
         return found
 
     def emit(self, name: str, operands: Sequence[Secret | Tensor], result: Shape, **attributes: Attribute) -> Secret:

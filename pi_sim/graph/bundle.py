@@ -24,9 +24,9 @@ from torch import Tensor
 from pi_sim.errors import UsageError
 from pi_sim.folders import new_folder
 from pi_sim.graph.ops import Graph, Node, Op
-from pi_sim.graph.sharing import PRECISION, encode, split
+from pi_sim.graph.sharing import PRECISION, share_tensor, to_fixed_point
 
-FORMAT = 1
+BUNDLE_FORMAT = 1
 COMPANIONS = ("tokenizer.json", "record.json")
 
 
@@ -42,7 +42,7 @@ class Bundle:
     def party_shares(self, rank: int) -> dict[str, Tensor]:
         """One party's shares of the weights, int64."""
         path = self.folder / f"party{rank}.safetensors"
-        shares = _tensors(path)
+        shares = _load_tensors(path)
         if {name: tuple(share.shape) for name, share in shares.items()} != self.graph.weights:
             raise UsageError(f"{path} does not belong to the graph beside it; export the bundle anew.")
         return shares
@@ -60,7 +60,7 @@ class Bundle:
         return public.digest()
 
 
-def write(
+def write_bundle(
     folder: Path, graph: Graph, weights: Mapping[str, Tensor], origin: Mapping[str, Any], checkpoint: Path
 ) -> None:
     """Share `weights` and write the bundle, whole or not at all; the folder must not exist yet or be empty.
@@ -75,15 +75,15 @@ def write(
                 shutil.copyfile(checkpoint / name, inside / name)
 
 
-def read(folder: Path) -> Bundle:
+def read_bundle(folder: Path) -> Bundle:
     """Open a bundle; a `UsageError` says what is missing or damaged."""
     try:
         public = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
-        if public["format"] != FORMAT:
+        if public["format"] != BUNDLE_FORMAT:
             raise UsageError(f"{folder} was exported by another version of pi-sim; export it anew.")
         nodes = [Node(name, Op.from_json(op), tuple(inputs), module) for name, op, inputs, module in public["nodes"]]
         weights = {name: tuple(shape) for name, shape in public["weights"].items()}
-        constants = _tensors(folder / "constants.safetensors")
+        constants = _load_tensors(folder / "constants.safetensors")
         if not nodes or not {"model", "size", "seq_len"} <= set(public["origin"]):
             raise ValueError("its graph.json is incomplete")
         graph = Graph(tuple(public["input"]), public["vocabulary"], weights, constants, nodes)
@@ -94,7 +94,7 @@ def read(folder: Path) -> Bundle:
 
 def _write_public(folder: Path, graph: Graph, origin: Mapping[str, Any]) -> None:
     public = {
-        "format": FORMAT,
+        "format": BUNDLE_FORMAT,
         "origin": dict(origin),
         "precision": PRECISION,
         "input": graph.input,
@@ -111,12 +111,12 @@ def _write_public(folder: Path, graph: Graph, origin: Mapping[str, Any]) -> None
 
 
 def _write_shares(folder: Path, graph: Graph, weights: Mapping[str, Tensor]) -> None:
-    pairs = {name: split(encode(weights[name])) for name in graph.weights}
+    pairs = {name: share_tensor(to_fixed_point(weights[name])) for name in graph.weights}
     for rank in (0, 1):
         save_file({name: pair[rank] for name, pair in pairs.items()}, folder / f"party{rank}.safetensors")
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def _load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

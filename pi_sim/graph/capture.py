@@ -9,53 +9,53 @@ from torch.utils import _pytree as pytree
 
 from pi_sim.errors import UsageError
 from pi_sim.graph import decode, questions, simplify
-from pi_sim.graph.composites import whole
+from pi_sim.graph.composites import fuse_composites
 from pi_sim.graph.ops import Graph
-from pi_sim.graph.unpadded import unpadded
-from pi_sim.graph.walk import Walk
+from pi_sim.graph.unpadded import assume_no_padding
+from pi_sim.graph.walk import Lowering
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def capture(model: "PreTrainedModel", length: int, batch: int = 1, past: int | None = None) -> Graph:
+def capture_model(model: "PreTrainedModel", length: int, batch: int = 1, past: int | None = None) -> Graph:
     """The graph of what a Hugging Face model computes for (batch, length) token ids, or for a batch of images.
 
     With `past` it is one decoding step: a token for each sequence after `past` others, whose keys and values are
     cached. No weight is read. Raises `UsageError` for a sequence longer than the model's context, and for a model
     with an operation outside the vocabulary, naming operation, module and the file to edit.
     """
-    questions.check(model, length, past)
+    questions.check_length(model, length, past)
     if past is None:
-        return trace(model, questions.inputs(model, length, batch), questions.options(model))
-    with decode.stepping(model):
-        return trace(model, decode.inputs(model, batch, past), {})
+        return trace_module(model, questions.example_inputs(model, length, batch), questions.forward_kwargs(model))
+    with decode.decode_step_forward(model):
+        return trace_module(model, decode.decode_inputs(model, batch, past), {})
 
 
-def trace(model: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> Graph:
+def trace_module(model: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> Graph:
     """The graph of a module's call; the given values may lie on another device than the module."""
     given = pytree.tree_leaves((args, options))
-    program = export(model, *pytree.tree_map_only(Tensor, lambda value: value.to(_device(model)), (args, options)))
-    if simplify.overwrites(program):
-        return Walk(model, simplify.simplified(program), given).lower()
+    program = export_program(model, *pytree.tree_map_only(Tensor, lambda value: value.to(_module_device(model)), (args, options)))
+    if simplify.has_inplace_ops(program):
+        return Lowering(model, simplify.decompose(program), given).lower()
     try:
-        return Walk(model, program, given).lower()
+        return Lowering(model, program, given).lower()
     except UsageError as error:
         with suppress(UsageError):
-            return Walk(model, simplify.simplified(program), given).lower()
+            return Lowering(model, simplify.decompose(program), given).lower()
         raise error
 
 
-def export(model: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> torch.export.ExportedProgram:
+def export_program(model: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> torch.export.ExportedProgram:
     """The module's call as an ATen graph."""
     try:
-        with torch.no_grad(), whole(model), unpadded(model):
+        with torch.no_grad(), fuse_composites(model), assume_no_padding(model):
             return torch.export.export(model, args, options, strict=False)
     except Exception as error:  # torch.export raises nearly anything for a model that it cannot trace
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(f"torch.export cannot trace this model: {reason}") from None
 
 
-def _device(model: nn.Module) -> torch.device:
+def _module_device(model: nn.Module) -> torch.device:
     first = next(model.parameters(), None)
     return torch.device("cpu") if first is None else first.device

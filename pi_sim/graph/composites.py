@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Whole = Callable[[Tensor], Tensor]
+FusedForward = Callable[[Tensor], Tensor]
 
 
 def _gelu_sigmoid(x: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def _gelu_sigmoid(x: Tensor) -> Tensor:
 
 _gelu_tanh = partial(functional.gelu, approximate="tanh")
 
-ACTIVATIONS: dict[str, Whole] = {
+ACTIVATION_FORWARDS: dict[str, FusedForward] = {
     "GELUActivation": functional.gelu,
     "GELUTanh": _gelu_tanh,
     "NewGELUActivation": _gelu_tanh,
@@ -32,9 +32,9 @@ ACTIVATIONS: dict[str, Whole] = {
 }
 """By the module's class in transformers."""
 
-Norm = Callable[[Tensor, Tensor, float | None], Tensor]
+NormForward = Callable[[Tensor, Tensor, float | None], Tensor]
 
-NORMS: tuple[Norm, ...] = (
+NORM_FORWARDS: tuple[NormForward, ...] = (
     lambda x, weight, eps: functional.rms_norm(x, weight.shape, weight, eps),
     lambda x, weight, eps: functional.rms_norm(x, weight.shape, 1 + weight, eps),
     lambda x, weight, eps: functional.layer_norm(x, weight.shape, weight, None, eps or 0.0),
@@ -43,9 +43,9 @@ NORMS: tuple[Norm, ...] = (
 
 
 @contextmanager
-def whole(model: nn.Module) -> Iterator[None]:
+def fuse_composites(model: nn.Module) -> Iterator[None]:
     """Let the modules of `model` that are known as a whole compute by torch's one operation."""
-    known = {module: found for module in model.modules() if (found := _known(module))}
+    known = {module: found for module in model.modules() if (found := _fused_forward(module))}
     for module, function in known.items():
         module.forward = function
     try:
@@ -55,22 +55,22 @@ def whole(model: nn.Module) -> Iterator[None]:
             del module.forward
 
 
-def _known(module: nn.Module) -> Whole | None:
+def _fused_forward(module: nn.Module) -> FusedForward | None:
     """Torch's function for a module, if there is one."""
     name = type(module).__name__
     if name.endswith("Norm") and {each for each, _ in module.named_parameters()} == {"weight"}:
-        return _norm(module)
-    return ACTIVATIONS.get(name)
+        return _fused_norm(module)
+    return ACTIVATION_FORWARDS.get(name)
 
 
-def _norm(module: Any) -> Whole | None:
+def _fused_norm(module: Any) -> FusedForward | None:
     """The norm that a module of that name is: names do not tell the form, so each is tried on numbers."""
     eps = next((vars(module)[name] for name in ("variance_epsilon", "eps", "epsilon") if name in vars(module)), None)
-    form = next((each for each in NORMS if _agrees(module, each, eps)), None)
+    form = next((each for each in NORM_FORWARDS if _matches_norm(module, each, eps)), None)
     return form and (lambda x: form(x, module.weight, eps))
 
 
-def _agrees(module: nn.Module, form: Norm, eps: float | None) -> bool:
+def _matches_norm(module: nn.Module, form: NormForward, eps: float | None) -> bool:
     """Whether module and form do the same to a usual row and to one so small that eps shows."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(module.get_parameter("weight").shape, generator=generator)

@@ -14,14 +14,14 @@ from torch import Tensor
 from pi_sim.errors import UsageError
 
 
-def inputs(model: Any, batch: int, past: int) -> tuple[Tensor, ...]:
+def decode_inputs(model: Any, batch: int, past: int) -> tuple[Tensor, ...]:
     """The new tokens (batch, 1), and each layer's cached keys and values (batch, heads, past, width of a head)."""
     token = torch.zeros(batch, 1, dtype=torch.long)
-    return (token, *(each.expand(-1, -1, past, -1) for layer in _cache(model, token) for each in layer))
+    return (token, *(each.expand(-1, -1, past, -1) for layer in _cache_entries(model, token) for each in layer))
 
 
 @contextmanager
-def stepping(model: Any) -> Iterator[None]:
+def decode_step_forward(model: Any) -> Iterator[None]:
     """Let the model read a token and cached keys and values, and answer with logits alone."""
     from transformers import DynamicCache
 
@@ -38,7 +38,7 @@ def stepping(model: Any) -> Iterator[None]:
         del model.forward
 
 
-def _cache(model: Any, token: Tensor) -> list[tuple[Tensor, Tensor]]:
+def _cache_entries(model: Any, token: Tensor) -> list[tuple[Tensor, Tensor]]:
     """What the model keeps of one token, layer by layer: it tells the shapes."""
     first = type(model).forward
     with torch.no_grad():

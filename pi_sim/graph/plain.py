@@ -10,7 +10,7 @@ from torch.nn import functional
 from pi_sim.graph.ops import Graph, Node
 
 
-def read(
+def evaluate(
     graph: Graph, weights: Mapping[str, Tensor], tokens: Tensor, inputs: Mapping[str, Tensor] = MappingProxyType({})
 ) -> Iterator[tuple[Node, list[Tensor], Tensor]]:
     """Every node with its operands and its value, in order; the last value is the result, such as logits (B, T, V).
@@ -21,16 +21,16 @@ def read(
     last = graph.last_uses()
     for index, node in enumerate(graph.nodes):
         operands = [values[name] for name in node.inputs]
-        values[node.name] = PLAIN[node.op.name](*operands, **dict(node.op.attributes))
+        values[node.name] = REFERENCE[node.op.name](*operands, **dict(node.op.attributes))
         yield node, operands, values[node.name]
         for name in node.inputs:
             if last[name] == index:
                 values.pop(name, None)
 
 
-def logits(graph: Graph, weights: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
+def reference_logits(graph: Graph, weights: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
     """The logits (B, T, V) of token ids (B, T)."""
-    return [value for _, _, value in read(graph, weights, tokens)][-1]
+    return [value for _, _, value in evaluate(graph, weights, tokens)][-1]
 
 
 def _look_up(table: Tensor, indices: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def _softmax(scores: Tensor, allowed: Tensor | None = None, *, causal: bool = Fa
     return functional.softmax(scores if allowed is None else scores.masked_fill(~allowed, -torch.inf), -1)
 
 
-PLAIN: dict[str, Callable[..., Tensor]] = {
+REFERENCE: dict[str, Callable[..., Tensor]] = {
     "embedding": _look_up,
     "lookup": _look_up,
     "linear": _linear,

@@ -5,23 +5,23 @@ from dataclasses import replace
 
 from pi_sim.graph.ops import STRUCTURAL, Graph, Node
 
-REVEALED = ("revealed", True)
+CLIENT_ONLY = ("revealed", True)
 """The attribute of such a map."""
 
 
-def marked(graph: Graph) -> Graph:
+def mark_client_only(graph: Graph) -> Graph:
     """The graph, every linear map marked whose result goes to the client alone, at most rearranged before."""
-    readers = _readers(graph)
+    readers = _readers_by_value(graph)
     shown = {node.name for node in graph.nodes if node.op.name == "reveal"}
     for node in reversed(graph.nodes):
-        if _rearranges(node) and readers[node.name] and readers[node.name] <= shown:
+        if _is_unary_rearrangement(node) and readers[node.name] and readers[node.name] <= shown:
             shown.add(node.name)
     alone = {name for name, found in readers.items() if found and found <= shown}
-    graph.nodes = [_mark(node) if node.op.name == "linear" and node.name in alone else node for node in graph.nodes]
+    graph.nodes = [_mark_node(node) if node.op.name == "linear" and node.name in alone else node for node in graph.nodes]
     return graph
 
 
-def _readers(graph: Graph) -> dict[str, set[str]]:
+def _readers_by_value(graph: Graph) -> dict[str, set[str]]:
     """Who reads each value, by name; nobody reads a result that is in the graph for nothing."""
     readers: dict[str, set[str]] = defaultdict(set)
     for node in graph.nodes:
@@ -30,10 +30,10 @@ def _readers(graph: Graph) -> dict[str, set[str]]:
     return readers
 
 
-def _rearranges(node: Node) -> bool:
+def _is_unary_rearrangement(node: Node) -> bool:
     """Whether it rearranges one operand; several would have to have the same fraction."""
     return node.op.name in STRUCTURAL and len(node.inputs) == 1
 
 
-def _mark(node: Node) -> Node:
-    return replace(node, op=replace(node.op, attributes=tuple(sorted({*node.op.attributes, REVEALED}))))
+def _mark_node(node: Node) -> Node:
+    return replace(node, op=replace(node.op, attributes=tuple(sorted({*node.op.attributes, CLIENT_ONLY}))))

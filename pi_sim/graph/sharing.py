@@ -10,12 +10,12 @@ PRECISION = 16
 """Fractional bits of a weight: CrypTen's default."""
 
 
-def encode(values: Tensor) -> Tensor:
+def to_fixed_point(values: Tensor) -> Tensor:
     """Reals as ring elements, rounded to the nearest multiple of 2^-16."""
     return values.double().mul(2**PRECISION).round().long()
 
 
-def split(values: Tensor) -> tuple[Tensor, Tensor]:
+def share_tensor(values: Tensor) -> tuple[Tensor, Tensor]:
     """Two shares whose sum modulo 2^64 is `values`; the first is drawn from the system's cryptographic generator."""
     first = torch.frombuffer(bytearray(os.urandom(8 * values.numel())), dtype=torch.long).reshape(values.shape)
     return first, values - first

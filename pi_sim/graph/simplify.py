@@ -5,18 +5,18 @@ import warnings
 
 import torch
 
-from pi_sim.graph.aten.registry import TRANSLATORS, name
+from pi_sim.graph.aten.registry import TRANSLATORS, aten_name
 
 
-def overwrites(program: torch.export.ExportedProgram) -> bool:
+def has_inplace_ops(program: torch.export.ExportedProgram) -> bool:
     """Whether it changes values in place, as `x += y` does; a constant that is detached in place keeps its value."""
-    return any(re.search(r"[a-z]_$", name(node)) and name(node) != "detach_" for node in program.graph.nodes)
+    return any(re.search(r"[a-z]_$", aten_name(node)) and aten_name(node) != "detach_" for node in program.graph.nodes)
 
 
-def simplified(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+def decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """The program without changes in place, and with unknown operations by torch's definition, if they have one."""
     known = torch.export.default_decompositions()
-    unknown = {node.target for node in program.graph.nodes if name(node) and name(node) not in TRANSLATORS}
+    unknown = {node.target for node in program.graph.nodes if aten_name(node) and aten_name(node) not in TRANSLATORS}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         simpler: torch.export.ExportedProgram = program.run_decompositions(

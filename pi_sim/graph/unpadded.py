@@ -6,24 +6,24 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-LOOKS = "create_position_ids_from_input_ids"
+POSITION_IDS_METHOD = "create_position_ids_from_input_ids"
 """RoBERTa's method that counts those tokens which are not padding."""
 
 
 @contextmanager
-def unpadded(model: nn.Module) -> Iterator[None]:
+def assume_no_padding(model: nn.Module) -> Iterator[None]:
     """Let modules that derive positions from token ids take every token for a text's."""
-    looking = [module for module in model.modules() if hasattr(module, LOOKS)]
+    looking = [module for module in model.modules() if hasattr(module, POSITION_IDS_METHOD)]
     for module in looking:
-        setattr(module, LOOKS, _positions)
+        setattr(module, POSITION_IDS_METHOD, _position_ids)
     try:
         yield
     finally:
         for module in looking:
-            delattr(module, LOOKS)
+            delattr(module, POSITION_IDS_METHOD)
 
 
-def _positions(tokens: Tensor, padding: int, past: int = 0) -> Tensor:
+def _position_ids(tokens: Tensor, padding: int, past: int = 0) -> Tensor:
     """They start behind the padding token's number, which stands for no position."""
     first = padding + 1 + past
     return torch.arange(first, first + tokens.shape[1], device=tokens.device).expand(tokens.shape)

@@ -15,16 +15,16 @@ from torch.export.graph_signature import InputKind
 
 from pi_sim.errors import UsageError
 from pi_sim.graph import aten
-from pi_sim.graph.buffers import BuffersAlone
-from pi_sim.graph.builder import Builder, Masked, Secret, Tokens
+from pi_sim.graph.buffers import RealBuffersOnly
+from pi_sim.graph.builder import Builder, MaskedScores, Secret, Tokens
 from pi_sim.graph.ops import Graph
-from pi_sim.graph.reading import last_uses, looked_up
-from pi_sim.graph.revealed import marked
+from pi_sim.graph.reading import find_embedding_index_nodes, find_last_uses
+from pi_sim.graph.revealed import mark_client_only
 
 CPU = torch.device("cpu")
 
 
-class Walk:
+class Lowering:
     """Visits the nodes of an exported program in order; `values` holds what each of them became.
 
     `given` are the values of its inputs in order: of integers that are not tokens, the graph keeps the values.
@@ -34,9 +34,9 @@ class Walk:
         self.model, self.program, self.builder = model, program, Builder()
         inputs = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
         self.example_values = dict(zip(inputs, given, strict=True))
-        self.embedding_index_nodes = looked_up(program.graph)
+        self.embedding_index_nodes = find_embedding_index_nodes(program.graph)
         self.values: dict[torch.fx.Node, Any] = {}
-        self.last_uses = last_uses(program.graph)
+        self.last_uses = find_last_uses(program.graph)
 
     def lower(self) -> Graph:
         """Translate every node."""
@@ -49,7 +49,7 @@ class Walk:
             self.values[node] = visit[node.op](node)
             for done in self.last_uses[node]:
                 del self.values[done]
-        return marked(self.builder.graph)
+        return mark_client_only(self.builder.graph)
 
     def lower_placeholder(self, node: torch.fx.Node) -> Any:
         """Parameters are secret, buffers are public; of inputs see `input`."""
@@ -73,7 +73,7 @@ class Walk:
             return self.builder.add_tokens(node.name, tuple(value.shape))
         if value.is_meta:
             raise UsageError(f"the input {node.name} is public and has no data on the meta device; give it on the CPU.")
-        return _here(value)
+        return _to_cpu(value)
 
     def lower_constant(self, name: str) -> Any:
         """A public tensor that the program itself makes; an empty one has no data to miss."""
@@ -82,7 +82,7 @@ class Walk:
             if value.numel():
                 raise UsageError("the model makes constants on the meta device, where they have no data; use the CPU.")
             return torch.empty(value.shape, dtype=value.dtype)
-        return _here(value)
+        return _to_cpu(value)
 
     def lower_buffer(self, name: str) -> Tensor:
         """A public tensor of the model; on the meta device, where it has no data, that of the model made once more."""
@@ -98,7 +98,7 @@ class Walk:
         """The buffers of a model like this one; none where it cannot be made from its config."""
         kind, config = type(self.model), getattr(self.model, "config", None)
         try:
-            with CPU, BuffersAlone():
+            with CPU, RealBuffersOnly():
                 return dict(kind(config).named_buffers())
         except Exception:  # modules of other people's may ask for anything
             return {}
@@ -109,9 +109,9 @@ class Walk:
         kwargs: Any = torch.fx.map_arg(dict(node.kwargs), self.values.__getitem__)
         if node.target is operator.getitem:
             return args[0][args[1]]
-        if not _touches_secret((args, kwargs)):
-            return _fold(node, args, kwargs)
-        self.builder.module = _module(node)
+        if not _contains_secret((args, kwargs)):
+            return _fold_public_call(node, args, kwargs)
+        self.builder.module = _module_path(node)
         return aten.translate(self.builder, node, args, kwargs)
 
     def lower_output(self, node: torch.fx.Node) -> None:
@@ -120,7 +120,7 @@ class Walk:
         outputs = self.program.graph_signature.user_outputs
         nodes = [each for each in node.args[0] if isinstance(each, torch.fx.Node) and each.name in outputs]  # type: ignore[union-attr]
         for result in map(self.values.__getitem__, nodes):
-            if isinstance(result, Masked | Tokens):
+            if isinstance(result, MaskedScores | Tokens):
                 raise UsageError("the model returns its tokens or masked scores, which cannot be opened.")
             if isinstance(result, Secret):
                 self.builder.emit("reveal", [result], result.shape)
@@ -128,20 +128,20 @@ class Walk:
             raise UsageError("the model returns nothing that depends on its inputs or weights.")
 
 
-def _touches_secret(value: Any) -> bool:
+def _contains_secret(value: Any) -> bool:
     """Whether a secret stands anywhere in nested arguments."""
     if isinstance(value, dict):
-        return any(map(_touches_secret, value.values()))
+        return any(map(_contains_secret, value.values()))
     if isinstance(value, (tuple, list)):
-        return any(map(_touches_secret, value))
-    return isinstance(value, Secret | Masked)
+        return any(map(_contains_secret, value))
+    return isinstance(value, Secret | MaskedScores)
 
 
-def _here(value: Any) -> Any:
+def _to_cpu(value: Any) -> Any:
     return value.cpu() if isinstance(value, Tensor) else value
 
 
-def _fold(node: torch.fx.Node, args: Any, kwargs: dict[str, Any]) -> Tensor | None:
+def _fold_public_call(node: torch.fx.Node, args: Any, kwargs: dict[str, Any]) -> Tensor | None:
     """The value of an operation on public values, computed on the CPU."""
     if "_assert" in str(node.target):
         return None
@@ -149,7 +149,7 @@ def _fold(node: torch.fx.Node, args: Any, kwargs: dict[str, Any]) -> Tensor | No
     return node.target(*here, **{key: CPU if key == "device" else value for key, value in kwargs.items()})  # type: ignore[operator, no-any-return]
 
 
-def _module(node: torch.fx.Node) -> str:
+def _module_path(node: torch.fx.Node) -> str:
     """The path of the innermost module that the node came from."""
     stack = node.meta.get("nn_module_stack") or {"": ("", None)}
     return str(list(stack.values())[-1][0])

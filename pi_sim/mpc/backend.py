@@ -16,20 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pi_sim.errors import MissingError, UsageError
+from pi_sim.errors import MissingDependencyError, UsageError
 from pi_sim.mpc import session
-from pi_sim.mpc.dealer.correlation import Part
-from pi_sim.mpc.dealer.stream import Drawn
+from pi_sim.mpc.dealer.correlation import TensorSpec
+from pi_sim.mpc.dealer.stream import Prg
 
 
-def _stand_in(name: str) -> None:
+def _stub_module(name: str) -> None:
     """Put a module in the place of one that no longer imports; every name in it is None."""
     module = ModuleType(name)
     module.__getattr__ = lambda attribute: None  # type: ignore[method-assign]
     sys.modules.setdefault(name, module)
 
 
-_stand_in("crypten.nn.onnx_converter")
+_stub_module("crypten.nn.onnx_converter")
 
 try:
     import crypten
@@ -45,33 +45,33 @@ try:
     from crypten.mpc.primitives import circuit as circuit_module
     from crypten.mpc.provider.provider import TupleProvider
 except ImportError as error:
-    raise MissingError(
+    raise MissingDependencyError(
         f"CrypTen cannot be imported ({error}); install it without its broken dependencies: "
         "pip install omegaconf pyyaml && pip install --no-deps crypten==0.4.1."
     ) from None
 
 __all__ = [
-    "CONSTANTS",
+    "CONSTANT_FUNCTIONS",
     "Communicator",
     "MPCTensor",
     "TupleProvider",
-    "arithmetic",
-    "binary",
-    "counted",
-    "draw_from",
-    "override",
-    "shares",
-    "use",
+    "arithmetic_tensor",
+    "binary_tensor",
+    "log_communication",
+    "set_zero_prgs",
+    "override_settings",
+    "fixed_point_tensor",
+    "crypten_context",
 ]
 
-CONSTANTS = vars(circuit_module)["__SPK_circuit_constants"], util.chebyshev_series
+CONSTANT_FUNCTIONS = vars(circuit_module)["__SPK_circuit_constants"], util.chebyshev_series
 """CrypTen's functions that compute constants, and keep them."""
-counted = _logging
+log_communication = _logging
 """CrypTen's decorator for a communicator's methods: it counts rounds and bytes, sent plus received."""
 
 
 @contextmanager
-def use(communicator: Any, provider: Any, settings: Mapping[str, Any]) -> Iterator[None]:
+def crypten_context(communicator: Any, provider: Any, settings: Mapping[str, Any]) -> Iterator[None]:
     """Run CrypTen over `communicator` with tuples from `provider` and the settings of a protocol's TOML."""
     providers = vars(crypten.mpc)["__SUPPORTED_PROVIDERS"]
     providers[provider.NAME] = provider
@@ -79,15 +79,15 @@ def use(communicator: Any, provider: Any, settings: Mapping[str, Any]) -> Iterat
     crypten.comm._init(use_threads=True)
     try:
         with (
-            session.run(communicator, provider.source, provider),
-            override({**settings, "communicator.verbose": True, "mpc.provider": provider.NAME}),
+            session.activate(communicator, provider.source, provider),
+            override_settings({**settings, "communicator.verbose": True, "mpc.provider": provider.NAME}),
         ):
             yield
     finally:
         del InProcessCommunicator.tls.instance, providers[provider.NAME]
 
 
-def override(settings: Mapping[str, Any]) -> Any:
+def override_settings(settings: Mapping[str, Any]) -> Any:
     """A context in which CrypTen's configuration has other values; an unknown key is a `UsageError`."""
     for key, value in settings.items():
         try:
@@ -99,33 +99,33 @@ def override(settings: Mapping[str, Any]) -> Any:
     return cfg.temp_override(dict(settings))
 
 
-def draw_from(previous_prg: Drawn, next_prg: Drawn, local_prg: Drawn) -> None:
+def set_zero_prgs(previous_prg: Prg, next_prg: Prg, local_prg: Prg) -> None:
     """From now on CrypTen expands sharings of zero from the two streams that it has in common with the other party.
 
     Party 0's `following` is party 1's `previous`, and the other way round; `local` is this party's own.
     """
     for name, stream in (("prev", previous_prg), ("next", next_prg), ("local", local_prg)):
-        crypten.generators[name] = _everywhere(stream)
+        crypten.generators[name] = _for_any_device(stream)
 
 
-def _everywhere(stream: Drawn) -> Mapping[Any, Drawn]:
+def _for_any_device(stream: Prg) -> Mapping[Any, Prg]:
     """CrypTen looks for a generator by device; ours draws for all of them."""
     return defaultdict(lambda: stream)
 
 
-def _words(size: Any, ring_size: int = 2**64, generator: Drawn | None = None, device: Any = None) -> Tensor:
+def _random_ring_elements(size: Any, ring_size: int = 2**64, generator: Prg | None = None, device: Any = None) -> Tensor:
     """In the place of CrypTen's random ring elements: uniform over all words of 64 bits."""
-    return _bits(size, None, generator, device)
+    return _random_bits(size, None, generator, device)
 
 
-def _bits(size: Any, bitlength: int | None = None, generator: Drawn | None = None, device: Any = None) -> Tensor:
+def _random_bits(size: Any, bitlength: int | None = None, generator: Prg | None = None, device: Any = None) -> Tensor:
     """In the place of CrypTen's random numbers of a few bits."""
     stream = crypten.generators["local"][device] if generator is None else generator
-    (drawn,) = stream.draw(Part(tuple(size), bitlength), device=device)
+    (drawn,) = stream.draw(TensorSpec(tuple(size), bitlength), device=device)
     return drawn
 
 
-class _Bare:
+class _PlainTensor:
     """In the place of CrypTen's wrapper of what lies on a GPU: the tensor itself."""
 
     cat, stack = staticmethod(torch.cat), staticmethod(torch.stack)
@@ -135,22 +135,22 @@ class _Bare:
 
 
 for _module in (rng, arithmetic_module, binary_module):
-    _module.generate_random_ring_element = _words
-    _module.generate_kbit_random_tensor = _bits
+    _module.generate_random_ring_element = _random_ring_elements
+    _module.generate_kbit_random_tensor = _random_bits
 for _module in (arithmetic_module, binary_module, mpc_module, tensor_types, util):
-    _module.CUDALongTensor = _Bare
+    _module.CUDALongTensor = _PlainTensor
 
 
-def arithmetic(share: Tensor) -> Any:
+def arithmetic_tensor(share: Tensor) -> Any:
     """CrypTen's tensor of plain integers shared as a sum, int64 of any shape."""
     return ArithmeticSharedTensor.from_shares(share, precision=0)
 
 
-def binary(share: Tensor) -> Any:
+def binary_tensor(share: Tensor) -> Any:
     """CrypTen's tensor of words shared by exclusive or, int64 of any shape."""
     return BinarySharedTensor.from_shares(share, precision=0)
 
 
-def shares(share: Tensor, precision: int | None = None) -> Any:
+def fixed_point_tensor(share: Tensor, precision: int | None = None) -> Any:
     """An MPCTensor from this party's share, an int64 tensor of any shape; `precision` 0 holds plain integers."""
     return MPCTensor.from_shares(share, precision=precision)

@@ -14,15 +14,15 @@ from pi_sim.errors import PiSimError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-Job = TypeVar("Job", bound="DataclassInstance")
+JobT = TypeVar("JobT", bound="DataclassInstance")
 
 
-def save(job: "DataclassInstance", path: Path) -> None:
+def save_job(job: "DataclassInstance", path: Path) -> None:
     """Write what `perform` reads."""
     path.write_text(json.dumps(asdict(job)), encoding="utf-8")
 
 
-def perform(run: Callable[[Job], Any], kind: type[Job], path: str) -> int:
+def run_job(run: Callable[[JobT], Any], kind: type[JobT], path: str) -> int:
     """Run the job in a file; a failure is one sentence on standard error and the exit status.
 
     The process ends when its standard input closes.

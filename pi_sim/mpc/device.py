@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from pi_sim.errors import UsageError
-from pi_sim.mpc.primitives.ring import Products
+from pi_sim.mpc.primitives.ring import LimbMatmulMode
 
 CPU = "cpu"
 
@@ -16,6 +16,6 @@ def require_device(name: str) -> None:
         raise UsageError("torch sees no CUDA GPU on this machine; use --device cpu.")
 
 
-def computing_on(name: str) -> AbstractContextManager[object]:
+def device_context(name: str) -> AbstractContextManager[object]:
     """A context in which every kernel, CrypTen's too, can compute on tensors that lie there."""
-    return nullcontext() if name == CPU else Products(torch.device(name))
+    return nullcontext() if name == CPU else LimbMatmulMode(torch.device(name))

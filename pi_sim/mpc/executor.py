@@ -5,35 +5,35 @@ from typing import Any
 
 from pi_sim.errors import UsageError
 from pi_sim.graph.ops import STRUCTURAL, Graph, Node, Op
-from pi_sim.mpc.kernels import choose
-from pi_sim.mpc.primitives.stationary import Weight, settle
-from pi_sim.specs import ProtocolCard
+from pi_sim.mpc.kernels import kernel_for
+from pi_sim.mpc.primitives.stationary import OpenedWeight, open_weight_shares
+from pi_sim.specs import ExecutableProtocol
 
 
-def apply(op: Op, operands: list[Any], protocol: ProtocolCard) -> Any:
+def apply_op(op: Op, operands: list[Any], protocol: ExecutableProtocol) -> Any:
     """The result of one operation on shared and public operands."""
-    kernel = choose(op.name, protocol.kernels, protocol.name)
+    kernel = kernel_for(op.name, protocol.kernels, protocol.name)
     return kernel.function(*operands, **dict(op.attributes))
 
 
-def stationary(op: Op, protocol: ProtocolCard) -> int | None:
+def fixed_operand(op: Op, protocol: ExecutableProtocol) -> int | None:
     """The operand that stays put in a session: it is opened under a mask once, for all calls."""
-    return choose(op.name, protocol.kernels, protocol.name).fixed_operand
+    return kernel_for(op.name, protocol.kernels, protocol.name).fixed_operand
 
 
-def open_weights(graph: Graph, weights: Mapping[str, Any], protocol: ProtocolCard) -> dict[str, Weight]:
+def open_graph_weights(graph: Graph, weights: Mapping[str, Any], protocol: ExecutableProtocol) -> dict[str, OpenedWeight]:
     """Every weight that stays put, by the name its operations read it under: 1 round in all, if there are any."""
-    names = list(dict.fromkeys(name for node in graph.nodes if (name := _stationary_input(node, protocol))))
+    names = list(dict.fromkeys(name for node in graph.nodes if (name := _fixed_input(node, protocol))))
     nodes = {node.name: node for node in graph.nodes}
-    shares = [_weight(name, nodes, weights, protocol).share for name in names]
-    return dict(zip(names, settle(shares), strict=True)) if names else {}
+    shares = [_resolve_weight(name, nodes, weights, protocol).share for name in names]
+    return dict(zip(names, open_weight_shares(shares), strict=True)) if names else {}
 
 
 def execute(
     graph: Graph,
     values: dict[str, Any],
-    protocol: ProtocolCard,
-    opened: Mapping[str, Weight],
+    protocol: ExecutableProtocol,
+    opened: Mapping[str, OpenedWeight],
     after: Callable[[Node], None] = lambda node: None,
 ) -> Any:
     """The last node's result from shared weights and tokens in `values`, which also holds the public constants.
@@ -44,9 +44,9 @@ def execute(
     values = dict(values)
     last = graph.last_uses()
     for index, node in enumerate(graph.nodes):
-        settled = _stationary_input(node, protocol)
+        settled = _fixed_input(node, protocol)
         operands = [opened[name] if name == settled else values[name] for name in node.inputs]
-        values[node.name] = apply(node.op, operands, protocol)
+        values[node.name] = apply_op(node.op, operands, protocol)
         after(node)
         for name in set(node.inputs):
             if last[name] == index:
@@ -54,16 +54,16 @@ def execute(
     return values[graph.nodes[-1].name]
 
 
-def _stationary_input(node: Node, protocol: ProtocolCard) -> str | None:
-    place = stationary(node.op, protocol)
+def _fixed_input(node: Node, protocol: ExecutableProtocol) -> str | None:
+    place = fixed_operand(node.op, protocol)
     return None if place is None else node.inputs[place]
 
 
-def _weight(name: str, nodes: Mapping[str, Node], weights: Mapping[str, Any], protocol: ProtocolCard) -> Any:
+def _resolve_weight(name: str, nodes: Mapping[str, Node], weights: Mapping[str, Any], protocol: ExecutableProtocol) -> Any:
     """A weight, or a rearranged one."""
     if name in weights:
         return weights[name]
     node = nodes.get(name)
     if node is None or node.op.name not in STRUCTURAL:
         raise UsageError(f"protocol {protocol.name} keeps {name} in a session, but it is no weight; choose beaver.")
-    return apply(node.op, [_weight(each, nodes, weights, protocol) for each in node.inputs], protocol)
+    return apply_op(node.op, [_resolve_weight(each, nodes, weights, protocol) for each in node.inputs], protocol)

@@ -19,15 +19,15 @@ from torch.distributed import ReduceOp
 
 from pi_sim.errors import RunError
 from pi_sim.mpc import wire
-from pi_sim.mpc.backend import Communicator, counted
-from pi_sim.mpc.timeline import Stamp, Timeline
+from pi_sim.mpc.backend import Communicator, log_communication
+from pi_sim.mpc.timeline import ChainStamp, CriticalPath
 from pi_sim.network import Network
 
 HEADER = struct.Struct("<QQ5d")
 WORD = 8
-SMALL = 2**14
+SMALL_MESSAGE_BYTES = 2**14
 """Bytes that any socket takes at once. The parties go in step: whoever sends has had all earlier messages taken."""
-SPIN = 150e-6
+SPIN_S = 150e-6
 """Seconds by which a sleep may overshoot."""
 
 
@@ -50,7 +50,7 @@ class Link(Communicator):  # type: ignore[misc]
         self.failure: RunError | None = None
         self.rounds = self.sent = self.received = 0
         self.link_free_at = 0.0
-        self.critical_path = Timeline(common_clock)
+        self.critical_path = CriticalPath(common_clock)
         self.reset_communication_stats()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.queued_count = self.sent_count = 0
@@ -66,15 +66,15 @@ class Link(Communicator):  # type: ignore[misc]
     def get_world_size(self) -> int:
         return 2
 
-    @counted  # type: ignore[untyped-decorator]
+    @log_communication  # type: ignore[untyped-decorator]
     def all_reduce(self, shares: Any, op: Any = ReduceOp.SUM, batched: bool = False) -> Any:
         """Open to both: one round, each sends its shares. A batch of tensors is one message."""
         mine = shares if batched else [shares]
         self._send_message(mine)
-        opened = [_combine(one, other, op) for one, other in zip(mine, self._receive_message(mine), strict=True)]
+        opened = [_combine_shares(one, other, op) for one, other in zip(mine, self._receive_message(mine), strict=True)]
         return opened if batched else opened[0]
 
-    @counted  # type: ignore[untyped-decorator]
+    @log_communication  # type: ignore[untyped-decorator]
     def reduce(self, share: Tensor, dst: int, op: Any = ReduceOp.SUM) -> Tensor | None:
         """Open to `dst` alone: one round in which the other party sends its share."""
         if self.rank != dst:
@@ -82,19 +82,19 @@ class Link(Communicator):  # type: ignore[misc]
             return None
         self.rounds += 1
         self.critical_path.on_send()
-        return _combine(share, self._receive_message([share])[0], op)
+        return _combine_shares(share, self._receive_message([share])[0], op)
 
     # Messages.
 
     def _send_message(self, tensors: Sequence[Tensor]) -> None:
         """Send a message: a small one at once, a large one from the sending thread, so that both parties can."""
-        payloads = [_payload(tensor) for tensor in tensors]
+        payloads = [_payload_view(tensor) for tensor in tensors]
         length = sum(map(len, payloads))
         self.rounds += 1
         self.sent += length
         header = HEADER.pack(self.rounds, length, *self.critical_path.on_send())
-        if length <= SMALL and self.queued_count == self.sent_count:  # nothing that the sending thread could still be at
-            wire.send(self.connection, b"".join([header, *payloads]))
+        if length <= SMALL_MESSAGE_BYTES and self.queued_count == self.sent_count:  # nothing that the sending thread could still be at
+            wire.send_all(self.connection, b"".join([header, *payloads]))
         else:
             self.queued_count += 1
             self.outbox.put([header, *payloads])
@@ -121,11 +121,11 @@ class Link(Communicator):  # type: ignore[misc]
     def _receive_bytes(self, buffer: memoryview, least: int) -> int:
         """At least so many bytes; when the connection is down because sending failed, say why that was."""
         try:
-            return wire.receive_some(self.connection, buffer, least)
+            return wire.receive_at_least(self.connection, buffer, least)
         except RunError as error:
             raise self.failure or error from None
 
-    def _delay_delivery(self, stamp: Stamp, length: int) -> None:
+    def _delay_delivery(self, stamp: ChainStamp, length: int) -> None:
         """Wait until the imitated network would have delivered a message of `length` bytes."""
         due = None
         if self.network:
@@ -139,7 +139,7 @@ class Link(Communicator):  # type: ignore[misc]
         try:
             while message := self.outbox.get():
                 for piece in message:
-                    wire.send(self.connection, piece)
+                    wire.send_all(self.connection, piece)
                 self.sent_count += 1
         except RunError as error:
             self.failure = error
@@ -161,19 +161,19 @@ class Link(Communicator):  # type: ignore[misc]
             self.connection.close()
 
 
-def _payload(tensor: Tensor) -> memoryview:
+def _payload_view(tensor: Tensor) -> memoryview:
     """The bytes of a tensor, in place where it is contiguous."""
     return tensor.contiguous().view(-1).view(torch.uint8).cpu().numpy().data
 
 
 def _sleep_until(due: float) -> None:
     """Sleep most of the time and spin for the rest: a sleep overshoots by a tenth of a millisecond and more."""
-    if (left := due - time.monotonic()) > SPIN:
-        time.sleep(left - SPIN)
+    if (left := due - time.monotonic()) > SPIN_S:
+        time.sleep(left - SPIN_S)
     while time.monotonic() < due:
         pass
 
 
-def _combine(mine: Tensor, theirs: Tensor, op: Any) -> Tensor:
+def _combine_shares(mine: Tensor, theirs: Tensor, op: Any) -> Tensor:
     """The value that two shares hold: their sum in the ring, or their exclusive or."""
     return theirs.bitwise_xor_(mine) if op == ReduceOp.BXOR else theirs.add_(mine)

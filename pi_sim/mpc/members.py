@@ -15,23 +15,23 @@ from typing import NamedTuple
 from pi_sim.errors import RunError
 from pi_sim.mpc import child, process
 from pi_sim.mpc.dealer import process as service
-from pi_sim.mpc.party import fraction_of
+from pi_sim.mpc.party import sequence_progress
 
-PARTIES = 2
-GRACE = 5.0
+PARTY_COUNT = 2
+GRACE_PERIOD_S = 5.0
 """Seconds that a party gets to notice that the other one has failed."""
 
 
-class Member(NamedTuple):
+class ChildProcess(NamedTuple):
     """A process of a run: what it is called, its module, its job, and its folder."""
 
     name: str
     module: ModuleType
-    job: process.Job | service.Job
+    job: process.PartyJob | service.DealerJob
     folder: Path
 
     def start(self, stdout: int) -> "subprocess.Popen[bytes]":
-        child.save(self.job, self.folder / "job.json")
+        child.save_job(self.job, self.folder / "job.json")
         with (self.folder / "errors").open("wb") as errors:
             return subprocess.Popen(
                 [sys.executable, "-m", self.module.__name__, str(self.folder / "job.json")],
@@ -55,13 +55,13 @@ class Member(NamedTuple):
         return f"{self.name}: {said[-1] if said else f'exit status {status}'}".rstrip(".") if status else None
 
 
-def watch(members: list[Member], sequences: int, timeout: float, progress: Callable[[float], None]) -> None:
+def supervise(members: list[ChildProcess], sequences: int, timeout: float, progress: Callable[[float], None]) -> None:
     """Start all processes, follow party 0's progress, and end all when one fails."""
     running = [each.start(subprocess.DEVNULL if number else subprocess.PIPE) for number, each in enumerate(members)]
-    follower = threading.Thread(target=_follow, args=(running[0].stdout, sequences, progress), daemon=True)
+    follower = threading.Thread(target=_forward_progress, args=(running[0].stdout, sequences, progress), daemon=True)
     follower.start()
     try:
-        statuses = _settle(running, timeout)
+        statuses = _wait_for_exit(running, timeout)
     finally:
         for each in running:
             each.kill()
@@ -75,25 +75,25 @@ def watch(members: list[Member], sequences: int, timeout: float, progress: Calla
         raise RunError(f"the run failed; {'; '.join(reasons)}.")
 
 
-def _follow(lines: Iterable[bytes], sequences: int, progress: Callable[[float], None]) -> None:
+def _forward_progress(lines: Iterable[bytes], sequences: int, progress: Callable[[float], None]) -> None:
     """Report the fraction done, from what party 0 says after every node."""
-    told = fraction_of(sequences, progress)
+    told = sequence_progress(sequences, progress)
     for line in lines:
         state = json.loads(line)
         with suppress(OSError):  # whoever watched has gone; the run goes on
             told(state["done"], state["of"])
 
 
-def _settle(running: "list[subprocess.Popen[bytes]]", timeout: float) -> list[int | None]:
+def _wait_for_exit(running: "list[subprocess.Popen[bytes]]", timeout: float) -> list[int | None]:
     """All exit statuses, None for a process that did not end in time after another one.
 
     After a failure the others have a few seconds left, after a success as long as a message may take. A dealer, which
     comes after the parties, is not waited for.
     """
     deadline = float("inf")
-    while any(party.poll() is None for party in running[:PARTIES]) and time.monotonic() < deadline:
+    while any(party.poll() is None for party in running[:PARTY_COUNT]) and time.monotonic() < deadline:
         ended = [status for each in running if (status := each.poll()) is not None]
         if ended:
-            deadline = min(deadline, time.monotonic() + (GRACE if any(ended) else timeout))
+            deadline = min(deadline, time.monotonic() + (GRACE_PERIOD_S if any(ended) else timeout))
         time.sleep(0.01)
     return [each.poll() for each in running]

@@ -12,20 +12,20 @@ from pi_sim.graph.ops import Graph, Node
 from pi_sim.mpc import backend, session
 from pi_sim.mpc.dealer.provider import Provider
 from pi_sim.mpc.dealer.source import Source
-from pi_sim.mpc.device import CPU, computing_on
-from pi_sim.mpc.executor import execute, open_weights
+from pi_sim.mpc.device import CPU, device_context
+from pi_sim.mpc.executor import execute, open_graph_weights
 from pi_sim.mpc.link import Link
-from pi_sim.mpc.overhead import overhead
-from pi_sim.mpc.primitives.stationary import Weight
-from pi_sim.specs import ProtocolCard
+from pi_sim.mpc.overhead import benchmark_link
+from pi_sim.mpc.primitives.stationary import OpenedWeight
+from pi_sim.specs import ExecutableProtocol
 
-Counts = dict[str, Any]
+Counters = dict[str, Any]
 """What a party counted in one stretch of a run, see `Party.counters`; of a sequence also up to each of its `nodes`."""
-Told = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Is told after every node how many of how many are done."""
 
 
-def fraction_of(sequences: int, progress: Callable[[float], None]) -> Told:
+def sequence_progress(sequences: int, progress: Callable[[float], None]) -> ProgressCallback:
     """Tells nodes done of one sequence after another as a fraction of all."""
     finished = 0
 
@@ -39,7 +39,7 @@ def fraction_of(sequences: int, progress: Callable[[float], None]) -> Told:
 
 
 @dataclass(frozen=True)
-class Played:
+class PartyResult:
     """What one party counted, opening its weights (`session`) and in each sequence, and what it measured of its `link`.
 
     `logits` (N, T, V) are the client's; the server opens none. `passed` is all payload that was sent and received, with
@@ -47,52 +47,52 @@ class Played:
     """
 
     link: dict[str, float]
-    session: Counts
-    sequences: list[Counts]
+    session: Counters
+    sequences: list[Counters]
     logits: Tensor | None
     payload_bytes: tuple[int, int]
 
 
-def play(
+def run_party(
     graph: Graph,
-    protocol: ProtocolCard,
+    protocol: ExecutableProtocol,
     shares: dict[str, Tensor],
     link: Link,
     source: Source,
     onehots: Iterable[Tensor],
-    told: Told,
+    told: ProgressCallback,
     device: str = CPU,
-) -> Played:
+) -> PartyResult:
     """Run a party on its shares of one-hot tokens (B, T, V), one sequence after another."""
     source.device = torch.device(device)
-    with backend.use(link, Provider(source), protocol.settings), torch.no_grad(), computing_on(device):
-        weights = {name: backend.shares(share.to(device)) for name, share in shares.items()}
+    with backend.crypten_context(link, Provider(source), protocol.settings), torch.no_grad(), device_context(device):
+        weights = {name: backend.fixed_point_tensor(share.to(device)) for name, share in shares.items()}
         party = Party(graph, protocol, weights, link, source)
-        measured = overhead(link)
+        measured = benchmark_link(link)
         opening = party.open_weights()
         runs = [party.infer(onehot, told) for onehot in onehots]
     logits = [found for _, found in runs if found is not None]
     opened, passed = torch.cat(logits) if logits else None, (link.sent, link.received)
-    return Played(measured, opening, [counts for counts, _ in runs], opened, passed)
+    return PartyResult(measured, opening, [counts for counts, _ in runs], opened, passed)
 
 
 class Party:
     """A party that holds its shares of the weights and evaluates the graph on one sequence after another."""
 
     def __init__(
-        self, graph: Graph, protocol: ProtocolCard, weights: dict[str, Any], link: Link, source: Source
+        self, graph: Graph, protocol: ExecutableProtocol, weights: dict[str, Any], link: Link, source: Source
     ) -> None:
         self.graph, self.protocol, self.weights, self.link, self.source = graph, protocol, weights, link, source
         self.constants = {name: value.to(source.device) for name, value in graph.constants.items()}
-        self.opened_weights: dict[str, Weight] = {}
+        self.opened_weights: dict[str, OpenedWeight] = {}
 
-    def open_weights(self) -> Counts:
+    def open_weights(self) -> Counters:
         """What was counted while the weights that stay put were opened under their masks, once for all sequences."""
         before = self.read_counters()
-        self.opened_weights = open_weights(self.graph, self.weights, self.protocol)
+        self.opened_weights = open_graph_weights(self.graph, self.weights, self.protocol)
         return self._counters_since(before)
 
-    def infer(self, onehot: Tensor, told: Told) -> tuple[Counts, Tensor | None]:
+    def infer(self, onehot: Tensor, told: ProgressCallback) -> tuple[Counters, Tensor | None]:
         """What was counted for one sequence, in all and up to each node, and its logits (at the client)."""
         before, nodes = self.read_counters(), []
 
@@ -100,15 +100,15 @@ class Party:
             nodes.append((self.link.rounds - before["rounds"], self.link.sent - before["sent"]))
             told(len(nodes), len(self.graph.nodes))
 
-        tokens = backend.shares(onehot.to(self.source.device), precision=0)
+        tokens = backend.fixed_point_tensor(onehot.to(self.source.device), precision=0)
         values = {**self.weights, **self.constants, "tokens": tokens}
         logits = execute(self.graph, values, self.protocol, self.opened_weights, note)
         return {**self._counters_since(before), "nodes": nodes}, logits
 
-    def _counters_since(self, before: Counts) -> Counts:
+    def _counters_since(self, before: Counters) -> Counters:
         return {name: count - before[name] for name, count in self.read_counters().items()}
 
-    def read_counters(self) -> Counts:
+    def read_counters(self) -> Counters:
         """Every counter as it stands: the link's own, CrypTen's, the dealer's, and the clock.
 
         Of the seconds those of communicating and waiting lie on the critical path, see `pi_sim.mpc.timeline`.
@@ -120,7 +120,7 @@ class Party:
             "crypten_rounds": self.link.comm_rounds,
             "crypten_bytes": self.link.comm_bytes,
             "offline": self.source.offline_bytes,
-            "asked": session.asked(),
+            "asked": session.requested_bytes(),
             "communication_seconds": self.link.critical_path.network + self.link.critical_path.delay,
             "late_seconds": self.link.critical_path.delay,
             "peer_wait_seconds": self.link.critical_path.peer_compute,

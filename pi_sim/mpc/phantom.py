@@ -15,16 +15,16 @@ from pi_sim.graph.ops import Graph, Shape
 from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.provider import Provider
 from pi_sim.mpc.dealer.source import Source
-from pi_sim.mpc.dealer.stream import Drawn, Dry
-from pi_sim.mpc.dealer.tape import Recording, Tape
-from pi_sim.mpc.executor import execute, open_weights
-from pi_sim.mpc.primitives.stationary import Weight
-from pi_sim.specs import ProtocolCard
+from pi_sim.mpc.dealer.stream import Prg, ShapePrg
+from pi_sim.mpc.dealer.tape import Demand, RecordingSource
+from pi_sim.mpc.executor import execute, open_graph_weights
+from pi_sim.mpc.primitives.stationary import OpenedWeight
+from pi_sim.specs import ExecutableProtocol
 
 WORD = 8
 
 
-class Phantom(backend.Communicator):  # type: ignore[misc]
+class CountingCommunicator(backend.Communicator):  # type: ignore[misc]
     """A communicator that sends nothing and records what it was asked to."""
 
     def __init__(self) -> None:
@@ -51,42 +51,42 @@ class Phantom(backend.Communicator):  # type: ignore[misc]
 
 
 @contextmanager
-def running(settings: Mapping[str, Any], source: Source, zeros: Drawn) -> Iterator[Phantom]:
+def dry_runtime(settings: Mapping[str, Any], source: Source, zeros: Prg) -> Iterator[CountingCommunicator]:
     """A phantom that runs kernels with correlations from `source`, and CrypTen's sharings of zero from `zeros`."""
-    phantom = Phantom()
-    backend.draw_from(zeros, zeros, zeros)
-    with backend.use(phantom, Provider(source), settings), torch.no_grad():
+    phantom = CountingCommunicator()
+    backend.set_zero_prgs(zeros, zeros, zeros)
+    with backend.crypten_context(phantom, Provider(source), settings), torch.no_grad():
         yield phantom
 
 
-def secret(shape: Shape, precision: int | None = None) -> Any:
+def secret_tensor(shape: Shape, precision: int | None = None) -> Any:
     """A shared tensor without data."""
-    return backend.shares(torch.empty(shape, dtype=torch.long, device="meta"), precision)
+    return backend.fixed_point_tensor(torch.empty(shape, dtype=torch.long, device="meta"), precision)
 
 
-def settle(graph: Graph, protocol: ProtocolCard) -> dict[str, Weight]:
+def run_setup(graph: Graph, protocol: ExecutableProtocol) -> dict[str, OpenedWeight]:
     """Open the weights that stay put, as a party does once in a session."""
-    return open_weights(graph, _weights(graph), protocol)
+    return open_graph_weights(graph, _secret_weights(graph), protocol)
 
 
-def walk(graph: Graph, protocol: ProtocolCard, opened: dict[str, Weight]) -> None:
+def run_sequence(graph: Graph, protocol: ExecutableProtocol, opened: dict[str, OpenedWeight]) -> None:
     """Run a graph from end to end, as a party does for each sequence."""
     inputs = {**graph.inputs, "tokens": (*graph.input, graph.vocabulary)}
     whole_numbers = graph.one_hot_inputs()
     values: dict[str, Any] = {name: value.to("meta") for name, value in graph.constants.items()}
-    values |= {name: secret(shape, 0 if name in whole_numbers else None) for name, shape in inputs.items()}
-    execute(graph, _weights(graph) | values, protocol, opened)
+    values |= {name: secret_tensor(shape, 0 if name in whole_numbers else None) for name, shape in inputs.items()}
+    execute(graph, _secret_weights(graph) | values, protocol, opened)
 
 
-def record(graph: Graph, protocol: ProtocolCard) -> Tape:
+def record_demand(graph: Graph, protocol: ExecutableProtocol) -> Demand:
     """Everything that one party asks the dealer for, for any graph and protocol, from public knowledge alone."""
-    source = Recording(Dry())
-    with running(protocol.settings, source, Dry()):
-        opened = settle(graph, protocol)
+    source = RecordingSource(ShapePrg())
+    with dry_runtime(protocol.settings, source, ShapePrg()):
+        opened = run_setup(graph, protocol)
         session = source.take_items()
-        walk(graph, protocol, opened)
-        return Tape(session, source.take_items())
+        run_sequence(graph, protocol, opened)
+        return Demand(session, source.take_items())
 
 
-def _weights(graph: Graph) -> dict[str, Any]:
-    return {name: secret(shape) for name, shape in graph.weights.items()}
+def _secret_weights(graph: Graph) -> dict[str, Any]:
+    return {name: secret_tensor(shape) for name, shape in graph.weights.items()}

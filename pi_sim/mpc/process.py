@@ -17,19 +17,19 @@ from safetensors.torch import load_file, save_file
 from pi_sim import specs
 from pi_sim.graph import bundle
 from pi_sim.mpc import child
-from pi_sim.mpc.dealer.choice import Choice
-from pi_sim.mpc.dealer.terms import Terms
+from pi_sim.mpc.dealer.choice import DealerSpec
+from pi_sim.mpc.dealer.terms import RunIdentity
 from pi_sim.mpc.link import Link
-from pi_sim.mpc.meeting import greet, meet
-from pi_sim.mpc.party import Played, play
+from pi_sim.mpc.meeting import connect, handshake
+from pi_sim.mpc.party import PartyResult, run_party
 from pi_sim.network import Network
 
-TOKENS, LOGITS, COUNTS = "tokens.safetensors", "logits.safetensors", "counts.json"
+TOKENS_FILE, LOGITS_FILE, COUNTERS_FILE = "tokens.safetensors", "logits.safetensors", "counts.json"
 """In a party's folder: its shares of the tokens, which it is given, and what it leaves."""
 
 
 @dataclass(frozen=True)
-class Job:
+class PartyJob:
     """What one party is told. `listener` is the descriptor of a bound socket (party 0), `port` where to find it.
 
     `folder` is the party's own. `dealer` are the fields of a `pi_sim.mpc.dealer.choice.Choice`.
@@ -49,32 +49,32 @@ class Job:
     dealer: dict[str, Any] = field(default_factory=dict)
 
 
-def _run(job: Job) -> None:
+def _run_party_job(job: PartyJob) -> None:
     torch.set_num_threads(job.threads)
-    protocol = specs.protocol_card(job.protocol)
-    opened = bundle.read(Path(job.bundle))
-    shares, tokens = opened.party_shares(job.rank), load_file(Path(job.folder) / TOKENS)["tokens"]
-    terms = Terms.of_run(opened, protocol)
-    dealer = Choice(**job.dealer).open(job.rank, terms, job.sequences, job.timeout)
-    connection = meet(job.listener, job.port, job.timeout)
-    source = greet(connection, dealer, terms.agreement_terms(job.sequences))
+    protocol = specs.load_executable_protocol(job.protocol)
+    opened = bundle.read_bundle(Path(job.bundle))
+    shares, tokens = opened.party_shares(job.rank), load_file(Path(job.folder) / TOKENS_FILE)["tokens"]
+    terms = RunIdentity.of_run(opened, protocol)
+    dealer = DealerSpec(**job.dealer).open(job.rank, terms, job.sequences, job.timeout)
+    connection = connect(job.listener, job.port, job.timeout)
+    source = handshake(connection, dealer, terms.agreement_terms(job.sequences))
     link = Link(connection, job.rank, Network(**job.network) if job.network else None)
-    played = play(opened.graph, protocol, shares, link, source, tokens, _tell, job.device)
+    played = run_party(opened.graph, protocol, shares, link, source, tokens, _print_progress, job.device)
     link.close()
-    _save(played, Path(job.folder))
+    _write_result(played, Path(job.folder))
 
 
-def _tell(done: int, of: int) -> None:
+def _print_progress(done: int, of: int) -> None:
     print(json.dumps({"done": done, "of": of}), flush=True)
 
 
-def _save(played: Played, folder: Path) -> None:
+def _write_result(played: PartyResult, folder: Path) -> None:
     """What was counted, and the client's logits."""
     if played.logits is not None:
-        save_file({"logits": played.logits}, folder / LOGITS)
+        save_file({"logits": played.logits}, folder / LOGITS_FILE)
     counted = {"link": played.link, "session": played.session, "sequences": played.sequences}
-    (folder / COUNTS).write_text(json.dumps(counted), encoding="utf-8")
+    (folder / COUNTERS_FILE).write_text(json.dumps(counted), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(child.perform(_run, Job, sys.argv[1]))
+    sys.exit(child.run_job(_run_party_job, PartyJob, sys.argv[1]))

@@ -19,15 +19,15 @@ from pi_sim.mpc import wire
 HELLO = struct.Struct("<8s16sB")
 MAGIC = b"pi-sim 1"
 WELCOME = b"welcome!"
-BOTH, TO_SERVER, TO_CLIENT = range(3)
+BOTH_WAYS, TO_SERVER, TO_CLIENT = range(3)
 """Which way data flows on a connection."""
-PATIENCE = 5.0
+HELLO_TIMEOUT_S = 5.0
 """Seconds in which a caller has to say who it is."""
-PAUSE = 0.05
+POLL_INTERVAL_S = 0.05
 """Seconds between two looks at who has called, and between two calls."""
 
 
-class Door(Protocol):
+class Transport(Protocol):
     """How a connection is opened: plain, or encrypted with certificates."""
 
     @property
@@ -41,26 +41,26 @@ class Door(Protocol):
         """All ways as one connection."""
 
 
-class Plain:
+class PlainTransport:
     """One connection for both ways, not encrypted."""
 
-    streams = (BOTH,)
+    streams = (BOTH_WAYS,)
 
     def wrap(self, connection: socket.socket, server: bool) -> socket.socket:
         return connection
 
     def combine(self, ways: dict[int, socket.socket], server: bool) -> wire.Connection:
-        return ways[BOTH]
+        return ways[BOTH_WAYS]
 
 
-def wait(listener: socket.socket, transport: Door, timeout: float, on_refusal: Callable[[str], None]) -> wire.Connection:
+def accept_peer(listener: socket.socket, transport: Transport, timeout: float, on_refusal: Callable[[str], None]) -> wire.Connection:
     """The server's end of the first complete meeting within `timeout` seconds; `refused` is told of other callers.
 
     Every caller is examined in a thread of its own, so that a silent one holds nobody up. Closes the listener.
     """
-    callers, until = Callers(transport, on_refusal), time.monotonic() + timeout
+    callers, until = PendingPeers(transport, on_refusal), time.monotonic() + timeout
     with listener, callers:
-        listener.settimeout(PAUSE)
+        listener.settimeout(POLL_INTERVAL_S)
         while not (ways := callers.complete_streams()):
             if time.monotonic() > until:
                 raise RunError(f"the client did not call within {timeout:g} seconds.")
@@ -69,38 +69,38 @@ def wait(listener: socket.socket, transport: Door, timeout: float, on_refusal: C
                 threading.Thread(target=callers.examine, args=(connection, address[0]), daemon=True).start()
     for connection in ways.values():
         connection.settimeout(timeout)
-        wire.send(connection, WELCOME)
+        wire.send_all(connection, WELCOME)
     return transport.combine(ways, server=True)
 
 
-def call(host: str, port: int, transport: Door, timeout: float) -> wire.Connection:
+def connect_to_server(host: str, port: int, transport: Transport, timeout: float) -> wire.Connection:
     """The client's end: it calls until the server listens, `timeout` seconds at most, whichever is started first."""
     until, meeting, ways = time.monotonic() + timeout, secrets.token_bytes(16), {}
     for way in transport.streams:
-        connection = _dial(host, port, until, timeout)
-        with _explained(host, port):
+        connection = _connect_with_retries(host, port, until, timeout)
+        with _explain_failure(host, port):
             ways[way] = transport.wrap(connection, server=False)
-            wire.send(ways[way], HELLO.pack(MAGIC, meeting, way))
-    with _explained(host, port):
+            wire.send_all(ways[way], HELLO.pack(MAGIC, meeting, way))
+    with _explain_failure(host, port):
         for connection in ways.values():
-            if bytes(wire.receive(connection, bytearray(len(WELCOME)))) != WELCOME:
+            if bytes(wire.receive_exactly(connection, bytearray(len(WELCOME)))) != WELCOME:
                 raise RunError("it answers in another protocol.")
     return transport.combine(ways, server=False)
 
 
-def _dial(host: str, port: int, until: float, timeout: float) -> socket.socket:
+def _connect_with_retries(host: str, port: int, until: float, timeout: float) -> socket.socket:
     while (left := until - time.monotonic()) > 0:
         try:
             connection = socket.create_connection((host, port), timeout=left)
             connection.settimeout(timeout)
             return connection
         except OSError:
-            time.sleep(min(PAUSE, left))
+            time.sleep(min(POLL_INTERVAL_S, left))
     raise RunError(f"no server was reached at {host}:{port} within {timeout:g} seconds.")
 
 
 @contextmanager
-def _explained(host: str, port: int) -> Iterator[None]:
+def _explain_failure(host: str, port: int) -> Iterator[None]:
     """A failure inside says with whom, and what it is most often."""
     try:
         yield
@@ -110,10 +110,10 @@ def _explained(host: str, port: int) -> Iterator[None]:
         raise RunError(f"the server at {host}:{port} and this party did not come together ({said}); {asked}?") from None
 
 
-class Callers:
+class PendingPeers:
     """Whoever has called so far, by meeting and way; as a context, for as long as somebody is waited for."""
 
-    def __init__(self, door: Door, refused: Callable[[str], None]) -> None:
+    def __init__(self, door: Transport, refused: Callable[[str], None]) -> None:
         self.transport, self.on_refusal = door, refused
         self.streams_by_peer: dict[bytes, dict[int, socket.socket]] = {}
 
@@ -127,9 +127,9 @@ class Callers:
     def examine(self, connection: socket.socket, address: str) -> None:
         """Let a caller in, or refuse it."""
         try:
-            connection.settimeout(PATIENCE)
+            connection.settimeout(HELLO_TIMEOUT_S)
             connection = self.transport.wrap(connection, server=True)
-            magic, meeting, way = HELLO.unpack(wire.receive(connection, bytearray(HELLO.size)))
+            magic, meeting, way = HELLO.unpack(wire.receive_exactly(connection, bytearray(HELLO.size)))
             if magic != MAGIC or way not in self.transport.streams:
                 raise RunError("it does not speak the parties' protocol.")
             self.streams_by_peer.setdefault(meeting, {})[way] = connection

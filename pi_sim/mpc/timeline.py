@@ -8,11 +8,11 @@ continues its own: the critical path of the run, in which every second belongs t
 
 import time
 
-Stamp = tuple[float, ...]
+ChainStamp = tuple[float, ...]
 """When a message was sent, and its sender's chain by then: network, delay, own computing, the other party's."""
 
 
-class Timeline:
+class CriticalPath:
     """One party's chain, in seconds: in the `network`, computing itself (`mine`), and the other party's (`theirs`).
 
     `delay` is by how much messages came later than an imitated network would have delivered them, because handling
@@ -26,14 +26,14 @@ class Timeline:
         self.network = self.delay = self.own_compute = self.peer_compute = 0.0
         self.since = time.monotonic()
 
-    def on_send(self) -> Stamp:
+    def on_send(self) -> ChainStamp:
         """This party has computed what it sends, or what it waits for."""
         now = time.monotonic()
         self.own_compute += now - self.since
         self.since = now
         return now, self.network, self.delay, self.own_compute, self.peer_compute
 
-    def on_receive(self, stamp: Stamp, due: float | None) -> None:
+    def on_receive(self, stamp: ChainStamp, due: float | None) -> None:
         """A message has been received; by an imitated network it was `due` at a certain time."""
         now, sent_at = time.monotonic(), stamp[0]
         start = self.since

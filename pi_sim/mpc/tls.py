@@ -15,10 +15,10 @@ from pi_sim.errors import RunError, UsageError
 from pi_sim.mpc import wire
 from pi_sim.mpc.rendezvous import TO_CLIENT, TO_SERVER
 
-KEY, CERTIFICATE, PEER = "key.pem", "certificate.pem", "peer.pem"
+KEY_FILE, CERTIFICATE_FILE, PEER_FILE = "key.pem", "certificate.pem", "peer.pem"
 
 
-class Duplex:
+class DuplexTls:
     """Two encrypted connections that are used like one socket: this one sends, that one receives.
 
     OpenSSL's objects are not made for two threads: a read and a write at the same time change the same state, and the
@@ -48,31 +48,31 @@ class Duplex:
             each.close()
 
 
-class Tls:
+class TlsTransport:
     """A door for whoever holds the key to the certificate in peer.pem."""
 
     streams = (TO_SERVER, TO_CLIENT)
 
     def __init__(self, folder: Path) -> None:
-        _, self.peer_certificate = (_certificate(folder / name) for name in (CERTIFICATE, PEER))
-        self.contexts = {server: _context(folder, server) for server in (False, True)}
+        _, self.peer_certificate = (_read_certificate(folder / name) for name in (CERTIFICATE_FILE, PEER_FILE))
+        self.contexts = {server: _ssl_context(folder, server) for server in (False, True)}
 
     def wrap(self, connection: socket.socket, server: bool) -> socket.socket:
         """The encrypted connection, after the handshake."""
         try:
             opened = self.contexts[server].wrap_socket(connection, server_side=server)
         except OSError as error:
-            raise RunError(_refusal(error)) from None
+            raise RunError(_handshake_failure(error)) from None
         if opened.getpeercert(binary_form=True) != self.peer_certificate:
-            raise RunError(f"its certificate is not the one in {PEER}.")
+            raise RunError(f"its certificate is not the one in {PEER_FILE}.")
         return opened
 
     def combine(self, ways: dict[int, socket.socket], server: bool) -> wire.Connection:
         to_client, to_server = ways[TO_CLIENT], ways[TO_SERVER]
-        return Duplex(to_client, to_server) if server else Duplex(to_server, to_client)
+        return DuplexTls(to_client, to_server) if server else DuplexTls(to_server, to_client)
 
 
-def _context(folder: Path, server: bool) -> ssl.SSLContext:
+def _ssl_context(folder: Path, server: bool) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # the certificate itself is known, whatever the machine is called
@@ -80,14 +80,14 @@ def _context(folder: Path, server: bool) -> ssl.SSLContext:
     if server:
         context.num_tickets = 0
     try:
-        context.load_cert_chain(folder / CERTIFICATE, folder / KEY)
-        context.load_verify_locations(folder / PEER)
+        context.load_cert_chain(folder / CERTIFICATE_FILE, folder / KEY_FILE)
+        context.load_verify_locations(folder / PEER_FILE)
     except OSError as error:
-        raise UsageError(f"{folder} does not hold a {KEY} that fits its {CERTIFICATE} ({error.strerror}).") from None
+        raise UsageError(f"{folder} does not hold a {KEY_FILE} that fits its {CERTIFICATE_FILE} ({error.strerror}).") from None
     return context
 
 
-def _certificate(path: Path) -> bytes:
+def _read_certificate(path: Path) -> bytes:
     """The one certificate in a file, which must be valid today."""
     try:
         found = x509.load_pem_x509_certificate(path.read_bytes())
@@ -101,10 +101,10 @@ def _certificate(path: Path) -> bytes:
     return found.public_bytes(Encoding.DER)
 
 
-def _refusal(error: OSError) -> str:
+def _handshake_failure(error: OSError) -> str:
     """Why a handshake failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not the one in {PEER}, or not valid today."
+        return f"its certificate is not the one in {PEER_FILE}, or not valid today."
     if isinstance(error, TimeoutError):
         return "it was silent during the handshake."
     if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError):

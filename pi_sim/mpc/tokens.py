@@ -6,22 +6,22 @@ from torch import Tensor
 
 from pi_sim.graph.sharing import one_hot
 from pi_sim.mpc import wire
-from pi_sim.mpc.dealer.correlation import Part
-from pi_sim.mpc.dealer.stream import SEED, Stream, seed
+from pi_sim.mpc.dealer.correlation import TensorSpec
+from pi_sim.mpc.dealer.stream import SEED_BYTES, AesCtrPrg, new_seed
 
 
-def share(connection: wire.Connection, tokens: Tensor, vocabulary: int) -> Iterator[Tensor]:
+def share_tokens(connection: wire.Connection, tokens: Tensor, vocabulary: int) -> Iterator[Tensor]:
     """The client's shares (B, T, V) of token ids (N, B, T), one sequence after another.
 
     The server expands its own from the seed that is sent: uniformly random, and drawn before any token was looked at.
     """
-    chosen = seed()
-    wire.send(connection, chosen)
-    stream = Stream(chosen)
-    return (one_hot(ids, vocabulary) - stream.draw(Part((*ids.shape, vocabulary)))[0] for ids in tokens)
+    chosen = new_seed()
+    wire.send_all(connection, chosen)
+    stream = AesCtrPrg(chosen)
+    return (one_hot(ids, vocabulary) - stream.draw(TensorSpec((*ids.shape, vocabulary)))[0] for ids in tokens)
 
 
-def expand(connection: wire.Connection, sequences: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
+def expand_token_shares(connection: wire.Connection, sequences: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
     """The server's shares, of the same shape (B, T, V) in every sequence."""
-    stream = Stream(bytes(wire.receive(connection, bytearray(SEED))))
-    return (stream.draw(Part(shape))[0] for _ in range(sequences))
+    stream = AesCtrPrg(bytes(wire.receive_exactly(connection, bytearray(SEED_BYTES))))
+    return (stream.draw(TensorSpec(shape))[0] for _ in range(sequences))

@@ -21,24 +21,24 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
-def send(connection: Connection, payload: bytes | bytearray | memoryview) -> None:
+def send_all(connection: Connection, payload: bytes | bytearray | memoryview) -> None:
     """Send everything; a `RunError` says why not."""
     view = memoryview(payload)
     while view:
-        view = view[_step(connection, connection.send, view, "took") :]
+        view = view[_transfer(connection, connection.send, view, "took") :]
 
 
-def receive(connection: Connection, buffer: bytearray | memoryview) -> bytearray | memoryview:
+def receive_exactly(connection: Connection, buffer: bytearray | memoryview) -> bytearray | memoryview:
     """Fill the buffer; a `RunError` says why not."""
-    receive_some(connection, buffer, len(buffer))
+    receive_at_least(connection, buffer, len(buffer))
     return buffer
 
 
-def receive_some(connection: Connection, buffer: bytearray | memoryview, least: int) -> int:
+def receive_at_least(connection: Connection, buffer: bytearray | memoryview, least: int) -> int:
     """The first `least` bytes of the buffer, or more when they are there already; how many."""
     view, filled = memoryview(buffer), 0
     while filled < least:
-        count = _step(connection, connection.recv_into, view[filled:], "sent")
+        count = _transfer(connection, connection.recv_into, view[filled:], "sent")
         if not count:
             raise RunError("the other party closed the connection.")
         filled += count
@@ -47,18 +47,18 @@ def receive_some(connection: Connection, buffer: bytearray | memoryview, least: 
 
 def send_text(connection: Connection, text: bytes) -> None:
     """Send a text of any length, with its length before it."""
-    send(connection, LENGTH.pack(len(text)) + text)
+    send_all(connection, LENGTH.pack(len(text)) + text)
 
 
 def receive_text(connection: Connection, most: int) -> bytes:
     """The other party's text, of at most so many bytes."""
-    (length,) = LENGTH.unpack(receive(connection, bytearray(LENGTH.size)))
+    (length,) = LENGTH.unpack(receive_exactly(connection, bytearray(LENGTH.size)))
     if length > most:
         raise RunError(f"the other party announced {length:,} bytes where at most {most:,} were due.")
-    return bytes(receive(connection, bytearray(length)))
+    return bytes(receive_exactly(connection, bytearray(length)))
 
 
-def _step(connection: Connection, transfer: Callable[[memoryview], int], view: memoryview, did: str) -> int:
+def _transfer(connection: Connection, transfer: Callable[[memoryview], int], view: memoryview, did: str) -> int:
     try:
         return transfer(view)
     except TimeoutError:

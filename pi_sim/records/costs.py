@@ -8,10 +8,10 @@ from typing import Literal
 from pydantic import Field
 
 from pi_sim.records.envelope import Record
-from pi_sim.specs import Spec
+from pi_sim.specs import TomlModel
 
 
-class Price(Spec):
+class Price(TomlModel):
     """Rounds and bytes. `offline_bytes` is null where the protocol's sources do not state it."""
 
     rounds: int
@@ -26,7 +26,7 @@ class Total(Price):
     compute_seconds: float | None = None
 
 
-class EstimateRow(Spec):
+class EstimateRow(TomlModel):
     """The price of one operation of one shape in one module, over all its occurrences."""
 
     module: str
@@ -62,7 +62,7 @@ class EstimateRecord(Estimated):
     kind: Literal["estimate"] = "estimate"
 
 
-class LinkCosts(Spec):
+class LinkCosts(TomlModel):
     """Seconds that the connection itself takes for a round, and for a megabyte each way."""
 
     round_seconds: float
@@ -86,7 +86,7 @@ class Measured(Price):
     communication_ratio: float | None = None
 
 
-class PerplexityPair(Spec):
+class PerplexityPair(TomlModel):
     """Plain and private perplexity on the same tokens; null where one overflows or there is no plain model."""
 
     plain: float | None = None
@@ -99,7 +99,7 @@ class Perplexity(PerplexityPair):
     excluding_corrupted: PerplexityPair | None = None
 
 
-class Agreement(Spec):
+class Agreement(TomlModel):
     """Private logits against plain ones."""
 
     max_abs: float
@@ -122,7 +122,7 @@ class RunRecord(Estimated):
     agreement: Agreement | None = None
 
 
-class PayloadBytes(Spec):
+class PayloadBytes(TomlModel):
     """Payload of the whole run, as one party's link counted it."""
 
     sent: int
@@ -144,7 +144,7 @@ class PartyRecord(Estimated):
     agreement: Agreement | None = None
 
 
-class BenchSize(Spec):
+class BenchSize(TomlModel):
     """How much is measured: by default at the size of a GPT-2 block."""
 
     tokens: int = Field(default=128, gt=1)
@@ -164,7 +164,7 @@ class BenchSize(Spec):
     """Shipped models, at size tiny, that are run beside the block."""
 
 
-class KernelTiming(Spec):
+class KernelTiming(TomlModel):
     """One operation by one kernel: what one party sends, and seconds between two processes on one machine.
 
     `seconds` have party 0 in the dealer's place, `online_seconds` all randomness in memory beforehand; without
@@ -187,7 +187,7 @@ class KernelTiming(Spec):
     error: float | None = None
 
 
-class ModelTiming(Spec):
+class ModelTiming(TomlModel):
     """A whole model under one protocol, with one dealer: counts, and seconds of the quickest sequence."""
 
     model: str
@@ -203,7 +203,7 @@ class ModelTiming(Spec):
     """The largest one between private and plain logits."""
 
 
-class TruncationTest(Spec):
+class TruncationTest(TomlModel):
     """Products truncated by one protocol's kernel, of factors up to `bound` in size."""
 
     protocol: str
@@ -230,7 +230,7 @@ class BenchRecord(Record):
     truncations: tuple[TruncationTest, ...]
 
 
-class SecondsEach(Spec):
+class SecondsEach(TomlModel):
     """Seconds for one multiply-accumulate, element, random byte, call and tuple of `Work`, and for one message."""
 
     macs: float = Field(ge=0)

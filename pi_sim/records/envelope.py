@@ -17,7 +17,7 @@ from pydantic import Field
 
 from pi_sim import __version__
 from pi_sim.files import write_text
-from pi_sim.specs import Spec
+from pi_sim.specs import TomlModel
 
 VERSION = 2
 ARGV = "pi_sim.argv"
@@ -34,7 +34,7 @@ WIDTH = 120
 JsonObject = dict[str, Any]
 
 
-class MachineInfo(Spec):
+class MachineInfo(TomlModel):
     """The machine that a record was made on."""
 
     system: str
@@ -42,7 +42,7 @@ class MachineInfo(Spec):
     cores: int | None
 
 
-class Record(Spec):
+class Record(TomlModel):
     """The envelope of every record: its kind, the command and the code that made it, versions and machine."""
 
     kind: str

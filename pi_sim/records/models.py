@@ -3,13 +3,13 @@
 from typing import Any, Literal
 
 from pi_sim.records.envelope import Record
-from pi_sim.specs import Architecture, Recipe, Spec
+from pi_sim.specs import Architecture, Recipe, TomlModel
 
 Heads = tuple[tuple[float | None, ...], ...]
 """Values by layer and head; null where a probability is NaN."""
 
 
-class Dimensions(Spec):
+class Dimensions(TomlModel):
     """The dimensions of a trained model."""
 
     layers: int
@@ -19,7 +19,7 @@ class Dimensions(Spec):
     vocabulary: int
 
 
-class CorpusId(Spec):
+class CorpusId(TomlModel):
     """A corpus, identified by the hash of its text."""
 
     name: str
@@ -33,14 +33,14 @@ class CorpusSeen(CorpusId):
     epochs: float | None = None
 
 
-class Sample(Spec):
+class Sample(TomlModel):
     """The loss of the first held-out sequences: a quick check of a checkpoint."""
 
     sequences: int
     loss: float | None
 
 
-class HeldOut(Spec):
+class HeldOut(TomlModel):
     """Held-out quality: loss in nats per token. Null where it overflows."""
 
     loss: float | None = None
@@ -50,14 +50,14 @@ class HeldOut(Spec):
     sample: Sample | None = None
 
 
-class NonFinite(Spec):
+class NonFinite(TomlModel):
     """Counts of NaN and infinities in the output of each block."""
 
     nan: tuple[int, ...]
     inf: tuple[int, ...]
 
 
-class Alpha(Spec):
+class Alpha(TomlModel):
     """The alpha of one DyT or Derf, beside 1 / std of its input."""
 
     module: str
@@ -65,7 +65,7 @@ class Alpha(Spec):
     inverse_std: float | None
 
 
-class Attention(Spec):
+class Attention(TomlModel):
     """Attention entropy in nats and as a share of its maximum, and what else one forward pass shows."""
 
     entropy: Heads
@@ -77,7 +77,7 @@ class Attention(Spec):
     alphas: tuple[Alpha, ...] | None = None
 
 
-class Step(Spec):
+class Step(TomlModel):
     """A point in a training."""
 
     step: int
@@ -89,13 +89,13 @@ class Observation(Attention, Step):
     """A model at one step of its training, on held-out text."""
 
 
-class Divergence(Spec):
+class Divergence(TomlModel):
     """The step at which the loss was no finite number."""
 
     step: int
 
 
-class Origin(Spec):
+class Origin(TomlModel):
     """The checkpoint that a training started from, as its own record describes it."""
 
     model: str
@@ -151,14 +151,14 @@ class ConversionRecord(Record):
     after: HeldOut
 
 
-class ByLayer(Spec):
+class ByLayer(TomlModel):
     """The shares of a layer's heads in entropic overload and in entropy collapse."""
 
     overload: tuple[float, ...]
     collapse: tuple[float, ...]
 
 
-class Sparsity(Spec):
+class Sparsity(TomlModel):
     """The share of exact zeros in the inputs of projections, by layer; null where a layer has none."""
 
     qkv: tuple[float | None, ...]
@@ -166,7 +166,7 @@ class Sparsity(Spec):
     down: tuple[float | None, ...]
 
 
-class Flops(Spec):
+class Flops(TomlModel):
     """Operations of a token in the blocks' matrices, and how many of them zeros save in the clear."""
 
     per_token: int
@@ -174,7 +174,7 @@ class Flops(Spec):
     share: float
 
 
-class Histogram(Spec):
+class Histogram(TomlModel):
     """The inputs of one activation: counts in equal bins from -reach to reach."""
 
     module: str
@@ -186,7 +186,7 @@ class Histogram(Spec):
     negative: float
 
 
-class Range(Spec):
+class Range(TomlModel):
     """The extremes of one quantity in one module; kernel and domain where a kernel bounds the quantity."""
 
     op: str
@@ -202,7 +202,7 @@ class Range(Spec):
     in_domain: bool | None = None
 
 
-class TruncationRisk(Spec):
+class TruncationRisk(TomlModel):
     """Truncations of one module that are expected to fail in a sequence."""
 
     op: str

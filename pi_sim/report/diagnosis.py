@@ -19,7 +19,7 @@ from pi_sim.records.models import Histogram, Range, Sparsity
 from pi_sim.report import figures, styles, tables
 from pi_sim.report.styles import label_layers, panel_grid, panels
 from pi_sim.report.tables import COUNT, SHARE, Cell, Column, Format, Table, Unit, tabulate
-from pi_sim.zoo.anatomy import before_attention, layer
+from pi_sim.zoo.anatomy import is_before_attention, layer_index
 
 FOUR_DECIMALS = (Unit(0, "", 1, 4),)
 
@@ -240,9 +240,9 @@ def alpha_scatter(record: DiagnosisRecord) -> Figure:
 
 def _norm_kind(module: str) -> str:
     """Return which norm a DyT or Derf replaces."""
-    if layer(module) is None:
+    if layer_index(module) is None:
         return "final"
-    return "attention" if before_attention(module) else "FFN"
+    return "attention" if is_before_attention(module) else "FFN"
 
 
 def slopes_by_layer(record: DiagnosisRecord) -> Figure:

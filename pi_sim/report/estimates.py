@@ -7,10 +7,10 @@ from string import ascii_uppercase
 from typing import Any
 
 from pi_sim import records
-from pi_sim.cost.cost import ZERO
-from pi_sim.cost.counts import Counts
+from pi_sim.cost.cost import ZERO_COST
+from pi_sim.cost.counts import OpCounts
 from pi_sim.cost.estimate import Estimate
-from pi_sim.cost.rows import Part, View
+from pi_sim.cost.rows import Subtotal, View
 from pi_sim.errors import UsageError
 from pi_sim.records import EstimateRecord
 from pi_sim.report import tables
@@ -36,7 +36,7 @@ def number_columns(estimates: list[Estimate]) -> dict[str, tuple[str, Units]]:
     }
 
 
-def _numbers(estimate: Estimate, part: Part) -> Numbers:
+def _numbers(estimate: Estimate, part: Subtotal) -> Numbers:
     """Return rounds, bytes and seconds of a part of an estimate."""
     return {
         "rounds": part.cost.rounds,
@@ -88,15 +88,15 @@ def conventions(estimates: list[Estimate]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
-def _sums(estimate: Estimate) -> dict[str, Part]:
+def _sums(estimate: Estimate) -> dict[str, Subtotal]:
     """Return the closing rows: the total, unless embedding and head are left out, and what lies between these."""
     return ({} if estimate.only_inner else {"total": estimate.overall}) | {INNER: estimate.body}
 
 
-def _parts(estimate: Estimate, view: View) -> dict[str, Part]:
+def _parts(estimate: Estimate, view: View) -> dict[str, Subtotal]:
     """Return the rows that cost something."""
     parts = {} if view == "total" else estimate.group_by(view)
-    return {key: part for key, part in parts.items() if part.cost != ZERO}
+    return {key: part for key, part in parts.items() if part.cost != ZERO_COST}
 
 
 def _estimate_table(estimate: Estimate, view: View, top: int | None) -> Table:
@@ -129,7 +129,7 @@ def _estimate_columns(estimates: list[Estimate], view: View) -> dict[str, Any]:
     return columns
 
 
-def _estimate_rows(estimate: Estimate, view: View, parts: dict[str, Part], top: int | None) -> list[dict[str, Any]]:
+def _estimate_rows(estimate: Estimate, view: View, parts: dict[str, Subtotal], top: int | None) -> list[dict[str, Any]]:
     """Build a row for each part; with `top` the most expensive ones, and all others as one."""
     shown = parts if top is None else estimate.top_groups(parts, top)
     total = _numbers(estimate, estimate.overall)
@@ -154,7 +154,7 @@ def _notes(estimate: Estimate) -> list[str]:
     """Return the operations that cost nothing, where declared prices come from, and what the sources leave out."""
     origins: dict[str, dict[str, None]] = {}
     for row in estimate.rows:
-        if row.cost != ZERO and row.provenance != "derived":
+        if row.cost != ZERO_COST and row.provenance != "derived":
             origins.setdefault(row.provenance, {})[row.op] = None
     return [
         *_free_operations([estimate]),
@@ -166,7 +166,7 @@ def _notes(estimate: Estimate) -> list[str]:
 
 def _free_operations(estimates: list[Estimate]) -> list[str]:
     """Return one line on the operations that cost nothing in any of the estimates, if there are some."""
-    costly = {row.op for estimate in estimates for row in estimate.rows if row.cost != ZERO}
+    costly = {row.op for estimate in estimates for row in estimate.rows if row.cost != ZERO_COST}
     names = dict.fromkeys(row.op for estimate in estimates for row in estimate.rows if row.op not in costly)
     return [f"{', '.join(names)}: local, {'costs' if len(names) == 1 else 'cost'} nothing"] if names else []
 
@@ -251,7 +251,7 @@ def _comparison_table(estimates: list[Estimate], view: View, everything: bool) -
 
 
 def _comparison_cells(
-    estimates: list[Estimate], names: list[str], parts: list[Part | None]
+    estimates: list[Estimate], names: list[str], parts: list[Subtotal | None]
 ) -> Iterator[tuple[str, float | None]]:
     """Yield every number of one row of each estimate, and its ratio to the first estimate's."""
     keys = number_columns(estimates)
@@ -265,7 +265,7 @@ def _comparison_cells(
 # ---- counts
 
 
-def render_counts(counts: Counts, style: Format) -> str:
+def render_counts(counts: OpCounts, style: Format) -> str:
     """Render one row for each operation and shape."""
     if style == "json":
         return json.dumps(counts.to_json(), indent=2)

@@ -31,7 +31,7 @@ def load_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, Record]]:
 
 def shipped_records() -> list[tuple[Path, TrainingRecord]]:
     """Load the records of the weights that ship."""
-    paths = sorted((specs.facts() / "models" / "weights").glob("*/record.json"))
+    paths = sorted((specs.data_root() / "models" / "weights").glob("*/record.json"))
     return [(path, records.load(path, TrainingRecord)) for path in paths]
 
 
@@ -126,7 +126,7 @@ def operation_frame(runs: pd.DataFrame, key: str) -> pd.DataFrame:
 
 def training_frame(trainings: Iterable[tuple[Path, TrainingRecord]]) -> pd.DataFrame:
     """Build one row for each training, with keys of all that decides its result."""
-    weights = specs.facts() / "models" / "weights"
+    weights = specs.data_root() / "models" / "weights"
     rows = [_training_row(path, record, path.is_relative_to(weights)) for path, record in trainings]
     return pd.DataFrame(rows, columns=list(_COLUMNS) if not rows else None)
 
@@ -175,16 +175,16 @@ def distinct_trainings(trainings: pd.DataFrame) -> pd.DataFrame:
 
 def card_design(model: str) -> dict[str, Any] | None:
     """Return the architecture on a model's card; None for a model without one."""
-    if model not in specs.names("models"):
+    if model not in specs.list_names("models"):
         return None
-    return specs.model_card(model).architecture.model_dump(mode="json")
+    return specs.load_model_card(model).architecture.model_dump(mode="json")
 
 
 def usual_recipe(model: str, size: str) -> dict[str, Any] | None:
     """Return the recipe of a size with the card's changes; None where either is unknown."""
-    if model not in specs.names("models") or size not in specs.names("models/sizes"):
+    if model not in specs.list_names("models") or size not in specs.list_names("models/sizes"):
         return None
-    return {**specs.size(size).training.model_dump(mode="json"), **specs.model_card(model).training.get(size, {})}
+    return {**specs.load_size(size).training.model_dump(mode="json"), **specs.load_model_card(model).training.get(size, {})}
 
 
 def reference_trainings(trainings: pd.DataFrame) -> pd.DataFrame:

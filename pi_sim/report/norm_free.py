@@ -65,7 +65,7 @@ class SizeData:
     @cached_property
     def length(self) -> int:
         """The length that the models are trained for, if it was run, else the longest."""
-        context = specs.size(self.name).context if self.name in specs.names("models/sizes") else None
+        context = specs.load_size(self.name).context if self.name in specs.list_names("models/sizes") else None
         return context if context in set(self.runs["seq_len"]) else max(self.runs["seq_len"])
 
     def design(self, model: str) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def _taylor_failures(size: SizeData) -> list[dict[str, Any]]:
 
 
 def _is_taylor(protocol: str) -> bool:
-    return protocol in specs.names("protocols") and specs.protocol_card(protocol).kernels.get("gelu") == "erf-taylor"
+    return protocol in specs.list_names("protocols") and specs.load_executable_protocol(protocol).kernels.get("gelu") == "erf-taylor"
 
 
 def _order(size: SizeData) -> dict[str, Any] | None:

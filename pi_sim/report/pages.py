@@ -8,7 +8,7 @@ from typing import Any
 from pi_sim.files import write_text
 from pi_sim.report import figures, kernels, model_lab, norm_free, published_figures, styles, sweep, tables
 from pi_sim.report.figures import Drawing
-from pi_sim.sweep.answers import Answer
+from pi_sim.sweep.answers import SweepRow
 from pi_sim.validation.validate import Validation
 
 
@@ -41,7 +41,7 @@ def write_validation(validations: list[Validation], out: Path) -> list[Path]:
     return write_page(out / "validation.md", "validation", published_figures.context(validations), drawn)
 
 
-def write_sweep(answers: list[Answer], qualities: list[sweep.Quality], path: Path) -> list[Path]:
+def write_sweep(answers: list[SweepRow], qualities: list[sweep.Quality], path: Path) -> list[Path]:
     """Write the page of a sweep, with a figure for each comparison."""
     compared = {
         f"{path.stem}-{number}": comparison

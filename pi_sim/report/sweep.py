@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pi_sim import records, specs
-from pi_sim.cost.estimate import ALONE, COMPUTED, CONVENTIONS
+from pi_sim.cost.estimate import CONVENTIONS, SECONDS_WITH_COMPUTE, SECONDS_WITHOUT_COMPUTE
 from pi_sim.errors import UsageError
 from pi_sim.records import TrainingRecord
 from pi_sim.report import figures, frames
@@ -20,7 +20,7 @@ from pi_sim.report.figures import Drawing
 from pi_sim.report.statistics import Seeds, pareto_front
 from pi_sim.report.tables import SECONDS
 from pi_sim.specs import configs
-from pi_sim.sweep.answers import Answer
+from pi_sim.sweep.answers import SweepRow
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class DesignComparison:
     """Designs that were trained alike, with the prices of one scenario under one protocol."""
 
     quality: Quality
-    prices: list[Answer]
+    prices: list[SweepRow]
 
     @cached_property
     def designs(self) -> dict[str, Seeds]:
@@ -62,7 +62,7 @@ class DesignComparison:
 
 def default_folders() -> list[Path]:
     """Return the folders of records that came with pi-sim, or were made beside it."""
-    return [specs.facts() / "models" / "weights", frames.RECORDS]
+    return [specs.data_root() / "models" / "weights", frames.RECORDS]
 
 
 def load_qualities(folders: list[Path], subjects: Iterable[tuple[str, str]]) -> list[Quality]:
@@ -73,8 +73,8 @@ def load_qualities(folders: list[Path], subjects: Iterable[tuple[str, str]]) -> 
     trainings = frames.training_frame(_training_records(folders)).drop_duplicates("plan", keep="last")
     groups: dict[tuple[Any, ...], dict[str, pd.DataFrame]] = {}
     for model, size in dict.fromkeys(subjects):
-        if configs.text(model) is None:
-            dimensions = specs.size(size).model_dump(exclude={"name", "title", "training"})
+        if configs.config_text(model) is None:
+            dimensions = specs.load_size(size).model_dump(exclude={"name", "title", "training"})
             alike = trainings["from_scratch"] & trainings["on_card"] & (trainings["model"] == model)
             chosen = trainings[alike & (trainings["dimensions"] == frames.key_of(dimensions))]
             for corpus, group in chosen[chosen["size"] == size].groupby("corpus", sort=False):
@@ -107,11 +107,11 @@ def _quality(size: str, models: dict[str, pd.DataFrame]) -> Quality:
     return Quality(size, corpus.name, corpus.tokens_seen, best)
 
 
-def comparisons(answers: Iterable[Answer], qualities: list[Quality]) -> Iterator[DesignComparison]:
+def comparisons(answers: Iterable[SweepRow], qualities: list[Quality]) -> Iterator[DesignComparison]:
     """Yield every comparison of at least two designs that have a price and a perplexity."""
     prices = [answer for answer in answers if answer.seconds is not None]
     for quality in qualities:
-        groups: dict[tuple[object, ...], list[Answer]] = {}
+        groups: dict[tuple[object, ...], list[SweepRow]] = {}
         for price in prices:
             seeds = quality.perplexities.get(price.model) if price.size == quality.size else None
             if seeds and seeds.is_finite:
@@ -120,7 +120,7 @@ def comparisons(answers: Iterable[Answer], qualities: list[Quality]) -> Iterator
         yield from (comparison for comparison in compared if len(comparison.designs) > 1)
 
 
-def context(answers: list[Answer], compared: dict[str, DesignComparison]) -> dict[str, Any]:
+def context(answers: list[SweepRow], compared: dict[str, DesignComparison]) -> dict[str, Any]:
     """Return the values that the template shows; comparisons by the name of their figure."""
     axes = {"design": "model", "size": "size", "length": "seq_len", "protocol": "protocol", "network": "network"}
     counts = [(len({getattr(answer, key) for answer in answers}), noun) for noun, key in axes.items()]
@@ -155,12 +155,12 @@ def _comparison_context(name: str, comparison: DesignComparison) -> dict[str, An
     return {"figure": name, **scenario, **training, "columns": columns, "rows": rows}
 
 
-def _conventions(answers: list[Answer]) -> Iterator[str]:
+def _conventions(answers: list[SweepRow]) -> Iterator[str]:
     """Yield what the numbers mean, with and without seconds of computing."""
-    computed = {COMPUTED.format(answer.machine): None for answer in answers if answer.compute_seconds is not None}
-    alone = {ALONE: None} if any(answer.compute_seconds is None for answer in answers) else {}
+    computed = {SECONDS_WITH_COMPUTE.format(answer.machine): None for answer in answers if answer.compute_seconds is not None}
+    alone = {SECONDS_WITHOUT_COMPUTE: None} if any(answer.compute_seconds is None for answer in answers) else {}
     for sentence in CONVENTIONS:
-        yield from {**alone, **computed} if sentence == ALONE else [sentence]
+        yield from {**alone, **computed} if sentence == SECONDS_WITHOUT_COMPUTE else [sentence]
 
 
 def drawings(compared: dict[str, DesignComparison]) -> dict[str, Drawing]:

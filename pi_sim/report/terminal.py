@@ -4,13 +4,13 @@ import json
 from typing import Any
 
 from pi_sim.cost.machine import Machine
-from pi_sim.cost.protocols import Protocol, coverage, provenance
+from pi_sim.cost.protocols import PricedProtocol, op_coverage, protocol_provenance
 from pi_sim.graph.ops import STRUCTURAL, VOCABULARY
 from pi_sim.network import PRESETS
 from pi_sim.records import PartyRecord, RunRecord
 from pi_sim.report import tables
 from pi_sim.report.tables import COUNT, Cell, Column, Format, Table, Unit, tabulate
-from pi_sim.specs import Price, ProtocolCard, Sheet
+from pi_sim.specs import DeclaredProtocol, ExecutableProtocol, Price
 from pi_sim.specs.protocols import Terms
 
 OPERATIONS = [op for op in VOCABULARY if op not in STRUCTURAL]
@@ -27,7 +27,7 @@ COVERAGE_MARKS = {
 HEADER_KEYS = ("name", "title", "parties", "threat_model", "source")
 
 
-def render_protocols(protocols: list[Protocol], style: Format) -> str:
+def render_protocols(protocols: list[PricedProtocol], style: Format) -> str:
     """Render all protocols and their coverage: two tables, or one tidy one, or JSON."""
     if style == "json":
         rows = [{**_header(protocol), "coverage": _coverage(protocol)} for protocol in protocols]
@@ -39,28 +39,28 @@ def render_protocols(protocols: list[Protocol], style: Format) -> str:
     return "\n\n".join([*(tables.render(table, style) for table in shown), legend])
 
 
-def _header(protocol: Protocol) -> dict[str, Any]:
+def _header(protocol: PricedProtocol) -> dict[str, Any]:
     """Return what a protocol's file says of it, and the kinds of its prices, of which a sheet can have several."""
-    kinds = provenance(protocol)
-    if isinstance(protocol, Sheet):
+    kinds = protocol_provenance(protocol)
+    if isinstance(protocol, DeclaredProtocol):
         present = {price.provenance for price in protocol.price.values()}
         kinds = ", ".join(kind for kind in COVERAGE_MARKS if kind in present)
     return {**{key: getattr(protocol, key) for key in HEADER_KEYS}, "provenance": kinds}
 
 
-def _coverage(protocol: Protocol) -> dict[str, str]:
+def _coverage(protocol: PricedProtocol) -> dict[str, str]:
     """Return the coverage of every operation that a protocol might charge for."""
-    return {op: coverage(op, protocol) for op in OPERATIONS}
+    return {op: op_coverage(op, protocol) for op in OPERATIONS}
 
 
-def _protocol_list(protocols: list[Protocol]) -> Table:
+def _protocol_list(protocols: list[PricedProtocol]) -> Table:
     columns = [Column("number", "", COUNT), Column("name", "protocol"), Column("title", "")]
     columns += [Column("parties", "parties", COUNT), Column("provenance", "prices"), Column("threat", "threat model")]
     keys = ("name", "title", "parties", "provenance", "threat_model")
     return Table(columns, [[n, *map(_header(protocol).get, keys)] for n, protocol in enumerate(protocols, start=1)])
 
 
-def _coverage_matrix(protocols: list[Protocol]) -> Table:
+def _coverage_matrix(protocols: list[PricedProtocol]) -> Table:
     """Build operations by protocols, these by their numbers, because their names would make it too wide."""
     numbered = enumerate(protocols, start=1)
     columns = [Column("op", "operation"), *(Column(protocol.name, str(n)) for n, protocol in numbered)]
@@ -68,7 +68,7 @@ def _coverage_matrix(protocols: list[Protocol]) -> Table:
     return Table(columns, [[op, *(COVERAGE_MARKS[kind[op]][0] for kind in kinds)] for op in OPERATIONS])
 
 
-def _tidy_coverage(protocols: list[Protocol]) -> Table:
+def _tidy_coverage(protocols: list[PricedProtocol]) -> Table:
     """Build a row for every operation of every protocol, in words."""
     rows: list[list[Cell]] = [
         [*map(_header(protocol).get, HEADER_KEYS), op, kind]
@@ -78,26 +78,26 @@ def _tidy_coverage(protocols: list[Protocol]) -> Table:
     return Table([Column(key, key) for key in (*HEADER_KEYS, "op", "coverage")], rows)
 
 
-def render_protocol(protocol: Protocol, style: Format) -> str:
+def render_protocol(protocol: PricedProtocol, style: Format) -> str:
     """Render one protocol: a heading, the prices as their sources print them or the kernels, and the notes."""
     if style == "json":
         document = {**_header(protocol), "coverage": _coverage(protocol)}
-        if isinstance(protocol, ProtocolCard | Sheet):
+        if isinstance(protocol, ExecutableProtocol | DeclaredProtocol):
             document |= protocol.model_dump(mode="json", exclude_defaults=True)
         return json.dumps(document, indent=2)
     titles = {"op": "operation", **{key: key for key in ("prices", "rounds", "bytes", "offline", "source")}}
     table = Table([Column(key, title) for key, title in titles.items()], _price_rows(protocol))
     if style == "csv":
         return tables.render(table, "csv")
-    ring = protocol.ring if isinstance(protocol, ProtocolCard | Sheet) else None
-    sheet = protocol if isinstance(protocol, Sheet) else None
+    ring = protocol.ring if isinstance(protocol, ExecutableProtocol | DeclaredProtocol) else None
+    sheet = protocol if isinstance(protocol, DeclaredProtocol) else None
     return tables.render_template("protocol.txt.j2", style, protocol=protocol, ring=ring, sheet=sheet, prices=table)
 
 
-def _price_rows(protocol: Protocol) -> list[list[Cell]]:
+def _price_rows(protocol: PricedProtocol) -> list[list[Cell]]:
     """Build a row for every price, and one for what is free or, in an executable protocol, has a kernel."""
-    rows = [_price_row(op, price) for op, price in protocol.price.items()] if isinstance(protocol, Sheet) else []
-    kernels = protocol.kernels if isinstance(protocol, ProtocolCard) else {}
+    rows = [_price_row(op, price) for op, price in protocol.price.items()] if isinstance(protocol, DeclaredProtocol) else []
+    kernels = protocol.kernels if isinstance(protocol, ExecutableProtocol) else {}
     return rows + [
         [op, kind, "", "", "", f"kernel {kernels[op]}" if op in kernels else ""]
         for op, kind in _coverage(protocol).items()

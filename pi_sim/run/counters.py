@@ -5,14 +5,14 @@ from typing import Any
 
 from pi_sim.errors import RunError
 from pi_sim.mpc import wire
-from pi_sim.mpc.party import Counts, Played
+from pi_sim.mpc.party import Counters, PartyResult
 
-COUNTED = ("rounds", "sent", "received", "crypten_rounds", "crypten_bytes", "offline", "asked")
-MOST = 2**26
+COUNTER_NAMES = ("rounds", "sent", "received", "crypten_rounds", "crypten_bytes", "offline", "asked")
+MAX_COUNTERS_BYTES = 2**26
 """Bytes of all counters of a long run, and far more than that."""
 
 
-def exchange(connection: wire.Connection, rank: int, mine: Played, nodes: int) -> tuple[Counts, list[Counts]]:
+def exchange_counters(connection: wire.Connection, rank: int, mine: PartyResult, nodes: int) -> tuple[Counters, list[Counters]]:
     """What the other party counted in its session and in each sequence, up to each of so many nodes.
 
     The server tells first, so that neither has to send while the other does.
@@ -20,16 +20,16 @@ def exchange(connection: wire.Connection, rank: int, mine: Played, nodes: int) -
     text = json.dumps({"session": mine.session, "sequences": mine.sequences}).encode()
     if rank == 0:
         wire.send_text(connection, text)
-    theirs = wire.receive_text(connection, MOST)
+    theirs = wire.receive_text(connection, MAX_COUNTERS_BYTES)
     if rank == 1:
         wire.send_text(connection, text)
-    return _read(theirs, len(mine.sequences), nodes)
+    return _parse_peer_counters(theirs, len(mine.sequences), nodes)
 
 
-def _read(text: bytes, sequences: int, nodes: int) -> tuple[Counts, list[Counts]]:
+def _parse_peer_counters(text: bytes, sequences: int, nodes: int) -> tuple[Counters, list[Counters]]:
     try:
         told = json.loads(text)
-        session, each = _numbers(told["session"]), [_numbers(one) for one in told["sequences"]]
+        session, each = _counter_values(told["session"]), [_counter_values(one) for one in told["sequences"]]
         reached = [[(int(rounds), int(sent)) for rounds, sent in one["nodes"]] for one in told["sequences"]]
     except Exception:  # whatever nonsense leads to
         raise RunError("the other party's counters cannot be read; is it another version of pi-sim?") from None
@@ -38,5 +38,5 @@ def _read(text: bytes, sequences: int, nodes: int) -> tuple[Counts, list[Counts]
     return session, [{**one, "nodes": points} for one, points in zip(each, reached, strict=True)]
 
 
-def _numbers(told: dict[str, Any]) -> Counts:
-    return {name: int(told[name]) for name in COUNTED}
+def _counter_values(told: dict[str, Any]) -> Counters:
+    return {name: int(told[name]) for name in COUNTER_NAMES}

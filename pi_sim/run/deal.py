@@ -9,40 +9,40 @@ from pi_sim.graph import bundle
 from pi_sim.graph.bundle import Bundle
 from pi_sim.mpc import phantom
 from pi_sim.mpc.dealer import files
-from pi_sim.mpc.dealer.choice import Choice
+from pi_sim.mpc.dealer.choice import DealerSpec
 from pi_sim.mpc.dealer.header import Header
-from pi_sim.mpc.dealer.kinds import FILE
-from pi_sim.mpc.dealer.terms import Terms
-from pi_sim.run.executable import executable
+from pi_sim.mpc.dealer.kinds import DEALT_FILE
+from pi_sim.mpc.dealer.terms import RunIdentity
+from pi_sim.run.executable import require_executable_protocol
 
 
-def deal(folder: Path, protocol: str, sequences: int, out: Path, progress: Callable[[float], None]) -> list[int]:
+def write_dealt_files(folder: Path, protocol: str, sequences: int, out: Path, progress: Callable[[float], None]) -> list[int]:
     """Write what a bundle's graph needs for so many sequences, a file for each party; how many bytes each has."""
-    opened, card = bundle.read(folder), executable(protocol)
-    return files.write(out, phantom.record(opened.graph, card), Terms.of_run(opened, card), sequences, progress)
+    opened, card = bundle.read_bundle(folder), require_executable_protocol(protocol)
+    return files.write_dealing(out, phantom.record_demand(opened.graph, card), RunIdentity.of_run(opened, card), sequences, progress)
 
 
-def require(choice: Choice, opened: Bundle, protocol: specs.ProtocolCard, sequences: int, offline: int) -> None:
+def check_dealt_files(choice: DealerSpec, opened: Bundle, protocol: specs.ExecutableProtocol, sequences: int, offline: int) -> None:
     """A `UsageError` where files were dealt that do not serve a run, which needs `offline` bytes for a sequence."""
-    if choice.kind != FILE:
+    if choice.kind != DEALT_FILE:
         return
     folder = Path(choice.path)
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}; give first-party, third-party, or what `pi-sim deal` wrote.")
-    server, client = (files.inspect(folder, rank, Terms.of_run(opened, protocol), sequences) for rank in (0, 1))
+    server, client = (files.read_usable_header(folder, rank, RunIdentity.of_run(opened, protocol), sequences) for rank in (0, 1))
     if server.number != client.number:
         raise UsageError(f"the files in {folder} are of different dealings; give both that one `pi-sim deal` wrote.")
-    _require_kernels(folder, server, offline)
+    _check_kernels(folder, server, offline)
 
 
-def require_own(choice: Choice, rank: int, terms: Terms, sequences: int, offline: int) -> None:
+def check_own_dealt_file(choice: DealerSpec, rank: int, terms: RunIdentity, sequences: int, offline: int) -> None:
     """The same of one party's file alone."""
-    if choice.kind == FILE:
-        found = files.inspect(Path(choice.path), rank, terms, sequences)
+    if choice.kind == DEALT_FILE:
+        found = files.read_usable_header(Path(choice.path), rank, terms, sequences)
         if rank == 0:
-            _require_kernels(Path(choice.path), found, offline)
+            _check_kernels(Path(choice.path), found, offline)
 
 
-def _require_kernels(path: Path, server: Header, offline: int) -> None:
+def _check_kernels(path: Path, server: Header, offline: int) -> None:
     if server.payload != server.sequences * offline:
         raise UsageError(f"{path} was dealt for other kernels than this pi-sim has; deal anew.")

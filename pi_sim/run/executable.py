@@ -6,10 +6,10 @@ from pi_sim.graph.sharing import PRECISION
 from pi_sim.mpc import kernels
 
 
-def executable(name: str) -> specs.ProtocolCard:
+def require_executable_protocol(name: str) -> specs.ExecutableProtocol:
     """A protocol that runs on shares as bundles hold them, by kernels that there are."""
-    protocol = specs.protocol_card(name)
-    kernels.check(protocol.kernels, protocol.name)
+    protocol = specs.load_executable_protocol(name)
+    kernels.check_kernel_table(protocol.kernels, protocol.name)
     if protocol.settings.get("encoder.precision_bits", PRECISION) != PRECISION:
         raise UsageError(
             f"protocol {protocol.name} sets encoder.precision_bits; bundles share weights with {PRECISION} bits, so "

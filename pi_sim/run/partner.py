@@ -9,47 +9,47 @@ from contextlib import contextmanager
 import torch
 
 from pi_sim.errors import RunError
-from pi_sim.mpc.dealer.kinds import FirstParty
+from pi_sim.mpc.dealer.kinds import FirstPartyDealer
 from pi_sim.mpc.dealer.source import Source
 from pi_sim.mpc.link import Link
-from pi_sim.mpc.meeting import greet
-from pi_sim.mpc.pair import threads
+from pi_sim.mpc.meeting import handshake
+from pi_sim.mpc.pair import threads_per_party
 
-TIMEOUT = 60.0
+TIMEOUT_S = 60.0
 
 
 @contextmanager
-def partner(module: str, *arguments: object) -> Iterator[socket.socket]:
+def peer_process(module: str, *arguments: object) -> Iterator[socket.socket]:
     """A connection to `python -m MODULE PORT ARGUMENT ...`, a process that is gone afterwards."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         command = [sys.executable, "-m", module, *map(str, (listener.getsockname()[1], *arguments))]
         other = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
-            listener.settimeout(TIMEOUT)
+            listener.settimeout(TIMEOUT_S)
             yield listener.accept()[0]
         except TimeoutError:
-            raise RunError(f"the other party could not be reached within {TIMEOUT:g} seconds.") from None
+            raise RunError(f"the other party could not be reached within {TIMEOUT_S:g} seconds.") from None
         finally:
             other.kill()
             other.wait()
 
 
 @contextmanager
-def met(connection: socket.socket, rank: int) -> Iterator[tuple[Link, Source]]:
+def connected_party(connection: socket.socket, rank: int) -> Iterator[tuple[Link, Source]]:
     """A party's link and source once both have met, with the threads that it has in a run; party 0 is the dealer."""
-    connection.settimeout(TIMEOUT)
-    with _share_of_cores():
-        source = greet(connection, FirstParty(rank), {})
+    connection.settimeout(TIMEOUT_S)
+    with _party_threads():
+        source = handshake(connection, FirstPartyDealer(rank), {})
         link = Link(connection, rank)
         yield link, source
         link.close()
 
 
 @contextmanager
-def _share_of_cores() -> Iterator[None]:
+def _party_threads() -> Iterator[None]:
     """The threads that a party of a run has, for as long as the context lasts."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads())
+    torch.set_num_threads(threads_per_party())
     try:
         yield
     finally:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pi_sim.errors import UsageError
-from pi_sim.mpc.rendezvous import Door, Plain
-from pi_sim.mpc.tls import Tls
+from pi_sim.mpc.rendezvous import PlainTransport, Transport
+from pi_sim.mpc.tls import TlsTransport
 
-UNENCRYPTED = "nothing is encrypted: whoever reads the network between the machines can open everything."
+UNENCRYPTED_WARNING = "nothing is encrypted: whoever reads the network between the machines can open everything."
 
 
-def address(text: str) -> tuple[str, int]:
+def parse_address(text: str) -> tuple[str, int]:
     """HOST:PORT taken apart; an IPv6 address stands in brackets."""
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or not 0 < int(port) < 2**16:
@@ -21,28 +21,28 @@ def address(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def door(host: str, keys: Path | None, encrypted: bool, warn: Callable[[str], None]) -> Door:
+def choose_transport(host: str, keys: Path | None, encrypted: bool, warn: Callable[[str], None]) -> Transport:
     """With keys an encrypted one; without them a plain one on the loopback, elsewhere only if that is wanted."""
     if keys and not encrypted:
         raise UsageError("--keys and --no-tls contradict each other; leave one of them out.")
     if keys:
-        return Tls(keys)
-    local = loopback(host)
+        return TlsTransport(keys)
+    local = is_loopback(host)
     if encrypted and not local:
         raise UsageError(f"a run over {host} is encrypted; give --keys a folder of `pi-sim keys`, or --no-tls.")
     if not local:
-        warn(UNENCRYPTED)
-    return Plain()
+        warn(UNENCRYPTED_WARNING)
+    return PlainTransport()
 
 
-def loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Whether a name or an address is this machine's own."""
-    return all(ipaddress.ip_address(each.partition("%")[0]).is_loopback for _, each in _resolved(host))
+    return all(ipaddress.ip_address(each.partition("%")[0]).is_loopback for _, each in _resolve(host))
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen_at(host: str, port: int) -> socket.socket:
     """The server's socket; a `UsageError` where this machine does not have the address, or the port is in use."""
-    family, found = _resolved(host)[0]
+    family, found = _resolve(host)[0]
     try:
         return socket.create_server((found, port), family=family)
     except OSError as error:
@@ -52,7 +52,7 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _resolved(host: str) -> list[tuple[int, str]]:
+def _resolve(host: str) -> list[tuple[int, str]]:
     """The address family and the number of each address that a host has."""
     try:
         return [(each[0], str(each[4][0])) for each in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]

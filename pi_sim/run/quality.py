@@ -11,20 +11,20 @@ from transformers import PreTrainedModel
 from pi_sim.graph import plain
 from pi_sim.graph.ops import Graph
 from pi_sim.mpc.device import CPU
-from pi_sim.mpc.kernels import Domain, Kernel, choose
+from pi_sim.mpc.kernels import Domain, Kernel, kernel_for
 from pi_sim.records import Agreement, Perplexity, PerplexityPair
-from pi_sim.specs import ProtocolCard
+from pi_sim.specs import ExecutableProtocol
 
 CORRUPTED = 1000.0
 """A logit off by more than this is corrupted: approximations are off by fractions, a failed truncation by 2^32."""
 
 
-def out_of_domain(graph: Graph, model: PreTrainedModel, protocol: ProtocolCard, tokens: Tensor) -> Iterator[str]:
+def domain_warnings(graph: Graph, model: PreTrainedModel, protocol: ExecutableProtocol, tokens: Tensor) -> Iterator[str]:
     """A sentence for every kernel whose plain operands leave a domain of its on these tokens (N, T)."""
     seen: dict[tuple[Kernel, Domain], tuple[float, float]] = {}
     for sequence in tokens:
-        for node, operands, _ in plain.read(graph, model.state_dict(), sequence[None]):
-            kernel = choose(node.op.name, protocol.kernels, protocol.name)
+        for node, operands, _ in plain.evaluate(graph, model.state_dict(), sequence[None]):
+            kernel = kernel_for(node.op.name, protocol.kernels, protocol.name)
             for domain in kernel.domains:
                 values = domain.statistic(*operands)
                 low, high = seen.get((kernel, domain), (math.inf, -math.inf))
@@ -37,14 +37,14 @@ def out_of_domain(graph: Graph, model: PreTrainedModel, protocol: ProtocolCard, 
             )
 
 
-def plain_logits(model: PreTrainedModel, tokens: Tensor, device: str = CPU) -> Tensor:
+def model_logits(model: PreTrainedModel, tokens: Tensor, device: str = CPU) -> Tensor:
     """What the model itself makes of tokens (N, T), one sequence after another: (N, T, V), on the processor."""
     model.to(device)
     with torch.no_grad():
         return torch.cat([model(ids[None], use_cache=False).logits.cpu() for ids in tokens.to(device)])
 
 
-def compare(expected: Tensor | None, private: Tensor, tokens: Tensor) -> tuple[Perplexity, Agreement | None]:
+def compare_logits(expected: Tensor | None, private: Tensor, tokens: Tensor) -> tuple[Perplexity, Agreement | None]:
     """Return perplexities on the same tokens (N, T), and how far private logits (N, T, V) are from the plain ones.
 
     Positions are corrupted where some logit is off by more than approximation can explain; where there are any, both

@@ -15,31 +15,31 @@ from pi_sim.graph import bundle
 from pi_sim.graph.bundle import Bundle
 from pi_sim.graph.ops import Graph
 from pi_sim.mpc import tokens, wire
-from pi_sim.mpc.dealer.choice import Choice
-from pi_sim.mpc.dealer.kinds import FIRST, THIRD, Dealer
-from pi_sim.mpc.dealer.terms import Terms
+from pi_sim.mpc.dealer.choice import DealerSpec
+from pi_sim.mpc.dealer.kinds import FIRST_PARTY, THIRD_PARTY, Dealer
+from pi_sim.mpc.dealer.terms import RunIdentity
 from pi_sim.mpc.device import CPU, require_device
 from pi_sim.mpc.kernels.reveal import CLIENT
 from pi_sim.mpc.link import Link
-from pi_sim.mpc.meeting import greet
-from pi_sim.mpc.pair import Counted, threads
-from pi_sim.mpc.party import Counts, Played, fraction_of, play
-from pi_sim.mpc.rendezvous import Door, call, wait
-from pi_sim.mpc.tls import Tls
+from pi_sim.mpc.meeting import handshake
+from pi_sim.mpc.pair import PartyCounters, threads_per_party
+from pi_sim.mpc.party import Counters, PartyResult, run_party, sequence_progress
+from pi_sim.mpc.rendezvous import Transport, accept_peer, connect_to_server
+from pi_sim.mpc.tls import TlsTransport
 from pi_sim.network import PRESETS
 from pi_sim.records import PartyRecord, PayloadBytes, Perplexity
 from pi_sim.run import deal as dealings
-from pi_sim.run.audit import check, measured
-from pi_sim.run.counters import exchange
-from pi_sim.run.executable import executable
-from pi_sim.run.place import door, listen, loopback
+from pi_sim.run.audit import audit_run, summarize_counters
+from pi_sim.run.counters import exchange_counters
+from pi_sim.run.executable import require_executable_protocol
+from pi_sim.run.place import choose_transport, is_loopback, listen_at
 from pi_sim.run.quality import perplexity
-from pi_sim.run.two_party import held_out, predict
-from pi_sim.specs import ProtocolCard
+from pi_sim.run.two_party import estimate_bundle, held_out_ids
+from pi_sim.specs import ExecutableProtocol
 
 
 @dataclass(frozen=True)
-class Request:
+class PartyRequest:
     """Which party, where both meet, and what they run."""
 
     rank: int
@@ -49,7 +49,7 @@ class Request:
     protocol: str
     sequences: int = 1
     timeout: float = 60.0
-    dealer: str = FIRST
+    dealer: str = FIRST_PARTY
     """first-party, or this party's file of what `pi-sim deal` wrote."""
     keys: Path | None = None
     encrypted: bool = True
@@ -57,14 +57,14 @@ class Request:
     device: str = CPU
 
     @property
-    def dealer_spec(self) -> Choice:
+    def dealer_spec(self) -> DealerSpec:
         """The dealer that was named; two machines have no third one."""
-        if self.dealer == THIRD:
+        if self.dealer == THIRD_PARTY:
             raise UsageError("a third party deals to two processes of one machine only; give a file of `pi-sim deal`.")
-        return Choice.parse(self.dealer)
+        return DealerSpec.parse(self.dealer)
 
 
-def party(request: Request, warn: Callable[[str], None], progress: Callable[[float], None]) -> PartyRecord:
+def run_remote_party(request: PartyRequest, warn: Callable[[str], None], progress: Callable[[float], None]) -> PartyRecord:
     """This party's record, with the keys of an estimate and what was measured beside them.
 
     Of the bundle only this party's share file is opened. Raises `RunError` where the parties do not meet or agree,
@@ -73,14 +73,14 @@ def party(request: Request, warn: Callable[[str], None], progress: Callable[[flo
     """
     started, rank = time.perf_counter(), request.rank
     require_device(request.device)
-    entrance, task = door(request.host, request.keys, request.encrypted, warn), _prepare(request)
-    predicted = predict(task.bundle, task.protocol, [PRESETS["lan"], PRESETS["wan"]], request.dealer_spec)
-    dealings.require_own(request.dealer_spec, rank, task.terms, request.sequences, predicted.total.offline)
-    with closing(_meet(request, entrance, warn)) as connection:
-        played = _play(task, request, connection, progress)
-        theirs = exchange(connection, rank, played, len(task.bundle.graph.nodes))
-    counted = _counted(rank, played, theirs, time.perf_counter() - started)
-    check(task.bundle.graph, task.protocol, counted)
+    entrance, task = choose_transport(request.host, request.keys, request.encrypted, warn), _prepare_task(request)
+    predicted = estimate_bundle(task.bundle, task.protocol, [PRESETS["lan"], PRESETS["wan"]], request.dealer_spec)
+    dealings.check_own_dealt_file(request.dealer_spec, rank, task.terms, request.sequences, predicted.total.offline)
+    with closing(_connect(request, entrance, warn)) as connection:
+        played = _run_graph(task, request, connection, progress)
+        theirs = exchange_counters(connection, rank, played, len(task.bundle.graph.nodes))
+    counted = _pair_counters(rank, played, theirs, time.perf_counter() - started)
+    audit_run(task.bundle.graph, task.protocol, counted)
     sent, received = played.payload_bytes
     quality = None if task.ids is None or played.logits is None else perplexity(played.logits, task.ids)
     return PartyRecord(
@@ -89,62 +89,62 @@ def party(request: Request, warn: Callable[[str], None], progress: Callable[[flo
         sequences=request.sequences,
         dealer=task.dealer.kind,
         device=request.device,
-        encrypted=isinstance(entrance, Tls),
-        measured=measured(counted, rank=rank).model_copy(update={"peer_wait_seconds": None}),
+        encrypted=isinstance(entrance, TlsTransport),
+        measured=summarize_counters(counted, rank=rank).model_copy(update={"peer_wait_seconds": None}),
         payload_bytes=PayloadBytes(sent=sent, received=received),
         perplexity=None if task.ids is None else Perplexity(private=quality),
     )
 
 
 @dataclass(frozen=True)
-class Task:
+class PartyTask:
     """What a party holds before it meets the other; the ids (N, T) of the text are the client's alone."""
 
     bundle: Bundle
-    protocol: ProtocolCard
+    protocol: ExecutableProtocol
     sequences: int
     shares: dict[str, Tensor]
     ids: Tensor | None
-    terms: Terms
+    terms: RunIdentity
     dealer: Dealer
 
 
-def _prepare(request: Request) -> Task:
+def _prepare_task(request: PartyRequest) -> PartyTask:
     """All that takes time or may be missing, before the other party waits for it."""
-    torch.set_num_threads(threads() if loopback(request.host) else os.cpu_count() or 1)
-    protocol, opened = executable(request.protocol), bundle.read(request.bundle)
+    torch.set_num_threads(threads_per_party() if is_loopback(request.host) else os.cpu_count() or 1)
+    protocol, opened = require_executable_protocol(request.protocol), bundle.read_bundle(request.bundle)
     shares = opened.party_shares(request.rank)
-    ids = held_out(opened, request.sequences) if request.rank == CLIENT else None
-    terms = Terms.of_run(opened, protocol)
+    ids = held_out_ids(opened, request.sequences) if request.rank == CLIENT else None
+    terms = RunIdentity.of_run(opened, protocol)
     dealer = request.dealer_spec.open(request.rank, terms, request.sequences, request.timeout)
-    return Task(opened, protocol, request.sequences, shares, ids, terms, dealer)
+    return PartyTask(opened, protocol, request.sequences, shares, ids, terms, dealer)
 
 
-def _meet(request: Request, entrance: Door, warn: Callable[[str], None]) -> wire.Connection:
+def _connect(request: PartyRequest, entrance: Transport, warn: Callable[[str], None]) -> wire.Connection:
     if request.rank == CLIENT:
-        return call(request.host, request.port, entrance, request.timeout)
-    return wait(listen(request.host, request.port), entrance, request.timeout, warn)
+        return connect_to_server(request.host, request.port, entrance, request.timeout)
+    return accept_peer(listen_at(request.host, request.port), entrance, request.timeout, warn)
 
 
-def _play(task: Task, request: Request, connection: wire.Connection, progress: Callable[[float], None]) -> Played:
-    graph, told = task.bundle.graph, fraction_of(task.sequences, progress)
-    source = greet(connection, task.dealer, task.terms.agreement_terms(task.sequences))
-    onehots = _onehots(connection, graph, task.sequences, task.ids)
+def _run_graph(task: PartyTask, request: PartyRequest, connection: wire.Connection, progress: Callable[[float], None]) -> PartyResult:
+    graph, told = task.bundle.graph, sequence_progress(task.sequences, progress)
+    source = handshake(connection, task.dealer, task.terms.agreement_terms(task.sequences))
+    onehots = _one_hot_shares(connection, graph, task.sequences, task.ids)
     link = Link(connection, request.rank, common_clock=False)
-    played = play(graph, task.protocol, task.shares, link, source, onehots, told, request.device)
+    played = run_party(graph, task.protocol, task.shares, link, source, onehots, told, request.device)
     link.finish()
     return played
 
 
-def _onehots(connection: wire.Connection, graph: Graph, sequences: int, ids: Tensor | None) -> Iterator[Tensor]:
+def _one_hot_shares(connection: wire.Connection, graph: Graph, sequences: int, ids: Tensor | None) -> Iterator[Tensor]:
     """This party's shares of the tokens; the client alone has the ids (N, T)."""
     if ids is not None:
-        return tokens.share(connection, ids.unsqueeze(1), graph.vocabulary)
-    return tokens.expand(connection, sequences, (*graph.input, graph.vocabulary))
+        return tokens.share_tokens(connection, ids.unsqueeze(1), graph.vocabulary)
+    return tokens.expand_token_shares(connection, sequences, (*graph.input, graph.vocabulary))
 
 
-def _counted(rank: int, mine: Played, theirs: tuple[Counts, list[Counts]], seconds: float) -> Counted:
+def _pair_counters(rank: int, mine: PartyResult, theirs: tuple[Counters, list[Counters]], seconds: float) -> PartyCounters:
     """Both parties' counters, the server's first."""
     ends = [(mine.session, mine.sequences), theirs]
     sessions, counts = zip(*(ends if rank == 0 else reversed(ends)), strict=True)
-    return Counted(list(counts), list(sessions), seconds, mine.link)
+    return PartyCounters(list(counts), list(sessions), seconds, mine.link)

@@ -7,59 +7,70 @@ line and the key.
 from pi_sim.errors import UsageError
 from pi_sim.specs import configs
 from pi_sim.specs.designs import Architecture, ModelCard, Surgery
-from pi_sim.specs.files import Kind, Spec, SpecT, check, facts, find, names, parse, place, read
-from pi_sim.specs.protocols import FEATURES, Price, Protocol, ProtocolCard, Sheet
+from pi_sim.specs.files import (
+    FactKind,
+    TomlModel,
+    TomlModelT,
+    data_root,
+    find_file,
+    list_names,
+    location,
+    parse_toml,
+    read_toml,
+    validate_table,
+)
+from pi_sim.specs.protocols import FEATURES, DeclaredProtocol, ExecutableProtocol, Price, ProtocolHeader
 from pi_sim.specs.sizes import Recipe, Size
 
 __all__ = [
     "FEATURES",
     "Architecture",
-    "Kind",
+    "FactKind",
     "ModelCard",
     "Price",
-    "Protocol",
-    "ProtocolCard",
+    "ProtocolHeader",
+    "ExecutableProtocol",
     "Recipe",
-    "Sheet",
+    "DeclaredProtocol",
     "Size",
-    "Spec",
-    "SpecT",
+    "TomlModel",
+    "TomlModelT",
     "Surgery",
-    "check",
+    "validate_table",
     "configs",
-    "facts",
-    "find",
-    "model_card",
-    "names",
-    "parse",
-    "place",
-    "protocol",
-    "protocol_card",
-    "read",
-    "size",
+    "data_root",
+    "find_file",
+    "load_model_card",
+    "list_names",
+    "parse_toml",
+    "location",
+    "load_protocol",
+    "load_executable_protocol",
+    "read_toml",
+    "load_size",
 ]
 
 
-def model_card(name: str) -> ModelCard:
+def load_model_card(name: str) -> ModelCard:
     """The model card called `name`, or at that path."""
-    return read(ModelCard, find("models", name))
+    return read_toml(ModelCard, find_file("models", name))
 
 
-def size(name: str) -> Size:
+def load_size(name: str) -> Size:
     """The size called `name`, or at that path."""
-    return read(Size, find("models/sizes", name))
+    return read_toml(Size, find_file("models/sizes", name))
 
 
-def protocol(name: str) -> ProtocolCard | Sheet:
+def load_protocol(name: str) -> ExecutableProtocol | DeclaredProtocol:
     """The protocol called `name`, or at that path: an executable one chooses kernels, a declared one lists prices."""
-    path = find("protocols", name)
-    declared = parse(path).get("provenance") == "declared"
-    return read(Sheet, path) if declared else read(ProtocolCard, path)
+    path = find_file("protocols", name)
+    declared = parse_toml(path).get("provenance") == "declared"
+    return read_toml(DeclaredProtocol, path) if declared else read_toml(ExecutableProtocol, path)
 
 
-def protocol_card(name: str) -> ProtocolCard:
+def load_executable_protocol(name: str) -> ExecutableProtocol:
     """The executable protocol called `name`, or at that path."""
-    found = protocol(name)
-    if isinstance(found, Sheet):
+    found = load_protocol(name)
+    if isinstance(found, DeclaredProtocol):
         raise UsageError(f"protocol {found.name} is declared: it has prices and no kernels to run; use crypten.")
     return found

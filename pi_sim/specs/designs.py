@@ -4,32 +4,32 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pi_sim.specs.files import Spec
+from pi_sim.specs.files import TomlModel
 
 Norm = Literal["layernorm", "rmsnorm", "none", "dyt", "dyt-hardtanh", "derf"]
 Activation = Literal["gelu", "gelu_tanh", "relu", "leaky_relu", "learnable_lrelu", "silu", "quad", "identity"]
 
-Layers = Annotated[
+LayerIndices = Annotated[
     tuple[Annotated[int, Field(ge=0)], ...],
     BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value),
 ]
 """Numbers of layers, as a list or, on a command line, as 0,2."""
 
-SQUASHES = ("dyt", "dyt-hardtanh", "derf")
-NEEDS: dict[str, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
-    "alpha_attention": (("norm",), SQUASHES),
-    "alpha_other": (("norm", "final_norm"), SQUASHES),
+SQUASHING_NORMS = ("dyt", "dyt-hardtanh", "derf")
+REQUIRES: dict[str, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
+    "alpha_attention": (("norm",), SQUASHING_NORMS),
+    "alpha_other": (("norm", "final_norm"), SQUASHING_NORMS),
     "slope": (("activation",), ("leaky_relu", "learnable_lrelu")),
     "slopes": (("activation",), ("learnable_lrelu",)),
     "temperature": (("attention",), (None, "softmax")),
 }
 """Switches that mean something with certain values of other ones alone; 2relu and 2quad have no temperature, since
 the one would not change by it and the other has its constant."""
-SETTINGS = ("alpha_attention", "alpha_other", "slope", "slopes")
+DEPENDENT_SETTINGS = ("alpha_attention", "alpha_other", "slope", "slopes")
 """Those that say how another switch is carried out, and go with it."""
 
 
-class Surgery(Spec):
+class Surgery(TomlModel):
     """The switches of a design, as `pi_sim.zoo.surgery` carries them out; what is None stays as the model has it."""
 
     norm: Norm | None = None
@@ -42,7 +42,7 @@ class Surgery(Spec):
     """A ReLU after each norm of the blocks: the second stage of relufication."""
     ffn: Literal["mlp", "scaled", "fused"] = "mlp"
     """Scaled: learned factors of the FFN and its residual; fused: scaled, and its two matrices are one."""
-    dropped_ffn: Layers = ()
+    dropped_ffn: LayerIndices = ()
     """Layers without an FFN."""
     alpha_attention: float = Field(default=1.0, gt=0)
     """DyT's and Derf's alpha before attention, as it starts."""
@@ -59,9 +59,9 @@ class Surgery(Spec):
         plan = self.plan()
         for switch in self.explicit_switches:
             value = getattr(self, switch)
-            if switch not in plan and switch not in SETTINGS:
+            if switch not in plan and switch not in DEPENDENT_SETTINGS:
                 raise ValueError(f"{switch} = {value} changes nothing, and surgery takes nothing back; leave it out")
-            others, values = NEEDS.get(switch, ((), ()))
+            others, values = REQUIRES.get(switch, ((), ()))
             if others and not any(getattr(self, other) in values for other in others):
                 told = " or ".join(value for value in values if value)
                 raise ValueError(f"{switch} = {value} does nothing unless {' or '.join(others)} is {told}")
@@ -103,7 +103,7 @@ class Architecture(Surgery):
         return list(self.plan())
 
 
-class ModelCard(Spec):
+class ModelCard(TomlModel):
     """`models/<name>.toml`: a design, and what its recipe changes against the size's."""
 
     name: str

@@ -8,18 +8,18 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pi_sim.errors import UsageError
-from pi_sim.specs.lines import line_of
+from pi_sim.specs.lines import toml_line
 
-Kind = Literal["models", "models/sizes", "protocols", "protocols/published"]
+FactKind = Literal["models", "models/sizes", "protocols", "protocols/published"]
 
 
-class Spec(BaseModel):
+class TomlModel(BaseModel):
     """A checked, read-only TOML table: unknown keys are errors, so a typing mistake cannot pass unnoticed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-ALTERNATIVES: dict[Kind, tuple[str, str]] = {
+ALTERNATIVES: dict[FactKind, tuple[str, str]] = {
     "models": (
         "model",
         "a card's .toml file, or, except to train, a checkpoint folder with a config.json; to estimate, also a public "
@@ -31,47 +31,47 @@ ALTERNATIVES: dict[Kind, tuple[str, str]] = {
 }
 """What a kind's facts are called, and what may be named instead of one that is known."""
 
-SpecT = TypeVar("SpecT", bound=Spec)
+TomlModelT = TypeVar("TomlModelT", bound=TomlModel)
 
 
 @cache
-def facts() -> Path:
+def data_root() -> Path:
     """The folder that holds `models` and `protocols`: inside an installed package, or the checkout's root."""
     package = Path(__file__).parent.parent
     return package / "facts" if (package / "facts").is_dir() else package.parent
 
 
-def names(kind: Kind) -> list[str]:
+def list_names(kind: FactKind) -> list[str]:
     """The names that `find` accepts, in alphabetical order."""
-    return sorted(path.stem for path in (facts() / kind).glob("*.toml"))
+    return sorted(path.stem for path in (data_root() / kind).glob("*.toml"))
 
 
-def find(kind: Kind, name: str) -> Path:
+def find_file(kind: FactKind, name: str) -> Path:
     """The TOML file called `name`, or the file that `name` is the path of."""
     if name.endswith(".toml"):
         if not Path(name).is_file():
             raise UsageError(f"there is no file {name}.")
         return Path(name)
-    if name not in names(kind):
+    if name not in list_names(kind):
         noun, alternative = ALTERNATIVES[kind]
-        raise UsageError(f"unknown {noun} {name!r}; known: {', '.join(names(kind))}, or {alternative}.")
-    return facts() / kind / f"{name}.toml"
+        raise UsageError(f"unknown {noun} {name!r}; known: {', '.join(list_names(kind))}, or {alternative}.")
+    return data_root() / kind / f"{name}.toml"
 
 
-def read(schema: type[SpecT], path: Path) -> SpecT:
+def read_toml(schema: type[TomlModelT], path: Path) -> TomlModelT:
     """The file's table as a `schema`; a `UsageError` names the file, the line and the key that is wrong."""
-    return check(schema, parse(path), str(path), _text(path))
+    return validate_table(schema, parse_toml(path), str(path), _read_text(path))
 
 
-def parse(path: Path) -> dict[str, Any]:
+def parse_toml(path: Path) -> dict[str, Any]:
     """The file's table; a `UsageError` names the file and the line that is wrong."""
     try:
-        return tomllib.loads(_text(path))
+        return tomllib.loads(_read_text(path))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not valid TOML: {error}.") from None
 
 
-def check(schema: type[SpecT], table: dict[str, Any], origin: str, text: str = "") -> SpecT:
+def validate_table(schema: type[TomlModelT], table: dict[str, Any], origin: str, text: str = "") -> TomlModelT:
     """The table as a `schema`; a `UsageError` names its origin, and the key that is wrong with its line in `text`."""
     try:
         return schema.model_validate(table)
@@ -80,16 +80,16 @@ def check(schema: type[SpecT], table: dict[str, Any], origin: str, text: str = "
         key = tuple(str(part) for part in first["loc"])
         named = f", key {'.'.join(key)!r}" if key else ""  # a table whose keys do not go together has none
         complaint = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{place(origin, text, key)}{named}: {complaint}.") from None
+        raise UsageError(f"{location(origin, text, key)}{named}: {complaint}.") from None
 
 
-def place(origin: str, text: str, key: tuple[str, ...]) -> str:
+def location(origin: str, text: str, key: tuple[str, ...]) -> str:
     """The file, with the line of `text` that names the key or the table that should."""
-    line = line_of(text, key)
+    line = toml_line(text, key)
     return f"{origin}, line {line}" if line else origin
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:

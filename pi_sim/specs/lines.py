@@ -4,32 +4,32 @@ import re
 import tomllib
 from typing import Any
 
-HEADER = re.compile(r"\s*\[+([^\[\]]+)\]+\s*(?:#.*)?")
-ASSIGNMENT = re.compile(r"\s*([^=\[\]{}#]+?)\s*=")
+TABLE_HEADER = re.compile(r"\s*\[+([^\[\]]+)\]+\s*(?:#.*)?")
+KEY_ASSIGNMENT = re.compile(r"\s*([^=\[\]{}#]+?)\s*=")
 
-Path = tuple[str, ...]
+KeyPath = tuple[str, ...]
 
 
-def line_of(text: str, path: Path) -> int | None:
+def toml_line(text: str, path: KeyPath) -> int | None:
     """The line, counted from 1, of the deepest part of `path` that the text names; None if it names none of it."""
-    named = _named(text)
+    named = _key_lines(text)
     return next((named[path[:depth]] for depth in range(len(path), 0, -1) if path[:depth] in named), None)
 
 
-def _named(text: str) -> dict[Path, int]:
+def _key_lines(text: str) -> dict[KeyPath, int]:
     """The tables and keys that have a line of their own, each with the first such line."""
-    table: Path = ()
-    found: dict[Path, int] = {}
+    table: KeyPath = ()
+    found: dict[KeyPath, int] = {}
     for number, line in enumerate(text.splitlines(), start=1):
-        if header := HEADER.fullmatch(line):
-            table = _path(header[1])
+        if header := TABLE_HEADER.fullmatch(line):
+            table = _key_path(header[1])
             found.setdefault(table, number)
-        elif assignment := ASSIGNMENT.match(line):
-            found.setdefault((*table, *_path(assignment[1])), number)
+        elif assignment := KEY_ASSIGNMENT.match(line):
+            found.setdefault((*table, *_key_path(assignment[1])), number)
     return found
 
 
-def _path(key: str) -> Path:
+def _key_path(key: str) -> KeyPath:
     """The parts of a dotted key; none for a line that only looks like one, within a text of several lines."""
     try:
         table: Any = tomllib.loads(f"{key} = 0")

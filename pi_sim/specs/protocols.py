@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pi_sim.specs.files import Spec
+from pi_sim.specs.files import TomlModel
 
 FEATURES = {
     "each": "1 for every operation, whatever its size",
@@ -22,20 +22,20 @@ FEATURES = {
 }
 """What a price may be proportional to, each a public number of an operation's shapes."""
 
-UNITS = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "bits": 0.125}
+BYTES_PER_UNIT = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "bits": 0.125}
 
-Feature = Annotated[str, BeforeValidator(lambda name: _known(name))]
+Feature = Annotated[str, BeforeValidator(lambda name: _check_feature(name))]
 Terms = dict[Feature, float]
 """A sum of coefficients times features."""
 
 
-def _known(name: str) -> str:
+def _check_feature(name: str) -> str:
     if name not in FEATURES:
         raise ValueError(f"there is no feature {name!r}; known: {', '.join(FEATURES)}")
     return name
 
 
-class Protocol(Spec):
+class ProtocolHeader(TomlModel):
     """What every protocol says of itself."""
 
     name: str
@@ -46,7 +46,7 @@ class Protocol(Spec):
     ring: str = "64 bits, 16 of them for the fraction"
 
 
-class ProtocolCard(Protocol):
+class ExecutableProtocol(ProtocolHeader):
     """An executable protocol: a choice of kernels and their settings."""
 
     parties: Literal[2] = 2
@@ -55,7 +55,7 @@ class ProtocolCard(Protocol):
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
 
 
-class Price(Spec):
+class Price(TomlModel):
     """What a source says an operation costs, as printed there, with what it is proportional to."""
 
     source: str = Field(min_length=1)
@@ -81,16 +81,16 @@ class Price(Spec):
         return self
 
 
-Counted = Literal["one party", "both parties", "all parties"]
+CountedParties = Literal["one party", "both parties", "all parties"]
 
 
-class Sheet(Protocol):
+class DeclaredProtocol(ProtocolHeader):
     """A declared protocol: one that cannot be run here, with its source's prices."""
 
     provenance: Literal["declared"]
-    counted: Counted
+    counted: CountedParties
     """Whose sent bytes the source's figures are; sheets are read as those that one party sends."""
-    offline_counted: Counted | None = None
+    offline_counted: CountedParties | None = None
     """The same for offline bytes, where they differ: a dealer with seeds sends its corrections to one party alone."""
     no_offline: bool = False
     """Whether there is no offline phase, so that nobody has to send anything beforehand."""

@@ -4,14 +4,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from pi_sim.specs.files import Spec
-from pi_sim.specs.protocols import UNITS, Counted
+from pi_sim.specs.files import TomlModel
+from pi_sim.specs.protocols import BYTES_PER_UNIT, CountedParties
 
-Figure = Annotated[float, Field(gt=0)]
+PublishedValue = Annotated[float, Field(gt=0)]
 Unit = Literal["B", "kB", "MB", "GB", "KiB", "MiB", "GiB", "bits"]
 
 
-class Operation(Spec):
+class Operation(TomlModel):
     """An operation at given shapes, all of its operands secret."""
 
     op: str
@@ -21,7 +21,7 @@ class Operation(Spec):
     """How often it is run; negative for what a difference subtracts."""
 
 
-class Inference(Spec):
+class Inference(TomlModel):
     """A model at a length, or a part of it."""
 
     model: str
@@ -34,7 +34,7 @@ class Inference(Spec):
     """Operations; all of them where none is named."""
 
 
-class Tolerance(Spec):
+class Tolerance(TomlModel):
     """How far ours may be from a published figure, relative to that."""
 
     rounds: float = Field(default=0.0, ge=0)
@@ -43,7 +43,7 @@ class Tolerance(Spec):
     seconds: float = Field(default=0.1, ge=0)
 
 
-class Claim(Spec):
+class Claim(TomlModel):
     """What is said to cost how much: one row of a published table."""
 
     name: str = Field(min_length=1)
@@ -54,14 +54,14 @@ class Claim(Spec):
     ops: tuple[Operation, ...] = ()
     """Instead of a model, or besides it: what the publication runs and our graph does not."""
     rounds: PositiveInt | None = None
-    bytes: Figure | None = None
-    offline: Figure | None = None
-    seconds: Figure | None = None
+    bytes: PublishedValue | None = None
+    offline: PublishedValue | None = None
+    seconds: PublishedValue | None = None
     """Of one inference, computing included."""
     network: str | None = None
-    counted: Counted
+    counted: CountedParties
     """Whose sent bytes the figure is."""
-    offline_counted: Counted | None = None
+    offline_counted: CountedParties | None = None
     """The same for offline bytes, where they differ."""
     unit: Unit = "B"
     role: Literal["fit", "check"] = "check"
@@ -83,10 +83,10 @@ class Claim(Spec):
     @property
     def bytes_per_unit(self) -> float:
         """Bytes of one unit."""
-        return UNITS[self.unit]
+        return BYTES_PER_UNIT[self.unit]
 
 
-class Publication(Spec):
+class Publication(TomlModel):
     """`protocols/published/<name>.toml`: a paper's or a measurement's figures, and where they stand."""
 
     title: str

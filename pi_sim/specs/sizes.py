@@ -4,15 +4,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from pi_sim.specs.files import Spec
+from pi_sim.specs.files import TomlModel
 
-Scale = Annotated[
+OptionalScale = Annotated[
     Annotated[float, Field(gt=0)] | None, BeforeValidator(lambda value: None if value == "none" else value)
 ]
 """A learned factor as it starts; "none", which TOML and a command line can say, switches it off."""
 
 
-class Recipe(Spec):
+class Recipe(TomlModel):
     """How a size is trained: one recipe for all designs that are compared at that size."""
 
     tokens: int = Field(gt=0)
@@ -24,8 +24,8 @@ class Recipe(Spec):
     adam_beta2: float = Field(default=0.999, gt=0, lt=1)
     max_grad_norm: float = Field(gt=0)
     init_std: float = Field(gt=0)
-    embedding_scale: Scale = None
-    logit_scale: Scale = None
+    embedding_scale: OptionalScale = None
+    logit_scale: OptionalScale = None
     embedding_dropout: float = Field(default=0.0, ge=0, lt=1)
     bf16: bool
     fp16: bool = False
@@ -42,7 +42,7 @@ class Recipe(Spec):
         return self
 
 
-class Size(Spec):
+class Size(TomlModel):
     """`models/sizes/<name>.toml`: the dimensions of a model and the recipe that works for them."""
 
     name: str

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 
-class Answer(NamedTuple):
+class SweepRow(NamedTuple):
     """What was asked, what one inference costs, and how long it takes on one network; or why it has no price."""
 
     model: str
@@ -23,28 +23,28 @@ class Answer(NamedTuple):
     reason: str | None
 
     @property
-    def key(self) -> "Key":
+    def key(self) -> "ScenarioKey":
         """What was asked, of which a table has one answer."""
-        return self[:ASKED]
+        return self[:KEY_LENGTH]
 
 
-Key = tuple[Any, ...]
-COLUMNS = Answer._fields
-ASKED = COLUMNS.index("rounds")
-NO_PRICE = (None,) * (COLUMNS.index("reason") - ASKED)
+ScenarioKey = tuple[Any, ...]
+COLUMNS = SweepRow._fields
+KEY_LENGTH = COLUMNS.index("rounds")
+EMPTY_RESULT = (None,) * (COLUMNS.index("reason") - KEY_LENGTH)
 
-WHOLE = ("seq_len", "batch", "past", "rounds", "bytes", "offline_bytes")
-BROKEN = ("compute_seconds", "seconds")
+INTEGER_COLUMNS = ("seq_len", "batch", "past", "rounds", "bytes", "offline_bytes")
+FLOAT_COLUMNS = ("compute_seconds", "seconds")
 
 
-def read(cells: dict[str, str]) -> Answer:
+def parse_row(cells: dict[str, str]) -> SweepRow:
     """The answer that a line of CSV tells; a `ValueError` or a `TypeError` for any other line."""
-    return Answer(**{name: _read(name, cell) for name, cell in cells.items()})
+    return SweepRow(**{name: _parse_cell(name, cell) for name, cell in cells.items()})
 
 
-def _read(name: str, cell: str) -> Any:
+def _parse_cell(name: str, cell: str) -> Any:
     if name == "only_inner":
         return {"True": True, "False": False}[cell]
-    if name in WHOLE or name in BROKEN:
-        return (int if name in WHOLE else float)(cell) if cell else None
+    if name in INTEGER_COLUMNS or name in FLOAT_COLUMNS:
+        return (int if name in INTEGER_COLUMNS else float)(cell) if cell else None
     return cell or None

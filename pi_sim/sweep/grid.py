@@ -6,11 +6,11 @@ from itertools import product
 from typing import NamedTuple
 
 from pi_sim import specs
-from pi_sim.cost.census import context, label
+from pi_sim.cost.census import model_context, size_label
 from pi_sim.specs import configs
 
 
-class Question(NamedTuple):
+class Scenario(NamedTuple):
     """A model at a size that reads `seq_len` tokens of each sequence at once, `past` more being in a KV cache."""
 
     model: str
@@ -22,7 +22,7 @@ class Question(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Axes:
+class Grid:
     """Models, sizes, lengths, batches and KV caches, each named once or more; no length is each model's context.
 
     Lengths and caches are different questions: a prefill for each length, a decode step for each cache.
@@ -35,26 +35,26 @@ class Axes:
     pasts: tuple[int, ...] = ()
     inner: bool = False
 
-    def scenarios(self) -> list[Question]:
+    def scenarios(self) -> list[Scenario]:
         """Each once: a model with a config has one size, its own."""
         return list(dict.fromkeys(self._scenarios()))
 
-    def _scenarios(self) -> Iterator[Question]:
+    def _scenarios(self) -> Iterator[Scenario]:
         for model, size in product(self.models, self.sizes):
-            check(model, size)
+            check_model_and_size(model, size)
             for (length, past), batch in product(self._token_counts(model, size), self.batches):
-                yield Question(model, label(model, size), length, batch, past, self.inner)
+                yield Scenario(model, size_label(model, size), length, batch, past, self.inner)
 
     def _token_counts(self, model: str, size: str) -> Iterator[tuple[int, int | None]]:
         """(tokens that are read at once, tokens in a cache) of every prefill and every step."""
         if not self.pasts and not self.lengths:
-            yield context(model, size), None
+            yield model_context(model, size), None
         yield from ((length, None) for length in self.lengths)
         yield from ((1, past) for past in self.pasts)
 
 
-def check(model: str, size: str) -> None:
+def check_model_and_size(model: str, size: str) -> None:
     """A `UsageError` for a model or a size that does not exist, before anything is priced."""
-    if configs.text(model) is None:
-        specs.model_card(model)
-        specs.size(size)
+    if configs.config_text(model) is None:
+        specs.load_model_card(model)
+        specs.load_size(size)

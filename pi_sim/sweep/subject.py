@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pi_sim.cost.census import Census
-from pi_sim.cost.estimate import counted
+from pi_sim.cost.estimate import scenario_census
 from pi_sim.errors import UsageError
 from pi_sim.graph.ops import Op
-from pi_sim.sweep.grid import Question
+from pi_sim.sweep.grid import Scenario
 
 
 @dataclass(frozen=True)
-class Subject:
+class CapturedScenario:
     """A question with its census, for all protocols; a `UsageError` is kept too, and raised each time."""
 
-    scenario: Question
+    scenario: Scenario
 
     @property
     def census(self) -> Census:
@@ -37,6 +37,6 @@ class Subject:
         asked = self.scenario
         length = asked.seq_len if asked.past is None else None
         try:
-            return counted(asked.model, asked.size, length, asked.batch, asked.past, asked.only_inner)[1]
+            return scenario_census(asked.model, asked.size, length, asked.batch, asked.past, asked.only_inner)[1]
         except UsageError as error:
             return error

@@ -17,17 +17,17 @@ from pi_sim import files, records, specs
 from pi_sim.errors import UsageError
 from pi_sim.records import ConversionRecord, JsonObject, TrainingRecord
 from pi_sim.training import corpus, finished, held_out, lengths, tokenizer
-from pi_sim.training.checkpoints import RECORD, writing
+from pi_sim.training.checkpoints import RECORD_FILE, report_write_errors
 from pi_sim.training.corpus import Corpus
 from pi_sim.zoo import alphas, build, surgery
 
-COPIED = {"card", "size", "dimensions"}
+COPIED_KEYS = {"card", "size", "dimensions"}
 """What a checkpoint's record tells that stays true of the converted model."""
-SAMPLE = 8
+ALPHA_SAMPLE_CHUNKS = 8
 """Held-out chunks, or fewer where they are long, whose activations decide where DyT starts."""
 
 
-def plan(switches: dict[str, Any], settings: tuple[str, ...]) -> surgery.Plan:
+def parse_switches(switches: dict[str, Any], settings: tuple[str, ...]) -> surgery.Plan:
     """The switches that were set, and those given as KEY=VALUE."""
     chosen = {switch: value for switch, value in switches.items() if value not in (None, ())}
     for text in settings:
@@ -35,18 +35,18 @@ def plan(switches: dict[str, Any], settings: tuple[str, ...]) -> surgery.Plan:
         if not equals or key not in specs.Surgery.model_fields:
             raise UsageError(f"--set {text} is not KEY=VALUE with a key among {', '.join(specs.Surgery.model_fields)}.")
         chosen[key] = value
-    return specs.check(specs.Surgery, chosen, "this conversion").model_dump(mode="json", exclude_unset=True)
+    return specs.validate_table(specs.Surgery, chosen, "this conversion").model_dump(mode="json", exclude_unset=True)
 
 
-def sentence(record: ConversionRecord) -> str:
+def summarize_conversion(record: ConversionRecord) -> str:
     """The result in a few words."""
     before, after = (math.inf if side.perplexity is None else side.perplexity for side in (record.before, record.after))
     return f"held-out perplexity {before:,.2f} before, {after:,.2f} right after; fine-tune it with pi-sim train --from"
 
 
-def title(checkpoint: str, size: str, plan: surgery.Plan) -> str:
+def conversion_title(checkpoint: str, size: str, plan: surgery.Plan) -> str:
     """A folder's name: what was converted, and how."""
-    known = Path(checkpoint).name if build.is_folder(checkpoint) else f"{specs.model_card(checkpoint).name}-{size}"
+    known = Path(checkpoint).name if build.is_checkpoint_folder(checkpoint) else f"{specs.load_model_card(checkpoint).name}-{size}"
     return "-".join((known, *(f"{switch}={value}" for switch, value in sorted(plan.items()))))
 
 
@@ -63,59 +63,59 @@ def convert(
         raise UsageError("there is nothing to convert; name a switch, such as --activation relu.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists already and is not empty; give another --out.")
-    shapes = build.meta_model(checkpoint, size)
-    length = lengths.chosen(shapes.config, length, "--seq-len")
-    surgery.operate(shapes, plan)  # refuses what is impossible before long work
+    shapes = build.build_meta_model(checkpoint, size)
+    length = lengths.resolve_length(shapes.config, length, "--seq-len")
+    surgery.apply_surgery(shapes, plan)  # refuses what is impossible before long work
     model, source = build.load_model(checkpoint, size), build.checkpoint_folder(checkpoint, size)
-    encoder, words = tokenizer.load(source), corpus.load(text) if text else held_out.same_corpus(source)
-    found = _operated(model, plan, encoder, words, length)
-    record = ConversionRecord.model_validate(records.json_safe({**_origin(source, plan, model), **found}))
-    _write(model, encoder, record, out)
+    encoder, words = tokenizer.load_tokenizer(source), corpus.load_corpus(text) if text else held_out.load_recorded_corpus(source)
+    found = _convert_and_measure(model, plan, encoder, words, length)
+    record = ConversionRecord.model_validate(records.json_safe({**_origin_entries(source, plan, model), **found}))
+    _write_checkpoint(model, encoder, record, out)
     return record
 
 
-def _operated(
+def _convert_and_measure(
     model: PreTrainedModel, switches: surgery.Plan, encoder: Tokenizer, text: Corpus, length: int
 ) -> JsonObject:
     """Carry out the surgery; the quality on both sides of it."""
-    before = held_out.quality(model, encoder, text, length)
-    few = min(SAMPLE, lengths.at_once(length))
-    spreads = alphas.spreads(model, held_out.chunks(encoder, text, length)[:few])
+    before = held_out.measure_quality(model, encoder, text, length)
+    few = min(ALPHA_SAMPLE_CHUNKS, lengths.batch_limit(length))
+    spreads = alphas.input_stds(model, held_out.held_out_chunks(encoder, text, length)[:few])
     kept = set(model.modules())
-    surgery.operate(model, switches)
+    surgery.apply_surgery(model, switches)
     if not {"alpha_attention", "alpha_other"} & switches.keys():
-        alphas.match(model, spreads, kept)
-    after = held_out.quality(model, encoder, text, length)
+        alphas.init_alphas(model, spreads, kept)
+    after = held_out.measure_quality(model, encoder, text, length)
     known = {"name": text.name, "sha256": text.sha256}
     return {"corpus": known, "seq_len": length, "before": before, "after": after}
 
 
-def _origin(source: Path, switches: surgery.Plan, model: PreTrainedModel) -> JsonObject:
+def _origin_entries(source: Path, switches: surgery.Plan, model: PreTrainedModel) -> JsonObject:
     """Where the model came from, and what it is now."""
-    known = records.load(source / RECORD) if (source / RECORD).is_file() else None
+    known = records.load(source / RECORD_FILE) if (source / RECORD_FILE).is_file() else None
     if not isinstance(known, (TrainingRecord, ConversionRecord)):
         return {"source": source.name, "surgery": switches}
-    copied = known.model_dump(include=COPIED)
+    copied = known.model_dump(include=COPIED_KEYS)
     if known.architecture:
-        copied["architecture"] = _design(known.architecture, switches, specs.Surgery(**model.config.pi_sim))
+        copied["architecture"] = _converted_design(known.architecture, switches, specs.Surgery(**model.config.pi_sim))
     return {"source": source.name, "surgery": switches, **copied}
 
 
-def _design(known: specs.Architecture, switches: surgery.Plan, now: specs.Surgery) -> JsonObject:
+def _converted_design(known: specs.Architecture, switches: surgery.Plan, now: specs.Surgery) -> JsonObject:
     """Return a recorded design with the switches that the surgery decided, as they are now."""
-    return {**known.model_dump(mode="json"), **now.model_dump(mode="json", include=surgery.touched(switches))}
+    return {**known.model_dump(mode="json"), **now.model_dump(mode="json", include=surgery.affected_switches(switches))}
 
 
-def _write(model: PreTrainedModel, encoder: Tokenizer, record: ConversionRecord, out: Path) -> None:
+def _write_checkpoint(model: PreTrainedModel, encoder: Tokenizer, record: ConversionRecord, out: Path) -> None:
     """The checkpoint, moved to its place once it is whole and loads."""
     staging = out.resolve().with_name(f".{out.resolve().name}.{os.getpid()}")
-    with writing(out):
+    with report_write_errors(out):
         try:
             staging.mkdir(parents=True)
-            build.save(model.to(finished.dtype(model)), staging)
-            files.write_text(staging / tokenizer.FILE, encoder.to_str())
-            records.save(staging / RECORD, record)
-            build.load(staging)
+            build.save_checkpoint(model.to(finished.checkpoint_dtype(model)), staging)
+            files.write_text(staging / tokenizer.TOKENIZER_FILE, encoder.to_str())
+            records.save(staging / RECORD_FILE, record)
+            build.load_checkpoint(staging)
             staging.replace(out.resolve())
         finally:
             shutil.rmtree(staging, ignore_errors=True)

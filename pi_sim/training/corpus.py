@@ -17,10 +17,10 @@ from pathlib import Path
 from pi_sim.errors import UsageError
 from pi_sim.training import hub
 
-INSTALLED = ("packages", "stdlib")  # anything else is a path
+INSTALLED_CORPORA = ("packages", "stdlib")  # anything else is a path
 PACKAGES = ("networkx", "sympy")
-HELD_OUT = 0.05  # of the files
-PIECES = 100  # that a single file is cut into, so that it can be split at all
+HELD_OUT_SHARE = 0.05  # of the files
+PIECE_COUNT = 100  # that a single file is cut into, so that it can be split at all
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Document:
     def is_held_out(self) -> bool:
         """Whether the text is kept from training: the path alone decides, so other versions agree."""
         first = hashlib.sha256(self.path.encode()).digest()[:4]
-        return int.from_bytes(first, "big") < HELD_OUT * 2**32
+        return int.from_bytes(first, "big") < HELD_OUT_SHARE * 2**32
 
 
 @dataclass(frozen=True)
@@ -60,50 +60,50 @@ class Corpus:
     @cached_property
     def sha256(self) -> str:
         """Of the listing of all paths and contents."""
-        return listing_hash(self.documents)
+        return hash_listing(self.documents)
 
 
-def listing_hash(documents: Iterable[Document]) -> str:
+def hash_listing(documents: Iterable[Document]) -> str:
     """The sha256 of one line "sha256 of the text, path" for each document, as sha256sum prints them."""
     lines = (f"{hashlib.sha256(each.text.encode()).hexdigest()}  {each.path}\n" for each in documents)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def absolute(name: str) -> str:
+def absolute_name(name: str) -> str:
     """The name as every working folder understands it."""
     if name.startswith(hub.PREFIX):
-        return hub.absolute(name)
-    return name if name in INSTALLED else str(Path(name).resolve())
+        return hub.absolute_name(name)
+    return name if name in INSTALLED_CORPORA else str(Path(name).resolve())
 
 
-def load(name: str) -> Corpus:
+def load_corpus(name: str) -> Corpus:
     """The corpus `packages`, `stdlib`, `hf:NAME` or at the path `name`; both of its splits hold text."""
     try:
-        corpus = Corpus(name, tuple(_without_duplicates(_documents(name))))
+        corpus = Corpus(name, tuple(_drop_duplicates(_read_documents(name))))
     except OSError as error:
         raise UsageError(f"the corpus {name} cannot be read: {error.strerror}.") from None
     if not corpus.training or not corpus.held_out:
         raise UsageError(
-            f"the corpus {name} has {len(corpus.documents)} text files, too few to keep {HELD_OUT:.0%} of them "
+            f"the corpus {name} has {len(corpus.documents)} text files, too few to keep {HELD_OUT_SHARE:.0%} of them "
             "from training; give one long file, or a folder of at least about 100."
         )
     return corpus
 
 
-def _documents(name: str) -> Iterator[Document]:
+def _read_documents(name: str) -> Iterator[Document]:
     if name == "packages":
         for package in PACKAGES:
             root = package_folder(package)
-            yield from _folder(root, root.parent, "*.py")
+            yield from _read_folder(root, root.parent, "*.py")
     elif name == "stdlib":
         root = Path(sysconfig.get_paths()["stdlib"])
-        yield from (each for each in _folder(root, root, "*.py") if not each.path.startswith("site-packages/"))
+        yield from (each for each in _read_folder(root, root, "*.py") if not each.path.startswith("site-packages/"))
     elif name.startswith(hub.PREFIX):
-        yield from starmap(Document, hub.texts(name))
+        yield from starmap(Document, hub.read_texts(name))
     elif Path(name).is_dir():
-        yield from _folder(Path(name), Path(name), "*")
+        yield from _read_folder(Path(name), Path(name), "*")
     elif Path(name).is_file():
-        yield from _pieces(Path(name))
+        yield from _split_file(Path(name))
     else:
         raise UsageError(f"there is no corpus {name}; give packages, stdlib, hf:NAME, or the path of text.")
 
@@ -116,9 +116,9 @@ def package_folder(package: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _folder(root: Path, relative_to: Path, pattern: str) -> Iterator[Document]:
+def _read_folder(root: Path, relative_to: Path, pattern: str) -> Iterator[Document]:
     """The text files below a folder, sorted by their path; what is hidden or not UTF-8 is not text."""
-    found = (path for path in root.rglob(pattern) if path.is_file() and not _hidden(path.relative_to(root)))
+    found = (path for path in root.rglob(pattern) if path.is_file() and not _is_hidden(path.relative_to(root)))
     named = {path.relative_to(relative_to).as_posix(): path for path in found}
     for name in sorted(named):
         try:
@@ -129,23 +129,23 @@ def _folder(root: Path, relative_to: Path, pattern: str) -> Iterator[Document]:
             raise UsageError(f"{named[name]} cannot be read: {error.strerror}.") from None
 
 
-def _hidden(path: Path) -> bool:
+def _is_hidden(path: Path) -> bool:
     """Whether the path lies in a folder such as .git, or is a file of that kind."""
     return any(part.startswith(".") for part in path.parts)
 
 
-def _pieces(path: Path) -> Iterator[Document]:
+def _split_file(path: Path) -> Iterator[Document]:
     """One long text as pieces of as many whole lines each."""
     try:
         lines = path.read_bytes().decode("utf-8").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read as UTF-8 text: {error}.") from None
-    step = -(-len(lines) // PIECES)
+    step = -(-len(lines) // PIECE_COUNT)
     for number, start in enumerate(range(0, len(lines), step or 1)):
         yield Document(f"{path.name}#{number:03}", "".join(lines[start : start + step]))
 
 
-def _without_duplicates(documents: Iterable[Document]) -> Iterator[Document]:
+def _drop_duplicates(documents: Iterable[Document]) -> Iterator[Document]:
     """The first of every group of equal texts, so that no held-out text was trained on under another name."""
     seen: set[str] = set()
     for document in documents:

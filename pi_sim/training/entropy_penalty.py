@@ -16,24 +16,24 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from pi_sim.specs import Recipe
 from pi_sim.zoo import anatomy
-from pi_sim.zoo.scales import Scaled
+from pi_sim.zoo.scales import ScaledModel
 
-START = 0.5
+INITIAL_THRESHOLD = 0.5
 """A head's threshold at first, as a share of the maximum entropy."""
-TINY = 1e-9
+LOG_EPSILON = 1e-9
 """Keeps the logarithm of a probability of zero finite, and its gradient."""
 
 
-def trainable(model: PreTrainedModel, recipe: Recipe) -> Scaled:
+def make_trainable(model: PreTrainedModel, recipe: Recipe) -> ScaledModel:
     """The model as its recipe trains it: with its two scales, and with the penalty if there is one."""
     dropout = 0.0 if hasattr(model.config, "embd_pdrop") else recipe.embedding_dropout  # GPT-2 does it by itself
     scales = recipe.embedding_scale, recipe.logit_scale, dropout
     if not recipe.entropy_penalty:
-        return Scaled(model, *scales)
-    return Penalised(model, *scales, weight=recipe.entropy_penalty, margin=recipe.entropy_margin)
+        return ScaledModel(model, *scales)
+    return EntropyPenalized(model, *scales, weight=recipe.entropy_penalty, margin=recipe.entropy_margin)
 
 
-class Penalised(Scaled):
+class EntropyPenalized(ScaledModel):
     """A model whose loss grows, while it trains, by the square of what its heads' entropies are off their thresholds.
 
     loss + weight * mean over layers and heads of sum of delta^2 where |delta| > margin log T, delta = E -
@@ -46,7 +46,7 @@ class Penalised(Scaled):
         super().__init__(model, *scales)
         self.weight, self.margin = weight, margin
         shape = model.config.num_hidden_layers, model.config.num_attention_heads
-        self.threshold = nn.Parameter(torch.full(shape, START))
+        self.threshold = nn.Parameter(torch.full(shape, INITIAL_THRESHOLD))
 
     def forward(self, input_ids: Tensor) -> CausalLMOutput:
         """As `Scaled`, the penalty added in training mode."""
@@ -70,9 +70,9 @@ class Penalised(Scaled):
 
         def see(module: nn.Module, inputs: Any, output: Any) -> None:
             weights = output[1].float()  # (B, H, T, T)
-            entropies.append(-(weights * (weights + TINY).log()).sum(-1))
+            entropies.append(-(weights * (weights + LOG_EPSILON).log()).sum(-1))
 
-        hooks = [self.model.get_submodule(path).register_forward_hook(see) for path in anatomy.attentions(self.model)]
+        hooks = [self.model.get_submodule(path).register_forward_hook(see) for path in anatomy.attention_paths(self.model)]
         try:
             yield entropies
         finally:

@@ -16,15 +16,15 @@ from pi_sim import records, specs
 from pi_sim.errors import UsageError
 from pi_sim.records import ConversionRecord, TrainingRecord
 from pi_sim.training import corpus, lengths, tokenizer
-from pi_sim.training.checkpoints import RECORD
+from pi_sim.training.checkpoints import RECORD_FILE
 from pi_sim.training.corpus import Corpus
-from pi_sim.training.plan import Plan, choose, listed, of_card, trained_by
+from pi_sim.training.plan import Plan, card_overrides, parse_settings, recipe_with, setting_labels
 from pi_sim.zoo import build
-from pi_sim.zoo.scales import check_plain
+from pi_sim.zoo.scales import check_plain_logits
 
-GIVEN = ("init_std", "embedding_scale", "logit_scale", "embedding_dropout")  # with the checkpoint
-SETTABLE = (*(key for key in specs.Recipe.model_fields if key not in GIVEN), "context")
-DIMENSIONS = {
+INHERITED_SETTINGS = ("init_std", "embedding_scale", "logit_scale", "embedding_dropout")  # with the checkpoint
+SETTABLE_KEYS = (*(key for key in specs.Recipe.model_fields if key not in INHERITED_SETTINGS), "context")
+CONFIG_KEYS = {
     "layers": "num_hidden_layers",
     "heads": "num_attention_heads",
     "width": "hidden_size",
@@ -32,12 +32,12 @@ DIMENSIONS = {
     "vocabulary": "vocab_size",
 }
 """What transformers calls them, in every family."""
-HISTORY = {"kind", "argv", "surgery", "before", "after", "held_out", "source", "origin"}
+HISTORY_KEYS = {"kind", "argv", "surgery", "before", "after", "held_out", "source", "origin"}
 """What the checkpoint's record tells of what became of the model before."""
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceCheckpoint:
     """A checkpoint's folder."""
 
     folder: Path
@@ -49,7 +49,7 @@ class Source:
     @cached_property
     def record(self) -> TrainingRecord | ConversionRecord | None:
         """The record beside it; None beside a checkpoint from elsewhere."""
-        path = self.folder / RECORD
+        path = self.folder / RECORD_FILE
         record = records.load(path) if path.is_file() else None
         return record if isinstance(record, (TrainingRecord, ConversionRecord)) else None
 
@@ -59,33 +59,33 @@ class Source:
 
     @property
     def dimensions(self) -> dict[str, Any]:
-        return {ours: getattr(self.config, theirs, None) for ours, theirs in DIMENSIONS.items()}
+        return {ours: getattr(self.config, theirs, None) for ours, theirs in CONFIG_KEYS.items()}
 
     @property
     def history(self) -> dict[str, Any]:
-        return {"model": self.name, **(self.record.model_dump(include=HISTORY) if self.record else {})}
+        return {"model": self.name, **(self.record.model_dump(include=HISTORY_KEYS) if self.record else {})}
 
 
 @dataclass(frozen=True)
 class FineTuning(Plan):
     """A checkpoint's model, with its tokenizer."""
 
-    source: Source
+    source: SourceCheckpoint
 
     @property
     def name(self) -> str:
         return f"{self.source.name}-finetuned"
 
     def build_model(self) -> PreTrainedModel:
-        model = build.load(self.source.folder)
-        check_plain(model)
+        model = build.load_checkpoint(self.source.folder)
+        check_plain_logits(model)
         return model
 
     def build_meta_model(self) -> PreTrainedModel:
-        return build.meta_model(str(self.source.folder.resolve()), self.size.name)
+        return build.build_meta_model(str(self.source.folder.resolve()), self.size.name)
 
     def make_tokenizer(self, text: Corpus) -> Tokenizer:
-        known, most = tokenizer.load(self.source.folder), self.size.vocabulary
+        known, most = tokenizer.load_tokenizer(self.source.folder), self.size.vocabulary
         if known.get_vocab_size() > most:
             raise UsageError(
                 f"the tokenizer in {self.source.folder} has {known.get_vocab_size():,} tokens, and its model knows "
@@ -100,7 +100,7 @@ class FineTuning(Plan):
         return {"card": card, "architecture": design, **super().to_record(), "origin": self.source.history}
 
 
-def make(
+def plan_fine_tuning(
     folder: Path,
     size: str | None,
     corpus_name: str | None,
@@ -111,53 +111,53 @@ def make(
     recipe: str | None = None,
 ) -> FineTuning:
     """The plan of `pi-sim train --from`: what is not named is as the checkpoint's record tells."""
-    source, chosen = Source(folder), choose(settings, tokens, SETTABLE)
+    source, chosen = SourceCheckpoint(folder), parse_settings(settings, tokens, SETTABLE_KEYS)
     text = corpus_name or (source.record.corpus.name if source.record else None)
     if not text:
         raise UsageError(f"{folder} does not tell what it was trained on; name a corpus, such as --corpus packages.")
-    known = specs.size(size or _size_of(source))
-    changes = of_card(_card(source, card), known, recipe) if recipe else {}
-    changes = {**changes, **_given(source), **{key: value for key, value in chosen.items() if key != "context"}}
+    known = specs.load_size(size or _recorded_size(source))
+    changes = card_overrides(_recipe_card(source, card), known, recipe) if recipe else {}
+    changes = {**changes, **_inherited_settings(source), **{key: value for key, value in chosen.items() if key != "context"}}
     return FineTuning(
         source=source,
-        size=_sized(source, known, changes, chosen.get("context")),
-        corpus=corpus.absolute(text),
+        size=_size_with_recipe(source, known, changes, chosen.get("context")),
+        corpus=corpus.absolute_name(text),
         seed=seed,
-        overrides=(*([f"recipe={recipe}"] if recipe else []), *listed(chosen)),
+        overrides=(*([f"recipe={recipe}"] if recipe else []), *setting_labels(chosen)),
     )
 
 
-def _sized(source: Source, size: specs.Size, changes: dict[str, Any], context: str | None) -> specs.Size:
+def _size_with_recipe(source: SourceCheckpoint, size: specs.Size, changes: dict[str, Any], context: str | None) -> specs.Size:
     """The checkpoint's dimensions, with a context that is chosen or its own, and the size's recipe with changes."""
     whole = {**source.dimensions, **({"context": context} if context else {})}
     for name in (name for name, value in whole.items() if value is None):
         remedy = "; choose one by --set context=" if name == "context" else ", so that it cannot be trained"
         raise UsageError(f"{source.folder}/config.json does not tell its {name}{remedy}.")
-    recipe = trained_by(size, changes).model_dump()
+    recipe = recipe_with(size, changes).model_dump()
     whole |= {"name": size.name, "title": size.title, "training": recipe}
-    found = specs.check(specs.Size, whole, f"{source.folder} as it is to be trained")
-    lengths.chosen(source.config, found.context, "--set context=")
+    found = specs.validate_table(specs.Size, whole, f"{source.folder} as it is to be trained")
+    lengths.resolve_length(source.config, found.context, "--set context=")
     return found
 
 
-def _given(source: Source) -> dict[str, Any]:
+def _inherited_settings(source: SourceCheckpoint) -> dict[str, Any]:
     """What of a recipe came with the checkpoint: scales are folded, and a dropout is in its config."""
     dropout = getattr(source.config, "embd_pdrop", 0.0)
     return {"embedding_scale": None, "logit_scale": None, "embedding_dropout": dropout}
 
 
-def _card(source: Source, named: str | None) -> specs.ModelCard:
+def _recipe_card(source: SourceCheckpoint, named: str | None) -> specs.ModelCard:
     """The card whose recipe is meant: the one that is named, or that of the checkpoint's record."""
     known = named or str(source.record.card if source.record else None)
-    if not named and known not in specs.names("models"):
+    if not named and known not in specs.list_names("models"):
         raise UsageError(f"{source.folder} tells no card that is known here; name one, such as --model relufied1.")
-    return specs.model_card(known)
+    return specs.load_model_card(known)
 
 
-def _size_of(source: Source) -> str:
+def _recorded_size(source: SourceCheckpoint) -> str:
     """The size that the checkpoint's record names, whose recipe is then meant."""
     name = source.record.size if source.record else None
-    if name not in specs.names("models/sizes"):
+    if name not in specs.list_names("models/sizes"):
         told = f"names the size {name}, which is not known here" if name else "does not tell its size"
         raise UsageError(f"{source.folder} {told}; name one whose recipe to use, such as --size tiny.")
     return str(name)

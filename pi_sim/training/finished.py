@@ -15,42 +15,42 @@ from pi_sim.errors import warn
 from pi_sim.records import TrainingRecord
 from pi_sim.training import checkpoints, held_out, observed, processes, tokenizer
 from pi_sim.training.corpus import Corpus
-from pi_sim.training.divergence import Log, diverged_at
+from pi_sim.training.divergence import TrainerLog, divergence_step
 from pi_sim.training.plan import Plan
-from pi_sim.zoo.build import save
-from pi_sim.zoo.scales import Scaled
+from pi_sim.zoo.build import save_checkpoint
+from pi_sim.zoo.scales import ScaledModel
 
 
-def plain(model: Scaled) -> PreTrainedModel:
+def fold_and_round(model: ScaledModel) -> PreTrainedModel:
     """The model that ships: scales folded, rounded as its checkpoint is and computed with in float32."""
     folded: PreTrainedModel = model.fold()
-    rounded: PreTrainedModel = folded.to(dtype(folded)).float().eval()
+    rounded: PreTrainedModel = folded.to(checkpoint_dtype(folded)).float().eval()
     return rounded
 
 
-def dtype(model: PreTrainedModel) -> torch.dtype:
+def checkpoint_dtype(model: PreTrainedModel) -> torch.dtype:
     """The checkpoint's: float16, unless a weight is beyond its largest number, 65,504."""
     overflows = any((weight.half().isinf() & weight.isfinite()).any() for weight in model.parameters())
     return torch.float32 if overflows else torch.float16
 
 
-def record(plan: Plan, trained: Scaled, encoder: Tokenizer, text: Corpus, ids: Tensor, log: Log) -> TrainingRecord:
+def training_record(plan: Plan, trained: ScaledModel, encoder: Tokenizer, text: Corpus, ids: Tensor, log: TrainerLog) -> TrainingRecord:
     """What the training was, what it saw, how its loss went, and how good its rounded weights are."""
-    rounded = plain(trained)
+    rounded = fold_and_round(trained)
     table = {
         **plan.to_record(),
-        "corpus": _seen(plan, text, ids, diverged_at(log) or plan.steps),
+        "corpus": _corpus_entry(plan, text, ids, divergence_step(log) or plan.steps),
         "parameters": rounded.num_parameters(),
         "trained_parameters": trained.model.num_parameters(),  # a tied head has none of its own
-        **_course(log),
-        **_result(plan, log, lambda: held_out.quality(rounded, encoder, text, plan.size.context)),
+        **_progress_entries(log),
+        **_held_out_result(plan, log, lambda: held_out.measure_quality(rounded, encoder, text, plan.size.context)),
     }
     return TrainingRecord.model_validate(records.json_safe(table))
 
 
-def _result(plan: Plan, log: Log, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _held_out_result(plan: Plan, log: TrainerLog, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The held-out quality; or where the training diverged, which is a result as well."""
-    step = diverged_at(log)
+    step = divergence_step(log)
     quality = None if step else measure()
     if quality and math.isfinite(quality["loss"]):
         return {"diverged": None, "held_out": quality}
@@ -59,21 +59,21 @@ def _result(plan: Plan, log: Log, measure: Callable[[], dict[str, Any]]) -> dict
     return {"diverged": {"step": step}, "held_out": None}
 
 
-def write(out: Path, trained: Scaled, encoder: Tokenizer, record: TrainingRecord) -> None:
+def write_result(out: Path, trained: ScaledModel, encoder: Tokenizer, record: TrainingRecord) -> None:
     """The checkpoint with its tokenizer and its record, in the place of those that it grew from."""
-    model = plain(trained)
-    if dtype(model) == torch.float32:
+    model = fold_and_round(trained)
+    if checkpoint_dtype(model) == torch.float32:
         warn(f"a weight is beyond the largest float16; {out} holds float32.")
 
     def fill(folder: Path) -> None:
-        save(model.to(dtype(model)), folder)
-        files.write_text(folder / tokenizer.FILE, encoder.to_str())
-        records.save(folder / checkpoints.RECORD, record)
+        save_checkpoint(model.to(checkpoint_dtype(model)), folder)
+        files.write_text(folder / tokenizer.TOKENIZER_FILE, encoder.to_str())
+        records.save(folder / checkpoints.RECORD_FILE, record)
 
-    checkpoints.finish(out, fill)
+    checkpoints.move_finished(out, fill)
 
 
-def sentence(record: TrainingRecord) -> str:
+def summarize_training(record: TrainingRecord) -> str:
     """The result in a few words."""
     quality, diverged = record.held_out, record.diverged
     if quality is None or quality.perplexity is None or quality.bits_per_byte is None:
@@ -81,19 +81,19 @@ def sentence(record: TrainingRecord) -> str:
     return f"held-out perplexity {quality.perplexity:.2f}, {quality.bits_per_byte:.3f} bits/byte"
 
 
-def _seen(plan: Plan, text: Corpus, ids: Tensor, steps: int) -> dict[str, Any]:
+def _corpus_entry(plan: Plan, text: Corpus, ids: Tensor, steps: int) -> dict[str, Any]:
     """The corpus, and how often all of its training split was seen."""
     tokens = steps * plan.tokens_per_step
     return {"name": text.name, "sha256": text.sha256, "tokens_seen": tokens, "epochs": round(tokens / ids.numel(), 4)}
 
 
-def _course(log: Log) -> dict[str, Any]:
+def _progress_entries(log: TrainerLog) -> dict[str, Any]:
     """The loss along the way, and the time and the machine that it took."""
     return {
         "loss_curve": [[entry["step"], round(entry["loss"], 4)] for entry in log if "loss" in entry],
-        "observations": observed.along(log),
+        "observations": observed.logged_observations(log),
         "seconds": round(log[-1]["seconds"], 1),
-        "processes": processes.count(),
+        "processes": processes.world_size(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }

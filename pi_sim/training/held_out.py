@@ -16,42 +16,42 @@ from pi_sim.errors import UsageError
 from pi_sim.records import ConversionRecord, TrainingRecord
 from pi_sim.training import corpus, manifest, tokenizer
 from pi_sim.training.corpus import Corpus
-from pi_sim.training.lengths import at_once
+from pi_sim.training.lengths import batch_limit
 
-SAMPLE = 32  # chunks whose loss is recorded by itself, as a quick check of a checkpoint
+SAMPLE_CHUNKS = 32  # chunks whose loss is recorded by itself, as a quick check of a checkpoint
 
 
-def require(folder: Path) -> None:
+def check_recorded_corpus(folder: Path) -> None:
     """Refuse a checkpoint that does not tell its tokenizer or corpus: cheap, so that it can be asked first."""
-    tokenizer.load(folder)
-    _known_corpus(folder)
+    tokenizer.load_tokenizer(folder)
+    _recorded_corpus(folder)
 
 
 def held_out_tokens(folder: Path, sequences: int, length: int) -> Tensor:
     """The first held-out chunks (sequences, length) of the corpus the checkpoint was trained on, int64."""
-    encoder, texts, total = tokenizer.load(folder), [], 0
-    for document in same_corpus(folder).held_out:
-        texts += tokenizer.encode(encoder, [document])
+    encoder, texts, total = tokenizer.load_tokenizer(folder), [], 0
+    for document in load_recorded_corpus(folder).held_out:
+        texts += tokenizer.encode_documents(encoder, [document])
         total += len(texts[-1])
         if total >= sequences * length:
-            return tokenizer.chunks(texts, length)[:sequences]
+            return tokenizer.split_chunks(texts, length)[:sequences]
     raise UsageError(
         f"the held-out text has {total:,} tokens, too few for {sequences} sequences of {length}; "
         f"ask for at most {total // length}."
     )
 
 
-def same_corpus(folder: Path) -> Corpus:
+def load_recorded_corpus(folder: Path) -> Corpus:
     """The corpus that the checkpoint's record names; a line on stderr where it has changed since."""
-    name, sha256 = _known_corpus(folder)
-    text = corpus.load(name)
+    name, sha256 = _recorded_corpus(folder)
+    text = corpus.load_corpus(name)
     if text.sha256 != sha256:
         click.echo(f"pi-sim: the corpus {text.name} is not the one that {folder} was trained on.", err=True)
-        manifest.tell_differences(text)
+        manifest.warn_if_corpus_changed(text)
     return text
 
 
-def _known_corpus(folder: Path) -> tuple[str, str]:
+def _recorded_corpus(folder: Path) -> tuple[str, str]:
     """The name and the hash of the corpus that the checkpoint's record names."""
     path = folder / "record.json"
     if not path.is_file():
@@ -62,33 +62,33 @@ def _known_corpus(folder: Path) -> tuple[str, str]:
     return record.corpus.name, record.corpus.sha256
 
 
-def chunks(encoder: Tokenizer, text: Corpus, length: int) -> Tensor:
+def held_out_chunks(encoder: Tokenizer, text: Corpus, length: int) -> Tensor:
     """All of the held-out text, as full chunks (N, length), at least one."""
-    ids = tokenizer.chunks(tokenizer.encode(encoder, text.held_out), length)
+    ids = tokenizer.split_chunks(tokenizer.encode_documents(encoder, text.held_out), length)
     if not len(ids):
         raise UsageError(f"the held-out text of {text.name} is shorter than one context of {length} tokens.")
     return ids
 
 
 @torch.inference_mode()
-def loss(model: PreTrainedModel, ids: Tensor) -> float:
+def mean_loss(model: PreTrainedModel, ids: Tensor) -> float:
     """The mean negative log-likelihood in nats of ids[:, 1:], each chunk (N, T) by itself."""
     total = 0.0
-    for batch in torch.split(ids, at_once(ids.shape[1])):
+    for batch in torch.split(ids, batch_limit(ids.shape[1])):
         logits = model(batch.to(model.device), use_cache=False).logits[:, :-1].flatten(0, 1).float()
         total += F.cross_entropy(logits, batch[:, 1:].flatten().to(model.device), reduction="sum").item()
     return total / ids[:, 1:].numel()
 
 
-def quality(model: PreTrainedModel, encoder: Tokenizer, text: Corpus, length: int) -> dict[str, Any]:
+def measure_quality(model: PreTrainedModel, encoder: Tokenizer, text: Corpus, length: int) -> dict[str, Any]:
     """Held-out loss (nats per token), perplexity, bits per byte; the first chunks' loss is the `sample`."""
-    ids = chunks(encoder, text, length)
-    mean = loss(model, ids)
+    ids = held_out_chunks(encoder, text, length)
+    mean = mean_loss(model, ids)
     bytes_per_token = sum(document.utf8_bytes for document in text.held_out) / ids.numel()
     return {
         "loss": mean,
         "perplexity": torch.tensor(mean, dtype=torch.float64).exp().item(),
         "bits_per_byte": mean / math.log(2) / bytes_per_token,
         "tokens": ids[:, 1:].numel(),
-        "sample": {"sequences": min(SAMPLE, len(ids)), "loss": loss(model, ids[:SAMPLE])},
+        "sample": {"sequences": min(SAMPLE_CHUNKS, len(ids)), "loss": mean_loss(model, ids[:SAMPLE_CHUNKS])},
     }

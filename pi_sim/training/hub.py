@@ -12,34 +12,34 @@ from typing import Any
 from pi_sim.errors import UsageError
 
 PREFIX = "hf:"
-COLUMNS = ("content", "text")  # CodeParrot's, and nearly everybody else's
+TEXT_COLUMNS = ("content", "text")  # CodeParrot's, and nearly everybody else's
 
 
-def absolute(name: str) -> str:
+def absolute_name(name: str) -> str:
     """The name as every working folder understands it."""
-    dataset, column = _parts(name)
+    dataset, column = _split_name(name)
     known = str(Path(dataset).resolve()) if Path(dataset).is_dir() else dataset
     return f"{PREFIX}{known}:{column}" if column else f"{PREFIX}{known}"
 
 
-def texts(name: str) -> Iterator[tuple[str, str]]:
+def read_texts(name: str) -> Iterator[tuple[str, str]]:
     """Each row's name and text, in the dataset's order."""
-    dataset, column = _parts(name)
-    rows = _rows(dataset)
-    for number, text in enumerate(rows[_column(dataset, column, rows.column_names)]):
+    dataset, column = _split_name(name)
+    rows = _load_rows(dataset)
+    for number, text in enumerate(rows[_text_column(dataset, column, rows.column_names)]):
         if isinstance(text, str):
             yield f"row{number:09}", text
 
 
-def _parts(name: str) -> tuple[str, str]:
+def _split_name(name: str) -> tuple[str, str]:
     """The dataset, and the column or nothing."""
     dataset, _, column = name.removeprefix(PREFIX).partition(":")
     return dataset, column
 
 
-def _rows(dataset: str) -> Any:
+def _load_rows(dataset: str) -> Any:
     """The train split, or the first where none is called so."""
-    datasets = _package()
+    datasets = _import_datasets()
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     try:
@@ -50,7 +50,7 @@ def _rows(dataset: str) -> Any:
     return splits["train"] if "train" in splits else next(iter(splits.values()))
 
 
-def _package() -> Any:
+def _import_datasets() -> Any:
     try:
         return importlib.import_module("datasets")
     except ImportError:
@@ -59,11 +59,11 @@ def _package() -> Any:
         ) from None
 
 
-def _column(dataset: str, wanted: str, known: list[str]) -> str:
-    for column in (wanted,) if wanted else COLUMNS:
+def _text_column(dataset: str, wanted: str, known: list[str]) -> str:
+    for column in (wanted,) if wanted else TEXT_COLUMNS:
         if column in known:
             return column
     raise UsageError(
-        f"the dataset {dataset} has no column {wanted or ' or '.join(COLUMNS)}; name one of its own, "
+        f"the dataset {dataset} has no column {wanted or ' or '.join(TEXT_COLUMNS)}; name one of its own, "
         f"{', '.join(known)}, such as {PREFIX}{dataset}:{known[0]}."
     )

@@ -4,16 +4,16 @@ from typing import Any
 
 from pi_sim.errors import UsageError
 
-POSITIONS = 4096
+POSITION_LIMIT = 4096
 """At a time: their logits, of 50,000 words, fill 0.8 GB."""
 
 
-def at_once(length: int) -> int:
+def batch_limit(length: int) -> int:
     """Sequences of that length at a time, at least one."""
-    return max(1, POSITIONS // length)
+    return max(1, POSITION_LIMIT // length)
 
 
-def chosen(config: Any, asked: int | None, option: str) -> int:
+def resolve_length(config: Any, asked: int | None, option: str) -> int:
     """The length that was asked for, or the model's context; `option` is how it is asked for."""
     context: int | None = getattr(config, "max_position_embeddings", None)
     length, most = asked or context, context or asked

@@ -5,10 +5,10 @@ from importlib import metadata
 import click
 
 from pi_sim import specs
-from pi_sim.training.corpus import PACKAGES, Corpus, Document, listing_hash
+from pi_sim.training.corpus import PACKAGES, Corpus, Document, hash_listing
 
 
-class Package(specs.Spec):
+class PackageManifest(specs.TomlModel):
     """One package's files, after duplicates are dropped."""
 
     version: str
@@ -17,56 +17,56 @@ class Package(specs.Spec):
     sha256: str
 
 
-class Manifest(specs.Spec):
+class CorpusManifest(specs.TomlModel):
     """`models/corpus/packages.toml`."""
 
     name: str
     files: int
     bytes: int
     sha256: str
-    packages: dict[str, Package]
+    packages: dict[str, PackageManifest]
 
 
-def committed() -> Manifest:
+def load_manifest() -> CorpusManifest:
     """The manifest that pi-sim ships."""
-    return specs.read(Manifest, specs.facts() / "models" / "corpus" / "packages.toml")
+    return specs.read_toml(CorpusManifest, specs.data_root() / "models" / "corpus" / "packages.toml")
 
 
-def describe(corpus: Corpus) -> Manifest:
+def build_manifest(corpus: Corpus) -> CorpusManifest:
     """The manifest of the corpus on this machine."""
-    return Manifest(
+    return CorpusManifest(
         name=corpus.name,
         files=len(corpus.documents),
         bytes=sum(document.utf8_bytes for document in corpus.documents),
         sha256=corpus.sha256,
-        packages={name: _package(name, corpus) for name in PACKAGES},
+        packages={name: _build_package_manifest(name, corpus) for name in PACKAGES},
     )
 
 
-def _package(name: str, corpus: Corpus) -> Package:
+def _build_package_manifest(name: str, corpus: Corpus) -> PackageManifest:
     own: list[Document] = [each for each in corpus.documents if each.path.startswith(f"{name}/")]
     size = sum(document.utf8_bytes for document in own)
-    return Package(version=metadata.version(name), files=len(own), bytes=size, sha256=listing_hash(own))
+    return PackageManifest(version=metadata.version(name), files=len(own), bytes=size, sha256=hash_listing(own))
 
 
-def tell_differences(corpus: Corpus) -> None:
+def warn_if_corpus_changed(corpus: Corpus) -> None:
     """Say on stderr what is not as committed."""
-    for sentence in differences(corpus):
+    for sentence in manifest_differences(corpus):
         click.echo(f"pi-sim: {sentence}", err=True)
 
 
-def differences(corpus: Corpus) -> list[str]:
+def manifest_differences(corpus: Corpus) -> list[str]:
     """A sentence for each package whose bytes are not the manifest's; none for a corpus without a manifest."""
-    known = committed()
+    known = load_manifest()
     if corpus.name != known.name or corpus.sha256 == known.sha256:
         return []
-    here = describe(corpus).packages
+    here = build_manifest(corpus).packages
     return [
-        _difference(name, here[name], known.packages[name]) for name in PACKAGES if here[name] != known.packages[name]
+        _describe_difference(name, here[name], known.packages[name]) for name in PACKAGES if here[name] != known.packages[name]
     ]
 
 
-def _difference(name: str, here: Package, known: Package) -> str:
+def _describe_difference(name: str, here: PackageManifest, known: PackageManifest) -> str:
     known_as = f"{name} {known.version} of models/corpus/packages.toml"
     if here.version != known.version:
         return f"the corpus has {name} {here.version}, not {known_as}: losses will not compare exactly."

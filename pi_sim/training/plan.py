@@ -13,7 +13,7 @@ from pi_sim import specs
 from pi_sim.errors import UsageError
 from pi_sim.training import corpus, tokenizer
 from pi_sim.training.corpus import Corpus
-from pi_sim.zoo.build import build
+from pi_sim.zoo.build import build_model
 
 SQRT_WIDTH = "sqrt(width)"
 
@@ -89,21 +89,21 @@ class FromScratch(Plan):
         return f"{self.card.name}-{self.size.name}"
 
     def build_model(self) -> PreTrainedModel:
-        return build(self.card, self.size)
+        return build_model(self.card, self.size)
 
     def build_meta_model(self) -> PreTrainedModel:
         with torch.device("meta"):
             return self.build_model()
 
     def make_tokenizer(self, text: Corpus) -> Tokenizer:
-        return tokenizer.train(text.training, self.size.vocabulary)
+        return tokenizer.train_tokenizer(text.training, self.size.vocabulary)
 
     def to_record(self) -> dict[str, Any]:
         design = self.card.architecture.model_dump(mode="json")
         return {"card": self.card.name, "architecture": design, **super().to_record()}
 
 
-def make(
+def plan_from_scratch(
     model: str,
     size: str,
     corpus_name: str,
@@ -113,29 +113,29 @@ def make(
     recipe: str | None = None,
 ) -> FromScratch:
     """The plan of `pi-sim train --model`: the size's recipe, with the card's changes and then the user's."""
-    card, known = specs.model_card(model), specs.size(size)
-    if known.vocabulary < tokenizer.LEAST:
-        raise UsageError(f"{size} has a vocabulary of {known.vocabulary}; a tokenizer has {tokenizer.LEAST} at least.")
-    chosen = choose(settings, tokens, (*specs.Architecture.model_fields, *specs.Recipe.model_fields))
+    card, known = specs.load_model_card(model), specs.load_size(size)
+    if known.vocabulary < tokenizer.MIN_VOCABULARY:
+        raise UsageError(f"{size} has a vocabulary of {known.vocabulary}; a tokenizer has {tokenizer.MIN_VOCABULARY} at least.")
+    chosen = parse_settings(settings, tokens, (*specs.Architecture.model_fields, *specs.Recipe.model_fields))
     in_design = {key: value for key, value in chosen.items() if key in specs.Architecture.model_fields}
     in_recipe = {key: value for key, value in chosen.items() if key not in in_design}
-    changes = {**of_card(card, known, recipe), **in_recipe}
+    changes = {**card_overrides(card, known, recipe), **in_recipe}
     return FromScratch(
-        card=card.model_copy(update={"architecture": override(card.architecture, in_design)}),
-        size=known.model_copy(update={"training": trained_by(known, changes)}),
-        corpus=corpus.absolute(corpus_name),
+        card=card.model_copy(update={"architecture": apply_changes(card.architecture, in_design)}),
+        size=known.model_copy(update={"training": recipe_with(known, changes)}),
+        corpus=corpus.absolute_name(corpus_name),
         seed=seed,
-        overrides=(*([f"recipe={recipe}"] if recipe else []), *listed(chosen)),
+        overrides=(*([f"recipe={recipe}"] if recipe else []), *setting_labels(chosen)),
     )
 
 
-def trained_by(size: specs.Size, changes: dict[str, Any]) -> specs.Recipe:
+def recipe_with(size: specs.Size, changes: dict[str, Any]) -> specs.Recipe:
     """The size's recipe with changes, which may say sqrt(width) for a scale."""
     width = math.sqrt(size.width)
-    return override(size.training, {key: width if value == SQRT_WIDTH else value for key, value in changes.items()})
+    return apply_changes(size.training, {key: width if value == SQRT_WIDTH else value for key, value in changes.items()})
 
 
-def of_card(card: specs.ModelCard, size: specs.Size, recipe: str | None) -> dict[str, Any]:
+def card_overrides(card: specs.ModelCard, size: specs.Size, recipe: str | None) -> dict[str, Any]:
     """What the card's recipe of that name, or for that size, lays over the size's own."""
     if recipe and recipe != size.name and recipe not in card.training:
         known = ", ".join(card.training) or "none"
@@ -143,17 +143,17 @@ def of_card(card: specs.ModelCard, size: specs.Size, recipe: str | None) -> dict
     return card.training.get(recipe or size.name, {})
 
 
-def override(spec: specs.SpecT, changes: dict[str, Any]) -> specs.SpecT:
+def apply_changes(spec: specs.TomlModelT, changes: dict[str, Any]) -> specs.TomlModelT:
     """The table with some of its values changed, and checked."""
-    return specs.check(type(spec), {**spec.model_dump(), **changes}, "the settings of this training")
+    return specs.validate_table(type(spec), {**spec.model_dump(), **changes}, "the settings of this training")
 
 
-def listed(chosen: dict[str, str]) -> tuple[str, ...]:
+def setting_labels(chosen: dict[str, str]) -> tuple[str, ...]:
     """The settings as a title tells them."""
     return tuple(f"{key}={value}" for key, value in sorted(chosen.items()))
 
 
-def choose(settings: tuple[str, ...], tokens: int | None, known: tuple[str, ...]) -> dict[str, str]:
+def parse_settings(settings: tuple[str, ...], tokens: int | None, known: tuple[str, ...]) -> dict[str, str]:
     """The settings KEY=VALUE by their key, one of those known; of two for one key neither is preferred."""
     chosen: dict[str, str] = {}
     for text in (*settings, f"tokens={tokens}") if tokens else settings:

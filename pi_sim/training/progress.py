@@ -12,10 +12,10 @@ from transformers import TrainerCallback
 
 from pi_sim.training import processes
 
-LINES = 20  # that a whole training prints where there is no terminal
+PROGRESS_LINES = 20  # that a whole training prints where there is no terminal
 
 
-class Report(TrainerCallback):  # type: ignore[misc]
+class ProgressBarCallback(TrainerCallback):  # type: ignore[misc]
     """A progress bar on a terminal, plain lines elsewhere, on stderr; keeps the seconds beside each loss."""
 
     def __init__(self, title: str, tokens_per_step: int) -> None:
@@ -28,7 +28,7 @@ class Report(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.start_time, self.first_step = time.monotonic(), state.global_step
-        self.printed_lines = _share(state)
+        self.printed_lines = _lines_due(state)
         self.earlier_seconds = state.log_history[-1]["seconds"] if state.log_history else 0.0
         self.task = self.bar.add_task(self.title, total=state.max_steps, note="")
 
@@ -46,17 +46,17 @@ class Report(TrainerCallback):  # type: ignore[misc]
 
     def _print_line(self, state: Any) -> None:
         """A plain line each time another twentieth of the training is over."""
-        if self.bar.disable and _share(state) > self.printed_lines:
-            self.printed_lines = _share(state)
+        if self.bar.disable and _lines_due(state) > self.printed_lines:
+            self.printed_lines = _lines_due(state)
             click.echo(f"{self.title}: step {state.global_step}/{state.max_steps}, {self.status}", err=True)
 
 
-def _share(state: Any) -> int:
+def _lines_due(state: Any) -> int:
     """How much of the training is over, in lines."""
-    return int(LINES * state.global_step // state.max_steps)
+    return int(PROGRESS_LINES * state.global_step // state.max_steps)
 
 
-class Stop(TrainerCallback):  # type: ignore[misc]
+class InterruptCallback(TrainerCallback):  # type: ignore[misc]
     """Ctrl-C ends the training after the running step, with a checkpoint; a second one ends it at once."""
 
     interrupted = False
@@ -65,7 +65,7 @@ class Stop(TrainerCallback):  # type: ignore[misc]
         self.previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if processes.any_of_them(self.interrupted):
+        if processes.any_rank(self.interrupted):
             control.should_save = control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

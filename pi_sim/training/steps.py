@@ -13,18 +13,18 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from pi_sim.errors import RunError
 from pi_sim.training import checkpoints, processes
-from pi_sim.training.divergence import EndOnDivergence, Log, diverged_at
-from pi_sim.training.lengths import at_once
-from pi_sim.training.observed import Observe
+from pi_sim.training.divergence import DivergenceCallback, TrainerLog, divergence_step
+from pi_sim.training.lengths import batch_limit
+from pi_sim.training.observed import ObservationCallback
 from pi_sim.training.plan import Plan
-from pi_sim.training.progress import Report, Stop
-from pi_sim.zoo.build import WEIGHTS, quiet
-from pi_sim.zoo.scales import Scaled
+from pi_sim.training.progress import InterruptCallback, ProgressBarCallback
+from pi_sim.zoo.build import WEIGHTS_FILE, quiet_transformers
+from pi_sim.zoo.scales import ScaledModel
 
-BETA1 = 0.9
+ADAM_BETA1 = 0.9
 CURVE_POINTS = 200
-CHECKPOINTS = 10  # in a training that nothing interrupts
-POLYNOMIAL = {"power": 2.0, "lr_end": 0.0}
+CHECKPOINT_COUNT = 10  # in a training that nothing interrupts
+POLYNOMIAL_DECAY = {"power": 2.0, "lr_end": 0.0}
 """Its decay, (1 - share of the steps) ** 2: transformers' default power of 1 is the linear schedule."""
 
 
@@ -34,7 +34,7 @@ class InterruptionError(RunError):
     exit_status = 128 + signal.SIGINT
 
 
-class Chunks(Dataset[dict[str, Tensor]]):
+class ChunkDataset(Dataset[dict[str, Tensor]]):
     """Token ids (N, T) as the Trainer takes them."""
 
     def __init__(self, ids: Tensor) -> None:
@@ -47,34 +47,34 @@ class Chunks(Dataset[dict[str, Tensor]]):
         return {"input_ids": self.ids[index]}
 
 
-def all_steps(plan: Plan, model: Scaled, ids: Tensor, folder: Path, observe: Observe) -> Log:
+def run_steps(plan: Plan, model: ScaledModel, ids: Tensor, folder: Path, observe: ObservationCallback) -> TrainerLog:
     """Train on chunks (N, T): the whole training's log, or an `InterruptionError` that says how to go on."""
-    checkpoint = checkpoints.last(folder)
-    if checkpoint and _is_over(plan, **(known := checkpoints.state(checkpoint))):
-        model.load_state_dict(load_file(Path(checkpoint) / WEIGHTS))
+    checkpoint = checkpoints.last_checkpoint(folder)
+    if checkpoint and _is_finished(plan, **(known := checkpoints.load_trainer_state(checkpoint))):
+        model.load_state_dict(load_file(Path(checkpoint) / WEIGHTS_FILE))
         return list(known["log_history"])
-    state = _run(plan, model, ids, folder, checkpoint, observe)
-    if not _is_over(plan, **vars(state)):
+    state = _run_trainer(plan, model, ids, folder, checkpoint, observe)
+    if not _is_finished(plan, **vars(state)):
         done = f"stopped after {state.global_step} of {plan.steps} steps"
         raise InterruptionError(f"{done}; repeat the command to continue in {folder.parent}.")
     return list(state.log_history)
 
 
-def _is_over(plan: Plan, *, global_step: int, log_history: Log, **_: Any) -> bool:
+def _is_finished(plan: Plan, *, global_step: int, log_history: TrainerLog, **_: Any) -> bool:
     """Whether no step remains to be done, as the Trainer's state tells."""
-    return global_step >= plan.steps or diverged_at(log_history) is not None
+    return global_step >= plan.steps or divergence_step(log_history) is not None
 
 
-def _run(plan: Plan, model: Scaled, ids: Tensor, folder: Path, checkpoint: str | None, observe: Observe) -> Any:
+def _run_trainer(plan: Plan, model: ScaledModel, ids: Tensor, folder: Path, checkpoint: str | None, observe: ObservationCallback) -> Any:
     """The Trainer's state after all steps that remain, or after those that there was time for."""
-    report = Report(plan.title, plan.tokens_per_step)
-    with quiet():
+    report = ProgressBarCallback(plan.title, plan.tokens_per_step)
+    with quiet_transformers():
         trainer = Trainer(
             model=model,
-            args=_arguments(plan, folder),
-            train_dataset=Chunks(_whole_batches(plan, ids)),
-            callbacks=[Stop(), report, observe, EndOnDivergence()],
-            optimizers=(_optimizer(plan, model), None),
+            args=_training_arguments(plan, folder),
+            train_dataset=ChunkDataset(_whole_batches(plan, ids)),
+            callbacks=[InterruptCallback(), report, observe, DivergenceCallback()],
+            optimizers=(_make_optimizer(plan, model), None),
         )
         trainer.remove_callback(PrinterCallback)
         with report.bar:
@@ -85,17 +85,17 @@ def _run(plan: Plan, model: Scaled, ids: Tensor, folder: Path, checkpoint: str |
 def _whole_batches(plan: Plan, ids: Tensor) -> Tensor:
     """The chunks without a last incomplete batch, where batches are accumulated: a pass would end in a smaller one."""
     batch = plan.recipe.batch_size
-    return ids if batch <= at_once(plan.size.context) else ids[: len(ids) // batch * batch]
+    return ids if batch <= batch_limit(plan.size.context) else ids[: len(ids) // batch * batch]
 
 
-def _parts(batch: int, length: int) -> int:
+def _accumulation_steps(batch: int, length: int) -> int:
     """Into how many equal parts a batch is cut that is too large for the memory: they are accumulated."""
-    return next(parts for parts in range(1, batch + 1) if batch % parts == 0 and batch // parts <= at_once(length))
+    return next(parts for parts in range(1, batch + 1) if batch % parts == 0 and batch // parts <= batch_limit(length))
 
 
-def _arguments(plan: Plan, folder: Path) -> Any:
-    recipe, own = plan.recipe, processes.share(plan.recipe.batch_size)
-    parts = _parts(own, plan.size.context)
+def _training_arguments(plan: Plan, folder: Path) -> Any:
+    recipe, own = plan.recipe, processes.local_batch_size(plan.recipe.batch_size)
+    parts = _accumulation_steps(own, plan.size.context)
     os.environ.pop("ACCELERATE_MIXED_PRECISION", None)  # the recipe decides, not the launcher
     return TrainingArguments(
         output_dir=str(folder),
@@ -104,7 +104,7 @@ def _arguments(plan: Plan, folder: Path) -> Any:
         gradient_accumulation_steps=parts,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.schedule,
-        lr_scheduler_kwargs=POLYNOMIAL if recipe.schedule == "polynomial" else None,
+        lr_scheduler_kwargs=POLYNOMIAL_DECAY if recipe.schedule == "polynomial" else None,
         warmup_steps=round(recipe.warmup_ratio * plan.steps),
         max_grad_norm=recipe.max_grad_norm,
         bf16=recipe.bf16,
@@ -114,7 +114,7 @@ def _arguments(plan: Plan, folder: Path) -> Any:
         use_cpu=not torch.cuda.is_available(),
         dataloader_drop_last=True,
         dataloader_pin_memory=torch.cuda.is_available(),
-        save_steps=max(1, plan.steps // CHECKPOINTS),
+        save_steps=max(1, plan.steps // CHECKPOINT_COUNT),
         save_total_limit=1,
         logging_steps=-(-plan.steps // CURVE_POINTS),
         logging_nan_inf_filter=False,  # a training that diverges must be seen to
@@ -123,7 +123,7 @@ def _arguments(plan: Plan, folder: Path) -> Any:
     )
 
 
-def _optimizer(plan: Plan, model: Scaled) -> torch.optim.Optimizer:
+def _make_optimizer(plan: Plan, model: ScaledModel) -> torch.optim.Optimizer:
     """AdamW that decays the model's matrices and tables only; what was added to train it is free, and so are gains."""
     matrices = {id(weight) for weight in model.model.parameters() if weight.dim() == 2}
     weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -131,4 +131,4 @@ def _optimizer(plan: Plan, model: Scaled) -> torch.optim.Optimizer:
         {"params": [each for each in weights if id(each) in matrices], "weight_decay": plan.recipe.weight_decay},
         {"params": [each for each in weights if id(each) not in matrices], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=plan.recipe.learning_rate, betas=(BETA1, plan.recipe.adam_beta2), fused=True)
+    return torch.optim.AdamW(groups, lr=plan.recipe.learning_rate, betas=(ADAM_BETA1, plan.recipe.adam_beta2), fused=True)

@@ -7,10 +7,10 @@ from typing import Literal
 
 from pi_sim import specs
 from pi_sim.errors import UsageError
-from pi_sim.network import network
-from pi_sim.specs.protocols import Counted
+from pi_sim.network import parse_network
+from pi_sim.specs.protocols import CountedParties
 from pi_sim.specs.published import Claim, Publication
-from pi_sim.validation.pricing import Priced, price
+from pi_sim.validation.pricing import ClaimPrice, price_claim
 
 Quantity = Literal["rounds", "bytes", "offline", "seconds"]
 Verdict = Literal["exact", "within tolerance", "missed"]
@@ -52,23 +52,23 @@ class Comparison:
         return "within tolerance" if abs(self.error) <= self.tolerance else "missed"
 
 
-def compare(publication: Publication) -> list[Comparison]:
+def compare_publication(publication: Publication) -> list[Comparison]:
     """Every figure of a publication, row by row."""
-    ours = {claim.name: _priced(claim) for claim in publication.row}
-    computing = dict(_computing(publication, ours))
-    return [each for claim in publication.row for each in _figures(claim, ours[claim.name], computing)]
+    ours = {claim.name: _price_row(claim) for claim in publication.row}
+    computing = dict(_fitted_compute_seconds(publication, ours))
+    return [each for claim in publication.row for each in _compare_figures(claim, ours[claim.name], computing)]
 
 
-def _priced(claim: Claim) -> Priced:
+def _price_row(claim: Claim) -> ClaimPrice:
     try:
-        return price(claim)
+        return price_claim(claim)
     except UsageError as error:
         raise UsageError(f"row {claim.name!r}: {error}") from None
 
 
-def _figures(claim: Claim, ours: Priced, computing: dict[str, float]) -> Iterator[Comparison]:
+def _compare_figures(claim: Claim, ours: ClaimPrice, computing: dict[str, float]) -> Iterator[Comparison]:
     """A comparison for every quantity that the row has."""
-    sent, dealt = (_parties(claim, counted) / claim.bytes_per_unit for counted in (claim.counted, claim.offline_counted))
+    sent, dealt = (_party_count(claim, counted) / claim.bytes_per_unit for counted in (claim.counted, claim.offline_counted))
     found = ours.provenance
     if claim.rounds is not None:
         yield Comparison(claim, "rounds", claim.rounds, ours.cost.rounds, found)
@@ -77,30 +77,30 @@ def _figures(claim: Claim, ours: Priced, computing: dict[str, float]) -> Iterato
     if claim.offline is not None:
         yield Comparison(claim, "offline", claim.offline, ours.cost.offline * dealt, found)
     if claim.seconds is not None:
-        seconds = computing.get(_subject(claim))
+        seconds = computing.get(_setup_key(claim))
         if seconds is None:
             raise UsageError(f"row {claim.name!r}: no row of the same model and protocol has role fit and seconds.")
-        yield Comparison(claim, "seconds", claim.seconds, _on_the_network(claim, ours) + seconds, found, seconds)
+        yield Comparison(claim, "seconds", claim.seconds, _network_seconds(claim, ours) + seconds, found, seconds)
 
 
-def _parties(claim: Claim, counted: Counted | None) -> int:
+def _party_count(claim: Claim, counted: CountedParties | None) -> int:
     """How many parties' bytes the publication adds up."""
-    parties = {"one party": 1, "both parties": 2, "all parties": specs.protocol(claim.protocol).parties}
+    parties = {"one party": 1, "both parties": 2, "all parties": specs.load_protocol(claim.protocol).parties}
     return parties[counted or claim.counted]
 
 
-def _computing(publication: Publication, ours: dict[str, Priced]) -> Iterator[tuple[str, float]]:
+def _fitted_compute_seconds(publication: Publication, ours: dict[str, ClaimPrice]) -> Iterator[tuple[str, float]]:
     """What rows with role fit leave for computing once the network's seconds are taken off."""
     for claim in publication.row:
         if claim.seconds is not None and claim.role == "fit":
-            yield _subject(claim), claim.seconds - _on_the_network(claim, ours[claim.name])
+            yield _setup_key(claim), claim.seconds - _network_seconds(claim, ours[claim.name])
 
 
-def _on_the_network(claim: Claim, ours: Priced) -> float:
+def _network_seconds(claim: Claim, ours: ClaimPrice) -> float:
     assert claim.network is not None
-    return network(claim.network).seconds(ours.cost.rounds, ours.cost.bytes)
+    return parse_network(claim.network).seconds(ours.cost.rounds, ours.cost.bytes)
 
 
-def _subject(claim: Claim) -> str:
+def _setup_key(claim: Claim) -> str:
     """What is computed, whatever the network."""
     return claim.model_dump_json(include={"protocol", "ops", "model"})

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pi_sim import specs
 from pi_sim.errors import UsageError
 from pi_sim.specs.published import Publication
-from pi_sim.validation.comparison import Comparison, Verdict, compare
+from pi_sim.validation.comparison import Comparison, Verdict, compare_publication
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Validation:
         return max(met, default=None)
 
 
-def validate(name: str) -> Validation:
+def validate_publication(name: str) -> Validation:
     """Hold the prices against `protocols/published/<name>.toml`, or against the file at that path.
 
     Costs of operations come from their prices at once; a model is captured the first time, in seconds. Raises
     `UsageError` for a mistake in the file, which it names with the key or the row, and where a protocol has no price.
     """
-    path = specs.find("protocols/published", name)
-    publication = specs.read(Publication, path)
+    path = specs.find_file("protocols/published", name)
+    publication = specs.read_toml(Publication, path)
     try:
-        return Validation(path.stem, publication, compare(publication))
+        return Validation(path.stem, publication, compare_publication(publication))
     except UsageError as error:
         raise UsageError(f"{path}, {error}") from None

@@ -8,10 +8,10 @@ from torch import nn
 from pi_sim.specs import Surgery
 from pi_sim.zoo.layers import LearnableLeakyReLU, Quad
 
-HUGGING_FACE = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
+CONFIG_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
 """Those that a config can name by itself."""
 
-PLAIN: dict[str, Callable[[], nn.Module]] = {
+FIXED_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "gelu_tanh": lambda: nn.GELU("tanh"),
     "relu": nn.ReLU,
@@ -21,16 +21,16 @@ PLAIN: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def activation(switches: Surgery) -> Callable[[], nn.Module]:
+def activation_factory(switches: Surgery) -> Callable[[], nn.Module]:
     """A function that makes the activation, called once for each layer."""
     if switches.activation == "leaky_relu":
         return lambda: nn.LeakyReLU(switches.slope)
     if switches.activation == "learnable_lrelu":
-        return _learnable(switches)
-    return PLAIN[str(switches.activation)]
+        return _learnable_lrelu_factory(switches)
+    return FIXED_ACTIVATIONS[str(switches.activation)]
 
 
-def _learnable(switches: Surgery) -> Callable[[], nn.Module]:
+def _learnable_lrelu_factory(switches: Surgery) -> Callable[[], nn.Module]:
     """A slope for each layer, or one that all share."""
 
     def slope() -> nn.Parameter:

@@ -12,14 +12,14 @@ from pi_sim.zoo.layers import DyT
 
 
 @torch.no_grad()
-def spreads(model: PreTrainedModel, ids: Tensor) -> dict[str, float]:
+def input_stds(model: PreTrainedModel, ids: Tensor) -> dict[str, float]:
     """The standard deviation of what each norm reads, by its path, over token ids (N, T)."""
     found: dict[str, float] = {}
 
     def see(path: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         found[path] = inputs[0].float().std().item()
 
-    paths = anatomy.block_norms(model) + anatomy.final_norms(model)
+    paths = anatomy.block_norm_paths(model) + anatomy.final_norm_paths(model)
     hooks = [model.get_submodule(path).register_forward_pre_hook(partial(see, path)) for path in paths]
     try:
         model(ids, use_cache=False)
@@ -30,7 +30,7 @@ def spreads(model: PreTrainedModel, ids: Tensor) -> dict[str, float]:
 
 
 @torch.no_grad()
-def match(model: PreTrainedModel, spreads: dict[str, float], kept: set[nn.Module]) -> None:
+def init_alphas(model: PreTrainedModel, spreads: dict[str, float], kept: set[nn.Module]) -> None:
     """Give DyT and Derf the slope 1 / std at zero where they took a norm's place, `kept` aside.
 
     For DyT that is alpha = 1 / std, which alpha follows in training too (arXiv 2503.10622, section 5).

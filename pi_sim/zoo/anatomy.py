@@ -7,16 +7,16 @@ from torch import nn
 
 from pi_sim.zoo.layers import DyT, NoFFN, Rectified
 
-ACTIVATIONS = ("act", "act_fn", "activation_fn", "activation", "gelu_impl")
-ATTENTIONS = ("attn", "attention", "self_attn", "self_attention")
-FFNS = ("mlp", "feed_forward")
-BEFORE_ATTENTION = ("ln_1", "input_layernorm", "self_attn_layer_norm", "attention_norm")
-GAINS = (
+ACTIVATION_NAMES = ("act", "act_fn", "activation_fn", "activation", "gelu_impl")
+ATTENTION_NAMES = ("attn", "attention", "self_attn", "self_attention")
+FFN_NAMES = ("mlp", "feed_forward")
+PRE_ATTENTION_NORM_NAMES = ("ln_1", "input_layernorm", "self_attn_layer_norm", "attention_norm")
+GAIN_NORM_CLASSES = (
     *("LayerNorm", "LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm"),
     *("RMSNorm", "DyT", "HardDyT", "Derf"),
 )
 """Norms whose weight is their gain, as another norm can take it over; in Gemma, for one, it is the gain less one."""
-RESIDUALS = ("GPT2MLP", "GPTNeoXMLP", "LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP", "ScaledFFN")
+RESIDUAL_FFN_CLASSES = ("GPT2MLP", "GPTNeoXMLP", "LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP", "ScaledFFN")
 """FFNs that take the stream alone, behind one norm at most, and that the block adds to it as they are."""
 
 
@@ -25,12 +25,12 @@ def is_norm(module: nn.Module) -> bool:
     return isinstance(module, DyT) or type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
 
 
-def block_norms(model: nn.Module) -> list[str]:
+def block_norm_paths(model: nn.Module) -> list[str]:
     """The paths of the numbered blocks' own norms, such as transformer.h.3.ln_1; not those inside their attention."""
-    return [path for path, module in model.named_modules() if is_norm(module) and _in_block(model, path)]
+    return [path for path, module in model.named_modules() if is_norm(module) and _belongs_to_block(model, path)]
 
 
-def _in_block(model: nn.Module, path: str) -> bool:
+def _belongs_to_block(model: nn.Module, path: str) -> bool:
     """Whether a norm, or the norm and the ReLU after it, is a block's own."""
     parent = path.rpartition(".")[0]
     if isinstance(model.get_submodule(parent), Rectified):
@@ -38,40 +38,40 @@ def _in_block(model: nn.Module, path: str) -> bool:
     return parent.rpartition(".")[2].isdigit()
 
 
-def final_norms(model: nn.Module) -> list[str]:
+def final_norm_paths(model: nn.Module) -> list[str]:
     """The norm between the last block and the head, such as transformer.ln_f; not one of the embeddings."""
     return [
         path
         for path, module in model.named_modules()
-        if is_norm(module) and layer(path) is None and "embed" not in path
+        if is_norm(module) and layer_index(path) is None and "embed" not in path
     ]
 
 
-def before_attention(path: str) -> bool:
+def is_before_attention(path: str) -> bool:
     """Whether a norm of a block is the one before its attention; with a ReLU after it, it has a path of its own."""
-    return any(part in BEFORE_ATTENTION for part in path.split("."))
+    return any(part in PRE_ATTENTION_NORM_NAMES for part in path.split("."))
 
 
-def activations(model: nn.Module) -> list[str]:
+def activation_paths(model: nn.Module) -> list[str]:
     """The activations of FFNs, modules of their own in every family of today."""
-    return _named(model, ACTIVATIONS)
+    return _paths_named(model, ACTIVATION_NAMES)
 
 
-def attentions(model: nn.Module) -> list[str]:
+def attention_paths(model: nn.Module) -> list[str]:
     """The attention modules, the innermost where one holds another: they return the output and the weights."""
-    found = [path for path in _named(model, ATTENTIONS) if layer(path) is not None]
+    found = [path for path in _paths_named(model, ATTENTION_NAMES) if layer_index(path) is not None]
     return [path for path in found if not any(other.startswith(f"{path}.") for other in found)]
 
 
-def ffns(model: nn.Module) -> list[str]:
+def ffn_paths(model: nn.Module) -> list[str]:
     """The FFNs that are modules of their own, those that were dropped aside; OPT has none."""
-    return [path for path in _named(model, FFNS) if not isinstance(model.get_submodule(path), NoFFN)]
+    return [path for path in _paths_named(model, FFN_NAMES) if not isinstance(model.get_submodule(path), NoFFN)]
 
 
-def _named(model: nn.Module, names: tuple[str, ...]) -> list[str]:
+def _paths_named(model: nn.Module, names: tuple[str, ...]) -> list[str]:
     return [path for path, _ in model.named_modules() if path.rpartition(".")[2] in names]
 
 
-def layer(path: str) -> int | None:
+def layer_index(path: str) -> int | None:
     """The number of the block that a module lies in; None outside the blocks."""
     return next((int(part) for part in path.split(".") if part.isdigit()), None)

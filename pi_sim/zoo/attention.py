@@ -17,15 +17,15 @@ from transformers.models.llama.modeling_llama import repeat_kv
 
 from pi_sim.errors import UsageError
 
-Normalise = Callable[[Tensor, Tensor | None], Tensor]
+Normaliser = Callable[[Tensor, Tensor | None], Tensor]
 
-SOFTMAX = "eager"
+EAGER_SOFTMAX = "eager"
 """transformers' own name for plain softmax attention."""
-SHIFT = 5.0
+QUAD_SHIFT = 5.0
 """MPCFormer's constant c: scores seldom fall below -c, where (x + c)^2 would rise again."""
-BEYOND = ("softcap", "s_aux")
+UNSUPPORTED_SCORE_OPTIONS = ("softcap", "s_aux")
 """What transformers calls a cap of the scores (Gemma 2) and a key that nobody has (gpt-oss)."""
-FLOOR = 0.01
+RELU_FLOOR = 0.01
 """Added to every rectified score, so that a row without a positive one still has a sum to divide by."""
 
 
@@ -36,15 +36,15 @@ def softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
 
 def two_relu(scores: Tensor, mask: Tensor | None) -> Tensor:
     """relu(x) / sum relu(x) (MPCFormer, arXiv 2211.01452, section 3.1, after SecureML)."""
-    return _share_of_sum(F.relu(scores) + FLOOR, mask)
+    return _divide_by_sum(F.relu(scores) + RELU_FLOOR, mask)
 
 
 def two_quad(scores: Tensor, mask: Tensor | None) -> Tensor:
     """(x + c)^2 / sum (x + c)^2 (MPCFormer, arXiv 2211.01452, section 3.1)."""
-    return _share_of_sum((scores + SHIFT).square(), mask)
+    return _divide_by_sum((scores + QUAD_SHIFT).square(), mask)
 
 
-def _share_of_sum(kept: Tensor, mask: Tensor | None) -> Tensor:
+def _divide_by_sum(kept: Tensor, mask: Tensor | None) -> Tensor:
     """Each place's share of its row, exactly zero where the mask is.
 
     Rows are divided by their public length first: a secret sum that does not grow with it is safer to divide by.
@@ -63,14 +63,14 @@ def attend(
     scaling: float | None = None,
     dropout: float = 0.0,
     *,
-    normalise: Normalise,
+    normalise: Normaliser,
     **more: Any,
 ) -> tuple[Tensor, Tensor]:
     """Values (B, T, H, d) averaged by normalised scores, and those; fewer keys than queries are shared by groups.
 
     Raises `UsageError` for what a family does to its scores beyond that.
     """
-    if beyond := [name for name in BEYOND if more.get(name) is not None]:
+    if beyond := [name for name in UNSUPPORTED_SCORE_OPTIONS if more.get(name) is not None]:
         raise UsageError(f"{type(module).__name__} has {beyond[0]} in its scores, which surgery would take away.")
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
@@ -82,10 +82,10 @@ def attend(
     return (dropped @ value).transpose(1, 2), weights
 
 
-FORMS: dict[str, Normalise] = {"softmax": softmax, "2relu": two_relu, "2quad": two_quad}
-IMPLEMENTATIONS = {form: f"pi_sim_{form}" for form in FORMS}
-for form, name in IMPLEMENTATIONS.items():
-    AttentionInterface.register(name, partial(attend, normalise=FORMS[form]))
+NORMALISERS: dict[str, Normaliser] = {"softmax": softmax, "2relu": two_relu, "2quad": two_quad}
+ATTENTION_IMPLEMENTATIONS = {form: f"pi_sim_{form}" for form in NORMALISERS}
+for form, name in ATTENTION_IMPLEMENTATIONS.items():
+    AttentionInterface.register(name, partial(attend, normalise=NORMALISERS[form]))
     AttentionMaskInterface.register(name, eager_mask)
 
 

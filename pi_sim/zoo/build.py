@@ -16,20 +16,20 @@ from pi_sim.errors import UsageError
 from pi_sim.specs import configs
 from pi_sim.zoo import families
 from pi_sim.zoo.catalogue import weights_folder
-from pi_sim.zoo.described import described
+from pi_sim.zoo.described import model_class
 from pi_sim.zoo.layers import FusedFFN
-from pi_sim.zoo.surgery import operate
+from pi_sim.zoo.surgery import apply_surgery
 
-WEIGHTS = "model.safetensors"
+WEIGHTS_FILE = "model.safetensors"
 
 
-def build(card: specs.ModelCard, size: specs.Size) -> PreTrainedModel:
+def build_model(card: specs.ModelCard, size: specs.Size) -> PreTrainedModel:
     """The card's model at that size, with fresh random weights (or none, inside `torch.device("meta")`)."""
-    model = AutoModelForCausalLM.from_config(families.config(card, size))
-    return _drawn_alike(operate(model, families.surgery_plan(card.architecture)))
+    model = AutoModelForCausalLM.from_config(families.hf_config(card, size))
+    return _equalise_initial_scales(apply_surgery(model, families.surgery_plan(card.architecture)))
 
 
-def _drawn_alike(model: PreTrainedModel) -> PreTrainedModel:
+def _equalise_initial_scales(model: PreTrainedModel) -> PreTrainedModel:
     """Draw all matrices from one normal distribution, as the paper does (arXiv 2410.09637).
 
     Hugging Face narrows those of GPT-2 that write to the residual stream by 1/sqrt(2 layers), and the product of two
@@ -41,25 +41,25 @@ def _drawn_alike(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def is_folder(name: str) -> bool:
+def is_checkpoint_folder(name: str) -> bool:
     """Whether `--model name` means a checkpoint folder: names of cards come first."""
-    return name not in specs.names("models") and Path(name).is_dir()
+    return name not in specs.list_names("models") and Path(name).is_dir()
 
 
-def meta_model(name: str, size: str) -> PreTrainedModel:
+def build_meta_model(name: str, size: str) -> PreTrainedModel:
     """The model of a card, a known config, a folder or a config file, on the meta device: shapes without data."""
-    config = configs.path(name)
+    config = configs.config_path(name)
     with torch.device("meta"):
-        if config and (config.is_file() or is_folder(name)):
-            return _from_config(_config_at(config)).eval()
-        return build(specs.model_card(name), specs.size(size)).eval()
+        if config and (config.is_file() or is_checkpoint_folder(name)):
+            return _build_from_config(_read_config_file(config)).eval()
+        return build_model(specs.load_model_card(name), specs.load_size(size)).eval()
 
 
 def load_model(name: str, size: str) -> PreTrainedModel:
     """The trained model of a card at that size, or of a checkpoint folder: float32, in evaluation mode."""
-    if is_folder(name):
-        return load(Path(name))
-    if configs.text(name):
+    if is_checkpoint_folder(name):
+        return load_checkpoint(Path(name))
+    if configs.config_text(name):
         raise UsageError(
             f"{name} is a config without weights: it can be estimated; to run it, give a folder with weights."
         )
@@ -67,34 +67,34 @@ def load_model(name: str, size: str) -> PreTrainedModel:
     remedy = f"train it with `pi-sim train --model {name} --size {size} --out DIR`, then use --model DIR."
     if not folder.is_dir():
         raise UsageError(f"no trained weights of {name} at size {size} are shipped; {remedy}")
-    for key, wanted, found in differences(folder, specs.model_card(name), specs.size(size)):
+    for key, wanted, found in design_differences(folder, specs.load_model_card(name), specs.load_size(size)):
         raise UsageError(
             f"{name} at size {size} is not the model of the weights shipped as {folder.name}: {key} is {wanted!r} "
             f"here and {found!r} there; {remedy}"
         )
-    return load(folder)
+    return load_checkpoint(folder)
 
 
-def differences(folder: Path, card: specs.ModelCard, size: specs.Size) -> Iterator[tuple[str, Any, Any]]:
+def design_differences(folder: Path, card: specs.ModelCard, size: specs.Size) -> Iterator[tuple[str, Any, Any]]:
     """Each part of the card's design at that size that the folder's checkpoint does not have."""
-    wanted, found = families.config(card, size), read_config(folder)
+    wanted, found = families.hf_config(card, size), read_config(folder)
     wanted.pi_sim = families.surgery_plan(card.architecture)
-    for key in families.DESIGN:
+    for key in families.DESIGN_KEYS:
         if getattr(found, key, None) != getattr(wanted, key, None):
             yield key, getattr(wanted, key, None), getattr(found, key, None)
 
 
 def checkpoint_folder(name: str, size: str) -> Path:
     """The folder that `load_model` reads."""
-    return Path(name) if is_folder(name) else weights_folder(specs.model_card(name).name, specs.size(size).name)
+    return Path(name) if is_checkpoint_folder(name) else weights_folder(specs.load_model_card(name).name, specs.load_size(size).name)
 
 
 def read_config(folder: Path) -> Any:
     """The folder's config.json as a Hugging Face config with plain ("eager") attention."""
-    return _config_at(folder / "config.json")
+    return _read_config_file(folder / "config.json")
 
 
-def _config_at(path: Path) -> Any:
+def _read_config_file(path: Path) -> Any:
     if not path.is_file():
         raise UsageError(f"{path.parent} has no config.json: give a folder saved by pi-sim or by save_pretrained.")
     try:
@@ -103,29 +103,29 @@ def _config_at(path: Path) -> Any:
         raise UsageError(f"{path} cannot be read: {_first_line(error)}") from None
 
 
-def load(folder: Path) -> PreTrainedModel:
+def load_checkpoint(folder: Path) -> PreTrainedModel:
     """The checkpoint in the folder, every weight accounted for: float32, in evaluation mode."""
     config = read_config(folder)
-    read = _load_own if hasattr(config, "pi_sim") else _load_foreign
+    read = _load_own_checkpoint if hasattr(config, "pi_sim") else _load_foreign_checkpoint
     try:
         return read(folder, config).float().eval()
     except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
         raise UsageError(f"the weights in {folder} do not load: {_first_line(error)}") from None
 
 
-def save(model: PreTrainedModel, folder: Path) -> None:
+def save_checkpoint(model: PreTrainedModel, folder: Path) -> None:
     """Write config.json and model.safetensors, as `load` and, without surgery, transformers read them."""
     model.config.architectures = [type(model).__name__]
     model.config.dtype = next(model.parameters()).dtype
     model.config.save_pretrained(folder)
-    safetensors.torch.save_model(model, str(folder / WEIGHTS), metadata={"format": "pt"})
+    safetensors.torch.save_model(model, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
 
 
-def _from_config(config: Any) -> PreTrainedModel:
+def _build_from_config(config: Any) -> PreTrainedModel:
     """The model that a config describes, its surgery done."""
     try:
-        with quiet():
-            model = described(config)._from_config(config, attn_implementation="eager", dtype=torch.float32)
+        with quiet_transformers():
+            model = model_class(config)._from_config(config, attn_implementation="eager", dtype=torch.float32)
     except UsageError:
         raise
     except Exception as error:  # transformers raises nearly anything for values that it does not expect
@@ -133,19 +133,19 @@ def _from_config(config: Any) -> PreTrainedModel:
     plan = getattr(config, "pi_sim", {})
     if not isinstance(plan, dict):
         raise UsageError(f"config.json names its surgery as {plan!r}; pi_sim must be a table such as {{}}.")
-    return operate(model, plan) if hasattr(config, "pi_sim") else model
+    return apply_surgery(model, plan) if hasattr(config, "pi_sim") else model
 
 
-def _load_own(folder: Path, config: Any) -> PreTrainedModel:
+def _load_own_checkpoint(folder: Path, config: Any) -> PreTrainedModel:
     """A checkpoint that `save` wrote: build what its config tells, then fill it strictly."""
-    model = _from_config(config)
-    safetensors.torch.load_model(model, folder / WEIGHTS)
+    model = _build_from_config(config)
+    safetensors.torch.load_model(model, folder / WEIGHTS_FILE)
     return model
 
 
-def _load_foreign(folder: Path, config: Any) -> PreTrainedModel:
+def _load_foreign_checkpoint(folder: Path, config: Any) -> PreTrainedModel:
     """A checkpoint of any Hugging Face causal language model; transformers would fill its gaps at random."""
-    with quiet():
+    with quiet_transformers():
         model, info = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
@@ -156,7 +156,7 @@ def _load_foreign(folder: Path, config: Any) -> PreTrainedModel:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Let transformers report errors only: the rest is ours to say."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()

@@ -17,12 +17,12 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from pi_sim.errors import UsageError
 
-State = dict[str, Any]
+StateDict = dict[str, Any]
 
-IGNORED = -100  # the target after a sequence's last token: cheaper than a copy of the logits without their last row
+IGNORED_TARGET = -100  # the target after a sequence's last token: cheaper than a copy of the logits without their last row
 
 
-class Scaled(nn.Module):
+class ScaledModel(nn.Module):
     """A Hugging Face causal language model, with its token embeddings and its logits scaled.
 
     Its logits are its head's product with what its body returns; `check_plain` refuses one that does more. Dropout of
@@ -39,10 +39,10 @@ class Scaled(nn.Module):
         super().__init__()
         self.embedding_dropout = embedding_dropout
         self.model = model
-        self.embedding_scale = _scale(embedding_scale)
-        self.logit_scale = _scale(logit_scale)
-        self.register_state_dict_post_hook(_without_copies)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_with_copies)  # type: ignore[no-untyped-call]
+        self.embedding_scale = _scale_parameter(embedding_scale)
+        self.logit_scale = _scale_parameter(logit_scale)
+        self.register_state_dict_post_hook(_drop_shared_copies)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_restore_shared_copies)  # type: ignore[no-untyped-call]
 
     @property
     def embedding(self) -> nn.Module:
@@ -61,8 +61,8 @@ class Scaled(nn.Module):
         embedded = F.dropout(self.embedding(input_ids) * self.embedding_scale, self.embedding_dropout, self.training)
         hidden = self.model.base_model(inputs_embeds=embedded, use_cache=False)[0]  # (B, T, d)
         logits = self.head(hidden * self.logit_scale)
-        targets = F.pad(input_ids[:, 1:], (0, 1), value=IGNORED)
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
+        targets = F.pad(input_ids[:, 1:], (0, 1), value=IGNORED_TARGET)
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_TARGET)
         return CausalLMOutput(loss=loss, logits=logits)
 
     @torch.no_grad()
@@ -77,31 +77,31 @@ class Scaled(nn.Module):
 
 
 @torch.no_grad()
-def check_plain(model: PreTrainedModel) -> None:
+def check_plain_logits(model: PreTrainedModel) -> None:
     """Refuse a model that scales or caps its logits, as Cohere's and Gemma 2 do: it would be trained without."""
     ids = torch.arange(4)[None]
-    if not torch.allclose(Scaled(model, None, None)(ids).logits, model(ids).logits, rtol=1e-3, equal_nan=True):
+    if not torch.allclose(ScaledModel(model, None, None)(ids).logits, model(ids).logits, rtol=1e-3, equal_nan=True):
         raise UsageError(f"{type(model).__name__} has logits of its own kind, which training would take away.")
 
 
-def _scale(start: float | None) -> nn.Parameter:
+def _scale_parameter(start: float | None) -> nn.Parameter:
     """A learnable scale, or the constant one where the recipe has none."""
     return nn.Parameter(torch.tensor(start or 1.0), requires_grad=start is not None)
 
 
-def _without_copies(scaled: Scaled, state: State, prefix: str, *_: Any) -> None:
+def _drop_shared_copies(scaled: ScaledModel, state: StateDict, prefix: str, *_: Any) -> None:
     """A checkpoint holds a shared tensor once: safetensors refuses to write it twice."""
-    for again, _first in _shared(scaled):
+    for again, _first in _shared_parameters(scaled):
         del state[f"{prefix}{again}"]
 
 
-def _with_copies(scaled: Scaled, state: State, prefix: str, *_: Any) -> None:
+def _restore_shared_copies(scaled: ScaledModel, state: StateDict, prefix: str, *_: Any) -> None:
     """What `_without_copies` left out, for a strict reader."""
-    for again, first in _shared(scaled):
+    for again, first in _shared_parameters(scaled):
         state[f"{prefix}{again}"] = state[f"{prefix}{first}"]
 
 
-def _shared(scaled: Scaled) -> Iterator[tuple[str, str]]:
+def _shared_parameters(scaled: ScaledModel) -> Iterator[tuple[str, str]]:
     """Each further name of a parameter, such as a tied head's, with its first."""
     first: dict[nn.Parameter, str] = {}
     for name, parameter in scaled.named_parameters(remove_duplicate=False):

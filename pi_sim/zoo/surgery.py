@@ -15,19 +15,19 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from pi_sim import specs
-from pi_sim.specs.designs import NEEDS, SETTINGS, Surgery
+from pi_sim.specs.designs import DEPENDENT_SETTINGS, REQUIRES, Surgery
 from pi_sim.zoo.swaps import SWAPS
 
 Plan = dict[str, Any]
 
 
-def operate(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
+def apply_surgery(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     """Carry out the plan on the model, in place, and record in the model's config what it is now.
 
     Raises `UsageError` for an unknown switch, for one that this model has no place for, and for what no model can be.
     """
-    switches = specs.check(Surgery, plan, "surgery")
-    after = _after(getattr(model.config, "pi_sim", {}), switches)
+    switches = specs.validate_table(Surgery, plan, "surgery")
+    after = _combined_surgery(getattr(model.config, "pi_sim", {}), switches)
     for switch, swap in SWAPS.items():
         if switch in switches.plan():
             swap(model, switches)
@@ -35,15 +35,15 @@ def operate(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     return model
 
 
-def touched(plan: Plan) -> set[str]:
+def affected_switches(plan: Plan) -> set[str]:
     """The switches that a plan decides: those that it names, and the settings of these."""
-    return {*plan, *(setting for setting in SETTINGS if not plan.keys().isdisjoint(NEEDS[setting][0]))}
+    return {*plan, *(setting for setting in DEPENDENT_SETTINGS if not plan.keys().isdisjoint(REQUIRES[setting][0]))}
 
 
-def _after(known: Plan, switches: Surgery) -> Surgery:
+def _combined_surgery(known: Plan, switches: Surgery) -> Surgery:
     """What a model is after both: a switch replaces the same one with its settings, and dropped FFNs stay dropped."""
     chosen = switches.model_dump(mode="json", exclude_unset=True)
-    kept = {switch: value for switch, value in known.items() if switch not in touched(chosen)}
+    kept = {switch: value for switch, value in known.items() if switch not in affected_switches(chosen)}
     if "dropped_ffn" in chosen:
         chosen["dropped_ffn"] = sorted({*known.get("dropped_ffn", []), *chosen["dropped_ffn"]})
-    return specs.check(Surgery, {**kept, **chosen}, "the model after this surgery")
+    return specs.validate_table(Surgery, {**kept, **chosen}, "the model after this surgery")

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from pi_sim.reporting import diagnoses
+from pi_sim.reporting.figures import diagnosis, entropy
+from pi_sim.reporting.figures.style import png, svg
 from transformers import BloomConfig, BloomForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from pi_sim import records
 from pi_sim.records import DiagnosisRecord, JsonObject
-from pi_sim.reporting import diagnoses
-from pi_sim.reporting.figures import diagnosis, entropy
-from pi_sim.reporting.figures.style import png, svg
 from tests.helpers.cli import invoke, refused
 from tests.helpers.golden import Golden
 

@@ -8,15 +8,15 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from pi_sim.reporting import keys
+from pi_sim.reporting.estimates import render
 
 from pi_sim.cli import main
 from pi_sim.cost.cost import Cost
-from pi_sim.cost.estimate import OTHERS, Estimate, Part, Row, View
-from pi_sim.cost.estimate import estimate as price
+from pi_sim.cost.estimate import OTHER_ROWS, Estimate, Row, Subtotal, View
+from pi_sim.cost.estimate import estimate_model as price
 from pi_sim.cost.work import Work
 from pi_sim.network import PRESETS
-from pi_sim.reporting import keys
-from pi_sim.reporting.estimates import render
 from tests.helpers.cli import invoke, python, refused
 from tests.helpers.golden import Golden
 from tests.helpers.sample_records import estimate, measured_estimate
@@ -59,11 +59,11 @@ def sheet(folder: Path, *ops: str) -> str:
 def test_every_view_adds_up_to_the_whole(rows: list[Row], view: View, top: int) -> None:
     found = of(rows)
     parts = found.group_by(view)
-    assert Part.sum_of(parts.values()) == found.overall
+    assert Subtotal.sum_of(parts.values()) == found.overall
     dearest = found.top_groups(parts, top)
-    assert Part.sum_of(dearest.values()) == found.overall
+    assert Subtotal.sum_of(dearest.values()) == found.overall
     assert len(dearest) <= top + 1
-    assert (OTHERS in dearest) == (len(parts) > top)
+    assert (OTHER_ROWS in dearest) == (len(parts) > top)
 
 
 @given(rows=st.lists(ROWS, min_size=1, max_size=12), top=st.integers(1, 5))
@@ -71,7 +71,7 @@ def test_no_other_row_is_dearer_than_the_dearest(rows: list[Row], top: int) -> N
     found = of(rows)
     parts = found.group_by("module")
     dearest = found.top_groups(parts, top)
-    taken = [found.seconds(part)["lan"] for key, part in dearest.items() if key != OTHERS]
+    taken = [found.seconds(part)["lan"] for key, part in dearest.items() if key != OTHER_ROWS]
     left = [found.seconds(part)["lan"] for key, part in parts.items() if key not in dearest]
     assert taken == sorted(taken, reverse=True)
     assert not left or max(left) <= taken[-1]
@@ -81,13 +81,13 @@ def test_no_other_row_is_dearer_than_the_dearest(rows: list[Row], top: int) -> N
 def test_within_and_boundary_are_the_whole(rows: list[Row]) -> None:
     found = of([replace(row, module="transformer.wte") if row.module == "wte" else row for row in rows])
     boundary = [row for row in found.rows if row.module in found.embedding_and_head]
-    assert Part.sum_of([found.body, *boundary]) == found.overall
+    assert Subtotal.sum_of([found.body, *boundary]) == found.overall
 
 
 def test_work_that_one_row_does_not_tell_is_known_of_none() -> None:
     known = Row("a", "linear", "", 1, Cost(), Work(1))
-    assert Part.sum_of([known, replace(known, work=None)]).work is None
-    assert Part.sum_of([known, known]).work == Work(2)
+    assert Subtotal.sum_of([known, replace(known, work=None)]).work is None
+    assert Subtotal.sum_of([known, known]).work == Work(2)
 
 
 @pytest.mark.parametrize("style", ["table", "csv"])

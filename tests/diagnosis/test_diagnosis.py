@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from pi_sim.diagnosis.brief import observe
+from pi_sim.diagnosis.brief import quick_diagnosis
 from pi_sim.errors import UsageError
 from pi_sim.zoo.layers import DyT, LearnableLeakyReLU
-from pi_sim.zoo.scales import Scaled
+from pi_sim.zoo.scales import ScaledModel
 from tests.helpers.sample_diagnosis import CONFIGS, HEADS, LAYERS, WIDTH, examine_all, model
 
 
@@ -22,7 +22,7 @@ def test_a_poisoned_weight_is_counted_and_becomes_null(ids: Tensor) -> None:
     made = model()
     made.transformer.h[1].mlp.c_proj.weight.data[0, 0] = torch.nan  # one column of the second block's output
     made.transformer.h[0].attn.c_attn.weight.data[:, 0] = torch.nan  # the first head's queries
-    seen = observe(made, ids)
+    seen = quick_diagnosis(made, ids)
     assert seen["entropy"][0][0] is None and None not in seen["entropy"][0][1:]
     assert seen["entropy"][1] == [None] * HEADS  # the residual stream carries it everywhere
     assert seen["non_finite"]["nan"] == [ids.numel() * WIDTH] * LAYERS
@@ -32,7 +32,7 @@ def test_a_poisoned_weight_is_counted_and_becomes_null(ids: Tensor) -> None:
 def test_infinities_are_counted_apart_from_nan(ids: Tensor) -> None:
     made = model()
     made.transformer.h[1].mlp.c_proj.bias.data[3] = torch.inf
-    assert observe(made, ids)["non_finite"] == {"nan": [0, 0], "inf": [0, ids.numel()]}
+    assert quick_diagnosis(made, ids)["non_finite"] == {"nan": [0, 0], "inf": [0, ids.numel()]}
 
 
 def test_slopes_by_layer_and_alphas_beside_the_spread_they_follow(ids: Tensor) -> None:
@@ -43,7 +43,7 @@ def test_slopes_by_layer_and_alphas_beside_the_spread_they_follow(ids: Tensor) -
     numbers: list[float] = embedded.double().flatten().tolist()
     mean = sum(numbers) / len(numbers)
     deviation = math.sqrt(sum((x - mean) ** 2 for x in numbers) / len(numbers))
-    seen = observe(made, ids)
+    seen = quick_diagnosis(made, ids)
     assert seen["slopes"] == [None, 0.25]
     (alpha,) = seen["alphas"]
     assert (alpha["module"], alpha["alpha"]) == ("transformer.h.0.ln_1", 0.5)
@@ -52,31 +52,31 @@ def test_slopes_by_layer_and_alphas_beside_the_spread_they_follow(ids: Tensor) -
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_training_is_not_disturbed(training: bool, ids: Tensor) -> None:
-    made = Scaled(model(), 2.0, 2.0).train(training)
+    made = ScaledModel(model(), 2.0, 2.0).train(training)
     state = torch.get_rng_state()
-    seen = observe(made, ids)
+    seen = quick_diagnosis(made, ids)
     assert torch.get_rng_state().equal(state)
     assert made.training == made.model.transformer.h[0].training == training
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in made.modules())
-    assert seen == observe(made.eval(), ids)
+    assert seen == quick_diagnosis(made.eval(), ids)
 
 
 def test_attention_that_hides_its_probabilities_is_refused(ids: Tensor) -> None:
     made: Any = AutoModelForCausalLM.from_config(CONFIGS["gpt2"], attn_implementation="sdpa")
     with pytest.raises(UsageError, match="use eager attention"):
-        observe(made, ids)
+        quick_diagnosis(made, ids)
     assert not made.transformer.h[0].attn._forward_hooks
 
 
 def test_a_model_without_attention_is_refused() -> None:
     with pytest.raises(UsageError, match="Linear has no attention"):
-        observe(nn.Linear(2, 2), torch.zeros(1, 2))
+        quick_diagnosis(nn.Linear(2, 2), torch.zeros(1, 2))
 
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_one_sequence_at_a_time_sums_to_what_all_together_show(family: str, ids: Tensor) -> None:
     made = model(family)
-    together, found = observe(made, ids), examine_all(made, ids)
+    together, found = quick_diagnosis(made, ids), examine_all(made, ids)
     for layer in range(LAYERS):
         assert found["entropy"][layer] == pytest.approx(together["entropy"][layer], rel=1e-5)
     assert found["non_finite"] == together["non_finite"]

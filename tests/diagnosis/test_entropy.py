@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, LlamaConfig, MistralConfig
 
-from pi_sim.diagnosis.brief import observe
-from pi_sim.diagnosis.entropy import collapsed, entropies, overloaded
+from pi_sim.diagnosis.brief import quick_diagnosis
+from pi_sim.diagnosis.entropy import attention_entropy, is_collapsed, is_overloaded
 from pi_sim.zoo import anatomy
-from pi_sim.zoo.attention import IMPLEMENTATIONS
-from pi_sim.zoo.surgery import operate
+from pi_sim.zoo.attention import ATTENTION_IMPLEMENTATIONS
+from pi_sim.zoo.surgery import apply_surgery
 from tests.helpers.sample_diagnosis import CONFIGS, LAYERS, SHORT, model
 
 
@@ -33,7 +33,7 @@ def by_head(probabilities: Tensor) -> list[tuple[float, float]]:
 def test_entropies_of_every_family(family: str, ids: Tensor) -> None:
     made = model(family)
     expected = [by_head(layer) for layer in made(ids, output_attentions=True).attentions]
-    seen = observe(made, ids)
+    seen = quick_diagnosis(made, ids)
     for layer in range(LAYERS):
         entropies, shares = zip(*expected[layer], strict=True)
         assert seen["entropy"][layer] == pytest.approx(entropies, rel=1e-5)
@@ -45,9 +45,9 @@ def test_entropies_of_every_family(family: str, ids: Tensor) -> None:
 @pytest.mark.parametrize("family", CONFIGS)
 @pytest.mark.parametrize("form", ["2relu", "2quad"])
 def test_entropies_of_other_attention(family: str, form: str, ids: Tensor) -> None:
-    made = operate(model(family), {"attention": form})
-    seen, kept = observe(made, ids), []
-    for path in anatomy.attentions(made):
+    made = apply_surgery(model(family), {"attention": form})
+    seen, kept = quick_diagnosis(made, ids), []
+    for path in anatomy.attention_paths(made):
         made.get_submodule(path).register_forward_hook(lambda module, args, output: kept.append(output[1]))
     made(ids)
     for layer in range(LAYERS):
@@ -58,9 +58,9 @@ def test_entropies_of_other_attention(family: str, form: str, ids: Tensor) -> No
 
 def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     probabilities = torch.rand(2, 3, 50, 50).softmax(-1)
-    whole = entropies(probabilities)
+    whole = attention_entropy(probabilities)
     monkeypatch.setattr("pi_sim.diagnosis.entropy.ELEMENTS", 700)
-    assert entropies(probabilities).equal(whole)
+    assert attention_entropy(probabilities).equal(whole)
 
 
 class Attention(nn.Module):
@@ -93,7 +93,7 @@ ONE_HOT = torch.eye(16).expand(1, 2, 16, 16)
 
 
 def test_uniform_attention_is_overload_and_one_hot_collapse() -> None:
-    seen = observe(Blocks(UNIFORM, ONE_HOT), torch.zeros(1, 16))
+    seen = quick_diagnosis(Blocks(UNIFORM, ONE_HOT), torch.zeros(1, 16))
     assert seen["entropy"][0] == pytest.approx([sum(math.log(t) for t in range(1, 17)) / 16] * 2)
     assert seen["entropy_share"] == [pytest.approx([1.0, 1.0]), [0.0, 0.0]]
     assert (seen["overload"], seen["collapse"]) == (0.5, 0.5)
@@ -110,11 +110,11 @@ SEEING = {
 @pytest.mark.parametrize("seen", SEEING)
 @pytest.mark.parametrize("form", ["softmax", "2quad"])
 def test_a_share_is_one_of_what_a_query_may_see(seen: str, form: str, ids: Tensor) -> None:
-    made = AutoModel.from_config(SEEING[seen], attn_implementation=IMPLEMENTATIONS[form]).eval()
+    made = AutoModel.from_config(SEEING[seen], attn_implementation=ATTENTION_IMPLEMENTATIONS[form]).eval()
     for path, part in made.named_modules():
         if path.endswith(("query", "q_proj")):
             nn.init.zeros_(part.weight)
-    found = observe(made, ids)
+    found = quick_diagnosis(made, ids)
     counts = {"all": [8] * 8, "earlier": range(1, 9), "window": [min(t, WINDOW) for t in range(1, 9)]}
     assert found["entropy"] == [pytest.approx([sum(map(math.log, counts[seen])) / 8] * 2)]
     assert found["entropy_share"] == [pytest.approx([1.0, 1.0])]
@@ -128,9 +128,9 @@ def test_a_key_whose_exponential_underflows_is_not_hidden(ids: Tensor) -> None:
     attentions = made(ids, output_attentions=True).attentions
     assert (attentions[0].amax(1)[:, -1] == 0).any()
     shares = [share for _, share in by_head(attentions[0].detach())]
-    assert observe(made, ids)["entropy_share"][0] == pytest.approx(shares, rel=1e-5)
+    assert quick_diagnosis(made, ids)["entropy_share"][0] == pytest.approx(shares, rel=1e-5)
 
 
 def test_limits_belong_to_neither() -> None:
-    assert not overloaded(0.9) and overloaded(0.9001)
-    assert not collapsed(0.1) and collapsed(0.0999)
+    assert not is_overloaded(0.9) and is_overloaded(0.9001)
+    assert not is_collapsed(0.1) and is_collapsed(0.0999)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from pi_sim import specs
-from pi_sim.diagnosis.ranges import LIMIT, Quantity
-from pi_sim.diagnosis.truncations import failures
-from pi_sim.run.diagnose import quantities
-from pi_sim.zoo.surgery import operate
+from pi_sim.diagnosis.ranges import FIXED_POINT_LIMIT, Quantity
+from pi_sim.diagnosis.truncations import expected_failures
+from pi_sim.run.diagnose import kernel_quantities
+from pi_sim.zoo.surgery import apply_surgery
 from tests.helpers.sample_diagnosis import HEADS, LAYERS, WIDTH, examine_all, model
 
 
@@ -58,7 +58,7 @@ def _variance(row: list[float]) -> float:
 
 def test_what_fixed_point_cannot_hold_does_not_fit(ids: Tensor) -> None:
     made = model()
-    made.transformer.wte.weight.data[:, 0] = 2 * LIMIT
+    made.transformer.wte.weight.data[:, 0] = 2 * FIXED_POINT_LIMIT
     found = ranges(examine_all(made, ids))
     assert not found["residual stream", "transformer.h.0"]["fits"]
     made.transformer.wte.weight.data[:, 0] = torch.nan
@@ -88,9 +88,9 @@ def test_expected_failures_of_truncations(ids: Tensor) -> None:
 
 
 def test_a_truncation_fails_in_proportion_and_at_most_once() -> None:
-    assert failures(torch.tensor([2.0**30, -(2.0**29)])) == 0.375
-    assert failures(torch.tensor([2.0**40, 1.0])) == 2
-    assert failures(torch.tensor([torch.nan, torch.inf, 1.0])) == 3
+    assert expected_failures(torch.tensor([2.0**30, -(2.0**29)])) == 0.375
+    assert expected_failures(torch.tensor([2.0**40, 1.0])) == 2
+    assert expected_failures(torch.tensor([torch.nan, torch.inf, 1.0])) == 3
 
 
 @torch.no_grad()
@@ -105,7 +105,7 @@ def test_a_transposed_weight_is_no_input(ids: Tensor) -> None:
 def test_a_kernels_domain_is_held_or_left(ids: Tensor) -> None:
     magnitude = Quantity("gelu", "|input|", torch.abs, "small", 0, 1e-3)
     variance = Quantity("layernorm", "variance", lambda x, *_: x.var(-1, unbiased=False), "wide", 0, 1e6)
-    found = ranges(examine_all(operate(model(), {"activation": "gelu"}), ids, magnitude, variance))
+    found = ranges(examine_all(apply_surgery(model(), {"activation": "gelu"}), ids, magnitude, variance))
     left, held = found["|input|", "transformer.h.1.mlp.act"], found["variance", "transformer.ln_f"]
     assert (left["kernel"], left["domain"], left["in_domain"]) == ("small", [0, 1e-3], False)
     assert (held["kernel"], held["in_domain"]) == ("wide", True)
@@ -119,7 +119,7 @@ def test_flat_rows_over_many_keys_leave_the_softmax(keys: int, inside: bool) -> 
         nn.init.zeros_(block.attn.c_attn.weight)
         nn.init.zeros_(block.attn.c_attn.bias)
     text = torch.zeros(1, keys, dtype=torch.long)
-    found = ranges(examine_all(made, text, *quantities(specs.protocol_card("crypten"))))
+    found = ranges(examine_all(made, text, *kernel_quantities(specs.load_executable_protocol("crypten"))))
     row = found["row sum of exponentials", "transformer.h.0.attn"]
     assert (extremes(row), row["in_domain"]) == ((1.0, keys), inside)
     assert found["row maximum", "transformer.h.0.attn"]["in_domain"]

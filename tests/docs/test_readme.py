@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 import pytest
+from pi_sim.reporting.markdown import report
 
 from pi_sim.cli import main
-from pi_sim.reporting.markdown import report
 
 pytestmark = pytest.mark.slow
 

@@ -15,21 +15,21 @@ from pi_sim.cost import phantom
 from pi_sim.cost.cost import Cost
 from pi_sim.errors import UsageError
 from pi_sim.graph import plain
-from pi_sim.graph.capture import trace
-from pi_sim.specs import protocol_card
+from pi_sim.graph.capture import trace_module
+from pi_sim.specs import load_executable_protocol
 from tests.helpers.hf_models import build_model
 
 
 def check(module: nn.Module, *given: Tensor) -> list[str]:
     """The operations of a module whose graph computes what it computes, at the price that running it would have."""
-    graph = trace(module.eval(), given, {})
+    graph = trace_module(module.eval(), given, {})
     reals = [value for value in given if value.is_floating_point()]
     inputs = dict(zip((name for name in graph.inputs), reals, strict=True))
     tokens = next((value for value in given if not value.is_floating_point()), torch.empty(0))
     with torch.no_grad():
-        read = list(plain.read(graph, module.state_dict(), tokens, inputs))[-1][2]
+        read = list(plain.evaluate(graph, module.state_dict(), tokens, inputs))[-1][2]
         torch.testing.assert_close(read, module(*given), atol=1e-5, rtol=1e-5)
-    assert pi_sim.estimate(module, given).total == phantom.whole(graph, protocol_card("crypten"))
+    assert pi_sim.estimate(module, given).total == phantom.derive_graph_cost(graph, load_executable_protocol("crypten"))
     return [op.name for _, op in graph.census()]
 
 
@@ -102,7 +102,7 @@ class Bag(nn.Module):
 
 def test_integers_are_secret_where_an_embedding_reads_them() -> None:
     tokens, mask = torch.tensor([[1, 2, 3]]), torch.tensor([[1, 1, 0]])
-    graph = trace(Bag(), (), {"mask": mask, "tokens": tokens})
+    graph = trace_module(Bag(), (), {"mask": mask, "tokens": tokens})
     assert (graph.input, graph.vocabulary, graph.inputs) == ((1, 3), 10, {})
     assert [op.name for _, op in graph.census()] == ["embedding", "mask", "reveal"]
     assert pi_sim.estimate(Bag(), {"tokens": tokens, "mask": mask}).embedding_and_head == {"table", "output"}

@@ -81,7 +81,7 @@ LEAN_ELEMENTWISE = {
     "erf": 0.0002,
 }
 """Largest error of each, for inputs of any size."""
-LEAN_CHOICE = specs.protocol_card(LEAN).kernels
+LEAN_CHOICE = specs.load_executable_protocol(LEAN).kernels
 LEAN_TESTED = {
     *LEAN_ELEMENTWISE,
     *("clamp", "linear", "matmul", "multiply", "square", "scale", "scale_by"),

@@ -8,7 +8,7 @@ from typing import Any
 from pi_sim import records, specs
 from pi_sim.cost.cost import Cost
 from pi_sim.cost.estimate import Estimate, Row
-from pi_sim.cost.machine import Machine, SecondsEach
+from pi_sim.cost.machine import Machine, UnitSeconds
 from pi_sim.cost.work import Work
 from pi_sim.network import PRESETS
 
@@ -18,7 +18,7 @@ PERPLEXITIES = {"gelu_ln": 20.0, "relu_ln": 20.4, "gelu_nonorm": 22.0, "relu_non
 MACHINE = Machine(
     name="a machine",
     source="written",
-    seconds_each=SecondsEach(macs=1e-9, elements=1e-9, random=0, calls=0, rounds=1e-3),
+    seconds_each=UnitSeconds(macs=1e-9, elements=1e-9, random=0, calls=0, rounds=1e-3),
 )
 
 
@@ -84,7 +84,7 @@ def held_out(perplexity: float | None) -> dict[str, Any]:
 
 def training_record(model: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
     """Return the record of a training of that model."""
-    card, size = specs.model_card(model), specs.size("tiny")
+    card, size = specs.load_model_card(model), specs.load_size("tiny")
     worth = PERPLEXITIES[model] + seed / 10
     return {
         "card": model,

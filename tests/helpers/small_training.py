@@ -44,7 +44,7 @@ def write_texts(folder: Path) -> Path:
 
 
 def make_plan(size: str, texts: Path, *settings: str, seed: int = 0) -> plan.Plan:
-    return plan.make("relu_nonorm", size, str(texts), seed, None, settings)
+    return plan.plan_from_scratch("relu_nonorm", size, str(texts), seed, None, settings)
 
 
 def train(size: str, texts: Path, out: Path, *more: str) -> Result:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pi_sim.mpc import session
-from pi_sim.mpc.dealer.source import Dealing, Expanding
-from pi_sim.mpc.dealer.stream import Stream
+from pi_sim.mpc.dealer.source import DealerSource, SeedSource
+from pi_sim.mpc.dealer.stream import AesCtrPrg
 from pi_sim.mpc.link import Link
 
 
@@ -62,14 +62,14 @@ def run_both(function: Callable[..., Tensor], *plain: Tensor) -> Outcome:
     """Call the function with each party's shares of the plain ring elements."""
     exchange = Exchange(threading.Barrier(2), [[], []])
     ends = [Communicator(rank, exchange) for rank in (0, 1)]
-    sources = [Dealing(Stream(bytes(16)), Stream(bytes([1] * 16))), Expanding(Stream(bytes([1] * 16)))]
+    sources = [DealerSource(AesCtrPrg(bytes(16)), AesCtrPrg(bytes([1] * 16))), SeedSource(AesCtrPrg(bytes([1] * 16)))]
     masks = [torch.randint(-(2**63), 2**63 - 1, operand.shape) for operand in plain]
     operands = [masks, [operand - mask for operand, mask in zip(plain, masks, strict=True)]]
     results: list[Any] = [None, None]
 
     def run(rank: int) -> None:
         try:
-            with session.run(ends[rank], sources[rank]):
+            with session.activate(ends[rank], sources[rank]):
                 results[rank] = function(*operands[rank])
         except Exception as error:
             results[rank] = error

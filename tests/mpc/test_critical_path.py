@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_sim.mpc import timeline
-from pi_sim.mpc.timeline import Timeline
+from pi_sim.mpc.timeline import CriticalPath
 
 LATENCY = 10.0
 
@@ -32,7 +32,7 @@ class Pair:
     """Two parties that exchange messages of one latency, each after so many seconds of computing."""
 
     def __init__(self, clock: Clock) -> None:
-        self.clock, self.ends, self.free = clock, [Timeline(True), Timeline(True)], [0.0, 0.0]
+        self.clock, self.ends, self.free = clock, [CriticalPath(True), CriticalPath(True)], [0.0, 0.0]
 
     def round(self, *computing: float) -> None:
         stamps = []
@@ -92,7 +92,7 @@ def test_every_second_belongs_to_somebody(rounds: list[tuple[float, float]]) -> 
 
 
 def test_what_a_message_is_late_by_is_told_apart(clock: Clock) -> None:
-    end = Timeline(common=True)
+    end = CriticalPath(common=True)
     clock.now = 1.0
     end.on_send()
     clock.now = 14.0
@@ -105,7 +105,7 @@ def test_what_a_message_is_late_by_is_told_apart(clock: Clock) -> None:
 
 
 def test_without_an_imitated_network_nothing_is_late(clock: Clock) -> None:
-    end = Timeline(common=True)
+    end = CriticalPath(common=True)
     end.on_send()
     clock.now = 3.0
     end.on_receive((2.0, 30.0, 0.0, 5.0, 7.0), due=None)
@@ -113,7 +113,7 @@ def test_without_an_imitated_network_nothing_is_late(clock: Clock) -> None:
 
 
 def test_without_a_common_clock_all_waiting_is_the_networks(clock: Clock) -> None:
-    end = Timeline(common=False)
+    end = CriticalPath(common=False)
     clock.now = 2.0
     end.on_send()
     clock.now = 7.0

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from pi_sim.errors import UsageError
 from pi_sim.reporting import keys
 from pi_sim.reporting.comparison import comparable, merged, render
+
+from pi_sim.errors import UsageError
 from tests.helpers.cli import invoke, refused
 from tests.helpers.golden import Golden
 from tests.helpers.sample_records import MACHINE, estimate, measured_estimate

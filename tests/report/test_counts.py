@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pi_sim.reporting import counts, keys
 
 from pi_sim.cost.census import Census
-from pi_sim.cost.counts import Counts, operations
+from pi_sim.cost.counts import OpCounts, count_by_shape
 from pi_sim.graph.ops import Op
-from pi_sim.reporting import counts, keys
 from tests.helpers.cli import invoke
 from tests.helpers.golden import Golden
 
@@ -35,7 +35,7 @@ def layer(batch: int) -> Census:
 
 def test_operations_are_counted_as_aero_counts_them() -> None:
     """Table 4 of AERO (arXiv 2410.13060), 12 layers of 12 heads at 128 tokens: SM 144, LN 24, G 12."""
-    found = {each.op: (each.count, each.shape) for each in operations(layer(1))}
+    found = {each.op: (each.count, each.shape) for each in count_by_shape(layer(1))}
     assert found["softmax"] == (144, "128x128")
     assert found["layernorm"] == (24, "128x768")
     assert found["gelu"] == (12, "128x3072")
@@ -44,14 +44,14 @@ def test_operations_are_counted_as_aero_counts_them() -> None:
 
 @given(batch=st.integers(1, 64))
 def test_a_batch_is_so_many_operations(batch: int) -> None:
-    for one, many in zip(operations(layer(1)), operations(layer(batch)), strict=True):
+    for one, many in zip(count_by_shape(layer(1)), count_by_shape(layer(batch)), strict=True):
         assert (many.op, many.shape, many.count) == (one.op, one.shape, batch * one.count)
         assert many.multiplications == (one.multiplications and batch * one.multiplications)
 
 
 @pytest.mark.parametrize("style", ["table", "csv", "markdown", "json"])
 def test_a_model_in_counts(style: Any, golden: Golden) -> None:
-    golden(f"counts-{style}", counts.render(Counts("gelu_ln", "gpt2", 128, 1, None, operations(layer(1))), style))
+    golden(f"counts-{style}", counts.render(OpCounts("gelu_ln", "gpt2", 128, 1, None, count_by_shape(layer(1))), style))
 
 
 def test_counts_are_those_of_the_graph() -> None:
@@ -75,4 +75,4 @@ def test_a_decode_step_is_one_row_of_scores() -> None:
 
 
 def test_every_key_of_the_record_is_explained() -> None:
-    assert set(Counts("m", "s", 1, 1, None, []).to_json()) == set(keys.COUNTS)
+    assert set(OpCounts("m", "s", 1, 1, None, []).to_json()) == set(keys.COUNTS)

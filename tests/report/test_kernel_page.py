@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from pi_sim import records, specs
-from pi_sim.records import BenchRecord
 from pi_sim.reporting.figures.style import svg
 from pi_sim.reporting.kernels import page as pages
 from pi_sim.reporting.kernels import targets
 from pi_sim.reporting.kernels.findings import Kernels, gather
+
+from pi_sim import records, specs
+from pi_sim.records import BenchRecord
 from pi_sim.run.bench import bench as measuring
 from pi_sim.run.bench.plan import QUICK
 from tests.helpers import sample_bench, sample_records
@@ -41,7 +41,7 @@ def verdicts(kernels: Kernels) -> dict[str, str]:
 def lean_runs(sources: Path) -> Path:
     """One model of two was run under lean for 100 sequences; the other one ships too."""
     for model in ("gelu_ln", "relu_nonorm"):
-        weights = specs.facts() / "models" / "weights" / f"{model}-tiny"
+        weights = specs.data_root() / "models" / "weights" / f"{model}-tiny"
         sample_records.save(weights / "record.json", "training", training_record(model))
     agreement = {"max_abs": 0.0312, "mean_abs": 0.00214, "top1": 0.996, "corrupted_positions": 0}
     found = run_record(protocol="lean", network="none", sequences=100, agreement=agreement)

@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 import pytest
-
-from pi_sim import records, specs
-from pi_sim.cli import main
-from pi_sim.errors import UsageError
 from pi_sim.reporting.figures import recovery
 from pi_sim.reporting.lab import causes, conversion, entropy, findings, learned, page, quality, sparsity
 from pi_sim.reporting.lab.findings import Lab
 from pi_sim.reporting.recorded import Training
+
+from pi_sim import records, specs
+from pi_sim.cli import main
+from pi_sim.errors import UsageError
 from tests.helpers.golden import Golden
 from tests.helpers.sample_records import estimate, held_out, training_record
 
@@ -54,7 +54,7 @@ def training(model: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
     found = observations(FIRST_LAYER.get(model, 0.8))
     known = "gelu_ln" if model not in WORTH or model == "dyt_gelu" else model
     record = training_record(known, seed, card=model, held_out=held_out, observations=found, seconds=360.0, threads=1)
-    return {**record, "architecture": specs.model_card(model).architecture.model_dump(mode="json"), **changes}
+    return {**record, "architecture": specs.load_model_card(model).architecture.model_dump(mode="json"), **changes}
 
 
 def recipe(**changes: Any) -> dict[str, Any]:

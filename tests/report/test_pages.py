@@ -6,10 +6,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-
-from pi_sim import records, specs
-from pi_sim.cli import main
-from pi_sim.errors import UsageError
 from pi_sim.reporting import markdown
 from pi_sim.reporting.figures import costs, loss, tradeoff
 from pi_sim.reporting.figures.style import svg
@@ -17,6 +13,10 @@ from pi_sim.reporting.findings import gather
 from pi_sim.reporting.markdown import report
 from pi_sim.reporting.sections.papers import verdict
 from pi_sim.reporting.seeds import Seeds
+
+from pi_sim import records, specs
+from pi_sim.cli import main
+from pi_sim.errors import UsageError
 from tests.helpers import sample_records
 from tests.helpers.golden import Golden
 from tests.helpers.sample_records import PERPLEXITIES, held_out, run_record, training_record
@@ -34,7 +34,7 @@ def full(sources: Path) -> Path:
     broken = run_record("gelu_ln", perplexity={"plain": 21.0, "private": None})
     sample_records.save(sources / "run-gelu_ln-tiny-crypten.json", "run", broken)
     sample_records.save(sources / "run-gelu_ln-tiny-crypten_tanh.json", "run", run_record("gelu_ln", "crypten_tanh"))
-    kept = {**specs.model_card("relu_nonorm").architecture.model_dump(), "final_norm": "layernorm"}
+    kept = {**specs.load_model_card("relu_nonorm").architecture.model_dump(), "final_norm": "layernorm"}
     extra = training_record("relu_nonorm", architecture=kept)
     sample_records.save(sources / "training-relu_nonorm-final_norm.json", "training", extra)
     sample_records.save(sources / "training-another-init.json", "training", another_recipe("gelu_ln", 19.0))
@@ -43,7 +43,7 @@ def full(sources: Path) -> Path:
 
 def another_recipe(model: str, perplexity: float) -> dict[str, Any]:
     """A training from smaller weights than the size's recipe has."""
-    recipe = {**specs.size("tiny").training.model_dump(), "init_std": 0.02}
+    recipe = {**specs.load_size("tiny").training.model_dump(), "init_std": 0.02}
     return training_record(model, recipe=recipe, held_out=held_out(perplexity))
 
 
@@ -184,7 +184,7 @@ def test_the_commands_make_every_record(full: Path) -> None:
 
 
 def test_shipped_weights_are_trained_in_their_place(full: Path) -> None:
-    weights = specs.facts() / "models" / "weights" / "gelu_ln-tiny"
+    weights = specs.data_root() / "models" / "weights" / "gelu_ln-tiny"
     sample_records.save(weights / "record.json", "training", training_record("gelu_ln", seed=7))
     lines = page(full).splitlines()
     assert "pi-sim train --model gelu_ln --seed 7 --out models/weights/gelu_ln-tiny" in lines

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from pi_sim.errors import UsageError
-from pi_sim.network import PRESETS
 from pi_sim.reporting import sweeps
 from pi_sim.reporting.pareto import comparisons, front
 from pi_sim.reporting.trained import Quality, gather
-from pi_sim.sweep.answers import NO_PRICE, Answer
+
+from pi_sim.errors import UsageError
+from pi_sim.network import PRESETS
+from pi_sim.sweep.answers import EMPTY_RESULT, SweepRow
 from tests.helpers import sample_records
 from tests.helpers.golden import Golden
 from tests.helpers.sample_records import training_record
@@ -22,16 +22,16 @@ DESIGNS = {"gelu_ln": (811, 324_000_000), "relu_ln": (707, 282_000_000), "relu_n
 OTHER_TEXT = {"name": "novels", "sha256": "1" * 64, "tokens_seen": 4_915_200}
 
 
-def answer(model: str, network: str, protocol: str = "crypten") -> Answer:
+def answer(model: str, network: str, protocol: str = "crypten") -> SweepRow:
     rounds, sent = DESIGNS[model]
     seconds = PRESETS[network].seconds(rounds, sent)
-    return Answer(
+    return SweepRow(
         model, "tiny", 128, 1, None, False, protocol, None, network, rounds, sent, 197_000_000, None, seconds, None
     )
 
 
-def refusal(model: str) -> Answer:
-    return Answer._make((model, "tiny", 128, 1, None, False, "bolt", None, "wan", *NO_PRICE, "bolt has no price."))
+def refusal(model: str) -> SweepRow:
+    return SweepRow._make((model, "tiny", 128, 1, None, False, "bolt", None, "wan", *EMPTY_RESULT, "bolt has no price."))
 
 
 ANSWERS = [*(answer(model, network) for model in DESIGNS for network in ("lan", "wan")), *map(refusal, DESIGNS)]

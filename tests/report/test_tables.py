@@ -7,11 +7,11 @@ import sys
 from typing import Any
 
 import pytest
-
 from pi_sim.reporting import parties, runs, tables, units
 from pi_sim.reporting.estimates import render
 from pi_sim.reporting.runs import summary
 from pi_sim.reporting.tables import Column, Table
+
 from tests.helpers.golden import Golden
 from tests.helpers.sample_records import estimate, run_record
 

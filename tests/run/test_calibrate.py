@@ -9,21 +9,21 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pi_sim.reporting.machines import render
 
 from pi_sim import records
 from pi_sim.cli import main
 from pi_sim.cost import machine
-from pi_sim.cost.machine import Machine, SecondsEach
+from pi_sim.cost.machine import Machine, UnitSeconds
 from pi_sim.cost.work import Work
 from pi_sim.errors import RunError, UsageError
-from pi_sim.reporting.machines import render
 from pi_sim.run import calibrate, probes
 from tests.helpers.golden import Golden
 
 MINE = Machine(
     name="mine",
     source="measured once",
-    seconds_each=SecondsEach(macs=1e-10, elements=1e-9, random=4e-10, calls=1e-5, tuples=5e-4, rounds=2e-4),
+    seconds_each=UnitSeconds(macs=1e-10, elements=1e-9, random=4e-10, calls=1e-5, tuples=5e-4, rounds=2e-4),
 )
 DECLARED = """
 name = "a server"
@@ -38,7 +38,7 @@ rounds = 2e-4
 """
 WORKS = st.builds(Work, *(st.integers(0, 10**9),) * 5)
 RATES = st.floats(1e-12, 1e-3)
-EACH = st.builds(SecondsEach, macs=RATES, elements=RATES, random=RATES, calls=RATES, tuples=RATES, rounds=RATES)
+EACH = st.builds(UnitSeconds, macs=RATES, elements=RATES, random=RATES, calls=RATES, tuples=RATES, rounds=RATES)
 MACHINES = st.builds(Machine, name=st.text(), source=st.text(), seconds_each=EACH)
 
 
@@ -59,23 +59,23 @@ def test_seconds_by_hand() -> None:
 @given(each=MACHINES)
 def test_a_profile_is_read_as_it_was_written(each: Machine, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("profile") / "machine.json"
-    machine.save(each, path)
-    assert machine.load(path) == each
+    machine.save_profile(each, path)
+    assert machine.load_profile(path) == each
     assert records.load(path).machine.cpu == records.cpu_name()
 
 
 def test_without_a_calibration_there_is_no_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    assert machine.load() is None
-    machine.save(MINE, machine.place())
-    assert machine.place() == tmp_path / "pi-sim" / "machine.json"
-    assert machine.load() == MINE
+    assert machine.load_profile() is None
+    machine.save_profile(MINE, machine.profile_path())
+    assert machine.profile_path() == tmp_path / "pi-sim" / "machine.json"
+    assert machine.load_profile() == MINE
 
 
 def test_a_profile_can_be_written_down(tmp_path: Path) -> None:
     path = tmp_path / "server.toml"
     path.write_text(DECLARED)
-    found = machine.load(path)
+    found = machine.load_profile(path)
     assert found
     assert (found.name, found.source, found.seconds_each) == ("a server", "its maker", MINE.seconds_each)
 
@@ -94,7 +94,7 @@ def test_a_wrong_profile_names_its_key(old: str, new: str, sentence: str, tmp_pa
     path = tmp_path / "server.toml"
     path.write_text(DECLARED.replace(old, new))
     with pytest.raises(UsageError, match=sentence):
-        machine.load(path)
+        machine.load_profile(path)
 
 
 @pytest.mark.parametrize(
@@ -111,17 +111,17 @@ def test_a_damaged_profile_is_one_sentence(text: str, sentence: str, tmp_path: P
     path = tmp_path / "machine.json"
     path.write_text(text)
     with pytest.raises(UsageError, match=sentence):
-        machine.load(path)
+        machine.load_profile(path)
 
 
 def test_a_profile_that_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"there is no file .*; `pi-sim calibrate --out .*` measures this machine"):
-        machine.load(tmp_path / "none.json")
+        machine.load_profile(tmp_path / "none.json")
 
 
 def test_reading_a_profile_does_not_import_torch(tmp_path: Path) -> None:
     path = tmp_path / "machine.json"
-    machine.save(MINE, path)
+    machine.save_profile(MINE, path)
     code = f"import pathlib, sys; from pi_sim.cost import machine; assert machine.load(pathlib.Path({str(path)!r}))"
     subprocess.run([sys.executable, "-c", f"{code}; assert 'torch' not in sys.modules"], check=True)
 
@@ -133,9 +133,9 @@ def test_what_probes_take_tells_what_each_unit_takes(rates: tuple[float, ...]) -
         Work(0, 0, 10**6, 1), Work(0, 600, 10**3, 500), Work(0, 600, 10**3, 400, 9),
         Work(0, 10**7, 10**7, 400, 9), Work(10**9, 10**7, 10**7, 90, 3),
     ]  # fmt: skip
-    each = SecondsEach(**dict(zip(("macs", "elements", "random", "calls", "tuples"), rates, strict=True)), rounds=0)
+    each = UnitSeconds(**dict(zip(("macs", "elements", "random", "calls", "tuples"), rates, strict=True)), rounds=0)
     truth = Machine(name="", source="", seconds_each=each)
-    learned = calibrate.learned(works, [truth.seconds(work, 0) for work in works])
+    learned = calibrate.fit_unit_costs(works, [truth.seconds(work, 0) for work in works])
     assert all(truth.seconds(work, 0) == pytest.approx(seconds(learned, work), rel=1e-6) for work in works)
 
 
@@ -146,7 +146,7 @@ def seconds(each: dict[str, float], work: Work) -> float:
 def test_a_machine_that_was_busy_is_said_to_be() -> None:
     works = [Work(random=10), Work(calls=10), Work(tuples=10), Work(elements=10, calls=10), Work(macs=10, elements=10)]
     with pytest.raises(RunError, match="other work on this machine drowned what was measured"):
-        calibrate.learned(works, [1.0, 2.0, 1.0, 1.0, 1.0])
+        calibrate.fit_unit_costs(works, [1.0, 2.0, 1.0, 1.0, 1.0])
 
 
 @pytest.mark.parties
@@ -170,7 +170,7 @@ def test_a_calibration_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_busy_machine_is_told_of(load: float, said: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrate.os, "getloadavg", lambda: (load, 0.0, 0.0))
     monkeypatch.setattr(calibrate.os, "cpu_count", lambda: 4)
-    sentence = calibrate.busy()
+    sentence = calibrate.load_warning()
     assert sentence is None if said is None else said in str(sentence)
 
 
@@ -180,10 +180,10 @@ def test_calibrate_writes_where_estimates_look(tmp_path: Path, monkeypatch: pyte
     done = CliRunner().invoke(main, ["calibrate", "--format", "json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == MINE.model_dump()
-    assert machine.load() == MINE
+    assert machine.load_profile() == MINE
     other = tmp_path / "other.json"
     assert CliRunner().invoke(main, ["calibrate", "--out", str(other)]).exit_code == 0
-    assert machine.load(other) == MINE
+    assert machine.load_profile(other) == MINE
 
 
 def test_a_place_that_cannot_be_written_is_said_before_measuring(monkeypatch: pytest.MonkeyPatch) -> None:

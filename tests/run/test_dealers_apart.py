@@ -17,21 +17,21 @@ from click.testing import CliRunner
 from pi_sim.cli import main
 from pi_sim.errors import RunError
 from pi_sim.mpc.dealer import call
-from pi_sim.mpc.dealer.correlation import Part
-from pi_sim.mpc.dealer.stream import Stream
-from pi_sim.mpc.dealer.terms import Terms
-from pi_sim.run.two_party import export
+from pi_sim.mpc.dealer.correlation import TensorSpec
+from pi_sim.mpc.dealer.stream import AesCtrPrg
+from pi_sim.mpc.dealer.terms import RunIdentity
+from pi_sim.run.two_party import export_bundle
 
 pytestmark = pytest.mark.parties
 
-TERMS = Terms("graph", "protocol")
-TOKEN = bytes(range(call.TOKEN))
+TERMS = RunIdentity("graph", "protocol")
+TOKEN = bytes(range(call.TOKEN_BYTES))
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shipped model's."""
-    return export("relu_nonorm", "tiny", 8, tmp_path_factory.mktemp("export") / "bundle").folder
+    return export_bundle("relu_nonorm", "tiny", 8, tmp_path_factory.mktemp("export") / "bundle").folder
 
 
 def pi_sim(*arguments: object) -> str:
@@ -106,7 +106,7 @@ class Answer(threading.Thread):
 
     def run(self) -> None:
         try:
-            self.found = call.answer(self.listener, TOKEN, TERMS, 3, self.timeout)
+            self.found = call.accept_parties(self.listener, TOKEN, TERMS, 3, self.timeout)
             for rank, connection in enumerate(self.found):
                 connection.sendall(call.WELCOME.pack(bytes(16), bytes([rank] * 16)))
         except RunError as error:
@@ -122,7 +122,7 @@ def test_a_stranger_is_told_no_seed_and_does_not_end_the_dealing() -> None:
     dealer = Answer()
     port = dealer.port
     with socket.create_connection(("127.0.0.1", port)) as stranger:
-        stranger.sendall(call.HELLO.pack(bytes(call.TOKEN), 0, 3, TERMS.digest()))
+        stranger.sendall(call.HELLO.pack(bytes(call.TOKEN_BYTES), 0, 3, TERMS.digest()))
         assert stranger.recv(1) == b""
     socket.create_connection(("127.0.0.1", port)).close()
     parties: list[Any] = [None, None]
@@ -132,19 +132,19 @@ def test_a_stranger_is_told_no_seed_and_does_not_end_the_dealing() -> None:
     for thread in (*threads, dealer):
         thread.join(20)
     for rank, party in enumerate(parties):
-        (drawn,) = party.source(bytes(16)).mine.draw(Part((4,)))
-        assert torch.equal(drawn, *Stream(bytes([rank] * 16)).draw(Part((4,))))
+        (drawn,) = party.source(bytes(16)).mine.draw(TensorSpec((4,)))
+        assert torch.equal(drawn, *AesCtrPrg(bytes([rank] * 16)).draw(TensorSpec((4,))))
 
 
 def _call(port: int, rank: int, parties: list[Any]) -> None:
-    parties[rank] = call.call(port, TOKEN, rank, TERMS, 3, 5.0)
+    parties[rank] = call.request_seed(port, TOKEN, rank, TERMS, 3, 5.0)
 
 
-@pytest.mark.parametrize(("terms", "sequences"), [(Terms("another", "protocol"), 3), (TERMS, 4)])
-def test_a_party_with_other_terms_is_refused(terms: Terms, sequences: int) -> None:
+@pytest.mark.parametrize(("terms", "sequences"), [(RunIdentity("another", "protocol"), 3), (TERMS, 4)])
+def test_a_party_with_other_terms_is_refused(terms: RunIdentity, sequences: int) -> None:
     dealer = Answer()
     with pytest.raises(RunError, match=r"the dealer closed the connection|the connection to the dealer broke"):
-        call.call(dealer.port, TOKEN, 1, terms, sequences, 5.0)
+        call.request_seed(dealer.port, TOKEN, 1, terms, sequences, 5.0)
     dealer.join()
     assert dealer.found == "party 1 holds another graph, protocol, version or number of sequences."
 
@@ -159,4 +159,4 @@ def test_a_dealer_that_is_not_there_is_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(RunError, match="the dealer could not be reached"):
-        call.call(port, TOKEN, 0, TERMS, 1, 1.0)
+        call.request_seed(port, TOKEN, 0, TERMS, 1, 1.0)

@@ -17,11 +17,11 @@ import torch
 from pi_sim.errors import RunError
 from pi_sim.mpc import process
 from pi_sim.mpc.dealer import process as service
-from pi_sim.mpc.dealer.kinds import FirstParty
+from pi_sim.mpc.dealer.kinds import FirstPartyDealer
 from pi_sim.mpc.link import HEADER, Link
-from pi_sim.mpc.meeting import greet, meet
-from pi_sim.mpc.members import Member, _follow, _settle
-from pi_sim.network import network
+from pi_sim.mpc.meeting import connect, handshake
+from pi_sim.mpc.members import ChildProcess, _forward_progress, _wait_for_exit
+from pi_sim.network import parse_network
 
 pytestmark = pytest.mark.parties
 
@@ -102,7 +102,7 @@ def pair(timeout: float = 5.0, imitated: str | None = None) -> tuple[Link, socke
     ours = listener.accept()[0]
     listener.close()
     ours.settimeout(timeout)
-    return Link(ours, 0, network(imitated) if imitated else None), theirs
+    return Link(ours, 0, parse_network(imitated) if imitated else None), theirs
 
 
 def test_a_party_that_hangs_up_is_an_error() -> None:
@@ -171,7 +171,7 @@ def test_parties_with_different_graphs_do_not_start() -> None:
     ours, theirs = socket.socketpair()
     theirs.sendall(bytes(1000))
     with pytest.raises(RunError, match="the parties differ in graph and dealer; start both with the same"):
-        greet(ours, FirstParty(0), TERMS)
+        handshake(ours, FirstPartyDealer(0), TERMS)
 
 
 def test_a_stranger_who_says_nothing_is_not_waited_for() -> None:
@@ -180,14 +180,14 @@ def test_a_stranger_who_says_nothing_is_not_waited_for() -> None:
         caller = socket.create_connection(listener.getsockname())
         descriptor = listener.detach()
     with pytest.raises(RunError, match=r"sent nothing for 0\.3 seconds"):
-        greet(meet(descriptor, 0, 0.3), FirstParty(0), TERMS)
+        handshake(connect(descriptor, 0, 0.3), FirstPartyDealer(0), TERMS)
     caller.close()
 
 
 def test_a_party_that_does_not_end_is_not_waited_for() -> None:
     quick, stuck = subprocess.Popen(["true"]), subprocess.Popen(["sleep", "60"])
     try:
-        assert _settle([quick, stuck], timeout=0.3) == [0, None]
+        assert _wait_for_exit([quick, stuck], timeout=0.3) == [0, None]
     finally:
         stuck.kill()
         stuck.wait()
@@ -196,12 +196,12 @@ def test_a_party_that_does_not_end_is_not_waited_for() -> None:
 def test_a_dealer_that_is_still_there_is_not_waited_for(tmp_path: Path) -> None:
     parties, dealer = [subprocess.Popen(["true"]) for _ in range(2)], subprocess.Popen(["sleep", "60"])
     try:
-        assert _settle([*parties, dealer], timeout=60) == [0, 0, None]
+        assert _wait_for_exit([*parties, dealer], timeout=60) == [0, 0, None]
     finally:
         dealer.kill()
         dealer.wait()
     (tmp_path / "errors").touch()
-    failures = {each: Member("it", each, None, tmp_path).failure_reason(None) for each in (process, service)}
+    failures = {each: ChildProcess("it", each, None, tmp_path).failure_reason(None) for each in (process, service)}
     assert failures == {process: "it did not end", service: None}
 
 
@@ -209,4 +209,4 @@ def test_progress_that_nobody_reads_does_not_stop_the_run() -> None:
     def broken(fraction: float) -> None:
         raise BrokenPipeError
 
-    _follow([b'{"done": 1, "of": 2}\n', b'{"done": 2, "of": 2}\n'], 1, broken)
+    _forward_progress([b'{"done": 1, "of": 2}\n', b'{"done": 2, "of": 2}\n'], 1, broken)

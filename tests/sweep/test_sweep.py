@@ -13,26 +13,26 @@ import pytest
 from click.testing import Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pi_sim.reporting import keys
 
 from pi_sim import specs
 from pi_sim.cost.census import Census
-from pi_sim.cost.estimate import Estimate, estimate, priced
-from pi_sim.cost.machine import Machine, SecondsEach
-from pi_sim.errors import MissingError, UsageError
+from pi_sim.cost.estimate import Estimate, estimate_model, price_census
+from pi_sim.cost.machine import Machine, UnitSeconds
+from pi_sim.errors import MissingDependencyError, UsageError
 from pi_sim.graph.ops import Op
 from pi_sim.network import PRESETS, Network
-from pi_sim.reporting import keys
 from pi_sim.sweep import kept, parquet, subject, tariff
-from pi_sim.sweep.answers import COLUMNS, Answer, read
-from pi_sim.sweep.grid import Axes, Question
+from pi_sim.sweep.answers import COLUMNS, SweepRow, parse_row
+from pi_sim.sweep.grid import Grid, Scenario
 from pi_sim.sweep.sweep import Sweep
-from pi_sim.sweep.tariff import Tariff, tariffs
+from pi_sim.sweep.tariff import PriceTable, load_price_tables
 from tests.helpers.cli import invoke, python, refused
 
 MACHINE = Machine(
     name="a machine, written down",
     source="a test",
-    seconds_each=SecondsEach(macs=1.1e-9, elements=1.3e-9, random=1.7e-9, calls=1.9e-6, rounds=2.3e-5),
+    seconds_each=UnitSeconds(macs=1.1e-9, elements=1.3e-9, random=1.7e-9, calls=1.9e-6, rounds=2.3e-5),
 )
 MODELS = ("gelu_ln", "relu_nonorm")
 GRID = ["--model", "gelu_ln", "--model", "relu_nonorm", "--seq-len", "8", "--seq-len", "999", "--past", "4"]
@@ -43,22 +43,22 @@ LINES = 2 * 3 * 3 * 2
 
 def whole(machine: Machine | None = None) -> Sweep:
     """What `GRID` and `PROTOCOLS` ask for."""
-    questions = Axes(MODELS, ("tiny",), lengths=(8, 999), pasts=(4,)).scenarios()
-    return Sweep(questions, tariffs(("crypten", "sigma", "bolt")), [PRESETS["lan"], PRESETS["wan"]], machine)
+    questions = Grid(MODELS, ("tiny",), lengths=(8, 999), pasts=(4,)).scenarios()
+    return Sweep(questions, load_price_tables(("crypten", "sigma", "bolt")), [PRESETS["lan"], PRESETS["wan"]], machine)
 
 
-def run(sweep: Sweep) -> list[Answer]:
-    return sweep.run(kept.Table(lambda text: None), lambda fraction: None)
+def run(sweep: Sweep) -> list[SweepRow]:
+    return sweep.run(kept.ResumableCsv(lambda text: None), lambda fraction: None)
 
 
 def sweep(*arguments: str) -> Result:
     return invoke("sweep", *GRID, *PROTOCOLS, *arguments)
 
 
-def one(answer: Answer, machine: Machine | None) -> Estimate:
+def one(answer: SweepRow, machine: Machine | None) -> Estimate:
     """The estimate that an answer is a line of."""
     length, links = answer.seq_len if answer.past is None else None, [PRESETS[answer.network]]
-    return estimate(answer.model, answer.size, answer.protocol, length, links, past=answer.past, machine=machine)
+    return estimate_model(answer.model, answer.size, answer.protocol, length, links, past=answer.past, machine=machine)
 
 
 @pytest.mark.slow
@@ -76,7 +76,7 @@ def test_every_line_is_the_estimate(machine: Machine | None) -> None:
     assert {answer.protocol for answer in answers if answer.seconds} == {"crypten", "sigma"}
 
 
-def same(answer: Answer, known: Estimate) -> None:
+def same(answer: SweepRow, known: Estimate) -> None:
     """Exactly, floating point and all."""
     total = known.to_json()["total"]
     assert {key: getattr(answer, key) for key in total if key != "seconds"} == {
@@ -106,9 +106,9 @@ def test_any_census_sums_as_its_estimate_does(
 ) -> None:
     """The sweep sums by operation, the estimate by row; both round nothing."""
     monkeypatch.setattr(subject, "counted", lambda *_: (1, census))
-    sigma = Tariff("sigma")
-    (answer,) = run(Sweep([Question("a", "b", 1, 1, None, False)], [sigma], [network]))
-    expected = Estimate("a", "b", "sigma", 1, priced(census, sigma.protocol), frozenset(), [network])
+    sigma = PriceTable("sigma")
+    (answer,) = run(Sweep([Scenario("a", "b", 1, 1, None, False)], [sigma], [network]))
+    expected = Estimate("a", "b", "sigma", 1, price_census(census, sigma.protocol), frozenset(), [network])
     assert (answer.rounds, answer.bytes) == (expected.total.rounds, expected.total.bytes)
     assert answer.seconds == expected.seconds(expected.overall)[network.name]
 
@@ -133,12 +133,12 @@ def test_a_name_that_does_not_exist_ends_it_before_it_begins(
 
 def test_two_protocols_of_one_name_are_refused(tmp_path: Path) -> None:
     other = tmp_path / "other.toml"
-    other.write_text(specs.find("protocols", "crypten").read_text())
+    other.write_text(specs.find_file("protocols", "crypten").read_text())
     assert "both called crypten" in refused(invoke("sweep", "--protocol", "crypten", "--protocol", str(other)))
 
 
 def test_a_model_with_a_config_has_one_size() -> None:
-    axes = Axes(("bert-base", "gelu_ln"), ("tiny", "gpt2"), batches=(1, 2))
+    axes = Grid(("bert-base", "gelu_ln"), ("tiny", "gpt2"), batches=(1, 2))
     found = [(each.model, each.size, each.seq_len, each.batch) for each in axes.scenarios()]
     assert found == [
         ("bert-base", "own", 512, 1),
@@ -152,7 +152,7 @@ def test_a_model_with_a_config_has_one_size() -> None:
 
 def test_lines_go_to_standard_output_without_a_file() -> None:
     found = sweep()
-    assert found.stdout == kept.HEADER + kept.lines(run(whole()))
+    assert found.stdout == kept.HEADER + kept.csv_lines(run(whole()))
     assert f"{LINES} estimates" in found.stderr
 
 
@@ -160,7 +160,7 @@ def test_a_missing_package_is_no_reason_why_there_is_no_price(tmp_path: Path, mo
     """It would be kept, and believed when the package is there."""
 
     def charge(*_: object) -> None:
-        raise MissingError("CrypTen cannot be imported.")
+        raise MissingDependencyError("CrypTen cannot be imported.")
 
     monkeypatch.setattr(tariff, "charge", charge)
     assert "CrypTen cannot be imported" in refused(sweep("--out", str(tmp_path / "sweep.csv")))
@@ -183,15 +183,15 @@ def test_every_column_is_explained() -> None:
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), min_size=1)
 MAYBE = st.none() | st.integers(0)
 ANSWERS = st.builds(
-    Answer, CELLS, CELLS, st.integers(1), st.integers(1), MAYBE, st.booleans(), CELLS, st.none() | CELLS, CELLS,
+    SweepRow, CELLS, CELLS, st.integers(1), st.integers(1), MAYBE, st.booleans(), CELLS, st.none() | CELLS, CELLS,
     MAYBE, MAYBE, MAYBE, *(st.none() | st.floats(0, allow_infinity=False),) * 2, st.none() | CELLS,
 )  # fmt: skip
 
 
 @given(answers=st.lists(ANSWERS, max_size=4))
-def test_a_line_reads_as_it_was_written(answers: list[Answer]) -> None:
-    cells = csv.reader(io.StringIO(kept.lines(answers), newline=""))
-    assert [read(dict(zip(COLUMNS, line, strict=True))) for line in cells] == answers
+def test_a_line_reads_as_it_was_written(answers: list[SweepRow]) -> None:
+    cells = csv.reader(io.StringIO(kept.csv_lines(answers), newline=""))
+    assert [parse_row(dict(zip(COLUMNS, line, strict=True))) for line in cells] == answers
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def fill(path: Path) -> None:
-    with kept.opened(path) as table:
+    with kept.open_csv(path) as table:
         whole().run(table, lambda fraction: None)
 
 
@@ -223,15 +223,15 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Somebody who presses Ctrl-C at the n-th price."""
 
     def arrange(number: int) -> None:
-        asked, total = [], Tariff.total
+        asked, total = [], PriceTable.total
 
-        def interrupted(self: Tariff, *arguments: Any) -> Any:
+        def interrupted(self: PriceTable, *arguments: Any) -> Any:
             asked.append(self)
             if len(asked) == number:
                 signal.raise_signal(signal.SIGINT)
             return total(self, *arguments)
 
-        monkeypatch.setattr(Tariff, "total", interrupted)
+        monkeypatch.setattr(PriceTable, "total", interrupted)
 
     return arrange
 
@@ -261,7 +261,7 @@ def test_an_interrupted_line_is_not_kept(complete: bytes, tmp_path: Path) -> Non
 
     with path.open("ab", buffering=0) as file, pytest.raises(KeyboardInterrupt):
         disturbed = SimpleNamespace(write=write, seek=file.seek, truncate=file.truncate)
-        kept._append(disturbed, b"a line that is long enough\n", path)
+        kept._append_or_restore(disturbed, b"a line that is long enough\n", path)
     assert path.read_bytes() == complete
 
 
@@ -273,7 +273,7 @@ def test_a_known_line_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert f"{LINES * 3 // 2} estimates" in more.stderr
     assert f"; {LINES // 2} new in" in more.stderr
     assert path.read_bytes().startswith(before)
-    monkeypatch.setattr(Tariff, "total", None)
+    monkeypatch.setattr(PriceTable, "total", None)
     again = sweep("--out", str(path))
     assert (again.exit_code, "new" in again.stderr) == (0, False)
 
@@ -281,7 +281,7 @@ def test_a_known_line_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.Mon
 def test_another_machine_is_another_question(tmp_path: Path) -> None:
     path = tmp_path / "sweep.csv"
     fill(path)
-    with kept.opened(path) as table:
+    with kept.open_csv(path) as table:
         answers = whole(MACHINE).run(table, lambda fraction: None)
         assert len(table.rows) == 2 * LINES
     assert {answer.machine for answer in answers} == {MACHINE.name}
@@ -317,7 +317,7 @@ def test_parquet_has_the_lines_of_csv(complete: bytes, tmp_path: Path, impatient
     assert sweep("--out", str(path)).exit_code == 130
     assert not path.exists()
     assert sweep("--out", str(path)).exit_code == 0
-    assert kept.HEADER + kept.lines(parquet.read(path)) == complete.decode()
+    assert kept.HEADER + kept.csv_lines(parquet.read_parquet(path)) == complete.decode()
     assert sweep("--out", str(path), "--network", "puma").exit_code == 0
-    assert len(parquet.read(path)) == LINES * 3 // 2
+    assert len(parquet.read_parquet(path)) == LINES * 3 // 2
     assert list(tmp_path.iterdir()) == [path]

@@ -27,8 +27,8 @@ def normed(size: str, texts: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def loss(folder: Path, texts: Path) -> float:
-    ids = held_out.chunks(tokenizer.load(folder), corpus.load(str(texts)), 16)
-    return held_out.loss(build.load(folder), ids)
+    ids = held_out.held_out_chunks(tokenizer.load_tokenizer(folder), corpus.load_corpus(str(texts)), 16)
+    return held_out.mean_loss(build.load_checkpoint(folder), ids)
 
 
 def test_the_record_tells_both_sides(normed: Path, texts: Path, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_weights_that_no_switch_names_stay(normed: Path, tmp_path: Path) -> None
 def inputs(folder: Path, path: str, ids: Tensor) -> Tensor:
     """What a module of the checkpoint's model reads."""
     seen: list[Tensor] = []
-    model = build.load(folder)
+    model = build.load_checkpoint(folder)
     model.get_submodule(path).register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     with torch.no_grad():
         model(ids)
@@ -69,7 +69,7 @@ def test_dyt_and_derf_start_at_the_slope_of_the_norm(
     result = invoke("convert", normed, "--norm", squash, "--final-norm", squash, *rectified, "--out", tmp_path / "new")
     assert result.exit_code == 0, result.stderr
     ids = held_out.held_out_tokens(normed, 8, 16)
-    model = build.load(tmp_path / "new")
+    model = build.load_checkpoint(tmp_path / "new")
     alphas = {path: each.alpha.item() for path, each in model.named_modules() if isinstance(each, DyT)}
     assert len(alphas) == 3
     for path, alpha in alphas.items():
@@ -84,7 +84,7 @@ def test_an_alpha_that_is_named_is_kept_and_so_is_one_that_is_not_touched(normed
     assert invoke("convert", normed, "--norm", "dyt", "--final-norm", "dyt", *named, "--out", first).exit_code == 0
     assert invoke("convert", first, "--activation", "gelu", "--out", second).exit_code == 0
     for folder in (first, second):
-        alphas = [each.alpha.item() for each in build.load(folder).modules() if isinstance(each, DyT)]
+        alphas = [each.alpha.item() for each in build.load_checkpoint(folder).modules() if isinstance(each, DyT)]
         assert alphas == [0.5, 1.0, 1.0]
 
 
@@ -118,7 +118,7 @@ def test_a_second_conversion_replaces_the_first_one_s_settings(normed: Path, tmp
     named = ("--activation", "leaky_relu", "--set", "slope=0.1", "--norm", "dyt", "--set", "alpha_other=0.5")
     assert invoke("convert", normed, *named, "--out", first).exit_code == 0
     assert invoke("convert", first, "--activation", "relu", "--norm", "rmsnorm", "--out", second).exit_code == 0
-    assert build.load(second).config.pi_sim == {"activation": "relu", "norm": "rmsnorm"}
+    assert build.load_checkpoint(second).config.pi_sim == {"activation": "relu", "norm": "rmsnorm"}
     found = records.load(second / "record.json")
     design = found.architecture
     assert (design.activation, design.slope, design.norm, design.alpha_other) == ("relu", 0.01, "rmsnorm", 1.0)
@@ -128,10 +128,10 @@ def test_a_second_conversion_replaces_the_first_one_s_settings(normed: Path, tmp
 def test_the_length_can_be_chosen(normed: Path, texts: Path, tmp_path: Path) -> None:
     assert invoke("convert", normed, "--activation", "gelu", "--seq-len", "8", "--out", tmp_path / "new").exit_code == 0
     found = records.load(tmp_path / "new" / "record.json")
-    chunks = held_out.chunks(tokenizer.load(normed), corpus.load(str(texts)), 8)
+    chunks = held_out.held_out_chunks(tokenizer.load_tokenizer(normed), corpus.load_corpus(str(texts)), 8)
     assert found.seq_len == 8
     assert found.before.tokens == chunks[:, 1:].numel()
-    assert found.before.loss == pytest.approx(held_out.loss(build.load(normed), chunks), rel=1e-6)
+    assert found.before.loss == pytest.approx(held_out.mean_loss(build.load_checkpoint(normed), chunks), rel=1e-6)
 
 
 def test_a_config_that_tells_no_context_asks_for_a_length(tmp_path: Path) -> None:
@@ -155,12 +155,12 @@ def test_long_sequences_are_read_a_few_at_a_time(normed: Path, tmp_path: Path, m
     monkeypatch.setattr(GPT2LMHeadModel, "forward", watch)
     assert invoke("convert", normed, "--norm", "dyt", "--out", tmp_path / "new").exit_code == 0
     assert max(seen) == 3
-    assert lengths.at_once(10**6) == 1
+    assert lengths.batch_limit(10**6) == 1
 
 
 def test_what_does_not_load_is_not_left_behind(normed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The new checkpoint is read back before it has its name."""
-    load = build.load
+    load = build.load_checkpoint
 
     def refuse(folder: Path) -> object:
         if folder == normed:

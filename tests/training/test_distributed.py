@@ -146,6 +146,6 @@ def test_one_process_for_several_gpus_is_refused(
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(monkeypatch, 2, WORLD_SIZE="3", LOCAL_WORLD_SIZE="3")
     with pytest.raises(UsageError, match="this machine has 2"):
-        processes.check()
+        processes.check_gpus()
     gpus(monkeypatch, 3)
-    processes.check()
+    processes.check_gpus()

@@ -23,7 +23,7 @@ from pi_sim.errors import UsageError
 from pi_sim.records import ConversionRecord, CorpusId, TrainingRecord
 from pi_sim.training import corpus, fine_tuning, held_out, progress, steps, tokenizer
 from pi_sim.zoo import build
-from pi_sim.zoo.surgery import operate
+from pi_sim.zoo.surgery import apply_surgery
 from tests.helpers.cli import invoke
 from tests.helpers.small_training import STEPS, read_weights
 
@@ -37,7 +37,7 @@ SMALL = {
 
 
 def quality(folder: Path, texts: Path) -> dict[str, object]:
-    return held_out.quality(build.load(folder), tokenizer.load(folder), corpus.load(str(texts)), 16)
+    return held_out.measure_quality(build.load_checkpoint(folder), tokenizer.load_tokenizer(folder), corpus.load_corpus(str(texts)), 16)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def converted(trained: Path, texts: Path, tmp_path_factory: pytest.TempPathFacto
     """The trained checkpoint after surgery, with a record as a conversion leaves it."""
     folder = tmp_path_factory.mktemp("converted") / "mine"
     folder.mkdir()
-    build.save(operate(build.load(trained), SURGERY).half(), folder)
+    build.save_checkpoint(apply_surgery(build.load_checkpoint(trained), SURGERY).half(), folder)
     shutil.copy(trained / "tokenizer.json", folder)
     known = records.load(trained / "record.json", TrainingRecord)
     found = ConversionRecord(
@@ -102,7 +102,7 @@ def test_the_model_is_the_converted_one_trained_on(tuned: Path, converted: Path,
 def test_an_interrupted_fine_tuning_continues_to_the_same_weights(
     tuned: Path, converted: Path, size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Impatient(progress.Stop):
+    class Impatient(progress.InterruptCallback):
         def on_step_begin(self, args: object, state: object, control: object, **_: object) -> None:
             if getattr(state, "global_step", 0) == 3:
                 signal.raise_signal(signal.SIGINT)
@@ -135,20 +135,20 @@ def test_a_fine_tuning_of_a_fine_tuning_tells_the_whole_way(tuned: Path, size: s
 
 
 def test_its_folder_is_named_after_the_checkpoint(converted: Path, size: str) -> None:
-    chosen = fine_tuning.make(converted, size, None, 1, 512, ("bf16=true",))
+    chosen = fine_tuning.plan_fine_tuning(converted, size, None, 1, 512, ("bf16=true",))
     assert chosen.title == "mine-finetuned-bf16=true-tokens=512-seed1"
     assert chosen.steps == 4
 
 
 def test_a_recipe_is_one_of_its_card_or_of_another(converted: Path, foreign: Path, size: str, texts: Path) -> None:
-    own = fine_tuning.make(converted, size, None, 0, 512, (), recipe="paper")
+    own = fine_tuning.plan_fine_tuning(converted, size, None, 0, 512, (), recipe="paper")
     assert (own.recipe.batch_size, own.recipe.fp16, own.recipe.tokens) == (512, True, 512)
     assert (own.recipe.embedding_dropout, own.recipe.embedding_scale) == (0.0, None)  # as the checkpoint has them
     assert own.title == "mine-finetuned-recipe=paper-tokens=512"
-    other = fine_tuning.make(foreign, size, str(texts), 0, None, (), card="relufied1", recipe="paper")
+    other = fine_tuning.plan_fine_tuning(foreign, size, str(texts), 0, None, (), card="relufied1", recipe="paper")
     assert (other.recipe.tokens, other.recipe.schedule, other.recipe.bf16) == (30_000_000_000, "cosine", True)
     with pytest.raises(UsageError, match="foreign tells no card that is known here; name one, such as --model relu"):
-        fine_tuning.make(foreign, size, str(texts), 0, None, (), recipe="paper")
+        fine_tuning.plan_fine_tuning(foreign, size, str(texts), 0, None, (), recipe="paper")
 
 
 def test_a_shorter_context_is_trained_on(converted: Path, size: str, tmp_path: Path) -> None:
@@ -189,9 +189,9 @@ def test_a_foreign_checkpoint_trains_on(foreign: Path, size: str, texts: Path, t
 
 
 def test_a_foreign_tokenizer_neither_begins_nor_cuts_nor_pads_texts(foreign: Path, trained: Path, texts: Path) -> None:
-    documents = corpus.load(str(texts)).training
-    found = tokenizer.encode(tokenizer.load(foreign), documents)
-    expected = tokenizer.encode(tokenizer.load(trained), documents)
+    documents = corpus.load_corpus(str(texts)).training
+    found = tokenizer.encode_documents(tokenizer.load_tokenizer(foreign), documents)
+    expected = tokenizer.encode_documents(tokenizer.load_tokenizer(trained), documents)
     assert [ids.tolist() for ids in found] == [ids.tolist() for ids in expected]
 
 

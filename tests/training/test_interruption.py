@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 LARGEST_WITHOUT = {"tokenizer.json": 2_000, "model.safetensors": 20_000, "optimizer.pt": 50_000}
 
 
-class Impatient(progress.Stop):
+class Impatient(progress.InterruptCallback):
     """Somebody who presses Ctrl-C during a step."""
 
     step = 4
@@ -92,10 +92,10 @@ def test_no_loss_is_missing_from_the_curve_of_an_interrupted_training(
 def test_a_checkpoint_that_a_crash_cut_off_is_passed_over(tmp_path: Path) -> None:
     for step in (8, 16, 120):
         (tmp_path / f"checkpoint-{step}").mkdir()
-    assert checkpoints.last(tmp_path) is None
+    assert checkpoints.last_checkpoint(tmp_path) is None
     for step in (8, 16):
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
-    assert checkpoints.last(tmp_path) == str(tmp_path / "checkpoint-16")
+    assert checkpoints.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-16")
 
 
 def test_a_training_that_cannot_be_written_says_so(size: str, texts: Path, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_full_disk_is_one_sentence(file: str, size: str, texts: Path, tmp_path
 
 def test_a_finished_checkpoint_needs_no_room_beside_its_folder(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    checkpoints.prepare(out, {})
+    checkpoints.prepare_folder(out, {})
 
     def fill(folder: Path) -> None:
         (folder / "record.json").touch()
@@ -126,7 +126,7 @@ def test_a_finished_checkpoint_needs_no_room_beside_its_folder(tmp_path: Path) -
         assert list(tmp_path.iterdir()) == [out]
         assert not (out / "record.json").exists()
 
-    checkpoints.finish(out, fill)
+    checkpoints.move_finished(out, fill)
     assert {path.name for path in out.iterdir()} == {"record.json", "model.safetensors"}
 
 

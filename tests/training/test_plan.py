@@ -45,19 +45,19 @@ def test_a_setting_given_twice_is_refused(first: tuple[str, str]) -> None:
 def card(tmp_path: Path) -> str:
     """A card with two recipes."""
     path = tmp_path / "mine.toml"
-    shipped = (specs.facts() / "models" / "relu_nonorm.toml").read_text().partition("[training")[0]
+    shipped = (specs.data_root() / "models" / "relu_nonorm.toml").read_text().partition("[training")[0]
     recipes = "[training.small]\nweight_decay = 0.25\n[training.paper]\nlogit_scale = 'none'\nbatch_size = 4\n"
     path.write_text(shipped + recipes)
     return str(path)
 
 
 def test_a_recipe_of_the_card_is_that_for_the_size_or_the_one_named(card: str, size: str, texts: Path) -> None:
-    usual = plan.make(card, size, str(texts), 0, None, ())
-    named = plan.make(card, size, str(texts), 0, None, ("batch_size=2",), recipe="paper")
+    usual = plan.plan_from_scratch(card, size, str(texts), 0, None, ())
+    named = plan.plan_from_scratch(card, size, str(texts), 0, None, ("batch_size=2",), recipe="paper")
     assert (usual.recipe.weight_decay, usual.recipe.batch_size, usual.recipe.logit_scale) == (0.25, 8, 4.0)
     assert (named.recipe.weight_decay, named.recipe.batch_size, named.recipe.logit_scale) == (0.1, 2, None)
     assert named.title == f"{named.card.name}-small-recipe=paper-batch_size=2"
-    assert plan.make(card, size, str(texts), 0, None, (), recipe="small").recipe == usual.recipe
+    assert plan.plan_from_scratch(card, size, str(texts), 0, None, (), recipe="small").recipe == usual.recipe
 
 
 def test_an_unknown_recipe_is_refused_with_those_that_are_known(card: str, size: str) -> None:
@@ -67,24 +67,24 @@ def test_an_unknown_recipe_is_refused_with_those_that_are_known(card: str, size:
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", specs.names("models"))
+@pytest.mark.parametrize("name", specs.list_names("models"))
 def test_every_recipe_of_every_card_is_one(name: str, texts: Path) -> None:
-    for recipe in specs.model_card(name).training:
-        chosen = plan.make(name, "gpt2", str(texts), 0, None, (), recipe)
-        assert chosen.recipe != specs.size("gpt2").training
+    for recipe in specs.load_model_card(name).training:
+        chosen = plan.plan_from_scratch(name, "gpt2", str(texts), 0, None, (), recipe)
+        assert chosen.recipe != specs.load_size("gpt2").training
 
 
 def test_a_scale_may_start_at_the_root_of_the_width(size: str, texts: Path) -> None:
     assert make_plan(size, texts, "embedding_scale=sqrt(width)").recipe.embedding_scale == math.sqrt(16)
-    paper = plan.make("dyt_gelu", "gpt2", str(texts), 0, None, (), "paper").recipe
+    paper = plan.plan_from_scratch("dyt_gelu", "gpt2", str(texts), 0, None, (), "paper").recipe
     assert (paper.embedding_scale, paper.embedding_dropout, paper.adam_beta2) == (math.sqrt(768), 0.0, 0.95)
 
 
 def test_a_record_older_than_a_setting_has_its_default() -> None:
-    path = specs.facts() / "models" / "weights" / "relu_nonorm-tiny" / "record.json"
+    path = specs.data_root() / "models" / "weights" / "relu_nonorm-tiny" / "record.json"
     known = records.load(path, records.TrainingRecord).recipe
     older = known.model_dump(exclude={"adam_beta2"})
-    assert specs.Recipe(**older) == known == specs.size("tiny").training
+    assert specs.Recipe(**older) == known == specs.load_size("tiny").training
 
 
 def test_a_vocabulary_smaller_than_any_tokenizer_is_refused(size: str, texts: Path, tmp_path: Path) -> None:
@@ -106,13 +106,13 @@ def test_a_refusal_takes_only_what_it_began(tmp_path: Path) -> None:
     for begun in (False, True):
         out = tmp_path / str(begun)
         if begun:
-            checkpoints.prepare(out, {})
-        with pytest.raises(UsageError), checkpoints.refusable(out):
-            checkpoints.prepare(out, {})
+            checkpoints.prepare_folder(out, {})
+        with pytest.raises(UsageError), checkpoints.remove_if_refused(out):
+            checkpoints.prepare_folder(out, {})
             raise UsageError("no.")
         assert out.exists() == begun
-    with pytest.raises(UsageError), checkpoints.refusable(tmp_path / "late"):
-        state = checkpoints.prepare(tmp_path / "late", {}) / "checkpoint-1" / checkpoints.STATE
+    with pytest.raises(UsageError), checkpoints.remove_if_refused(tmp_path / "late"):
+        state = checkpoints.prepare_folder(tmp_path / "late", {}) / "checkpoint-1" / checkpoints.STATE_FILE
         state.parent.mkdir()
         state.touch()
         raise UsageError("no.")

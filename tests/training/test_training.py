@@ -74,14 +74,14 @@ def test_weights_beyond_float16_are_kept_in_float32(
     size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grow = partial(torch.nn.init.constant_, val=70_000.0)
-    build_small = build.build
+    build_small = build.build_model
     monkeypatch.setattr(plan, "build", lambda *of: _with(build_small(*of), "transformer.h.0.mlp.c_proj.bias", grow))
     result = train(size, texts, tmp_path / "out")
     assert "holds float32" in result.stderr
     assert {weight.dtype for weight in read_weights(tmp_path / "out").values()} == {torch.float32}
     record = records.load(tmp_path / "out" / "record.json")
-    ids = held_out.chunks(tokenizer.load(tmp_path / "out"), corpus.load(str(texts)), 16)
-    assert held_out.loss(build.load(tmp_path / "out"), ids) == pytest.approx(record.held_out.loss, rel=1e-5)
+    ids = held_out.held_out_chunks(tokenizer.load_tokenizer(tmp_path / "out"), corpus.load_corpus(str(texts)), 16)
+    assert held_out.mean_loss(build.load_checkpoint(tmp_path / "out"), ids) == pytest.approx(record.held_out.loss, rel=1e-5)
 
 
 def _with(model: torch.nn.Module, name: str, change: Callable[[torch.Tensor], object]) -> torch.nn.Module:
@@ -105,7 +105,7 @@ def test_a_schedule_decays_to_zero_after_its_warm_up(
     schedule: str, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates = []
-    monkeypatch.setattr(progress.Report, "_line", lambda self, state: rates.append(_rate(state)))
+    monkeypatch.setattr(progress.ProgressBarCallback, "_line", lambda self, state: rates.append(_rate(state)))
     train(size, texts, tmp_path / "out", "--set", f"schedule={schedule}", "--set", "warmup_ratio=0.2")
     left = [(STEPS - step) / (STEPS - 2) for step in range(2, STEPS)]
     assert rates == pytest.approx([0.0, 5e-4, *(1e-3 * DECAYS[schedule](each) for each in left)])
@@ -117,8 +117,8 @@ def _rate(state: object) -> float:
 
 def test_matrices_decay_and_gains_do_not(size: str, texts: Path) -> None:
     chosen = make_plan(size, texts, "norm=dyt", "temperature=true", "entropy_penalty=1e-5")
-    model = entropy_penalty.trainable(chosen.build_model(), chosen.recipe)
-    decayed, free = (group["params"] for group in steps._optimizer(chosen, model).param_groups)
+    model = entropy_penalty.make_trainable(chosen.build_model(), chosen.recipe)
+    decayed, free = (group["params"] for group in steps._make_optimizer(chosen, model).param_groups)
     named = {id(weight): name for name, weight in model.named_parameters()}
     names = [named[id(weight)] for weight in decayed]
     assert len(names) == 6  # two tables, and the matrices of the one layer
@@ -129,7 +129,7 @@ def test_matrices_decay_and_gains_do_not(size: str, texts: Path) -> None:
 def test_the_recipe_decides_adam_s_second_decay(size: str, texts: Path) -> None:
     for settings, beta2 in (((), 0.999), (("adam_beta2=0.95",), 0.95)):
         chosen = make_plan(size, texts, *settings)
-        groups = steps._optimizer(chosen, entropy_penalty.trainable(chosen.build_model(), chosen.recipe)).param_groups
+        groups = steps._make_optimizer(chosen, entropy_penalty.make_trainable(chosen.build_model(), chosen.recipe)).param_groups
         assert {group["betas"] for group in groups} == {(0.9, beta2)}
 
 
@@ -141,7 +141,7 @@ def test_the_dropout_of_the_embedding_is_every_family_s(family: str, size: str, 
     design = (f"family={family}", f"norm={native}", f"final_norm={native}")
     for rate in (0.5, 0.0):
         chosen = make_plan(size, texts, *design, f"embedding_dropout={rate}")
-        model = entropy_penalty.trainable(chosen.build_model(), chosen.recipe)
+        model = entropy_penalty.make_trainable(chosen.build_model(), chosen.recipe)
         assert len({seeded_loss(model.train(), seed) for seed in (0, 1)}) == (2 if rate else 1)
         assert len({seeded_loss(model.eval(), seed) for seed in (0, 1)}) == 1
         assert [model.embedding_dropout, getattr(model.model.config, "embd_pdrop", 0.0)].count(rate) == (
@@ -149,7 +149,7 @@ def test_the_dropout_of_the_embedding_is_every_family_s(family: str, size: str, 
         )
 
 
-def seeded_loss(model: scales.Scaled, seed: int) -> float:
+def seeded_loss(model: scales.ScaledModel, seed: int) -> float:
     torch.manual_seed(seed)
     return float(model(torch.arange(16).repeat(8, 1)).loss.detach())
 
@@ -186,13 +186,13 @@ def test_two_kinds_of_mixed_precision_are_refused(size: str, texts: Path, tmp_pa
 def test_every_step_sees_a_whole_batch_in_every_pass(
     batch: int, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, forward = [], scales.Scaled.forward
+    seen, forward = [], scales.ScaledModel.forward
 
-    def count(model: scales.Scaled, input_ids: torch.Tensor) -> object:
+    def count(model: scales.ScaledModel, input_ids: torch.Tensor) -> object:
         seen.append(input_ids.numel() if model.training else 0)
         return forward(model, input_ids)
 
-    monkeypatch.setattr(scales.Scaled, "forward", count)
+    monkeypatch.setattr(scales.ScaledModel, "forward", count)
     result = train(size, texts, tmp_path / "out", "--tokens", "16000", "--set", f"batch_size={batch}")
     assert "passes over" in result.stderr
     assert sum(seen) == records.load(tmp_path / "out" / "record.json").corpus.tokens_seen
@@ -203,7 +203,7 @@ def test_every_step_sees_a_whole_batch_in_every_pass(
     [(32, 128, 1), (512, 128, 16), (48, 128, 2), (8, 1024, 2), (7, 1024, 7), (1000, 4096, 1000), (2, 10_000, 2)],
 )
 def test_a_batch_is_cut_into_equal_parts_that_fit_into_memory(batch: int, length: int, parts: int) -> None:
-    assert steps._parts(batch, length) == parts
+    assert steps._accumulation_steps(batch, length) == parts
 
 
 def test_a_long_text_is_measured_a_few_chunks_at_a_time() -> None:
@@ -216,10 +216,10 @@ def test_a_long_text_is_measured_a_few_chunks_at_a_time() -> None:
             seen.append(len(ids))
             return CausalLMOutput(logits=torch.zeros(*ids.shape, 8))
 
-    assert held_out.loss(Uniform(), torch.zeros(5, 2048, dtype=torch.int64)) == pytest.approx(math.log(8))
-    assert held_out.loss(Uniform(), torch.zeros(40, 128, dtype=torch.int64)) == pytest.approx(math.log(8))
+    assert held_out.mean_loss(Uniform(), torch.zeros(5, 2048, dtype=torch.int64)) == pytest.approx(math.log(8))
+    assert held_out.mean_loss(Uniform(), torch.zeros(40, 128, dtype=torch.int64)) == pytest.approx(math.log(8))
     assert seen == [2, 2, 1, 32, 8]
-    assert [observed.few(torch.zeros(32, length)) for length in (16, 128, 1024, 8192)] == [8, 8, 4, 1]
+    assert [observed.chunk_limit(torch.zeros(32, length)) for length in (16, 128, 1024, 8192)] == [8, 8, 4, 1]
 
 
 # What is seen along the way
@@ -237,8 +237,8 @@ def test_a_training_is_observed_from_its_first_step_to_its_last(trained: Path) -
 
 @pytest.mark.parametrize("steps", [1, 7, 20, 21, 1201])
 def test_observations_are_evenly_spaced_and_include_the_last_step(steps: int) -> None:
-    due = [step for step in range(1, steps + 1) if observed.is_due(step, steps)]
-    assert len(due) == min(steps, observed.POINTS)
+    due = [step for step in range(1, steps + 1) if observed.is_observation_due(step, steps)]
+    assert len(due) == min(steps, observed.OBSERVATION_COUNT)
     assert due[-1] == steps
     gaps = {after - before for before, after in pairwise([0, *due])}
     assert max(gaps) - min(gaps) <= 1
@@ -250,12 +250,12 @@ def test_a_training_does_not_notice_that_it_is_observed(
 ) -> None:
     def draw(model: torch.nn.Module, ids: torch.Tensor) -> dict[str, Any]:
         assert not model.training
-        return {**brief.observe(model, ids), "overload": torch.rand(()).item()}
+        return {**brief.quick_diagnosis(model, ids), "overload": torch.rand(()).item()}
 
     dropout = ("--set", "embedding_dropout=0.5")
     monkeypatch.setattr(observed, "observe", draw)
     assert train(size, texts, tmp_path / "observed", *dropout).exit_code == 0
-    monkeypatch.setattr(observed.Observe, "_observe", lambda *_: None)
+    monkeypatch.setattr(observed.ObservationCallback, "_observe", lambda *_: None)
     assert train(size, texts, tmp_path / "alone", *dropout).exit_code == 0
     found, expected = read_weights(tmp_path / "observed"), read_weights(tmp_path / "alone")
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -279,9 +279,9 @@ def test_an_output_folder_inside_the_corpus_is_refused(size: str, texts: Path) -
 
 
 def test_the_record_tells_the_checkpoint_s_quality(trained: Path, texts: Path) -> None:
-    model, record = build.load(trained), records.load(trained / "record.json")
-    ids = held_out.chunks(tokenizer.load(trained), corpus.load(str(texts)), 16)
-    assert held_out.loss(model, ids) == pytest.approx(record.held_out.loss, rel=1e-5)
+    model, record = build.load_checkpoint(trained), records.load(trained / "record.json")
+    ids = held_out.held_out_chunks(tokenizer.load_tokenizer(trained), corpus.load_corpus(str(texts)), 16)
+    assert held_out.mean_loss(model, ids) == pytest.approx(record.held_out.loss, rel=1e-5)
     assert record.held_out.tokens == ids[:, 1:].numel()
 
 
@@ -296,7 +296,7 @@ def test_the_record_tells_the_checkpoint_s_quality(trained: Path, texts: Path) -
 )
 def test_a_checkpoint_without_a_corpus_is_refused(lacking: str, complaint: str, trained: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(trained, tmp_path / "mine"))
-    held_out.require(folder)
+    held_out.check_recorded_corpus(folder)
     if lacking.endswith(".json"):
         (folder / lacking).unlink()
     else:
@@ -304,11 +304,11 @@ def test_a_checkpoint_without_a_corpus_is_refused(lacking: str, complaint: str, 
         (record["corpus"] if lacking == "name" else record).pop(lacking)
         (folder / "record.json").write_text(json.dumps(record))
     with pytest.raises(UsageError, match=f"mine.* {complaint}"):
-        held_out.require(folder)
+        held_out.check_recorded_corpus(folder)
 
 
 def test_held_out_tokens_are_the_first_chunks(trained: Path, texts: Path) -> None:
-    ids = held_out.chunks(tokenizer.load(trained), corpus.load(str(texts)), 16)
+    ids = held_out.held_out_chunks(tokenizer.load_tokenizer(trained), corpus.load_corpus(str(texts)), 16)
     few = held_out.held_out_tokens(trained, 3, 16)
     assert few.dtype == torch.int64
     assert torch.equal(few, ids[:3])

@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pi_sim.graph.aten.registry import UnsupportedError, aten, only
+from pi_sim.graph.aten.registry import UnsupportedError, require, translates
 from pi_sim.graph.aten.shapes import transpose
 from pi_sim.graph.builder import Builder, Secret, Tokens
 from pi_sim.graph.ops import Shape
 
 
-@aten("embedding")
+@translates("embedding")
 def embedding(build: Builder, shape: Shape, table: Secret, indices: Secret | Tensor, *_: Any) -> Secret:
     """Secret indices are the tokens, shared as one-hot vectors; public ones are positions."""
     if isinstance(indices, Tensor):
@@ -24,28 +24,28 @@ def embedding(build: Builder, shape: Shape, table: Secret, indices: Secret | Ten
     return build.emit("embedding", [table, onehot], shape)
 
 
-@aten("addmm")
+@translates("addmm")
 def addmm(
     build: Builder, shape: Shape, bias: Secret, x: Secret, weight: Secret, *, beta: float = 1, alpha: float = 1
 ) -> Secret:
-    only(beta == alpha == 1, "it scales its summands")
+    require(beta == alpha == 1, "it scales its summands")
     return build.emit("linear", [x, weight, bias], shape)
 
 
-@aten("linear")
+@translates("linear")
 def linear(build: Builder, shape: Shape, x: Secret, weight: Secret, bias: Secret | None = None) -> Secret:
     """torch keeps the weight as (n, k)."""
     turned = transpose(build, (weight.shape[1], weight.shape[0]), weight)
     return build.emit("linear", [x, turned, *([bias] if bias else [])], shape)
 
 
-@aten("matmul", "bmm", "mm")
+@translates("matmul", "bmm", "mm")
 def matmul(build: Builder, shape: Shape, a: Secret, b: Secret) -> Secret:
-    only(isinstance(a, Secret) and isinstance(b, Secret), "one factor is public")
+    require(isinstance(a, Secret) and isinstance(b, Secret), "one factor is public")
     return build.emit("matmul", [a, b], shape)
 
 
-@aten("layer_norm")
+@translates("layer_norm")
 def layernorm(
     build: Builder,
     shape: Shape,
@@ -56,16 +56,16 @@ def layernorm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Secret:
-    only(len(dims) == 1, "it normalises more than the last dimension")
+    require(len(dims) == 1, "it normalises more than the last dimension")
     affine = [weight for weight in (gamma, beta) if weight is not None]
     return build.emit("layernorm", [x, *affine], shape, eps=eps)
 
 
-@aten("rms_norm")
+@translates("rms_norm")
 def rmsnorm(
     build: Builder, shape: Shape, x: Secret, dims: list[int], gamma: Secret | None = None, eps: float | None = None
 ) -> Secret:
     """Without an eps of its own torch takes the type's."""
-    only(len(dims) == 1, "it normalises more than the last dimension")
+    require(len(dims) == 1, "it normalises more than the last dimension")
     eps = torch.finfo(torch.float32).eps if eps is None else eps
     return build.emit("rmsnorm", [x, *([gamma] if gamma else [])], shape, eps=eps)

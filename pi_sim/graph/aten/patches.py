@@ -1,13 +1,13 @@
 """The one kind of convolution that is a linear map: of patches that lie side by side."""
 
 from pi_sim.graph.aten.layers import linear
-from pi_sim.graph.aten.registry import aten, only
+from pi_sim.graph.aten.registry import require, translates
 from pi_sim.graph.aten.shapes import permute, view
 from pi_sim.graph.builder import Builder, Secret
 from pi_sim.graph.ops import Shape
 
 
-@aten("conv2d")
+@translates("conv2d")
 def conv2d(
     build: Builder,
     shape: Shape,
@@ -22,9 +22,9 @@ def conv2d(
     """x (B, C, H, W), weight (D, C, high, wide) -> (B, D, rows, cols): a patch is a vector of C high wide numbers."""
     batch, channels, height, width = x.shape
     features, _, high, wide = weight.shape
-    only(tuple(stride) == (high, wide), "its patches overlap or leave gaps, so it is no linear map of each")
-    only(not any(padding) and set(dilation) == {1} and groups == 1, "it pads, dilates or groups")
-    only(height % high == width % wide == 0, "its patches do not cover the image")
+    require(tuple(stride) == (high, wide), "its patches overlap or leave gaps, so it is no linear map of each")
+    require(not any(padding) and set(dilation) == {1} and groups == 1, "it pads, dilates or groups")
+    require(height % high == width % wide == 0, "its patches do not cover the image")
     rows, cols, patch = height // high, width // wide, channels * high * wide
     cut = view(build, (batch, channels, rows, high, cols, wide), x)
     sorted_by_patch = permute(build, (batch, rows, cols, channels, high, wide), cut, [0, 2, 4, 1, 3, 5])

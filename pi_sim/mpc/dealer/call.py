@@ -15,19 +15,19 @@ from torch import Tensor
 
 from pi_sim.errors import RunError
 from pi_sim.mpc import wire
-from pi_sim.mpc.dealer.kinds import NUMBER, THIRD, Apart
-from pi_sim.mpc.dealer.stream import SEED
-from pi_sim.mpc.dealer.terms import Terms
+from pi_sim.mpc.dealer.kinds import DEALING_NUMBER_BYTES, THIRD_PARTY, ExternalDealer
+from pi_sim.mpc.dealer.stream import SEED_BYTES
+from pi_sim.mpc.dealer.terms import RunIdentity
 
-TOKEN = 16
+TOKEN_BYTES = 16
 """Bytes that only processes of this run know: nobody else is told a seed."""
-PATIENCE = 5.0
+HELLO_TIMEOUT_S = 5.0
 """Seconds that a caller has to say hello."""
-HELLO = struct.Struct(f"<{TOKEN}sBQ32s")
-WELCOME = struct.Struct(f"<{NUMBER}s{SEED}s")
+HELLO = struct.Struct(f"<{TOKEN_BYTES}sBQ32s")
+WELCOME = struct.Struct(f"<{DEALING_NUMBER_BYTES}s{SEED_BYTES}s")
 
 
-class Shares:
+class StreamedShares:
     """Party 0's derived shares, as the dealer sends them."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -35,32 +35,32 @@ class Shares:
 
     def take(self, length: int) -> Tensor:
         memory = torch.empty(length, dtype=torch.uint8)
-        with _speaking_of_the_dealer():
-            wire.receive(self.connection, memory.numpy().data)
+        with _name_dealer_in_errors():
+            wire.receive_exactly(self.connection, memory.numpy().data)
         return memory
 
 
-def call(port: int, token: bytes, rank: int, terms: Terms, sequences: int, timeout: float) -> Apart:
+def request_seed(port: int, token: bytes, rank: int, terms: RunIdentity, sequences: int, timeout: float) -> ExternalDealer:
     """A party's way to a dealer on this machine; a `RunError` where it does not answer."""
     try:
         connection = socket.create_connection(("127.0.0.1", port), timeout=timeout)
     except OSError:
         raise RunError(f"the dealer could not be reached within {timeout:g} seconds.") from None
-    with _speaking_of_the_dealer():
-        wire.send(connection, HELLO.pack(token, rank, sequences, terms.digest()))
-        number, seed = WELCOME.unpack(wire.receive(connection, bytearray(WELCOME.size)))
-    return Apart(THIRD, rank, number, seed, Shares(connection))
+    with _name_dealer_in_errors():
+        wire.send_all(connection, HELLO.pack(token, rank, sequences, terms.digest()))
+        number, seed = WELCOME.unpack(wire.receive_exactly(connection, bytearray(WELCOME.size)))
+    return ExternalDealer(THIRD_PARTY, rank, number, seed, StreamedShares(connection))
 
 
-def answer(
-    listener: socket.socket, token: bytes, terms: Terms, sequences: int, timeout: float
+def accept_parties(
+    listener: socket.socket, token: bytes, terms: RunIdentity, sequences: int, timeout: float
 ) -> tuple[socket.socket, socket.socket]:
     """The dealer's connections to both parties; strangers are hung up on, a party with other terms is a `RunError`."""
     callers: dict[int, socket.socket] = {}
     until = time.monotonic() + timeout
     while set(callers) != {0, 1}:
-        connection = _next_caller(listener, until)
-        known, rank, wanted, digest = _hello(connection)
+        connection = _accept_connection(listener, until)
+        known, rank, wanted, digest = _read_hello(connection)
         if known != token:
             connection.close()
         elif (wanted, digest) != (sequences, terms.digest()):
@@ -70,27 +70,27 @@ def answer(
     return callers[0], callers[1]
 
 
-def _next_caller(listener: socket.socket, until: float) -> socket.socket:
+def _accept_connection(listener: socket.socket, until: float) -> socket.socket:
     try:
         listener.settimeout(max(0.001, until - time.monotonic()))
         connection = listener.accept()[0]
     except OSError:
         raise RunError("the parties did not call in time.") from None
-    connection.settimeout(PATIENCE)
+    connection.settimeout(HELLO_TIMEOUT_S)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
 
-def _hello(connection: socket.socket) -> tuple[bytes, int, int, bytes]:
+def _read_hello(connection: socket.socket) -> tuple[bytes, int, int, bytes]:
     """What a caller says; nothing that anybody would say where it hangs up or is silent."""
     with suppress(RunError):
-        known, rank, wanted, digest = HELLO.unpack(wire.receive(connection, bytearray(HELLO.size)))
+        known, rank, wanted, digest = HELLO.unpack(wire.receive_exactly(connection, bytearray(HELLO.size)))
         return known, rank, wanted, digest
     return b"", 0, 0, b""
 
 
 @contextmanager
-def _speaking_of_the_dealer() -> Iterator[None]:
+def _name_dealer_in_errors() -> Iterator[None]:
     try:
         yield
     except RunError as error:

@@ -4,28 +4,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pi_sim.mpc.dealer import call, files
-from pi_sim.mpc.dealer.kinds import FILE, FIRST, THIRD, Dealer, FirstParty
-from pi_sim.mpc.dealer.terms import Terms
+from pi_sim.mpc.dealer.kinds import DEALT_FILE, FIRST_PARTY, THIRD_PARTY, Dealer, FirstPartyDealer
+from pi_sim.mpc.dealer.terms import RunIdentity
 
 
 @dataclass(frozen=True)
-class Choice:
+class DealerSpec:
     """A kind of dealer; a third party's port and token, or the path of what was dealt."""
 
-    kind: str = FIRST
+    kind: str = FIRST_PARTY
     port: int = 0
     token: str = ""
     path: str = ""
 
     @classmethod
-    def parse(cls, name: str) -> "Choice":
+    def parse(cls, name: str) -> "DealerSpec":
         """As the command line says it: first-party, third-party, or a path."""
-        return cls(name) if name in (FIRST, THIRD) else cls(FILE, path=name)
+        return cls(name) if name in (FIRST_PARTY, THIRD_PARTY) else cls(DEALT_FILE, path=name)
 
-    def open(self, rank: int, terms: Terms, sequences: int, timeout: float) -> Dealer:
+    def open(self, rank: int, terms: RunIdentity, sequences: int, timeout: float) -> Dealer:
         """A party's way to this dealer, for so many sequences; an error in one sentence where it does not serve."""
-        if self.kind == FILE:
-            return files.hold(Path(self.path), rank, terms, sequences)
-        if self.kind == THIRD:
-            return call.call(self.port, bytes.fromhex(self.token), rank, terms, sequences, timeout)
-        return FirstParty(rank)
+        if self.kind == DEALT_FILE:
+            return files.open_dealt_file(Path(self.path), rank, terms, sequences)
+        if self.kind == THIRD_PARTY:
+            return call.request_seed(self.port, bytes.fromhex(self.token), rank, terms, sequences, timeout)
+        return FirstPartyDealer(rank)

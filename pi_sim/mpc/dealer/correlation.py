@@ -11,7 +11,7 @@ from pi_sim.graph.ops import Shape
 
 
 @dataclass(frozen=True)
-class Part:
+class TensorSpec:
     """One tensor of a correlation: shared as a sum in the ring of 64-bit words, or, with `bits`, by exclusive or."""
 
     shape: Shape
@@ -42,12 +42,12 @@ class Correlation(ABC):
 
     @property
     @abstractmethod
-    def random_parts(self) -> tuple[Part, ...]:
+    def random_parts(self) -> tuple[TensorSpec, ...]:
         """Uniformly random: both parties expand their shares from seeds."""
 
     @property
     @abstractmethod
-    def dependent_parts(self) -> tuple[Part, ...]:
+    def dependent_parts(self) -> tuple[TensorSpec, ...]:
         """What follows: party 1 expands its share from a seed, party 0's must be sent."""
 
     @abstractmethod

@@ -7,23 +7,23 @@ from typing import Literal
 from pydantic import Field
 
 from pi_sim.errors import UsageError
-from pi_sim.mpc.dealer.kinds import NUMBER
-from pi_sim.mpc.dealer.stream import SEED
-from pi_sim.mpc.dealer.terms import Terms
-from pi_sim.specs.files import Spec, check
+from pi_sim.mpc.dealer.kinds import DEALING_NUMBER_BYTES
+from pi_sim.mpc.dealer.stream import SEED_BYTES
+from pi_sim.mpc.dealer.terms import RunIdentity
+from pi_sim.specs.files import TomlModel, validate_table
 
-LONGEST = 4096
+MAX_HEADER_BYTES = 4096
 """Bytes within which the line must end."""
 WORD = 8
 
 
-class Header(Spec):
+class Header(TomlModel):
     """JSON. The seed makes it as secret as the shares that follow it: `payload` bytes, none at party 1."""
 
     format: Literal[2] = 2
     rank: int = Field(ge=0, le=1)
-    number: str = Field(pattern=f"^[0-9a-f]{{{2 * NUMBER}}}$")
-    seed: str = Field(pattern=f"^[0-9a-f]{{{2 * SEED}}}$")
+    number: str = Field(pattern=f"^[0-9a-f]{{{2 * DEALING_NUMBER_BYTES}}}$")
+    seed: str = Field(pattern=f"^[0-9a-f]{{{2 * SEED_BYTES}}}$")
     sequences: int = Field(ge=1)
     payload: int = Field(ge=0)
     graph: str
@@ -36,7 +36,7 @@ class Header(Spec):
         text = self.model_dump_json().encode()
         return text + b" " * (-(len(text) + 1) % WORD) + b"\n"
 
-    def check_run(self, path: Path, rank: int, terms: Terms, sequences: int) -> None:
+    def check_run(self, path: Path, rank: int, terms: RunIdentity, sequences: int) -> None:
         """A `UsageError` says why the file does not serve a run."""
         if sentence := self._mismatch(rank, terms, sequences):
             raise UsageError(f"{path} {sentence}.")
@@ -44,7 +44,7 @@ class Header(Spec):
         if size != whole:
             raise UsageError(f"{path} is not whole: it has {size:,} of {whole:,} bytes; copy it anew.")
 
-    def _mismatch(self, rank: int, terms: Terms, sequences: int) -> str | None:
+    def _mismatch(self, rank: int, terms: RunIdentity, sequences: int) -> str | None:
         if self.rank != rank:
             return f"is party {self.rank}'s file of a dealing; give party {rank} its own"
         if self.version != terms.version:
@@ -58,26 +58,26 @@ class Header(Spec):
         return None
 
 
-def read(path: Path) -> Header:
+def read_header(path: Path) -> Header:
     """The header of a dealt file; a `UsageError` for what is none, or is gone."""
     try:
         with path.open("rb") as file:
-            line = file.readline(LONGEST)
-        return check(Header, json.loads(line), str(path))
+            line = file.readline(MAX_HEADER_BYTES)
+        return validate_table(Header, json.loads(line), str(path))
     except FileNotFoundError:
-        raise UsageError(_missing(path)) from None
+        raise UsageError(_missing_message(path)) from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}).") from None
     except (ValueError, RecursionError):
         raise UsageError(f"{path} is no file of `pi-sim deal`; deal anew.") from None
 
 
-def used(path: Path) -> Path:
+def used_path(path: Path) -> Path:
     """What a file is called once it was used."""
     return path.with_name(f"{path.name}.used")
 
 
-def _missing(path: Path) -> str:
-    if used(path).exists():
+def _missing_message(path: Path) -> str:
+    if used_path(path).exists():
         return f"{path} was used already, and randomness serves once; deal anew."
     return f"there is no file {path}; `pi-sim deal` makes one for each party."

@@ -8,11 +8,11 @@ file           what such a dealer wrote beforehand, see `files`
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from pi_sim.mpc.dealer.source import Dealing, Expanding, Receiving, Source, Supply
-from pi_sim.mpc.dealer.stream import SEED, Stream, seed
+from pi_sim.mpc.dealer.source import DealerSource, SeedSource, ShareStream, Source, StreamedSource
+from pi_sim.mpc.dealer.stream import SEED_BYTES, AesCtrPrg, new_seed
 
-FIRST, THIRD, FILE = "first-party", "third-party", "file"
-NUMBER = 16
+FIRST_PARTY, THIRD_PARTY, DEALT_FILE = "first-party", "third-party", "file"
+DEALING_NUMBER_BYTES = 16
 """Bytes of a dealing's number, which tells the shares of one dealing from those of another."""
 
 
@@ -31,37 +31,37 @@ class Dealer(ABC):
         """This party's source, once it knows the other party's offer. Called once."""
 
 
-class FirstParty(Dealer):
+class FirstPartyDealer(Dealer):
     """Party 0 plays the dealer."""
 
-    kind, number = FIRST, bytes(NUMBER)
+    kind, number = FIRST_PARTY, bytes(DEALING_NUMBER_BYTES)
 
     def __init__(self, rank: int) -> None:
-        self.rank, self.seed = rank, seed()
+        self.rank, self.seed = rank, new_seed()
 
     def seed_offer(self) -> bytes:
         """Party 1's seed."""
-        return self.seed if self.rank == 1 else bytes(SEED)
+        return self.seed if self.rank == 1 else bytes(SEED_BYTES)
 
     def open_source(self, theirs: bytes) -> Source:
-        mine = Stream(self.seed)
-        return Dealing(mine, Stream(theirs)) if self.rank == 0 else Expanding(mine)
+        mine = AesCtrPrg(self.seed)
+        return DealerSource(mine, AesCtrPrg(theirs)) if self.rank == 0 else SeedSource(mine)
 
 
-class Apart(Dealer):
+class ExternalDealer(Dealer):
     """A dealer that is neither party gave a seed to each, and party 0 a supply of its derived shares."""
 
     def __init__(
-        self, kind: str, rank: int, number: bytes, seed: bytes, supply: Supply, use: Callable[[], None] = lambda: None
+        self, kind: str, rank: int, number: bytes, seed: bytes, supply: ShareStream, use: Callable[[], None] = lambda: None
     ) -> None:
         """`use` is called before the first share is drawn. Party 1 takes nothing out of its supply."""
         self.kind, self.rank, self.number, self.seed, self.share_stream, self.mark_used = kind, rank, number, seed, supply, use
 
     def seed_offer(self) -> bytes:
         """Nothing: nobody else may expand the seed."""
-        return bytes(SEED)
+        return bytes(SEED_BYTES)
 
     def open_source(self, theirs: bytes) -> Source:
         self.mark_used()
-        mine = Stream(self.seed)
-        return Receiving(mine, self.share_stream) if self.rank == 0 else Expanding(mine)
+        mine = AesCtrPrg(self.seed)
+        return StreamedSource(mine, self.share_stream) if self.rank == 0 else SeedSource(mine)

@@ -9,29 +9,29 @@ import os
 from pathlib import Path
 
 from pi_sim.errors import UsageError
-from pi_sim.mpc.dealer.header import Header, used
+from pi_sim.mpc.dealer.header import Header, used_path
 
 
-def require_unused(path: Path, header: Header) -> None:
+def check_unused(path: Path, header: Header) -> None:
     """A `UsageError` where this user has used the file, or a copy of it."""
-    if _mark(header).exists():
+    if _marker_path(header).exists():
         raise UsageError(f"{path} was used already, and randomness serves once; deal anew.")
 
 
-def use(path: Path, header: Header) -> None:
+def mark_used(path: Path, header: Header) -> None:
     """Mark and rename a file; a `UsageError` where somebody else was quicker, or where that cannot be written."""
-    mark = _mark(header)
+    mark = _marker_path(header)
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch(exist_ok=False)
-        path.rename(used(path))
+        path.rename(used_path(path))
     except FileExistsError:
         raise UsageError(f"{path} was used already, and randomness serves once; deal anew.") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be marked as used ({error.strerror}: {error.filename}).") from None
 
 
-def _mark(header: Header) -> Path:
+def _marker_path(header: Header) -> Path:
     """An empty file: in `$XDG_STATE_HOME/pi-sim`, by default `~/.local/state/pi-sim`."""
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111
     return Path(state) / "pi-sim/dealings" / f"{header.number}.party{header.rank}"

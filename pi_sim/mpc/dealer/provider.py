@@ -10,11 +10,11 @@ from typing import Any
 
 from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.source import Source
-from pi_sim.mpc.dealer.tuples import Bit, Conjunction
-from pi_sim.mpc.primitives.products import Pair, Triple
+from pi_sim.mpc.dealer.tuples import AndTriple, RandomBit
+from pi_sim.mpc.primitives.products import SquarePair, Triple
 
 WORD = 8
-OPERATIONS = {"mul": "multiply", "matmul": "matmul"}
+PRODUCT_NAMES = {"mul": "multiply", "matmul": "matmul"}
 """CrypTen's names of the products that it needs triples for, and ours."""
 
 
@@ -33,22 +33,22 @@ class Provider(backend.TupleProvider):  # type: ignore[misc]
 
     def generate_additive_triple(self, first: Any, second: Any, op: str, device: Any = None) -> tuple[Any, ...]:
         """[a], [b], [a op b] for a product."""
-        shares = self.source.deal(Triple(OPERATIONS[op], tuple(first), tuple(second)))
-        return tuple(backend.arithmetic(share.to(device)) for share in shares)
+        shares = self.source.deal(Triple(PRODUCT_NAMES[op], tuple(first), tuple(second)))
+        return tuple(backend.arithmetic_tensor(share.to(device)) for share in shares)
 
     def square(self, size: Any, device: Any = None) -> tuple[Any, ...]:
         """[r], [r * r]."""
-        return tuple(backend.arithmetic(share.to(device)) for share in self.source.deal(Pair(tuple(size))))
+        return tuple(backend.arithmetic_tensor(share.to(device)) for share in self.source.deal(SquarePair(tuple(size))))
 
     def generate_binary_triple(self, first: Any, second: Any, device: Any = None) -> tuple[Any, ...]:
         """[a], [b], [a & b] in exclusive-or shares."""
-        shares = self.source.deal(Conjunction(tuple(first), tuple(second)))
-        return tuple(backend.binary(share.to(device)) for share in shares)
+        shares = self.source.deal(AndTriple(tuple(first), tuple(second)))
+        return tuple(backend.binary_tensor(share.to(device)) for share in shares)
 
     def B2A_rng(self, size: Any, device: Any = None) -> tuple[Any, ...]:  # noqa: N802
         """A random bit in arithmetic and in exclusive-or shares."""
-        bit, ring = self.source.deal(Bit(tuple(size)))
-        return backend.arithmetic(ring.to(device)), backend.binary(bit.to(device))
+        bit, ring = self.source.deal(RandomBit(tuple(size)))
+        return backend.arithmetic_tensor(ring.to(device)), backend.binary_tensor(bit.to(device))
 
     def tuple_count(self) -> int:
         """How many of them CrypTen asked for so far."""
@@ -56,20 +56,20 @@ class Provider(backend.TupleProvider):  # type: ignore[misc]
 
     def requested_bytes(self) -> int:
         """Bytes of the dependent parts of all tuples that CrypTen asked for so far, from their shapes alone."""
-        return WORD * sum(_elements(name, args) for name, args, _ in self.request_cache)
+        return WORD * sum(_dependent_elements(name, args) for name, args, _ in self.request_cache)
 
 
-def _elements(request: str, args: tuple[Any, ...]) -> int:
+def _dependent_elements(request: str, args: tuple[Any, ...]) -> int:
     """Elements of the dependent part of one request of CrypTen's trace."""
     if request == "generate_additive_triple" and args[2] == "matmul":
         (*batch, rows, _), (*other, _, columns) = args[0], args[1]
-        return _broadcast(batch, other) * int(rows * columns)
+        return _broadcast_size(batch, other) * int(rows * columns)
     if request in ("generate_additive_triple", "generate_binary_triple"):
-        return _broadcast(args[0], args[1])
+        return _broadcast_size(args[0], args[1])
     return math.prod(args[0])
 
 
-def _broadcast(a: Sequence[int], b: Sequence[int]) -> int:
+def _broadcast_size(a: Sequence[int], b: Sequence[int]) -> int:
     """Elements of two shapes broadcast together."""
     rank = max(len(a), len(b))
     one, other = ([1] * (rank - len(shape)) + list(shape) for shape in (a, b))

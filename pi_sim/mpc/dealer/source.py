@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pi_sim.mpc.dealer.correlation import Correlation, Part
-from pi_sim.mpc.dealer.stream import Drawn
+from pi_sim.mpc.dealer.correlation import Correlation, TensorSpec
+from pi_sim.mpc.dealer.stream import Prg
 
 
 class Source(ABC):
@@ -20,12 +20,12 @@ class Source(ABC):
     device: torch.device | None = None
     """Where shares are wanted, if not on the processor."""
 
-    def __init__(self, mine: Drawn) -> None:
+    def __init__(self, mine: Prg) -> None:
         self.own_prg = mine
         self.mask_count = 0
         self.offline_bytes = 0
 
-    def persistent_mask(self, part: Part) -> tuple[int, Tensor]:
+    def persistent_mask(self, part: TensorSpec) -> tuple[int, Tensor]:
         """A random part that later correlations follow from: its number, and this party's share."""
         self.mask_count += 1
         (share,) = self.own_prg.draw(part, device=self.device)
@@ -42,7 +42,7 @@ class Source(ABC):
         """This party's shares of the drawn and of the derived parts."""
 
 
-class Expanding(Source):
+class SeedSource(Source):
     """Party 1: all of its shares come from its own stream."""
 
     def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
@@ -51,19 +51,19 @@ class Expanding(Source):
         return shares[: len(drawn)], shares[len(drawn) :]
 
 
-class Dealing(Source):
+class DealerSource(Source):
     """A dealer: it knows both streams, hence every value, and computes party 0's shares.
 
     Party 0 may play the dealer itself: right for counting and timing, not a deployment, since it could open everything.
     """
 
-    def __init__(self, mine: Drawn, theirs: Drawn) -> None:
+    def __init__(self, mine: Prg, theirs: Prg) -> None:
         """`theirs` is party 1's stream."""
         super().__init__(mine)
         self.peer_prg = theirs
         self.mask_values: list[Tensor] = []
 
-    def persistent_mask(self, part: Part) -> tuple[int, Tensor]:
+    def persistent_mask(self, part: TensorSpec) -> tuple[int, Tensor]:
         number, share = super().persistent_mask(part)
         (other,) = self.peer_prg.draw(part, device=self.device)
         self.mask_values.append(part.join(share, other))
@@ -79,20 +79,20 @@ class Dealing(Source):
         return mine, [part.split(value, other) for part, value, other in values]
 
 
-class Supply(Protocol):
+class ShareStream(Protocol):
     """Where a dealer's shares arrive, in order: a file or a connection."""
 
     def take(self, length: int) -> Tensor:
         """The next bytes, in memory of the caller's own; a `RunError` says why there are none."""
 
 
-class Receiving(Source):
+class StreamedSource(Source):
     """Party 0 with a dealer apart: its shares of derived parts come from a supply.
 
     `offline` counts the bytes that came out of it.
     """
 
-    def __init__(self, mine: Drawn, supply: Supply) -> None:
+    def __init__(self, mine: Prg, supply: ShareStream) -> None:
         super().__init__(mine)
         self.share_stream = supply
 
@@ -100,5 +100,5 @@ class Receiving(Source):
         drawn = self.own_prg.draw(*correlation.random_parts, device=self.device)
         return drawn, [self._next_share(part) for part in correlation.dependent_parts]
 
-    def _next_share(self, part: Part) -> Tensor:
+    def _next_share(self, part: TensorSpec) -> Tensor:
         return self.share_stream.take(part.bytes).view(part.dtype).view(part.shape).to(self.device)

@@ -12,53 +12,53 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import Tensor
 
-from pi_sim.mpc.dealer.correlation import Part
+from pi_sim.mpc.dealer.correlation import TensorSpec
 
-SEED = 16
+SEED_BYTES = 16
 """Bytes of a seed."""
-BLOCK = 16
+BLOCK_BYTES = 16
 """Bytes of the cipher's block, which it also asks for as room behind its output."""
-ZEROS = memoryview(bytes(2**18))
+ZERO_BYTES = memoryview(bytes(2**18))
 """What is encrypted: short enough to stay in the processor's cache."""
 
 
-def seed() -> bytes:
+def new_seed() -> bytes:
     """A fresh seed from the operating system."""
-    return secrets.token_bytes(SEED)
+    return secrets.token_bytes(SEED_BYTES)
 
 
-class Drawn(Protocol):
+class Prg(Protocol):
     """Whatever parts can be drawn from; it counts how often that was done, and the bytes of what came."""
 
     draws: int
     bytes: int
 
-    def draw(self, *parts: Part, device: torch.device | None = None) -> list[Tensor]: ...
+    def draw(self, *parts: TensorSpec, device: torch.device | None = None) -> list[Tensor]: ...
 
 
-class Stream:
+class AesCtrPrg:
     """One seed's stream; what is drawn is gone. Each part begins with a new block of the cipher."""
 
     def __init__(self, seed: bytes) -> None:
-        self.cipher = Cipher(algorithms.AES128(seed), modes.CTR(bytes(BLOCK))).encryptor()
+        self.cipher = Cipher(algorithms.AES128(seed), modes.CTR(bytes(BLOCK_BYTES))).encryptor()
         self.draws = self.bytes = 0
 
-    def draw(self, *parts: Part, device: torch.device | None = None) -> list[Tensor]:
+    def draw(self, *parts: TensorSpec, device: torch.device | None = None) -> list[Tensor]:
         """Every element uniform over the ring, or over its part's bits; drawn on the processor, then moved."""
         self.draws += 1
         self.bytes += sum(part.bytes for part in parts)
-        return [_cut(self._keystream(-(-part.bytes // BLOCK) * BLOCK), part).to(device) for part in parts]
+        return [_as_tensor(self._keystream(-(-part.bytes // BLOCK_BYTES) * BLOCK_BYTES), part).to(device) for part in parts]
 
     def _keystream(self, length: int) -> Tensor:
         """So many bytes, whole blocks: parts in memory of their own, for one piece for all would be cleared anew."""
-        memory = torch.empty(length + BLOCK, dtype=torch.uint8)
+        memory = torch.empty(length + BLOCK_BYTES, dtype=torch.uint8)
         view = memory.numpy().data
-        for start in range(0, length, len(ZEROS)):
-            self.cipher.update_into(ZEROS[: length - start], view[start:])
+        for start in range(0, length, len(ZERO_BYTES)):
+            self.cipher.update_into(ZERO_BYTES[: length - start], view[start:])
         return memory
 
 
-def _cut(memory: Tensor, part: Part) -> Tensor:
+def _as_tensor(memory: Tensor, part: TensorSpec) -> Tensor:
     """A part in the place where it was drawn."""
     drawn = memory[: part.bytes].view(part.dtype).view(part.shape)
     if part.mask is not None:
@@ -67,13 +67,13 @@ def _cut(memory: Tensor, part: Part) -> Tensor:
     return drawn
 
 
-class Dry:
+class ShapePrg:
     """The stream of a phantom: tensors without data."""
 
     def __init__(self) -> None:
         self.draws = self.bytes = 0
 
-    def draw(self, *parts: Part, device: torch.device | None = None) -> list[Tensor]:
+    def draw(self, *parts: TensorSpec, device: torch.device | None = None) -> list[Tensor]:
         """Memory on the meta device, or where CrypTen makes a tensor of no elements."""
         self.draws += 1
         self.bytes += sum(part.bytes for part in parts)

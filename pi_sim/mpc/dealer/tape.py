@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pi_sim.mpc.dealer.correlation import Correlation, Part
+from pi_sim.mpc.dealer.correlation import Correlation, TensorSpec
 from pi_sim.mpc.dealer.source import Source
-from pi_sim.mpc.dealer.stream import Drawn, Dry
+from pi_sim.mpc.dealer.stream import Prg, ShapePrg
 
 
 @dataclass(frozen=True)
-class Keep:
+class MaskItem:
     """Something random that later correlations follow from."""
 
-    part: Part
+    part: TensorSpec
 
     bytes = 0
 
@@ -26,7 +26,7 @@ class Keep:
 
 
 @dataclass(frozen=True)
-class Deal:
+class CorrelationItem:
     """A correlation, and the places on the tape of what it follows from among all that was kept."""
 
     correlation: Correlation
@@ -43,15 +43,15 @@ class Deal:
         return dealt[len(self.correlation.random_parts) :]
 
 
-Entry = Keep | Deal
+DemandItem = MaskItem | CorrelationItem
 
 
 @dataclass(frozen=True)
-class Tape:
+class Demand:
     """What is asked for once in a session, then for every sequence."""
 
-    session: tuple[Entry, ...]
-    sequence: tuple[Entry, ...]
+    session: tuple[DemandItem, ...]
+    sequence: tuple[DemandItem, ...]
 
     def offline_bytes(self, sequences: int) -> int:
         """What a dealer must send to party 0 for so many sequences."""
@@ -67,30 +67,30 @@ class Tape:
             yield from (entry.request(source, numbers) for entry in self.sequence)
 
 
-class Recording(Source):
+class RecordingSource(Source):
     """The source of a phantom: it writes down what is asked for. Derived parts come as if a dealer had sent them."""
 
-    def __init__(self, mine: Drawn) -> None:
+    def __init__(self, mine: Prg) -> None:
         super().__init__(mine)
-        self.items: list[Entry] = []
+        self.items: list[DemandItem] = []
 
-    def persistent_mask(self, part: Part) -> tuple[int, Tensor]:
-        self.items.append(Keep(part))
+    def persistent_mask(self, part: TensorSpec) -> tuple[int, Tensor]:
+        self.items.append(MaskItem(part))
         return super().persistent_mask(part)
 
     def deal(self, correlation: Correlation, *kept: int) -> tuple[Tensor, ...]:
-        self.items.append(Deal(correlation, kept))
+        self.items.append(CorrelationItem(correlation, kept))
         return super().deal(correlation, *kept)
 
-    def take_items(self) -> tuple[Entry, ...]:
+    def take_items(self) -> tuple[DemandItem, ...]:
         """What was asked for since the last time."""
         found, self.items = tuple(self.items), []
         return found
 
     def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
-        return self.own_prg.draw(*correlation.random_parts), Dry().draw(*correlation.dependent_parts)
+        return self.own_prg.draw(*correlation.random_parts), ShapePrg().draw(*correlation.dependent_parts)
 
 
-def octets(share: Tensor) -> memoryview:
+def raw_bytes(share: Tensor) -> memoryview:
     """The bytes of a share, as they are sent and stored: little-endian words, on the machines that this runs on."""
     return share.contiguous().view(-1).view(torch.uint8).numpy().data

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from pi_sim import __version__
 from pi_sim.graph.bundle import Bundle
-from pi_sim.specs import ProtocolCard
+from pi_sim.specs import ExecutableProtocol
 
 
 @dataclass(frozen=True)
-class Terms:
+class RunIdentity:
     """Digests of the public part of a bundle and of a protocol, in hexadecimal digits, and the version of pi-sim."""
 
     graph: str
@@ -19,7 +19,7 @@ class Terms:
     """The export's number: both parties' shares must be of one, whereas a dealing serves every export of a graph."""
 
     @classmethod
-    def of_run(cls, opened: Bundle, protocol: ProtocolCard) -> "Terms":
+    def of_run(cls, opened: Bundle, protocol: ExecutableProtocol) -> "RunIdentity":
         """Those of a run."""
         chosen = hashlib.sha256(protocol.model_dump_json().encode()).hexdigest()
         return cls(opened.digest().hex(), chosen, export=opened.export_number())

@@ -6,43 +6,43 @@ import numpy as np
 from torch import Tensor
 
 from pi_sim.graph.ops import Shape
-from pi_sim.mpc.dealer.correlation import Correlation, Part
+from pi_sim.mpc.dealer.correlation import Correlation, TensorSpec
 
-WORD = 64
+WORD_BITS = 64
 
 
 @dataclass(frozen=True)
-class Conjunction(Correlation):
+class AndTriple(Correlation):
     """A, B and A & B, broadcast, in words of 64 bits shared by exclusive or."""
 
     first: Shape
     second: Shape
 
     @property
-    def random_parts(self) -> tuple[Part, ...]:
-        return Part(self.first, WORD), Part(self.second, WORD)
+    def random_parts(self) -> tuple[TensorSpec, ...]:
+        return TensorSpec(self.first, WORD_BITS), TensorSpec(self.second, WORD_BITS)
 
     @property
-    def dependent_parts(self) -> tuple[Part, ...]:
-        return (Part(np.broadcast_shapes(self.first, self.second), WORD),)
+    def dependent_parts(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec(np.broadcast_shapes(self.first, self.second), WORD_BITS),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
         return (values[0] & values[1],)
 
 
 @dataclass(frozen=True)
-class Bit(Correlation):
+class RandomBit(Correlation):
     """A random bit shared by exclusive or, and the same bit shared as a sum."""
 
     shape: Shape
 
     @property
-    def random_parts(self) -> tuple[Part, ...]:
-        return (Part(self.shape, 1),)
+    def random_parts(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec(self.shape, 1),)
 
     @property
-    def dependent_parts(self) -> tuple[Part, ...]:
-        return (Part(self.shape),)
+    def dependent_parts(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec(self.shape),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
         return values

@@ -20,14 +20,14 @@ from pi_sim.mpc.kernels import (
     softmax_share,
     tanh,
 )
-from pi_sim.mpc.kernels.registry import KERNELS, Domain, Kernel, check, choose
+from pi_sim.mpc.kernels.registry import KERNELS, Domain, Kernel, check_kernel_table, kernel_for
 
 __all__ = [
     "KERNELS",
     "Domain",
     "Kernel",
-    "check",
-    "choose",
+    "check_kernel_table",
+    "kernel_for",
     "clamp",
     "embedding",
     "erf",

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from pi_sim.mpc.kernels.local import on_share
-from pi_sim.mpc.kernels.registry import FITTING, kernel
-from pi_sim.mpc.primitives.function import Function, Line
+from pi_sim.mpc.kernels.local import map_share
+from pi_sim.mpc.kernels.registry import FITS_32_BIT, kernel
+from pi_sim.mpc.primitives.function import Linear, Piecewise
 from pi_sim.mpc.primitives.piecewise import evaluate
 
 
 @kernel("clamp", "kogge-stone")
-def kogge_stone(x: Any, *, low: float, high: float) -> Any:
+def clamp_kogge_stone(x: Any, *, low: float, high: float) -> Any:
     """low + relu(x - low) - relu(x - high), stock CrypTen: both ReLUs at once, see `relu`.
 
     9 rounds, 464 bytes and 240 offline per element. Exact. Source: CrypTen (arXiv 2109.00984), section 4.2.
@@ -17,11 +17,11 @@ def kogge_stone(x: Any, *, low: float, high: float) -> Any:
     return x.hardtanh(low, high)
 
 
-@kernel("clamp", "masked", FITTING)
-def masked(x: Any, *, low: float, high: float) -> Any:
+@kernel("clamp", "masked", FITS_32_BIT)
+def clamp_masked(x: Any, *, low: float, high: float) -> Any:
     """Both ends compared with at once, see `pi_sim.mpc.primitives.piecewise`: exact.
 
     4 rounds, 12 7/8 bytes and 63 offline per element.
     """
-    ends = Function((low, high), (Line(low), Line(slope=1), Line(high)))
-    return on_share(x, lambda share: evaluate(share, ends))
+    ends = Piecewise((low, high), (Linear(low), Linear(slope=1), Linear(high)))
+    return map_share(x, lambda share: evaluate(share, ends))

@@ -3,13 +3,13 @@
 import math
 from typing import Any
 
-from pi_sim.mpc.kernels.local import on_share
-from pi_sim.mpc.kernels.registry import FITTING, Domain, kernel, magnitude
+from pi_sim.mpc.kernels.local import map_share
+from pi_sim.mpc.kernels.registry import FITS_32_BIT, Domain, kernel, magnitude
 from pi_sim.mpc.primitives import bounded
-from pi_sim.mpc.primitives.function import Curve, Function, Line
+from pi_sim.mpc.primitives.function import FourierSeries, Linear, Piecewise
 from pi_sim.mpc.primitives.piecewise import evaluate
 
-CURVE = Curve(
+ERF_SERIES = FourierSeries(
     period_bits=20,
     fraction_bits=29,
     basis_bits=14,
@@ -20,11 +20,11 @@ CURVE = Curve(
     ),
 )
 """erf(x) on [-3, 3], of period 16, to 0.00001."""
-ERF = Function(thresholds=(-3.0, 3.0), pieces=(Line(-1.0), CURVE, Line(1.0)))
+ERF = Piecewise(thresholds=(-3.0, 3.0), pieces=(Linear(-1.0), ERF_SERIES, Linear(1.0)))
 
 
 @kernel("erf", "taylor", Domain("|input|", magnitude, 0, 0.6))
-def taylor(x: Any) -> Any:
+def erf_taylor(x: Any) -> Any:
     """Stock CrypTen: the Taylor series of `functions.erf_iterations` terms, its odd powers miscomputed (see `gelu`).
 
     34 rounds, 376 bytes and 272 offline per element. Right to 0.015 for |x| up to 0.6, off by 177 at 2.
@@ -33,7 +33,7 @@ def taylor(x: Any) -> Any:
 
 
 @kernel("erf", "tanh-form", Domain("|input|", magnitude, 0, 13))
-def tanh_form(x: Any) -> Any:
+def erf_tanh_form(x: Any) -> Any:
     """tanh(2 / sqrt(pi) (x + 0.08943 x^3)), the approximation that GELU's tanh form is made of.
 
     25 rounds, 400 bytes and 248 offline per element: the square, one product, and `tanh`. Right to 0.006 for |x| up to
@@ -43,22 +43,22 @@ def tanh_form(x: Any) -> Any:
     return ((x + cubic * 0.08943) * (2 / math.sqrt(math.pi))).tanh()
 
 
-@kernel("erf", "fourier", FITTING)
-def fourier(x: Any) -> Any:
+@kernel("erf", "fourier", FITS_32_BIT)
+def erf_fourier(x: Any) -> Any:
     """-1, a sine series, or 1, see `pi_sim.mpc.primitives.piecewise`: right to 0.0002 everywhere.
 
     5 rounds, 16 7/8 bytes and 227 offline per element.
     Source: the masked series is SHAFT's (NDSS 2025); the pieces and their comparison are ours.
     """
-    return on_share(x, lambda share: evaluate(share, ERF))
+    return map_share(x, lambda share: evaluate(share, ERF))
 
 
 @kernel("erf", "fourier-bounded", Domain("|input|", magnitude, 0, 3))
-def fourier_bounded(x: Any) -> Any:
+def erf_fourier_bounded(x: Any) -> Any:
     """The sine series of `fourier` alone, one masked opening, see `bounded`: right to 0.0002 for |x| up to 3.
 
     1 round, 8 bytes and 160 offline per element. Nothing keeps x within the domain: beyond, it swings to the other
     sign. Source: SHAFT (NDSS 2025); the coefficients are ours.
     SHAFT itself takes the first five terms of the plain series of erf on [-8, 8], which are off by up to 0.07 below 5.
     """
-    return on_share(x, lambda share: bounded.evaluate(share, CURVE))
+    return map_share(x, lambda share: bounded.evaluate_local_truncation(share, ERF_SERIES))

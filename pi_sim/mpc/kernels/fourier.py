@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from pi_sim.mpc.kernels.local import on_share
+from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.primitives import bounded
-from pi_sim.mpc.primitives.function import FRACTION, Curve
+from pi_sim.mpc.primitives.function import FRACTION_BITS, FourierSeries
 
 
-def beside_relu(x: Any, series: Curve) -> Any:
+def relu_plus_series(x: Any, series: FourierSeries) -> Any:
     """relu(x) plus a sine series of |x|, where |x| is within half the period.
 
     1. relu(x), see `relu` (9 rounds, 232 bytes); |x| = 2 relu(x) - x.
@@ -18,6 +18,6 @@ def beside_relu(x: Any, series: Curve) -> Any:
     19 rounds, 472 bytes per element. Source: SHAFT (NDSS 2025) and its code, `approximations.py`.
     """
     rectified = x.relu()
-    size = on_share(rectified, lambda share: 2 * share - x.share)
-    within = size < 2 ** (series.period_bits - FRACTION - 1)
-    return rectified + within * on_share(size, lambda share: bounded.evaluate(share, series))
+    size = map_share(rectified, lambda share: 2 * share - x.share)
+    within = size < 2 ** (series.period_bits - FRACTION_BITS - 1)
+    return rectified + within * map_share(size, lambda share: bounded.evaluate_local_truncation(share, series))

@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import Tensor
 
-from pi_sim.mpc.kernels.local import on_share
+from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import Domain, kernel
-from pi_sim.mpc.primitives.norms import affine, centre, normalise
+from pi_sim.mpc.primitives.norms import apply_affine, divide_by_rms, subtract_mean
 
 
 def _variance(x: Tensor, *_: Tensor) -> Tensor:
@@ -14,7 +14,7 @@ def _variance(x: Tensor, *_: Tensor) -> Tensor:
 
 
 @kernel("layernorm", "newton", Domain("variance", _variance, 0.1, 150))
-def newton(x: Any, gamma: Any = None, beta: Any = None, *, eps: float) -> Any:
+def layernorm_newton(x: Any, gamma: Any = None, beta: Any = None, *, eps: float) -> Any:
     """Built of CrypTen's functions, its `var` aside, which divides by d - 1 where d is asked for.
 
     1. Subtract the mean: local.
@@ -34,21 +34,21 @@ def newton(x: Any, gamma: Any = None, beta: Any = None, *, eps: float) -> Any:
     return normalised if beta is None else normalised + beta
 
 
-def _mean(x: Tensor, *_: Tensor) -> Tensor:
+def _absolute_mean(x: Tensor, *_: Tensor) -> Tensor:
     return x.mean(-1).abs()
 
 
-def _sum_of_squares(x: Tensor, *_: Tensor) -> Tensor:
+def _centred_sum_of_squares(x: Tensor, *_: Tensor) -> Tensor:
     return x.shape[-1] * _variance(x)
 
 
 @kernel(
     "layernorm",
     "normalised",
-    Domain("sum of squares of a centred row", _sum_of_squares, 0.05, 1e9),
-    Domain("|mean|", _mean, 0, 16_000),
+    Domain("sum of squares of a centred row", _centred_sum_of_squares, 0.05, 1e9),
+    Domain("|mean|", _absolute_mean, 0, 16_000),
 )
-def normalised(x: Any, gamma: Any = None, beta: Any = None, *, eps: float) -> Any:
+def layernorm_normalised(x: Any, gamma: Any = None, beta: Any = None, *, eps: float) -> Any:
     """For all that networks have: a row's sum of squares is brought to [1, 4) first, see `primitives.norms`.
 
     1. Subtract the mean, truncated faithfully (1 round for each row).
@@ -57,4 +57,4 @@ def normalised(x: Any, gamma: Any = None, beta: Any = None, *, eps: float) -> An
 
     16 rounds; 40 bytes per element. Without gamma 2 rounds and 16 bytes per element less.
     """
-    return on_share(x, lambda share: affine(normalise(centre(share), eps), gamma, beta))
+    return map_share(x, lambda share: apply_affine(divide_by_rms(subtract_mean(share), eps), gamma, beta))

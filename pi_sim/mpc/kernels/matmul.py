@@ -3,10 +3,10 @@
 from typing import Any
 
 from pi_sim.mpc import backend
-from pi_sim.mpc.kernels.local import on_share
+from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import kernel
 from pi_sim.mpc.primitives import products, stationary
-from pi_sim.mpc.primitives.function import FRACTION
+from pi_sim.mpc.primitives.function import FRACTION_BITS
 from pi_sim.mpc.primitives.truncation import truncate
 
 
@@ -62,22 +62,22 @@ def faithful_matmul(a: Any, b: Any) -> Any:
 
     2 rounds, 8 (|a| + |b| + |a @ b|) bytes, 24 |a @ b| offline.
     """
-    return on_share(a, lambda share: truncate(products.product(share, b.share, "matmul"), FRACTION))
+    return map_share(a, lambda share: truncate(products.multiply(share, b.share, "matmul"), FRACTION_BITS))
 
 
 @kernel("linear", "stationary", fixed_operand=1)
-def stationary_linear(x: Any, weight: stationary.Weight, bias: Any = None, *, client_only: bool = False) -> Any:
+def fixed_weight_linear(x: Any, weight: stationary.OpenedWeight, bias: Any = None, *, client_only: bool = False) -> Any:
     """x (..., k) @ weight (k, n) + bias (n), the weight opened under its mask once in a session; faithful truncation.
 
     2 rounds, 8 (|x| + |x @ weight|) bytes, 24 |x @ weight| offline; in a session 8 k n bytes once.
     A result that goes to the client alone keeps its 32 bits of fraction, which the client decodes: 1 round, 8 |x|
     bytes, 8 |x @ weight| offline. It tells the client its own logits more finely, and nothing else.
     """
-    product = stationary.product(x.share, weight)
-    mapped = product if bias is None else product + (bias.share << FRACTION)
+    product = stationary.multiply_by_weight(x.share, weight)
+    mapped = product if bias is None else product + (bias.share << FRACTION_BITS)
     if client_only:
-        return backend.shares(mapped, precision=2 * FRACTION)
-    return on_share(x, lambda _: truncate(mapped, FRACTION))
+        return backend.fixed_point_tensor(mapped, precision=2 * FRACTION_BITS)
+    return map_share(x, lambda _: truncate(mapped, FRACTION_BITS))
 
 
 @kernel("multiply", "faithful")
@@ -86,10 +86,10 @@ def faithful_multiply(a: Any, b: Any) -> Any:
 
     2 rounds, 8 (|a| + |b| + |a * b|) bytes, 24 |a * b| offline.
     """
-    return on_share(a, lambda share: truncate(products.product(share, b.share), FRACTION))
+    return map_share(a, lambda share: truncate(products.multiply(share, b.share), FRACTION_BITS))
 
 
 @kernel("square", "faithful")
 def faithful_square(x: Any) -> Any:
     """x * x by a pair, then faithful truncation: 2 rounds, 16 bytes and 24 offline per element."""
-    return on_share(x, lambda share: truncate(products.square(share), FRACTION))
+    return map_share(x, lambda share: truncate(products.square(share), FRACTION_BITS))

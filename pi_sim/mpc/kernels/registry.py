@@ -24,7 +24,7 @@ def magnitude(x: Tensor) -> Tensor:
     return x.abs()
 
 
-FITTING = Domain("|input|", magnitude, 0, 32_000)
+FITS_32_BIT = Domain("|input|", magnitude, 0, 32_000)
 """What kernels of our own that compare ask for: with its fraction it must fit a word of 32 bits."""
 
 
@@ -42,7 +42,7 @@ class Kernel:
 
 KERNELS: dict[tuple[str, str], Kernel] = {}
 
-FIXED = "fixed"
+UNIVERSAL = "fixed"
 """The kernel of operations that every protocol does alike: none needs to choose it."""
 
 
@@ -58,10 +58,10 @@ def kernel(
     return register
 
 
-def choose(op: str, chosen: Mapping[str, str], protocol: str) -> Kernel:
+def kernel_for(op: str, chosen: Mapping[str, str], protocol: str) -> Kernel:
     """The kernel that a protocol's `[kernels]` table names for an operation."""
-    if (op, FIXED) in KERNELS:
-        return KERNELS[op, FIXED]
+    if (op, UNIVERSAL) in KERNELS:
+        return KERNELS[op, UNIVERSAL]
     if op not in chosen:
         raise UnpricedError(f"protocol {protocol} has no kernel for {op}; name one in the [kernels] of its TOML.")
     if (op, chosen[op]) not in KERNELS:
@@ -70,10 +70,10 @@ def choose(op: str, chosen: Mapping[str, str], protocol: str) -> Kernel:
     return KERNELS[op, chosen[op]]
 
 
-def check(chosen: Mapping[str, str], protocol: str) -> None:
+def check_kernel_table(chosen: Mapping[str, str], protocol: str) -> None:
     """A `UsageError` for a `[kernels]` entry that means nothing: a typing mistake would otherwise go unnoticed."""
     for op in chosen:
-        if (op, FIXED) in KERNELS or op not in {known for known, _ in KERNELS}:
-            names = ", ".join(sorted({known for known, name in KERNELS if name != FIXED}))
+        if (op, UNIVERSAL) in KERNELS or op not in {known for known, _ in KERNELS}:
+            names = ", ".join(sorted({known for known, name in KERNELS if name != UNIVERSAL}))
             raise UsageError(f"protocol {protocol}: [kernels] cannot choose {op!r}; it may choose {names}.")
-        choose(op, chosen, protocol)
+        kernel_for(op, chosen, protocol)

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from pi_sim.mpc.kernels.local import on_share
-from pi_sim.mpc.kernels.registry import FITTING, kernel
+from pi_sim.mpc.kernels.local import map_share
+from pi_sim.mpc.kernels.registry import FITS_32_BIT, kernel
 from pi_sim.mpc.primitives.function import RELU
 from pi_sim.mpc.primitives.piecewise import evaluate
 
 
 @kernel("relu", "kogge-stone")
-def relu(x: Any) -> Any:
+def relu_kogge_stone(x: Any) -> Any:
     """x * (x >= 0), stock CrypTen.
 
     1. Turn the arithmetic shares into exclusive-or shares: a 64-bit addition of the two parties' shares by a
@@ -22,11 +22,11 @@ def relu(x: Any) -> Any:
     return x.relu()
 
 
-@kernel("relu", "masked", FITTING)
-def masked(x: Any) -> Any:
+@kernel("relu", "masked", FITS_32_BIT)
+def relu_masked(x: Any) -> Any:
     """max(x, 0) by one masked opening, see `pi_sim.mpc.primitives.piecewise`: exact.
 
     4 rounds, 10 3/8 bytes and 40 offline per element.
     Source: ours; its parts are a dealer's tables and Beaver's products.
     """
-    return on_share(x, lambda share: evaluate(share, RELU))
+    return map_share(x, lambda share: evaluate(share, RELU))

@@ -4,13 +4,13 @@ from typing import Any
 
 from torch import Tensor
 
-from pi_sim.mpc.kernels.registry import FIXED, kernel
+from pi_sim.mpc.kernels.registry import UNIVERSAL, kernel
 
 CLIENT = 1
 """Party 0 is the server."""
 
 
-@kernel("reveal", FIXED)
+@kernel("reveal", UNIVERSAL)
 def reveal(x: Any) -> Tensor | None:
     """The server sends its share of x: plain values at the client, None at the server. 1 round, 8 |x| bytes.
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import Tensor
 
-from pi_sim.mpc.kernels.local import on_share
+from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import Domain, kernel
-from pi_sim.mpc.primitives.norms import affine, normalise
+from pi_sim.mpc.primitives.norms import apply_affine, divide_by_rms
 
 
 def _mean_square(x: Tensor, *_: Tensor) -> Tensor:
@@ -14,7 +14,7 @@ def _mean_square(x: Tensor, *_: Tensor) -> Tensor:
 
 
 @kernel("rmsnorm", "newton", Domain("mean square", _mean_square, 0.1, 150))
-def newton(x: Any, gamma: Any = None, *, eps: float) -> Any:
+def rmsnorm_newton(x: Any, gamma: Any = None, *, eps: float) -> Any:
     """Built of CrypTen's functions: the steps of `layernorm` that do not centre.
 
     1. Square and average (1 round).
@@ -34,9 +34,9 @@ def _sum_of_squares(x: Tensor, *_: Tensor) -> Tensor:
 
 
 @kernel("rmsnorm", "normalised", Domain("sum of squares of a row", _sum_of_squares, 0.05, 1e9))
-def normalised(x: Any, gamma: Any = None, *, eps: float) -> Any:
+def rmsnorm_normalised(x: Any, gamma: Any = None, *, eps: float) -> Any:
     """For all that networks have: the steps of `layernorm` that do not centre.
 
     15 rounds; 40 bytes per element. Without gamma 2 rounds and 16 bytes per element less.
     """
-    return on_share(x, lambda share: affine(normalise(share, eps), gamma))
+    return map_share(x, lambda share: apply_affine(divide_by_rms(share, eps), gamma))

@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import Tensor
 
-from pi_sim.mpc.kernels.local import on_share
+from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import kernel
-from pi_sim.mpc.primitives.function import FRACTION
+from pi_sim.mpc.primitives.function import FRACTION_BITS
 from pi_sim.mpc.primitives.truncation import truncate
 
 
@@ -29,11 +29,11 @@ def faithful_scale(x: Any, *, factor: float) -> Any:
     The factor has 16 bits of fraction, as in CrypTen: 0.001 is taken for 66 / 65536, 0.7% more.
     """
     if factor.is_integer():
-        return on_share(x, lambda share: share * int(factor))
-    return on_share(x, lambda share: truncate(share * round(factor * 2**FRACTION), FRACTION))
+        return map_share(x, lambda share: share * int(factor))
+    return map_share(x, lambda share: truncate(share * round(factor * 2**FRACTION_BITS), FRACTION_BITS))
 
 
 @kernel("scale_by", "faithful")
 def faithful_scale_by(x: Any, factors: Tensor) -> Any:
     """The product with a public tensor, truncated faithfully: 1 round, 8 bytes and 16 offline per element."""
-    return on_share(x, lambda share: truncate(share * (factors.double() * 2**FRACTION).round().long(), FRACTION))
+    return map_share(x, lambda share: truncate(share * (factors.double() * 2**FRACTION_BITS).round().long(), FRACTION_BITS))

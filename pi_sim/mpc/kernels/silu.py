@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from pi_sim.mpc.kernels.fourier import beside_relu
-from pi_sim.mpc.kernels.local import on_share
-from pi_sim.mpc.kernels.registry import FITTING, Domain, kernel, magnitude
-from pi_sim.mpc.primitives.function import Curve, Function, Line
+from pi_sim.mpc.kernels.fourier import relu_plus_series
+from pi_sim.mpc.kernels.local import map_share
+from pi_sim.mpc.kernels.registry import FITS_32_BIT, Domain, kernel, magnitude
+from pi_sim.mpc.primitives.function import FourierSeries, Linear, Piecewise
 from pi_sim.mpc.primitives.piecewise import evaluate
 
-CURVE = Curve(
+SILU_SERIES = FourierSeries(
     period_bits=21,
     fraction_bits=27,
     basis_bits=13,
@@ -21,9 +21,9 @@ CURVE = Curve(
     ),
 )
 """x sigmoid(x) on [-9, 9], of period 32: x/2 and an even function, to 0.0002."""
-SILU = Function(thresholds=(-9.0, 9.0), pieces=(Line(), CURVE, Line(slope=1)))
+SILU = Piecewise(thresholds=(-9.0, 9.0), pieces=(Linear(), SILU_SERIES, Linear(slope=1)))
 
-BELOW = Curve(
+SILU_MINUS_RELU_SERIES = FourierSeries(
     period_bits=20,
     fraction_bits=32,
     basis_bits=16,
@@ -37,7 +37,7 @@ BELOW = Curve(
 
 
 @kernel("silu", "sigmoid", Domain("|input|", magnitude, 0, 490))
-def sigmoid(x: Any) -> Any:
+def silu_sigmoid(x: Any) -> Any:
     """x sigmoid(x), the sigmoid as in `tanh` (23 rounds), then one product.
 
     24 rounds, 392 bytes and 240 offline per element. Right to 0.008 for |x| up to 490: to 0.004 below 100; from 510 on
@@ -46,21 +46,21 @@ def sigmoid(x: Any) -> Any:
     return x * x.sigmoid()
 
 
-@kernel("silu", "fourier", FITTING)
-def fourier(x: Any) -> Any:
+@kernel("silu", "fourier", FITS_32_BIT)
+def silu_fourier(x: Any) -> Any:
     """0, x/2 plus a cosine series, or x, see `pi_sim.mpc.primitives.piecewise`: right to 0.0012 everywhere.
 
     5 rounds, 16 3/4 bytes and 263 offline per element.
     Source: the masked series is SHAFT's (NDSS 2025); the pieces and their comparison are ours.
     """
-    return on_share(x, lambda share: evaluate(share, SILU))
+    return map_share(x, lambda share: evaluate(share, SILU))
 
 
 @kernel("silu", "fourier-shaft")
-def fourier_shaft(x: Any) -> Any:
+def silu_fourier_shaft(x: Any) -> Any:
     """relu(x) and, for |x| < 8, a series of |x| of 12 terms, see `fourier.beside_relu`: right to 0.006 everywhere.
 
     19 rounds, 472 bytes and 432 offline per element.
     Source: SHAFT (NDSS 2025) and its code, `approximations.py`, which prints the coefficients to four digits.
     """
-    return beside_relu(x, BELOW)
+    return relu_plus_series(x, SILU_MINUS_RELU_SERIES)

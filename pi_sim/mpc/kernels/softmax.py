@@ -6,20 +6,20 @@ import torch
 from torch import Tensor
 
 from pi_sim.mpc import session
-from pi_sim.mpc.kernels.local import on_share
+from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import Domain, kernel
 from pi_sim.mpc.primitives import products
-from pi_sim.mpc.primitives.function import FRACTION, Curve, Function, Line
+from pi_sim.mpc.primitives.function import FRACTION_BITS, FourierSeries, Linear, Piecewise
 from pi_sim.mpc.primitives.piecewise import evaluate
-from pi_sim.mpc.primitives.ragged import Rows
+from pi_sim.mpc.primitives.ragged import CausalRows
 from pi_sim.mpc.primitives.rows import reciprocal
 from pi_sim.mpc.primitives.truncation import truncate
 
-HIDDEN = -200.0
+HIDDEN_SCORE = -200.0
 """The score of a place that is not allowed: its exponential rounds to zero as long as the row maximum is above -188."""
 
 
-CURVE = Curve(
+EXP_SERIES = FourierSeries(
     period_bits=21,
     fraction_bits=30,
     basis_bits=16,
@@ -35,40 +35,40 @@ CURVE = Curve(
     ),
 )
 """exp(x) on [-11, 0], of period 32, to 0.00002."""
-LOWEST = -(2**14) << FRACTION
+HIDDEN_SCORE_SHARE = -(2**14) << FRACTION_BITS
 """The score of a place that another mask hides."""
-EXP = Function(thresholds=(-11.0,), pieces=(Line(), CURVE))
+EXP = Piecewise(thresholds=(-11.0,), pieces=(Linear(), EXP_SERIES))
 
 
-def seen(scores: Tensor, allowed: Tensor | None) -> Tensor:
+def mask_plain_scores(scores: Tensor, allowed: Tensor | None) -> Tensor:
     """Plain scores, hidden ones at minus infinity."""
     return scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
 
 
-def _below_maximum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
+def _exponents(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     """Exponents of the places that count."""
-    visible = seen(scores, allowed)
+    visible = mask_plain_scores(scores, allowed)
     exponents = visible - visible.amax(-1, keepdim=True)
     return exponents[visible.isfinite()]
 
 
-def _maximum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
+def _row_maximum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     """Row maxima, which must stand well above the hidden places and not too far."""
-    return seen(scores, allowed).amax(-1)
+    return mask_plain_scores(scores, allowed).amax(-1)
 
 
-def _sum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
+def _row_sum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     """What each row is divided by: 1 where one place has all, n where n places are alike."""
-    visible = seen(scores, allowed)
+    visible = mask_plain_scores(scores, allowed)
     return (visible - visible.amax(-1, keepdim=True)).exp().sum(-1)
 
 
 @kernel(
     "softmax",
     "limit-newton",
-    Domain("score minus row maximum", _below_maximum, -490, 0),
-    Domain("row maximum", _maximum, HIDDEN + 12, HIDDEN + 490),
-    Domain("row sum of exponentials", _sum, 1, 50),
+    Domain("score minus row maximum", _exponents, -490, 0),
+    Domain("row maximum", _row_maximum, HIDDEN_SCORE + 12, HIDDEN_SCORE + 490),
+    Domain("row sum of exponentials", _row_sum, 1, 50),
 )
 def limit_newton(scores: Any, allowed: Tensor | None = None, *, causal: bool = False) -> Any:
     """Stock CrypTen, with places that are not allowed made exactly zero, which a causal mask makes no cheaper.
@@ -83,23 +83,23 @@ def limit_newton(scores: Any, allowed: Tensor | None = None, *, causal: bool = F
     116 rounds and 744 bytes per element for rows of 128, the maximum being 79 and 670 of them.
     Source: CrypTen (arXiv 2109.00984), sections 4.3 and 4.4; the mask is ours.
     """
-    visible, keep = hide(scores, allowed)
-    return on_share(visible.softmax(-1), lambda share: share * keep)
+    visible, keep = hide_scores(scores, allowed)
+    return map_share(visible.softmax(-1), lambda share: share * keep)
 
 
-def hide(scores: Any, allowed: Tensor | None) -> tuple[Any, Tensor | int]:
+def hide_scores(scores: Any, allowed: Tensor | None) -> tuple[Any, Tensor | int]:
     """Shared scores, hidden ones at a low public number; and one where a place counts, zero elsewhere."""
     if allowed is None:
         return scores, 1
     keep = allowed.long()
-    return on_share(scores, lambda share: share * keep) + (1 - keep) * HIDDEN, keep
+    return map_share(scores, lambda share: share * keep) + (1 - keep) * HIDDEN_SCORE, keep
 
 
 @kernel(
     "softmax",
     "tournament",
-    Domain("score minus row maximum", _below_maximum, -16_000, 0),
-    Domain("row maximum", _maximum, -16_000, 16_000),
+    Domain("score minus row maximum", _exponents, -16_000, 0),
+    Domain("row maximum", _row_maximum, -16_000, 16_000),
 )
 def tournament(scores: Any, allowed: Tensor | None = None, *, causal: bool = False) -> Any:
     """Of a causal mask only the places that it leaves are computed; those of another one are made low, then zero.
@@ -113,16 +113,16 @@ def tournament(scores: Any, allowed: Tensor | None = None, *, causal: bool = Fal
     of any kind, and to 0.00003 for each place of longer ones: what every exponential is off by adds up in a row's sum.
     Source: the masked series is SHAFT's (NDSS 2025); the rest is ours.
     """
-    return on_share(scores, lambda share: _softmax(share, allowed, causal))
+    return map_share(scores, lambda share: _tournament_on_share(share, allowed, causal))
 
 
-def _softmax(share: Tensor, allowed: Tensor | None, causal: bool) -> Tensor:
+def _tournament_on_share(share: Tensor, allowed: Tensor | None, causal: bool) -> Tensor:
     m, n = share.shape[-2:]
-    rows = Rows(torch.arange(n - m + 1, n + 1) if causal else torch.full((m,), n), n)
+    rows = CausalRows(torch.arange(n - m + 1, n + 1) if causal else torch.full((m,), n), n)
     if allowed is not None and not causal:
-        share = share * allowed.long() + (LOWEST * ~allowed if session.rank() == 0 else 0)
+        share = share * allowed.long() + (HIDDEN_SCORE_SHARE * ~allowed if session.rank() == 0 else 0)
     places = rows.gather(share)
     powers = evaluate(places - rows.broadcast(rows.row_maxima(places)), EXP)
     inverse = reciprocal(rows.row_sums(powers), n.bit_length() + 1)
-    found = rows.scatter(truncate(products.product(powers, rows.broadcast(inverse)), FRACTION))
+    found = rows.scatter(truncate(products.multiply(powers, rows.broadcast(inverse)), FRACTION_BITS))
     return found if allowed is None or causal else found * allowed.long()

@@ -7,49 +7,49 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pi_sim.mpc.kernels.local import on_share
+from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import Domain, kernel
-from pi_sim.mpc.kernels.softmax import seen
+from pi_sim.mpc.kernels.softmax import mask_plain_scores
 
-SHIFT = 5.0
+QUAD_SHIFT = 5.0
 """MPCFormer's constant: scores seldom fall below -5, where (x + 5)^2 would rise again."""
-FLOOR = 0.01
+RELU_FLOOR = 0.01
 """Added to every rectified score, so that a row without a positive one still has a sum to divide by."""
-Form = Callable[[Tensor], Tensor]
+ScoreFunction = Callable[[Tensor], Tensor]
 
 
-def _rectified(scores: Tensor) -> Tensor:
-    return scores.relu() + FLOOR
+def _relu_plus_floor(scores: Tensor) -> Tensor:
+    return scores.relu() + RELU_FLOOR
 
 
-def _squared(scores: Tensor) -> Tensor:
-    return (scores + SHIFT).square()
+def _shifted_square(scores: Tensor) -> Tensor:
+    return (scores + QUAD_SHIFT).square()
 
 
-def _mean(form: Form, scores: Tensor, allowed: Tensor | None = None) -> Tensor:
+def _row_mean(form: ScoreFunction, scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     """What each row is divided by."""
-    return (form(scores) * _weights(scores, allowed)).sum(-1)
+    return (form(scores) * _mean_weights(scores, allowed)).sum(-1)
 
 
-def _stands_off(form: Form, scores: Tensor, allowed: Tensor | None = None) -> Tensor:
-    kept = form(scores) * _weights(scores, allowed)
-    return (kept / kept.sum(-1, keepdim=True) - torch.softmax(seen(scores, allowed), -1)).abs()
+def _distance_from_softmax(form: ScoreFunction, scores: Tensor, allowed: Tensor | None = None) -> Tensor:
+    kept = form(scores) * _mean_weights(scores, allowed)
+    return (kept / kept.sum(-1, keepdim=True) - torch.softmax(mask_plain_scores(scores, allowed), -1)).abs()
 
 
-def _weights(scores: Tensor, allowed: Tensor | None) -> Tensor:
+def _mean_weights(scores: Tensor, allowed: Tensor | None) -> Tensor:
     """1 / n at the n places of a row that count, zero at the others."""
     keep = torch.ones_like(scores) if allowed is None else allowed.expand(scores.shape).to(scores.dtype)
     return keep / keep.sum(-1, keepdim=True).clamp(min=1)
 
 
-def _domains(form: Form, name: str) -> tuple[Domain, Domain]:
+def _substitute_domains(form: ScoreFunction, name: str) -> tuple[Domain, Domain]:
     return (
-        Domain("row mean", partial(_mean, form), 0.005, 50),
-        Domain(f"distance of {name} from softmax", partial(_stands_off, form), 0, 0.05),
+        Domain("row mean", partial(_row_mean, form), 0.005, 50),
+        Domain(f"distance of {name} from softmax", partial(_distance_from_softmax, form), 0, 0.05),
     )
 
 
-@kernel("softmax", "2relu", *_domains(_rectified, "2ReLU"))
+@kernel("softmax", "2relu", *_substitute_domains(_relu_plus_floor, "2ReLU"))
 def two_relu(scores: Any, allowed: Tensor | None = None, *, causal: bool = False) -> Any:
     """(relu(x) + 0.01) / sum: another function than softmax, for models that were distilled to it.
 
@@ -59,10 +59,10 @@ def two_relu(scores: Any, allowed: Tensor | None = None, *, causal: bool = False
     48 rounds, 240 bytes per element, hidden or not, and 560 per row; 128 and 352 offline.
     Source: MPCFormer (ICLR 2023), section 3.1, after SecureML; the mask and the floor are ours.
     """
-    return _share(scores.relu() + FLOOR, allowed)
+    return _divide_by_row_sum(scores.relu() + RELU_FLOOR, allowed)
 
 
-@kernel("softmax", "2quad", *_domains(_squared, "2Quad"))
+@kernel("softmax", "2quad", *_substitute_domains(_shifted_square, "2Quad"))
 def two_quad(scores: Any, allowed: Tensor | None = None, *, causal: bool = False) -> Any:
     """(x + 5)^2 / sum: another function than softmax, for models that were distilled to it.
 
@@ -72,11 +72,11 @@ def two_quad(scores: Any, allowed: Tensor | None = None, *, causal: bool = False
     40 rounds, 24 bytes per element, hidden or not, and 560 per row; 16 and 352 offline.
     Source: MPCFormer (ICLR 2023), section 3.1, and its code, `softmax_2QUAD`; the mask is ours.
     """
-    shifted = scores + SHIFT
-    return _share(shifted * shifted, allowed)
+    shifted = scores + QUAD_SHIFT
+    return _divide_by_row_sum(shifted * shifted, allowed)
 
 
-def _share(kept: Any, allowed: Tensor | None) -> Any:
+def _divide_by_row_sum(kept: Any, allowed: Tensor | None) -> Any:
     """Each place's share of its row, exact zeros where nothing is allowed.
 
     1. Zero the hidden places; the mean of the n others: local, the mask is public. A mean is safer to divide by than
@@ -85,7 +85,7 @@ def _share(kept: Any, allowed: Tensor | None) -> Any:
        rounds for a positive number, see `reciprocal` (38 rounds, 552 bytes for each row).
     3. Multiply by it (1 round, 8 bytes, and 8 for each row), and by 1 / n, or zero at hidden places: local.
     """
-    weights = _weights(torch.empty_like(kept.share, dtype=torch.float32), allowed)
-    counting = kept if allowed is None else on_share(kept, lambda share: share * allowed.long())
+    weights = _mean_weights(torch.empty_like(kept.share, dtype=torch.float32), allowed)
+    counting = kept if allowed is None else map_share(kept, lambda share: share * allowed.long())
     mean = counting.sum(-1, keepdim=True) * weights.amax(-1, keepdim=True)
     return counting * mean.reciprocal() * weights

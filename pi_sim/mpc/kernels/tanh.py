@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from pi_sim.mpc.kernels.local import on_share
-from pi_sim.mpc.kernels.registry import FITTING, Domain, kernel, magnitude
+from pi_sim.mpc.kernels.local import map_share
+from pi_sim.mpc.kernels.registry import FITS_32_BIT, Domain, kernel, magnitude
 from pi_sim.mpc.primitives import bounded
-from pi_sim.mpc.primitives.function import Curve, Function, Line
+from pi_sim.mpc.primitives.function import FourierSeries, Linear, Piecewise
 from pi_sim.mpc.primitives.piecewise import evaluate
 
-CURVE = Curve(
+TANH_SERIES = FourierSeries(
     period_bits=20,
     fraction_bits=29,
     basis_bits=14,
@@ -19,11 +19,11 @@ CURVE = Curve(
     ),
 )
 """tanh(x) on [-4.6, 4.6], of period 16, to 0.0001."""
-TANH = Function(thresholds=(-4.6, 4.6), pieces=(Line(-1.0), CURVE, Line(1.0)))
+TANH = Piecewise(thresholds=(-4.6, 4.6), pieces=(Linear(-1.0), TANH_SERIES, Linear(1.0)))
 
 
 @kernel("tanh", "sigmoid", Domain("|input|", magnitude, 0, 245))
-def sigmoid(x: Any) -> Any:
+def tanh_sigmoid(x: Any) -> Any:
     """2 sigmoid(2 x) - 1, stock CrypTen.
 
     1. Take the sign of 2 x (8 rounds) and multiply by it (1 round): |2 x|.
@@ -38,21 +38,21 @@ def sigmoid(x: Any) -> Any:
     return x.tanh()
 
 
-@kernel("tanh", "fourier", FITTING)
-def fourier(x: Any) -> Any:
+@kernel("tanh", "fourier", FITS_32_BIT)
+def tanh_fourier(x: Any) -> Any:
     """-1, a sine series, or 1, see `pi_sim.mpc.primitives.piecewise`: right to 0.0004 everywhere.
 
     5 rounds, 16 7/8 bytes and 259 offline per element.
     Source: the masked series is SHAFT's (NDSS 2025); the pieces and their comparison are ours.
     """
-    return on_share(x, lambda share: evaluate(share, TANH))
+    return map_share(x, lambda share: evaluate(share, TANH))
 
 
 @kernel("tanh", "fourier-bounded", Domain("|input|", magnitude, 0, 4.6))
-def fourier_bounded(x: Any) -> Any:
+def tanh_fourier_bounded(x: Any) -> Any:
     """The sine series of `fourier` alone, one masked opening, see `bounded`: right to 0.0004 for |x| up to 4.6.
 
     1 round, 8 bytes and 192 offline per element. Nothing keeps x within the domain: beyond, it swings to the other
     sign. Source: SHAFT (NDSS 2025); the coefficients are ours.
     """
-    return on_share(x, lambda share: bounded.evaluate(share, CURVE))
+    return map_share(x, lambda share: bounded.evaluate_local_truncation(share, TANH_SERIES))

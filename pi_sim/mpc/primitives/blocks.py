@@ -5,14 +5,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-BLOCK = 2**14
+BLOCK_SIZE = 2**14
 
 
-def in_blocks(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
+def blockwise(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
     """An elementwise function of tensors (..., n), whose results (..., n) depend on the same place alone."""
     length = tensors[0].shape[-1]
-    if length <= BLOCK or tensors[0].device.type != "cpu":
+    if length <= BLOCK_SIZE or tensors[0].device.type != "cpu":
         return function(*tensors)
-    starts = range(0, length, BLOCK)
-    found = [function(*(each[..., start : start + BLOCK] for each in tensors)) for start in starts]
+    starts = range(0, length, BLOCK_SIZE)
+    found = [function(*(each[..., start : start + BLOCK_SIZE] for each in tensors)) for start in starts]
     return tuple(torch.cat(pieces, -1) for pieces in zip(*found, strict=True))

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from pi_sim.mpc import session
-from pi_sim.mpc.primitives.function import FRACTION, Curve
-from pi_sim.mpc.primitives.series import Waves, summed
+from pi_sim.mpc.primitives.function import FRACTION_BITS, FourierSeries
+from pi_sim.mpc.primitives.series import FourierBasis, combine_basis
 from pi_sim.mpc.primitives.truncation import truncate_locally
 
 
-def evaluate(share: Tensor, curve: Curve) -> Tensor:
+def evaluate_local_truncation(share: Tensor, curve: FourierSeries) -> Tensor:
     """The series of every element, which must lie within its period; its slope must be zero.
 
     1. Take shares of a random r and of the cosines and sines of its multiples from the dealer.
@@ -20,6 +20,6 @@ def evaluate(share: Tensor, curve: Curve) -> Tensor:
     1 round, 8 bytes per element, 16 offline for each harmonic. Source: SHAFT (NDSS 2025).
     """
     flat = share.reshape(-1)
-    r, dealt = session.deal(Waves(len(flat), curve, torch.int64))
+    r, dealt = session.correlated(FourierBasis(len(flat), curve, torch.int64))
     (m,) = session.reveal(flat + r)
-    return truncate_locally(summed(curve, m, dealt), curve.fraction_bits - FRACTION).view(share.shape)
+    return truncate_locally(combine_basis(curve, m, dealt), curve.fraction_bits - FRACTION_BITS).view(share.shape)

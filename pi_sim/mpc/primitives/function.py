@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-FRACTION = 16
+FRACTION_BITS = 16
 """Bits of a value's fraction."""
 
 
 @dataclass(frozen=True)
-class Line:
+class Linear:
     """constant + slope x, the slope a whole number: exact."""
 
     constant: float = 0.0
@@ -19,7 +19,7 @@ class Line:
     @property
     def encoded_one(self) -> int:
         """What one counts in the piece's own fraction."""
-        return 1 << FRACTION
+        return 1 << FRACTION_BITS
 
     @property
     def encoded_slope(self) -> int:
@@ -28,7 +28,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Curve:
+class FourierSeries:
     """constant + slope x + sum_j (cosines_j cos(j w x) + sines_j sin(j w x)), w = 2 pi / 2^period in units of the ring.
 
     It is computed in words of 32 bits, `fraction` of them for the fraction, so that where it is used its values must
@@ -57,19 +57,19 @@ class Curve:
     @property
     def encoded_slope(self) -> int:
         """What x is multiplied by, into the piece's own fraction."""
-        return round(self.slope * (1 << self.fraction_bits - FRACTION))
+        return round(self.slope * (1 << self.fraction_bits - FRACTION_BITS))
 
-    def scale(self, factor: float) -> "Curve":
+    def scale(self, factor: float) -> "FourierSeries":
         """The same, multiplied by a number."""
         cosines, sines = (tuple(factor * each for each in values) for values in (self.cosines, self.sines))
         return replace(self, constant=factor * self.constant, slope=factor * self.slope, cosines=cosines, sines=sines)
 
 
-Piece = Line | Curve
+Piece = Linear | FourierSeries
 
 
 @dataclass(frozen=True)
-class Function:
+class Piecewise:
     """Pieces between ascending thresholds, one more than these; at most one of them is a curve."""
 
     thresholds: tuple[float, ...]
@@ -78,11 +78,11 @@ class Function:
     @property
     def nonzero_intervals(self) -> tuple[int, ...]:
         """The intervals on which it is not zero."""
-        return tuple(number for number, piece in enumerate(self.pieces) if piece != Line())
+        return tuple(number for number, piece in enumerate(self.pieces) if piece != Linear())
 
     @property
-    def series(self) -> Curve | None:
-        return next((piece for piece in self.pieces if isinstance(piece, Curve)), None)
+    def series(self) -> FourierSeries | None:
+        return next((piece for piece in self.pieces if isinstance(piece, FourierSeries)), None)
 
 
-RELU = Function(thresholds=(0.0,), pieces=(Line(), Line(slope=1)))
+RELU = Piecewise(thresholds=(0.0,), pieces=(Linear(), Linear(slope=1)))

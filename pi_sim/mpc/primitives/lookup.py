@@ -15,13 +15,13 @@ from torch.nn import functional
 
 from pi_sim.graph.ops import Shape
 from pi_sim.mpc import session
-from pi_sim.mpc.dealer.correlation import Correlation, Part
-from pi_sim.mpc.primitives.onehot import numbers, power_of_two
-from pi_sim.mpc.primitives.stationary import Weight
+from pi_sim.mpc.dealer.correlation import Correlation, TensorSpec
+from pi_sim.mpc.primitives.onehot import next_power_of_two, onehot_indices
+from pi_sim.mpc.primitives.stationary import OpenedWeight
 
 
 @dataclass(frozen=True)
-class Halves(Correlation):
+class SplitLookup(Correlation):
     """a and b; of the table B (V, columns) that the dealer kept, its products with a, with b, and with both."""
 
     shape: Shape
@@ -30,12 +30,12 @@ class Halves(Correlation):
     columns: int
 
     @property
-    def random_parts(self) -> tuple[Part, ...]:
-        return Part((*self.shape, self.high)), Part((*self.shape, self.low))
+    def random_parts(self) -> tuple[TensorSpec, ...]:
+        return TensorSpec((*self.shape, self.high)), TensorSpec((*self.shape, self.low))
 
     @property
-    def dependent_parts(self) -> tuple[Part, ...]:
-        return tuple(Part((*self.shape, rows, self.columns)) for rows in (self.low, self.high, 1))
+    def dependent_parts(self) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec((*self.shape, rows, self.columns)) for rows in (self.low, self.high, 1))
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
         a, b, table = values
@@ -43,7 +43,7 @@ class Halves(Correlation):
         return with_a, _contract_low(b, table, self.high), b.unsqueeze(-2) @ with_a
 
 
-def by_halves(onehot: Tensor, table: Weight) -> Tensor:
+def split_lookup(onehot: Tensor, table: OpenedWeight) -> Tensor:
     """e @ W: shares of one-hot vectors (..., V) times the kept table (V, d).
 
     1. The place's number in two halves, x = low h + l: their one-hot vectors are sums of e's entries, local.
@@ -58,15 +58,15 @@ def by_halves(onehot: Tensor, table: Weight) -> Tensor:
     low = math.isqrt(length - 1) + 1
     high = -(-length // low)
     places = functional.pad(onehot, (0, high * low - length)).view(*onehot.shape[:-1], high, low)
-    a, b, with_a, with_b, with_both = session.deal(Halves(tuple(onehot.shape[:-1]), high, low, columns), table.mask_id)
+    a, b, with_a, with_b, with_both = session.correlated(SplitLookup(tuple(onehot.shape[:-1]), high, low, columns), table.mask_id)
     first, second = session.reveal(places.sum(-1) - a, places.sum(-2) - b)
-    with_high = with_a + _contract_high(first, _mask(table), low)
+    with_high = with_a + _contract_high(first, _mask_share(table), low)
     found = second.unsqueeze(-2) @ with_high + first.unsqueeze(-2) @ with_b + with_both
     return onehot @ table.masked + found.squeeze(-2)
 
 
 @dataclass(frozen=True)
-class Table(Correlation):
+class RotatedTable(Correlation):
     """r, and the table B (V, columns) that the dealer kept, filled up to 2^k rows and rotated by r."""
 
     shape: Shape
@@ -74,20 +74,20 @@ class Table(Correlation):
     columns: int
 
     @property
-    def random_parts(self) -> tuple[Part, ...]:
-        return (Part(self.shape),)
+    def random_parts(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec(self.shape),)
 
     @property
-    def dependent_parts(self) -> tuple[Part, ...]:
-        return (Part((*self.shape, self.size, self.columns)),)
+    def dependent_parts(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec((*self.shape, self.size, self.columns)),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
         r, table = values
         rows = torch.arange(self.size, device=r.device) + r.unsqueeze(-1)
-        return (_padded(table, self.size)[rows & (self.size - 1)],)
+        return (_pad_rows(table, self.size)[rows & (self.size - 1)],)
 
 
-def by_table(onehot: Tensor, table: Weight) -> Tensor:
+def one_time_truth_table(onehot: Tensor, table: OpenedWeight) -> Tensor:
     """e @ W: shares of one-hot vectors (..., V) times the kept table (V, d).
 
     1. Take shares of a random r and of B's rows r, r + 1, ... mod 2^k from the dealer, V <= 2^k.
@@ -97,8 +97,8 @@ def by_table(onehot: Tensor, table: Weight) -> Tensor:
     8 2^k d bytes offline for each place. Source: one-time truth tables, Ishai et al. (TCC 2013).
     """
     length, columns = table.masked.shape
-    x, size = numbers(onehot), power_of_two(length)
-    r, rotated = session.deal(Table(tuple(x.shape), size, columns), table.mask_id)
+    x, size = onehot_indices(onehot), next_power_of_two(length)
+    r, rotated = session.correlated(RotatedTable(tuple(x.shape), size, columns), table.mask_id)
     (distance,) = session.reveal(x - r)
     row = (distance & (size - 1))[..., None, None].expand(*x.shape, 1, columns)
     return onehot @ table.masked + rotated.gather(-2, row).squeeze(-2)
@@ -107,22 +107,22 @@ def by_table(onehot: Tensor, table: Weight) -> Tensor:
 def _contract_high(vectors: Tensor, table: Tensor, low: int) -> Tensor:
     """(..., high) with a table (high low, d): (..., low, d)."""
     high, columns = vectors.shape[-1], table.shape[-1]
-    rows = vectors @ _padded(table, high * low).view(high, low * columns)
+    rows = vectors @ _pad_rows(table, high * low).view(high, low * columns)
     return rows.view(*vectors.shape[:-1], low, columns)
 
 
 def _contract_low(vectors: Tensor, table: Tensor, high: int) -> Tensor:
     """(..., low) with a table (high low, d): (..., high, d)."""
     low, columns = vectors.shape[-1], table.shape[-1]
-    turned = _padded(table, high * low).view(high, low, columns).transpose(0, 1).reshape(low, high * columns)
+    turned = _pad_rows(table, high * low).view(high, low, columns).transpose(0, 1).reshape(low, high * columns)
     return (vectors @ turned).view(*vectors.shape[:-1], high, columns)
 
 
-def _mask(table: Weight) -> Tensor:
+def _mask_share(table: OpenedWeight) -> Tensor:
     """This party's share of B."""
     return table.share - table.masked if session.rank() == 0 else table.share
 
 
-def _padded(table: Tensor, rows: int) -> Tensor:
+def _pad_rows(table: Tensor, rows: int) -> Tensor:
     """Filled up with rows of zeros."""
     return functional.pad(table, (0, 0, 0, rows - len(table)))

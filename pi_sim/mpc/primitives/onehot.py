@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pi_sim.graph.ops import Shape
 from pi_sim.mpc import session
-from pi_sim.mpc.dealer.correlation import Correlation, Part
+from pi_sim.mpc.dealer.correlation import Correlation, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -18,29 +18,29 @@ class OneHot(Correlation):
     size: int
 
     @property
-    def random_parts(self) -> tuple[Part, ...]:
-        return (Part(self.shape),)
+    def random_parts(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec(self.shape),)
 
     @property
-    def dependent_parts(self) -> tuple[Part, ...]:
-        return (Part((*self.shape, self.size)),)
+    def dependent_parts(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec((*self.shape, self.size)),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
         places = torch.arange(self.size, device=values[0].device)
         return ((places == (values[0] & (self.size - 1)).unsqueeze(-1)).long(),)
 
 
-def numbers(onehot: Tensor) -> Tensor:
+def onehot_indices(onehot: Tensor) -> Tensor:
     """Shares of the numbers that one-hot vectors (..., V) stand for: a public linear map of theirs, local."""
     return (onehot * torch.arange(onehot.shape[-1], device=onehot.device)).sum(-1)
 
 
-def power_of_two(length: int) -> int:
+def next_power_of_two(length: int) -> int:
     """The least that is not below a length."""
     return 1 << (length - 1).bit_length()
 
 
-def rotate(onehot: Tensor) -> Tensor:
+def rotate_onehot(onehot: Tensor) -> Tensor:
     """Fresh shares of one-hot vectors (..., V), made from shares of the numbers that they stand for.
 
     1. Take shares of a random r and of the one-hot vector of r mod 2^k from the dealer, V <= 2^k.
@@ -49,9 +49,9 @@ def rotate(onehot: Tensor) -> Tensor:
 
     8 2^k bytes offline for each vector.
     """
-    x, length = numbers(onehot), onehot.shape[-1]
-    size = power_of_two(length)
-    r, vectors = session.deal(OneHot(tuple(x.shape), size))
+    x, length = onehot_indices(onehot), onehot.shape[-1]
+    size = next_power_of_two(length)
+    r, vectors = session.correlated(OneHot(tuple(x.shape), size))
     (distance,) = session.reveal(x - r)
     places = torch.arange(length, device=onehot.device) - distance.unsqueeze(-1)
     return vectors.gather(-1, places & (size - 1))

@@ -10,7 +10,7 @@ from pi_sim.mpc.primitives.piecewise import evaluate
 
 
 @dataclass(frozen=True)
-class Rows:
+class CausalRows:
     """The places that count in matrices (m, n): of each row the first so many, one at least."""
 
     lengths: Tensor
@@ -18,7 +18,7 @@ class Rows:
 
     def gather(self, x: Tensor) -> Tensor:
         """The places that count: (..., m, n) becomes (..., places)."""
-        return _at(x.flatten(-2), self._flat_positions())
+        return _take(x.flatten(-2), self._flat_positions())
 
     def scatter(self, values: Tensor) -> Tensor:
         """Back to (..., m, n), exact zeros elsewhere."""
@@ -28,7 +28,7 @@ class Rows:
 
     def broadcast(self, rows: Tensor) -> Tensor:
         """One value for each row (..., m) becomes one for each place."""
-        return _at(rows, _numbers(self.lengths))
+        return _take(rows, _row_index(self.lengths))
 
     def row_sums(self, values: Tensor) -> Tensor:
         """The sum of each row: (..., m)."""
@@ -42,32 +42,32 @@ class Rows:
         lengths = self.lengths
         while int(lengths.max()) > 1:
             pairs, odd = lengths // 2, lengths % 2
-            left = _starts(lengths).repeat_interleave(pairs) + 2 * _within(pairs)
-            last = (_starts(lengths) + lengths - 1)[odd == 1]
-            winners = _at(values, left + 1) + evaluate(_at(values, left) - _at(values, left + 1), RELU)
-            order = torch.cat([_numbers(pairs), _numbers(odd)]).argsort(stable=True)
-            values = _at(torch.cat([winners, _at(values, last)], -1), order)
+            left = _row_start(lengths).repeat_interleave(pairs) + 2 * _position_in_row(pairs)
+            last = (_row_start(lengths) + lengths - 1)[odd == 1]
+            winners = _take(values, left + 1) + evaluate(_take(values, left) - _take(values, left + 1), RELU)
+            order = torch.cat([_row_index(pairs), _row_index(odd)]).argsort(stable=True)
+            values = _take(torch.cat([winners, _take(values, last)], -1), order)
             lengths = pairs + odd
         return values
 
     def _flat_positions(self) -> Tensor:
-        return _numbers(self.lengths) * self.width + _within(self.lengths)
+        return _row_index(self.lengths) * self.width + _position_in_row(self.lengths)
 
 
-def _at(values: Tensor, places: Tensor) -> Tensor:
+def _take(values: Tensor, places: Tensor) -> Tensor:
     return values[..., places.to(values.device)]
 
 
-def _numbers(lengths: Tensor) -> Tensor:
+def _row_index(lengths: Tensor) -> Tensor:
     """For every place the number of its row."""
     return torch.arange(len(lengths)).repeat_interleave(lengths)
 
 
-def _starts(lengths: Tensor) -> Tensor:
+def _row_start(lengths: Tensor) -> Tensor:
     """Each row's first place."""
     return lengths.cumsum(0) - lengths
 
 
-def _within(lengths: Tensor) -> Tensor:
+def _position_in_row(lengths: Tensor) -> Tensor:
     """For every place its number within its row."""
-    return torch.arange(int(lengths.sum())) - _starts(lengths).repeat_interleave(lengths)
+    return torch.arange(int(lengths.sum())) - _row_start(lengths).repeat_interleave(lengths)

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-LIMB = 22
+LIMB_BITS = 22
 """Bits of a limb, of which a word has three: 2^11 products of two, added up, fit the 53 bits of a double."""
-LONGEST = 2**11
-PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__)
+MAX_INNER_LENGTH = 2**11
+MATMULS = (torch.matmul, Tensor.matmul, Tensor.__matmul__)
 
 
-class Products(TorchFunctionMode):
+class LimbMatmulMode(TorchFunctionMode):
     """A context in which products of integer matrices on a device are computed by limbs, whoever calls for them."""
 
     def __init__(self, device: torch.device) -> None:
@@ -21,31 +21,31 @@ class Products(TorchFunctionMode):
         self.device = device
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function in PRODUCTS and args[0].dtype == torch.int64 and args[0].device.type == self.device.type:
-            return by_limbs(*args)
+        if function in MATMULS and args[0].dtype == torch.int64 and args[0].device.type == self.device.type:
+            return matmul_by_limbs(*args)
         return function(*args, **(kwargs or {}))
 
 
-def by_limbs(a: Tensor, b: Tensor) -> Tensor:
+def matmul_by_limbs(a: Tensor, b: Tensor) -> Tensor:
     """a (..., m, k) @ b (..., k, n), bit for bit what integers give, in six products of doubles.
 
     A GPU has units for them. The three products that are left out would be multiples of 2^66.
     """
-    pieces = zip(torch.split(a, LONGEST, -1), torch.split(b, LONGEST, -2), strict=True)
-    products = (_product(list(_limbs(one)), list(_limbs(other))) for one, other in pieces)
+    pieces = zip(torch.split(a, MAX_INNER_LENGTH, -1), torch.split(b, MAX_INNER_LENGTH, -2), strict=True)
+    products = (_multiply_limbs(list(_split_limbs(one)), list(_split_limbs(other))) for one, other in pieces)
     return torch.stack(list(products)).sum(0)
 
 
-def _product(a: list[Tensor], b: list[Tensor]) -> Tensor:
+def _multiply_limbs(a: list[Tensor], b: list[Tensor]) -> Tensor:
     """The sum over limbs i + j < 3."""
     places = ((i, j) for i in range(3) for j in range(3 - i))
-    return torch.stack([(a[i] @ b[j]).long() << LIMB * (i + j) for i, j in places]).sum(0)
+    return torch.stack([(a[i] @ b[j]).long() << LIMB_BITS * (i + j) for i, j in places]).sum(0)
 
 
-def _limbs(word: Tensor) -> Iterator[Tensor]:
+def _split_limbs(word: Tensor) -> Iterator[Tensor]:
     """Three signed limbs as doubles, the lowest first: of at most 2^21 in size."""
-    half = 1 << LIMB - 1
+    half = 1 << LIMB_BITS - 1
     for _ in range(3):
-        limb = ((word + half) & ((1 << LIMB) - 1)) - half
+        limb = ((word + half) & ((1 << LIMB_BITS) - 1)) - half
         yield limb.double()
-        word = (word - limb) >> LIMB
+        word = (word - limb) >> LIMB_BITS

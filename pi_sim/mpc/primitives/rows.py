@@ -3,11 +3,11 @@
 from torch import Tensor
 
 from pi_sim.mpc.primitives import comparison, products, series
-from pi_sim.mpc.primitives.function import FRACTION, Curve
-from pi_sim.mpc.primitives.indicators import indicators
+from pi_sim.mpc.primitives.function import FRACTION_BITS, FourierSeries
+from pi_sim.mpc.primitives.indicators import interval_bits
 from pi_sim.mpc.primitives.truncation import truncate
 
-RECIPROCAL = Curve(
+RECIPROCAL_SERIES = FourierSeries(
     period_bits=18,
     fraction_bits=30,
     basis_bits=15,
@@ -17,7 +17,7 @@ RECIPROCAL = Curve(
     sines=(0.0905352, -0.132645, -0.0863099, -0.0156588),
 )
 """1 / x on [1, 2], of period 4, to 0.00001."""
-INVERSE_ROOT = Curve(
+INVERSE_ROOT_SERIES = FourierSeries(
     period_bits=19,
     fraction_bits=30,
     basis_bits=14,
@@ -27,7 +27,7 @@ INVERSE_ROOT = Curve(
     sines=(0.0294937, -0.2721578, -0.2937752, -0.1014259, 0.0010329, 0.0040545),
 )
 """1 / sqrt(x) on [1, 4], of period 8, to 0.00001."""
-SMALLEST, LARGEST = -6, 14
+MIN_POWER_OF_4, MAX_POWER_OF_4 = -6, 14
 """Powers of 4 between which `inverse_root` normalises."""
 
 
@@ -42,10 +42,10 @@ def reciprocal(v: Tensor, most: int, least: int = 0) -> Tensor:
     10 rounds; 64 + 2 3/8 (most - least - 1) bytes. Right to 2^-15, or to 0.0002 of it where that is more.
     """
     powers = range(least, most)
-    bits = indicators(v, [2.0**power for power in powers[1:]])
-    scale = _weigh(bits, [2.0**-power for power in powers], FRACTION)
-    near = truncate(products.product(v, scale), FRACTION)
-    return truncate(products.product(series.evaluate(near, RECIPROCAL), scale), FRACTION)
+    bits = interval_bits(v, [2.0**power for power in powers[1:]])
+    scale = _select_weight(bits, [2.0**-power for power in powers], FRACTION_BITS)
+    near = truncate(products.multiply(v, scale), FRACTION_BITS)
+    return truncate(products.multiply(series.evaluate(near, RECIPROCAL_SERIES), scale), FRACTION_BITS)
 
 
 def inverse_root(v: Tensor, factor: float) -> Tensor:
@@ -58,15 +58,15 @@ def inverse_root(v: Tensor, factor: float) -> Tensor:
 
     9 rounds; 56 + 5 1/8 * 20 bytes.
     """
-    powers = range(SMALLEST, LARGEST + 1)
-    bits = indicators(v, [4.0**power for power in powers[1:]], comparison.WIDE)
-    square = _weigh(bits, [4.0**-power for power in powers], 2 * FRACTION)
-    near = truncate(products.product(v, square), 2 * FRACTION)
-    scale = _weigh(bits, [2.0**-power for power in powers], FRACTION)
-    return products.product(series.evaluate(near, INVERSE_ROOT.scale(factor)), scale)
+    powers = range(MIN_POWER_OF_4, MAX_POWER_OF_4 + 1)
+    bits = interval_bits(v, [4.0**power for power in powers[1:]], comparison.WIDE)
+    square = _select_weight(bits, [4.0**-power for power in powers], 2 * FRACTION_BITS)
+    near = truncate(products.multiply(v, square), 2 * FRACTION_BITS)
+    scale = _select_weight(bits, [2.0**-power for power in powers], FRACTION_BITS)
+    return products.multiply(series.evaluate(near, INVERSE_ROOT_SERIES.scale(factor)), scale)
 
 
-def _weigh(bits: Tensor, weights: list[float], fraction: int) -> Tensor:
+def _select_weight(bits: Tensor, weights: list[float], fraction: int) -> Tensor:
     """The weight of the interval whose bit is set."""
     total = sum(bit * round(weight * 2**fraction) for bit, weight in zip(bits, weights, strict=True))
     assert isinstance(total, Tensor)

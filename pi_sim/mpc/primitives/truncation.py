@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from pi_sim.mpc import session
-from pi_sim.mpc.dealer.correlation import Correlation, Part
-from pi_sim.mpc.primitives.blocks import in_blocks
+from pi_sim.mpc.dealer.correlation import Correlation, TensorSpec
+from pi_sim.mpc.primitives.blocks import blockwise
 
 OFFSET = 2**62
 """Makes numbers of less than 2^62 in size positive."""
@@ -23,15 +23,15 @@ class Truncation(Correlation):
     word: torch.dtype
 
     @property
-    def random_parts(self) -> tuple[Part, ...]:
-        return (Part((self.length,), dtype=self.word),)
+    def random_parts(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec((self.length,), dtype=self.word),)
 
     @property
-    def dependent_parts(self) -> tuple[Part, ...]:
-        return Part((self.length,)), Part((self.length,))
+    def dependent_parts(self) -> tuple[TensorSpec, ...]:
+        return TensorSpec((self.length,)), TensorSpec((self.length,))
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        return in_blocks(partial(_halves, self.fraction), values[0])
+        return blockwise(partial(_shifted_and_top_bit, self.fraction), values[0])
 
 
 def truncate(share: Tensor, fraction: int) -> Tensor:
@@ -45,18 +45,18 @@ def truncate(share: Tensor, fraction: int) -> Tensor:
     1 round, 8 bytes and 16 offline per element. The result is floor(x / 2^fraction) or one more.
     """
     flat = share.reshape(-1)
-    r, shifted, top = session.deal(Truncation(len(flat), fraction, torch.int64))
+    r, shifted, top = session.correlated(Truncation(len(flat), fraction, torch.int64))
     (m,) = session.reveal(flat + r + (OFFSET if session.rank() == 0 else 0))
     return _unmask(fraction, OFFSET, m, shifted, top).view(share.shape)
 
 
-def lift(share: Tensor, fraction: int, lowest: int) -> Tensor:
+def lift_u32_to_u64(share: Tensor, fraction: int, lowest: int) -> Tensor:
     """x / 2^fraction in words of 64 bits, for x in words of 32 with lowest <= x < lowest + 2^31: the same steps.
 
     `lowest` is a multiple of 2^fraction. 1 round, 4 bytes and 16 offline per element.
     """
-    r, shifted, top = session.deal(Truncation(len(share), fraction, torch.int32))
-    m = session.reveal_short(share + r - (lowest if session.rank() == 0 else 0))
+    r, shifted, top = session.correlated(Truncation(len(share), fraction, torch.int32))
+    m = session.reveal_u32(share + r - (lowest if session.rank() == 0 else 0))
     return _unmask(fraction, -lowest, m, shifted, top)
 
 
@@ -73,7 +73,7 @@ def logical_shift(word: Tensor, places: int) -> Tensor:
     return (word >> places) & ((1 << 8 * word.dtype.itemsize - places) - 1)
 
 
-def _halves(fraction: int, r: Tensor) -> tuple[Tensor, ...]:
+def _shifted_and_top_bit(fraction: int, r: Tensor) -> tuple[Tensor, ...]:
     return logical_shift(r, fraction).to(torch.int64), (r < 0).to(torch.int64)
 
 
@@ -86,4 +86,4 @@ def _unmask(fraction: int, offset: int, m: Tensor, shifted: Tensor, top: Tensor)
         public = logical_shift(m, fraction).to(torch.int64) - (offset >> fraction)
         return (wrapped + public if session.rank() == 0 else wrapped,)
 
-    return in_blocks(unmask, m, shifted, top)[0]
+    return blockwise(unmask, m, shifted, top)[0]

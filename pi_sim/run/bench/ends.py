@@ -14,20 +14,20 @@ from pi_sim.mpc import backend, session
 from pi_sim.mpc.dealer.provider import Provider
 from pi_sim.mpc.dealer.source import Source
 from pi_sim.mpc.link import Link
-from pi_sim.specs import ProtocolCard
+from pi_sim.specs import ExecutableProtocol
 
 
 @dataclass(frozen=True)
-class End:
+class BenchParty:
     """A party's link and its source of randomness, party 0 being in the dealer's place."""
 
     link: Link
     source: Source
 
     @contextmanager
-    def protocol_context(self, card: ProtocolCard, source: Source | None = None) -> Iterator[None]:
+    def protocol_context(self, card: ExecutableProtocol, source: Source | None = None) -> Iterator[None]:
         """Kernels that are called inside run as a protocol says, with randomness from `source`."""
-        with backend.use(self.link, Provider(source or self.source), card.settings), torch.no_grad():
+        with backend.crypten_context(self.link, Provider(source or self.source), card.settings), torch.no_grad():
             yield
 
     def share_of(self, ring: Tensor, mask: Tensor) -> Tensor:
@@ -62,20 +62,20 @@ class End:
     def _read_counters(self, source: Source) -> Tensor:
         link = self.link
         ours = link.rounds, link.sent, link.received
-        return torch.tensor([*ours, link.comm_rounds, link.comm_bytes, source.offline_bytes, session.asked()])
+        return torch.tensor([*ours, link.comm_rounds, link.comm_bytes, source.offline_bytes, session.requested_bytes()])
 
 
-def audited(what: str, predicted: Cost, counted: Tensor) -> None:
+def check_counters(what: str, predicted: Cost, counted: Tensor) -> None:
     """Refuse counts that differ from the price, or from one another: the link's, CrypTen's and the dealer's."""
     rows = counted.tolist()
     for mine, theirs in zip(rows, reversed(rows), strict=True):
         rounds, sent, received, crypten_rounds, crypten_bytes, offline, asked = mine
         found = Cost(rounds, max(sent, theirs[1]), offline)
         if found != predicted:
-            raise RunError(f"{what}: predicted were {_told(predicted)}; counted were {_told(found)}.")
+            raise RunError(f"{what}: predicted were {_describe_cost(predicted)}; counted were {_describe_cost(found)}.")
         if (crypten_rounds, crypten_bytes, asked) != (rounds, sent + received, offline) or received != theirs[1]:
             raise RunError(f"{what}: the counters of the link, of CrypTen and of the dealer disagree: {rows}.")
 
 
-def _told(cost: Cost) -> str:
+def _describe_cost(cost: Cost) -> str:
     return f"{cost.rounds} rounds, {cost.bytes} bytes and {cost.offline} bytes offline"

@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pi_sim import specs
-from pi_sim.cost.prices import Charge
+from pi_sim.cost.prices import OpPrice
 from pi_sim.errors import RunError
 from pi_sim.records import BenchSize, TruncationTest
-from pi_sim.run.bench.ends import End
-from pi_sim.run.bench.operation import Found, measure
-from pi_sim.run.bench.truncations import count
-from pi_sim.run.bench.workloads import workloads
-from pi_sim.run.partner import met, partner
+from pi_sim.run.bench.ends import BenchParty
+from pi_sim.run.bench.operation import Timings, measure_kernel
+from pi_sim.run.bench.truncations import measure_truncations
+from pi_sim.run.bench.workloads import list_workloads
+from pi_sim.run.partner import connected_party, peer_process
 
 
 @dataclass(frozen=True)
-class Job:
+class BenchJob:
     """What both parties go through: workloads by name with the protocols that compute them, then truncations."""
 
     extent: BenchSize
@@ -31,34 +31,34 @@ class Job:
         return json.dumps({"extent": self.extent.model_dump(), "tasks": list(self.tasks)})
 
     @classmethod
-    def from_json(cls, text: str) -> "Job":
+    def from_json(cls, text: str) -> "BenchJob":
         """The job that the other party has."""
         told = json.loads(text)
         return cls(BenchSize(**told["extent"]), [(name, protocol) for name, protocol in told["tasks"]])
 
-    def measure_operations(self, end: End, charges: Sequence[Charge | None]) -> Iterator[Found]:
+    def measure_operations(self, end: BenchParty, charges: Sequence[OpPrice | None]) -> Iterator[Timings]:
         """Every task in turn; who knows what it costs gives the charges."""
-        known = {workload.name: workload for workload in workloads(self.extent)}
+        known = {workload.name: workload for workload in list_workloads(self.extent)}
         for (name, protocol), charge in zip(self.tasks, charges, strict=True):
-            yield measure(end, known[name], specs.protocol_card(protocol), charge, self.extent.repetitions)
+            yield measure_kernel(end, known[name], specs.load_executable_protocol(protocol), charge, self.extent.repetitions)
 
-    def measure_truncations(self, end: End) -> Iterator[TruncationTest]:
+    def measure_truncations(self, end: BenchParty) -> Iterator[TruncationTest]:
         """What follows the tasks."""
-        return count(end, self.extent)
+        return measure_truncations(end, self.extent)
 
 
 @contextmanager
-def begun(job: Job) -> Iterator[End]:
+def bench_peer(job: BenchJob) -> Iterator[BenchParty]:
     """This process as party 0, the other one started and going through the same job."""
-    with partner(__name__, job.to_json()) as connection, met(connection, 0) as both:
-        yield End(*both)
+    with peer_process(__name__, job.to_json()) as connection, connected_party(connection, 0) as both:
+        yield BenchParty(*both)
 
 
-def main(port: int, job: Job) -> None:
+def run_peer(port: int, job: BenchJob) -> None:
     """The other party: it goes through the whole job and tells nothing. It ends when the connection does."""
     try:
-        with met(socket.create_connection(("127.0.0.1", port)), 1) as both:
-            end = End(*both)
+        with connected_party(socket.create_connection(("127.0.0.1", port)), 1) as both:
+            end = BenchParty(*both)
             deque(job.measure_operations(end, [None] * len(job.tasks)), maxlen=0)
             deque(job.measure_truncations(end), maxlen=0)
     except RunError as error:
@@ -66,4 +66,4 @@ def main(port: int, job: Job) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Job.from_json(sys.argv[2]))
+    run_peer(int(sys.argv[1]), BenchJob.from_json(sys.argv[2]))

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-from pi_sim.cost.prices import Charge, charge
+from pi_sim.cost.prices import OpPrice, price_op
 from pi_sim.records import BenchSize, KernelTiming
-from pi_sim.run.bench.workloads import Workload, workloads
-from pi_sim.run.executable import executable
-from pi_sim.specs import ProtocolCard
+from pi_sim.run.bench.workloads import Workload, list_workloads
+from pi_sim.run.executable import require_executable_protocol
+from pi_sim.specs import ExecutableProtocol
 
 QUICK = BenchSize(
     tokens=8, width=16, heads=2, vocabulary=32, large_vocabulary=64,
@@ -16,19 +16,19 @@ QUICK = BenchSize(
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchCase:
     """One operation by one kernel: what it costs, and all protocols that compute it so."""
 
     workload: Workload
-    card: ProtocolCard
-    price: Charge
+    card: ExecutableProtocol
+    price: OpPrice
     protocols: tuple[str, ...]
 
     @property
     def kernel(self) -> str:
         return self.card.kernels.get(self.workload.op.name, "fixed")
 
-    def matches(self, other: "Plan") -> bool:
+    def matches(self, other: "BenchCase") -> bool:
         """Whether they compute the same by the same kernel at the same price: then one measurement serves both."""
         return (self.workload, self.kernel, self.price) == (other.workload, other.kernel, other.price)
 
@@ -42,13 +42,13 @@ class Plan:
         )  # fmt: skip
 
 
-def planned(protocols: list[str], extent: BenchSize) -> list[Plan]:
+def bench_cases(protocols: list[str], extent: BenchSize) -> list[BenchCase]:
     """A plan for each, before anything is measured: a phantom prices them, which must not come between two parties."""
-    cards = [executable(name) for name in protocols]
-    plans: list[Plan] = []
-    for workload in workloads(extent):
+    cards = [require_executable_protocol(name) for name in protocols]
+    plans: list[BenchCase] = []
+    for workload in list_workloads(extent):
         for name, card in zip(protocols, cards, strict=True):
-            plan = Plan(workload, card, charge(workload.op, card), (name,))
+            plan = BenchCase(workload, card, price_op(workload.op, card), (name,))
             known = next((number for number, each in enumerate(plans) if each.matches(plan)), None)
             if known is None:
                 plans.append(plan)
