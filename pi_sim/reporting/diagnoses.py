@@ -145,8 +145,8 @@ def _truncations(record: JsonObject) -> Iterator[str]:
         worst = max(rows, key=itemgetter("expected_failures"))
         yield (
             f"Expect {expected:,.2f} failed truncations in each sequence under {record['protocol']}, "
-            f"{worst['expected_failures'] / expected:.0%} of them in {worst['op']} of {worst['module']}: each is off by "
-            "2^32 and destroys the logits that depend on it."
+            f"{worst['expected_failures'] / expected:.0%} of them in {worst['op']} of {worst['module']}: each is off "
+            "by 2^32 and destroys the logits that depend on it."
         )
 
 
