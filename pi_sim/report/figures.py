@@ -222,7 +222,7 @@ def _scatter_panel(panel: Axes, figures: "pd.DataFrame", looks: dict[str, tuple[
         color, shape = looks[str(row.source)]
         face = color if row.role == "check" else "white"
         marker = "x" if row.verdict == "missed" else shape
-        point = row.published_size, row.size
+        point = row.published_size, row.ours_size
         panel.plot(*point, linestyle="", marker=marker, color=color, markerfacecolor=face, markersize=5)
     panel.set_xlabel("published")
     panel.grid(True)

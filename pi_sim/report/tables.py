@@ -245,9 +245,11 @@ def _environment() -> "Environment":
     return environment
 
 
-def _table_filter(rows: Any, style: Format, missing: str = "", optional: tuple[str, ...] = (), **columns: Any) -> str:
+def _table_filter(
+    rows: Any, style: Format, missing: str = "", optional: tuple[str, ...] = (), totals: Any = (), **columns: Any
+) -> str:
     """Render a table, or records with a title, or a title and units or a formatter, for each column."""
-    table = rows if isinstance(rows, Table) else tabulate(rows, columns, missing, optional)
+    table = rows if isinstance(rows, Table) else tabulate(rows, columns, missing, optional, totals)
     return render(table, style) if table.rows else ""
 
 
