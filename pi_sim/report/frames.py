@@ -2,6 +2,7 @@
 
 import json
 import math
+import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from pi_sim.report.statistics import Seeds
 from pi_sim.report.terminal import equality
 
 RECORDS = Path("reports/records")
+PUBLISHED = tomllib.loads(Path(__file__).with_name("published.toml").read_text(encoding="utf-8"))
+""" "designs" of papers with their changes of the perplexity, "claims" about them, and "sources"."""
 DESIGNS = ("gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm")
 """The four designs in the papers' order; other models follow by name."""
 RARE = 0.05
@@ -21,6 +24,14 @@ RARE = 0.05
 WRONG = 1.1
 """A private perplexity beyond this multiple of the plain one is a wrong result."""
 PLAN = ("card", "size", "architecture", "dimensions", "recipe", "seed", "corpus")
+
+
+def published_change(model: str) -> float | None:
+    """Return the change of a design's perplexity in its paper: NaN where it diverged, None where none is printed."""
+    row = PUBLISHED["designs"].get(model)
+    if row is None or "change" in row:
+        return row and float(row["change"])
+    return math.exp(row["loss"] - row["base_loss"]) - 1 if "loss" in row else row["perplexity"] / row["base"] - 1
 
 
 def load_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, Record]]:

@@ -16,11 +16,12 @@ from pi_sim.errors import UsageError
 from pi_sim.records import DiagnosisRecord, EstimateRecord, Observation, Origin, TrainingRecord
 from pi_sim.report import figures, frames
 from pi_sim.report.figures import Drawing, LayerSeries, Matrix, Recovery
-from pi_sim.report.frames import RECORDS, design_rank, held_out_perplexity, key_of, seeds_of
+from pi_sim.report.frames import PUBLISHED, RECORDS, design_rank, held_out_perplexity, key_of, published_change, seeds_of
 from pi_sim.report.statistics import Seeds, claim_verdict, overload_verdict
 from pi_sim.report.tables import Unit, format_change
 
 FOLDER = RECORDS / "lab"
+CLAIMS = PUBLISHED["claims"]["model_lab"]
 BASELINE = "gelu_ln"
 ORDER = (
     *("gelu_ln", "relu_ln", "identity_ln", "gelu_nonorm", "relu_nonorm", "leaky_nonorm", "lrelu_nonorm"),
@@ -29,35 +30,6 @@ ORDER = (
 """The designs in the papers' order; others follow by name."""
 DESIGN_SETTINGS = ("entropy_penalty", "entropy_margin")
 """Settings of a recipe that belong to a design."""
-GPT2 = "arXiv 2501.03489, table 2: GPT-2, 12 layers, 128 tokens, 2.1e9 tokens of CodeParrot"
-AERO = "AERO, arXiv 2410.13060, table 4: the same models and text"
-OWT = "arXiv 2512.10938: GPT-2 small on OpenWebText, loss 2.94 with LayerNorm, 2.97 with DyT, 2.94 with Derf"
-PUBLISHED = {
-    "gelu_ln": ("SM+LN+G", 0.0, GPT2),
-    "relu_ln": ("SM+LN+R", 0.0253, GPT2),
-    "identity_ln": ("SM+LN", 0.2558, GPT2),
-    "gelu_nonorm": ("SM+G", 0.1892, GPT2),
-    "relu_nonorm": ("SM+R", 0.0920, GPT2),
-    "softmax_only": ("SM", math.nan, GPT2),
-    "aero_scaled": ("SM+ScFFN", 3.50 / 2.69 - 1, AERO),
-    "aero_fused": ("SM+ScFuFFN", 3.48 / 2.69 - 1, AERO),
-    "aero_entropy": ("EReg(SM(t)+ScFuFFN)", 3.21 / 2.69 - 1, AERO),
-    "dyt_gelu": ("DyT", math.exp(2.97 - 2.94) - 1, OWT),
-    "derf_gelu": ("Derf", 0.0, OWT),
-}
-"""Each design's name in its paper, its change of the perplexity against SM+LN+G (NaN: diverged), and the source.
-
-Table 4 of AERO prints perplexities; that of SM+LN+G is 2.69."""
-CLAIMS = (
-    ("gelu_ln", "relu_ln"),
-    ("gelu_ln", "identity_ln"),
-    ("gelu_ln", "relu_nonorm"),
-    ("relu_ln", "relu_nonorm"),
-    ("relu_nonorm", "gelu_nonorm"),
-    ("aero_entropy", "aero_fused"),
-    ("gelu_ln", "dyt_gelu"),
-)
-"""The papers' claims, the better design first."""
 ENTROPY = ("first", "first_overload", "rest", "rest_overload")
 """Mean entropy, and the share of overloaded heads, of layer 0 and of later layers at the end of a training."""
 
@@ -172,11 +144,12 @@ def context(lab: Lab) -> dict[str, Any]:
     overload = [list(group["first_overload"].dropna()) for group in _norm_free_pair(lab)]
     slopes = [record for record in lab.compared["record"] if record.observations[-1].slopes]
     records = list(lab.trainings["record"])
+    sources = dict.fromkeys(row["source"] for model in lab.groups if (row := PUBLISHED["designs"].get(model)))
     return {
         "setup": frames.setup(lab.compared.sort_values("diverged", kind="stable")),
         "protocols": sorted({estimate.protocol for estimate in lab.estimates.values()}),
         "quality": [_quality_row(lab, model) for model in lab.groups],
-        "sources": list(dict.fromkeys(PUBLISHED[model][2] for model in lab.groups if model in PUBLISHED)),
+        "sources": [PUBLISHED["sources"][name] for name in sources],
         "claims": [_claim_row(lab.seeds, *pair) for pair in CLAIMS if set(pair) <= lab.groups.keys()],
         "overload_limit": OVERLOAD,
         "entropy": trained[list(ENTROPY)].mean().assign(seeds=trained.size()).reset_index(),
@@ -214,7 +187,7 @@ def _span(parts: list[float]) -> str:
 def _quality_row(lab: Lab, model: str) -> dict[str, Any]:
     """Build a design's quality beside its paper's, and its cost where it was estimated."""
     seeds, baseline = lab.seeds[model], None if model == BASELINE else lab.seeds[BASELINE]
-    name, change, _ = PUBLISHED.get(model, ("–", None, ""))
+    name, change = PUBLISHED["designs"].get(model, {"name": "–"})["name"], published_change(model)
     published = "–" if change is None else "diverged" if math.isnan(change) else f"{change:+.1%}"
     row = {"model": model, "paper": name, **seeds.summary(baseline), "published": "" if model == BASELINE else published}
     if diverged := sum(map(math.isinf, seeds.values)):
@@ -227,10 +200,10 @@ def _quality_row(lab: Lab, model: str) -> dict[str, Any]:
 
 def _claim_row(seeds: dict[str, Seeds], better: str, worse: str) -> dict[str, Any]:
     """Build a claim: by how much the worse design's perplexity is larger in the papers and here, and a verdict."""
-    published = (1 + PUBLISHED[worse][1]) / (1 + PUBLISHED[better][1]) - 1
+    published = [1 + (published_change(model) or 0.0) for model in (worse, better)]
     return {
         "claim": f"{better} ahead of {worse}",
-        "published": f"{published:+.1%}",
+        "published": format_change(*published),
         "here": seeds[worse].change(seeds[better]),
         "verdict": claim_verdict(seeds[better], seeds[worse]),
     }
@@ -353,7 +326,7 @@ def drawings(lab: Lab) -> dict[str, Drawing]:
 def _change_points(lab: Lab, model: str) -> tuple[list[float], float | None]:
     """Return every seed's change against the baseline's mean, and the published one."""
     reference = lab.seeds[BASELINE].mean
-    published = PUBLISHED[model][1] if model in PUBLISHED and model != BASELINE else None
+    published = None if model == BASELINE else published_change(model)
     return [value / reference - 1 for value in lab.seeds[model].values if math.isfinite(value)], published
 
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,12 @@ from pi_sim.errors import UsageError
 from pi_sim.records import RunRecord, TrainingRecord
 from pi_sim.report import figures, frames
 from pi_sim.report.figures import Drawing, Point
-from pi_sim.report.frames import design_rank, seeds_of
+from pi_sim.report.frames import PUBLISHED, design_rank, seeds_of
 from pi_sim.report.statistics import Curve, Seeds, compare_ranges, order_verdict
 from pi_sim.report.styles import Look
 from pi_sim.report.tables import BYTES, COUNT, Unit, choose_unit, format_change, format_perplexity
 
 BASELINE = "gelu_ln"
-PUBLISHED = {
-    "gelu_ln": ("SM+LN+G", "2.69", ""),
-    "relu_ln": ("SM+LN+R", "2.76", "+2.5%"),
-    "relu_nonorm": ("SM+R", "2.94", "+9.2%"),
-    "gelu_nonorm": ("SM+G", "3.20", "+18.9%"),
-}
-"""Design, perplexity and its change as printed in arXiv 2501.03489, table 2, the best first."""
 GPT2_STD = 0.02
 """The standard deviation of GPT-2's own initial weights."""
 
@@ -187,11 +179,10 @@ def _order(size: SizeData) -> dict[str, Any] | None:
     seeds = {model: size.seeds[model] for model in frames.DESIGNS if model in size.seeds}
     if len(seeds) < 2:
         return None
-    pairs = combinations([model for model in PUBLISHED if model in seeds], 2)
     return {
         "recipe": _recipe_traits(size.references["record"].iloc[0].recipe),
         "numbers": [_number_row(seeds, model) for model in seeds],
-        "verdicts": [_verdict_row(seeds, better, worse) for better, worse in pairs],
+        "verdicts": [_verdict_row(seeds, better, worse) for better, worse in PUBLISHED["claims"]["norm_free"] if {better, worse} <= seeds.keys()],
     }
 
 
@@ -205,9 +196,9 @@ def _recipe_traits(recipe: specs.Recipe) -> str:
 
 
 def _number_row(seeds: dict[str, Seeds], model: str) -> dict[str, Any]:
-    design, published, change = PUBLISHED[model]
-    baseline = None if model == BASELINE else seeds.get(BASELINE)
-    row = {"design": design, "model": model, "published": published, "published_change": change}
+    paper, baseline = PUBLISHED["designs"][model], None if model == BASELINE else seeds.get(BASELINE)
+    row = {"design": paper["name"], "model": model, "published": paper["perplexity"]}
+    row["published_change"] = f"{paper['change']:+.1%}" if paper["change"] else ""
     return {**row, **seeds[model].summary(baseline)}
 
 
