@@ -25,8 +25,8 @@ def bench(protocols: tuple[str, ...], out: Path | None, quick: bool, record: Pat
     Nothing else should keep the machine busy. What is counted must equal its price, or the exit status is 1.
     """
     from pi_sim import files, records
-    from pi_sim.errors import warn
     from pi_sim.cli import progress
+    from pi_sim.errors import warn
     from pi_sim.report import kernels, pages
     from pi_sim.run import calibrate
     from pi_sim.run.bench.bench import bench as measure

@@ -19,9 +19,9 @@ def calibrate(out: Path | None, style: Any) -> None:
     Takes half a minute; nothing else should keep the machine busy. Without --out, estimates find the profile.
     """
     from pi_sim import files
+    from pi_sim.cli import progress
     from pi_sim.cost import machine
     from pi_sim.errors import warn
-    from pi_sim.cli import progress
     from pi_sim.report import terminal
     from pi_sim.run import calibrate as measuring
 

@@ -56,8 +56,8 @@ def two_party(
 ) -> None:
     """Two processes on this machine, each with its own shares, compute the logits of held-out text."""
     from pi_sim import files, records
-    from pi_sim.network import network as link
     from pi_sim.cli import progress
+    from pi_sim.network import network as link
     from pi_sim.report import terminal
     from pi_sim.run.two_party import Request
     from pi_sim.run.two_party import two_party as private_run

@@ -105,9 +105,7 @@ def tradeoff(points: list[Point], looks: dict[str, Look], protocols: list[str]) 
     return figure
 
 
-def _tradeoff_panel(
-    panel: Axes, points: list[Point], markers: list[str], looks: dict[str, Look], network: str
-) -> None:
+def _tradeoff_panel(panel: Axes, points: list[Point], markers: list[str], looks: dict[str, Look], network: str) -> None:
     """Draw one network's points; models that come first lie on top."""
     shown = [(point, shape) for point, shape in zip(points, markers, strict=True) if network in point.seconds]
     unit = choose_unit(SECONDS, [point.seconds[network] for point, _ in shown])
@@ -170,7 +168,9 @@ def dots_by_protocol(values: dict[str, dict[str, float]], title: str) -> Figure:
     figure, (panel,) = panels(1, height=0.9 + 0.24 * len(names))
     for row, name in enumerate(names):
         panel.plot([min(amounts[name]), max(amounts[name])], [row, row], color=styles.OTHER, linewidth=1.2, zorder=0)
-    for number, protocol in enumerate(dict.fromkeys(protocol for by_protocol in values.values() for protocol in by_protocol)):
+    for number, protocol in enumerate(
+        dict.fromkeys(protocol for by_protocol in values.values() for protocol in by_protocol)
+    ):
         points = [(values[name][protocol], row) for row, name in enumerate(names) if protocol in values[name]]
         # Dots become smaller from protocol to protocol, so that overlapping ones are all visible.
         color, size = styles.PROTOCOLS.get(protocol, styles.BLACK), max(3.0, 9.0 - 1.6 * number)

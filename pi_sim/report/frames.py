@@ -212,7 +212,10 @@ def reference_trainings(trainings: pd.DataFrame) -> pd.DataFrame:
     chosen = order.drop_duplicates("model").set_index("model", drop=False)
     alike = ["size", "design", "dimensions", "recipe", "corpus"]
     return chosen.assign(
-        seeds=[seeds_of(trainings[(trainings[["model", *alike]] == row[["model", *alike]]).all(axis=1)]) for _, row in chosen.iterrows()]
+        seeds=[
+            seeds_of(trainings[(trainings[["model", *alike]] == row[["model", *alike]]).all(axis=1)])
+            for _, row in chosen.iterrows()
+        ]
     )
 
 

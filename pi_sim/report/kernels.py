@@ -98,7 +98,9 @@ def context(data: KernelData) -> dict[str, Any]:
         "pairs": data.pairs,
         "timed": data.pairs[data.pairs["seconds_stock"].notna()],
         **_measured(data),
-        "accuracy": accuracy.assign(**{key: accuracy[key].map(format_perplexity) for key in ("plain", "private") if runs}),
+        "accuracy": accuracy.assign(
+            **{key: accuracy[key].map(format_perplexity) for key in ("plain", "private") if runs}
+        ),
         "missing": data.missing,
         "commands": [*map(frames.command_line, runs), *map(_missing_command, data.missing)],
         "environment": frames.environment(bench),

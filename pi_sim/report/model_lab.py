@@ -16,7 +16,15 @@ from pi_sim.errors import UsageError
 from pi_sim.records import DiagnosisRecord, EstimateRecord, Observation, Origin, TrainingRecord
 from pi_sim.report import figures, frames
 from pi_sim.report.figures import Drawing, LayerSeries, Matrix, Recovery
-from pi_sim.report.frames import PUBLISHED, RECORDS, design_rank, held_out_perplexity, key_of, published_change, seeds_of
+from pi_sim.report.frames import (
+    PUBLISHED,
+    RECORDS,
+    design_rank,
+    held_out_perplexity,
+    key_of,
+    published_change,
+    seeds_of,
+)
 from pi_sim.report.statistics import Seeds, claim_verdict, overload_verdict
 from pi_sim.report.tables import Unit, format_change
 
@@ -128,7 +136,9 @@ def _entropy(record: TrainingRecord) -> dict[str, float]:
     if not record.observations or math.isinf(held_out_perplexity(record.held_out)):
         return dict.fromkeys(ENTROPY, math.nan)
     shares = record.observations[-1].entropy_share
-    columns = [value for layers in (shares[:1], shares[1:]) for value in (_mean(sum(layers, ())), part(layers, overloaded))]
+    columns = [
+        value for layers in (shares[:1], shares[1:]) for value in (_mean(sum(layers, ())), part(layers, overloaded))
+    ]
     return dict(zip(ENTROPY, columns, strict=True))
 
 
@@ -158,9 +168,15 @@ def context(lab: Lab) -> dict[str, Any]:
         "causes": [_cause_row(lab, group) for group in lab.changed],
         "changed_claims": list(_changed_claims(lab)),
         "slopes": [{"model": r.card, "seed": r.seed, **_by_layer(r.observations[-1].slopes or ())} for r in slopes],
-        "slope_columns": {key: (key, (Unit(0, "", 1, 3),)) for key in _by_layer(slopes[0].observations[-1].slopes)} if slopes else {},
-        "slope_start": next((slope for record in slopes for slope in record.observations[0].slopes or () if slope is not None), 0),
-        "slope_ends": sorted(abs(slope) for record in slopes for slope in record.observations[-1].slopes or () if slope is not None),
+        "slope_columns": {key: (key, (Unit(0, "", 1, 3),)) for key in _by_layer(slopes[0].observations[-1].slopes)}
+        if slopes
+        else {},
+        "slope_start": next(
+            (slope for record in slopes for slope in record.observations[0].slopes or () if slope is not None), 0
+        ),
+        "slope_ends": sorted(
+            abs(slope) for record in slopes for slope in record.observations[-1].slopes or () if slope is not None
+        ),
         "alpha_ratios": sorted(_alpha_ratios(lab)),
         "sparsity": _sparsity_rows(lab),
         "conversions": [_conversion_row(record, origin) for _, record, origin in lab.conversions],
@@ -173,7 +189,11 @@ def context(lab: Lab) -> dict[str, Any]:
 
 
 def _norm_free_pair(lab: Lab) -> list[pd.DataFrame]:
-    return [lab.groups[model] for model in ("gelu_nonorm", "relu_nonorm") if {"gelu_nonorm", "relu_nonorm"} <= lab.groups.keys()]
+    return [
+        lab.groups[model]
+        for model in ("gelu_nonorm", "relu_nonorm")
+        if {"gelu_nonorm", "relu_nonorm"} <= lab.groups.keys()
+    ]
 
 
 def _by_layer(slopes: Any) -> dict[str, Any]:
@@ -189,7 +209,12 @@ def _quality_row(lab: Lab, model: str) -> dict[str, Any]:
     seeds, baseline = lab.seeds[model], None if model == BASELINE else lab.seeds[BASELINE]
     name, change = PUBLISHED["designs"].get(model, {"name": "–"})["name"], published_change(model)
     published = "–" if change is None else "diverged" if math.isnan(change) else f"{change:+.1%}"
-    row = {"model": model, "paper": name, **seeds.summary(baseline), "published": "" if model == BASELINE else published}
+    row = {
+        "model": model,
+        "paper": name,
+        **seeds.summary(baseline),
+        "published": "" if model == BASELINE else published,
+    }
     if diverged := sum(map(math.isinf, seeds.values)):
         row["mean"] = f"diverged, {diverged} of {len(seeds.values)}"
     if lab.estimates:
@@ -211,7 +236,11 @@ def _claim_row(seeds: dict[str, Seeds], better: str, worse: str) -> dict[str, An
 
 def _cause_row(lab: Lab, trainings: pd.DataFrame) -> dict[str, Any]:
     model = trainings["model"].iloc[0]
-    row = {"model": model, "changed": ", ".join(lab.changes(trainings)), **seeds_of(trainings).summary(lab.seeds[model])}
+    row = {
+        "model": model,
+        "changed": ", ".join(lab.changes(trainings)),
+        **seeds_of(trainings).summary(lab.seeds[model]),
+    }
     entropy = {"entropy": trainings["first"].mean(), "usual_entropy": lab.groups[model]["first"].mean()}
     return {**row, "usual": lab.seeds[model].mean, **entropy}
 
@@ -281,7 +310,9 @@ def _perplexity(loss: float | None) -> float:
 def _commands(lab: Lab) -> Iterator[str]:
     """Yield the commands that make the records: a loop over the seeds, then conversions, diagnoses and estimates."""
     scratch = lab.trainings[lab.trainings["from_scratch"]]
-    stems = [path.stem.removesuffix(f"-seed{seed}") for path, seed in zip(scratch["path"], scratch["seed"], strict=True)]
+    stems = [
+        path.stem.removesuffix(f"-seed{seed}") for path, seed in zip(scratch["path"], scratch["seed"], strict=True)
+    ]
     for _, group in scratch.groupby(stems, sort=False):
         path, record, seed = group[["path", "record", "seed"]].iloc[0]
         yield f"for seed in {' '.join(map(str, group['seed']))}; do"

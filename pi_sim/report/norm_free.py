@@ -131,9 +131,7 @@ def _size_context(size: SizeData) -> dict[str, Any]:
     }
 
 
-def _by_operation(
-    size: SizeData, prices: pd.DataFrame, key: str, name: str, unit: Unit
-) -> Iterator[tuple[str, Any]]:
+def _by_operation(size: SizeData, prices: pd.DataFrame, key: str, name: str, unit: Unit) -> Iterator[tuple[str, Any]]:
     """Yield one row for every run with a column for every operation that is not free, and those columns."""
     operations = frames.operation_frame(size.prices, key)
     yield name, prices.join(operations)
@@ -182,7 +180,11 @@ def _order(size: SizeData) -> dict[str, Any] | None:
     return {
         "recipe": _recipe_traits(size.references["record"].iloc[0].recipe),
         "numbers": [_number_row(seeds, model) for model in seeds],
-        "verdicts": [_verdict_row(seeds, better, worse) for better, worse in PUBLISHED["claims"]["norm_free"] if {better, worse} <= seeds.keys()],
+        "verdicts": [
+            _verdict_row(seeds, better, worse)
+            for better, worse in PUBLISHED["claims"]["norm_free"]
+            if {better, worse} <= seeds.keys()
+        ],
     }
 
 

@@ -238,7 +238,11 @@ def _environment() -> "Environment":
         loader=PackageLoader("pi_sim.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        table=_table_filter, perplexity=format_perplexity, quantity=format_quantity, unwrap=unwrap, thousands="{:,}".format
+        table=_table_filter,
+        perplexity=format_perplexity,
+        quantity=format_quantity,
+        unwrap=unwrap,
+        thousands="{:,}".format,
     )
     environment.globals.update(count=COUNT, bytes=BYTES, seconds=SECONDS, share=SHARE, ratio=RATIO)
     environment.globals.update(perplexity=format_perplexity, unit=lambda *unit: (Unit(0, *unit),))
