@@ -1,5 +1,6 @@
 """Schemas of records of models: trainings, conversions and diagnoses; null stands for what is no finite number."""
 
+import math
 from typing import Any, Literal
 
 from pi_sim.records.envelope import Record
@@ -48,6 +49,11 @@ class HeldOut(Spec):
     bits_per_byte: float | None
     tokens: int
     sample: Sample | None = None
+
+
+def held_out_perplexity(quality: HeldOut | None) -> float:
+    """Return a held-out perplexity, infinite for a training that diverged."""
+    return math.inf if quality is None or quality.perplexity is None else quality.perplexity
 
 
 class NonFinite(Spec):

@@ -14,13 +14,13 @@ import pandas as pd
 from pi_sim.diagnosis.entropy import OVERLOAD, overloaded, part
 from pi_sim.errors import UsageError
 from pi_sim.records import DiagnosisRecord, EstimateRecord, Observation, Origin, TrainingRecord
+from pi_sim.records.models import held_out_perplexity
 from pi_sim.report import figures, frames
 from pi_sim.report.figures import Drawing, LayerSeries, Matrix, Recovery
 from pi_sim.report.frames import (
     PUBLISHED,
     RECORDS,
     design_rank,
-    held_out_perplexity,
     key_of,
     published_change,
     seeds_of,
