@@ -20,12 +20,12 @@ def validate(sources: tuple[str, ...], out: Path | None, style: Any) -> None:
     What is off by more than a row's tolerance stays in the table with the reason that is suspected.
     """
     from pi_sim import specs
-    from pi_sim.report import pages, published_figures
-    from pi_sim.validation.validate import validate_publication as hold
+    from pi_sim.report import pages
+    from pi_sim.validation.validate import validate as hold
 
     found = [hold(source) for source in sources or specs.list_names("protocols/published")]
     if out is None:
-        click.echo(pages.render_page("validation", published_figures.context(found), {"validation": None}) if style == "markdown" else published_figures.render_validations(found, style))
+        click.echo(pages.render_validations(found, style))
         return
     for path in pages.write_validation(found, out):
         click.echo(path)

@@ -11,7 +11,13 @@ from pi_sim.records.envelope import Record
 from pi_sim.specs import TomlModel
 
 
-class Price(TomlModel):
+RARE = 0.05
+"""Up to this share of corrupted positions is put down to rare events, more to a kernel that is wrong."""
+WRONG = 1.1
+"""A private perplexity beyond this multiple of the plain one is a wrong result."""
+
+
+class Price(Spec):
     """Rounds and bytes. `offline_bytes` is null where the protocol's sources do not state it."""
 
     rounds: int
@@ -120,6 +126,25 @@ class RunRecord(Estimated):
     measured: Measured
     perplexity: Perplexity
     agreement: Agreement | None = None
+
+    @property
+    def drift(self) -> float | None:
+        """The relative change of the private perplexity, all positions counted; None where one overflows."""
+        plain, private = self.perplexity.plain, self.perplexity.private
+        return private / plain - 1 if private and plain else None
+
+    @property
+    def compared(self) -> PerplexityPair:
+        """Both perplexities, without corrupted positions where these are rare."""
+        corrupted = self.agreement.corrupted_positions if self.agreement else 0
+        is_rare = 0 < corrupted < RARE * self.sequences * self.seq_len
+        return self.perplexity.excluding_corrupted if is_rare and self.perplexity.excluding_corrupted else self.perplexity
+
+    @property
+    def is_wrong(self) -> bool:
+        """True if the private result differs from the plain one, not at rare positions but throughout."""
+        plain, private = self.compared.plain, self.compared.private
+        return plain is not None and (private is None or private > WRONG * plain)
 
 
 class PayloadBytes(TomlModel):

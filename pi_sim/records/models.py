@@ -1,5 +1,6 @@
 """Schemas of records of models: trainings, conversions and diagnoses; null stands for what is no finite number."""
 
+import math
 from typing import Any, Literal
 
 from pi_sim.records.envelope import Record
@@ -50,7 +51,12 @@ class HeldOut(TomlModel):
     sample: Sample | None = None
 
 
-class NonFinite(TomlModel):
+def held_out_perplexity(quality: HeldOut | None) -> float:
+    """Return a held-out perplexity, infinite for a training that diverged."""
+    return math.inf if quality is None or quality.perplexity is None else quality.perplexity
+
+
+class NonFinite(Spec):
     """Counts of NaN and infinities in the output of each block."""
 
     nan: tuple[int, ...]

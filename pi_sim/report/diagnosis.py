@@ -38,7 +38,9 @@ def render(record: DiagnosisRecord, style: Format) -> str:
         style,
         record=record,
         gap=gap,
-        tables=[tables.render(_escape(table) if style == "markdown" else table, style) for table in parts if table.rows],
+        tables=[
+            tables.render(_escape(table) if style == "markdown" else table, style) for table in parts if table.rows
+        ],
         overload=OVERLOAD,
         collapse=COLLAPSE,
         nan=sum(record.non_finite.nan),
@@ -148,7 +150,9 @@ def _figures(record: DiagnosisRecord) -> Iterator[tuple[str, str, Callable[[], F
         "Exact zeros in the inputs of the QKV, up and down projections. Under MPC they save nothing: they are secret."
     )
     histogram = "Inputs of the activations, by layer; the share below zero is what a ReLU would make zeros."
-    alphas = "alpha against 1 / std of its input, which it follows (arXiv 2503.10622); on the dashed line they are equal."
+    alphas = (
+        "alpha against 1 / std of its input, which it follows (arXiv 2503.10622); on the dashed line they are equal."
+    )
     yield "entropy", entropy, partial(figures.heat_maps, [(record.model, record.entropy_share)])
     yield "sparsity", sparsity, partial(sparsity_by_layer, record)
     if record.histograms:

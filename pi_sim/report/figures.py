@@ -30,9 +30,6 @@ ACROSS = 4
 """Small panels in a row."""
 
 
-# ---- costs of runs
-
-
 SLIVER = 0.02
 """An operation below this share of the longest bar, in bytes and in rounds, is drawn as part of the others."""
 ALWAYS_SHOWN = "layernorm"
@@ -47,8 +44,8 @@ def stacked_bars(sent: "pd.DataFrame", rounds: "pd.DataFrame", unit: str, diviso
     _bars(right, rounds, parts, 1)
     left.set_yticks(range(len(sent)), list(sent.index))
     left.invert_yaxis()
-    left.set_xlabel(f"sent by one party, {unit}")
-    right.set_xlabel("rounds")
+    left.set(xlabel=f"sent by one party, {unit}")
+    right.set(xlabel="rounds")
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=9, columnspacing=1.2)
     return figure
 
@@ -108,9 +105,7 @@ def tradeoff(points: list[Point], looks: dict[str, Look], protocols: list[str]) 
     return figure
 
 
-def _tradeoff_panel(
-    panel: Axes, points: list[Point], markers: list[str], looks: dict[str, Look], network: str
-) -> None:
+def _tradeoff_panel(panel: Axes, points: list[Point], markers: list[str], looks: dict[str, Look], network: str) -> None:
     """Draw one network's points; models that come first lie on top."""
     shown = [(point, shape) for point, shape in zip(points, markers, strict=True) if network in point.seconds]
     unit = choose_unit(SECONDS, [point.seconds[network] for point, _ in shown])
@@ -119,8 +114,7 @@ def _tradeoff_panel(
         seconds, values = point.seconds[network] / unit.divisor, point.perplexity.values
         panel.vlines(seconds, min(values), max(values), color=marker["color"], linewidth=1)
         panel.plot(seconds, point.perplexity.mean, **marker)
-    panel.set_title(network)
-    panel.set_xlabel(f"predicted network time, {unit.name}")
+    panel.set(title=network, xlabel=f"predicted network time, {unit.name}")
     panel.margins(x=0.15)
     panel.grid(True)
 
@@ -162,39 +156,31 @@ def _pareto_panel(panel: Axes, comparison: "DesignComparison", network: str) -> 
     panel.step(*zip(*(points[model] for model in front), strict=True), where="post", color=styles.BLUE, linewidth=1.1)
     for model, side in zip(front, cycle(SIDES), strict=False):
         panel.annotate(model, points[model], textcoords="offset points", fontsize=7, **side)
-    panel.set_title(network)
-    panel.set_xlabel(unit.name)
+    panel.set(title=network, xlabel=unit.name)
     panel.margins(x=0.4, y=0.2)
     panel.grid(True)
 
 
 def dots_by_protocol(values: dict[str, dict[str, float]], title: str) -> Figure:
     """Draw a dot for each protocol on a logarithmic axis, a line for each operation, the largest saving on top."""
-    names = sorted(values, key=lambda name: _saving(list(values[name].values())))
+    amounts = {name: list(by_protocol.values()) for name, by_protocol in values.items()}
+    names = sorted(values, key=lambda name: amounts[name][0] / amounts[name][-1])
     figure, (panel,) = panels(1, height=0.9 + 0.24 * len(names))
     for row, name in enumerate(names):
-        ends = list(values[name].values())
-        panel.plot([min(ends), max(ends)], [row, row], color=styles.OTHER, linewidth=1.2, zorder=0)
-    protocols = list(dict.fromkeys(protocol for amounts in values.values() for protocol in amounts))
-    for number, protocol in enumerate(protocols):
+        panel.plot([min(amounts[name]), max(amounts[name])], [row, row], color=styles.OTHER, linewidth=1.2, zorder=0)
+    for number, protocol in enumerate(
+        dict.fromkeys(protocol for by_protocol in values.values() for protocol in by_protocol)
+    ):
         points = [(values[name][protocol], row) for row, name in enumerate(names) if protocol in values[name]]
         # Dots become smaller from protocol to protocol, so that overlapping ones are all visible.
         color, size = styles.PROTOCOLS.get(protocol, styles.BLACK), max(3.0, 9.0 - 1.6 * number)
         panel.plot(*zip(*points, strict=True), "o", color=color, markersize=size, label=protocol)
-    panel.set_xscale("log")
+    panel.set(xscale="log", xlabel=title)
     panel.xaxis.set_major_formatter("{x:g}")
     panel.set_yticks(range(len(names)), names)
-    panel.set_xlabel(title)
     panel.grid(True, axis="x")
     figure.legend(loc="outside upper center", ncols=6, handletextpad=0.2)
     return figure
-
-
-def _saving(amounts: list[float]) -> float:
-    return amounts[0] / amounts[-1]
-
-
-# ---- published figures
 
 
 def published_scatter(figures: "pd.DataFrame") -> Figure:
@@ -204,9 +190,8 @@ def published_scatter(figures: "pd.DataFrame") -> Figure:
     looks = dict(zip(names, zip(cycle(styles.PUBLICATIONS), cycle(styles.SHAPES[:-1]), strict=False), strict=False))
     _scatter_panel(sent, figures[figures["figure"].isin(["bytes", "offline"])], looks)
     _scatter_panel(rounds, figures[figures["figure"] == "rounds"], looks)
-    sent.set_title("bytes, online and offline")
-    rounds.set_title("rounds")
-    sent.set_ylabel("ours")
+    sent.set(title="bytes, online and offline", ylabel="ours")
+    rounds.set(title="rounds")
     handles = [_legend_key(name, {"color": color, "marker": shape}) for name, (color, shape) in looks.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=6, handletextpad=0.2)
     return figure
@@ -214,17 +199,15 @@ def published_scatter(figures: "pd.DataFrame") -> Figure:
 
 def _scatter_panel(panel: Axes, figures: "pd.DataFrame", looks: dict[str, tuple[str, str]]) -> None:
     """Draw the points and the identity line; hollow where the figure was fitted, a cross where it was missed."""
-    panel.set_xscale("log")
-    panel.set_yscale("log")
+    panel.set(xscale="log", yscale="log", xlabel="published")
     ends = [min(figures["published_size"]), max(figures["published_size"])]
     panel.plot(ends, ends, color=styles.GUIDE, linewidth=0.8, zorder=0)
     for row in figures.itertuples():
         color, shape = looks[str(row.source)]
         face = color if row.role == "check" else "white"
         marker = "x" if row.verdict == "missed" else shape
-        point = row.published_size, row.size
+        point = row.published_size, row.ours_size
         panel.plot(*point, linestyle="", marker=marker, color=color, markerfacecolor=face, markersize=5)
-    panel.set_xlabel("published")
     panel.grid(True)
 
 
@@ -248,25 +231,20 @@ def dot_plot(designs: dict[str, tuple[list[float], float | None]]) -> Figure:
     return figure
 
 
-# ---- trainings
-
-
 def loss_curves(curves: dict[str, Curve], looks: dict[str, Look]) -> Figure:
     """Draw the first model's loss, and the smoothed differences of the others, which would overlap otherwise."""
     (first, baseline), *others = curves.items()
     figure, (left, right) = panels(2, height=2.8)
     left.plot(list(baseline), list(baseline.values()), **looks[first].line)
-    left.set_xscale("log")
-    left.set_title(f"{first}: loss, nats per token")
+    left.set(xscale="log", xlabel="step", title=f"{first}: loss, nats per token")
     right.axhline(0, label=first, **looks[first].line)
     for model, curve in others:
         shown = running_mean(without_start(above(curve, baseline)))
         right.plot(list(shown), list(shown.values()), label=model, **looks[model].line)
-    right.set_title(f"above {first}, nats per token")
+    right.set(xlabel="step", title=f"above {first}, nats per token")
     right.legend()
-    for panel in (left, right):
-        panel.set_xlabel("step")
-        panel.grid(True)
+    left.grid(True)
+    right.grid(True)
     return figure
 
 
@@ -286,8 +264,7 @@ def lines_by_layer(models: list[LayerSeries], label: str, top: float | None = No
         for layer, values in enumerate(series.layers):
             millions = [tokens / MILLION for tokens in series.tokens]
             panel.plot(millions, values, color=colors(layer), linewidth=1.2, label=f"layer {layer}")
-        panel.set_title(series.title)
-        panel.set_xlabel("tokens, millions")
+        panel.set(title=series.title, xlabel="tokens, millions")
         panel.grid(True)
         if top is not None:
             panel.set_ylim(0, 1.03 * top)
@@ -315,17 +292,12 @@ def recoveries(conversions: list[Recovery]) -> Figure:
             panel.plot(0, perplexities[0], "o", color=color, markersize=4)
     for before in {conversion.before for conversion in conversions}:
         panel.axhline(before, color=styles.GUIDE, linestyle="--", linewidth=0.9)
-    panel.set_yscale("log")
+    panel.set(yscale="log", xlabel="tokens of fine-tuning, millions", ylabel="held-out perplexity")
     panel.yaxis.set_major_formatter("{x:,.0f}")
     panel.yaxis.set_minor_formatter("{x:,.0f}")
-    panel.set_xlabel("tokens of fine-tuning, millions")
-    panel.set_ylabel("held-out perplexity")
     panel.grid(True, which="both")
     figure.legend(loc="outside right center")
     return figure
-
-
-# ---- entropy
 
 
 LEGIBLE = 48

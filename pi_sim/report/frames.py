@@ -2,6 +2,7 @@
 
 import json
 import math
+import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,26 @@ from typing import Any
 import pandas as pd
 
 from pi_sim import records, specs
-from pi_sim.records import Agreement, HeldOut, Record, RunRecord, TrainingRecord
+from pi_sim.records import Agreement, Record, RunRecord, TrainingRecord
+from pi_sim.records.models import held_out_perplexity
 from pi_sim.report.statistics import Seeds
+from pi_sim.report.tables import format_change
 from pi_sim.report.terminal import equality
 
 RECORDS = Path("reports/records")
+PUBLISHED = tomllib.loads(Path(__file__).with_name("published.toml").read_text(encoding="utf-8"))
+""" "designs" of papers with their changes of the perplexity, "claims" about them, and "sources"."""
 DESIGNS = ("gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm")
 """The four designs in the papers' order; other models follow by name."""
-RARE = 0.05
-"""Up to this share of corrupted positions is put down to rare events, more to a kernel that is wrong."""
-WRONG = 1.1
-"""A private perplexity beyond this multiple of the plain one is a wrong result."""
 PLAN = ("card", "size", "architecture", "dimensions", "recipe", "seed", "corpus")
+
+
+def published_change(model: str) -> float | None:
+    """Return the change of a design's perplexity in its paper: NaN where it diverged, None where none is printed."""
+    row = PUBLISHED["designs"].get(model)
+    if row is None or "change" in row:
+        return row and float(row["change"])
+    return math.exp(row["loss"] - row["base_loss"]) - 1 if "loss" in row else row["perplexity"] / row["base"] - 1
 
 
 def load_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, Record]]:
@@ -50,59 +59,29 @@ def run_frame(runs: Iterable[tuple[Path, RunRecord]]) -> pd.DataFrame:
 
 
 def _run_row(path: Path, record: RunRecord) -> dict[str, Any]:
-    total, measured, agreement = record.total, record.measured, record.agreement
+    total, measured, agreement, compared = record.total, record.measured, record.agreement, record.compared
     expected = total.seconds.get(record.network)
+    corrupted = agreement.corrupted_positions if agreement else 0
+    privacy = None if compared.plain is None else "wrong"
+    if compared.plain and compared.private and not record.is_wrong:
+        privacy = format_change(compared.private, compared.plain) + (f", {corrupted} places lost" if corrupted else "")
     return {
         **record.model_dump(exclude={"rows", "conventions", "argv", "versions", "agreement"}),
         "agreement": agreement.model_dump() if agreement else dict.fromkeys(Agreement.model_fields),
         "path": path,
         "record": record,
         "tokens": record.sequences * record.seq_len,
-        "plain": _overflow(record.perplexity.plain) if agreement else None,
-        "private": _overflow(record.perplexity.private),
-        "drift": drift(record),
-        **privacy_change(record),
+        "plain": (record.perplexity.plain or math.inf) if agreement else None,
+        "private": record.perplexity.private or math.inf,
+        "drift": record.drift,
+        "privacy": privacy,
+        "wrong": record.is_wrong,
         "rounds_equal": equality(total.rounds, measured.rounds),
         "bytes_equal": equality(total.bytes, measured.bytes),
         "expected": expected,
         "network_ratio": measured.communication_seconds / expected if expected else None,
         "imitated": "none imitated" if record.network == "none" else record.network,
     }
-
-
-def _overflow(perplexity: float | None) -> float:
-    """Return a perplexity as a number, infinite where JSON has null."""
-    return math.inf if perplexity is None else perplexity
-
-
-def held_out_perplexity(quality: HeldOut | None) -> float:
-    """Return a held-out perplexity, infinite for a training that diverged."""
-    return _overflow(quality.perplexity if quality else None)
-
-
-def drift(record: RunRecord) -> float | None:
-    """Return the relative change of the private perplexity, all positions counted; None where one overflows."""
-    plain, private = record.perplexity.plain, record.perplexity.private
-    return private / plain - 1 if private and plain else None
-
-
-def privacy_change(record: RunRecord) -> dict[str, Any]:
-    """Return the change of the perplexity that privacy makes, and whether the result is wrong.
-
-    Corrupted positions are left out where they are rare: a result is wrong if it is so throughout.
-    """
-    corrupted = record.agreement.corrupted_positions if record.agreement else 0
-    pair = record.perplexity
-    rare = 0 < corrupted < RARE * record.sequences * record.seq_len
-    plain, private = pair.plain, pair.private
-    if rare and pair.excluding_corrupted:
-        plain, private = pair.excluding_corrupted.plain, pair.excluding_corrupted.private
-    if plain is None:
-        return {"wrong": False, "privacy": None}
-    if private is None or not math.isfinite(private) or private > WRONG * plain:
-        return {"wrong": True, "privacy": "wrong"}
-    lost = f", {corrupted} places lost" if corrupted else ""
-    return {"wrong": False, "privacy": f"{private / plain - 1:+.1%}{lost}"}
 
 
 def operation_frame(runs: pd.DataFrame, key: str) -> pd.DataFrame:
@@ -126,40 +105,28 @@ def operation_frame(runs: pd.DataFrame, key: str) -> pd.DataFrame:
 
 def training_frame(trainings: Iterable[tuple[Path, TrainingRecord]]) -> pd.DataFrame:
     """Build one row for each training, with keys of all that decides its result."""
-    weights = specs.data_root() / "models" / "weights"
-    rows = [_training_row(path, record, path.is_relative_to(weights)) for path, record in trainings]
-    return pd.DataFrame(rows, columns=list(_COLUMNS) if not rows else None)
+    weights = specs.facts() / "models" / "weights"
+    columns = ["path", "record", "shipped", *TRAINING_COLUMNS]
+    rows = [[path, record, path.is_relative_to(weights), *_training_values(record)] for path, record in trainings]
+    return pd.DataFrame(rows, columns=columns)
 
 
-_COLUMNS = (
-    *("path", "record", "model", "size", "seed", "shipped", "from_scratch", "on_card", "usual_recipe"),
-    *("perplexity", "diverged", "plan", "design", "dimensions", "recipe", "text", "corpus"),
+TRAINING_COLUMNS = (
+    *("model", "size", "seed", "from_scratch", "perplexity", "diverged", "text", "on_card", "usual_recipe", "plan"),
+    *("design", "dimensions", "recipe", "corpus"),
 )
 
 
-def _training_row(path: Path, record: TrainingRecord, shipped: bool) -> dict[str, Any]:
+def _training_values(record: TrainingRecord) -> list[Any]:
+    """Return the values of TRAINING_COLUMNS; plan, design, dimensions, recipe and corpus are keys."""
     plan = record.model_dump(mode="json", include=set(PLAN))
     plan["corpus"] = {key: plan["corpus"][key] for key in ("sha256", "tokens_seen")}
-    perplexity = held_out_perplexity(record.held_out)
-    return {
-        "path": path,
-        "record": record,
-        "model": record.card,
-        "size": record.size,
-        "seed": record.seed,
-        "shipped": shipped,
-        "from_scratch": record.origin is None,
-        "on_card": plan["architecture"] == card_design(record.card),
-        "usual_recipe": plan["recipe"] == usual_recipe(record.card, record.size),
-        "perplexity": perplexity,
-        "diverged": math.isinf(perplexity),
-        "plan": key_of(plan),
-        "design": key_of(plan["architecture"]),
-        "dimensions": key_of(plan["dimensions"]),
-        "recipe": key_of(plan["recipe"]),
-        "text": record.corpus.sha256,
-        "corpus": key_of(plan["corpus"]),
-    }
+    perplexity, model, size = held_out_perplexity(record.held_out), record.card, record.size
+    return [
+        *(model, size, record.seed, record.origin is None, perplexity, math.isinf(perplexity), record.corpus.sha256),
+        *(plan["architecture"] == card_design(model), plan["recipe"] == usual_recipe(model, size), key_of(plan)),
+        *(key_of(plan[key]) for key in ("architecture", "dimensions", "recipe", "corpus")),
+    ]
 
 
 def key_of(value: Any) -> str:
@@ -192,17 +159,19 @@ def reference_trainings(trainings: pd.DataFrame) -> pd.DataFrame:
 
     That is the shipped one, else the first seed of the usual design and recipe. Its seeds differ in nothing else.
     """
-    order = trainings.assign(
-        unshipped=~trainings["shipped"].astype(bool),
-        off_card=~trainings["on_card"].astype(bool),
-        off_recipe=~trainings["usual_recipe"].astype(bool),
-        name=trainings["path"].map(lambda path: path.name),
-    ).sort_values(["unshipped", "off_card", "off_recipe", "seed", "name"])
-    chosen = order.drop_duplicates("model").set_index("model", drop=False)
-    alike = ["size", "design", "dimensions", "recipe", "corpus"]
-    return chosen.assign(
-        seeds=[seeds_of(trainings[(trainings[["model", *alike]] == row[["model", *alike]]).all(axis=1)]) for _, row in chosen.iterrows()]
+    names = trainings["path"].map(lambda path: path.name)
+    order = trainings.assign(name=names).sort_values(
+        ["shipped", "on_card", "usual_recipe", "seed", "name"], ascending=[False, False, False, True, True]
     )
+    chosen = order.drop_duplicates("model").set_index("model", drop=False)
+    alike = ["design", "dimensions", "recipe", "corpus"]
+    return chosen.assign(seeds=[seeds_of(same_but(trainings, row, alike)) for _, row in chosen.iterrows()])
+
+
+def same_but(trainings: pd.DataFrame, reference: Any, alike: list[str]) -> pd.DataFrame:
+    """Return the trainings of the reference's model and size that equal it in some columns."""
+    keys = ["model", "size", *alike]
+    return trainings[(trainings[keys] == reference[keys]).all(axis=1)]
 
 
 def seeds_of(trainings: pd.DataFrame) -> Seeds:

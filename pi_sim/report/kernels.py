@@ -98,7 +98,9 @@ def context(data: KernelData) -> dict[str, Any]:
         "pairs": data.pairs,
         "timed": data.pairs[data.pairs["seconds_stock"].notna()],
         **_measured(data),
-        "accuracy": accuracy.assign(**{key: accuracy[key].map(format_perplexity) for key in ("plain", "private") if runs}),
+        "accuracy": accuracy.assign(
+            **{key: accuracy[key].map(format_perplexity) for key in ("plain", "private") if runs}
+        ),
         "missing": data.missing,
         "commands": [*map(frames.command_line, runs), *map(_missing_command, data.missing)],
         "environment": frames.environment(bench),
@@ -175,7 +177,7 @@ def _accuracy_targets(data: KernelData) -> Iterator[dict[str, str]]:
     aim = f"perplexity within {DRIFT:.1%}, likeliest token above {TOP1:.0%}, nothing destroyed in {SEQUENCES} sequences"
     for model, record in sorted(data.runs.items()):
         assert record.agreement is not None
-        drift, top1, corrupted = frames.drift(record), record.agreement.top1, record.agreement.corrupted_positions
+        drift, top1, corrupted = record.drift, record.agreement.top1, record.agreement.corrupted_positions
         is_exact = drift is not None and abs(drift) <= DRIFT and top1 > TOP1
         change = "beyond all numbers" if drift is None else f"{drift:+.3%}"
         result = f"{change}, {top1:.2%}, {corrupted} in {record.sequences}"

@@ -14,13 +14,22 @@ import pandas as pd
 from pi_sim.diagnosis.entropy import OVERLOAD, head_fraction, is_overloaded
 from pi_sim.errors import UsageError
 from pi_sim.records import DiagnosisRecord, EstimateRecord, Observation, Origin, TrainingRecord
+from pi_sim.records.models import held_out_perplexity
 from pi_sim.report import figures, frames
 from pi_sim.report.figures import Drawing, LayerSeries, Matrix, Recovery
-from pi_sim.report.frames import RECORDS, design_rank, held_out_perplexity, key_of, seeds_of
+from pi_sim.report.frames import (
+    PUBLISHED,
+    RECORDS,
+    design_rank,
+    key_of,
+    published_change,
+    seeds_of,
+)
 from pi_sim.report.statistics import Seeds, claim_verdict, overload_verdict
 from pi_sim.report.tables import Unit, format_change
 
 FOLDER = RECORDS / "lab"
+CLAIMS = PUBLISHED["claims"]["model_lab"]
 BASELINE = "gelu_ln"
 ORDER = (
     *("gelu_ln", "relu_ln", "identity_ln", "gelu_nonorm", "relu_nonorm", "leaky_nonorm", "lrelu_nonorm"),
@@ -29,35 +38,6 @@ ORDER = (
 """The designs in the papers' order; others follow by name."""
 DESIGN_SETTINGS = ("entropy_penalty", "entropy_margin")
 """Settings of a recipe that belong to a design."""
-GPT2 = "arXiv 2501.03489, table 2: GPT-2, 12 layers, 128 tokens, 2.1e9 tokens of CodeParrot"
-AERO = "AERO, arXiv 2410.13060, table 4: the same models and text"
-OWT = "arXiv 2512.10938: GPT-2 small on OpenWebText, loss 2.94 with LayerNorm, 2.97 with DyT, 2.94 with Derf"
-PUBLISHED = {
-    "gelu_ln": ("SM+LN+G", 0.0, GPT2),
-    "relu_ln": ("SM+LN+R", 0.0253, GPT2),
-    "identity_ln": ("SM+LN", 0.2558, GPT2),
-    "gelu_nonorm": ("SM+G", 0.1892, GPT2),
-    "relu_nonorm": ("SM+R", 0.0920, GPT2),
-    "softmax_only": ("SM", math.nan, GPT2),
-    "aero_scaled": ("SM+ScFFN", 3.50 / 2.69 - 1, AERO),
-    "aero_fused": ("SM+ScFuFFN", 3.48 / 2.69 - 1, AERO),
-    "aero_entropy": ("EReg(SM(t)+ScFuFFN)", 3.21 / 2.69 - 1, AERO),
-    "dyt_gelu": ("DyT", math.exp(2.97 - 2.94) - 1, OWT),
-    "derf_gelu": ("Derf", 0.0, OWT),
-}
-"""Each design's name in its paper, its change of the perplexity against SM+LN+G (NaN: diverged), and the source.
-
-Table 4 of AERO prints perplexities; that of SM+LN+G is 2.69."""
-CLAIMS = (
-    ("gelu_ln", "relu_ln"),
-    ("gelu_ln", "identity_ln"),
-    ("gelu_ln", "relu_nonorm"),
-    ("relu_ln", "relu_nonorm"),
-    ("relu_nonorm", "gelu_nonorm"),
-    ("aero_entropy", "aero_fused"),
-    ("gelu_ln", "dyt_gelu"),
-)
-"""The papers' claims, the better design first."""
 ENTROPY = ("first", "first_overload", "rest", "rest_overload")
 """Mean entropy, and the share of overloaded heads, of layer 0 and of later layers at the end of a training."""
 
@@ -156,7 +136,9 @@ def _entropy(record: TrainingRecord) -> dict[str, float]:
     if not record.observations or math.isinf(held_out_perplexity(record.held_out)):
         return dict.fromkeys(ENTROPY, math.nan)
     shares = record.observations[-1].entropy_share
-    columns = [value for layers in (shares[:1], shares[1:]) for value in (_mean(sum(layers, ())), head_fraction(layers, is_overloaded))]
+    columns = [
+        value for layers in (shares[:1], shares[1:]) for value in (_mean(sum(layers, ())), part(layers, overloaded))
+    ]
     return dict(zip(ENTROPY, columns, strict=True))
 
 
@@ -172,11 +154,12 @@ def context(lab: Lab) -> dict[str, Any]:
     overload = [list(group["first_overload"].dropna()) for group in _norm_free_pair(lab)]
     slopes = [record for record in lab.compared["record"] if record.observations[-1].slopes]
     records = list(lab.trainings["record"])
+    sources = dict.fromkeys(row["source"] for model in lab.groups if (row := PUBLISHED["designs"].get(model)))
     return {
         "setup": frames.setup(lab.compared.sort_values("diverged", kind="stable")),
         "protocols": sorted({estimate.protocol for estimate in lab.estimates.values()}),
         "quality": [_quality_row(lab, model) for model in lab.groups],
-        "sources": list(dict.fromkeys(PUBLISHED[model][2] for model in lab.groups if model in PUBLISHED)),
+        "sources": [PUBLISHED["sources"][name] for name in sources],
         "claims": [_claim_row(lab.seeds, *pair) for pair in CLAIMS if set(pair) <= lab.groups.keys()],
         "overload_limit": OVERLOAD,
         "entropy": trained[list(ENTROPY)].mean().assign(seeds=trained.size()).reset_index(),
@@ -185,9 +168,15 @@ def context(lab: Lab) -> dict[str, Any]:
         "causes": [_cause_row(lab, group) for group in lab.changed],
         "changed_claims": list(_changed_claims(lab)),
         "slopes": [{"model": r.card, "seed": r.seed, **_by_layer(r.observations[-1].slopes or ())} for r in slopes],
-        "slope_columns": {key: (key, (Unit(0, "", 1, 3),)) for key in _by_layer(slopes[0].observations[-1].slopes)} if slopes else {},
-        "slope_start": next((slope for record in slopes for slope in record.observations[0].slopes or () if slope is not None), 0),
-        "slope_ends": sorted(abs(slope) for record in slopes for slope in record.observations[-1].slopes or () if slope is not None),
+        "slope_columns": {key: (key, (Unit(0, "", 1, 3),)) for key in _by_layer(slopes[0].observations[-1].slopes)}
+        if slopes
+        else {},
+        "slope_start": next(
+            (slope for record in slopes for slope in record.observations[0].slopes or () if slope is not None), 0
+        ),
+        "slope_ends": sorted(
+            abs(slope) for record in slopes for slope in record.observations[-1].slopes or () if slope is not None
+        ),
         "alpha_ratios": sorted(_alpha_ratios(lab)),
         "sparsity": _sparsity_rows(lab),
         "conversions": [_conversion_row(record, origin) for _, record, origin in lab.conversions],
@@ -200,7 +189,11 @@ def context(lab: Lab) -> dict[str, Any]:
 
 
 def _norm_free_pair(lab: Lab) -> list[pd.DataFrame]:
-    return [lab.groups[model] for model in ("gelu_nonorm", "relu_nonorm") if {"gelu_nonorm", "relu_nonorm"} <= lab.groups.keys()]
+    return [
+        lab.groups[model]
+        for model in ("gelu_nonorm", "relu_nonorm")
+        if {"gelu_nonorm", "relu_nonorm"} <= lab.groups.keys()
+    ]
 
 
 def _by_layer(slopes: Any) -> dict[str, Any]:
@@ -214,9 +207,14 @@ def _span(parts: list[float]) -> str:
 def _quality_row(lab: Lab, model: str) -> dict[str, Any]:
     """Build a design's quality beside its paper's, and its cost where it was estimated."""
     seeds, baseline = lab.seeds[model], None if model == BASELINE else lab.seeds[BASELINE]
-    name, change, _ = PUBLISHED.get(model, ("–", None, ""))
+    name, change = PUBLISHED["designs"].get(model, {"name": "–"})["name"], published_change(model)
     published = "–" if change is None else "diverged" if math.isnan(change) else f"{change:+.1%}"
-    row = {"model": model, "paper": name, **seeds.summary(baseline), "published": "" if model == BASELINE else published}
+    row = {
+        "model": model,
+        "paper": name,
+        **seeds.summary(baseline),
+        "published": "" if model == BASELINE else published,
+    }
     if diverged := sum(map(math.isinf, seeds.values)):
         row["mean"] = f"diverged, {diverged} of {len(seeds.values)}"
     if lab.estimates:
@@ -227,10 +225,10 @@ def _quality_row(lab: Lab, model: str) -> dict[str, Any]:
 
 def _claim_row(seeds: dict[str, Seeds], better: str, worse: str) -> dict[str, Any]:
     """Build a claim: by how much the worse design's perplexity is larger in the papers and here, and a verdict."""
-    published = (1 + PUBLISHED[worse][1]) / (1 + PUBLISHED[better][1]) - 1
+    published = [1 + (published_change(model) or 0.0) for model in (worse, better)]
     return {
         "claim": f"{better} ahead of {worse}",
-        "published": f"{published:+.1%}",
+        "published": format_change(*published),
         "here": seeds[worse].change(seeds[better]),
         "verdict": claim_verdict(seeds[better], seeds[worse]),
     }
@@ -238,7 +236,11 @@ def _claim_row(seeds: dict[str, Seeds], better: str, worse: str) -> dict[str, An
 
 def _cause_row(lab: Lab, trainings: pd.DataFrame) -> dict[str, Any]:
     model = trainings["model"].iloc[0]
-    row = {"model": model, "changed": ", ".join(lab.changes(trainings)), **seeds_of(trainings).summary(lab.seeds[model])}
+    row = {
+        "model": model,
+        "changed": ", ".join(lab.changes(trainings)),
+        **seeds_of(trainings).summary(lab.seeds[model]),
+    }
     entropy = {"entropy": trainings["first"].mean(), "usual_entropy": lab.groups[model]["first"].mean()}
     return {**row, "usual": lab.seeds[model].mean, **entropy}
 
@@ -308,7 +310,9 @@ def _perplexity(loss: float | None) -> float:
 def _commands(lab: Lab) -> Iterator[str]:
     """Yield the commands that make the records: a loop over the seeds, then conversions, diagnoses and estimates."""
     scratch = lab.trainings[lab.trainings["from_scratch"]]
-    stems = [path.stem.removesuffix(f"-seed{seed}") for path, seed in zip(scratch["path"], scratch["seed"], strict=True)]
+    stems = [
+        path.stem.removesuffix(f"-seed{seed}") for path, seed in zip(scratch["path"], scratch["seed"], strict=True)
+    ]
     for _, group in scratch.groupby(stems, sort=False):
         path, record, seed = group[["path", "record", "seed"]].iloc[0]
         yield f"for seed in {' '.join(map(str, group['seed']))}; do"
@@ -353,7 +357,7 @@ def drawings(lab: Lab) -> dict[str, Drawing]:
 def _change_points(lab: Lab, model: str) -> tuple[list[float], float | None]:
     """Return every seed's change against the baseline's mean, and the published one."""
     reference = lab.seeds[BASELINE].mean
-    published = PUBLISHED[model][1] if model in PUBLISHED and model != BASELINE else None
+    published = None if model == BASELINE else published_change(model)
     return [value / reference - 1 for value in lab.seeds[model].values if math.isfinite(value)], published
 
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,12 @@ from pi_sim.errors import UsageError
 from pi_sim.records import RunRecord, TrainingRecord
 from pi_sim.report import figures, frames
 from pi_sim.report.figures import Drawing, Point
-from pi_sim.report.frames import design_rank, seeds_of
+from pi_sim.report.frames import PUBLISHED, design_rank, seeds_of
 from pi_sim.report.statistics import Curve, Seeds, compare_ranges, order_verdict
 from pi_sim.report.styles import Look
 from pi_sim.report.tables import BYTES, COUNT, Unit, choose_unit, format_change, format_perplexity
 
 BASELINE = "gelu_ln"
-PUBLISHED = {
-    "gelu_ln": ("SM+LN+G", "2.69", ""),
-    "relu_ln": ("SM+LN+R", "2.76", "+2.5%"),
-    "relu_nonorm": ("SM+R", "2.94", "+9.2%"),
-    "gelu_nonorm": ("SM+G", "3.20", "+18.9%"),
-}
-"""Design, perplexity and its change as printed in arXiv 2501.03489, table 2, the best first."""
 GPT2_STD = 0.02
 """The standard deviation of GPT-2's own initial weights."""
 
@@ -89,15 +81,14 @@ def load(folders: list[Path]) -> list[SizeData]:
     trainings = frames.distinct_trainings(
         frames.training_frame((path, record) for path, record in loaded if isinstance(record, TrainingRecord))
     )
+    ordered = [
+        frame.sort_values("model", key=lambda models: models.map(design_rank), kind="stable")
+        for frame in (runs, trainings)
+    ]
     return [
-        SizeData(size, _in_order(runs[runs["size"] == size]), _in_order(trainings[trainings["size"] == size]))
+        SizeData(size, *(frame[frame["size"] == size].reset_index(drop=True) for frame in ordered))
         for size in sorted(set(runs["size"]))
     ]
-
-
-def _in_order(frame: pd.DataFrame) -> pd.DataFrame:
-    """Sort by model, the four designs first."""
-    return frame.sort_values("model", key=lambda models: models.map(design_rank), kind="stable").reset_index(drop=True)
 
 
 def context(sizes: list[SizeData]) -> dict[str, Any]:
@@ -139,9 +130,7 @@ def _size_context(size: SizeData) -> dict[str, Any]:
     }
 
 
-def _by_operation(
-    size: SizeData, prices: pd.DataFrame, key: str, name: str, unit: Unit
-) -> Iterator[tuple[str, Any]]:
+def _by_operation(size: SizeData, prices: pd.DataFrame, key: str, name: str, unit: Unit) -> Iterator[tuple[str, Any]]:
     """Yield one row for every run with a column for every operation that is not free, and those columns."""
     operations = frames.operation_frame(size.prices, key)
     yield name, prices.join(operations)
@@ -187,11 +176,14 @@ def _order(size: SizeData) -> dict[str, Any] | None:
     seeds = {model: size.seeds[model] for model in frames.DESIGNS if model in size.seeds}
     if len(seeds) < 2:
         return None
-    pairs = combinations([model for model in PUBLISHED if model in seeds], 2)
     return {
         "recipe": _recipe_traits(size.references["record"].iloc[0].recipe),
         "numbers": [_number_row(seeds, model) for model in seeds],
-        "verdicts": [_verdict_row(seeds, better, worse) for better, worse in pairs],
+        "verdicts": [
+            _verdict_row(better, worse, seeds[better], seeds[worse])
+            for better, worse in PUBLISHED["claims"]["norm_free"]
+            if {better, worse} <= seeds.keys()
+        ],
     }
 
 
@@ -205,28 +197,22 @@ def _recipe_traits(recipe: specs.Recipe) -> str:
 
 
 def _number_row(seeds: dict[str, Seeds], model: str) -> dict[str, Any]:
-    design, published, change = PUBLISHED[model]
-    baseline = None if model == BASELINE else seeds.get(BASELINE)
-    row = {"design": design, "model": model, "published": published, "published_change": change}
+    paper, baseline = PUBLISHED["designs"][model], None if model == BASELINE else seeds.get(BASELINE)
+    change = f"{paper['change']:+.1%}" if paper["change"] else ""
+    row = {"design": paper["name"], "model": model, "published": paper["perplexity"], "published_change": change}
     return {**row, **seeds[model].summary(baseline)}
 
 
-def _verdict_row(seeds: dict[str, Seeds], better: str, worse: str) -> dict[str, Any]:
-    first, second = seeds[better], seeds[worse]
-    return {
-        "order": f"{better} ahead of {worse}",
-        "means": f"{format_perplexity(first.mean)} and {format_perplexity(second.mean)}",
-        "change": second.change(first),
-        "ranges": compare_ranges(first, second),
-        "verdict": order_verdict(first, second),
-    }
+def _verdict_row(better: str, worse: str, first: Seeds, second: Seeds) -> dict[str, Any]:
+    means = f"{format_perplexity(first.mean)} and {format_perplexity(second.mean)}"
+    row = {"order": f"{better} ahead of {worse}", "means": means, "change": second.change(first)}
+    return {**row, "ranges": compare_ranges(first, second), "verdict": order_verdict(first, second)}
 
 
 def _other_recipes(size: SizeData) -> Iterator[dict[str, Any]]:
     """Yield every other recipe of every model, over its seeds, beside the usual one."""
     for _, reference in size.references.iterrows():
-        alike = ["model", "size", "design", "dimensions", "text"]
-        same = size.trainings[(size.trainings[alike] == reference[alike]).all(axis=1)]
+        same = frames.same_but(size.trainings, reference, ["design", "dimensions", "text"])
         for recipe, group in same[same["recipe"] != reference["recipe"]].groupby("recipe", sort=False):
             settings = (json.loads(str(recipe)), json.loads(reference["recipe"]))
             row = {"changed": ", ".join(recipe_changes(*settings)), "model": reference["model"]}
@@ -236,12 +222,11 @@ def _other_recipes(size: SizeData) -> Iterator[dict[str, Any]]:
 
 def recipe_changes(recipe: dict[str, Any], usual: dict[str, Any]) -> list[str]:
     """Return the settings in which two recipes differ."""
-    keys = [key for key in sorted(recipe) if recipe[key] != usual.get(key)]
-    return [f"{key} {_setting(recipe[key])} for {_setting(usual.get(key))}" for key in keys]
-
-
-def _setting(value: Any) -> str:
-    return "none" if value is None else str(value)
+    pairs = {key: (recipe[key], usual.get(key)) for key in sorted(recipe) if recipe[key] != usual.get(key)}
+    return [
+        " for ".join([f"{key} {'none' if a is None else a}", "none" if b is None else str(b)])
+        for key, (a, b) in pairs.items()
+    ]
 
 
 def _best_recipes(recipes: pd.DataFrame) -> pd.DataFrame:
@@ -261,19 +246,15 @@ def _final_norm(size: SizeData, model: str) -> list[dict[str, Any]]:
     design = size.design(model)
     if model not in size.references.index or design["norm"] != "none":
         return []
-    reference = size.references.loc[model]
-    alike = ["model", "size", "dimensions", "recipe", "corpus"]
-    same = size.trainings[(size.trainings[alike] == reference[alike]).all(axis=1)]
-    keys = {choice: frames.key_of({**design, "final_norm": choice}) for choice in ("none", "layernorm")}
-    groups = {choice: same[same["design"] == key] for choice, key in keys.items()}
+    same = frames.same_but(size.trainings, size.references.loc[model], ["dimensions", "recipe", "corpus"])
+    titles = {"none": "none", "layernorm": "kept"}
+    keys = {title: frames.key_of({**design, "final_norm": choice}) for choice, title in titles.items()}
+    groups = {title: same[same["design"] == key] for title, key in keys.items()}
     if any(group.empty for group in groups.values()):
         return []
-    seeds = {choice: seeds_of(group) for choice, group in groups.items()}
-    titles = {"none": "none", "layernorm": "kept"}
-    return [
-        {"model": model, "final_norm": titles[choice], **values.summary(None if choice == "none" else seeds["none"])}
-        for choice, values in seeds.items()
-    ]
+    bare, kept_norm = (seeds_of(group) for group in groups.values())
+    row = {"model": model}
+    return [{**row, "final_norm": "none", **bare.summary()}, {**row, "final_norm": "kept", **kept_norm.summary(bare)}]
 
 
 def _commands(size: SizeData) -> Iterator[str]:
@@ -298,7 +279,8 @@ def _environments(sizes: list[SizeData]) -> dict[str, str]:
 
 def drawings(size: SizeData) -> dict[str, Drawing]:
     """Return every figure that there are data for, by name."""
-    looks = {model: _look(size.design(model)) for model in size.models}
+    designs = {model: size.design(model) for model in size.models}
+    looks = {m: Look(design.get("activation", ""), design.get("norm") != "none") for m, design in designs.items()}
     drawn: dict[str, Drawing] = {f"operations-{size.name}": partial(_draw_operations, size)}
     if points := _points(size):
         protocols = sorted(set(size.runs["protocol"]))
@@ -306,10 +288,6 @@ def drawings(size: SizeData) -> dict[str, Drawing]:
     if curves := _curves(size):
         drawn[f"loss-{size.name}"] = partial(figures.loss_curves, curves, looks)
     return drawn
-
-
-def _look(design: dict[str, Any]) -> Look:
-    return Look(design.get("activation", ""), design.get("norm") != "none")
 
 
 def _draw_operations(size: SizeData) -> Any:

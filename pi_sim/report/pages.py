@@ -1,6 +1,6 @@
 """Pages from templates: tables, figures and prose put together, and written with their figures."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,8 @@ from typing import Any
 from pi_sim.files import write_text
 from pi_sim.report import figures, kernels, model_lab, norm_free, published_figures, styles, sweep, tables
 from pi_sim.report.figures import Drawing
-from pi_sim.sweep.answers import SweepRow
+from pi_sim.report.tables import Format
+from pi_sim.sweep.answers import Answer
 from pi_sim.validation.validate import Validation
 
 
@@ -41,7 +42,14 @@ def write_validation(validations: list[Validation], out: Path) -> list[Path]:
     return write_page(out / "validation.md", "validation", published_figures.context(validations), drawn)
 
 
-def write_sweep(answers: list[SweepRow], qualities: list[sweep.Quality], path: Path) -> list[Path]:
+def render_validations(validations: list[Validation], style: Format) -> str:
+    """Render published figures beside ours; as Markdown the page."""
+    if style == "markdown":
+        return render_page("validation", published_figures.context(validations), ["validation"])
+    return published_figures.render_validations(validations, style)
+
+
+def write_sweep(answers: list[Answer], qualities: list[sweep.Quality], path: Path) -> list[Path]:
     """Write the page of a sweep, with a figure for each comparison."""
     compared = {
         f"{path.stem}-{number}": comparison
@@ -59,12 +67,12 @@ def write_page(path: Path, template: str, context: dict[str, Any], drawn: Mappin
     return [*written, path]
 
 
-def render_page(template: str, context: dict[str, Any], drawn: Mapping[str, Drawing]) -> str:
+def render_page(template: str, context: dict[str, Any], drawn: Collection[str]) -> str:
     """Render a page, without a final line break."""
     return tables.render_template(f"{template}.md.j2", "markdown", **context, figure=partial(_figure, drawn))
 
 
-def _figure(drawn: Mapping[str, Drawing], name: str, caption: str) -> str:
+def _figure(drawn: Collection[str], name: str, caption: str) -> str:
     """Embed a figure with its caption, if it is drawn; the first sentence stands for it where it cannot be shown."""
     text = " ".join(caption.split())
     return f"![{text.split('.')[0]}](figures/{name}.svg)\n\n*{text}*" if name in drawn else ""

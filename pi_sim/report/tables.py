@@ -238,16 +238,22 @@ def _environment() -> "Environment":
         loader=PackageLoader("pi_sim.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        table=_table_filter, perplexity=format_perplexity, quantity=format_quantity, unwrap=unwrap, thousands="{:,}".format
+        table=_table_filter,
+        perplexity=format_perplexity,
+        quantity=format_quantity,
+        unwrap=unwrap,
+        thousands="{:,}".format,
     )
     environment.globals.update(count=COUNT, bytes=BYTES, seconds=SECONDS, share=SHARE, ratio=RATIO)
     environment.globals.update(perplexity=format_perplexity, unit=lambda *unit: (Unit(0, *unit),))
     return environment
 
 
-def _table_filter(rows: Any, style: Format, missing: str = "", optional: tuple[str, ...] = (), **columns: Any) -> str:
+def _table_filter(
+    rows: Any, style: Format, missing: str = "", optional: tuple[str, ...] = (), totals: Any = (), **columns: Any
+) -> str:
     """Render a table, or records with a title, or a title and units or a formatter, for each column."""
-    table = rows if isinstance(rows, Table) else tabulate(rows, columns, missing, optional)
+    table = rows if isinstance(rows, Table) else tabulate(rows, columns, missing, optional, totals)
     return render(table, style) if table.rows else ""
 
 
