@@ -57,7 +57,7 @@ def two_party(
     """Two processes on this machine, each with its own shares, compute the logits of held-out text."""
     from pi_sim import files, records
     from pi_sim.cli import progress
-    from pi_sim.network import network as link
+    from pi_sim.network import parse_network as link
     from pi_sim.report import terminal
     from pi_sim.run.two_party import TwoPartyRequest
     from pi_sim.run.two_party import run_two_party as private_run

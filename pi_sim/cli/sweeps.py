@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pi_sim.cli import json_help, progress
-from pi_sim.cli.options import INNER, MACHINE, NETWORK, PROTOCOL
+from pi_sim.cli.options import INNER, MACHINE, NETWORK_HELP, PROTOCOL_HELP
 
 if TYPE_CHECKING:
     from pi_sim.report.sweep import Quality

@@ -21,7 +21,7 @@ def validate(sources: tuple[str, ...], out: Path | None, style: Any) -> None:
     """
     from pi_sim import specs
     from pi_sim.report import pages
-    from pi_sim.validation.validate import validate as hold
+    from pi_sim.validation.validate import validate_publication as hold
 
     found = [hold(source) for source in sources or specs.list_names("protocols/published")]
     if out is None:

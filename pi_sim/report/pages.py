@@ -9,7 +9,7 @@ from pi_sim.files import write_text
 from pi_sim.report import figures, kernels, model_lab, norm_free, published_figures, styles, sweep, tables
 from pi_sim.report.figures import Drawing
 from pi_sim.report.tables import Format
-from pi_sim.sweep.answers import Answer
+from pi_sim.sweep.answers import SweepRow
 from pi_sim.validation.validate import Validation
 
 
@@ -49,7 +49,7 @@ def render_validations(validations: list[Validation], style: Format) -> str:
     return published_figures.render_validations(validations, style)
 
 
-def write_sweep(answers: list[Answer], qualities: list[sweep.Quality], path: Path) -> list[Path]:
+def write_sweep(answers: list[SweepRow], qualities: list[sweep.Quality], path: Path) -> list[Path]:
     """Write the page of a sweep, with a figure for each comparison."""
     compared = {
         f"{path.stem}-{number}": comparison
