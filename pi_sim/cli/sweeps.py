@@ -12,7 +12,8 @@ from pi_sim.cli import json_help, progress
 from pi_sim.cli.options import INNER, MACHINE, NETWORK, PROTOCOL
 
 if TYPE_CHECKING:
-    from pi_sim.report.sweep import Quality
+    import pandas as pd
+
     from pi_sim.sweep.answers import Answer
     from pi_sim.sweep.kept import Table
     from pi_sim.sweep.sweep import Sweep
@@ -81,7 +82,7 @@ def _asked(
     return Sweep(questions, tariffs(protocols), links, load(machine))
 
 
-def _quality(grid: "Sweep", report: Path, folders: tuple[Path, ...]) -> "list[Quality]":
+def _quality(grid: "Sweep", report: Path, folders: tuple[Path, ...]) -> "pd.DataFrame":
     """What the designs are worth, and whether the page can be written: known before anything is priced."""
     from pi_sim.files import check_writable
     from pi_sim.report import sweep as page
