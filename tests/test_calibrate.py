@@ -99,11 +99,11 @@ def test_a_wrong_profile_names_its_key(old: str, new: str, sentence: str, tmp_pa
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("{", r"machine\.json is not a pi-sim record of version 1"),
-        ("[]", r"machine\.json is not a pi-sim record of version 1"),
-        ('{"version": 1, "kind": "run"}', r"machine\.json is the record of a run, not of a machine"),
-        ('{"version": 1, "kind": "machine"}', r"machine\.json, key 'name': Field required"),
-        ('{"version": 1, "kind": "machine", "name": 1, "source": ""}', r"machine\.json, key 'name'"),
+        ("{", r"machine\.json is not a pi-sim record;"),
+        ("[]", r"machine\.json is not a pi-sim record;"),
+        ('{"version": 2, "kind": "run"}', r"machine\.json is a record of kind run, not machine"),
+        ('{"version": 2, "kind": "machine"}', r"machine\.json has no name;"),
+        ('{"version": 2, "kind": "machine", "name": 1, "source": ""}', r"machine\.json cannot be read, key 'name'"),
     ],
 )
 def test_a_damaged_profile_is_one_sentence(text: str, sentence: str, tmp_path: Path) -> None:

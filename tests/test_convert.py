@@ -37,7 +37,7 @@ def test_the_record_tells_both_sides(normed: Path, texts: Path, tmp_path: Path) 
     assert found.kind == "conversion"
     assert found.surgery == {"norm": "none", "activation": "gelu"}
     assert found.architecture == source.architecture.model_copy(update=found.surgery)
-    assert found.corpus["sha256"] == source.corpus["sha256"]
+    assert found.corpus.sha256 == source.corpus.sha256
     assert found.before.loss == pytest.approx(source.held_out.loss, rel=1e-6)
     assert found.after.loss == pytest.approx(loss(tmp_path / "new", texts), rel=1e-4)
     assert found.after.loss != pytest.approx(found.before.loss, rel=1e-4)
