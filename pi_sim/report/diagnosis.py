@@ -1,5 +1,6 @@
 """A diagnosis as tables, sentences and figures."""
 
+import math
 import textwrap
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -8,14 +9,13 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from pi_sim import files, records
 from pi_sim.diagnosis.entropy import COLLAPSE, OVERLOAD
 from pi_sim.records import DiagnosisRecord
-from pi_sim.records.models import Histogram, Range, Sparsity
+from pi_sim.records.models import Range, Sparsity
 from pi_sim.report import figures, styles, tables
 from pi_sim.report.styles import label_layers, panel_grid, panels
 from pi_sim.report.tables import COUNT, SHARE, Cell, Column, Format, Table, Unit, tabulate
@@ -116,7 +116,6 @@ def _extremes(rows: list[Range]) -> Iterator[Cell]:
 
 LETTERS = 15
 """Letters of a caption in an inch."""
-NORM_MARKERS = {"attention": "o", "FFN": "s", "final": "D"}
 QUANTITIES = (
     *("residual stream", "score minus row maximum", "row maximum", "row sum of exponentials"),
     *("variance", "mean square"),
@@ -174,13 +173,27 @@ def _captioned(caption: str, draw: Callable[[], Figure]) -> Figure:
 
 def sparsity_by_layer(record: DiagnosisRecord) -> Figure:
     """Draw one line for each kind of projection."""
-    figure, (panel,) = panels(1, height=2.4)
-    for role, shares in record.sparsity:
-        values = [float("nan") if share is None else 100 * share for share in shares]
-        color = styles.PROJECTIONS[role]
-        panel.plot(range(len(values)), values, marker="o", markersize=4, label=role, color=color)
-    panel.set_ylim(-3, 103)
-    panel.set_ylabel("zeros, %")
+    lines = {role: {n: math.nan if x is None else 100 * x for n, x in enumerate(row)} for role, row in record.sparsity}
+    return _lines(lines, 2.4, styles.PROJECTIONS, ylabel="zeros, %", ylim=(-3, 103))
+
+
+def ranges(record: DiagnosisRecord) -> Figure:
+    """Draw one line for each quantity."""
+    figure = _lines(largest_magnitudes(record), 2.6, {}, yscale="log", ylabel="largest magnitude")
+    axis = figure.axes[0].yaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
+    return figure
+
+
+def _lines(lines: dict[str, dict[int, float]], height: float, colors: dict[str, str], **axes: Any) -> Figure:
+    """Draw one line over the layers for each name."""
+    figure, (panel,) = panels(1, height=height)
+    for name, values in lines.items():
+        color = {"color": colors[name]} if name in colors else {}
+        panel.plot(list(values), list(values.values()), marker="o", markersize=4, label=name, **color)
+    panel.set(**axes)
     label_layers(panel)
     figure.legend(loc="outside right center")
     return figure
@@ -190,29 +203,11 @@ def histograms(record: DiagnosisRecord) -> Figure:
     """Draw a density for each layer, from -reach to reach."""
     figure, axes = panel_grid(len(record.histograms), figures.ACROSS, height=1.5)
     for panel, histogram in zip(axes, record.histograms, strict=True):
-        _density(panel, histogram)
-    return figure
-
-
-def _density(panel: Axes, histogram: Histogram) -> None:
-    edges = np.linspace(-histogram.reach, histogram.reach, len(histogram.counts) + 1)
-    panel.stairs(histogram.counts, edges, fill=True, color=styles.BLUE, alpha=0.7)
-    panel.axvline(0, color=styles.INK, linewidth=0.8)
-    panel.set_yticks([])
-    panel.set_title(f"layer {histogram.layer}: {histogram.negative:.0%} below zero", fontsize=8)
-
-
-def ranges(record: DiagnosisRecord) -> Figure:
-    """Draw one line for each quantity."""
-    figure, (panel,) = panels(1, height=2.6)
-    for name, largest in largest_magnitudes(record).items():
-        panel.plot(list(largest), list(largest.values()), marker="o", markersize=4, label=name)
-    panel.set(yscale="log", ylabel="largest magnitude")
-    label_layers(panel)
-    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    panel.yaxis.set_major_formatter("{x:g}")
-    panel.yaxis.set_minor_locator(NullLocator())
-    figure.legend(loc="outside right center")
+        edges = np.linspace(-histogram.reach, histogram.reach, len(histogram.counts) + 1)
+        panel.stairs(histogram.counts, edges, fill=True, color=styles.BLUE, alpha=0.7)
+        panel.axvline(0, color=styles.INK, linewidth=0.8)
+        panel.set_yticks([])
+        panel.set_title(f"layer {histogram.layer}: {histogram.negative:.0%} below zero", fontsize=8)
     return figure
 
 
@@ -230,23 +225,18 @@ def largest_magnitudes(record: DiagnosisRecord) -> dict[str, dict[int, float]]:
 def alpha_scatter(record: DiagnosisRecord) -> Figure:
     """Draw one point for every DyT or Derf with a finite input."""
     figure, (panel,) = panels(1, height=2.8)
-    rows = [row for row in record.alphas or () if row.inverse_std is not None and row.alpha is not None]
-    for kind, shape in NORM_MARKERS.items():
-        chosen = [row for row in rows if _norm_kind(row.module) == kind]
-        x, y = [row.inverse_std or 0.0 for row in chosen], [row.alpha or 0.0 for row in chosen]
-        panel.plot(x, y, shape, label=kind, markersize=5)
+    points: dict[str, list[tuple[float, float]]] = {"attention": [], "FFN": [], "final": []}
+    for row in record.alphas or ():
+        if row.inverse_std is not None and row.alpha is not None:
+            kind = "final" if layer(row.module) is None else "attention" if before_attention(row.module) else "FFN"
+            points[kind].append((row.inverse_std, row.alpha))
+    for (kind, pairs), shape in zip(points.items(), "osD", strict=True):
+        panel.plot([x for x, _ in pairs], [y for _, y in pairs], shape, label=kind, markersize=5)
     panel.axline((1, 1), slope=1, color=styles.GUIDE, linestyle="--", linewidth=1)
     panel.set(xscale="log", yscale="log", xlabel="1 / std of the input", ylabel="alpha")
     panel.grid(True)
     figure.legend(loc="outside right center")
     return figure
-
-
-def _norm_kind(module: str) -> str:
-    """Return which norm a DyT or Derf replaces."""
-    if layer_index(module) is None:
-        return "final"
-    return "attention" if is_before_attention(module) else "FFN"
 
 
 def slopes_by_layer(record: DiagnosisRecord) -> Figure:

@@ -5,6 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from pi_sim.files import write_text
 from pi_sim.report import figures, kernels, model_lab, norm_free, published_figures, styles, sweep, tables
 from pi_sim.report.figures import Drawing
@@ -49,11 +51,11 @@ def render_validations(validations: list[Validation], style: Format) -> str:
     return published_figures.render_validations(validations, style)
 
 
-def write_sweep(answers: list[SweepRow], qualities: list[sweep.Quality], path: Path) -> list[Path]:
+def write_sweep(answers: list[Answer], qualities: pd.DataFrame, path: Path) -> list[Path]:
     """Write the page of a sweep, with a figure for each comparison."""
     compared = {
         f"{path.stem}-{number}": comparison
-        for number, comparison in enumerate(sweep.comparisons(answers, qualities), start=1)
+        for number, comparison in enumerate(sweep.compare_designs(answers, qualities), start=1)
     }
     return write_page(path, "sweep", sweep.context(answers, compared), sweep.drawings(compared))
 

@@ -22,37 +22,29 @@ from pi_sim.report.tables import SECONDS
 from pi_sim.specs import configs
 from pi_sim.sweep.answers import SweepRow
 
-
-@dataclass(frozen=True)
-class Quality:
-    """Held-out perplexities of designs of one size, trained from scratch on as much of one text."""
-
-    size: str
-    corpus: str
-    tokens: int
-    perplexities: dict[str, Seeds]
+QUALITY = ("model", "size", "corpus", "text", "trained_tokens", "seeds")
+"""Columns of perplexities over the seeds: `corpus` a key, `text` its name."""
+SCENARIO = ("corpus", "size", "seq_len", "batch", "past", "only_inner", "protocol")
+"""Columns that designs have to share for a comparison."""
 
 
 @dataclass(frozen=True)
 class DesignComparison:
-    """Designs that were trained alike, with the prices of one scenario under one protocol."""
+    """Designs that were trained alike, with the prices of one scenario under one protocol: a row for each network."""
 
-    quality: Quality
-    prices: list[SweepRow]
+    rows: pd.DataFrame
 
     @cached_property
     def designs(self) -> dict[str, Seeds]:
         """Perplexities of the designs, the best first."""
-        seeds = {price.model: self.quality.perplexities[price.model] for price in self.prices}
+        seeds = dict(zip(self.rows["model"], self.rows["seeds"], strict=True))
         return dict(sorted(seeds.items(), key=lambda item: item[1].mean))
 
     @cached_property
     def networks(self) -> dict[str, dict[str, float]]:
         """Seconds of each design by network."""
-        seconds: dict[str, dict[str, float]] = {}
-        for price in self.prices:
-            seconds.setdefault(price.network, {})[price.model] = price.seconds or 0.0
-        return seconds
+        groups = self.rows.groupby("network", sort=False)
+        return {str(name): dict(zip(group["model"], group["seconds"], strict=True)) for name, group in groups}
 
     def front(self, network: str) -> list[str]:
         """Return the designs on the front, the fastest first."""
@@ -65,21 +57,26 @@ def default_folders() -> list[Path]:
     return [specs.data_root() / "models" / "weights", frames.RECORDS]
 
 
-def load_qualities(folders: list[Path], subjects: Iterable[tuple[str, str]]) -> list[Quality]:
-    """Load the perplexities of models and sizes from the records below some folders: one for each size and text.
+def load_qualities(folders: list[Path], subjects: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    """Load the perplexities of models and sizes from the records below some folders, by the text of the training.
 
-    A training counts if its design is its card's and its dimensions are the size's.
+    A training counts if its design is its card's and its dimensions are the size's. Of its recipes the one that was
+    repeated most often counts, the best of several such.
     """
     trainings = frames.training_frame(_training_records(folders)).drop_duplicates("plan", keep="last")
-    groups: dict[tuple[Any, ...], dict[str, pd.DataFrame]] = {}
+    trainings = trainings[trainings["from_scratch"].astype(bool) & trainings["on_card"].astype(bool)]
+    rows = []
     for model, size in dict.fromkeys(subjects):
-        if configs.config_text(model) is None:
-            dimensions = specs.load_size(size).model_dump(exclude={"name", "title", "training"})
-            alike = trainings["from_scratch"] & trainings["on_card"] & (trainings["model"] == model)
-            chosen = trainings[alike & (trainings["dimensions"] == frames.key_of(dimensions))]
-            for corpus, group in chosen[chosen["size"] == size].groupby("corpus", sort=False):
-                groups.setdefault((size, corpus), {})[model] = group
-    return [_quality(size, models) for (size, _), models in groups.items()]
+        if configs.text(model) is None:
+            dimensions = frames.key_of(specs.size(size).model_dump(exclude={"name", "title", "training"}))
+            subject = {"model": model, "size": size, "dimensions": dimensions}
+            chosen = trainings[(trainings[list(subject)] == pd.Series(subject)).all(axis=1)]
+            for corpus, group in chosen.groupby("corpus", sort=False):
+                text = group["record"].iloc[0].corpus
+                recipes = [frames.seeds_of(seeds) for _, seeds in group.groupby("recipe")]
+                best = max(recipes, key=lambda seeds: (len(seeds.values), -seeds.mean))
+                rows.append((model, size, corpus, text.name, text.tokens_seen, best))
+    return pd.DataFrame(rows, columns=list(QUALITY))
 
 
 def _training_records(folders: list[Path]) -> Iterator[tuple[Path, TrainingRecord]]:
@@ -87,9 +84,8 @@ def _training_records(folders: list[Path]) -> Iterator[tuple[Path, TrainingRecor
     for folder in folders:
         if not folder.is_dir() and folder not in default_folders():
             raise UsageError(f"there is no folder {folder} of records; choose another --records.")
-        yield from (
-            (path, records.load(path, TrainingRecord)) for path in sorted(folder.rglob("*.json")) if _is_training(path)
-        )
+        paths = filter(_is_training, sorted(folder.rglob("*.json")))
+        yield from ((path, records.load(path, TrainingRecord)) for path in paths)
 
 
 def _is_training(path: Path) -> bool:
@@ -99,32 +95,20 @@ def _is_training(path: Path) -> bool:
         return False
 
 
-def _quality(size: str, models: dict[str, pd.DataFrame]) -> Quality:
-    """Take the seeds of the recipe that was repeated most often, the best of several such."""
-    corpus = next(iter(models.values()))["record"].iloc[0].corpus
-    recipes = {model: [frames.seeds_of(group) for _, group in rows.groupby("recipe")] for model, rows in models.items()}
-    best = {model: max(seeds, key=lambda s: (len(s.values), -s.mean)) for model, seeds in recipes.items()}
-    return Quality(size, corpus.name, corpus.tokens_seen, best)
-
-
-def comparisons(answers: Iterable[SweepRow], qualities: list[Quality]) -> Iterator[DesignComparison]:
-    """Yield every comparison of at least two designs that have a price and a perplexity."""
-    prices = [answer for answer in answers if answer.seconds is not None]
-    for quality in qualities:
-        groups: dict[tuple[object, ...], list[SweepRow]] = {}
-        for price in prices:
-            seeds = quality.perplexities.get(price.model) if price.size == quality.size else None
-            if seeds and seeds.is_finite:
-                groups.setdefault((*price[1:6], price.protocol), []).append(price)
-        compared = (DesignComparison(quality, group) for group in groups.values())
-        yield from (comparison for comparison in compared if len(comparison.designs) > 1)
+def compare_designs(answers: Iterable[Answer], qualities: pd.DataFrame) -> list[DesignComparison]:
+    """Return every comparison of at least two designs that have a price and a finite perplexity."""
+    prices = pd.DataFrame(answers, columns=list(Answer._fields)).dropna(subset="seconds")
+    finite = qualities[[seeds.is_finite for seeds in qualities["seeds"]]]
+    groups = finite.merge(prices, on=["model", "size"]).groupby(list(SCENARIO), sort=False, dropna=False)
+    return [DesignComparison(group) for _, group in groups if group["model"].nunique() > 1]
 
 
 def context(answers: list[SweepRow], compared: dict[str, DesignComparison]) -> dict[str, Any]:
     """Return the values that the template shows; comparisons by the name of their figure."""
+    frame = pd.DataFrame(answers, columns=list(Answer._fields))
     axes = {"design": "model", "size": "size", "length": "seq_len", "protocol": "protocol", "network": "network"}
-    counts = [(len({getattr(answer, key) for answer in answers}), noun) for noun, key in axes.items()]
-    shown = {(comparison.quality.size, model) for comparison in compared.values() for model in comparison.designs}
+    counts = [(frame[key].nunique(), noun) for noun, key in axes.items()]
+    shown = {(size, model) for each in compared.values() for size, model in each.rows[["size", "model"]].to_numpy()}
     with_price = dict.fromkeys((answer.size, answer.model) for answer in answers if answer.seconds is not None)
     return {
         "estimates": len(answers),
@@ -138,8 +122,9 @@ def context(answers: list[SweepRow], compared: dict[str, DesignComparison]) -> d
 
 
 def _comparison_context(name: str, comparison: DesignComparison) -> dict[str, Any]:
-    price, quality, networks = comparison.prices[0], comparison.quality, comparison.networks
-    tokens = describe_tokens(price.seq_len, price.batch, price.past) + (", inner" if price.only_inner else "")
+    scenario, networks = comparison.rows.iloc[0], comparison.networks
+    past = None if pd.isna(scenario["past"]) else int(scenario["past"])
+    tokens = describe_tokens(scenario["seq_len"], scenario["batch"], past)
     rows = [
         {
             "model": model,
@@ -149,10 +134,9 @@ def _comparison_context(name: str, comparison: DesignComparison) -> dict[str, An
         }
         for model, seeds in comparison.designs.items()
     ]
-    scenario = {"protocol": price.protocol, "tokens": tokens, "size": quality.size}
-    training = {"trained_tokens": quality.tokens, "corpus": quality.corpus}
     columns = {**{network: (network, SECONDS) for network in networks}, "front": "on the front of"}
-    return {"figure": name, **scenario, **training, "columns": columns, "rows": rows}
+    title = {"figure": name, "tokens": tokens + (", inner" if scenario["only_inner"] else "")}
+    return {**scenario[["protocol", "size", "text", "trained_tokens"]], **title, "columns": columns, "rows": rows}
 
 
 def _conventions(answers: list[SweepRow]) -> Iterator[str]:
