@@ -14,8 +14,8 @@ from pi_sim.cli.options import INNER, MACHINE, NETWORK_HELP, PROTOCOL_HELP
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pi_sim.sweep.answers import Answer
-    from pi_sim.sweep.kept import Table
+    from pi_sim.sweep.answers import SweepRow
+    from pi_sim.sweep.kept import ResumableCsv
     from pi_sim.sweep.sweep import Sweep
 
 DEFAULT_MODELS = ("gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm")
@@ -82,7 +82,7 @@ def _resolve_sweep(
     return Sweep(questions, load_price_tables(protocols), links, load_profile(machine))
 
 
-def _quality(grid: "Sweep", report: Path, folders: tuple[Path, ...]) -> "pd.DataFrame":
+def _gather_quality(grid: "Sweep", report: Path, folders: tuple[Path, ...]) -> "pd.DataFrame":
     """What the designs are worth, and whether the page can be written: known before anything is priced."""
     from pi_sim.files import check_writable
     from pi_sim.report import sweep as page

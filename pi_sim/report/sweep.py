@@ -67,8 +67,8 @@ def load_qualities(folders: list[Path], subjects: Iterable[tuple[str, str]]) -> 
     trainings = trainings[trainings["from_scratch"].astype(bool) & trainings["on_card"].astype(bool)]
     rows = []
     for model, size in dict.fromkeys(subjects):
-        if configs.text(model) is None:
-            dimensions = frames.key_of(specs.size(size).model_dump(exclude={"name", "title", "training"}))
+        if configs.config_text(model) is None:
+            dimensions = frames.key_of(specs.load_size(size).model_dump(exclude={"name", "title", "training"}))
             subject = {"model": model, "size": size, "dimensions": dimensions}
             chosen = trainings[(trainings[list(subject)] == pd.Series(subject)).all(axis=1)]
             for corpus, group in chosen.groupby("corpus", sort=False):
