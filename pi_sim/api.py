@@ -5,11 +5,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pi_sim.cost import protocols
+from pi_sim.cost import pricing
 from pi_sim.cost.census import Census
 from pi_sim.cost.estimate import Estimate
 from pi_sim.cost.pricing import price_census
-from pi_sim.graph import questions
+from pi_sim.graph import model_inputs
 from pi_sim.graph.capture import trace_module
 from pi_sim.graph.ops import Graph, Shape
 from pi_sim.network import parse_network
@@ -32,19 +32,27 @@ def estimate(
     Cost(rounds=2, bytes=22806528, offline=3145728)
     """
     graph = trace_module(model, *_call_arguments(model, example_inputs))
-    counted, card = Census.from_graph(graph), protocols.resolve_protocol(protocol)
+    counted, card = Census.from_graph(graph), pricing.resolve_protocol(protocol)
     batch, length = _batch_and_tokens(graph)
-    rows = price_census(counted, card, protocols.protocol_origin(protocol))
+    rows = price_census(counted, card, pricing.protocol_origin(protocol))
     named = [parse_network(name) for name in networks]
-    known = protocols.is_offline_known(card)
+    known = pricing.is_offline_known(card)
     return Estimate(
-        type(model).__name__, "own", card.name, length, rows, counted.embedding_and_head, named, batch, offline_known=known
+        type(model).__name__,
+        "own",
+        card.name,
+        length,
+        rows,
+        counted.embedding_and_head,
+        named,
+        batch,
+        offline_known=known,
     )
 
 
 def _call_arguments(model: nn.Module, example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and named arguments; a transformers model answers without a cache for further tokens."""
-    options = questions.forward_kwargs(model) if hasattr(model, "can_generate") else {}
+    options = model_inputs.forward_kwargs(model) if hasattr(model, "can_generate") else {}
     if isinstance(example_inputs, Mapping):
         return (), {**options, **example_inputs}
     return (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs), options

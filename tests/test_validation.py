@@ -14,10 +14,8 @@ from pi_sim.reporting.validation import FAR, page
 from pi_sim import specs
 from pi_sim.network import PRESETS
 from pi_sim.specs.published import Claim, Publication
-from pi_sim.validation.comparison import Comparison
-from pi_sim.validation.pricing import price_claim
-from pi_sim.validation.validate import Validation
-from pi_sim.validation.validate import validate_publication as hold
+from pi_sim.validation import Comparison, Validation, price_claim
+from pi_sim.validation import validate_publication as hold
 from tests.helpers.cli import invoke, refused
 
 SOURCES = specs.list_names("protocols/published")

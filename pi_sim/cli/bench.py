@@ -1,17 +1,29 @@
 """Kernels and whole models, measured."""
 
+# MERGED: The machine that costs are computed on.
+# MERGED: What was found, as pages.
+
 from pathlib import Path
+from typing import Any
 
 import click
 
-from pi_sim.cli.options import PROTOCOL_HELP
+from pi_sim import files
+from pi_sim.cli.options import PROTOCOL_HELP, STYLE
+from pi_sim.cost import machine
+from pi_sim.run import calibrate
 
 DEFAULT_PROTOCOLS = ("crypten", "crypten_tanh", "shaft", "lean")
 
 
 @click.command()
 @click.option(
-    "--protocol", "protocols", multiple=True, default=DEFAULT_PROTOCOLS, show_default=True, help=f"{PROTOCOL_HELP} Repeatable."
+    "--protocol",
+    "protocols",
+    multiple=True,
+    default=DEFAULT_PROTOCOLS,
+    show_default=True,
+    help=f"{PROTOCOL_HELP} Repeatable.",
 )
 @click.option(
     "--out", metavar="DIR", type=click.Path(path_type=Path, file_okay=False),
@@ -24,13 +36,12 @@ def bench(protocols: tuple[str, ...], out: Path | None, quick: bool, record: Pat
 
     Nothing else should keep the machine busy. What is counted must equal its price, or the exit status is 1.
     """
-    from pi_sim import files, records
+    from pi_sim import records
     from pi_sim.cli import progress
     from pi_sim.errors import warn
     from pi_sim.report import kernels, pages
-    from pi_sim.run import calibrate
+    from pi_sim.run.bench.bench import QUICK
     from pi_sim.run.bench.bench import run_bench as measure
-    from pi_sim.run.bench.plan import QUICK
 
     places = [place for place in (record, out and out / "records" / "bench.json") if place]
     for place in places:
@@ -42,4 +53,49 @@ def bench(protocols: tuple[str, ...], out: Path | None, quick: bool, record: Pat
         records.save(place, found)
     click.echo(kernels.terminal_tables(found))
     for path in pages.write_kernels([out / "records"], out) if out else []:
+        click.echo(path)
+
+
+@click.command()
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of this machine's own profile."
+)
+@STYLE
+def calibrate(out: Path | None, style: Any) -> None:
+    """Measure how fast this machine computes in the ring, so that estimates tell the seconds of computing too.
+
+    Takes half a minute; nothing else should keep the machine busy. Without --out, estimates find the profile.
+    """
+    from pi_sim.cli import progress
+    from pi_sim.errors import warn
+    from pi_sim.report import terminal
+
+    path = out or machine.profile_path()
+    files.check_writable(path)
+    if sentence := calibrate.load_warning():
+        warn(sentence)
+    with progress.bar("calibration") as advance:
+        found = calibrate.calibrate(advance)
+    machine.save_profile(found, path)
+    click.echo(terminal.render_machine(found, style))
+    click.echo(f"{path}: the profile", err=True)
+
+
+@click.command()
+@click.option(
+    "--records",
+    "sources",
+    multiple=True,
+    default=["reports/records"],
+    show_default=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A folder of records; repeatable, a later one overrides.",
+)
+@click.option("--out", default="reports", show_default=True, metavar="DIR", type=click.Path(path_type=Path))
+def report(sources: tuple[Path, ...], out: Path) -> None:
+    """Make the page and the figures from records of trainings and runs."""
+    from pi_sim.report import pages
+
+    for path in pages.write_report(list(sources), out):
         click.echo(path)

@@ -1,16 +1,21 @@
 """What operations a question to a model takes, counted by module: a graph without its data, small enough to keep."""
 
-import json
-from collections import Counter
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+# MERGED: census x price: what a model costs under a protocol, by operation, layer and module.
+# MERGED: How many operations of which shape one inference takes, whatever the protocol.
 
-from pi_sim import specs
-from pi_sim.cost.memo import cached_json
+import math
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from pi_sim.cost.cache import cached_json
+from pi_sim.cost.sheet import PRODUCT_OPS, factor_shapes, result_shape
 from pi_sim.errors import UsageError
-from pi_sim.graph.ops import Graph, Op
-from pi_sim.specs import configs
+from pi_sim.graph.ops import Graph, Op, Shape
+from pi_sim.zoo.source import model_context, size_label
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True)
@@ -46,22 +51,78 @@ def capture_census(model: str, size: str, length: int, batch: int = 1, past: int
     return Census(counts, frozenset(stored["boundary"]))
 
 
-def model_context(model: str, size: str) -> int:
-    """The longest sequence that the model was made for."""
-    config = configs.config_text(model)
-    if config is None:
-        return specs.load_size(size).context
-    with suppress(ValueError, AttributeError, KeyError, TypeError, ZeroDivisionError):
-        if known := configs.config_context(json.loads(config)):
-            return known
-    raise UsageError(f"{configs.config_path(model)} does not tell the model's context; give --seq-len.")
+def scenario_census(
+    model: str, size: str, seq_len: int | None, batch: int, past: int | None, inner: bool
+) -> tuple[int, Census]:
+    """The tokens that are read at once, and the operations that this takes."""
+    if past is not None and seq_len is not None:
+        raise UsageError("--past asks for one step of one token; leave --seq-len out.")
+    length = 1 if past is not None else seq_len or model_context(model, size)
+    found = capture_census(model, size, length, batch, past)
+    if not inner:
+        return length, found
+    within = {key: count for key, count in found.counts.items() if key[0] not in found.embedding_and_head}
+    return length, Census(within, found.embedding_and_head)
 
 
-def size_label(model: str, size: str) -> str:
-    """What a record calls the size: a model with a config has its own."""
-    return size if configs.config_text(model) is None else "own"
+@dataclass(frozen=True)
+class OpCount:
+    """So many operations on one shape: what a matrix holds, and for a product the matrices that it multiplies."""
+
+    op: str
+    count: int
+    shape: str
+    multiplications: int | None
 
 
-def model_identity(model: str, size: str) -> Any:
-    """What the graph depends on: the card and the size, or the config."""
-    return configs.config_text(model) or [specs.load_model_card(model).model_dump(), specs.load_size(size).model_dump()]
+@dataclass(frozen=True)
+class OpCounts:
+    """The operations of one inference as AERO (arXiv 2410.13060, table 4) counts them: softmax 144 x 128x128."""
+
+    model: str
+    size: str
+    seq_len: int
+    batch: int
+    past: int | None
+    operations: list[OpCount]
+
+    @property
+    def multiplications(self) -> int:
+        """Those of all matrix products."""
+        return sum(each.multiplications or 0 for each in self.operations)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record; `pi_sim.cli.json_help` says what its keys mean."""
+        return asdict(self)
+
+
+def op_counts(
+    model: str, size: str, seq_len: int | None, *, batch: int = 1, past: int | None = None, inner: bool = False
+) -> OpCounts:
+    """The operations of what `pi_sim.cost.estimate.estimate` prices, counted by name and shape."""
+    length, census = scenario_census(model, size, seq_len, batch, past, inner)
+    return OpCounts(model, size_label(model, size), length, batch, past, count_by_shape(census))
+
+
+def count_by_shape(census: Census) -> list[OpCount]:
+    """Every operation on matrices counts as one for each of them: a softmax of 12 heads is 12 of them."""
+    found: Counter[tuple[str, str, int]] = Counter()
+    for (_, op), count in census.counts.items():
+        found[op.name, _shape_text(op), _multiplication_count(op)] += count * math.prod(result_shape(op)[:-2])
+    return [OpCount(op, count, shape, count * each if each else None) for (op, shape, each), count in found.items()]
+
+
+def _shape_text(op: Op) -> str:
+    """The last two dimensions, "128x128"; of a product's factors, "128x64 @ 64x128"."""
+    if op.name in PRODUCT_OPS:
+        return " @ ".join(map(_matrix_text, factor_shapes(op)))
+    return _matrix_text(result_shape(op))
+
+
+def _matrix_text(shape: Shape) -> str:
+    return "x".join(map(str, shape[-2:])) or "scalar"
+
+
+def _multiplication_count(op: Op) -> int:
+    """Of one matrix product."""
+    return math.prod(result_shape(op)[-2:]) * factor_shapes(op)[0][-1] if op.name in PRODUCT_OPS else 0

@@ -4,24 +4,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pi_sim.cost import protocols
-from pi_sim.cost.census import Census, capture_census, model_context, size_label
+from pi_sim.cost import pricing
 from pi_sim.cost.cost import Cost
 from pi_sim.cost.machine import Machine
 from pi_sim.cost.pricing import price_census
 from pi_sim.cost.rows import Row, Subtotal, View, group_rows
-from pi_sim.errors import UsageError
 from pi_sim.network import Network
+from pi_sim.zoo.source import size_label
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CONVENTIONS", "OTHER_ROWS", "Estimate", "Subtotal", "Row", "View", "scenario_census", "estimate_model", "cost_fields", "price_census"]
-
 SECONDS_WITHOUT_COMPUTE = "seconds are the network's alone, rounds x latency + bytes / bandwidth, without computing"
 SECONDS_WITH_COMPUTE = "seconds are rounds x latency + bytes / bandwidth + computing on {}, one after the other"
 """What seconds are without the profile of a machine, and with one."""
-
 CONVENTIONS = [
     "bytes are payload bytes that one party sends, the larger of the two, or an even share where a declared protocol's "
     "source states a sum alone; links are full duplex",
@@ -32,7 +28,6 @@ CONVENTIONS = [
     "1 MB = 1e6 bytes, 1 GB = 1e9 bytes",
 ]
 """Printed under every table: each of them changes published numbers by a factor of two or more."""
-
 OTHER_ROWS = "others"
 """The row of all that is not among the dearest."""
 
@@ -110,7 +105,10 @@ class Estimate:
         """What the numbers mean."""
         if self.machine is None or self.compute_seconds(self.overall) is None:
             return CONVENTIONS
-        return [SECONDS_WITH_COMPUTE.format(self.machine.name) if sentence == SECONDS_WITHOUT_COMPUTE else sentence for sentence in CONVENTIONS]
+        return [
+            SECONDS_WITH_COMPUTE.format(self.machine.name) if sentence == SECONDS_WITHOUT_COMPUTE else sentence
+            for sentence in CONVENTIONS
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """The record; `pi_sim.cli.json_help` says what its keys mean."""
@@ -146,7 +144,11 @@ class Estimate:
         return pd.DataFrame(self.to_json()["rows"])
 
     def _total_fields(self, part: Subtotal) -> dict[str, Any]:
-        return {**self._cost_fields(part.cost), "seconds": self.seconds(part), "compute_seconds": self.compute_seconds(part)}
+        return {
+            **self._cost_fields(part.cost),
+            "seconds": self.seconds(part),
+            "compute_seconds": self.compute_seconds(part),
+        }
 
     def _cost_fields(self, cost: Cost) -> dict[str, int | None]:
         return {**cost_fields(cost), **({} if self.offline_known else {"offline_bytes": None})}
@@ -178,33 +180,19 @@ def estimate_model(
     leaves out embedding and head, for which not every protocol has a price. Torch is imported only for what no earlier
     estimate has derived.
     """
-    card = protocols.resolve_protocol(protocol)
+    card = pricing.resolve_protocol(protocol)
     length, found = scenario_census(model, size, seq_len, batch, past, inner)
     return Estimate(
         model,
         size_label(model, size),
         card.name,
         length,
-        price_census(found, card, protocols.protocol_origin(protocol)),
+        price_census(found, card, pricing.protocol_origin(protocol)),
         found.embedding_and_head,
         networks,
         batch,
         past,
         inner,
         machine,
-        protocols.is_offline_known(card),
+        pricing.is_offline_known(card),
     )
-
-
-def scenario_census(
-    model: str, size: str, seq_len: int | None, batch: int, past: int | None, inner: bool
-) -> tuple[int, Census]:
-    """The tokens that are read at once, and the operations that this takes."""
-    if past is not None and seq_len is not None:
-        raise UsageError("--past asks for one step of one token; leave --seq-len out.")
-    length = 1 if past is not None else seq_len or model_context(model, size)
-    found = capture_census(model, size, length, batch, past)
-    if not inner:
-        return length, found
-    within = {key: count for key, count in found.counts.items() if key[0] not in found.embedding_and_head}
-    return length, Census(within, found.embedding_and_head)

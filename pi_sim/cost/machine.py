@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 from pi_sim import records
-from pi_sim.cost.work import Work
+from pi_sim.cost.cost import Work
 from pi_sim.errors import UsageError
 from pi_sim.records import MachineRecord, SecondsEach
-from pi_sim.specs.files import TomlModel, read_toml
+from pi_sim.specs.toml import TomlModel, read_toml
 
 
 class Machine(TomlModel):

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from pi_sim.cost.cost import ZERO_COST, Cost
-from pi_sim.cost.work import Work
+from pi_sim.cost.cost import ZERO_COST, Cost, Work
 
 View = Literal["op", "layer", "module", "total"]
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from pi_sim.diagnosis import places
-from pi_sim.diagnosis.probe import Probe, finite_values
+from pi_sim.diagnosis.hooks import Probe, finite_values
 from pi_sim.errors import UsageError
+from pi_sim.zoo import modules
 
 OVERLOAD = 0.9
 """A head whose entropy is above this share of its maximum looks everywhere alike: entropic overload.
@@ -41,7 +41,7 @@ class EntropyProbe(Probe):
         self.sequences: dict[int, int] = {}
 
     def attach(self, model: nn.Module) -> Iterator[RemovableHandle]:
-        for layer, (_, module) in enumerate(places.attention_modules(model)):
+        for layer, (_, module) in enumerate(modules.attention_modules(model)):
             yield module.register_forward_hook(partial(self._add_attention, layer), with_kwargs=True)
 
     def _add_attention(self, layer: int, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:

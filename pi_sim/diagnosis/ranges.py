@@ -1,17 +1,55 @@
 """How large the numbers are that a secure computation will hold: whether fixed point and kernels are made for them."""
 
-from collections.abc import Callable, Iterator
+# MERGED: A captured graph read in the clear: its operations are those that secure kernels compute.
+# MERGED: How many truncations are expected to fail, where each party shifts its own share as stock CrypTen does. A product has twice the fractional bits until both parties shift their shares of it. With probability |x| / 2^64, x the product in the ring, the sum of two uniform shares wraps around and the result is off by 2^32, which destroys all that depends on it. SecureML (IEEE S&P 2017), theorem 1, bounds the probability; `protocols/README.md` tells it as measured.
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pi_sim.diagnosis import places
-from pi_sim.diagnosis.probe import finite_or_none
-from pi_sim.diagnosis.reading import GraphObserver
+from pi_sim.diagnosis.hooks import finite_or_none
+from pi_sim.graph import reference
 from pi_sim.graph.ops import STRUCTURAL, Graph, Node
-from pi_sim.zoo.anatomy import layer_index
+from pi_sim.zoo import modules
+from pi_sim.zoo.modules import layer_index
+
+
+class GraphObserver(ABC):
+    """Learns from one operation after the other, without keeping their tensors."""
+
+    @abstractmethod
+    def on_node(self, node: Node, operands: list[Tensor], value: Tensor) -> None:
+        """One operation of a sequence, with what it reads and what it gives."""
+
+    @abstractmethod
+    def result(self, sequences: int) -> dict[str, Any]:
+        """JSON values, of so many sequences."""
+
+
+class ObservedGraph:
+    """The graph on one sequence after the other, before the eyes of all readers."""
+
+    def __init__(self, graph: Graph, weights: Mapping[str, Tensor], readers: list[GraphObserver]) -> None:
+        self.graph, self.weights, self.observers = graph, weights, readers
+        self.sequence_count = 0
+
+    @torch.no_grad()
+    def evaluate(self, ids: Tensor) -> None:
+        """One sequence (1, T)."""
+        for node, operands, value in reference.evaluate(self.graph, self.weights, ids):
+            for reader in self.observers:
+                reader.on_node(node, operands, value)
+            del operands, value  # the next operation shall not find its memory taken
+        self.sequence_count += 1
+
+    def results(self) -> dict[str, Any]:
+        """What all of them found."""
+        return {key: value for reader in self.observers for key, value in reader.result(self.sequence_count).items()}
+
 
 RING_BITS, FRACTION_BITS = 64, 16
 FIXED_POINT_LIMIT = 2.0 ** (RING_BITS - 1 - 2 * FRACTION_BITS)
@@ -73,7 +111,7 @@ class RangeObserver(GraphObserver):
         for quantity in (each for (name, _), each in self.quantities.items() if name == op):
             for piece in _split_heads(op, operands):
                 yield quantity, quantity.statistic(*piece)
-        if op == "add" and node.module and node.module == places.block_path(node.module):
+        if op == "add" and node.module and node.module == modules.block_path(node.module):
             yield Quantity(op, "residual stream", torch.add), value
         elif op != "softmax":
             general = Quantity(op, "logits" if op == "reveal" else "input", torch.as_tensor)
@@ -81,7 +119,9 @@ class RangeObserver(GraphObserver):
 
     def _activation_operands(self, node: Node, operands: list[Tensor]) -> Iterator[Tensor]:
         """The operands that depend on the tokens."""
-        return (operand for name, operand in zip(node.inputs, operands, strict=True) if name not in self.token_independent)
+        return (
+            operand for name, operand in zip(node.inputs, operands, strict=True) if name not in self.token_independent
+        )
 
     def _update_extremes(self, quantity: Quantity, module: str, measured: Tensor) -> None:
         if measured.numel():
@@ -107,7 +147,12 @@ def _range_row(quantity: Quantity, module: str, least: Tensor, most: Tensor) -> 
     low, high = least.item(), most.item()
     largest = max(abs(low), abs(high))
     row: dict[str, Any] = {"op": quantity.op, "quantity": quantity.name, "module": module, "layer": layer_index(module)}
-    row |= {"min": finite_or_none(low), "max": finite_or_none(high), "largest": finite_or_none(largest), "fits": largest < FIXED_POINT_LIMIT}
+    row |= {
+        "min": finite_or_none(low),
+        "max": finite_or_none(high),
+        "largest": finite_or_none(largest),
+        "fits": largest < FIXED_POINT_LIMIT,
+    }
     if quantity.kernel:
         inside = quantity.low <= low and high <= quantity.high
         row |= {"kernel": quantity.kernel, "domain": [quantity.low, quantity.high], "in_domain": inside}
@@ -121,3 +166,62 @@ def _split_heads(op: str, operands: list[Tensor]) -> Iterator[list[Tensor]]:
         return
     for head in range(operands[0].shape[1]):
         yield [each[:, head : head + 1] if each.dim() == 4 and each.shape[1] > 1 else each for each in operands]
+
+
+WRAP_VALUE = 2.0 ** (RING_BITS - 2 * FRACTION_BITS)
+"""The value of a product whose truncation is sure to fail; that of others fails in proportion."""
+ProductFunction = Callable[[list[Tensor], Tensor], Tensor]
+
+
+def _product_result(operands: list[Tensor], value: Tensor) -> Tensor:
+    return value
+
+
+def _without_bias(operands: list[Tensor], value: Tensor) -> Tensor:
+    """A bias is added to what was truncated."""
+    return value - operands[2] if len(operands) == 3 else value
+
+
+def _squares(operands: list[Tensor], value: Tensor) -> Tensor:
+    return operands[0].square()
+
+
+def _centred_squares(operands: list[Tensor], value: Tensor) -> Tensor:
+    return (operands[0] - operands[0].mean(-1, keepdim=True)).square()
+
+
+TRUNCATED_PRODUCTS: dict[str, ProductFunction] = {
+    **dict.fromkeys(("matmul", "multiply", "square", "scale", "scale_by"), _product_result),
+    "linear": _without_bias,
+    "rmsnorm": _squares,
+    "layernorm": _centred_squares,
+}
+"""What is truncated: results, and the squares in a norm. The other products inside kernels are not counted; they are
+small as long as a kernel is in its domain."""
+
+
+class TruncationObserver(GraphObserver):
+    """The expected number of failures in a sequence, by operation and module."""
+
+    def __init__(self) -> None:
+        self.expected: dict[tuple[str, str], float] = {}
+
+    def on_node(self, node: Node, operands: list[Tensor], value: Tensor) -> None:
+        op, place = node.op.name, (node.op.name, node.module)
+        if op in TRUNCATED_PRODUCTS:
+            self.expected[place] = self.expected.get(place, 0.0) + expected_failures(
+                TRUNCATED_PRODUCTS[op](operands, value)
+            )
+
+    def result(self, sequences: int) -> dict[str, Any]:
+        rows = [
+            {"op": op, "module": module, "layer": layer_index(module), "expected_failures": failed / sequences}
+            for (op, module), failed in self.expected.items()
+        ]
+        return {"truncations": rows}
+
+
+def expected_failures(products: Tensor) -> float:
+    """Expected among products of these values: at most one each, which those that are not finite are sure to be."""
+    expected = torch.linalg.vector_norm(products, 1).item() / WRAP_VALUE
+    return expected if expected < products.numel() else float(products.numel())

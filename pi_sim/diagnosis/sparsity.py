@@ -13,11 +13,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from pi_sim.diagnosis import places
-from pi_sim.diagnosis.probe import Probe
-from pi_sim.zoo import anatomy
+from pi_sim.diagnosis.hooks import Probe
+from pi_sim.zoo import modules
 
-ROLES = tuple(places.MATRIX_ROLES)
+ROLES = tuple(modules.MATRIX_ROLES)
 
 
 @dataclass
@@ -44,10 +43,10 @@ class SparsityProbe(Probe):
         self.layers = 0
 
     def attach(self, model: nn.Module) -> Iterator[RemovableHandle]:
-        self.layers = len(places.block_modules(model))
-        for path, module in places.weight_matrices(model):
+        self.layers = len(modules.block_modules(model))
+        for path, module in modules.weight_matrices(model):
             numbers = sum(weight.numel() for weight in module.parameters() if weight.dim() == 2)
-            matrix = WeightMatrix(anatomy.layer_index(path), places.matrix_role(path, module), 2 * numbers)
+            matrix = WeightMatrix(modules.layer_index(path), modules.matrix_role(path, module), 2 * numbers)
             self.matrices.append(matrix)
             if matrix.role:
                 yield module.register_forward_pre_hook(partial(_count_zeros, matrix))
@@ -72,5 +71,5 @@ def _count_zeros(matrix: WeightMatrix, module: nn.Module, args: tuple[Tensor, ..
 
 def uncounted_matrices(model: nn.Module) -> list[str]:
     """A sentence if there are matrices in front of which nobody looks for zeros, so that they seem to save nothing."""
-    kinds = dict.fromkeys(re.sub(r"\.\d+\.", ".*.", path) for path in places.unclassified_matrices(model))
+    kinds = dict.fromkeys(re.sub(r"\.\d+\.", ".*.", path) for path in modules.unclassified_matrices(model))
     return [f"Zeros before {', '.join(kinds)} are not counted: the names tell no role."] if kinds else []

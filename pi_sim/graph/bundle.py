@@ -8,8 +8,11 @@ party0.safetensors     the server's shares
 party1.safetensors     the client's shares: alone, either file is uniformly random
 """
 
+# MERGED: Additive sharing of fixed-point numbers in the ring of integers modulo 2^64.
+
 import hashlib
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -17,14 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional
 
 from pi_sim.errors import UsageError
-from pi_sim.folders import new_folder
+from pi_sim.files import new_folder
 from pi_sim.graph.ops import Graph, Node, Op
-from pi_sim.graph.sharing import PRECISION, share_tensor, to_fixed_point
 
 BUNDLE_FORMAT = 1
 COMPANIONS = ("tokenizer.json", "record.json")
@@ -121,3 +125,23 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UsageError(f"{path} is missing or damaged ({error}); export the bundle anew.") from None
+
+
+PRECISION = 16
+"""Fractional bits of a weight: CrypTen's default."""
+
+
+def to_fixed_point(values: Tensor) -> Tensor:
+    """Reals as ring elements, rounded to the nearest multiple of 2^-16."""
+    return values.double().mul(2**PRECISION).round().long()
+
+
+def share_tensor(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Two shares whose sum modulo 2^64 is `values`; the first is drawn from the system's cryptographic generator."""
+    first = torch.frombuffer(bytearray(os.urandom(8 * values.numel())), dtype=torch.long).reshape(values.shape)
+    return first, values - first
+
+
+def one_hot(tokens: Tensor, vocabulary: int) -> Tensor:
+    """Token ids (...) as plain ring integers (..., V), one of which is 1."""
+    return functional.one_hot(tokens, vocabulary)

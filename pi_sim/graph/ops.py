@@ -5,8 +5,11 @@ positions are public. The graph knows nothing of protocols: what an operation co
 elsewhere.
 """
 
+# MERGED: Linear maps that nothing but an opening reads: the client can round their results, so that no protocol has to.
+
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +17,6 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 Attribute = bool | int | float | str | tuple[int, ...]
-
 VOCABULARY = {
     "embedding": "table (V, d), one-hot tokens (B, T, V) -> (B, T, d): secret rows of a secret table",
     "lookup": "table (V, d), public indices (...) -> (..., d): public rows of a secret table, local",
@@ -47,7 +49,6 @@ VOCABULARY = {
     "reveal": "logits -> plain logits, to the client alone",
 }
 """Every operation: its operands, attributes and result. B batch, T tokens, V vocabulary, d width."""
-
 STRUCTURAL = frozenset({"view", "expand", "transpose", "slice", "concat"})
 """Operations that only rearrange elements: no protocol can make them cost anything."""
 
@@ -134,3 +135,39 @@ class Graph:
     def census(self) -> Iterator[tuple[str, Op]]:
         """(module, operation) of every node that a protocol might charge for."""
         return ((node.module, node.op) for node in self.nodes if node.op.name not in STRUCTURAL)
+
+
+CLIENT_ONLY = ("revealed", True)
+"""The attribute of such a map."""
+
+
+def mark_client_only(graph: Graph) -> Graph:
+    """The graph, every linear map marked whose result goes to the client alone, at most rearranged before."""
+    readers = _readers_by_value(graph)
+    shown = {node.name for node in graph.nodes if node.op.name == "reveal"}
+    for node in reversed(graph.nodes):
+        if _is_unary_rearrangement(node) and readers[node.name] and readers[node.name] <= shown:
+            shown.add(node.name)
+    alone = {name for name, found in readers.items() if found and found <= shown}
+    graph.nodes = [
+        _mark_node(node) if node.op.name == "linear" and node.name in alone else node for node in graph.nodes
+    ]
+    return graph
+
+
+def _readers_by_value(graph: Graph) -> dict[str, set[str]]:
+    """Who reads each value, by name; nobody reads a result that is in the graph for nothing."""
+    readers: dict[str, set[str]] = defaultdict(set)
+    for node in graph.nodes:
+        for name in node.inputs:
+            readers[name].add(node.name)
+    return readers
+
+
+def _is_unary_rearrangement(node: Node) -> bool:
+    """Whether it rearranges one operand; several would have to have the same fraction."""
+    return node.op.name in STRUCTURAL and len(node.inputs) == 1
+
+
+def _mark_node(node: Node) -> Node:
+    return replace(node, op=replace(node.op, attributes=tuple(sorted({*node.op.attributes, CLIENT_ONLY}))))

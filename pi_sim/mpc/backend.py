@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from pi_sim.errors import MissingDependencyError, UsageError
-from pi_sim.mpc import session
-from pi_sim.mpc.dealer.correlation import TensorSpec
-from pi_sim.mpc.dealer.stream import Prg
+from pi_sim.mpc import runtime
+from pi_sim.mpc.dealer.correlations import TensorSpec
+from pi_sim.mpc.dealer.prg import Prg
 
 
 def _stub_module(name: str) -> None:
@@ -79,7 +79,7 @@ def crypten_context(communicator: Any, provider: Any, settings: Mapping[str, Any
     crypten.comm._init(use_threads=True)
     try:
         with (
-            session.activate(communicator, provider.source, provider),
+            runtime.activate(communicator, provider.source, provider),
             override_settings({**settings, "communicator.verbose": True, "mpc.provider": provider.NAME}),
         ):
             yield
@@ -113,7 +113,9 @@ def _for_any_device(stream: Prg) -> Mapping[Any, Prg]:
     return defaultdict(lambda: stream)
 
 
-def _random_ring_elements(size: Any, ring_size: int = 2**64, generator: Prg | None = None, device: Any = None) -> Tensor:
+def _random_ring_elements(
+    size: Any, ring_size: int = 2**64, generator: Prg | None = None, device: Any = None
+) -> Tensor:
     """In the place of CrypTen's random ring elements: uniform over all words of 64 bits."""
     return _random_bits(size, None, generator, device)
 

@@ -6,7 +6,7 @@ from typing import Any
 from pi_sim.errors import UsageError
 from pi_sim.graph.ops import STRUCTURAL, Graph, Node, Op
 from pi_sim.mpc.kernels import kernel_for
-from pi_sim.mpc.primitives.stationary import OpenedWeight, open_weight_shares
+from pi_sim.mpc.primitives.beaver import OpenedWeight, open_weight_shares
 from pi_sim.specs import ExecutableProtocol
 
 
@@ -21,7 +21,9 @@ def fixed_operand(op: Op, protocol: ExecutableProtocol) -> int | None:
     return kernel_for(op.name, protocol.kernels, protocol.name).fixed_operand
 
 
-def open_graph_weights(graph: Graph, weights: Mapping[str, Any], protocol: ExecutableProtocol) -> dict[str, OpenedWeight]:
+def open_graph_weights(
+    graph: Graph, weights: Mapping[str, Any], protocol: ExecutableProtocol
+) -> dict[str, OpenedWeight]:
     """Every weight that stays put, by the name its operations read it under: 1 round in all, if there are any."""
     names = list(dict.fromkeys(name for node in graph.nodes if (name := _fixed_input(node, protocol))))
     nodes = {node.name: node for node in graph.nodes}
@@ -59,7 +61,9 @@ def _fixed_input(node: Node, protocol: ExecutableProtocol) -> str | None:
     return None if place is None else node.inputs[place]
 
 
-def _resolve_weight(name: str, nodes: Mapping[str, Node], weights: Mapping[str, Any], protocol: ExecutableProtocol) -> Any:
+def _resolve_weight(
+    name: str, nodes: Mapping[str, Node], weights: Mapping[str, Any], protocol: ExecutableProtocol
+) -> Any:
     """A weight, or a rearranged one."""
     if name in weights:
         return weights[name]

@@ -1,23 +1,40 @@
 """A party: its shares, its end of the link and its dealer, evaluating the graph on one sequence after another."""
 
+# MERGED: Where a party computes: on the processor, or on a GPU that multiplies integers by limbs.
+
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pi_sim.errors import UsageError
 from pi_sim.graph.ops import Graph, Node
-from pi_sim.mpc import backend, session
-from pi_sim.mpc.dealer.provider import Provider
-from pi_sim.mpc.dealer.source import Source
-from pi_sim.mpc.device import CPU, device_context
+from pi_sim.mpc import backend, runtime
+from pi_sim.mpc.dealer.providers import Provider
+from pi_sim.mpc.dealer.sources import Source
 from pi_sim.mpc.executor import execute, open_graph_weights
-from pi_sim.mpc.link import Link
-from pi_sim.mpc.overhead import benchmark_link
-from pi_sim.mpc.primitives.stationary import OpenedWeight
+from pi_sim.mpc.primitives.beaver import OpenedWeight
+from pi_sim.mpc.primitives.ring import LimbMatmulMode
+from pi_sim.mpc.transport.link import Link, benchmark_link
 from pi_sim.specs import ExecutableProtocol
+
+CPU = "cpu"
+
+
+def require_device(name: str) -> None:
+    """A `UsageError` where this machine has no such device."""
+    if torch.device(name).type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("torch sees no CUDA GPU on this machine; use --device cpu.")
+
+
+def device_context(name: str) -> AbstractContextManager[object]:
+    """A context in which every kernel, CrypTen's too, can compute on tensors that lie there."""
+    return nullcontext() if name == CPU else LimbMatmulMode(torch.device(name))
+
 
 Counters = dict[str, Any]
 """What a party counted in one stretch of a run, see `Party.counters`; of a sequence also up to each of its `nodes`."""
@@ -111,7 +128,7 @@ class Party:
     def read_counters(self) -> Counters:
         """Every counter as it stands: the link's own, CrypTen's, the dealer's, and the clock.
 
-        Of the seconds those of communicating and waiting lie on the critical path, see `pi_sim.mpc.timeline`.
+        Of the seconds those of communicating and waiting lie on the critical path, see `pi_sim.mpc.transport.link`.
         """
         return {
             "rounds": self.link.rounds,
@@ -120,7 +137,7 @@ class Party:
             "crypten_rounds": self.link.comm_rounds,
             "crypten_bytes": self.link.comm_bytes,
             "offline": self.source.offline_bytes,
-            "asked": session.requested_bytes(),
+            "asked": runtime.requested_bytes(),
             "communication_seconds": self.link.critical_path.network + self.link.critical_path.delay,
             "late_seconds": self.link.critical_path.delay,
             "peer_wait_seconds": self.link.critical_path.peer_compute,

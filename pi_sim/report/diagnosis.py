@@ -19,7 +19,6 @@ from pi_sim.records.models import Range, Sparsity
 from pi_sim.report import figures, styles, tables
 from pi_sim.report.styles import label_layers, panel_grid, panels
 from pi_sim.report.tables import COUNT, SHARE, Cell, Column, Format, Table, Unit, tabulate
-from pi_sim.zoo.anatomy import is_before_attention, layer_index
 
 FOUR_DECIMALS = (Unit(0, "", 1, 4),)
 

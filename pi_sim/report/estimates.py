@@ -7,8 +7,8 @@ from string import ascii_uppercase
 from typing import Any
 
 from pi_sim import records
+from pi_sim.cost.census import OpCounts
 from pi_sim.cost.cost import ZERO_COST
-from pi_sim.cost.counts import OpCounts
 from pi_sim.cost.estimate import Estimate
 from pi_sim.cost.rows import Subtotal, View
 from pi_sim.errors import UsageError

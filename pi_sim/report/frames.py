@@ -151,7 +151,10 @@ def usual_recipe(model: str, size: str) -> dict[str, Any] | None:
     """Return the recipe of a size with the card's changes; None where either is unknown."""
     if model not in specs.list_names("models") or size not in specs.list_names("models/sizes"):
         return None
-    return {**specs.load_size(size).training.model_dump(mode="json"), **specs.load_model_card(model).training.get(size, {})}
+    return {
+        **specs.load_size(size).training.model_dump(mode="json"),
+        **specs.load_model_card(model).training.get(size, {}),
+    }
 
 
 def reference_trainings(trainings: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from pi_sim.diagnosis.entropy import OVERLOAD, head_fraction, is_overloaded
+from pi_sim.diagnosis.entropy import OVERLOAD
 from pi_sim.errors import UsageError
 from pi_sim.records import DiagnosisRecord, EstimateRecord, Observation, Origin, TrainingRecord
 from pi_sim.records.models import held_out_perplexity

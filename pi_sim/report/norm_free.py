@@ -168,7 +168,10 @@ def _taylor_failures(size: SizeData) -> list[dict[str, Any]]:
 
 
 def _is_taylor(protocol: str) -> bool:
-    return protocol in specs.list_names("protocols") and specs.load_executable_protocol(protocol).kernels.get("gelu") == "erf-taylor"
+    return (
+        protocol in specs.list_names("protocols")
+        and specs.load_executable_protocol(protocol).kernels.get("gelu") == "erf-taylor"
+    )
 
 
 def _order(size: SizeData) -> dict[str, Any] | None:

@@ -11,8 +11,7 @@ from pi_sim.files import write_text
 from pi_sim.report import figures, kernels, model_lab, norm_free, published_figures, styles, sweep, tables
 from pi_sim.report.figures import Drawing
 from pi_sim.report.tables import Format
-from pi_sim.sweep.answers import SweepRow
-from pi_sim.validation.validate import Validation
+from pi_sim.validation import Validation
 
 
 def write_report(folders: list[Path], out: Path) -> list[Path]:

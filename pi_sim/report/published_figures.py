@@ -7,8 +7,7 @@ import pandas as pd
 
 from pi_sim.report import tables
 from pi_sim.report.tables import Format, tabulate
-from pi_sim.validation.comparison import Comparison
-from pi_sim.validation.validate import Validation
+from pi_sim.validation import Comparison, Validation
 
 KEYS = (
     *("source", "row", "table", "protocol", "figure", "published", "ours", "unit", "counted", "error", "provenance"),

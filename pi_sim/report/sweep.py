@@ -19,8 +19,8 @@ from pi_sim.report.estimates import describe_tokens
 from pi_sim.report.figures import Drawing
 from pi_sim.report.statistics import Seeds, pareto_front
 from pi_sim.report.tables import SECONDS
-from pi_sim.specs import configs
-from pi_sim.sweep.answers import SweepRow
+from pi_sim.sweep.table import SweepRow
+from pi_sim.zoo import source
 
 QUALITY = ("model", "size", "corpus", "text", "trained_tokens", "seeds")
 """Columns of perplexities over the seeds: `corpus` a key, `text` its name."""
@@ -67,7 +67,7 @@ def load_qualities(folders: list[Path], subjects: Iterable[tuple[str, str]]) -> 
     trainings = trainings[trainings["from_scratch"].astype(bool) & trainings["on_card"].astype(bool)]
     rows = []
     for model, size in dict.fromkeys(subjects):
-        if configs.config_text(model) is None:
+        if source.config_text(model) is None:
             dimensions = frames.key_of(specs.load_size(size).model_dump(exclude={"name", "title", "training"}))
             subject = {"model": model, "size": size, "dimensions": dimensions}
             chosen = trainings[(trainings[list(subject)] == pd.Series(subject)).all(axis=1)]
@@ -141,7 +141,9 @@ def _comparison_context(name: str, comparison: DesignComparison) -> dict[str, An
 
 def _conventions(answers: list[SweepRow]) -> Iterator[str]:
     """Yield what the numbers mean, with and without seconds of computing."""
-    computed = {SECONDS_WITH_COMPUTE.format(answer.machine): None for answer in answers if answer.compute_seconds is not None}
+    computed = {
+        SECONDS_WITH_COMPUTE.format(answer.machine): None for answer in answers if answer.compute_seconds is not None
+    }
     alone = {SECONDS_WITHOUT_COMPUTE: None} if any(answer.compute_seconds is None for answer in answers) else {}
     for sentence in CONVENTIONS:
         yield from {**alone, **computed} if sentence == SECONDS_WITHOUT_COMPUTE else [sentence]

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from pi_sim.cost.machine import Machine
-from pi_sim.cost.protocols import PricedProtocol, op_coverage, protocol_provenance
+from pi_sim.cost.pricing import PricedProtocol, op_coverage, protocol_provenance
 from pi_sim.graph.ops import STRUCTURAL, VOCABULARY
 from pi_sim.network import PRESETS
 from pi_sim.records import PartyRecord, RunRecord
@@ -96,7 +96,11 @@ def render_protocol(protocol: PricedProtocol, style: Format) -> str:
 
 def _price_rows(protocol: PricedProtocol) -> list[list[Cell]]:
     """Build a row for every price, and one for what is free or, in an executable protocol, has a kernel."""
-    rows = [_price_row(op, price) for op, price in protocol.price.items()] if isinstance(protocol, DeclaredProtocol) else []
+    rows = (
+        [_price_row(op, price) for op, price in protocol.price.items()]
+        if isinstance(protocol, DeclaredProtocol)
+        else []
+    )
     kernels = protocol.kernels if isinstance(protocol, ExecutableProtocol) else {}
     return rows + [
         [op, kind, "", "", "", f"kernel {kernels[op]}" if op in kernels else ""]

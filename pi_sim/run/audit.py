@@ -2,10 +2,10 @@
 
 from pi_sim.cost.cost import Cost
 from pi_sim.cost.estimate import cost_fields
-from pi_sim.cost.prices import OpPrice, price_op
+from pi_sim.cost.pricing import OpPrice, price_op
 from pi_sim.errors import RunError
 from pi_sim.graph.ops import Graph
-from pi_sim.mpc.pair import PartyCounters
+from pi_sim.mpc.launch import PartyCounters
 from pi_sim.mpc.party import Counters
 from pi_sim.network import Network
 from pi_sim.records import Measured

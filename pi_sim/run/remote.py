@@ -1,39 +1,39 @@
 """One party of a run across two machines: it meets the other, computes on its shares, and audits both's counters."""
 
+# MERGED: Two machines' counters laid beside each other, after the run and outside of what is counted.
+
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pi_sim.errors import UsageError
+from pi_sim.errors import RunError, UsageError
 from pi_sim.graph import bundle
 from pi_sim.graph.bundle import Bundle
 from pi_sim.graph.ops import Graph
-from pi_sim.mpc import tokens, wire
-from pi_sim.mpc.dealer.choice import DealerSpec
-from pi_sim.mpc.dealer.kinds import FIRST_PARTY, THIRD_PARTY, Dealer
-from pi_sim.mpc.dealer.terms import RunIdentity
-from pi_sim.mpc.device import CPU, require_device
-from pi_sim.mpc.kernels.reveal import CLIENT
-from pi_sim.mpc.link import Link
-from pi_sim.mpc.meeting import handshake
-from pi_sim.mpc.pair import PartyCounters, threads_per_party
-from pi_sim.mpc.party import Counters, PartyResult, run_party, sequence_progress
-from pi_sim.mpc.rendezvous import Transport, accept_peer, connect_to_server
-from pi_sim.mpc.tls import TlsTransport
+from pi_sim.mpc.dealer.dealer_spec import DealerSpec
+from pi_sim.mpc.dealer.dealers import FIRST_PARTY, THIRD_PARTY, Dealer, RunIdentity
+from pi_sim.mpc.kernels.local import CLIENT
+from pi_sim.mpc.launch import PartyCounters, threads_per_party
+from pi_sim.mpc.party import CPU, Counters, PartyResult, require_device, run_party, sequence_progress
+from pi_sim.mpc.transport import handshake, wire
+from pi_sim.mpc.transport.handshake import handshake
+from pi_sim.mpc.transport.link import Link
+from pi_sim.mpc.transport.rendezvous import Transport, accept_peer, connect_to_server, is_loopback, listen_at
+from pi_sim.mpc.transport.tls import TlsTransport, choose_transport
 from pi_sim.network import PRESETS
 from pi_sim.records import PartyRecord, PayloadBytes, Perplexity
-from pi_sim.run import deal as dealings
+from pi_sim.run import dealing
+from pi_sim.run.accuracy import perplexity
 from pi_sim.run.audit import audit_run, summarize_counters
-from pi_sim.run.counters import exchange_counters
-from pi_sim.run.executable import require_executable_protocol
-from pi_sim.run.place import choose_transport, is_loopback, listen_at
-from pi_sim.run.quality import perplexity
+from pi_sim.run.dealing import require_executable_protocol
 from pi_sim.run.two_party import estimate_bundle, held_out_ids
 from pi_sim.specs import ExecutableProtocol
 
@@ -64,7 +64,9 @@ class PartyRequest:
         return DealerSpec.parse(self.dealer)
 
 
-def run_remote_party(request: PartyRequest, warn: Callable[[str], None], progress: Callable[[float], None]) -> PartyRecord:
+def run_remote_party(
+    request: PartyRequest, warn: Callable[[str], None], progress: Callable[[float], None]
+) -> PartyRecord:
     """This party's record, with the keys of an estimate and what was measured beside them.
 
     Of the bundle only this party's share file is opened. Raises `RunError` where the parties do not meet or agree,
@@ -75,7 +77,7 @@ def run_remote_party(request: PartyRequest, warn: Callable[[str], None], progres
     require_device(request.device)
     entrance, task = choose_transport(request.host, request.keys, request.encrypted, warn), _prepare_task(request)
     predicted = estimate_bundle(task.bundle, task.protocol, [PRESETS["lan"], PRESETS["wan"]], request.dealer_spec)
-    dealings.check_own_dealt_file(request.dealer_spec, rank, task.terms, request.sequences, predicted.total.offline)
+    dealing.check_own_dealt_file(request.dealer_spec, rank, task.terms, request.sequences, predicted.total.offline)
     with closing(_connect(request, entrance, warn)) as connection:
         played = _run_graph(task, request, connection, progress)
         theirs = exchange_counters(connection, rank, played, len(task.bundle.graph.nodes))
@@ -126,7 +128,9 @@ def _connect(request: PartyRequest, entrance: Transport, warn: Callable[[str], N
     return accept_peer(listen_at(request.host, request.port), entrance, request.timeout, warn)
 
 
-def _run_graph(task: PartyTask, request: PartyRequest, connection: wire.Connection, progress: Callable[[float], None]) -> PartyResult:
+def _run_graph(
+    task: PartyTask, request: PartyRequest, connection: wire.Connection, progress: Callable[[float], None]
+) -> PartyResult:
     graph, told = task.bundle.graph, sequence_progress(task.sequences, progress)
     source = handshake(connection, task.dealer, task.terms.agreement_terms(task.sequences))
     onehots = _one_hot_shares(connection, graph, task.sequences, task.ids)
@@ -139,12 +143,51 @@ def _run_graph(task: PartyTask, request: PartyRequest, connection: wire.Connecti
 def _one_hot_shares(connection: wire.Connection, graph: Graph, sequences: int, ids: Tensor | None) -> Iterator[Tensor]:
     """This party's shares of the tokens; the client alone has the ids (N, T)."""
     if ids is not None:
-        return tokens.share_tokens(connection, ids.unsqueeze(1), graph.vocabulary)
-    return tokens.expand_token_shares(connection, sequences, (*graph.input, graph.vocabulary))
+        return handshake.share_tokens(connection, ids.unsqueeze(1), graph.vocabulary)
+    return handshake.expand_token_shares(connection, sequences, (*graph.input, graph.vocabulary))
 
 
-def _pair_counters(rank: int, mine: PartyResult, theirs: tuple[Counters, list[Counters]], seconds: float) -> PartyCounters:
+def _pair_counters(
+    rank: int, mine: PartyResult, theirs: tuple[Counters, list[Counters]], seconds: float
+) -> PartyCounters:
     """Both parties' counters, the server's first."""
     ends = [(mine.session, mine.sequences), theirs]
     sessions, counts = zip(*(ends if rank == 0 else reversed(ends)), strict=True)
     return PartyCounters(list(counts), list(sessions), seconds, mine.link)
+
+
+COUNTER_NAMES = ("rounds", "sent", "received", "crypten_rounds", "crypten_bytes", "offline", "asked")
+MAX_COUNTERS_BYTES = 2**26
+"""Bytes of all counters of a long run, and far more than that."""
+
+
+def exchange_counters(
+    connection: wire.Connection, rank: int, mine: PartyResult, nodes: int
+) -> tuple[Counters, list[Counters]]:
+    """What the other party counted in its session and in each sequence, up to each of so many nodes.
+
+    The server tells first, so that neither has to send while the other does.
+    """
+    text = json.dumps({"session": mine.session, "sequences": mine.sequences}).encode()
+    if rank == 0:
+        wire.send_text(connection, text)
+    theirs = wire.receive_text(connection, MAX_COUNTERS_BYTES)
+    if rank == 1:
+        wire.send_text(connection, text)
+    return _parse_peer_counters(theirs, len(mine.sequences), nodes)
+
+
+def _parse_peer_counters(text: bytes, sequences: int, nodes: int) -> tuple[Counters, list[Counters]]:
+    try:
+        told = json.loads(text)
+        session, each = _counter_values(told["session"]), [_counter_values(one) for one in told["sequences"]]
+        reached = [[(int(rounds), int(sent)) for rounds, sent in one["nodes"]] for one in told["sequences"]]
+    except Exception:  # whatever nonsense leads to
+        raise RunError("the other party's counters cannot be read; is it another version of pi-sim?") from None
+    if [len(one) for one in reached] != [nodes] * sequences:
+        raise RunError("the other party counted other sequences or nodes than this one.")
+    return session, [{**one, "nodes": points} for one, points in zip(each, reached, strict=True)]
+
+
+def _counter_values(told: dict[str, Any]) -> Counters:
+    return {name: int(told[name]) for name in COUNTER_NAMES}

@@ -10,25 +10,26 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pi_sim import specs
-from pi_sim.cost.census import Census, size_label
+from pi_sim.cost.census import Census
 from pi_sim.cost.estimate import Estimate, price_census
 from pi_sim.errors import UsageError
 from pi_sim.graph import bundle
 from pi_sim.graph.bundle import Bundle
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph
-from pi_sim.mpc import pair
-from pi_sim.mpc.dealer.choice import DealerSpec
-from pi_sim.mpc.dealer.kinds import FIRST_PARTY
-from pi_sim.mpc.device import CPU, require_device
+from pi_sim.mpc import launch
+from pi_sim.mpc.dealer.dealer_spec import DealerSpec
+from pi_sim.mpc.dealer.dealers import FIRST_PARTY
+from pi_sim.mpc.party import CPU, require_device
 from pi_sim.network import PRESETS, Network
 from pi_sim.records import RunRecord
-from pi_sim.run import deal as dealings
+from pi_sim.run import dealing
+from pi_sim.run.accuracy import compare_logits, domain_warnings, model_logits
 from pi_sim.run.audit import audit_run, summarize_counters
-from pi_sim.run.executable import require_executable_protocol
-from pi_sim.run.quality import compare_logits, domain_warnings, model_logits
-from pi_sim.training.held_out import check_recorded_corpus, held_out_tokens
+from pi_sim.run.dealing import require_executable_protocol
+from pi_sim.training.evaluation import check_recorded_corpus, held_out_tokens
 from pi_sim.zoo.build import checkpoint_folder, load_model
+from pi_sim.zoo.source import size_label
 
 MAX_NETWORK_RATIO = 1.15
 """Beyond this multiple of the predicted seconds, something else than the network took time."""
@@ -76,7 +77,9 @@ def _write_bundle(loaded: PreTrainedModel, model: str, size: str, seq_len: int |
     return bundle.read_bundle(out)
 
 
-def run_two_party(request: TwoPartyRequest, warn: Callable[[str], None], progress: Callable[[float], None]) -> RunRecord:
+def run_two_party(
+    request: TwoPartyRequest, warn: Callable[[str], None], progress: Callable[[float], None]
+) -> RunRecord:
     """Run between two local processes; the record has the keys of an estimate and what was measured beside them.
 
     Raises `RunError` where measured rounds or bytes part from the predicted ones.
@@ -86,10 +89,10 @@ def run_two_party(request: TwoPartyRequest, warn: Callable[[str], None], progres
     model = load_model(request.model, request.size) if request.model else None
     with _bundle_for(request, model) as opened:
         predicted = estimate_bundle(opened, protocol, request.networks, request.dealer_spec)
-        dealings.check_dealt_files(request.dealer_spec, opened, protocol, request.sequences, predicted.total.offline)
+        dealing.check_dealt_files(request.dealer_spec, opened, protocol, request.sequences, predicted.total.offline)
         tokens = held_out_ids(opened, request.sequences)
         expected = _reference_logits(request, model, opened.graph, protocol, tokens, warn) if model else None
-        outcome = pair.run_local(
+        outcome = launch.run_local(
             opened.folder,
             specs.find_file("protocols", request.protocol),
             tokens.unsqueeze(1),
@@ -152,11 +155,15 @@ def _check_bundle(request: TwoPartyRequest, opened: Bundle) -> Bundle:
     return opened
 
 
-def estimate_bundle(opened: Bundle, protocol: specs.ExecutableProtocol, networks: list[Network], dealer: DealerSpec) -> Estimate:
+def estimate_bundle(
+    opened: Bundle, protocol: specs.ExecutableProtocol, networks: list[Network], dealer: DealerSpec
+) -> Estimate:
     """The estimate of a bundle's graph, with this dealer."""
     counted, origin = Census.from_graph(opened.graph), opened.origin
     rows = price_census(counted, protocol, includes_dealer=dealer.kind == FIRST_PARTY)
-    return Estimate(origin["model"], origin["size"], protocol.name, origin["seq_len"], rows, counted.embedding_and_head, networks)
+    return Estimate(
+        origin["model"], origin["size"], protocol.name, origin["seq_len"], rows, counted.embedding_and_head, networks
+    )
 
 
 def _reference_logits(

@@ -5,9 +5,9 @@ line and the key.
 """
 
 from pi_sim.errors import UsageError
-from pi_sim.specs import configs
-from pi_sim.specs.designs import Architecture, ModelCard, Surgery
-from pi_sim.specs.files import (
+from pi_sim.specs.designs import Architecture, ModelCard, Recipe, Size, Surgery
+from pi_sim.specs.protocols import FEATURES, DeclaredProtocol, ExecutableProtocol, Price, ProtocolHeader
+from pi_sim.specs.toml import (
     FactKind,
     TomlModel,
     TomlModelT,
@@ -19,8 +19,6 @@ from pi_sim.specs.files import (
     read_toml,
     validate_table,
 )
-from pi_sim.specs.protocols import FEATURES, DeclaredProtocol, ExecutableProtocol, Price, ProtocolHeader
-from pi_sim.specs.sizes import Recipe, Size
 
 __all__ = [
     "FEATURES",

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pi_sim.specs.files import TomlModel
+from pi_sim.specs.toml import TomlModel
 
 FEATURES = {
     "each": "1 for every operation, whatever its size",
@@ -22,7 +22,16 @@ FEATURES = {
 }
 """What a price may be proportional to, each a public number of an operation's shapes."""
 
-BYTES_PER_UNIT = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "bits": 0.125}
+BYTES_PER_UNIT = {
+    "B": 1.0,
+    "kB": 1e3,
+    "MB": 1e6,
+    "GB": 1e9,
+    "KiB": 2.0**10,
+    "MiB": 2.0**20,
+    "GiB": 2.0**30,
+    "bits": 0.125,
+}
 
 Feature = Annotated[str, BeforeValidator(lambda name: _check_feature(name))]
 Terms = dict[Feature, float]

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from pi_sim.specs.files import TomlModel
 from pi_sim.specs.protocols import BYTES_PER_UNIT, CountedParties
+from pi_sim.specs.toml import TomlModel
 
 PublishedValue = Annotated[float, Field(gt=0)]
 Unit = Literal["B", "kB", "MB", "GB", "KiB", "MiB", "GiB", "bits"]

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
 from pi_sim.specs import Recipe
-from pi_sim.zoo import anatomy
+from pi_sim.zoo import modules
 from pi_sim.zoo.scales import ScaledModel
 
 INITIAL_THRESHOLD = 0.5
@@ -72,7 +72,9 @@ class EntropyPenalized(ScaledModel):
             weights = output[1].float()  # (B, H, T, T)
             entropies.append(-(weights * (weights + LOG_EPSILON).log()).sum(-1))
 
-        hooks = [self.model.get_submodule(path).register_forward_hook(see) for path in anatomy.attention_paths(self.model)]
+        hooks = [
+            self.model.get_submodule(path).register_forward_hook(see) for path in modules.attention_paths(self.model)
+        ]
         try:
             yield entropies
         finally:

@@ -4,6 +4,8 @@ The weights, the dimensions and the tokenizer are the checkpoint's, of which the
 that of a size, or one of a card's. Its two scales are folded already and stay so.
 """
 
+# MERGED: Which of the two trainings a command asks for: from scratch, or on from a checkpoint.
+
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +17,7 @@ from transformers import PreTrainedModel
 from pi_sim import records, specs
 from pi_sim.errors import UsageError
 from pi_sim.records import ConversionRecord, TrainingRecord
-from pi_sim.training import corpus, lengths, tokenizer
+from pi_sim.training import corpus, evaluation, plan, tokenizer
 from pi_sim.training.checkpoints import RECORD_FILE
 from pi_sim.training.corpus import Corpus
 from pi_sim.training.plan import Plan, card_overrides, parse_settings, recipe_with, setting_labels
@@ -117,7 +119,11 @@ def plan_fine_tuning(
         raise UsageError(f"{folder} does not tell what it was trained on; name a corpus, such as --corpus packages.")
     known = specs.load_size(size or _recorded_size(source))
     changes = card_overrides(_recipe_card(source, card), known, recipe) if recipe else {}
-    changes = {**changes, **_inherited_settings(source), **{key: value for key, value in chosen.items() if key != "context"}}
+    changes = {
+        **changes,
+        **_inherited_settings(source),
+        **{key: value for key, value in chosen.items() if key != "context"},
+    }
     return FineTuning(
         source=source,
         size=_size_with_recipe(source, known, changes, chosen.get("context")),
@@ -127,7 +133,9 @@ def plan_fine_tuning(
     )
 
 
-def _size_with_recipe(source: SourceCheckpoint, size: specs.Size, changes: dict[str, Any], context: str | None) -> specs.Size:
+def _size_with_recipe(
+    source: SourceCheckpoint, size: specs.Size, changes: dict[str, Any], context: str | None
+) -> specs.Size:
     """The checkpoint's dimensions, with a context that is chosen or its own, and the size's recipe with changes."""
     whole = {**source.dimensions, **({"context": context} if context else {})}
     for name in (name for name, value in whole.items() if value is None):
@@ -136,7 +144,7 @@ def _size_with_recipe(source: SourceCheckpoint, size: specs.Size, changes: dict[
     recipe = recipe_with(size, changes).model_dump()
     whole |= {"name": size.name, "title": size.title, "training": recipe}
     found = specs.validate_table(specs.Size, whole, f"{source.folder} as it is to be trained")
-    lengths.resolve_length(source.config, found.context, "--set context=")
+    evaluation.resolve_length(source.config, found.context, "--set context=")
     return found
 
 
@@ -161,3 +169,24 @@ def _recorded_size(source: SourceCheckpoint) -> str:
         told = f"names the size {name}, which is not known here" if name else "does not tell its size"
         raise UsageError(f"{source.folder} {told}; name one whose recipe to use, such as --size tiny.")
     return str(name)
+
+
+def plan_from_options(
+    model: str | None,
+    source: Path | None,
+    size: str | None,
+    recipe: str | None,
+    corpus: str | None,
+    seed: int,
+    tokens: int | None,
+    settings: tuple[str, ...],
+) -> plan.Plan:
+    """The plan of `pi-sim train`; what is None was not said."""
+    if source is not None and (model is None or recipe is not None):
+        return plan_fine_tuning(source, size, corpus, seed, tokens, settings, model, recipe)
+    if source is not None or model is None:
+        raise UsageError(
+            "give --model, a card to train from scratch, or --from, a checkpoint to go on with: one of them; both only "
+            "with --recipe, for one of that card's."
+        )
+    return plan.plan_from_scratch(model, size or "tiny", corpus or "packages", seed, tokens, settings, recipe)

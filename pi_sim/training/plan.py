@@ -115,7 +115,9 @@ def plan_from_scratch(
     """The plan of `pi-sim train --model`: the size's recipe, with the card's changes and then the user's."""
     card, known = specs.load_model_card(model), specs.load_size(size)
     if known.vocabulary < tokenizer.MIN_VOCABULARY:
-        raise UsageError(f"{size} has a vocabulary of {known.vocabulary}; a tokenizer has {tokenizer.MIN_VOCABULARY} at least.")
+        raise UsageError(
+            f"{size} has a vocabulary of {known.vocabulary}; a tokenizer has {tokenizer.MIN_VOCABULARY} at least."
+        )
     chosen = parse_settings(settings, tokens, (*specs.Architecture.model_fields, *specs.Recipe.model_fields))
     in_design = {key: value for key, value in chosen.items() if key in specs.Architecture.model_fields}
     in_recipe = {key: value for key, value in chosen.items() if key not in in_design}
@@ -132,7 +134,9 @@ def plan_from_scratch(
 def recipe_with(size: specs.Size, changes: dict[str, Any]) -> specs.Recipe:
     """The size's recipe with changes, which may say sqrt(width) for a scale."""
     width = math.sqrt(size.width)
-    return apply_changes(size.training, {key: width if value == SQRT_WIDTH else value for key, value in changes.items()})
+    return apply_changes(
+        size.training, {key: width if value == SQRT_WIDTH else value for key, value in changes.items()}
+    )
 
 
 def card_overrides(card: specs.ModelCard, size: specs.Size, recipe: str | None) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """A model card and a size become a Hugging Face model: untrained, trained, or shapes on the meta device."""
 
+# MERGED: Which of Hugging Face's model classes a config describes.
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,16 +10,16 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto import modeling_auto
 from transformers.utils import logging
 
 from pi_sim import specs
 from pi_sim.errors import UsageError
-from pi_sim.specs import configs
-from pi_sim.zoo import families
-from pi_sim.zoo.catalogue import weights_folder
-from pi_sim.zoo.described import model_class
+from pi_sim.zoo import families, source
 from pi_sim.zoo.layers import FusedFFN
+from pi_sim.zoo.source import weights_folder
 from pi_sim.zoo.surgery import apply_surgery
 
 WEIGHTS_FILE = "model.safetensors"
@@ -48,7 +50,7 @@ def is_checkpoint_folder(name: str) -> bool:
 
 def build_meta_model(name: str, size: str) -> PreTrainedModel:
     """The model of a card, a known config, a folder or a config file, on the meta device: shapes without data."""
-    config = configs.config_path(name)
+    config = source.config_path(name)
     with torch.device("meta"):
         if config and (config.is_file() or is_checkpoint_folder(name)):
             return _build_from_config(_read_config_file(config)).eval()
@@ -59,7 +61,7 @@ def load_model(name: str, size: str) -> PreTrainedModel:
     """The trained model of a card at that size, or of a checkpoint folder: float32, in evaluation mode."""
     if is_checkpoint_folder(name):
         return load_checkpoint(Path(name))
-    if configs.config_text(name):
+    if source.config_text(name):
         raise UsageError(
             f"{name} is a config without weights: it can be estimated; to run it, give a folder with weights."
         )
@@ -86,7 +88,11 @@ def design_differences(folder: Path, card: specs.ModelCard, size: specs.Size) ->
 
 def checkpoint_folder(name: str, size: str) -> Path:
     """The folder that `load_model` reads."""
-    return Path(name) if is_checkpoint_folder(name) else weights_folder(specs.load_model_card(name).name, specs.load_size(size).name)
+    return (
+        Path(name)
+        if is_checkpoint_folder(name)
+        else weights_folder(specs.load_model_card(name).name, specs.load_size(size).name)
+    )
 
 
 def read_config(folder: Path) -> Any:
@@ -168,3 +174,24 @@ def quiet_transformers() -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+FALLBACK_MODEL_MAPPINGS = (
+    modeling_auto.MODEL_FOR_MASKED_LM_MAPPING,
+    modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+    modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING,
+    modeling_auto.MODEL_MAPPING,
+)
+"""What a family is used for where its config does not say; encoders, which fill in masks, have a causal form too."""
+
+
+def model_class(config: Any) -> Any:
+    """The class that the config's `architectures` name, or else the usual one of its family."""
+    for name in config.architectures or ():
+        found = getattr(transformers, str(name), None)
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+            return found
+    usual = next((mapping[type(config)] for mapping in FALLBACK_MODEL_MAPPINGS if type(config) in mapping), None)
+    if usual is None:
+        raise UsageError(f"transformers has no model for a config of type {config.model_type!r} alone.")
+    return usual[0] if isinstance(usual, tuple) else usual

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig, PretrainedConfig
 
 from pi_sim.specs import Architecture, ModelCard, Size
-from pi_sim.zoo.activations import CONFIG_ACTIVATIONS
+from pi_sim.zoo.layers import CONFIG_ACTIVATIONS
 from pi_sim.zoo.surgery import Plan
 
 NATIVE_NORMS = {"gpt2": "layernorm", "gpt_neox": "layernorm", "opt": "layernorm", "llama": "rmsnorm"}

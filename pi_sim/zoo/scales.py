@@ -19,7 +19,9 @@ from pi_sim.errors import UsageError
 
 StateDict = dict[str, Any]
 
-IGNORED_TARGET = -100  # the target after a sequence's last token: cheaper than a copy of the logits without their last row
+IGNORED_TARGET = (
+    -100
+)  # the target after a sequence's last token: cheaper than a copy of the logits without their last row
 
 
 class ScaledModel(nn.Module):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pi_sim.cost.census import Census, capture_census
 from pi_sim.cost.cost import ZERO_COST, Cost
-from pi_sim.cost.features import op_features
 from pi_sim.cost.pricing import price_census
+from pi_sim.cost.sheet import op_features
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph, Op
 from pi_sim.specs import load_executable_protocol
@@ -56,7 +56,11 @@ def test_gpt2_small_is_counted_by_hand() -> None:
 
 @pytest.mark.slow
 def test_a_batch_and_a_step_are_questions_of_their_own() -> None:
-    counts = [capture_census("gpt2", "tiny", 8), capture_census("gpt2", "tiny", 8, batch=2), capture_census("gpt2", "tiny", 1, past=7)]
+    counts = [
+        capture_census("gpt2", "tiny", 8),
+        capture_census("gpt2", "tiny", 8, batch=2),
+        capture_census("gpt2", "tiny", 1, past=7),
+    ]
     assert len({shaped(each.counts)["softmax(1x12x8x8, 1x1x8x8, causal=True)"] for each in counts[:2]}) == 2
     softmaxes = [str(op) for each in counts for _, op in each.counts if op.name == "softmax"]
     assert sorted(set(softmaxes)) == [

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_sim import specs
-from pi_sim.cost import memo, phantom
+from pi_sim.cost import cache, derived
 from pi_sim.cost.census import capture_census
 from pi_sim.cost.cost import ZERO_COST, Cost
 from pi_sim.cost.estimate import Subtotal, estimate_model, price_census
@@ -57,7 +57,7 @@ def published(rounds: int, both_ways: float, elements: int) -> tuple[int, float]
     ("length", "rounds", "both_ways"), [(32, 105, 1483.5), (64, 115, 1381.75), (128, 116, 1488.375)]
 )
 def test_softmax_costs_what_crypten_logs(length: int, rounds: int, both_ways: float) -> None:
-    price = phantom.derive_cost(Op("softmax", ((4, length),), (True,)), specs.load_executable_protocol("crypten"))
+    price = derived.derive_cost(Op("softmax", ((4, length),), (True,)), specs.load_executable_protocol("crypten"))
     assert (price.rounds, price.bytes) == published(rounds, both_ways, 4 * length)
 
 
@@ -71,13 +71,13 @@ def test_softmax_costs_what_crypten_logs(length: int, rounds: int, both_ways: fl
     ],
 )
 def test_elementwise_operations_cost_what_crypten_logs(op: Op, protocol: str, rounds: int, both_ways: float) -> None:
-    price = phantom.derive_cost(op, specs.load_executable_protocol(protocol))
+    price = derived.derive_cost(op, specs.load_executable_protocol(protocol))
     assert (price.rounds, price.bytes) == published(rounds, both_ways, 50)
 
 
 def test_offline_bytes_are_those_of_a_dealer_with_seeds() -> None:
     """HawkEye (USENIX Security 2025) charges CrypTen's comparison 14 words of both parties' offline traffic."""
-    price = phantom.derive_cost(Op("relu", ((50,),), (True,)), specs.load_executable_protocol("crypten"))
+    price = derived.derive_cost(Op("relu", ((50,),), (True,)), specs.load_executable_protocol("crypten"))
     assert price.offline == (14 + 1) * 8 * 50  # the comparison, and the product that follows it
 
 
@@ -87,7 +87,7 @@ def test_the_sum_of_prices_is_the_price_of_the_sum(card: str) -> None:
     """Pricing each distinct operation once and adding up equals running the whole graph."""
     protocol = specs.load_executable_protocol("crypten")
     total = sum((row.cost for row in price_census(capture_census(card, "tiny", 16), protocol)), ZERO_COST)
-    assert total == phantom.derive_graph_cost(capture_model(build_meta_model(card, "tiny"), 16), protocol)
+    assert total == derived.derive_graph_cost(capture_model(build_meta_model(card, "tiny"), 16), protocol)
 
 
 def test_views_share_one_total() -> None:
@@ -118,28 +118,28 @@ def test_gpt2_small_has_the_operations_one_counts_by_hand() -> None:
 def test_a_price_is_derived_once() -> None:
     calls: list[int] = []
     for _ in range(2):
-        assert memo.cached_json("test", ["key"], lambda: calls.append(1) or [1, 2]) == [1, 2]
+        assert cache.cached_json("test", ["key"], lambda: calls.append(1) or [1, 2]) == [1, 2]
     assert calls == [1]
 
 
 def test_a_damaged_memo_is_derived_anew() -> None:
-    memo.cached_json("damaged", "key", lambda: 1)
-    for path in (memo.cache_dir() / "damaged").iterdir():
+    cache.cached_json("damaged", "key", lambda: 1)
+    for path in (cache.cache_dir() / "damaged").iterdir():
         path.write_text("{")
-    assert memo.cached_json("damaged", "key", lambda: 2) == 2
+    assert cache.cached_json("damaged", "key", lambda: 2) == 2
 
 
 def test_an_operation_without_a_kernel_is_named() -> None:
     card = specs.load_executable_protocol("crypten")
     without = card.model_copy(update={"kernels": {"linear": "beaver"}})
     with pytest.raises(UsageError, match="no kernel for relu"):
-        phantom.derive_cost(Op("relu", ((3,),), (True,)), without)
+        derived.derive_cost(Op("relu", ((3,),), (True,)), without)
     wrong = card.model_copy(update={"kernels": {"relu": "magic"}})
     with pytest.raises(UsageError, match="no kernel 'magic' for relu; known: kogge-stone"):
-        phantom.derive_cost(Op("relu", ((3,),), (True,)), wrong)
+        derived.derive_cost(Op("relu", ((3,),), (True,)), wrong)
 
 
 def test_an_unknown_setting_is_named() -> None:
     card = specs.load_executable_protocol("crypten").model_copy(update={"settings": {"functions.magic": 1}})
     with pytest.raises(UsageError, match=r"functions\.magic"):
-        phantom.derive_cost(Op("relu", ((3,),), (True,)), card)
+        derived.derive_cost(Op("relu", ((3,),), (True,)), card)

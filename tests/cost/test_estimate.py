@@ -12,10 +12,9 @@ from pi_sim.reporting import keys
 from pi_sim.reporting.estimates import render
 
 from pi_sim.cli import main
-from pi_sim.cost.cost import Cost
+from pi_sim.cost.cost import Cost, Work
 from pi_sim.cost.estimate import OTHER_ROWS, Estimate, Row, Subtotal, View
 from pi_sim.cost.estimate import estimate_model as price
-from pi_sim.cost.work import Work
 from pi_sim.network import PRESETS
 from tests.helpers.cli import invoke, python, refused
 from tests.helpers.golden import Golden

@@ -14,12 +14,18 @@ import pytest
 
 from pi_sim import specs
 from pi_sim.cost.cost import ZERO_COST, Cost
-from pi_sim.cost.prices import op_cost
-from pi_sim.cost.protocols import COMMON_PROVENANCE, op_coverage, price_provenance, protocol_names, resolve_protocol
+from pi_sim.cost.pricing import (
+    COMMON_PROVENANCE,
+    op_cost,
+    op_coverage,
+    price_provenance,
+    protocol_names,
+    resolve_protocol,
+)
 from pi_sim.errors import UnpricedError, UsageError
 from pi_sim.graph.ops import STRUCTURAL, VOCABULARY, Op
 from pi_sim.mpc.kernels.registry import KERNELS, UNIVERSAL
-from pi_sim.specs.lines import toml_line
+from pi_sim.specs.toml import toml_line
 from tests.helpers.cli import invoke
 
 FILES = sorted(Path("protocols").glob("*.toml"))
@@ -38,7 +44,13 @@ def test_kernels_that_nobody_chooses_are_known_without_torch() -> None:
 
 def test_coverage_tells_how_an_operation_is_priced() -> None:
     asked = ("crypten", "crypten_plus", "semi2k", "mpspdz_rep3", "delphi")
-    assert [op_coverage("gelu", resolve_protocol(name)) for name in asked] == ["derived", "declared", "fitted", "scaled", "none"]
+    assert [op_coverage("gelu", resolve_protocol(name)) for name in asked] == [
+        "derived",
+        "declared",
+        "fitted",
+        "scaled",
+        "none",
+    ]
     assert [op_coverage("add", resolve_protocol(name)) for name in asked] == ["local"] * 5
     assert price_provenance(op("gelu", (1,), approximate="tanh"), resolve_protocol("semi2k")) == "fitted"
     assert price_provenance(op("add", (1,), (1,)), resolve_protocol("semi2k")) == "local"

@@ -8,18 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_sim import specs
-from pi_sim.cost import phantom
+from pi_sim.cost import derived
 from pi_sim.cost.cost import ZERO_COST, Cost
-from pi_sim.cost.features import op_features
-from pi_sim.cost.prices import op_cost, op_work
-from pi_sim.cost.protocols import resolve_protocol
-from pi_sim.cost.sheet import PRICEABLE_NAMES
+from pi_sim.cost.pricing import op_cost, op_work, resolve_protocol
+from pi_sim.cost.sheet import PRICEABLE_NAMES, op_features
 from pi_sim.errors import UnpricedError, UsageError
 from pi_sim.graph.ops import VOCABULARY, Op
 from pi_sim.specs.protocols import BYTES_PER_UNIT, FEATURES
 from tests.helpers.cli import invoke
 
-SHEETS = [name for name in specs.list_names("protocols") if isinstance(specs.load_protocol(name), specs.DeclaredProtocol)]
+SHEETS = [
+    name for name in specs.list_names("protocols") if isinstance(specs.load_protocol(name), specs.DeclaredProtocol)
+]
 PRODUCTS = ("linear", "matmul", "embedding")
 
 SHEET = """
@@ -128,7 +128,10 @@ def test_what_is_left_of_crypten_costs_what_its_kernels_cost(operation: str) -> 
     asked = sized(operation, 4, 32)
     attributes = (("eps", 1e-5),) if "norm" in operation else ()
     asked = Op(asked.name, asked.shapes, asked.secret, attributes)
-    declared, derived = op_cost(asked, resolve_protocol("crypten_plus")), phantom.derive_cost(asked, specs.load_executable_protocol("crypten"))
+    declared, derived = (
+        op_cost(asked, resolve_protocol("crypten_plus")),
+        derived.derive_cost(asked, specs.load_executable_protocol("crypten")),
+    )
     assert (declared.rounds, declared.bytes) == (derived.rounds, derived.bytes)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from pi_sim.diagnosis.brief import quick_diagnosis
+from pi_sim.diagnosis.diagnose import quick_diagnosis
 from pi_sim.errors import UsageError
 from pi_sim.zoo.layers import DyT, LearnableLeakyReLU
 from pi_sim.zoo.scales import ScaledModel

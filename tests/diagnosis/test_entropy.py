@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, LlamaConfig, MistralConfig
 
-from pi_sim.diagnosis.brief import quick_diagnosis
+from pi_sim.diagnosis.diagnose import quick_diagnosis
 from pi_sim.diagnosis.entropy import attention_entropy, is_collapsed, is_overloaded
-from pi_sim.zoo import anatomy
+from pi_sim.zoo import modules
 from pi_sim.zoo.attention import ATTENTION_IMPLEMENTATIONS
 from pi_sim.zoo.surgery import apply_surgery
 from tests.helpers.sample_diagnosis import CONFIGS, LAYERS, SHORT, model
@@ -47,7 +47,7 @@ def test_entropies_of_every_family(family: str, ids: Tensor) -> None:
 def test_entropies_of_other_attention(family: str, form: str, ids: Tensor) -> None:
     made = apply_surgery(model(family), {"attention": form})
     seen, kept = quick_diagnosis(made, ids), []
-    for path in anatomy.attention_paths(made):
+    for path in modules.attention_paths(made):
         made.get_submodule(path).register_forward_hook(lambda module, args, output: kept.append(output[1]))
     made(ids)
     for layer in range(LAYERS):

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pi_sim import specs
-from pi_sim.diagnosis.ranges import FIXED_POINT_LIMIT, Quantity
-from pi_sim.diagnosis.truncations import expected_failures
-from pi_sim.run.diagnose import kernel_quantities
+from pi_sim.diagnosis.ranges import FIXED_POINT_LIMIT, Quantity, expected_failures
+from pi_sim.run.diagnosis import kernel_quantities
 from pi_sim.zoo.surgery import apply_surgery
 from tests.helpers.sample_diagnosis import HEADS, LAYERS, WIDTH, examine_all, model
 

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPTJConfig, MixtralConfig
 
-from pi_sim.diagnosis import places
-from pi_sim.diagnosis.histogram import HISTOGRAM_BINS, Histogram
+from pi_sim.diagnosis.hooks import HISTOGRAM_BINS, Histogram
+from pi_sim.zoo import modules
 from pi_sim.zoo.surgery import apply_surgery
 from tests.helpers.sample_diagnosis import CONFIGS, LAYERS, SHORT, WIDTH, examine_all, model
 
@@ -54,12 +54,12 @@ def test_matrices_of_unknown_names_are_said_not_to_be_looked_at(ids: Tensor) -> 
 
 def test_experts_that_are_no_modules_are_said_not_to_be_looked_at() -> None:
     config = MixtralConfig(**SHORT, num_local_experts=2, num_key_value_heads=2)
-    assert places.unclassified_matrices(AutoModelForCausalLM.from_config(config)) == ["model.layers.0.mlp"]
+    assert modules.unclassified_matrices(AutoModelForCausalLM.from_config(config)) == ["model.layers.0.mlp"]
 
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_every_name_of_the_known_families_is_known(family: str) -> None:
-    assert places.unclassified_matrices(model(family)) == []
+    assert modules.unclassified_matrices(model(family)) == []
 
 
 def test_a_layer_without_ffn_has_no_sparsity_there(ids: Tensor) -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pi_sim.errors import UsageError
 from pi_sim.graph import bundle
+from pi_sim.graph.bundle import one_hot, share_tensor, to_fixed_point
 from pi_sim.graph.capture import capture_model
-from pi_sim.graph.sharing import one_hot, share_tensor, to_fixed_point
 from pi_sim.specs import load_model_card, load_size
 from pi_sim.zoo.build import build_model
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from pi_sim import specs
-from pi_sim.cost import phantom
+from pi_sim.cost import derived
 from pi_sim.cost.cost import Cost
 from pi_sim.errors import UsageError
-from pi_sim.graph import plain
+from pi_sim.graph import reference
 from pi_sim.graph.capture import capture_model, trace_module
 from pi_sim.graph.ops import STRUCTURAL, Op
 from pi_sim.mpc.kernels import KERNELS
@@ -39,7 +39,7 @@ def logits(model: nn.Module, tokens: Tensor) -> Tensor:
 def test_the_graph_computes_hugging_faces_logits(activation: str, tied: bool) -> None:
     model = small(activation_function=activation, tie_word_embeddings=tied)
     tokens = torch.randint(50, (2, 12))
-    read = plain.reference_logits(capture_model(model, 12, batch=2), model.state_dict(), tokens)
+    read = reference.reference_logits(capture_model(model, 12, batch=2), model.state_dict(), tokens)
     torch.testing.assert_close(read, logits(model, tokens), atol=1e-5, rtol=1e-5)
 
 
@@ -52,7 +52,7 @@ def test_every_card_is_captured(card: str) -> None:
             weight.add_(torch.randn_like(weight) * 0.05)  # else scales of one and biases of zero could go missing
     graph = capture_model(model, 10)
     tokens = torch.randint(graph.vocabulary, (1, 10))
-    read = plain.reference_logits(graph, model.state_dict(), tokens)
+    read = reference.reference_logits(graph, model.state_dict(), tokens)
     torch.testing.assert_close(read, logits(model, tokens), atol=1e-4, rtol=1e-4)
     on_meta = capture_model(build_meta_model(card, "tiny"), 10)
     assert list(on_meta.census()) == list(graph.census())
@@ -181,13 +181,13 @@ def test_arithmetic_becomes_few_operations(odd: Callable[[Tensor], Tensor], oper
     plainly = [node.op.name for node in capture_model(model.inner, 8).nodes[:-1]]
     assert [node.op.name for node in graph.nodes] == [*plainly, *operations, "reveal"]
     with torch.no_grad():
-        torch.testing.assert_close(plain.reference_logits(graph, model.state_dict(), tokens), model(tokens)[0])
+        torch.testing.assert_close(reference.reference_logits(graph, model.state_dict(), tokens), model(tokens)[0])
 
 
 def test_every_operation_has_a_plain_reading_and_a_kernel() -> None:
     from pi_sim.graph.ops import VOCABULARY
 
-    assert set(plain.REFERENCE) == set(VOCABULARY) == {op for op, _ in KERNELS}
+    assert set(reference.REFERENCE) == set(VOCABULARY) == {op for op, _ in KERNELS}
     assert set(VOCABULARY) >= STRUCTURAL
 
 
@@ -234,5 +234,7 @@ def test_what_the_client_alone_sees_is_marked(steps: Steps, marked: list[str]) -
 @pytest.mark.parametrize(("protocol", "saved"), [("lean", Cost(1, 8 * 300, 16 * 300)), ("crypten", Cost())])
 def test_a_protocol_may_leave_the_truncation_to_the_client(protocol: str, saved: Cost) -> None:
     shapes, card = ((3, 8), (8, 100), (100,)), specs.load_executable_protocol(protocol)
-    inner, last = (phantom.derive_cost(Op("linear", shapes, (True,) * 3, more), card) for more in ((), (("revealed", True),)))
+    inner, last = (
+        derived.derive_cost(Op("linear", shapes, (True,) * 3, more), card) for more in ((), (("revealed", True),))
+    )
     assert Cost(inner.rounds - last.rounds, inner.bytes - last.bytes, inner.offline - last.offline) == saved

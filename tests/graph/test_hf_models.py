@@ -9,17 +9,19 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from pi_sim import specs
-from pi_sim.cost import phantom
+from pi_sim.cost import derived
 from pi_sim.cost.census import Census, capture_census
 from pi_sim.cost.cost import ZERO_COST
 from pi_sim.cost.pricing import price_census
 from pi_sim.errors import UsageError
-from pi_sim.graph import plain
+from pi_sim.graph import reference
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph
 from tests.helpers.hf_models import CAUSAL, FAMILIES, IMAGES, build_model, build_random_model, input_length
 
-EXECUTABLE = [name for name in specs.list_names("protocols") if isinstance(specs.load_protocol(name), specs.ExecutableProtocol)]
+EXECUTABLE = [
+    name for name in specs.list_names("protocols") if isinstance(specs.load_protocol(name), specs.ExecutableProtocol)
+]
 
 
 @cache
@@ -35,7 +37,7 @@ def test_the_graph_computes_hugging_faces_results(family: str) -> None:
     with torch.no_grad():
         expected = model(given, **({"use_cache": False} if family in CAUSAL else {})).to_tuple()
     inputs = {"inputs.pixel_values": given} if family in IMAGES else {}
-    read = plain.evaluate(graph, model.state_dict(), given, inputs)
+    read = reference.evaluate(graph, model.state_dict(), given, inputs)
     revealed = [value for node, _, value in read if node.op.name == "reveal"]
     for ours, theirs in zip(revealed, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
@@ -57,7 +59,9 @@ def test_shapes_alone_give_the_same_graph(family: str) -> None:
 def test_the_sum_of_prices_is_the_price_of_the_sum(family: str) -> None:
     graph = capture_model(build_model(family, num_hidden_layers=1), input_length(family))
     for protocol in map(specs.load_executable_protocol, EXECUTABLE):
-        assert sum((row.cost for row in price_census(Census.from_graph(graph), protocol)), ZERO_COST) == phantom.derive_graph_cost(graph, protocol)
+        assert sum(
+            (row.cost for row in price_census(Census.from_graph(graph), protocol)), ZERO_COST
+        ) == derived.derive_graph_cost(graph, protocol)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +198,7 @@ def test_a_steps_logits_are_the_last_of_the_whole_text(family: str) -> None:
         whole = model(text, use_cache=False).logits[:, -1:]
     graph, cache = capture_model(model, 1, batch=2, past=PAST), cached(model, text[:, :-1])
     assert {name: value.shape for name, value in cache.items()} == graph.inputs
-    read = list(plain.evaluate(graph, model.state_dict(), text[:, -1:], cache))[-1][2]
+    read = list(reference.evaluate(graph, model.state_dict(), text[:, -1:], cache))[-1][2]
     torch.testing.assert_close(read, whole, atol=1e-4, rtol=1e-4)
 
 
@@ -202,7 +206,9 @@ def test_a_steps_logits_are_the_last_of_the_whole_text(family: str) -> None:
 @pytest.mark.parametrize("family", ["gpt2", "mistral"])
 def test_a_steps_price_is_the_sum_of_its_operations(family: str) -> None:
     protocol, graph = specs.load_executable_protocol("crypten"), capture_model(build_model(family), 1, past=PAST)
-    assert sum((row.cost for row in price_census(Census.from_graph(graph), protocol)), ZERO_COST) == phantom.derive_graph_cost(graph, protocol)
+    assert sum(
+        (row.cost for row in price_census(Census.from_graph(graph), protocol)), ZERO_COST
+    ) == derived.derive_graph_cost(graph, protocol)
     assert [node.op.name for node in graph.nodes].count("reveal") == 1  # new keys and values stay shared
 
 

@@ -11,10 +11,10 @@ from torch.nn.functional import conv2d, embedding
 from torch.nn.functional import scaled_dot_product_attention as attend
 
 import pi_sim
-from pi_sim.cost import phantom
+from pi_sim.cost import derived
 from pi_sim.cost.cost import Cost
 from pi_sim.errors import UsageError
-from pi_sim.graph import plain
+from pi_sim.graph import reference
 from pi_sim.graph.capture import trace_module
 from pi_sim.specs import load_executable_protocol
 from tests.helpers.hf_models import build_model
@@ -27,9 +27,9 @@ def check(module: nn.Module, *given: Tensor) -> list[str]:
     inputs = dict(zip((name for name in graph.inputs), reals, strict=True))
     tokens = next((value for value in given if not value.is_floating_point()), torch.empty(0))
     with torch.no_grad():
-        read = list(plain.evaluate(graph, module.state_dict(), tokens, inputs))[-1][2]
+        read = list(reference.evaluate(graph, module.state_dict(), tokens, inputs))[-1][2]
         torch.testing.assert_close(read, module(*given), atol=1e-5, rtol=1e-5)
-    assert pi_sim.estimate(module, given).total == phantom.derive_graph_cost(graph, load_executable_protocol("crypten"))
+    assert pi_sim.estimate(module, given).total == derived.derive_graph_cost(graph, load_executable_protocol("crypten"))
     return [op.name for _, op in graph.census()]
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pi_sim import specs
-from pi_sim.cost import phantom
+from pi_sim.cost import derived
 from pi_sim.graph.ops import Op
-from pi_sim.graph.plain import REFERENCE
+from pi_sim.graph.reference import REFERENCE
 from tests.helpers.two_processes import TwoParties
 
 EXAMPLES = settings(max_examples=8)
@@ -72,7 +72,7 @@ def assert_equation(
     """Check cost and value of one operation: price == both parties' counters, and the value is near the reference's."""
     secret = tuple(operand.dtype in SECRET for operand in operands)
     op = Op(name, tuple(tuple(operand.shape) for operand in operands), secret, tuple(sorted(attributes.items())))
-    price = phantom.derive_cost(op, specs.load_executable_protocol(protocol))
+    price = derived.derive_cost(op, specs.load_executable_protocol(protocol))
     evaluation = two_parties.compute(op, operands, protocol)
     assert evaluation.rounds == price.rounds
     assert max(evaluation.sent) == price.bytes

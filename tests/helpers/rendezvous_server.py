@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from pi_sim.errors import RunError
-from pi_sim.mpc import wire
-from pi_sim.mpc.rendezvous import Transport, accept_peer, connect_to_server
+from pi_sim.mpc.transport import wire
+from pi_sim.mpc.transport.rendezvous import Transport, accept_peer, connect_to_server
 
 PATIENCE = 20.0
 

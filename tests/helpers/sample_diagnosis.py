@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig, PreTrainedModel
 
-from pi_sim.diagnosis.examine import diagnose
+from pi_sim.diagnosis.diagnose import diagnose
 from pi_sim.diagnosis.ranges import Quantity
 
 LAYERS, HEADS, WIDTH, VOCABULARY = 2, 4, 32, 40

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from pi_sim import records, specs
-from pi_sim.cost.cost import Cost
+from pi_sim.cost.cost import Cost, Work
 from pi_sim.cost.estimate import Estimate, Row
 from pi_sim.cost.machine import Machine, UnitSeconds
-from pi_sim.cost.work import Work
 from pi_sim.network import PRESETS
 
 PERPLEXITIES = {"gelu_ln": 20.0, "relu_ln": 20.4, "gelu_nonorm": 22.0, "relu_nonorm": 21.0}

@@ -8,7 +8,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 from pi_sim import specs
 from pi_sim.zoo import build
 
-SMALL = specs.load_size("tiny").model_copy(update={"layers": 2, "width": 16, "heads": 2, "context": 8, "vocabulary": 40})
+SMALL = specs.load_size("tiny").model_copy(
+    update={"layers": 2, "width": 16, "heads": 2, "context": 8, "vocabulary": 40}
+)
 
 
 def tiny_model(card: str) -> PreTrainedModel:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from pi_sim import specs
+from pi_sim.graph.bundle import share_tensor, to_fixed_point
 from pi_sim.graph.ops import Op
-from pi_sim.graph.sharing import share_tensor, to_fixed_point
+from pi_sim.mpc import backend, runtime
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,12 @@ class TwoParties:
 
 def serve(rank: int, port: int, pipe: Connection) -> None:
     """Run one party: connect to the other over TCP, then evaluate one request after the other."""
-    from pi_sim.mpc import backend, session
-    from pi_sim.mpc.dealer.provider import Provider
-    from pi_sim.mpc.dealer.source import DealerSource, SeedSource
-    from pi_sim.mpc.dealer.stream import AesCtrPrg
+    from pi_sim.mpc.dealer.prg import AesCtrPrg
+    from pi_sim.mpc.dealer.providers import Provider
+    from pi_sim.mpc.dealer.sources import DealerSource, SeedSource
     from pi_sim.mpc.executor import apply_op, fixed_operand
-    from pi_sim.mpc.link import Link
-    from pi_sim.mpc.primitives.stationary import open_weight_shares
+    from pi_sim.mpc.primitives.beaver import open_weight_shares
+    from pi_sim.mpc.transport.link import Link
 
     torch.set_num_threads(1)
     listener = pipe.recv()
@@ -106,7 +106,7 @@ def serve(rank: int, port: int, pipe: Connection) -> None:
             link.rounds = link.sent = link.received = 0
             link.reset_communication_stats()
             result = apply_op(op, operands, protocol)
-            assert session.requested_bytes() == source.offline_bytes
+            assert runtime.requested_bytes() == source.offline_bytes
         pipe.send(
             {
                 "rounds": link.rounds,

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pi_sim.mpc import session
-from pi_sim.mpc.dealer.source import DealerSource, SeedSource
-from pi_sim.mpc.dealer.stream import AesCtrPrg
-from pi_sim.mpc.link import Link
+from pi_sim.mpc import runtime
+from pi_sim.mpc.dealer.prg import AesCtrPrg
+from pi_sim.mpc.dealer.sources import DealerSource, SeedSource
+from pi_sim.mpc.transport.link import Link
 
 
 @dataclass
@@ -69,7 +69,7 @@ def run_both(function: Callable[..., Tensor], *plain: Tensor) -> Outcome:
 
     def run(rank: int) -> None:
         try:
-            with session.activate(ends[rank], sources[rank]):
+            with runtime.activate(ends[rank], sources[rank]):
                 results[rank] = function(*operands[rank])
         except Exception as error:
             results[rank] = error

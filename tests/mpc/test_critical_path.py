@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi_sim.mpc import timeline
-from pi_sim.mpc.timeline import CriticalPath
+from pi_sim.mpc.transport import link
+from pi_sim.mpc.transport.link import CriticalPath
 
 LATENCY = 10.0
 
@@ -24,7 +24,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     found = Clock()
-    monkeypatch.setattr(timeline, "time", found)
+    monkeypatch.setattr(link, "time", found)
     yield found
 
 
@@ -82,7 +82,7 @@ def test_a_message_that_travels_while_one_computes_takes_no_time(clock: Clock) -
 def test_every_second_belongs_to_somebody(rounds: list[tuple[float, float]]) -> None:
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timeline, "time", clock)
+        patch.setattr(link, "time", clock)
         pair = Pair(clock)
         for computing in rounds:
             pair.round(*computing)

@@ -12,23 +12,32 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pi_sim import specs
-from pi_sim.cost import phantom as pricing
+from pi_sim.cost import derived
 from pi_sim.errors import RunError
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph
-from pi_sim.mpc import backend, phantom, session
-from pi_sim.mpc.dealer.correlation import Correlation, TensorSpec
-from pi_sim.mpc.dealer.kinds import DEALT_FILE, Dealer, ExternalDealer, FirstPartyDealer
-from pi_sim.mpc.dealer.source import DealerSource, SeedSource, Source, StreamedSource
-from pi_sim.mpc.dealer.stream import AesCtrPrg
-from pi_sim.mpc.dealer.tape import CorrelationItem, Demand, MaskItem, RecordingSource, raw_bytes
-from pi_sim.mpc.dealer.tuples import AndTriple, RandomBit
-from pi_sim.mpc.meeting import handshake
-from pi_sim.mpc.primitives.products import SquarePair, Triple
-from pi_sim.mpc.primitives.stationary import FixedOperandTriple
+from pi_sim.mpc import backend, dry_run, runtime
+from pi_sim.mpc.dealer.correlations import AndTriple, Correlation, RandomBit, TensorSpec
+from pi_sim.mpc.dealer.dealers import DEALT_FILE, Dealer, ExternalDealer, FirstPartyDealer
+from pi_sim.mpc.dealer.prg import AesCtrPrg
+from pi_sim.mpc.dealer.sources import (
+    CorrelationItem,
+    DealerSource,
+    Demand,
+    MaskItem,
+    RecordingSource,
+    SeedSource,
+    Source,
+    StreamedSource,
+    raw_bytes,
+)
+from pi_sim.mpc.primitives.beaver import FixedOperandTriple, SquarePair, Triple
+from pi_sim.mpc.transport.handshake import handshake
 from pi_sim.zoo.build import build_meta_model
 
-EXECUTABLE = [name for name in specs.list_names("protocols") if isinstance(specs.load_protocol(name), specs.ExecutableProtocol)]
+EXECUTABLE = [
+    name for name in specs.list_names("protocols") if isinstance(specs.load_protocol(name), specs.ExecutableProtocol)
+]
 CORRELATIONS: list[Correlation] = [
     Triple("multiply", (3, 4), (4,)),
     Triple("matmul", (2, 3, 4), (4, 5)),
@@ -37,7 +46,9 @@ CORRELATIONS: list[Correlation] = [
     RandomBit((5,)),
 ]
 PARTS = st.builds(TensorSpec, st.lists(st.integers(0, 5), max_size=3).map(tuple), st.sampled_from([None, 64, 1, 20]))
-BYTES = st.builds(TensorSpec, st.lists(st.integers(0, 9), max_size=2).map(tuple), st.integers(1, 8), st.just(torch.uint8))
+BYTES = st.builds(
+    TensorSpec, st.lists(st.integers(0, 9), max_size=2).map(tuple), st.integers(1, 8), st.just(torch.uint8)
+)
 KEYSTREAM = "66e94bd4ef8a2c3b884cfa59ca342b2e"
 """AES-128 of a zero block under the zero key, as FIPS 197 defines it: the first block of a zero seed's stream."""
 
@@ -77,7 +88,10 @@ def test_two_ends_expand_the_same_stream_however_it_is_drawn(parts: list[TensorS
 def test_random_words_of_crypten_are_the_streams() -> None:
     """All 64 bits of them: CrypTen's own never had the ring's largest value."""
     backend.set_zero_prgs(stream(1), stream(2), stream(3))
-    ((one,), (other,)), (few,) = (stream(number).draw(TensorSpec((3, 5))) for number in (1, 2)), stream(3).draw(TensorSpec((9,), 3))
+    ((one,), (other,)), (few,) = (
+        (stream(number).draw(TensorSpec((3, 5))) for number in (1, 2)),
+        stream(3).draw(TensorSpec((9,), 3)),
+    )
     zero = backend.ArithmeticSharedTensor.PRZS(torch.Size([3, 5]), device="cpu")
     assert torch.equal(zero.share, one - other)
     assert torch.equal(backend.BinarySharedTensor.rand(torch.Size([9]), bits=3).share, few)
@@ -106,9 +120,9 @@ def graph(size: str) -> Graph:
 def test_a_tape_is_what_a_graph_asks_for_and_all_of_it_is_dealt(name: str, graph: Graph) -> None:
     card = specs.load_executable_protocol(name)
     with NoOtherRandomness():
-        tape = phantom.record_demand(graph, card)
+        tape = dry_run.record_demand(graph, card)
     assert tape.offline_bytes(0) == 0
-    assert tape.offline_bytes(3) == 3 * pricing.derive_graph_cost(graph, card).offline
+    assert tape.offline_bytes(3) == 3 * derived.derive_graph_cost(graph, card).offline
     for correlation in {type(each.correlation): each.correlation for each in dealt_afresh(tape)}.values():
         hold(correlation)
 
@@ -126,7 +140,9 @@ def test_a_correlation_of_crypten_holds_whoever_deals_it(correlation: Correlatio
 def hold(correlation: Correlation) -> None:
     """Party 0 may deal it, or be sent what a dealer found."""
     tape = Demand((), (CorrelationItem(correlation, ()),))
-    sent = b"".join(bytes(raw_bytes(share)) for shares in tape.replay(DealerSource(stream(1), stream(2)), 2) for share in shares)
+    sent = b"".join(
+        bytes(raw_bytes(share)) for shares in tape.replay(DealerSource(stream(1), stream(2)), 2) for share in shares
+    )
     assert len(sent) == tape.offline_bytes(2)
     supply = Kept(sent)
     for party in (DealerSource(stream(1), stream(2)), StreamedSource(stream(1), supply)):
@@ -153,27 +169,27 @@ def test_a_tape_follows_what_was_kept_in_its_own_sequence(
     session: int, sequence: int, sequences: int, data: st.DataObject
 ) -> None:
     """Masks are kept in a session, and others in each sequence, whose numbers differ from those on the tape."""
-    if not session + sequence:
+    if not runtime + sequence:
         return
-    place = data.draw(st.integers(0, session + sequence - 1))
+    place = data.draw(st.integers(0, runtime + sequence - 1))
     image, keep = FixedOperandTriple((2, 3), 4), MaskItem(TensorSpec((3, 4)))
-    tape = Demand((keep,) * session, (*(keep,) * sequence, CorrelationItem(image, (place,))))
+    tape = Demand((keep,) * runtime, (*(keep,) * sequence, CorrelationItem(image, (place,))))
     dealt = list(tape.replay(DealerSource(stream(1), stream(2)), sequences))
     mine, theirs = stream(1), SeedSource(stream(2))
-    once = [mine.draw(keep.part)[0] + theirs.persistent_mask(keep.part)[1] for _ in range(session)]
+    once = [mine.draw(keep.part)[0] + theirs.persistent_mask(keep.part)[1] for _ in range(runtime)]
     for number in range(sequences):
         known = once + [mine.draw(keep.part)[0] + theirs.persistent_mask(keep.part)[1] for _ in range(sequence)]
-        (derived,) = dealt[session + (number + 1) * (sequence + 1) - 1]
+        (derived,) = dealt[runtime + (number + 1) * (sequence + 1) - 1]
         other = theirs.deal(image)
         check(image, (*mine.draw(*image.random_parts), derived), other, known[place])
 
 
 def test_what_a_recording_source_hears_is_the_tape() -> None:
     source, image = RecordingSource(stream(1)), FixedOperandTriple((2, 3), 4)
-    with session.activate(None, source):
-        number, _ = session.persistent_mask(TensorSpec((3, 4)))
-        session.correlated(image, number)
-        assert session.requested_bytes() == source.offline_bytes == 8 * 2 * 4
+    with runtime.activate(None, source):
+        number, _ = runtime.persistent_mask(TensorSpec((3, 4)))
+        runtime.correlated(image, number)
+        assert runtime.requested_bytes() == source.offline_bytes == 8 * 2 * 4
     assert source.take_items() == (MaskItem(TensorSpec((3, 4))), CorrelationItem(image, (0,)))
     assert source.take_items() == ()
 
@@ -204,7 +220,9 @@ def test_the_first_party_learns_the_other_ones_seed_and_deals() -> None:
 
 
 def dealt(rank: int, number: int, used: list[int]) -> ExternalDealer:
-    return ExternalDealer(DEALT_FILE, rank, bytes([number] * 16), bytes([rank] * 16), Kept(b""), lambda: used.append(rank))
+    return ExternalDealer(
+        DEALT_FILE, rank, bytes([number] * 16), bytes([rank] * 16), Kept(b""), lambda: used.append(rank)
+    )
 
 
 def test_files_of_different_dealings_are_refused_by_both_and_stay_unused() -> None:

@@ -20,13 +20,12 @@ from hypothesis import strategies as st
 
 from pi_sim.cli import main
 from pi_sim.errors import RunError, UsageError
-from pi_sim.mpc.dealer import files, once
-from pi_sim.mpc.dealer.header import Header, read_header
-from pi_sim.mpc.dealer.source import Source
-from pi_sim.mpc.dealer.tape import CorrelationItem, Demand, raw_bytes
-from pi_sim.mpc.dealer.terms import RunIdentity
-from pi_sim.mpc.primitives.products import Triple
-from pi_sim.run import deal as dealing
+from pi_sim.mpc.dealer import dealt_file
+from pi_sim.mpc.dealer.dealers import RunIdentity
+from pi_sim.mpc.dealer.dealt_file import Header, read_header
+from pi_sim.mpc.dealer.sources import CorrelationItem, Demand, Source, raw_bytes
+from pi_sim.mpc.primitives.beaver import Triple
+from pi_sim.run import dealing
 from pi_sim.run.two_party import export_bundle
 from tests.helpers.file_size_limit import file_size_limit
 
@@ -39,12 +38,12 @@ PAYLOAD = 8 * 50 * 100
 @pytest.fixture
 def dealt(tmp_path: Path) -> Path:
     """A dealing for two sequences."""
-    files.write_dealing(tmp_path / "dealt", TAPE, TERMS, 2)
+    dealt_file.write_dealing(tmp_path / "dealt", TAPE, TERMS, 2)
     return tmp_path / "dealt"
 
 
 def source(folder: Path, rank: int, sequences: int = 2) -> Source:
-    return files.open_dealt_file(folder, rank, TERMS, sequences).open_source(bytes(16))
+    return dealt_file.open_dealt_file(folder, rank, TERMS, sequences).open_source(bytes(16))
 
 
 def test_each_party_reads_its_shares_of_every_triple(dealt: Path) -> None:
@@ -60,9 +59,9 @@ def test_each_party_reads_its_shares_of_every_triple(dealt: Path) -> None:
 @given(st.lists(st.integers(0, 3 * mmap.PAGESIZE), max_size=9), st.integers(1, 2 * mmap.PAGESIZE))
 def test_a_file_is_read_through_windows_and_keeps_its_contents(lengths: list[int], window: int) -> None:
     content = random.Random(window).randbytes(5 + sum(lengths))
-    with tempfile.NamedTemporaryFile() as file, patch.object(files, "WINDOW", window):
+    with tempfile.NamedTemporaryFile() as file, patch.object(dealt_file, "WINDOW", window):
         Path(file.name).write_bytes(content)
-        shares = files.MappedShares(Path(file.name), 5)
+        shares = dealt_file.MappedShares(Path(file.name), 5)
         taken = [shares.take(length) for length in lengths]
         assert b"".join(bytes(raw_bytes(each)) for each in taken) == content[5:]
         for each in taken:
@@ -79,7 +78,7 @@ def test_a_file_that_cannot_be_mapped_is_one_sentence(dealt: Path) -> None:
 
 
 def test_files_are_for_their_owner_alone_and_party_1s_is_a_seed(tmp_path: Path) -> None:
-    sizes = files.write_dealing(tmp_path / "dealt", TAPE, TERMS, 2)
+    sizes = dealt_file.write_dealing(tmp_path / "dealt", TAPE, TERMS, 2)
     paths = [tmp_path / "dealt" / f"party{rank}.dealing" for rank in (0, 1)]
     assert [path.stat().st_mode & 0o777 for path in paths] == [0o600, 0o600]
     assert [path.stat().st_size for path in paths] == sizes
@@ -95,7 +94,7 @@ def test_files_are_for_their_owner_alone_and_party_1s_is_a_seed(tmp_path: Path) 
 def test_what_deal_did_not_write_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "party0.dealing").write_bytes(content)
     with pytest.raises(UsageError, match=r"party0\.dealing"):
-        files.read_usable_header(tmp_path, 0, TERMS, 1)
+        dealt_file.read_usable_header(tmp_path, 0, TERMS, 1)
 
 
 def test_a_protocol_that_no_run_would_take_is_not_dealt_for(tmp_path: Path) -> None:
@@ -105,13 +104,15 @@ def test_a_protocol_that_no_run_would_take_is_not_dealt_for(tmp_path: Path) -> N
     )
     (tmp_path / "fine.toml").write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=r"encoder\.precision_bits"):
-        dealing.write_dealt_files(tmp_path / "bundle", str(tmp_path / "fine.toml"), 1, tmp_path / "dealt", lambda fraction: None)
+        dealing.write_dealt_files(
+            tmp_path / "bundle", str(tmp_path / "fine.toml"), 1, tmp_path / "dealt", lambda fraction: None
+        )
     assert not (tmp_path / "dealt").exists()
 
 
 def test_two_dealings_have_nothing_in_common(tmp_path: Path) -> None:
     for name in ("one", "other"):
-        files.write_dealing(tmp_path / name, TAPE, TERMS, 1)
+        dealt_file.write_dealing(tmp_path / name, TAPE, TERMS, 1)
     one, other = ((tmp_path / name / "party0.dealing").read_bytes() for name in ("one", "other"))
     assert one[-64:] != other[-64:]
     headers = [read_header(tmp_path / name / f"party{rank}.dealing") for name in ("one", "other") for rank in (0, 1)]
@@ -120,7 +121,7 @@ def test_two_dealings_have_nothing_in_common(tmp_path: Path) -> None:
 
 def refusal(folder: Path, rank: int = 0, terms: RunIdentity = TERMS, sequences: int = 2) -> str:
     with pytest.raises(UsageError) as caught:
-        files.read_usable_header(folder, rank, terms, sequences)
+        dealt_file.read_usable_header(folder, rank, terms, sequences)
     return str(caught.value)
 
 
@@ -135,12 +136,12 @@ def refusal(folder: Path, rank: int = 0, terms: RunIdentity = TERMS, sequences: 
 )
 def test_a_file_serves_what_it_was_dealt_for(dealt: Path, terms: RunIdentity, sequences: int, sentence: str) -> None:
     assert sentence in refusal(dealt, terms=terms, sequences=sequences)
-    files.read_usable_header(dealt, 0, TERMS, 1)
+    dealt_file.read_usable_header(dealt, 0, TERMS, 1)
 
 
 def test_a_party_needs_its_own_file(dealt: Path) -> None:
     assert "is party 0's file of a dealing; give party 1 its own" in refusal(dealt / "party0.dealing", rank=1)
-    files.read_usable_header(dealt / "party1.dealing", 1, TERMS, 2)
+    dealt_file.read_usable_header(dealt / "party1.dealing", 1, TERMS, 2)
 
 
 @pytest.mark.parametrize("change", [lambda content: content[:-1], lambda content: content + b"x"])
@@ -173,11 +174,11 @@ def test_a_copy_of_a_used_file_is_refused(dealt: Path) -> None:
     assert "was used already" in refusal(copy)
     (dealt / "party0.dealing.used").rename(dealt / "party0.dealing")
     assert "was used already" in refusal(dealt)
-    files.read_usable_header(copy, 1, TERMS, 2)  # the other party's is another file
+    dealt_file.read_usable_header(copy, 1, TERMS, 2)  # the other party's is another file
 
 
 def test_of_two_that_hold_a_file_one_may_use_it(dealt: Path) -> None:
-    first, second = (files.open_dealt_file(dealt, 0, TERMS, 2) for _ in range(2))
+    first, second = (dealt_file.open_dealt_file(dealt, 0, TERMS, 2) for _ in range(2))
     first.open_source(bytes(16))
     with pytest.raises(UsageError, match="was used already"):
         second.open_source(bytes(16))
@@ -187,13 +188,13 @@ def test_a_use_that_cannot_be_noted_is_refused(dealt: Path, tmp_path: Path, monk
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     with pytest.raises(UsageError, match="cannot be marked as used"):
-        once.mark_used(dealt / "party0.dealing", read_header(dealt / "party0.dealing"))
+        dealt_file.mark_used(dealt / "party0.dealing", read_header(dealt / "party0.dealing"))
     assert (dealt / "party0.dealing").exists()
 
 
 def test_a_dealing_is_not_overwritten(dealt: Path) -> None:
     with pytest.raises(UsageError, match="exists already"):
-        files.write_dealing(dealt, TAPE, TERMS, 2)
+        dealt_file.write_dealing(dealt, TAPE, TERMS, 2)
 
 
 def test_an_interrupted_dealing_leaves_nothing(tmp_path: Path) -> None:
@@ -201,13 +202,13 @@ def test_an_interrupted_dealing_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        files.write_dealing(tmp_path / "dealt", TAPE, TERMS, 2, impatient)
+        dealt_file.write_dealing(tmp_path / "dealt", TAPE, TERMS, 2, impatient)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     with file_size_limit(10_000), pytest.raises(UsageError, match="cannot be written"):
-        files.write_dealing(tmp_path / "dealt", TAPE, TERMS, 2)
+        dealt_file.write_dealing(tmp_path / "dealt", TAPE, TERMS, 2)
     assert not list(tmp_path.iterdir())
 
 

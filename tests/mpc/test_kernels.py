@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pi_sim import specs
-from pi_sim.cost import phantom
+from pi_sim.cost import derived
 from pi_sim.graph.ops import Op
 from pi_sim.mpc.kernels import KERNELS
 from pi_sim.mpc.kernels.registry import UNIVERSAL
@@ -46,7 +46,7 @@ def test_multiply_opens_an_operand_before_it_is_broadcast(
     a, b = normal(1, *one), normal(2, *other)
     assert_equation(two_parties, "multiply", [a, b], atol=1e-4)
     op = Op("multiply", (one, other), (True, True))
-    assert phantom.derive_cost(op, specs.load_executable_protocol("crypten")).bytes == 8 * (a.numel() + b.numel())
+    assert derived.derive_cost(op, specs.load_executable_protocol("crypten")).bytes == 8 * (a.numel() + b.numel())
 
 
 @EXAMPLES
@@ -91,7 +91,7 @@ def test_causal_softmax(two_parties: TwoParties, kernel: str, heads: int, length
 def test_a_maximum_without_its_place_costs_less() -> None:
     op = Op("softmax", ((128, 128),), (True,))
     stock, found = (
-        phantom.derive_cost(op, specs.load_executable_protocol(protocol_with(softmax=kernel)))
+        derived.derive_cost(op, specs.load_executable_protocol(protocol_with(softmax=kernel)))
         for kernel in ("limit-newton", "limit-newton-max")
     )
     assert (stock.rounds, found.rounds) == (116, 100)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pi_sim import specs
-from pi_sim.cost import phantom
+from pi_sim.cost import derived
 from pi_sim.graph.ops import Op
 from pi_sim.mpc.kernels import KERNELS
 from pi_sim.zoo.attention import two_quad, two_relu
@@ -134,13 +134,13 @@ def test_a_stand_in_says_how_far_it_is_from_what_it_replaces() -> None:
     ids=str,
 )
 def test_published_figures_come_back(op: Op, rounds: int, sent: int) -> None:
-    found = phantom.derive_cost(op, specs.load_executable_protocol("mpcformer"))
+    found = derived.derive_cost(op, specs.load_executable_protocol("mpcformer"))
     assert (found.rounds, found.bytes) == (rounds, sent)
 
 
 @pytest.mark.slow
 def test_2relu_costs_a_comparison_for_every_place() -> None:
     op = Op("softmax", ((12, 128, 128),), (True,))
-    found = phantom.derive_cost(op, specs.load_executable_protocol(protocol_with(softmax="2relu")))
+    found = derived.derive_cost(op, specs.load_executable_protocol(protocol_with(softmax="2relu")))
     assert (found.rounds, found.bytes) == (48, 12 * 128 * (240 * 128 + 560))
     assert found.offline == 12 * 128 * (128 * 128 + 352)

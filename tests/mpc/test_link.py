@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributed import ReduceOp
 
-from pi_sim.mpc.link import SMALL_MESSAGE_BYTES, WORD, Link
-from pi_sim.mpc.overhead import benchmark_link
+from pi_sim.mpc.transport.link import SMALL_MESSAGE_BYTES, WORD, Link, benchmark_link
 from pi_sim.network import parse_network
 from tests.helpers.two_threads import at_both_ends
 

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pi_sim.mpc.dealer.correlation import TensorSpec
-from pi_sim.mpc.dealer.stream import AesCtrPrg
-from pi_sim.mpc.kernels import erf, gelu, silu, softmax, tanh
-from pi_sim.mpc.primitives import comparison, piecewise, products, rows, series, stationary
-from pi_sim.mpc.primitives.function import RELU, FourierSeries
-from pi_sim.mpc.primitives.indicators import interval_bits
+from pi_sim.mpc.dealer.correlations import TensorSpec
+from pi_sim.mpc.dealer.prg import AesCtrPrg
+from pi_sim.mpc.kernels import activations, softmax
+from pi_sim.mpc.primitives import beaver, comparison, fourier, inverse, piecewise
+from pi_sim.mpc.primitives.comparison import interval_bits
+from pi_sim.mpc.primitives.fourier import FourierSeries, basis
+from pi_sim.mpc.primitives.piecewise import RELU
 from pi_sim.mpc.primitives.ring import LimbMatmulMode, matmul_by_limbs
 from pi_sim.mpc.primitives.truncation import lift_u32_to_u64, truncate
-from pi_sim.mpc.primitives.waves import basis
 from tests.helpers.two_threads import run_both
 
 SEEDS = st.integers(0, 2**31)
@@ -90,14 +90,14 @@ def test_indicators_tell_the_interval(seed: int, ends: list[int]) -> None:
 def test_products_are_those_of_the_ring(seed: int, m: int, k: int, n: int) -> None:
     a, b = integers(seed, 40, m, k), integers(seed + 1, 40, k, n)
     for found in (
-        run_both(lambda x, y: products.multiply(x, y, "matmul"), a, b),
-        run_both(lambda x, y: stationary.multiply_by_weight(x, stationary.open_weight_shares([y])[0]), a, b),
+        run_both(lambda x, y: beaver.multiply(x, y, "matmul"), a, b),
+        run_both(lambda x, y: beaver.multiply_by_weight(x, beaver.open_weight_shares([y])[0]), a, b),
     ):
         assert torch.equal(found.value, a @ b)
         assert found.bytes == 8 * (m * k + k * n)
         assert found.offline == 8 * m * n
-    assert torch.equal(run_both(products.square, a).value, a * a)
-    assert torch.equal(run_both(lambda x, y: products.multiply(x, y), a, a[:, :1]).value, a * a[:, :1])
+    assert torch.equal(run_both(beaver.square, a).value, a * a)
+    assert torch.equal(run_both(lambda x, y: beaver.multiply(x, y), a, a[:, :1]).value, a * a[:, :1])
 
 
 @pytest.mark.slow
@@ -111,7 +111,10 @@ def test_products_by_limbs_are_the_same_bits(seed: int, m: int, k: int, n: int) 
 def test_any_product_on_a_device_goes_by_limbs() -> None:
     a, b = integers(0, 62, 3, 4), integers(1, 62, 4, 2)
     expected, ordinary = a @ b, b.double().T @ b.double()
-    with LimbMatmulMode(torch.device("cpu")), patch("pi_sim.mpc.primitives.ring.by_limbs", wraps=matmul_by_limbs) as used:
+    with (
+        LimbMatmulMode(torch.device("cpu")),
+        patch("pi_sim.mpc.primitives.ring.by_limbs", wraps=matmul_by_limbs) as used,
+    ):
         assert all(torch.equal(found, expected) for found in (a @ b, torch.matmul(a, b), a.matmul(b)))
         assert used.call_count == 3
         assert torch.equal(b.double().T @ b.double(), ordinary)
@@ -131,13 +134,13 @@ def test_waves_are_those_of_the_reals(seed: int, period: int, harmonics: int) ->
 
 
 CURVES = [
-    (gelu.GELU_SERIES, -4.0, 4.0, torch.nn.functional.gelu, 1e-4),
-    (silu.SILU_SERIES, -9.0, 9.0, torch.nn.functional.silu, 2e-4),
-    (tanh.TANH_SERIES, -4.6, 4.6, torch.tanh, 1e-4),
-    (erf.ERF_SERIES, -3.0, 3.0, torch.erf, 1e-5),
+    (activations.GELU_SERIES, -4.0, 4.0, torch.nn.functional.gelu, 1e-4),
+    (activations.SILU_SERIES, -9.0, 9.0, torch.nn.functional.silu, 2e-4),
+    (activations.TANH_SERIES, -4.6, 4.6, torch.tanh, 1e-4),
+    (activations.ERF_SERIES, -3.0, 3.0, torch.erf, 1e-5),
     (softmax.EXP_SERIES, -11.0, 0.0, torch.exp, 6e-5),
-    (rows.RECIPROCAL_SERIES, 1.0, 2.0, torch.reciprocal, 1e-5),
-    (rows.INVERSE_ROOT_SERIES, 1.0, 4.0, torch.rsqrt, 1e-5),
+    (inverse.RECIPROCAL_SERIES, 1.0, 2.0, torch.reciprocal, 1e-5),
+    (inverse.INVERSE_ROOT_SERIES, 1.0, 4.0, torch.rsqrt, 1e-5),
 ]
 
 
@@ -157,7 +160,7 @@ def test_series_are_as_right_as_they_say(
 
 def test_a_series_without_comparison_is_one_opening() -> None:
     x = ring(torch.linspace(1, 2, 500))
-    found = run_both(lambda share: series.evaluate(share, rows.RECIPROCAL_SERIES), x)
+    found = run_both(lambda share: fourier.evaluate(share, inverse.RECIPROCAL_SERIES), x)
     assert (reals(found.value) - 1 / reals(x)).abs().max() < 2e-4
     assert (found.rounds, found.bytes) == (2, 8 * len(x))
 
@@ -165,14 +168,14 @@ def test_a_series_without_comparison_is_one_opening() -> None:
 @given(SEEDS, st.integers(2, 9))
 def test_reciprocals_of_row_sums(seed: int, most: int) -> None:
     x = 1 + torch.rand(50, generator=torch.Generator().manual_seed(seed)) * (2**most - 1.01)
-    found = run_both(lambda share: rows.reciprocal(share, most), ring(x))
+    found = run_both(lambda share: inverse.reciprocal(share, most), ring(x))
     assert (reals(found.value) - 1 / x).abs().max() < 2e-4
     assert found.rounds == 10
 
 
 def test_reciprocals_of_small_numbers_too() -> None:
     x = ring(torch.logspace(-8, 4, 400, base=2, dtype=torch.float64))
-    found = reals(run_both(lambda share: rows.reciprocal(share, 4, -8), x).value)
+    found = reals(run_both(lambda share: inverse.reciprocal(share, 4, -8), x).value)
     torch.testing.assert_close(found, 1 / reals(x), atol=2**-15, rtol=2e-4)
 
 
@@ -180,7 +183,7 @@ def test_reciprocals_of_small_numbers_too() -> None:
 @given(SEEDS, st.integers(-4, 13))
 def test_inverse_roots_over_the_whole_range(seed: int, power: int) -> None:
     x = 4.0**power * (1 + 3 * torch.rand(50, generator=torch.Generator().manual_seed(seed)))
-    found = run_both(lambda share: rows.inverse_root(share, 1.0), ring(x)).value.double() / 2**32
+    found = run_both(lambda share: inverse.inverse_root(share, 1.0), ring(x)).value.double() / 2**32
     exact = (ring(x).double() / 2**16).rsqrt()
     assert ((found - exact) / exact).abs().max() < 2e-4
 

@@ -14,11 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_sim.errors import RunError, UsageError
-from pi_sim.graph.sharing import one_hot
-from pi_sim.mpc import tokens, wire
-from pi_sim.mpc.agreement import check_agreement
-from pi_sim.mpc.rendezvous import HELLO, MAGIC, PlainTransport, accept_peer, connect_to_server
-from pi_sim.run.place import UNENCRYPTED_WARNING, choose_transport, is_loopback, parse_address
+from pi_sim.graph.bundle import one_hot
+from pi_sim.mpc.transport import handshake, wire
+from pi_sim.mpc.transport.handshake import check_agreement
+from pi_sim.mpc.transport.rendezvous import (
+    HELLO,
+    MAGIC,
+    PlainTransport,
+    accept_peer,
+    connect_to_server,
+    is_loopback,
+    parse_address,
+)
+from pi_sim.mpc.transport.tls import UNENCRYPTED_WARNING, choose_transport
 from tests.helpers.rendezvous_server import PATIENCE, RendezvousServer, connected_pair
 
 TERMS = {"version": "1", "graph": "abc", "protocol": "lean", "number of sequences": "3", "dealer": "first-party"}
@@ -119,9 +127,9 @@ def test_of_the_text_a_seed_is_sent_and_nothing_else() -> None:
     ids = torch.tensor([[[1, 4, 2]], [[0, 0, 3]]])
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        client = list(tokens.share_tokens(theirs, ids, 5))
+        client = list(handshake.share_tokens(theirs, ids, 5))
         assert len(ours.recv(1000, socket.MSG_PEEK)) == 16
-        server = list(tokens.expand_token_shares(ours, 2, (1, 3, 5)))
+        server = list(handshake.expand_token_shares(ours, 2, (1, 3, 5)))
     for one, other, each in zip(server, client, ids, strict=True):
         assert torch.equal(one + other, one_hot(each, 5))
         assert one.abs().min() > 2**30  # uniformly random, not the text

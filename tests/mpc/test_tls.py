@@ -16,10 +16,10 @@ from click.testing import CliRunner
 
 from pi_sim.cli import main
 from pi_sim.errors import RunError, UsageError
-from pi_sim.mpc import certificates, wire
-from pi_sim.mpc.link import Link
-from pi_sim.mpc.rendezvous import HELLO, MAGIC, PlainTransport, connect_to_server
-from pi_sim.mpc.tls import TlsTransport
+from pi_sim.mpc.transport import tls, wire
+from pi_sim.mpc.transport.link import Link
+from pi_sim.mpc.transport.rendezvous import HELLO, MAGIC, PlainTransport, connect_to_server
+from pi_sim.mpc.transport.tls import TlsTransport
 from tests.helpers.rendezvous_server import PATIENCE, RendezvousServer, connected_pair
 from tests.helpers.two_threads import at_both_ends
 
@@ -28,7 +28,7 @@ from tests.helpers.two_threads import at_both_ends
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trial pair."""
     out = tmp_path_factory.mktemp("keys") / "pair"
-    certificates.make_test_certificates(out)
+    tls.make_test_certificates(out)
     return out
 
 
@@ -36,7 +36,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another pair, with the same names in its certificates."""
     out = tmp_path_factory.mktemp("keys") / "others"
-    certificates.make_test_certificates(out)
+    tls.make_test_certificates(out)
     return out
 
 
@@ -70,9 +70,9 @@ def test_an_interrupt_leaves_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(certificates.shutil, "copyfile", interrupted)
+    monkeypatch.setattr(tls.shutil, "copyfile", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        certificates.make_test_certificates(tmp_path / "keys")
+        tls.make_test_certificates(tmp_path / "keys")
     assert not list(tmp_path.iterdir())
 
 
@@ -89,7 +89,7 @@ def test_keys_that_are_none_are_one_sentence(keys: Path, others: Path, tmp_path:
 
 
 def test_keys_whose_time_is_over_are_one_sentence(tmp_path: Path) -> None:
-    certificates.make_test_certificates(tmp_path / "keys", valid=timedelta(hours=-1))
+    tls.make_test_certificates(tmp_path / "keys", valid=timedelta(hours=-1))
     with pytest.raises(UsageError, match=r"certificate\.pem is valid from .* to .* only"):
         TlsTransport(tmp_path / "keys" / "client")
 
@@ -221,7 +221,7 @@ def over_tls(folder: Path | None, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_
 
 @pytest.mark.parties
 def test_strangers_are_refused_and_the_right_party_is_waited_for(keys: Path, others: Path, tmp_path: Path) -> None:
-    certificates.make_test_certificates(tmp_path / "old", valid=timedelta(hours=-1))
+    tls.make_test_certificates(tmp_path / "old", valid=timedelta(hours=-1))
     strangers = [
         (silent, "it closed the connection during the handshake"),
         (in_the_clear, r"it does not speak TLS 1\.3"),

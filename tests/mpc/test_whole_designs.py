@@ -12,7 +12,7 @@ from torch import Tensor
 from pi_sim import specs
 from pi_sim.graph import bundle
 from pi_sim.graph.capture import capture_model
-from pi_sim.mpc import pair
+from pi_sim.mpc import launch
 from pi_sim.run.audit import audit_run
 from tests.helpers.tiny_models import tiny_model
 
@@ -33,8 +33,12 @@ def test_a_design_runs_as_predicted(card: str, protocol: str, ids: Tensor, tmp_p
         model.get_input_embeddings().weight.mul_(20)
         expected = model(tokens).logits
     graph = capture_model(model, tokens.shape[1])
-    bundle.write_bundle(folder, graph, model.state_dict(), {"model": card, "size": "own", "seq_len": tokens.shape[1]}, folder)
+    bundle.write_bundle(
+        folder, graph, model.state_dict(), {"model": card, "size": "own", "seq_len": tokens.shape[1]}, folder
+    )
     path, connection = specs.find_file("protocols", protocol), {"port": 0, "timeout": 60, "network": None}
-    found = pair.run_local(folder, path, tokens.unsqueeze(1), graph.vocabulary, **connection, progress=lambda part: None)
+    found = launch.run_local(
+        folder, path, tokens.unsqueeze(1), graph.vocabulary, **connection, progress=lambda part: None
+    )
     audit_run(graph, specs.load_executable_protocol(protocol), found)
     torch.testing.assert_close(found.logits, expected, atol=0.05, rtol=0.02)

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pi_sim.reporting import counts, keys
 
-from pi_sim.cost.census import Census
-from pi_sim.cost.counts import OpCounts, count_by_shape
+from pi_sim.cost.census import Census, OpCounts, count_by_shape
 from pi_sim.graph.ops import Op
 from tests.helpers.cli import invoke
 from tests.helpers.golden import Golden

@@ -12,8 +12,8 @@ from pi_sim.reporting.kernels.findings import Kernels, gather
 
 from pi_sim import records, specs
 from pi_sim.records import BenchRecord
-from pi_sim.run.bench import bench as measuring
-from pi_sim.run.bench.plan import QUICK
+from pi_sim.run.bench import bench
+from pi_sim.run.bench.bench import QUICK
 from tests.helpers import sample_bench, sample_records
 from tests.helpers.cli import invoke, refused
 from tests.helpers.golden import Golden
@@ -137,7 +137,7 @@ def test_the_command_writes_record_and_page(tmp_path: Path, monkeypatch: pytest.
         asked.append(question[:2])
         return sample_bench.bench()
 
-    monkeypatch.setattr(measuring, "bench", measured)
+    monkeypatch.setattr(bench, "bench", measured)
     out, copy = tmp_path / "out", tmp_path / "copy.json"
     done = invoke(
         "bench", "--quick", "--protocol", "lean", "--protocol", "lean", "--out", str(out), "--json", str(copy)

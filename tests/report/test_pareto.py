@@ -12,7 +12,7 @@ from pi_sim.reporting.trained import Quality, gather
 
 from pi_sim.errors import UsageError
 from pi_sim.network import PRESETS
-from pi_sim.sweep.answers import EMPTY_RESULT, SweepRow
+from pi_sim.sweep.table import EMPTY_RESULT, SweepRow
 from tests.helpers import sample_records
 from tests.helpers.golden import Golden
 from tests.helpers.sample_records import training_record
@@ -31,7 +31,9 @@ def answer(model: str, network: str, protocol: str = "crypten") -> SweepRow:
 
 
 def refusal(model: str) -> SweepRow:
-    return SweepRow._make((model, "tiny", 128, 1, None, False, "bolt", None, "wan", *EMPTY_RESULT, "bolt has no price."))
+    return SweepRow._make(
+        (model, "tiny", 128, 1, None, False, "bolt", None, "wan", *EMPTY_RESULT, "bolt has no price.")
+    )
 
 
 ANSWERS = [*(answer(model, network) for model in DESIGNS for network in ("lan", "wan")), *map(refusal, DESIGNS)]

@@ -10,16 +10,15 @@ import pytest
 
 from pi_sim import specs
 from pi_sim.cost.cost import Cost
-from pi_sim.cost.prices import op_cost
+from pi_sim.cost.pricing import op_cost
 from pi_sim.errors import RunError
 from pi_sim.graph.capture import capture_model
-from pi_sim.mpc import wire
-from pi_sim.mpc.pair import PartyCounters
+from pi_sim.mpc.launch import PartyCounters
 from pi_sim.mpc.party import PartyResult
-from pi_sim.mpc.rendezvous import PlainTransport
+from pi_sim.mpc.transport import wire
+from pi_sim.mpc.transport.rendezvous import PlainTransport
 from pi_sim.run.audit import audit_run
-from pi_sim.run.counters import exchange_counters
-from pi_sim.run.remote import _pair_counters
+from pi_sim.run.remote import _pair_counters, exchange_counters
 from pi_sim.zoo.build import build_meta_model
 from tests.helpers.rendezvous_server import connected_pair
 
@@ -29,7 +28,10 @@ NOTHING = dict.fromkeys(("rounds", "sent", "received", "crypten_rounds", "crypte
 
 def outcome(rank: int = 0, **falsified: int) -> tuple[Any, Any, PartyCounters]:
     """A faithful outcome of a small graph, one party's counters falsified; `node` is its last node's bytes."""
-    graph, protocol = capture_model(build_meta_model("relu_nonorm", "tiny"), 4), specs.load_executable_protocol("crypten")
+    graph, protocol = (
+        capture_model(build_meta_model("relu_nonorm", "tiny"), 4),
+        specs.load_executable_protocol("crypten"),
+    )
     reached, nodes = Cost(), []
     for node in graph.nodes:
         reached += op_cost(node.op, protocol)

@@ -10,20 +10,17 @@ import torch
 
 from pi_sim import specs
 from pi_sim.cost.cost import Cost
-from pi_sim.cost.prices import price_op
+from pi_sim.cost.pricing import price_op
 from pi_sim.errors import RunError
-from pi_sim.mpc.dealer.kinds import DEALT_FILE
-from pi_sim.mpc.dealer.source import DealerSource
-from pi_sim.mpc.dealer.stream import AesCtrPrg
-from pi_sim.mpc.dealer.tuples import RandomBit
+from pi_sim.mpc.dealer.correlations import RandomBit
+from pi_sim.mpc.dealer.dealers import DEALT_FILE
+from pi_sim.mpc.dealer.prg import AesCtrPrg
+from pi_sim.mpc.dealer.sources import DealerSource
 from pi_sim.mpc.kernels.registry import KERNELS, UNIVERSAL
 from pi_sim.records import BenchSize, KernelTiming, TruncationTest
 from pi_sim.run.bench import models
-from pi_sim.run.bench.bench import measure_kernels, measure_models
-from pi_sim.run.bench.dealt import LoggingSource, PreloadedSource
-from pi_sim.run.bench.ends import check_counters
-from pi_sim.run.bench.parties import BenchJob
-from pi_sim.run.bench.plan import QUICK, bench_cases
+from pi_sim.run.bench.bench import QUICK, bench_cases, measure_kernels, measure_models
+from pi_sim.run.bench.kernels import BenchJob, LoggingSource, PreloadedSource, check_counters
 from pi_sim.run.bench.workloads import list_workloads
 from tests.helpers.cli import invoke, refused
 

@@ -14,10 +14,10 @@ from pi_sim.reporting.machines import render
 from pi_sim import records
 from pi_sim.cli import main
 from pi_sim.cost import machine
+from pi_sim.cost.cost import Work
 from pi_sim.cost.machine import Machine, UnitSeconds
-from pi_sim.cost.work import Work
 from pi_sim.errors import RunError, UsageError
-from pi_sim.run import calibrate, probes
+from pi_sim.run import calibrate
 from tests.helpers.golden import Golden
 
 MINE = Machine(
@@ -160,7 +160,7 @@ def test_a_calibration_finds_what_this_machine_needs() -> None:
 
 @pytest.mark.parties
 def test_a_calibration_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "BUDGET", 0.0)
+    monkeypatch.setattr(calibrate, "BUDGET", 0.0)
     told: list[float] = []
     calibrate.calibrate(told.append, shrink=2, passes=1000)
     assert told == [0.001, 1.0]

@@ -16,16 +16,16 @@ from click.testing import CliRunner
 
 from pi_sim.cli import main
 from pi_sim.errors import RunError
-from pi_sim.mpc.dealer import call
-from pi_sim.mpc.dealer.correlation import TensorSpec
-from pi_sim.mpc.dealer.stream import AesCtrPrg
-from pi_sim.mpc.dealer.terms import RunIdentity
+from pi_sim.mpc.dealer import server
+from pi_sim.mpc.dealer.correlations import TensorSpec
+from pi_sim.mpc.dealer.dealers import RunIdentity
+from pi_sim.mpc.dealer.prg import AesCtrPrg
 from pi_sim.run.two_party import export_bundle
 
 pytestmark = pytest.mark.parties
 
 TERMS = RunIdentity("graph", "protocol")
-TOKEN = bytes(range(call.TOKEN_BYTES))
+TOKEN = bytes(range(server.TOKEN_BYTES))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def at_work(process: "subprocess.Popen[str]") -> tuple[psutil.Process, list[psut
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         children = psutil.Process(process.pid).children()
-        dealers = [child for child in children if "pi_sim.mpc.dealer.process" in child.cmdline()]
+        dealers = [child for child in children if "pi_sim.mpc.dealer.server" in child.cmdline()]
         if dealers and len(connections(dealers[0])) == 2:
             return dealers[0], [child for child in children if child not in dealers]
         assert process.poll() is None, process.communicate()
@@ -106,9 +106,9 @@ class Answer(threading.Thread):
 
     def run(self) -> None:
         try:
-            self.found = call.accept_parties(self.listener, TOKEN, TERMS, 3, self.timeout)
+            self.found = server.accept_parties(self.listener, TOKEN, TERMS, 3, self.timeout)
             for rank, connection in enumerate(self.found):
-                connection.sendall(call.WELCOME.pack(bytes(16), bytes([rank] * 16)))
+                connection.sendall(server.WELCOME.pack(bytes(16), bytes([rank] * 16)))
         except RunError as error:
             self.found = str(error)
         self.listener.close()
@@ -122,7 +122,7 @@ def test_a_stranger_is_told_no_seed_and_does_not_end_the_dealing() -> None:
     dealer = Answer()
     port = dealer.port
     with socket.create_connection(("127.0.0.1", port)) as stranger:
-        stranger.sendall(call.HELLO.pack(bytes(call.TOKEN_BYTES), 0, 3, TERMS.digest()))
+        stranger.sendall(server.HELLO.pack(bytes(server.TOKEN_BYTES), 0, 3, TERMS.digest()))
         assert stranger.recv(1) == b""
     socket.create_connection(("127.0.0.1", port)).close()
     parties: list[Any] = [None, None]
@@ -137,14 +137,14 @@ def test_a_stranger_is_told_no_seed_and_does_not_end_the_dealing() -> None:
 
 
 def _call(port: int, rank: int, parties: list[Any]) -> None:
-    parties[rank] = call.request_seed(port, TOKEN, rank, TERMS, 3, 5.0)
+    parties[rank] = server.request_seed(port, TOKEN, rank, TERMS, 3, 5.0)
 
 
 @pytest.mark.parametrize(("terms", "sequences"), [(RunIdentity("another", "protocol"), 3), (TERMS, 4)])
 def test_a_party_with_other_terms_is_refused(terms: RunIdentity, sequences: int) -> None:
     dealer = Answer()
     with pytest.raises(RunError, match=r"the dealer closed the connection|the connection to the dealer broke"):
-        call.request_seed(dealer.port, TOKEN, 1, terms, sequences, 5.0)
+        server.request_seed(dealer.port, TOKEN, 1, terms, sequences, 5.0)
     dealer.join()
     assert dealer.found == "party 1 holds another graph, protocol, version or number of sequences."
 
@@ -159,4 +159,4 @@ def test_a_dealer_that_is_not_there_is_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(RunError, match="the dealer could not be reached"):
-        call.request_seed(port, TOKEN, 0, TERMS, 1, 1.0)
+        server.request_seed(port, TOKEN, 0, TERMS, 1, 1.0)

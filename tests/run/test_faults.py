@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from pi_sim.errors import RunError
-from pi_sim.mpc import process
-from pi_sim.mpc.dealer import process as service
-from pi_sim.mpc.dealer.kinds import FirstPartyDealer
-from pi_sim.mpc.link import HEADER, Link
-from pi_sim.mpc.meeting import connect, handshake
-from pi_sim.mpc.members import ChildProcess, _forward_progress, _wait_for_exit
+from pi_sim.mpc import party_main
+from pi_sim.mpc.dealer import server
+from pi_sim.mpc.dealer.dealers import FirstPartyDealer
+from pi_sim.mpc.launch import ChildProcess, _forward_progress, _wait_for_exit
+from pi_sim.mpc.transport.handshake import connect, handshake
+from pi_sim.mpc.transport.link import HEADER, Link
 from pi_sim.network import parse_network
 
 pytestmark = pytest.mark.parties
@@ -37,21 +37,21 @@ def running(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """A long run, with its temporary files in `tmp_path`, stopped in the middle of its first sequence."""
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     process = subprocess.Popen(RUN, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    yield process
-    for left in [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []:
+    yield party_main
+    for left in [*psutil.Process(party_main.pid).children(recursive=True)] if party_main.poll() is None else []:
         left.kill()
-    process.kill()
-    process.wait()
+    party_main.kill()
+    party_main.wait()
 
 
 def parties_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     """Both parties, once they have met: a run of 20 sequences is then far from its end."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        children = psutil.Process(process.pid).children()
+        children = psutil.Process(party_main.pid).children()
         if len(children) == 2 and all(connected(child) for child in children):
             return sorted(children, key=lambda child: child.pid)
-        assert process.poll() is None, process.communicate()
+        assert party_main.poll() is None, party_main.communicate()
         time.sleep(0.05)
     raise AssertionError("the parties did not start")
 
@@ -201,8 +201,8 @@ def test_a_dealer_that_is_still_there_is_not_waited_for(tmp_path: Path) -> None:
         dealer.kill()
         dealer.wait()
     (tmp_path / "errors").touch()
-    failures = {each: ChildProcess("it", each, None, tmp_path).failure_reason(None) for each in (process, service)}
-    assert failures == {process: "it did not end", service: None}
+    failures = {each: ChildProcess("it", each, None, tmp_path).failure_reason(None) for each in (party_main, server)}
+    assert failures == {party_main: "it did not end", server: None}
 
 
 def test_progress_that_nobody_reads_does_not_stop_the_run() -> None:

@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 from pi_sim.cli import main
-from pi_sim.mpc import certificates
+from pi_sim.mpc.transport import tls
 from pi_sim.run import two_party
-from pi_sim.run.deal import write_dealt_files
+from pi_sim.run.dealing import write_dealt_files
 from tests.helpers.network_namespaces import ADDRESSES, CABLE, carried_bytes, ip, two_namespaces
 from tests.helpers.party_processes import (
     PATIENCE,
@@ -48,7 +48,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     out = tmp_path_factory.mktemp("keys") / "pair"
-    certificates.make_test_certificates(out)
+    tls.make_test_certificates(out)
     return [str(out / party) for party in ("server", "client")]
 
 

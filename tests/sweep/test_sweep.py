@@ -22,11 +22,9 @@ from pi_sim.cost.machine import Machine, UnitSeconds
 from pi_sim.errors import MissingDependencyError, UsageError
 from pi_sim.graph.ops import Op
 from pi_sim.network import PRESETS, Network
-from pi_sim.sweep import kept, parquet, subject, tariff
-from pi_sim.sweep.answers import COLUMNS, SweepRow, parse_row
-from pi_sim.sweep.grid import Grid, Scenario
-from pi_sim.sweep.sweep import Sweep
-from pi_sim.sweep.tariff import PriceTable, load_price_tables
+from pi_sim.sweep import sweep, table
+from pi_sim.sweep.sweep import Grid, PriceTable, Scenario, Sweep, load_price_tables
+from pi_sim.sweep.table import COLUMNS, SweepRow, parse_row
 from tests.helpers.cli import invoke, python, refused
 
 MACHINE = Machine(
@@ -48,7 +46,7 @@ def whole(machine: Machine | None = None) -> Sweep:
 
 
 def run(sweep: Sweep) -> list[SweepRow]:
-    return sweep.run(kept.ResumableCsv(lambda text: None), lambda fraction: None)
+    return sweep.run(table.ResumableCsv(lambda text: None), lambda fraction: None)
 
 
 def sweep(*arguments: str) -> Result:
@@ -105,7 +103,7 @@ def test_any_census_sums_as_its_estimate_does(
     census: Census, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sweep sums by operation, the estimate by row; both round nothing."""
-    monkeypatch.setattr(subject, "counted", lambda *_: (1, census))
+    monkeypatch.setattr(sweep, "counted", lambda *_: (1, census))
     sigma = PriceTable("sigma")
     (answer,) = run(Sweep([Scenario("a", "b", 1, 1, None, False)], [sigma], [network]))
     expected = Estimate("a", "b", "sigma", 1, price_census(census, sigma.protocol), frozenset(), [network])
@@ -152,7 +150,7 @@ def test_a_model_with_a_config_has_one_size() -> None:
 
 def test_lines_go_to_standard_output_without_a_file() -> None:
     found = sweep()
-    assert found.stdout == kept.HEADER + kept.csv_lines(run(whole()))
+    assert found.stdout == table.HEADER + table.csv_lines(run(whole()))
     assert f"{LINES} estimates" in found.stderr
 
 
@@ -162,9 +160,9 @@ def test_a_missing_package_is_no_reason_why_there_is_no_price(tmp_path: Path, mo
     def charge(*_: object) -> None:
         raise MissingDependencyError("CrypTen cannot be imported.")
 
-    monkeypatch.setattr(tariff, "charge", charge)
+    monkeypatch.setattr(sweep, "charge", charge)
     assert "CrypTen cannot be imported" in refused(sweep("--out", str(tmp_path / "sweep.csv")))
-    assert (tmp_path / "sweep.csv").read_text() == kept.HEADER
+    assert (tmp_path / "sweep.csv").read_text() == table.HEADER
 
 
 def test_known_answers_import_neither_torch_nor_pandas() -> None:
@@ -190,7 +188,7 @@ ANSWERS = st.builds(
 
 @given(answers=st.lists(ANSWERS, max_size=4))
 def test_a_line_reads_as_it_was_written(answers: list[SweepRow]) -> None:
-    cells = csv.reader(io.StringIO(kept.csv_lines(answers), newline=""))
+    cells = csv.reader(io.StringIO(table.csv_lines(answers), newline=""))
     assert [parse_row(dict(zip(COLUMNS, line, strict=True))) for line in cells] == answers
 
 
@@ -203,7 +201,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def fill(path: Path) -> None:
-    with kept.open_csv(path) as table:
+    with table.open_csv(path) as table:
         whole().run(table, lambda fraction: None)
 
 
@@ -261,7 +259,7 @@ def test_an_interrupted_line_is_not_kept(complete: bytes, tmp_path: Path) -> Non
 
     with path.open("ab", buffering=0) as file, pytest.raises(KeyboardInterrupt):
         disturbed = SimpleNamespace(write=write, seek=file.seek, truncate=file.truncate)
-        kept._append_or_restore(disturbed, b"a line that is long enough\n", path)
+        table._append_or_restore(disturbed, b"a line that is long enough\n", path)
     assert path.read_bytes() == complete
 
 
@@ -281,14 +279,14 @@ def test_a_known_line_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.Mon
 def test_another_machine_is_another_question(tmp_path: Path) -> None:
     path = tmp_path / "sweep.csv"
     fill(path)
-    with kept.open_csv(path) as table:
+    with table.open_csv(path) as table:
         answers = whole(MACHINE).run(table, lambda fraction: None)
         assert len(table.rows) == 2 * LINES
     assert {answer.machine for answer in answers} == {MACHINE.name}
 
 
 @pytest.mark.parametrize(
-    "text", ["a,b\n1,2\n", "notes", "model,size\n", kept.HEADER.replace("rounds", "round"), kept.HEADER + "gelu_ln\n"]
+    "text", ["a,b\n1,2\n", "notes", "model,size\n", table.HEADER.replace("rounds", "round"), table.HEADER + "gelu_ln\n"]
 )
 def test_a_file_of_anything_else_stays_as_it_is(text: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
@@ -317,7 +315,7 @@ def test_parquet_has_the_lines_of_csv(complete: bytes, tmp_path: Path, impatient
     assert sweep("--out", str(path)).exit_code == 130
     assert not path.exists()
     assert sweep("--out", str(path)).exit_code == 0
-    assert kept.HEADER + kept.csv_lines(parquet.read_parquet(path)) == complete.decode()
+    assert table.HEADER + table.csv_lines(table.read_parquet(path)) == complete.decode()
     assert sweep("--out", str(path), "--network", "puma").exit_code == 0
-    assert len(parquet.read_parquet(path)) == LINES * 3 // 2
+    assert len(table.read_parquet(path)) == LINES * 3 // 2
     assert list(tmp_path.iterdir()) == [path]

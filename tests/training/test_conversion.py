@@ -10,7 +10,7 @@ from transformers import BloomConfig, BloomForCausalLM, GPT2LMHeadModel
 
 from pi_sim import records
 from pi_sim.errors import UsageError
-from pi_sim.training import corpus, held_out, lengths, tokenizer
+from pi_sim.training import corpus, evaluation, tokenizer
 from pi_sim.zoo import build
 from pi_sim.zoo.layers import DyT
 from tests.helpers.cli import invoke
@@ -27,8 +27,8 @@ def normed(size: str, texts: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def loss(folder: Path, texts: Path) -> float:
-    ids = held_out.held_out_chunks(tokenizer.load_tokenizer(folder), corpus.load_corpus(str(texts)), 16)
-    return held_out.mean_loss(build.load_checkpoint(folder), ids)
+    ids = evaluation.held_out_chunks(tokenizer.load_tokenizer(folder), corpus.load_corpus(str(texts)), 16)
+    return evaluation.mean_loss(build.load_checkpoint(folder), ids)
 
 
 def test_the_record_tells_both_sides(normed: Path, texts: Path, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_dyt_and_derf_start_at_the_slope_of_the_norm(
     """At zero tanh has slope 1, and erf 2 / sqrt(pi)."""
     result = invoke("convert", normed, "--norm", squash, "--final-norm", squash, *rectified, "--out", tmp_path / "new")
     assert result.exit_code == 0, result.stderr
-    ids = held_out.held_out_tokens(normed, 8, 16)
+    ids = evaluation.held_out_tokens(normed, 8, 16)
     model = build.load_checkpoint(tmp_path / "new")
     alphas = {path: each.alpha.item() for path, each in model.named_modules() if isinstance(each, DyT)}
     assert len(alphas) == 3
@@ -128,10 +128,10 @@ def test_a_second_conversion_replaces_the_first_one_s_settings(normed: Path, tmp
 def test_the_length_can_be_chosen(normed: Path, texts: Path, tmp_path: Path) -> None:
     assert invoke("convert", normed, "--activation", "gelu", "--seq-len", "8", "--out", tmp_path / "new").exit_code == 0
     found = records.load(tmp_path / "new" / "record.json")
-    chunks = held_out.held_out_chunks(tokenizer.load_tokenizer(normed), corpus.load_corpus(str(texts)), 8)
+    chunks = evaluation.held_out_chunks(tokenizer.load_tokenizer(normed), corpus.load_corpus(str(texts)), 8)
     assert found.seq_len == 8
     assert found.before.tokens == chunks[:, 1:].numel()
-    assert found.before.loss == pytest.approx(held_out.mean_loss(build.load_checkpoint(normed), chunks), rel=1e-6)
+    assert found.before.loss == pytest.approx(evaluation.mean_loss(build.load_checkpoint(normed), chunks), rel=1e-6)
 
 
 def test_a_config_that_tells_no_context_asks_for_a_length(tmp_path: Path) -> None:
@@ -151,11 +151,11 @@ def test_long_sequences_are_read_a_few_at_a_time(normed: Path, tmp_path: Path, m
         seen.append(len(ids))
         return forward(model, ids, **more)
 
-    monkeypatch.setattr(lengths, "POSITIONS", 48)
+    monkeypatch.setattr(evaluation, "POSITIONS", 48)
     monkeypatch.setattr(GPT2LMHeadModel, "forward", watch)
     assert invoke("convert", normed, "--norm", "dyt", "--out", tmp_path / "new").exit_code == 0
     assert max(seen) == 3
-    assert lengths.batch_limit(10**6) == 1
+    assert evaluation.batch_limit(10**6) == 1
 
 
 def test_what_does_not_load_is_not_left_behind(normed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pi_sim.errors import UsageError
-from pi_sim.training import corpus, manifest, tokenizer
+from pi_sim.training import corpus, tokenizer
 from pi_sim.training.corpus import Corpus, Document
 from tests.helpers.small_training import make_plan
 
@@ -59,20 +59,20 @@ def test_a_corpus_without_text_is_refused(name: str, tmp_path: Path, monkeypatch
 
 
 def test_the_default_corpus_is_the_committed_one() -> None:
-    assert manifest.manifest_differences(corpus.load_corpus("packages")) == []
+    assert corpus.manifest_differences(corpus.load_corpus("packages")) == []
 
 
 @pytest.mark.parametrize(("version", "complaint"), [("0.1", "not sympy 0.1"), (None, "other bytes than sympy")])
 def test_a_different_corpus_is_told_by_package(
     version: str | None, complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = manifest.load_manifest()
+    known = corpus.load_manifest()
     sympy = known.packages["sympy"]
     changed = sympy.model_copy(update={"sha256": "0", "version": version or sympy.version})
     altered = known.model_copy(update={"sha256": "0", "packages": {**known.packages, "sympy": changed}})
-    monkeypatch.setattr(manifest, "committed", lambda: altered)
-    monkeypatch.setattr(manifest, "describe", lambda corpus: known)
-    (sentence,) = manifest.manifest_differences(Corpus("packages", ()))
+    monkeypatch.setattr(corpus, "committed", lambda: altered)
+    monkeypatch.setattr(corpus, "describe", lambda corpus: known)
+    (sentence,) = corpus.manifest_differences(Corpus("packages", ()))
     assert complaint in sentence
 
 

@@ -14,7 +14,7 @@ from click.testing import Result
 
 from pi_sim import records
 from pi_sim.errors import UsageError
-from pi_sim.training import processes
+from pi_sim.training import distributed
 from tests.helpers.cli import invoke
 from tests.helpers.small_training import read_weights, train
 
@@ -146,6 +146,6 @@ def test_one_process_for_several_gpus_is_refused(
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(monkeypatch, 2, WORLD_SIZE="3", LOCAL_WORLD_SIZE="3")
     with pytest.raises(UsageError, match="this machine has 2"):
-        processes.check_gpus()
+        distributed.check_gpus()
     gpus(monkeypatch, 3)
-    processes.check_gpus()
+    distributed.check_gpus()

@@ -19,7 +19,9 @@ NORM_FREE = {"norm": "none", "final_norm": "none", "activation": "relu"}
 
 def penalised(margin: float = MARGIN, weight: float = WEIGHT) -> EntropyPenalized:
     """A small model in float64, heads with thresholds of their own and far from looking everywhere alike."""
-    model = EntropyPenalized(design_model(**NORM_FREE).double(), 4.0, 3.0, weight=weight, margin=margin).double().train()
+    model = (
+        EntropyPenalized(design_model(**NORM_FREE).double(), 4.0, 3.0, weight=weight, margin=margin).double().train()
+    )
     torch.nn.init.uniform_(model.threshold, 0.2, 0.9)
     for block in model.model.transformer.h:
         block.attn.c_attn.weight.data.mul_(20)

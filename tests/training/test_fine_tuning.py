@@ -21,7 +21,7 @@ from transformers import (
 from pi_sim import records
 from pi_sim.errors import UsageError
 from pi_sim.records import ConversionRecord, CorpusId, TrainingRecord
-from pi_sim.training import corpus, fine_tuning, held_out, progress, steps, tokenizer
+from pi_sim.training import callbacks, corpus, evaluation, fine_tuning, tokenizer, train
 from pi_sim.zoo import build
 from pi_sim.zoo.surgery import apply_surgery
 from tests.helpers.cli import invoke
@@ -37,7 +37,9 @@ SMALL = {
 
 
 def quality(folder: Path, texts: Path) -> dict[str, object]:
-    return held_out.measure_quality(build.load_checkpoint(folder), tokenizer.load_tokenizer(folder), corpus.load_corpus(str(texts)), 16)
+    return evaluation.measure_quality(
+        build.load_checkpoint(folder), tokenizer.load_tokenizer(folder), corpus.load_corpus(str(texts)), 16
+    )
 
 
 @pytest.fixture(scope="module")
@@ -102,13 +104,13 @@ def test_the_model_is_the_converted_one_trained_on(tuned: Path, converted: Path,
 def test_an_interrupted_fine_tuning_continues_to_the_same_weights(
     tuned: Path, converted: Path, size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Impatient(progress.InterruptCallback):
+    class Impatient(callbacks.InterruptCallback):
         def on_step_begin(self, args: object, state: object, control: object, **_: object) -> None:
             if getattr(state, "global_step", 0) == 3:
                 signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "Stop", Impatient)
+        patch.setattr(train, "Stop", Impatient)
         assert tune(converted, size, tmp_path / "out").exit_code == 130
     assert tune(converted, size, tmp_path / "out").exit_code == 0
     expected, found = read_weights(tuned), read_weights(tmp_path / "out")

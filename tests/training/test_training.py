@@ -14,9 +14,9 @@ import torch
 from transformers.modeling_outputs import CausalLMOutput
 
 from pi_sim import records
-from pi_sim.diagnosis import brief
+from pi_sim.diagnosis import diagnose
 from pi_sim.errors import UsageError
-from pi_sim.training import corpus, entropy_penalty, held_out, observed, plan, progress, steps, tokenizer
+from pi_sim.training import callbacks, corpus, entropy_penalty, evaluation, plan, tokenizer, train
 from pi_sim.zoo import build, scales
 from tests.helpers.small_training import STEPS, make_plan, read_weights, train
 
@@ -80,8 +80,10 @@ def test_weights_beyond_float16_are_kept_in_float32(
     assert "holds float32" in result.stderr
     assert {weight.dtype for weight in read_weights(tmp_path / "out").values()} == {torch.float32}
     record = records.load(tmp_path / "out" / "record.json")
-    ids = held_out.held_out_chunks(tokenizer.load_tokenizer(tmp_path / "out"), corpus.load_corpus(str(texts)), 16)
-    assert held_out.mean_loss(build.load_checkpoint(tmp_path / "out"), ids) == pytest.approx(record.held_out.loss, rel=1e-5)
+    ids = evaluation.held_out_chunks(tokenizer.load_tokenizer(tmp_path / "out"), corpus.load_corpus(str(texts)), 16)
+    assert evaluation.mean_loss(build.load_checkpoint(tmp_path / "out"), ids) == pytest.approx(
+        record.held_out.loss, rel=1e-5
+    )
 
 
 def _with(model: torch.nn.Module, name: str, change: Callable[[torch.Tensor], object]) -> torch.nn.Module:
@@ -105,7 +107,7 @@ def test_a_schedule_decays_to_zero_after_its_warm_up(
     schedule: str, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates = []
-    monkeypatch.setattr(progress.ProgressBarCallback, "_line", lambda self, state: rates.append(_rate(state)))
+    monkeypatch.setattr(callbacks.ProgressBarCallback, "_line", lambda self, state: rates.append(_rate(state)))
     train(size, texts, tmp_path / "out", "--set", f"schedule={schedule}", "--set", "warmup_ratio=0.2")
     left = [(STEPS - step) / (STEPS - 2) for step in range(2, STEPS)]
     assert rates == pytest.approx([0.0, 5e-4, *(1e-3 * DECAYS[schedule](each) for each in left)])
@@ -118,7 +120,7 @@ def _rate(state: object) -> float:
 def test_matrices_decay_and_gains_do_not(size: str, texts: Path) -> None:
     chosen = make_plan(size, texts, "norm=dyt", "temperature=true", "entropy_penalty=1e-5")
     model = entropy_penalty.make_trainable(chosen.build_model(), chosen.recipe)
-    decayed, free = (group["params"] for group in steps._make_optimizer(chosen, model).param_groups)
+    decayed, free = (group["params"] for group in train._make_optimizer(chosen, model).param_groups)
     named = {id(weight): name for name, weight in model.named_parameters()}
     names = [named[id(weight)] for weight in decayed]
     assert len(names) == 6  # two tables, and the matrices of the one layer
@@ -129,7 +131,9 @@ def test_matrices_decay_and_gains_do_not(size: str, texts: Path) -> None:
 def test_the_recipe_decides_adam_s_second_decay(size: str, texts: Path) -> None:
     for settings, beta2 in (((), 0.999), (("adam_beta2=0.95",), 0.95)):
         chosen = make_plan(size, texts, *settings)
-        groups = steps._make_optimizer(chosen, entropy_penalty.make_trainable(chosen.build_model(), chosen.recipe)).param_groups
+        groups = train._make_optimizer(
+            chosen, entropy_penalty.make_trainable(chosen.build_model(), chosen.recipe)
+        ).param_groups
         assert {group["betas"] for group in groups} == {(0.9, beta2)}
 
 
@@ -203,7 +207,7 @@ def test_every_step_sees_a_whole_batch_in_every_pass(
     [(32, 128, 1), (512, 128, 16), (48, 128, 2), (8, 1024, 2), (7, 1024, 7), (1000, 4096, 1000), (2, 10_000, 2)],
 )
 def test_a_batch_is_cut_into_equal_parts_that_fit_into_memory(batch: int, length: int, parts: int) -> None:
-    assert steps._accumulation_steps(batch, length) == parts
+    assert train._accumulation_steps(batch, length) == parts
 
 
 def test_a_long_text_is_measured_a_few_chunks_at_a_time() -> None:
@@ -216,10 +220,10 @@ def test_a_long_text_is_measured_a_few_chunks_at_a_time() -> None:
             seen.append(len(ids))
             return CausalLMOutput(logits=torch.zeros(*ids.shape, 8))
 
-    assert held_out.mean_loss(Uniform(), torch.zeros(5, 2048, dtype=torch.int64)) == pytest.approx(math.log(8))
-    assert held_out.mean_loss(Uniform(), torch.zeros(40, 128, dtype=torch.int64)) == pytest.approx(math.log(8))
+    assert evaluation.mean_loss(Uniform(), torch.zeros(5, 2048, dtype=torch.int64)) == pytest.approx(math.log(8))
+    assert evaluation.mean_loss(Uniform(), torch.zeros(40, 128, dtype=torch.int64)) == pytest.approx(math.log(8))
     assert seen == [2, 2, 1, 32, 8]
-    assert [observed.chunk_limit(torch.zeros(32, length)) for length in (16, 128, 1024, 8192)] == [8, 8, 4, 1]
+    assert [callbacks.chunk_limit(torch.zeros(32, length)) for length in (16, 128, 1024, 8192)] == [8, 8, 4, 1]
 
 
 # What is seen along the way
@@ -237,9 +241,9 @@ def test_a_training_is_observed_from_its_first_step_to_its_last(trained: Path) -
 
 @pytest.mark.parametrize("steps", [1, 7, 20, 21, 1201])
 def test_observations_are_evenly_spaced_and_include_the_last_step(steps: int) -> None:
-    due = [step for step in range(1, steps + 1) if observed.is_observation_due(step, steps)]
-    assert len(due) == min(steps, observed.OBSERVATION_COUNT)
-    assert due[-1] == steps
+    due = [step for step in range(1, train + 1) if callbacks.is_observation_due(step, train)]
+    assert len(due) == min(train, callbacks.OBSERVATION_COUNT)
+    assert due[-1] == train
     gaps = {after - before for before, after in pairwise([0, *due])}
     assert max(gaps) - min(gaps) <= 1
 
@@ -250,12 +254,12 @@ def test_a_training_does_not_notice_that_it_is_observed(
 ) -> None:
     def draw(model: torch.nn.Module, ids: torch.Tensor) -> dict[str, Any]:
         assert not model.training
-        return {**brief.quick_diagnosis(model, ids), "overload": torch.rand(()).item()}
+        return {**diagnose.quick_diagnosis(model, ids), "overload": torch.rand(()).item()}
 
     dropout = ("--set", "embedding_dropout=0.5")
-    monkeypatch.setattr(observed, "observe", draw)
+    monkeypatch.setattr(callbacks, "observe", draw)
     assert train(size, texts, tmp_path / "observed", *dropout).exit_code == 0
-    monkeypatch.setattr(observed.ObservationCallback, "_observe", lambda *_: None)
+    monkeypatch.setattr(callbacks.ObservationCallback, "_observe", lambda *_: None)
     assert train(size, texts, tmp_path / "alone", *dropout).exit_code == 0
     found, expected = read_weights(tmp_path / "observed"), read_weights(tmp_path / "alone")
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -280,8 +284,8 @@ def test_an_output_folder_inside_the_corpus_is_refused(size: str, texts: Path) -
 
 def test_the_record_tells_the_checkpoint_s_quality(trained: Path, texts: Path) -> None:
     model, record = build.load_checkpoint(trained), records.load(trained / "record.json")
-    ids = held_out.held_out_chunks(tokenizer.load_tokenizer(trained), corpus.load_corpus(str(texts)), 16)
-    assert held_out.mean_loss(model, ids) == pytest.approx(record.held_out.loss, rel=1e-5)
+    ids = evaluation.held_out_chunks(tokenizer.load_tokenizer(trained), corpus.load_corpus(str(texts)), 16)
+    assert evaluation.mean_loss(model, ids) == pytest.approx(record.held_out.loss, rel=1e-5)
     assert record.held_out.tokens == ids[:, 1:].numel()
 
 
@@ -296,7 +300,7 @@ def test_the_record_tells_the_checkpoint_s_quality(trained: Path, texts: Path) -
 )
 def test_a_checkpoint_without_a_corpus_is_refused(lacking: str, complaint: str, trained: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(trained, tmp_path / "mine"))
-    held_out.check_recorded_corpus(folder)
+    evaluation.check_recorded_corpus(folder)
     if lacking.endswith(".json"):
         (folder / lacking).unlink()
     else:
@@ -304,13 +308,13 @@ def test_a_checkpoint_without_a_corpus_is_refused(lacking: str, complaint: str, 
         (record["corpus"] if lacking == "name" else record).pop(lacking)
         (folder / "record.json").write_text(json.dumps(record))
     with pytest.raises(UsageError, match=f"mine.* {complaint}"):
-        held_out.check_recorded_corpus(folder)
+        evaluation.check_recorded_corpus(folder)
 
 
 def test_held_out_tokens_are_the_first_chunks(trained: Path, texts: Path) -> None:
-    ids = held_out.held_out_chunks(tokenizer.load_tokenizer(trained), corpus.load_corpus(str(texts)), 16)
-    few = held_out.held_out_tokens(trained, 3, 16)
+    ids = evaluation.held_out_chunks(tokenizer.load_tokenizer(trained), corpus.load_corpus(str(texts)), 16)
+    few = evaluation.held_out_tokens(trained, 3, 16)
     assert few.dtype == torch.int64
     assert torch.equal(few, ids[:3])
     with pytest.raises(UsageError, match="ask for at most"):
-        held_out.held_out_tokens(trained, 10**6, 16)
+        evaluation.held_out_tokens(trained, 10**6, 16)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pi_sim.errors import UsageError
-from pi_sim.zoo import anatomy, build, surgery
+from pi_sim.zoo import build, modules, surgery
 from pi_sim.zoo.layers import Rectified
 
 SHAPE = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -60,7 +60,7 @@ def test_families_like_llama_are_understood(family: str, plan: surgery.Plan, ids
 
 def test_norms_inside_attention_are_not_the_blocks() -> None:
     model = foreign("qwen3")
-    assert [path.rpartition(".")[2] for path in anatomy.block_norm_paths(model)] == [
+    assert [path.rpartition(".")[2] for path in modules.block_norm_paths(model)] == [
         "input_layernorm",
         "post_attention_layernorm",
     ] * 2
@@ -71,14 +71,14 @@ def test_norms_inside_attention_are_not_the_blocks() -> None:
 
 def test_norms_of_the_embeddings_are_not_final() -> None:
     model = surgery.apply_surgery(foreign("bloom"), {"final_norm": "none"})
-    assert anatomy.is_norm(model.transformer.word_embeddings_layernorm)
+    assert modules.is_norm(model.transformer.word_embeddings_layernorm)
     assert isinstance(model.transformer.ln_f, nn.Identity)
 
 
 @pytest.mark.parametrize("family", ["gemma", "cohere", "olmo", "phi3"])
 def test_norms_of_any_class_can_be_taken_away(family: str) -> None:
     model = surgery.apply_surgery(foreign(family), NORM_FREE)
-    assert not anatomy.block_norm_paths(model) + anatomy.final_norm_paths(model)
+    assert not modules.block_norm_paths(model) + modules.final_norm_paths(model)
 
 
 @pytest.mark.parametrize(

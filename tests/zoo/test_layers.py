@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from pi_sim.specs import Surgery
 from pi_sim.zoo import attention, norms
-from pi_sim.zoo.activations import activation_factory
-from pi_sim.zoo.layers import DyT, FusedFFN, NoFFN, Rectified, ScaledFFN
+from pi_sim.zoo.layers import DyT, FusedFFN, NoFFN, Rectified, ScaledFFN, activation_factory
 
 NUMBERS = st.lists(st.floats(-8, 8), min_size=2, max_size=6)
 WEIGHTS = torch.linspace(0.5, 2, 6, dtype=torch.float64)

@@ -6,41 +6,41 @@ import pytest
 
 from pi_sim import records, specs
 from pi_sim.errors import UsageError
-from pi_sim.training import held_out, manifest, plan
-from pi_sim.zoo import build, catalogue
+from pi_sim.training import corpus, evaluation, plan
+from pi_sim.zoo import build, source
 from tests.helpers.cli import invoke
 
-SHIPPED = [name for name in specs.list_names("models") if catalogue.weights_folder(name, "tiny").is_dir()]
+SHIPPED = [name for name in specs.list_names("models") if source.weights_folder(name, "tiny").is_dir()]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_weights_reproduce_their_record(name: str) -> None:
-    folder = catalogue.weights_folder(name, "tiny")
+    folder = source.weights_folder(name, "tiny")
     sample = records.load(folder / "record.json").held_out.sample
-    ids = held_out.held_out_tokens(folder, sample.sequences, specs.load_size("tiny").context)
-    assert held_out.mean_loss(build.load_model(name, "tiny"), ids) == pytest.approx(sample.loss, rel=1e-4)
+    ids = evaluation.held_out_tokens(folder, sample.sequences, specs.load_size("tiny").context)
+    assert evaluation.mean_loss(build.load_model(name, "tiny"), ids) == pytest.approx(sample.loss, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_records_fit_their_cards(name: str) -> None:
-    record = records.load(catalogue.weights_folder(name, "tiny") / "record.json")
+    record = records.load(source.weights_folder(name, "tiny") / "record.json")
     assert record.architecture == specs.load_model_card(name).architecture
     assert record.recipe == plan.plan_from_scratch(name, "tiny", "packages", 0, None, ()).recipe
-    assert record.corpus.sha256 == manifest.load_manifest().sha256
+    assert record.corpus.sha256 == corpus.load_manifest().sha256
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_records_count_their_weights(name: str) -> None:
-    record = records.load(catalogue.weights_folder(name, "tiny") / "record.json")
+    record = records.load(source.weights_folder(name, "tiny") / "record.json")
     assert record.parameters == build.load_model(name, "tiny").num_parameters()
     assert record.trained_parameters == build.build_meta_model(name, "tiny").num_parameters()
 
 
 def test_a_shipped_record_without_its_quality_is_named(tmp_path: Path) -> None:
-    record = records.load(catalogue.weights_folder("gelu_ln", "tiny") / "record.json")
+    record = records.load(source.weights_folder("gelu_ln", "tiny") / "record.json")
     records.save(tmp_path / "record.json", record.model_copy(update={"held_out": None}))
     with pytest.raises(UsageError, match=r"record\.json does not tell"):
-        catalogue.heldout_quality(tmp_path)
+        source.heldout_quality(tmp_path)
 
 
 def test_models_lists_every_card_and_size() -> None:

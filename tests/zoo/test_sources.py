@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from pi_sim import specs
-from pi_sim.cost.census import capture_census, model_context, size_label
+from pi_sim.cost.census import capture_census
 from pi_sim.errors import UsageError
-from pi_sim.specs import configs
-from pi_sim.zoo import build
+from pi_sim.zoo import build, source
+from pi_sim.zoo.source import model_context, size_label
 from tests.helpers.hf_models import build_model
 
 PARAMETERS = {
@@ -44,7 +44,7 @@ PARAMETERS = {
 
 
 def test_every_config_is_checked() -> None:
-    assert sorted(PARAMETERS) == configs.list_configs()
+    assert sorted(PARAMETERS) == source.list_configs()
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

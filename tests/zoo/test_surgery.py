@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pi_sim import specs
 from pi_sim.errors import UsageError
-from pi_sim.zoo import anatomy, build, surgery
+from pi_sim.zoo import build, modules, surgery
 from pi_sim.zoo.layers import DyT, FusedFFN, LearnableLeakyReLU, NoFFN, Rectified
 from pi_sim.zoo.scales import ScaledModel
 from tests.helpers.surgery_cases import (
@@ -116,7 +116,7 @@ def test_one_slope_for_all_is_one_parameter() -> None:
 def test_an_ffn_is_dropped_with_the_norm_before_it() -> None:
     model = surgery.apply_surgery(fresh_model("gpt2"), {"dropped_ffn": [1]})
     assert isinstance(model.transformer.h[1].mlp, NoFFN)
-    assert anatomy.block_norm_paths(model) == [f"transformer.h.{place}" for place in ("0.ln_1", "0.ln_2", "1.ln_1")]
+    assert modules.block_norm_paths(model) == [f"transformer.h.{place}" for place in ("0.ln_1", "0.ln_2", "1.ln_1")]
 
 
 def test_a_fused_ffn_computes_what_its_two_matrices_did(ids: Tensor) -> None:
@@ -129,8 +129,8 @@ def test_a_fused_ffn_computes_what_its_two_matrices_did(ids: Tensor) -> None:
 
 def test_the_final_norm_is_a_choice_of_its_own() -> None:
     model = surgery.apply_surgery(hugging_face("gelu"), {"norm": "none"})
-    assert not anatomy.block_norm_paths(model)
-    assert anatomy.final_norm_paths(model) == ["transformer.ln_f"]
+    assert not modules.block_norm_paths(model)
+    assert modules.final_norm_paths(model) == ["transformer.ln_f"]
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,14 @@ def translate(build: Builder, node: torch.fx.Node, args: tuple[Any, ...], kwargs
     shape = tuple(value.shape) if isinstance(value, Tensor) else ()
     try:
         require(called in TRANSLATORS, "it is not in the vocabulary")
-        require(called in MASKED_SCORE_OPS or not _contains_kind(MaskedScores, args), "masked scores may only go through softmax")
-        require(called in ("embedding", *TOKEN_PRESERVING_OPS) or not _contains_kind(Tokens, args), "tokens may only be embedded")
+        require(
+            called in MASKED_SCORE_OPS or not _contains_kind(MaskedScores, args),
+            "masked scores may only go through softmax",
+        )
+        require(
+            called in ("embedding", *TOKEN_PRESERVING_OPS) or not _contains_kind(Tokens, args),
+            "tokens may only be embedded",
+        )
         return _call_translator(TRANSLATORS[called], build, shape, *args, **kwargs)
     except UnsupportedError as reason:
         where = build.module or "the model"

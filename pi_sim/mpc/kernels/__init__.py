@@ -1,25 +1,5 @@
 """Secure algorithms, one file per operation; importing the package registers them all."""
 
-from pi_sim.mpc.kernels import (
-    clamp,
-    embedding,
-    erf,
-    gelu,
-    layernorm,
-    local,
-    matmul,
-    reciprocal,
-    relu,
-    reveal,
-    rmsnorm,
-    scale,
-    silu,
-    softmax,
-    softmax_max,
-    softmax_ode,
-    softmax_share,
-    tanh,
-)
 from pi_sim.mpc.kernels.registry import KERNELS, Domain, Kernel, check_kernel_table, kernel_for
 
 __all__ = [

@@ -4,7 +4,7 @@ from typing import Any
 
 from pi_sim.mpc import backend
 from pi_sim.mpc.kernels.registry import kernel
-from pi_sim.mpc.primitives import lookup, stationary
+from pi_sim.mpc.primitives import beaver
 from pi_sim.mpc.primitives.onehot import rotate_onehot
 
 
@@ -20,9 +20,9 @@ def embedding_one_hot(table: Any, onehot: Any) -> Any:
 
 
 @kernel("embedding", "stationary", fixed_operand=0)
-def embedding_fixed_weight(table: stationary.OpenedWeight, onehot: Any) -> Any:
+def embedding_fixed_weight(table: beaver.OpenedWeight, onehot: Any) -> Any:
     """The same, the table opened under its mask once in a session: 1 round, 8 B T V bytes, 8 B T d offline."""
-    return backend.fixed_point_tensor(stationary.multiply_by_weight(onehot.share, table))
+    return backend.fixed_point_tensor(beaver.multiply_by_weight(onehot.share, table))
 
 
 @kernel("embedding", "rotated")
@@ -41,18 +41,18 @@ def embedding_rotated(table: Any, onehot: Any) -> Any:
 
 
 @kernel("embedding", "halves", fixed_operand=0)
-def embedding_split_lookup(table: stationary.OpenedWeight, onehot: Any) -> Any:
+def embedding_split_lookup(table: beaver.OpenedWeight, onehot: Any) -> Any:
     """The kept table at tokens in two halves, see `lookup.by_halves`: opens 2 sqrt(V) words for a token, not V.
 
     1 round, about 16 B T sqrt(V) bytes, 16 B T sqrt(V) d offline. Exact.
     """
-    return backend.fixed_point_tensor(lookup.split_lookup(onehot.share, table))
+    return backend.fixed_point_tensor(onehot.split_lookup(onehot.share, table))
 
 
 @kernel("embedding", "truth-table", fixed_operand=0)
-def embedding_truth_table(table: stationary.OpenedWeight, onehot: Any) -> Any:
+def embedding_truth_table(table: beaver.OpenedWeight, onehot: Any) -> Any:
     """The kept table, dealt anew for every token and rotated, see `lookup.by_table`: opens one word for a token.
 
     1 round, 8 B T bytes, 8 B T 2^k d offline with V <= 2^k, which only small tables allow. Exact.
     """
-    return backend.fixed_point_tensor(lookup.one_time_truth_table(onehot.share, table))
+    return backend.fixed_point_tensor(onehot.one_time_truth_table(onehot.share, table))

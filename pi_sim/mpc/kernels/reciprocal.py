@@ -7,7 +7,7 @@ from torch import Tensor
 from pi_sim.mpc import backend
 from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import Domain, kernel
-from pi_sim.mpc.primitives import rows
+from pi_sim.mpc.primitives import inverse
 
 MIN_POWER_OF_2, MAX_POWER_OF_2 = -8, 14
 """Powers of 2 between which `normalised` is right."""
@@ -39,4 +39,4 @@ def reciprocal_normalised(x: Any) -> Any:
     10 rounds, 114 bytes and 436 offline per element. Right to 2^-15, or to 0.0002 of the result where that is more.
     Source: ours.
     """
-    return map_share(x, lambda share: rows.reciprocal(share, MAX_POWER_OF_2, MIN_POWER_OF_2))
+    return map_share(x, lambda share: inverse.reciprocal(share, MAX_POWER_OF_2, MIN_POWER_OF_2))

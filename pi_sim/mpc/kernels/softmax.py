@@ -1,24 +1,29 @@
 """exp(x) / sum exp(x) over the last dimension, with a public mask of allowed places."""
 
+# MERGED: Stock softmax without what it does not need: CrypTen finds the place of each row's maximum beside its value.
+# MERGED: SHAFT's softmax: the answer of a differential equation, for which nothing is divided and no maximum is sought.
+# MERGED: MPCFormer's stand-ins for softmax: a row's share in its sum, of something cheaper than the exponential.
+
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pi_sim.mpc import session
+from pi_sim.mpc import backend, runtime
 from pi_sim.mpc.kernels.local import map_share
-from pi_sim.mpc.kernels.registry import Domain, kernel
-from pi_sim.mpc.primitives import products
-from pi_sim.mpc.primitives.function import FRACTION_BITS, FourierSeries, Linear, Piecewise
-from pi_sim.mpc.primitives.piecewise import evaluate
-from pi_sim.mpc.primitives.ragged import CausalRows
-from pi_sim.mpc.primitives.rows import reciprocal
+from pi_sim.mpc.kernels.registry import KERNELS, Domain, kernel
+from pi_sim.mpc.primitives import beaver
+from pi_sim.mpc.primitives.causal import CausalRows
+from pi_sim.mpc.primitives.fourier import FourierSeries
+from pi_sim.mpc.primitives.inverse import reciprocal
+from pi_sim.mpc.primitives.piecewise import Linear, Piecewise, evaluate
+from pi_sim.mpc.primitives.ring import FRACTION_BITS
 from pi_sim.mpc.primitives.truncation import truncate
 
 HIDDEN_SCORE = -200.0
 """The score of a place that is not allowed: its exponential rounds to zero as long as the row maximum is above -188."""
-
-
 EXP_SERIES = FourierSeries(
     period_bits=21,
     fraction_bits=30,
@@ -120,9 +125,155 @@ def _tournament_on_share(share: Tensor, allowed: Tensor | None, causal: bool) ->
     m, n = share.shape[-2:]
     rows = CausalRows(torch.arange(n - m + 1, n + 1) if causal else torch.full((m,), n), n)
     if allowed is not None and not causal:
-        share = share * allowed.long() + (HIDDEN_SCORE_SHARE * ~allowed if session.rank() == 0 else 0)
+        share = share * allowed.long() + (HIDDEN_SCORE_SHARE * ~allowed if runtime.rank() == 0 else 0)
     places = rows.gather(share)
     powers = evaluate(places - rows.broadcast(rows.row_maxima(places)), EXP)
     inverse = reciprocal(rows.row_sums(powers), n.bit_length() + 1)
-    found = rows.scatter(truncate(products.multiply(powers, rows.broadcast(inverse)), FRACTION_BITS))
+    found = rows.scatter(truncate(beaver.multiply(powers, rows.broadcast(inverse)), FRACTION_BITS))
     return found if allowed is None or causal else found * allowed.long()
+
+
+@kernel("softmax", "limit-newton-max", *KERNELS["softmax", "limit-newton"].domains)
+def limit_newton_max(scores: Any, allowed: Tensor | None = None, *, causal: bool = False) -> Any:
+    """The steps of `limit_newton`, the row maximum by a tournament of max(a, b) = b + relu(a - b), stock ReLUs.
+
+    100 rounds and 305 bytes per element for rows of 128, the maximum being 63 and 230 of them.
+    Source: CrypTen (arXiv 2109.00984), sections 4.2 to 4.4.
+    """
+    visible, keep = hide_scores(scores, allowed)
+    powers = (visible - _relu_tournament(visible)).exp()
+    with backend.override_settings({"functions.reciprocal_all_pos": True}):
+        inverse = powers.sum(-1, keepdim=True).reciprocal()
+    return map_share(powers * inverse, lambda share: share * keep)
+
+
+def _relu_tournament(x: Any) -> Any:
+    """Of each row (..., n): (..., 1); 9 rounds for each halving, 232 bytes for each place but one."""
+    while (n := x.share.shape[-1]) > 1:
+        first, second, odd = x.share.split([n // 2, n // 2, n % 2], -1)
+        won = map_share(x, lambda _: first - second).relu().share + second  # noqa: B023
+        x = map_share(x, lambda _: torch.cat([won, odd], -1))  # noqa: B023
+    return x
+
+
+ODE_STEPS = 16
+ODE_MIN_SCORE, ODE_MAX_SCORE = -4.0, 12.0
+"""Between which scores are clipped: further apart than STEPS, a step would leave [0, 1]."""
+
+
+def _visible_scores(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
+    found = mask_plain_scores(scores, allowed)
+    return found[found.isfinite()]
+
+
+@kernel("softmax", "ode", Domain("score", _visible_scores, ODE_MIN_SCORE, ODE_MAX_SCORE))
+def ode(scores: Any, allowed: Tensor | None = None, *, causal: bool = False) -> Any:
+    """Euler's method for g' = (x - <g, x>) g, which leads from g = 1 / n at time 0 to softmax(x) at time 1.
+
+    1. Zero the scores of hidden places, and begin with g = 1 / n at the n others of a row: local, the mask is public.
+    2. Clip the scores to [-4, 12] by two ReLUs at once (9 rounds, 464 bytes).
+    3. Sixteen times: g := g + (x / 16 - <g, x / 16>) g (2 rounds, 32 bytes).
+    4. Zero the hidden places, which local truncations may have left at a unit: local.
+
+    41 rounds, 976 bytes and 496 offline per element, hidden or not. A step takes 1 + x for exp(x): one high
+    score among low ones is off by up to 0.01 in a row of 2, 0.14 in one of 128 and 0.31 in one of 1024.
+    Source: SHAFT (NDSS 2025) and its code, `approximations.py`, with its default settings; the mask is ours.
+    """
+    keep = torch.ones_like(scores.share) if allowed is None else allowed.long().expand(scores.share.shape)
+    x = _clip_scores(map_share(scores, lambda share: share * keep)) / ODE_STEPS
+    g = map_share(scores, lambda share: _uniform_rows(keep) if runtime.rank() == 0 else torch.zeros_like(share))
+    for _ in range(ODE_STEPS):
+        g = g + (x - (g * x).sum(-1, keepdim=True)) * g
+    return map_share(g, lambda share: share * keep)
+
+
+def _uniform_rows(keep: Tensor) -> Tensor:
+    """1 / n where n places of the row count."""
+    return torch.div(keep * 2**FRACTION_BITS, keep.sum(-1, keepdim=True).clamp(min=1)).round().long()
+
+
+def _clip_scores(x: Any) -> Any:
+    """x + relu(LOWEST - x) - relu(x - HIGHEST), both in the same rounds."""
+    below, above = ODE_MIN_SCORE - x, x - ODE_MAX_SCORE
+    outside = map_share(x, lambda _: torch.stack([below.share, above.share])).relu()
+    return map_share(x, lambda share: share + outside.share[0] - outside.share[1])
+
+
+QUAD_SHIFT = 5.0
+"""MPCFormer's constant: scores seldom fall below -5, where (x + 5)^2 would rise again."""
+RELU_FLOOR = 0.01
+"""Added to every rectified score, so that a row without a positive one still has a sum to divide by."""
+ScoreFunction = Callable[[Tensor], Tensor]
+
+
+def _relu_plus_floor(scores: Tensor) -> Tensor:
+    return scores.relu() + RELU_FLOOR
+
+
+def _shifted_square(scores: Tensor) -> Tensor:
+    return (scores + QUAD_SHIFT).square()
+
+
+def _row_mean(form: ScoreFunction, scores: Tensor, allowed: Tensor | None = None) -> Tensor:
+    """What each row is divided by."""
+    return (form(scores) * _mean_weights(scores, allowed)).sum(-1)
+
+
+def _distance_from_softmax(form: ScoreFunction, scores: Tensor, allowed: Tensor | None = None) -> Tensor:
+    kept = form(scores) * _mean_weights(scores, allowed)
+    return (kept / kept.sum(-1, keepdim=True) - torch.softmax(mask_plain_scores(scores, allowed), -1)).abs()
+
+
+def _mean_weights(scores: Tensor, allowed: Tensor | None) -> Tensor:
+    """1 / n at the n places of a row that count, zero at the others."""
+    keep = torch.ones_like(scores) if allowed is None else allowed.expand(scores.shape).to(scores.dtype)
+    return keep / keep.sum(-1, keepdim=True).clamp(min=1)
+
+
+def _substitute_domains(form: ScoreFunction, name: str) -> tuple[Domain, Domain]:
+    return (
+        Domain("row mean", partial(_row_mean, form), 0.005, 50),
+        Domain(f"distance of {name} from softmax", partial(_distance_from_softmax, form), 0, 0.05),
+    )
+
+
+@kernel("softmax", "2relu", *_substitute_domains(_relu_plus_floor, "2ReLU"))
+def two_relu(scores: Any, allowed: Tensor | None = None, *, causal: bool = False) -> Any:
+    """(relu(x) + 0.01) / sum: another function than softmax, for models that were distilled to it.
+
+    1. relu(x) (9 rounds, 232 bytes).
+    2. Its share of the row, see `_share` (39 rounds, 8 bytes, and 560 for each row).
+
+    48 rounds, 240 bytes per element, hidden or not, and 560 per row; 128 and 352 offline.
+    Source: MPCFormer (ICLR 2023), section 3.1, after SecureML; the mask and the floor are ours.
+    """
+    return _divide_by_row_sum(scores.relu() + RELU_FLOOR, allowed)
+
+
+@kernel("softmax", "2quad", *_substitute_domains(_shifted_square, "2Quad"))
+def two_quad(scores: Any, allowed: Tensor | None = None, *, causal: bool = False) -> Any:
+    """(x + 5)^2 / sum: another function than softmax, for models that were distilled to it.
+
+    1. (x + 5)^2, by a product as in MPCFormer's code, where a square would take half (1 round, 16 bytes).
+    2. Its share of the row, see `_share` (39 rounds, 8 bytes, and 560 for each row).
+
+    40 rounds, 24 bytes per element, hidden or not, and 560 per row; 16 and 352 offline.
+    Source: MPCFormer (ICLR 2023), section 3.1, and its code, `softmax_2QUAD`; the mask is ours.
+    """
+    shifted = scores + QUAD_SHIFT
+    return _divide_by_row_sum(shifted * shifted, allowed)
+
+
+def _divide_by_row_sum(kept: Any, allowed: Tensor | None) -> Any:
+    """Each place's share of its row, exact zeros where nothing is allowed.
+
+    1. Zero the hidden places; the mean of the n others: local, the mask is public. A mean is safer to divide by than
+       MPCFormer's sum, which grows with the row beyond what the reciprocal is right for.
+    2. Reciprocal of the mean, of either sign as CrypTen divides: a comparison, two products with the sign, and 28
+       rounds for a positive number, see `reciprocal` (38 rounds, 552 bytes for each row).
+    3. Multiply by it (1 round, 8 bytes, and 8 for each row), and by 1 / n, or zero at hidden places: local.
+    """
+    weights = _mean_weights(torch.empty_like(kept.share, dtype=torch.float32), allowed)
+    counting = kept if allowed is None else map_share(kept, lambda share: share * allowed.long())
+    mean = counting.sum(-1, keepdim=True) * weights.amax(-1, keepdim=True)
+    return counting * mean.reciprocal() * weights

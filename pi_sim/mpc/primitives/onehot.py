@@ -1,13 +1,18 @@
 """One-hot vectors of secret numbers, made from a dealer's by one short opening."""
 
+# MERGED: Rows of a secret table that stays put, at secret one-hot places, with fewer words opened than the table has rows. Of the table W, W - B is public and the one-hot vector e is shared, so e (W - B) is local; what costs is the row of the random B, which neither party knows. What is not opened has to be dealt: for every value that the opened words may take, the dealer must have shared what belongs to it. For V rows of d columns `stationary.product` opens V words and is dealt d, `by_halves` about 2 sqrt(V) and 2 sqrt(V) d, `by_table` one and V d.
+
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pi_sim.graph.ops import Shape
-from pi_sim.mpc import session
-from pi_sim.mpc.dealer.correlation import Correlation, TensorSpec
+from pi_sim.mpc import runtime
+from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
+from pi_sim.mpc.primitives.beaver import OpenedWeight
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,117 @@ def rotate_onehot(onehot: Tensor) -> Tensor:
     """
     x, length = onehot_indices(onehot), onehot.shape[-1]
     size = next_power_of_two(length)
-    r, vectors = session.correlated(OneHot(tuple(x.shape), size))
-    (distance,) = session.reveal(x - r)
+    r, vectors = runtime.correlated(OneHot(tuple(x.shape), size))
+    (distance,) = runtime.reveal(x - r)
     places = torch.arange(length, device=onehot.device) - distance.unsqueeze(-1)
     return vectors.gather(-1, places & (size - 1))
+
+
+@dataclass(frozen=True)
+class SplitLookup(Correlation):
+    """a and b; of the table B (V, columns) that the dealer kept, its products with a, with b, and with both."""
+
+    shape: Shape
+    high: int
+    low: int
+    columns: int
+
+    @property
+    def random_parts(self) -> tuple[TensorSpec, ...]:
+        return TensorSpec((*self.shape, self.high)), TensorSpec((*self.shape, self.low))
+
+    @property
+    def dependent_parts(self) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec((*self.shape, rows, self.columns)) for rows in (self.low, self.high, 1))
+
+    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
+        a, b, table = values
+        with_a = _contract_high(a, table, self.low)
+        return with_a, _contract_low(b, table, self.high), b.unsqueeze(-2) @ with_a
+
+
+def split_lookup(onehot: Tensor, table: OpenedWeight) -> Tensor:
+    """e @ W: shares of one-hot vectors (..., V) times the kept table (V, d).
+
+    1. The place's number in two halves, x = low h + l: their one-hot vectors are sums of e's entries, local.
+    2. Take shares of random a and b, of a B, b B and (a x b) B from the dealer.
+    3. Open h - a and l - b, as vectors (1 round, 8 (high + low) bytes for each place).
+    4. (h x l) B = (h - a) x (l - b) B + (h - a) x b B + a x (l - b) B + (a x b) B, and add e (W - B): local.
+
+    8 (high + low + 1) d bytes offline for each place; high and low are about sqrt(V). Source: ours, a product of three
+    factors after Beaver (CRYPTO 1991).
+    """
+    length, columns = table.masked.shape
+    low = math.isqrt(length - 1) + 1
+    high = -(-length // low)
+    places = functional.pad(onehot, (0, high * low - length)).view(*onehot.shape[:-1], high, low)
+    a, b, with_a, with_b, with_both = runtime.correlated(
+        SplitLookup(tuple(onehot.shape[:-1]), high, low, columns), table.mask_id
+    )
+    first, second = runtime.reveal(places.sum(-1) - a, places.sum(-2) - b)
+    with_high = with_a + _contract_high(first, _mask_share(table), low)
+    found = second.unsqueeze(-2) @ with_high + first.unsqueeze(-2) @ with_b + with_both
+    return onehot @ table.masked + found.squeeze(-2)
+
+
+@dataclass(frozen=True)
+class RotatedTable(Correlation):
+    """r, and the table B (V, columns) that the dealer kept, filled up to 2^k rows and rotated by r."""
+
+    shape: Shape
+    size: int
+    columns: int
+
+    @property
+    def random_parts(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec(self.shape),)
+
+    @property
+    def dependent_parts(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec((*self.shape, self.size, self.columns)),)
+
+    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
+        r, table = values
+        rows = torch.arange(self.size, device=r.device) + r.unsqueeze(-1)
+        return (_pad_rows(table, self.size)[rows & (self.size - 1)],)
+
+
+def one_time_truth_table(onehot: Tensor, table: OpenedWeight) -> Tensor:
+    """e @ W: shares of one-hot vectors (..., V) times the kept table (V, d).
+
+    1. Take shares of a random r and of B's rows r, r + 1, ... mod 2^k from the dealer, V <= 2^k.
+    2. Open x - r (1 round, 8 bytes for each place), x the place's number, and take that row.
+    3. Add e (W - B): local.
+
+    8 2^k d bytes offline for each place. Source: one-time truth tables, Ishai et al. (TCC 2013).
+    """
+    length, columns = table.masked.shape
+    x, size = onehot_indices(onehot), next_power_of_two(length)
+    r, rotated = runtime.correlated(RotatedTable(tuple(x.shape), size, columns), table.mask_id)
+    (distance,) = runtime.reveal(x - r)
+    row = (distance & (size - 1))[..., None, None].expand(*x.shape, 1, columns)
+    return onehot @ table.masked + rotated.gather(-2, row).squeeze(-2)
+
+
+def _contract_high(vectors: Tensor, table: Tensor, low: int) -> Tensor:
+    """(..., high) with a table (high low, d): (..., low, d)."""
+    high, columns = vectors.shape[-1], table.shape[-1]
+    rows = vectors @ _pad_rows(table, high * low).view(high, low * columns)
+    return rows.view(*vectors.shape[:-1], low, columns)
+
+
+def _contract_low(vectors: Tensor, table: Tensor, high: int) -> Tensor:
+    """(..., low) with a table (high low, d): (..., high, d)."""
+    low, columns = vectors.shape[-1], table.shape[-1]
+    turned = _pad_rows(table, high * low).view(high, low, columns).transpose(0, 1).reshape(low, high * columns)
+    return (vectors @ turned).view(*vectors.shape[:-1], high, columns)
+
+
+def _mask_share(table: OpenedWeight) -> Tensor:
+    """This party's share of B."""
+    return table.share - table.masked if runtime.rank() == 0 else table.share
+
+
+def _pad_rows(table: Tensor, rows: int) -> Tensor:
+    """Filled up with rows of zeros."""
+    return functional.pad(table, (0, 0, 0, rows - len(table)))

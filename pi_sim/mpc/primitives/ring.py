@@ -1,11 +1,17 @@
 """Matrix products modulo 2^64 on devices that multiply no matrices of integers."""
 
-from collections.abc import Iterator
+# MERGED: What a function by pieces is: lines, and one short Fourier series, between thresholds.
+# MERGED: Long tensors in blocks: what many operations write one after another stays in a core's cache.
+
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+FRACTION_BITS = 16
+"""Bits of a value's fraction."""
 
 LIMB_BITS = 22
 """Bits of a limb, of which a word has three: 2^11 products of two, added up, fit the 53 bits of a double."""
@@ -49,3 +55,16 @@ def _split_limbs(word: Tensor) -> Iterator[Tensor]:
         limb = ((word + half) & ((1 << LIMB_BITS) - 1)) - half
         yield limb.double()
         word = (word - limb) >> LIMB_BITS
+
+
+BLOCK_SIZE = 2**14
+
+
+def blockwise(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
+    """An elementwise function of tensors (..., n), whose results (..., n) depend on the same place alone."""
+    length = tensors[0].shape[-1]
+    if length <= BLOCK_SIZE or tensors[0].device.type != "cpu":
+        return function(*tensors)
+    starts = range(0, length, BLOCK_SIZE)
+    found = [function(*(each[..., start : start + BLOCK_SIZE] for each in tensors)) for start in starts]
+    return tuple(torch.cat(pieces, -1) for pieces in zip(*found, strict=True))

@@ -6,9 +6,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pi_sim.mpc import session
-from pi_sim.mpc.dealer.correlation import Correlation, TensorSpec
-from pi_sim.mpc.primitives.blocks import blockwise
+from pi_sim.mpc import runtime
+from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
+from pi_sim.mpc.primitives.ring import blockwise
 
 OFFSET = 2**62
 """Makes numbers of less than 2^62 in size positive."""
@@ -45,8 +45,8 @@ def truncate(share: Tensor, fraction: int) -> Tensor:
     1 round, 8 bytes and 16 offline per element. The result is floor(x / 2^fraction) or one more.
     """
     flat = share.reshape(-1)
-    r, shifted, top = session.correlated(Truncation(len(flat), fraction, torch.int64))
-    (m,) = session.reveal(flat + r + (OFFSET if session.rank() == 0 else 0))
+    r, shifted, top = runtime.correlated(Truncation(len(flat), fraction, torch.int64))
+    (m,) = runtime.reveal(flat + r + (OFFSET if runtime.rank() == 0 else 0))
     return _unmask(fraction, OFFSET, m, shifted, top).view(share.shape)
 
 
@@ -55,8 +55,8 @@ def lift_u32_to_u64(share: Tensor, fraction: int, lowest: int) -> Tensor:
 
     `lowest` is a multiple of 2^fraction. 1 round, 4 bytes and 16 offline per element.
     """
-    r, shifted, top = session.correlated(Truncation(len(share), fraction, torch.int32))
-    m = session.reveal_u32(share + r - (lowest if session.rank() == 0 else 0))
+    r, shifted, top = runtime.correlated(Truncation(len(share), fraction, torch.int32))
+    m = runtime.reveal_u32(share + r - (lowest if runtime.rank() == 0 else 0))
     return _unmask(fraction, -lowest, m, shifted, top)
 
 
@@ -84,6 +84,6 @@ def _unmask(fraction: int, offset: int, m: Tensor, shifted: Tensor, top: Tensor)
     def unmask(m: Tensor, shifted: Tensor, top: Tensor) -> tuple[Tensor]:
         wrapped = (m >= 0) * top * lost - shifted
         public = logical_shift(m, fraction).to(torch.int64) - (offset >> fraction)
-        return (wrapped + public if session.rank() == 0 else wrapped,)
+        return (wrapped + public if runtime.rank() == 0 else wrapped,)
 
     return blockwise(unmask, m, shifted, top)[0]

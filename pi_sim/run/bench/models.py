@@ -13,13 +13,13 @@ from pi_sim import specs
 from pi_sim.graph import bundle
 from pi_sim.graph.bundle import Bundle
 from pi_sim.graph.capture import capture_model
-from pi_sim.mpc import pair
-from pi_sim.mpc.dealer.kinds import DEALT_FILE, FIRST_PARTY
+from pi_sim.mpc import launch
+from pi_sim.mpc.dealer.dealers import DEALT_FILE, FIRST_PARTY
 from pi_sim.records import BenchSize, ModelTiming
-from pi_sim.run import deal
+from pi_sim.run import dealing
+from pi_sim.run.accuracy import model_logits
 from pi_sim.run.audit import audit_run, summarize_counters
-from pi_sim.run.quality import model_logits
-from pi_sim.training.held_out import held_out_tokens
+from pi_sim.training.evaluation import held_out_tokens
 from pi_sim.zoo.build import build_model, checkpoint_folder, load_model
 
 BLOCK_NAME = "one GPT-2 block"
@@ -82,9 +82,11 @@ def _measure_run(opened: Bundle, protocol: str, dealer: str, tokens: Tensor, pla
     card, path = specs.load_executable_protocol(protocol), specs.find_file("protocols", protocol)
     with tempfile.TemporaryDirectory(dir=opened.folder) as scratch:
         if dealer == DEALT_FILE:
-            deal.write_dealt_files(opened.folder, protocol, len(tokens), Path(scratch) / DEALT_FILE, lambda fraction: None)
+            dealing.write_dealt_files(
+                opened.folder, protocol, len(tokens), Path(scratch) / DEALT_FILE, lambda fraction: None
+            )
         place = str(Path(scratch) / DEALT_FILE) if dealer == DEALT_FILE else dealer
-        outcome = pair.run_local(opened.folder, path, tokens.unsqueeze(1), opened.graph.vocabulary, dealer=place)
+        outcome = launch.run_local(opened.folder, path, tokens.unsqueeze(1), opened.graph.vocabulary, dealer=place)
     audit_run(opened.graph, card, outcome)
     counted, quickest = summarize_counters(outcome), min(outcome.counts[0], key=lambda each: float(each["seconds"]))
     return ModelTiming(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pi_sim.cost.features import op_features
+from pi_sim.cost.sheet import op_features
 from pi_sim.graph.ops import Attribute, Op, Shape
 from pi_sim.records import BenchSize
 
@@ -36,7 +36,13 @@ class Workload:
 
 def list_workloads(extent: BenchSize) -> list[Workload]:
     """Every operation that costs something."""
-    return [*_product_ops(extent), *_activation_ops(extent), *_elementwise_ops(extent), *_row_ops(extent), *_vocabulary_ops(extent)]
+    return [
+        *_product_ops(extent),
+        *_activation_ops(extent),
+        *_elementwise_ops(extent),
+        *_row_ops(extent),
+        *_vocabulary_ops(extent),
+    ]
 
 
 def _product_ops(extent: BenchSize) -> Iterator[Workload]:
