@@ -10,8 +10,6 @@ import click
 
 from pi_sim import files
 from pi_sim.cli.options import PROTOCOL_HELP, STYLE
-from pi_sim.cost import machine
-from pi_sim.run import calibrate
 
 DEFAULT_PROTOCOLS = ("crypten", "crypten_tanh", "shaft", "lean")
 
@@ -40,15 +38,15 @@ def bench(protocols: tuple[str, ...], out: Path | None, quick: bool, record: Pat
     from pi_sim.cli import progress
     from pi_sim.errors import warn
     from pi_sim.report import kernels, pages
-    from pi_sim.run.bench.bench import QUICK
-    from pi_sim.run.bench.bench import run_bench as measure
+    from pi_sim.run.bench.bench import QUICK, run_bench
+    from pi_sim.run.calibrate import load_warning
 
     places = [place for place in (record, out and out / "records" / "bench.json") if place]
     for place in places:
         files.check_writable(place)
-    if sentence := calibrate.load_warning():
+    if sentence := load_warning():
         warn(sentence)
-    found = measure(list(dict.fromkeys(protocols)), QUICK if quick else records.BenchSize(), progress.bar)
+    found = run_bench(list(dict.fromkeys(protocols)), QUICK if quick else records.BenchSize(), progress.bar)
     for place in places:
         records.save(place, found)
     click.echo(kernels.terminal_tables(found))
@@ -67,15 +65,18 @@ def calibrate(out: Path | None, style: Any) -> None:
     Takes half a minute; nothing else should keep the machine busy. Without --out, estimates find the profile.
     """
     from pi_sim.cli import progress
+    from pi_sim.cost import machine
     from pi_sim.errors import warn
     from pi_sim.report import terminal
+    from pi_sim.run.calibrate import calibrate as measure_machine
+    from pi_sim.run.calibrate import load_warning
 
     path = out or machine.profile_path()
     files.check_writable(path)
-    if sentence := calibrate.load_warning():
+    if sentence := load_warning():
         warn(sentence)
     with progress.bar("calibration") as advance:
-        found = calibrate.calibrate(advance)
+        found = measure_machine(advance)
     machine.save_profile(found, path)
     click.echo(terminal.render_machine(found, style))
     click.echo(f"{path}: the profile", err=True)

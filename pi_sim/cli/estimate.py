@@ -10,7 +10,6 @@ import click
 from pi_sim.cli import json_help
 from pi_sim.cli.options import MACHINE, MODEL, PROTOCOL_HELP, STYLE, network_option, scenario_options
 from pi_sim.errors import UsageError
-from pi_sim.zoo import source
 
 PROTOCOLS_OPTION = click.option(
     "--protocol",
@@ -116,8 +115,9 @@ def _estimate_all(
 @click.command()
 def models() -> None:
     """List model cards and sizes, and the trained weights that ship."""
+    from pi_sim.zoo.source import model_table
 
-    click.echo(source.model_table())
+    click.echo(model_table())
 
 
 @click.command()

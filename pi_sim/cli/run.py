@@ -9,8 +9,6 @@ import click
 from pi_sim import files
 from pi_sim.cli.options import LENGTH, MODEL, NETWORK_HELP, PROTOCOL_HELP, SIZE
 from pi_sim.errors import UsageError, warn
-from pi_sim.mpc.transport import tls
-from pi_sim.run import dealing, remote
 
 TIMEOUT = click.option(
     "--timeout", default=60.0, show_default=True, type=click.FloatRange(0.1, 86_400),
@@ -118,11 +116,13 @@ def party(
     """
     from pi_sim import records
     from pi_sim.cli import progress
+    from pi_sim.mpc.transport.rendezvous import parse_address
     from pi_sim.report import terminal
+    from pi_sim.run import remote
 
     if network:
         raise UsageError("two machines have a network of their own; `run two-party --network` imitates one.")
-    host, port = rendezvous.parse_address(rendezvous)
+    host, port = parse_address(rendezvous)
     encrypted = not no_tls
     request = remote.PartyRequest(
         int(rank), host, port, bundle, protocol, sequences, timeout, dealer, keys, encrypted, device
@@ -140,6 +140,7 @@ def party(
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder that is new or empty.")
 def keys(out: Path) -> None:
     """Make a trial pair of keys and certificates, for the two parties of `run party`."""
+    from pi_sim.mpc.transport import tls
 
     tls.make_test_certificates(out)
     click.echo(f"{out}: server for party 0, client for party 1; take each to its machine, by a way that nobody reads")
@@ -169,6 +170,7 @@ def deal(bundle: Path, protocol: str, sequences: int, out: Path) -> None:
     Whoever deals can open everything that is computed with it, so neither party should.
     """
     from pi_sim.cli import progress
+    from pi_sim.run import dealing
 
     with progress.bar("dealing") as advance:
         server, client = dealing.write_dealt_files(bundle, protocol, sequences, out, advance)

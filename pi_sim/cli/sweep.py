@@ -12,7 +12,6 @@ import click
 
 from pi_sim.cli import json_help, progress
 from pi_sim.cli.options import INNER, MACHINE, NETWORK_HELP, PROTOCOL_HELP, STYLE
-from pi_sim.sweep import table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,12 +112,13 @@ def _run_sweep(grid: "Sweep", out: Path | None) -> "list[SweepRow]":
 @contextmanager
 def _open_output(out: Path | None) -> "Iterator[ResumableCsv]":
     """Where answers go; who interrupts is told what was kept."""
+    from pi_sim.sweep.table import ResumableCsv, open_table
 
     if out is None:
-        yield table.ResumableCsv(lambda text: click.echo(text, nl=False))
+        yield ResumableCsv(lambda text: click.echo(text, nl=False))
         return
     try:
-        with (table if out.suffix == table.PARQUET_SUFFIX else table).opened(out) as table:
+        with open_table(out) as table:
             yield table
     except KeyboardInterrupt:
         click.echo(f"{out}: what is done is kept, and the same command goes on from there.", err=True)

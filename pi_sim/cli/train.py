@@ -7,7 +7,6 @@ import click
 
 from pi_sim import files
 from pi_sim.cli.options import LENGTH, MODEL, PROTOCOL_HELP, SIZE, STYLE
-from pi_sim.training import checkpoints, conversion, distributed, fine_tuning, train
 
 
 @click.command()
@@ -28,11 +27,13 @@ def train(out: Path | None, **choices: Any) -> None:
     Ctrl-C keeps a checkpoint, and the same command continues. On several GPUs or machines:
     torchrun --nproc-per-node 8 -m pi_sim train ...
     """
+    from pi_sim.training import checkpoints, distributed, fine_tuning
+    from pi_sim.training import train as training
 
     with distributed.quiet_nonzero_ranks():
         chosen = fine_tuning.plan_from_options(**choices)
         folder = out or Path("runs") / chosen.title
-        if found := train.train(chosen, folder):
+        if found := training.train(chosen, folder):
             click.echo(f"{folder}: {checkpoints.summarize_training(found)}")
 
 
@@ -60,6 +61,7 @@ def convert(
     **switches: Any,
 ) -> None:
     """Change the design of a trained CHECKPOINT, a card's or a folder's; fine-tune it with `pi-sim train --from`."""
+    from pi_sim.training import conversion
 
     plan = conversion.parse_switches(switches, settings)
     folder = out or Path("runs") / conversion.conversion_title(checkpoint, size, plan)

@@ -12,7 +12,7 @@ from pi_sim.cost.cache import cached_json
 from pi_sim.cost.sheet import PRODUCT_OPS, factor_shapes, result_shape
 from pi_sim.errors import UsageError
 from pi_sim.graph.ops import Graph, Op, Shape
-from pi_sim.zoo.source import model_context, size_label
+from pi_sim.zoo.source import model_context, model_identity, size_label
 
 if TYPE_CHECKING:
     pass

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pi_sim.cost import pricing
+from pi_sim.cost.census import scenario_census
 from pi_sim.cost.cost import Cost
 from pi_sim.cost.machine import Machine
 from pi_sim.cost.pricing import price_census

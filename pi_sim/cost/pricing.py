@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from pi_sim import specs
-from pi_sim.cost import derived, plugins, sheet
+from pi_sim.cost import plugins, sheet
 from pi_sim.cost.cache import cached_json
 from pi_sim.cost.census import Census
 from pi_sim.cost.cost import Cost, Work
@@ -125,6 +125,7 @@ def _derived_numbers(op: Op, protocol: ExecutableProtocol) -> list[Any]:
     """The numbers of the cost, of the work and of the dealer's, and the session's bytes."""
 
     def derive() -> list[Any]:
+        from pi_sim.cost import derived
         from pi_sim.mpc import kernels
 
         kernels.check_kernel_table(protocol.kernels, protocol.name)

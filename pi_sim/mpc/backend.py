@@ -57,11 +57,11 @@ __all__ = [
     "TupleProvider",
     "arithmetic_tensor",
     "binary_tensor",
-    "log_communication",
-    "set_zero_prgs",
-    "override_settings",
-    "fixed_point_tensor",
     "crypten_context",
+    "fixed_point_tensor",
+    "log_communication",
+    "override_settings",
+    "set_zero_prgs",
 ]
 
 CONSTANT_FUNCTIONS = vars(circuit_module)["__SPK_circuit_constants"], util.chebyshev_series

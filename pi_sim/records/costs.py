@@ -16,7 +16,7 @@ WRONG = 1.1
 """A private perplexity beyond this multiple of the plain one is a wrong result."""
 
 
-class Price(Spec):
+class Price(TomlModel):
     """Rounds and bytes. `offline_bytes` is null where the protocol's sources do not state it."""
 
     rounds: int

@@ -56,7 +56,7 @@ def held_out_perplexity(quality: HeldOut | None) -> float:
     return math.inf if quality is None or quality.perplexity is None else quality.perplexity
 
 
-class NonFinite(Spec):
+class NonFinite(TomlModel):
     """Counts of NaN and infinities in the output of each block."""
 
     nan: tuple[int, ...]

@@ -105,7 +105,7 @@ def operation_frame(runs: pd.DataFrame, key: str) -> pd.DataFrame:
 
 def training_frame(trainings: Iterable[tuple[Path, TrainingRecord]]) -> pd.DataFrame:
     """Build one row for each training, with keys of all that decides its result."""
-    weights = specs.facts() / "models" / "weights"
+    weights = specs.data_root() / "models" / "weights"
     columns = ["path", "record", "shipped", *TRAINING_COLUMNS]
     rows = [[path, record, path.is_relative_to(weights), *_training_values(record)] for path, record in trainings]
     return pd.DataFrame(rows, columns=columns)

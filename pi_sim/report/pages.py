@@ -50,7 +50,7 @@ def render_validations(validations: list[Validation], style: Format) -> str:
     return published_figures.render_validations(validations, style)
 
 
-def write_sweep(answers: list[Answer], qualities: pd.DataFrame, path: Path) -> list[Path]:
+def write_sweep(answers: list[SweepRow], qualities: pd.DataFrame, path: Path) -> list[Path]:
     """Write the page of a sweep, with a figure for each comparison."""
     compared = {
         f"{path.stem}-{number}": comparison

@@ -95,9 +95,9 @@ def _is_training(path: Path) -> bool:
         return False
 
 
-def compare_designs(answers: Iterable[Answer], qualities: pd.DataFrame) -> list[DesignComparison]:
+def compare_designs(answers: Iterable[SweepRow], qualities: pd.DataFrame) -> list[DesignComparison]:
     """Return every comparison of at least two designs that have a price and a finite perplexity."""
-    prices = pd.DataFrame(answers, columns=list(Answer._fields)).dropna(subset="seconds")
+    prices = pd.DataFrame(answers, columns=list(SweepRow._fields)).dropna(subset="seconds")
     finite = qualities[[seeds.is_finite for seeds in qualities["seeds"]]]
     groups = finite.merge(prices, on=["model", "size"]).groupby(list(SCENARIO), sort=False, dropna=False)
     return [DesignComparison(group) for _, group in groups if group["model"].nunique() > 1]
@@ -105,7 +105,7 @@ def compare_designs(answers: Iterable[Answer], qualities: pd.DataFrame) -> list[
 
 def context(answers: list[SweepRow], compared: dict[str, DesignComparison]) -> dict[str, Any]:
     """Return the values that the template shows; comparisons by the name of their figure."""
-    frame = pd.DataFrame(answers, columns=list(Answer._fields))
+    frame = pd.DataFrame(answers, columns=list(SweepRow._fields))
     axes = {"design": "model", "size": "size", "length": "seq_len", "protocol": "protocol", "network": "network"}
     counts = [(frame[key].nunique(), noun) for noun, key in axes.items()]
     shown = {(size, model) for each in compared.values() for size, model in each.rows[["size", "model"]].to_numpy()}

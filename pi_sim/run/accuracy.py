@@ -60,7 +60,7 @@ def compare_logits(expected: Tensor | None, private: Tensor, tokens: Tensor) -> 
     others = None
     if corrupted.any():
         plain, rest = (perplexity(logits, tokens, ~corrupted) for logits in (expected, private))
-        others = PerplexityPair(plain=reference, private=rest)
+        others = PerplexityPair(plain=plain, private=rest)
     agreement = Agreement(
         max_abs=difference.max().item(),
         mean_abs=difference.mean().item(),

@@ -113,9 +113,6 @@ def run_peer(port: int, shrink: int, passes: int) -> None:
         sys.exit(str(error))
 
 
-if __name__ == "__main__":
-    run_peer(*map(int, sys.argv[1:]))
-
 WORD = 8
 PASSES = 16
 
@@ -168,3 +165,7 @@ def load_warning() -> str | None:
 def _machine_name() -> str:
     """The processor, and how many of its cores there are."""
     return f"{records.cpu_name()}, {os.cpu_count()} cores"
+
+
+if __name__ == "__main__":
+    run_peer(*map(int, sys.argv[1:]))

@@ -23,8 +23,8 @@ from pi_sim.mpc.dealer.dealers import FIRST_PARTY, THIRD_PARTY, Dealer, RunIdent
 from pi_sim.mpc.kernels.local import CLIENT
 from pi_sim.mpc.launch import PartyCounters, threads_per_party
 from pi_sim.mpc.party import CPU, Counters, PartyResult, require_device, run_party, sequence_progress
-from pi_sim.mpc.transport import handshake, wire
-from pi_sim.mpc.transport.handshake import handshake
+from pi_sim.mpc.transport import wire
+from pi_sim.mpc.transport.handshake import expand_token_shares, handshake, share_tokens
 from pi_sim.mpc.transport.link import Link
 from pi_sim.mpc.transport.rendezvous import Transport, accept_peer, connect_to_server, is_loopback, listen_at
 from pi_sim.mpc.transport.tls import TlsTransport, choose_transport
@@ -143,8 +143,8 @@ def _run_graph(
 def _one_hot_shares(connection: wire.Connection, graph: Graph, sequences: int, ids: Tensor | None) -> Iterator[Tensor]:
     """This party's shares of the tokens; the client alone has the ids (N, T)."""
     if ids is not None:
-        return handshake.share_tokens(connection, ids.unsqueeze(1), graph.vocabulary)
-    return handshake.expand_token_shares(connection, sequences, (*graph.input, graph.vocabulary))
+        return share_tokens(connection, ids.unsqueeze(1), graph.vocabulary)
+    return expand_token_shares(connection, sequences, (*graph.input, graph.vocabulary))
 
 
 def _pair_counters(

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from pi_sim import specs
 from pi_sim.cost.census import Census
-from pi_sim.cost.estimate import Estimate, price_census
+from pi_sim.cost.estimate import Estimate
+from pi_sim.cost.pricing import price_census
 from pi_sim.errors import UsageError
 from pi_sim.graph import bundle
 from pi_sim.graph.bundle import Bundle

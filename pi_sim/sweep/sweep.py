@@ -157,7 +157,7 @@ class PriceTable:
 
 def load_price_tables(protocols: Iterable[str]) -> list[PriceTable]:
     """One for each protocol; a `UsageError` where two of them have one name, by which a table tells them apart."""
-    found = [PriceTable(each) for each in dict.fromkeys(pricing)]
+    found = [PriceTable(each) for each in dict.fromkeys(protocols)]
     names = [each.name for each in found]
     for name in names:
         if names.count(name) > 1:

@@ -6,7 +6,7 @@
 import csv
 import errno
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from io import SEEK_END, BytesIO, FileIO, StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -152,6 +152,11 @@ def _unwritable_error(path: Path, error: OSError) -> UsageError:
 
 
 PARQUET_SUFFIX = ".parquet"
+
+
+def open_table(path: Path) -> AbstractContextManager[ResumableCsv]:
+    """Open a resumable table: Parquet by its suffix, else CSV."""
+    return open_parquet(path) if path.suffix == PARQUET_SUFFIX else open_csv(path)
 
 
 @contextmanager

@@ -121,7 +121,7 @@ def model_table() -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
     sizes = f"sizes: {', '.join(specs.list_names('models/sizes'))}"
-    public = f"public models, to be estimated: {', '.join(specs.configs.list_configs())}"
+    public = f"public models, to be estimated: {', '.join(list_configs())}"
     return "\n".join(line.rstrip() for line in (*padded, "", sizes, public))
 
 

@@ -20,7 +20,6 @@ from transformers import PreTrainedModel
 
 from pi_sim import specs
 from pi_sim.errors import UsageError
-from pi_sim.specs import Surgery
 from pi_sim.specs.designs import DEPENDENT_SETTINGS, REQUIRES, Surgery
 from pi_sim.zoo import modules
 from pi_sim.zoo.attention import ATTENTION_IMPLEMENTATIONS, add_temperature

@@ -106,7 +106,7 @@ def test_price_and_work_are_derived_together(monkeypatch: pytest.MonkeyPatch) ->
     expected = derived.derive_price(operation, CARD)
     kept = set(entries())
     assert pricing.op_cost(operation, CARD) == expected[0]
-    monkeypatch.setattr(derived, "measure", None)
+    monkeypatch.setattr(derived, "derive_price", None)
     assert pricing.op_work(operation, CARD) == expected.work + expected.dealer_work
     assert pricing.price_op(operation, CARD).compute_work(includes_dealer=False) == expected.work
     assert len(set(entries()) - kept) == 1

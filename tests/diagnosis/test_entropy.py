@@ -59,7 +59,7 @@ def test_entropies_of_other_attention(family: str, form: str, ids: Tensor) -> No
 def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     probabilities = torch.rand(2, 3, 50, 50).softmax(-1)
     whole = attention_entropy(probabilities)
-    monkeypatch.setattr("pi_sim.diagnosis.entropy.ELEMENTS", 700)
+    monkeypatch.setattr("pi_sim.diagnosis.entropy.BLOCK_ELEMENTS", 700)
     assert attention_entropy(probabilities).equal(whole)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 from pi_sim import records, specs
 from pi_sim.cost.cost import Cost, Work
 from pi_sim.cost.estimate import Estimate, Row
-from pi_sim.cost.machine import Machine, UnitSeconds
+from pi_sim.cost.machine import Machine
 from pi_sim.network import PRESETS
+from pi_sim.records import SecondsEach
 
 PERPLEXITIES = {"gelu_ln": 20.0, "relu_ln": 20.4, "gelu_nonorm": 22.0, "relu_nonorm": 21.0}
 
@@ -17,7 +18,7 @@ PERPLEXITIES = {"gelu_ln": 20.0, "relu_ln": 20.4, "gelu_nonorm": 22.0, "relu_non
 MACHINE = Machine(
     name="a machine",
     source="written",
-    seconds_each=UnitSeconds(macs=1e-9, elements=1e-9, random=0, calls=0, rounds=1e-3),
+    seconds_each=SecondsEach(macs=1e-9, elements=1e-9, random=0, calls=0, rounds=1e-3),
 )
 
 

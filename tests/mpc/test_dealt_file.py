@@ -59,7 +59,7 @@ def test_each_party_reads_its_shares_of_every_triple(dealt: Path) -> None:
 @given(st.lists(st.integers(0, 3 * mmap.PAGESIZE), max_size=9), st.integers(1, 2 * mmap.PAGESIZE))
 def test_a_file_is_read_through_windows_and_keeps_its_contents(lengths: list[int], window: int) -> None:
     content = random.Random(window).randbytes(5 + sum(lengths))
-    with tempfile.NamedTemporaryFile() as file, patch.object(dealt_file, "WINDOW", window):
+    with tempfile.NamedTemporaryFile() as file, patch.object(dealt_file, "WINDOW_BYTES", window):
         Path(file.name).write_bytes(content)
         shares = dealt_file.MappedShares(Path(file.name), 5)
         taken = [shares.take(length) for length in lengths]

@@ -113,7 +113,7 @@ def test_any_product_on_a_device_goes_by_limbs() -> None:
     expected, ordinary = a @ b, b.double().T @ b.double()
     with (
         LimbMatmulMode(torch.device("cpu")),
-        patch("pi_sim.mpc.primitives.ring.by_limbs", wraps=matmul_by_limbs) as used,
+        patch("pi_sim.mpc.primitives.ring.matmul_by_limbs", wraps=matmul_by_limbs) as used,
     ):
         assert all(torch.equal(found, expected) for found in (a @ b, torch.matmul(a, b), a.matmul(b)))
         assert used.call_count == 3

@@ -137,7 +137,7 @@ def test_the_command_writes_record_and_page(tmp_path: Path, monkeypatch: pytest.
         asked.append(question[:2])
         return sample_bench.bench()
 
-    monkeypatch.setattr(bench, "bench", measured)
+    monkeypatch.setattr(bench, "run_bench", measured)
     out, copy = tmp_path / "out", tmp_path / "copy.json"
     done = invoke(
         "bench", "--quick", "--protocol", "lean", "--protocol", "lean", "--out", str(out), "--json", str(copy)

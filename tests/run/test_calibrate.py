@@ -15,15 +15,16 @@ from pi_sim import records
 from pi_sim.cli import main
 from pi_sim.cost import machine
 from pi_sim.cost.cost import Work
-from pi_sim.cost.machine import Machine, UnitSeconds
+from pi_sim.cost.machine import Machine
 from pi_sim.errors import RunError, UsageError
+from pi_sim.records import SecondsEach
 from pi_sim.run import calibrate
 from tests.helpers.golden import Golden
 
 MINE = Machine(
     name="mine",
     source="measured once",
-    seconds_each=UnitSeconds(macs=1e-10, elements=1e-9, random=4e-10, calls=1e-5, tuples=5e-4, rounds=2e-4),
+    seconds_each=SecondsEach(macs=1e-10, elements=1e-9, random=4e-10, calls=1e-5, tuples=5e-4, rounds=2e-4),
 )
 DECLARED = """
 name = "a server"
@@ -38,7 +39,7 @@ rounds = 2e-4
 """
 WORKS = st.builds(Work, *(st.integers(0, 10**9),) * 5)
 RATES = st.floats(1e-12, 1e-3)
-EACH = st.builds(UnitSeconds, macs=RATES, elements=RATES, random=RATES, calls=RATES, tuples=RATES, rounds=RATES)
+EACH = st.builds(SecondsEach, macs=RATES, elements=RATES, random=RATES, calls=RATES, tuples=RATES, rounds=RATES)
 MACHINES = st.builds(Machine, name=st.text(), source=st.text(), seconds_each=EACH)
 
 
@@ -133,7 +134,7 @@ def test_what_probes_take_tells_what_each_unit_takes(rates: tuple[float, ...]) -
         Work(0, 0, 10**6, 1), Work(0, 600, 10**3, 500), Work(0, 600, 10**3, 400, 9),
         Work(0, 10**7, 10**7, 400, 9), Work(10**9, 10**7, 10**7, 90, 3),
     ]  # fmt: skip
-    each = UnitSeconds(**dict(zip(("macs", "elements", "random", "calls", "tuples"), rates, strict=True)), rounds=0)
+    each = SecondsEach(**dict(zip(("macs", "elements", "random", "calls", "tuples"), rates, strict=True)), rounds=0)
     truth = Machine(name="", source="", seconds_each=each)
     learned = calibrate.fit_unit_costs(works, [truth.seconds(work, 0) for work in works])
     assert all(truth.seconds(work, 0) == pytest.approx(seconds(learned, work), rel=1e-6) for work in works)
@@ -160,7 +161,7 @@ def test_a_calibration_finds_what_this_machine_needs() -> None:
 
 @pytest.mark.parties
 def test_a_calibration_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate, "BUDGET", 0.0)
+    monkeypatch.setattr(calibrate, "BUDGET_S", 0.0)
     told: list[float] = []
     calibrate.calibrate(told.append, shrink=2, passes=1000)
     assert told == [0.001, 1.0]

@@ -17,12 +17,15 @@ from pi_sim.reporting import keys
 
 from pi_sim import specs
 from pi_sim.cost.census import Census
-from pi_sim.cost.estimate import Estimate, estimate_model, price_census
-from pi_sim.cost.machine import Machine, UnitSeconds
+from pi_sim.cost.estimate import Estimate, estimate_model
+from pi_sim.cost.machine import Machine
+from pi_sim.cost.pricing import price_census
 from pi_sim.errors import MissingDependencyError, UsageError
 from pi_sim.graph.ops import Op
 from pi_sim.network import PRESETS, Network
-from pi_sim.sweep import sweep, table
+from pi_sim.records import SecondsEach
+from pi_sim.sweep import sweep as sweep_module
+from pi_sim.sweep import table
 from pi_sim.sweep.sweep import Grid, PriceTable, Scenario, Sweep, load_price_tables
 from pi_sim.sweep.table import COLUMNS, SweepRow, parse_row
 from tests.helpers.cli import invoke, python, refused
@@ -30,7 +33,7 @@ from tests.helpers.cli import invoke, python, refused
 MACHINE = Machine(
     name="a machine, written down",
     source="a test",
-    seconds_each=UnitSeconds(macs=1.1e-9, elements=1.3e-9, random=1.7e-9, calls=1.9e-6, rounds=2.3e-5),
+    seconds_each=SecondsEach(macs=1.1e-9, elements=1.3e-9, random=1.7e-9, calls=1.9e-6, rounds=2.3e-5),
 )
 MODELS = ("gelu_ln", "relu_nonorm")
 GRID = ["--model", "gelu_ln", "--model", "relu_nonorm", "--seq-len", "8", "--seq-len", "999", "--past", "4"]
@@ -103,7 +106,7 @@ def test_any_census_sums_as_its_estimate_does(
     census: Census, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sweep sums by operation, the estimate by row; both round nothing."""
-    monkeypatch.setattr(sweep, "counted", lambda *_: (1, census))
+    monkeypatch.setattr(sweep_module, "scenario_census", lambda *_: (1, census))
     sigma = PriceTable("sigma")
     (answer,) = run(Sweep([Scenario("a", "b", 1, 1, None, False)], [sigma], [network]))
     expected = Estimate("a", "b", "sigma", 1, price_census(census, sigma.protocol), frozenset(), [network])
@@ -160,7 +163,7 @@ def test_a_missing_package_is_no_reason_why_there_is_no_price(tmp_path: Path, mo
     def charge(*_: object) -> None:
         raise MissingDependencyError("CrypTen cannot be imported.")
 
-    monkeypatch.setattr(sweep, "charge", charge)
+    monkeypatch.setattr(sweep_module, "price_op", charge)
     assert "CrypTen cannot be imported" in refused(sweep("--out", str(tmp_path / "sweep.csv")))
     assert (tmp_path / "sweep.csv").read_text() == table.HEADER
 

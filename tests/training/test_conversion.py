@@ -151,7 +151,7 @@ def test_long_sequences_are_read_a_few_at_a_time(normed: Path, tmp_path: Path, m
         seen.append(len(ids))
         return forward(model, ids, **more)
 
-    monkeypatch.setattr(evaluation, "POSITIONS", 48)
+    monkeypatch.setattr(evaluation, "POSITION_LIMIT", 48)
     monkeypatch.setattr(GPT2LMHeadModel, "forward", watch)
     assert invoke("convert", normed, "--norm", "dyt", "--out", tmp_path / "new").exit_code == 0
     assert max(seen) == 3
@@ -168,7 +168,7 @@ def test_what_does_not_load_is_not_left_behind(normed: Path, tmp_path: Path, mon
         assert not (tmp_path / "new").exists()
         raise UsageError("the weights do not load.")
 
-    monkeypatch.setattr(build, "load", refuse)
+    monkeypatch.setattr(build, "load_checkpoint", refuse)
     result = invoke("convert", normed, "--activation", "gelu", "--out", tmp_path / "new")
     assert (result.exit_code, result.stderr) == (2, "pi-sim: the weights do not load.\n")
     assert not list(tmp_path.iterdir())

@@ -70,8 +70,8 @@ def test_a_different_corpus_is_told_by_package(
     sympy = known.packages["sympy"]
     changed = sympy.model_copy(update={"sha256": "0", "version": version or sympy.version})
     altered = known.model_copy(update={"sha256": "0", "packages": {**known.packages, "sympy": changed}})
-    monkeypatch.setattr(corpus, "committed", lambda: altered)
-    monkeypatch.setattr(corpus, "describe", lambda corpus: known)
+    monkeypatch.setattr(corpus, "load_manifest", lambda: altered)
+    monkeypatch.setattr(corpus, "build_manifest", lambda corpus: known)
     (sentence,) = corpus.manifest_differences(Corpus("packages", ()))
     assert complaint in sentence
 
@@ -154,7 +154,7 @@ def test_texts_are_encoded_a_batch_at_a_time(texts: Path, monkeypatch: pytest.Mo
     documents = corpus.load_corpus(str(texts)).training[:7]
     encoder = tokenizer.train_tokenizer(documents, 300)
     expected = tokenizer.encode_documents(encoder, documents)
-    monkeypatch.setattr(tokenizer, "BATCH", 3)
+    monkeypatch.setattr(tokenizer, "ENCODING_BATCH", 3)
     found = tokenizer.encode_documents(encoder, documents)
     assert [ids.tolist() for ids in found] == [ids.tolist() for ids in expected]
 

@@ -21,7 +21,8 @@ from transformers import (
 from pi_sim import records
 from pi_sim.errors import UsageError
 from pi_sim.records import ConversionRecord, CorpusId, TrainingRecord
-from pi_sim.training import callbacks, corpus, evaluation, fine_tuning, tokenizer, train
+from pi_sim.training import callbacks, corpus, evaluation, fine_tuning, tokenizer
+from pi_sim.training import train as training
 from pi_sim.zoo import build
 from pi_sim.zoo.surgery import apply_surgery
 from tests.helpers.cli import invoke
@@ -110,7 +111,7 @@ def test_an_interrupted_fine_tuning_continues_to_the_same_weights(
                 signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "Stop", Impatient)
+        patch.setattr(training, "InterruptCallback", Impatient)
         assert tune(converted, size, tmp_path / "out").exit_code == 130
     assert tune(converted, size, tmp_path / "out").exit_code == 0
     expected, found = read_weights(tuned), read_weights(tmp_path / "out")

@@ -9,7 +9,8 @@ import torch
 
 from pi_sim import records
 from pi_sim.errors import UsageError
-from pi_sim.training import callbacks, checkpoints, evaluation, train
+from pi_sim.training import callbacks, checkpoints, evaluation
+from pi_sim.training import train as training
 from tests.helpers.cli import invoke
 from tests.helpers.file_size_limit import file_size_limit
 from tests.helpers.small_training import make_plan, read_weights, train
@@ -33,7 +34,7 @@ def test_an_interrupted_training_continues_to_the_same_weights(
     trained: Path, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(train, "Stop", Impatient)
+        patch.setattr(training, "InterruptCallback", Impatient)
         stopped = train(size, texts, tmp_path / "out")
     assert stopped.exit_code == 130
     assert "stopped after 4 of 10 steps; repeat the command" in stopped.stderr
@@ -65,7 +66,7 @@ def test_a_training_interrupted_after_its_last_step_is_only_finished(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "quality", impatient)
+        patch.setattr(evaluation, "measure_quality", impatient)
         stopped = train(size, texts, tmp_path / "out")
     assert (stopped.exit_code, "repeat the command to continue" in stopped.stderr) == (130, True)
     assert train(size, texts, tmp_path / "out").exit_code == 0
@@ -75,11 +76,11 @@ def test_a_training_interrupted_after_its_last_step_is_only_finished(
 def test_no_loss_is_missing_from_the_curve_of_an_interrupted_training(
     trained: Path, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "CURVE_POINTS", 3)  # a mean of four steps each
-    monkeypatch.setattr(train, "CHECKPOINTS", 1)
+    monkeypatch.setattr(training, "CURVE_POINTS", 3)  # a mean of four steps each
+    monkeypatch.setattr(training, "CHECKPOINT_COUNT", 1)
     monkeypatch.setattr(Impatient, "step", 6)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "Stop", Impatient)
+        patch.setattr(training, "InterruptCallback", Impatient)
         train(size, texts, tmp_path / "out")
     train(size, texts, tmp_path / "out")
     ends, means = zip(*curve(tmp_path / "out"), strict=True)
@@ -152,9 +153,9 @@ def test_a_divergence_outlasts_an_interruption(
 
     diverging = ("--set", "learning_rate=1e30")
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "write", impatient)
+        patch.setattr(checkpoints, "write_result", impatient)
         assert train(size, texts, tmp_path / "out", *diverging).exit_code == 130
-    monkeypatch.setattr(train, "_run", None)  # no further step
+    monkeypatch.setattr(training, "_run_trainer", None)  # no further step
     result = train(size, texts, tmp_path / "out", *diverging)
     assert (result.exit_code, "diverged at step" in result.stdout) == (0, True)
 
@@ -163,21 +164,21 @@ def test_a_plan_that_cannot_be_read_is_one_sentence(size: str, texts: Path, tmp_
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "plan.json").write_text("{")
     with pytest.raises(UsageError, match=r"plan\.json cannot be read; remove its folder"):
-        train.train(make_plan(size, texts), tmp_path)
+        training.train(make_plan(size, texts), tmp_path)
 
 
 def test_another_training_does_not_continue_an_interrupted_one(size: str, texts: Path, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "plan.json").write_text("{}")
     with pytest.raises(UsageError, match="other settings"):
-        train.train(make_plan(size, texts), tmp_path)
+        training.train(make_plan(size, texts), tmp_path)
 
 
 def test_another_number_of_processes_does_not_continue_an_interrupted_one(
     size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(train, "Stop", Impatient)
+        patch.setattr(training, "InterruptCallback", Impatient)
         train(size, texts, tmp_path / "out")
     path = tmp_path / "out" / "checkpoints" / "plan.json"
     path.write_text(path.read_text().replace('"processes": 1', '"processes": 2'))
@@ -187,4 +188,4 @@ def test_another_number_of_processes_does_not_continue_an_interrupted_one(
 
 def test_a_folder_in_use_is_left_alone(trained: Path, size: str, texts: Path) -> None:
     with pytest.raises(UsageError, match="exists already"):
-        train.train(make_plan(size, texts), trained)
+        training.train(make_plan(size, texts), trained)

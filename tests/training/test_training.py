@@ -16,7 +16,7 @@ from transformers.modeling_outputs import CausalLMOutput
 from pi_sim import records
 from pi_sim.diagnosis import diagnose
 from pi_sim.errors import UsageError
-from pi_sim.training import callbacks, corpus, entropy_penalty, evaluation, plan, tokenizer, train
+from pi_sim.training import callbacks, corpus, entropy_penalty, evaluation, plan, tokenizer
 from pi_sim.zoo import build, scales
 from tests.helpers.small_training import STEPS, make_plan, read_weights, train
 
@@ -75,7 +75,7 @@ def test_weights_beyond_float16_are_kept_in_float32(
 ) -> None:
     grow = partial(torch.nn.init.constant_, val=70_000.0)
     build_small = build.build_model
-    monkeypatch.setattr(plan, "build", lambda *of: _with(build_small(*of), "transformer.h.0.mlp.c_proj.bias", grow))
+    monkeypatch.setattr(plan, "build_model", lambda *of: _with(build_small(*of), "transformer.h.0.mlp.c_proj.bias", grow))
     result = train(size, texts, tmp_path / "out")
     assert "holds float32" in result.stderr
     assert {weight.dtype for weight in read_weights(tmp_path / "out").values()} == {torch.float32}
@@ -107,7 +107,7 @@ def test_a_schedule_decays_to_zero_after_its_warm_up(
     schedule: str, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates = []
-    monkeypatch.setattr(callbacks.ProgressBarCallback, "_line", lambda self, state: rates.append(_rate(state)))
+    monkeypatch.setattr(callbacks.ProgressBarCallback, "_print_line", lambda self, state: rates.append(_rate(state)))
     train(size, texts, tmp_path / "out", "--set", f"schedule={schedule}", "--set", "warmup_ratio=0.2")
     left = [(STEPS - step) / (STEPS - 2) for step in range(2, STEPS)]
     assert rates == pytest.approx([0.0, 5e-4, *(1e-3 * DECAYS[schedule](each) for each in left)])
@@ -257,9 +257,9 @@ def test_a_training_does_not_notice_that_it_is_observed(
         return {**diagnose.quick_diagnosis(model, ids), "overload": torch.rand(()).item()}
 
     dropout = ("--set", "embedding_dropout=0.5")
-    monkeypatch.setattr(callbacks, "observe", draw)
+    monkeypatch.setattr(callbacks, "quick_diagnosis", draw)
     assert train(size, texts, tmp_path / "observed", *dropout).exit_code == 0
-    monkeypatch.setattr(callbacks.ObservationCallback, "_observe", lambda *_: None)
+    monkeypatch.setattr(callbacks.ObservationCallback, "_append_observation", lambda *_: None)
     assert train(size, texts, tmp_path / "alone", *dropout).exit_code == 0
     found, expected = read_weights(tmp_path / "observed"), read_weights(tmp_path / "alone")
     assert all(torch.equal(found[name], expected[name]) for name in expected)

@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 from pi_sim.errors import RunError, UsageError
 from pi_sim.files import new_folder
 from pi_sim.mpc.transport import wire
-from pi_sim.mpc.transport.rendezvous import TO_CLIENT, TO_SERVER, PlainTransport, Transport
+from pi_sim.mpc.transport.rendezvous import TO_CLIENT, TO_SERVER, PlainTransport, Transport, is_loopback
 
 KEY_FILE, CERTIFICATE_FILE, PEER_FILE = "key.pem", "certificate.pem", "peer.pem"
 
