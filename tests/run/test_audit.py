@@ -50,6 +50,7 @@ def test_equal_counters_pass() -> None:
     check(*outcome())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(
     ("falsified", "sentence"),
