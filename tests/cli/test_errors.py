@@ -89,6 +89,7 @@ def test_an_export_that_cannot_be_written_is_one_sentence(place: str) -> None:
     assert "cannot be written" in refused(invoke("export", "--seq-len", "4", "--out", place))
 
 
+@pytest.mark.slow
 def test_a_perplexity_needs_two_tokens() -> None:
     assert "at least 2 tokens" in refused(invoke("run", "two-party", "--seq-len", "1"))
 

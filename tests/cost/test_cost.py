@@ -90,6 +90,7 @@ def test_the_sum_of_prices_is_the_price_of_the_sum(card: str) -> None:
     assert total == derived.derive_graph_cost(capture_model(build_meta_model(card, "tiny"), 16), protocol)
 
 
+@pytest.mark.slow
 def test_views_share_one_total() -> None:
     priced_model = estimate_model("relu_nonorm", "tiny", "crypten", 16, [])
     for view in ("op", "layer", "module", "total"):

@@ -201,6 +201,7 @@ def test_questions_without_an_answer(arguments: list[str], sentence: str) -> Non
     assert sentence in refused(invoke("estimate", *arguments))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

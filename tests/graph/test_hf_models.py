@@ -43,6 +43,7 @@ def test_the_graph_computes_hugging_faces_results(family: str) -> None:
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_shapes_alone_give_the_same_graph(family: str) -> None:
     """On the meta device buffers have no data, and yet the public cosines are the same."""
@@ -77,6 +78,7 @@ def test_what_transformers_writes_out_in_steps_is_one_operation(family: str, op:
     assert all("forward" not in vars(module) for module in model.modules())
 
 
+@pytest.mark.slow
 def test_a_norm_of_another_form_is_not_taken_for_llamas() -> None:
     """The form is found by what a norm does to numbers, not by its name."""
 

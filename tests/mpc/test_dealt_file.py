@@ -97,6 +97,7 @@ def test_what_deal_did_not_write_is_refused(tmp_path: Path, content: bytes) -> N
         dealt_file.read_usable_header(tmp_path, 0, TERMS, 1)
 
 
+@pytest.mark.slow
 def test_a_protocol_that_no_run_would_take_is_not_dealt_for(tmp_path: Path) -> None:
     export_bundle("relu_nonorm", "tiny", 8, tmp_path / "bundle")
     text = (

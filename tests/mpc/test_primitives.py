@@ -165,6 +165,7 @@ def test_a_series_without_comparison_is_one_opening() -> None:
     assert (found.rounds, found.bytes) == (2, 8 * len(x))
 
 
+@pytest.mark.slow
 @given(SEEDS, st.integers(2, 9))
 def test_reciprocals_of_row_sums(seed: int, most: int) -> None:
     x = 1 + torch.rand(50, generator=torch.Generator().manual_seed(seed)) * (2**most - 1.01)

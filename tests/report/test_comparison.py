@@ -80,6 +80,7 @@ def test_models_from_the_command_line() -> None:
     assert record["totals"][0]["rounds_ratio_relu_nonorm"] < 1
 
 
+@pytest.mark.slow
 def test_protocols_from_the_command_line() -> None:
     protocols = ["--protocol", "crypten", "--protocol", "crypten_tanh"]
     said = invoke("compare", "gelu_ln", *protocols, "--seq-len", "8", "--by", "total", "--format", "csv").stdout

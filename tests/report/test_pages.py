@@ -74,6 +74,7 @@ def test_the_same_records_make_the_same_bytes(full: Path, tmp_path: Path) -> Non
     ]
 
 
+@pytest.mark.slow
 def test_every_figure_is_in_the_page(full: Path, tmp_path: Path) -> None:
     *figures, written = report([full], tmp_path)
     text = written.read_text(encoding="utf-8")
@@ -259,6 +260,7 @@ def test_a_damaged_record_is_one_sentence(text: str, sentence: str, sources: Pat
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_page_last(full: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["report", "--records", str(full), "--out", str(tmp_path / "out")])
     assert result.exit_code == 0

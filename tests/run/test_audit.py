@@ -52,6 +52,7 @@ def test_equal_counters_pass() -> None:
     audit_run(*outcome())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(
     ("falsified", "sentence"),

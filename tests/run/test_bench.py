@@ -51,6 +51,7 @@ def test_operations_are_counted_as_priced(found: Found) -> None:
         assert (each.rounds, each.bytes, each.offline_bytes) == (cost.rounds, cost.bytes, cost.offline)
 
 
+@pytest.mark.parties
 def test_our_values_are_right_and_timed(found: Found) -> None:
     ours = [each for each in found[0] if "lean" in each.protocols and each.seconds is not None]
     assert len(ours) == len(list_workloads(SMALL)) - 1
@@ -58,28 +59,33 @@ def test_our_values_are_right_and_timed(found: Found) -> None:
     assert all((each.seconds or 0) > 0 and (each.online_seconds or 0) > 0 for each in ours)
 
 
+@pytest.mark.parties
 def test_a_wrong_value_is_seen(found: Found) -> None:
     """CrypTen's erf runs away beyond small inputs."""
     (gelu,) = [each for each in found[0] if (each.name, each.kernel) == ("gelu", "erf-taylor")]
     assert (gelu.error or 0) > 0.1
 
 
+@pytest.mark.parties
 def test_one_measurement_serves_protocols_that_compute_alike(found: Found) -> None:
     (reveal,) = [each for each in found[0] if each.name == "reveal"]
     assert reveal.protocols == ("crypten", "lean")
 
 
+@pytest.mark.parties
 def test_a_large_embedding_is_priced_alone(found: Found) -> None:
     large = [each for each in found[0] if each.seconds is None]
     assert {each.name for each in large} == {f"embedding, V = {SMALL.large_vocabulary}"}
     assert all(each.bytes > 0 for each in large)
 
 
+@pytest.mark.parties
 def test_visible_scores_are_what_ours_computes(found: Found) -> None:
     stock, ours = (each for each in found[0] if each.name == "softmax")
     assert (stock.elements, ours.elements) == (2 * 4 * 4, 2 * 10)
 
 
+@pytest.mark.parties
 def test_local_truncation_fails_as_often_as_expected_and_ours_never(found: Found) -> None:
     stock, ours = found[1]
     assert stock.number == ours.number == 20_000

@@ -151,6 +151,7 @@ def test_a_model_with_a_config_has_one_size() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_lines_go_to_standard_output_without_a_file() -> None:
     found = sweep()
     assert found.stdout == table.HEADER + table.csv_lines(run(whole()))
@@ -168,6 +169,7 @@ def test_a_missing_package_is_no_reason_why_there_is_no_price(tmp_path: Path, mo
     assert (tmp_path / "sweep.csv").read_text() == table.HEADER
 
 
+@pytest.mark.slow
 def test_known_answers_import_neither_torch_nor_pandas() -> None:
     arguments = ["sweep", "--model", "relu_nonorm", "--seq-len", "8", *PROTOCOLS]
     first = invoke(*arguments)
@@ -237,6 +239,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return arrange
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 4, 17])
 def test_an_interrupted_sweep_goes_on(
     number: int, complete: bytes, tmp_path: Path, impatient: Callable[[int], None]
@@ -251,6 +254,7 @@ def test_an_interrupted_sweep_goes_on(
     assert path.read_bytes() == complete
 
 
+@pytest.mark.slow
 def test_an_interrupted_line_is_not_kept(complete: bytes, tmp_path: Path) -> None:
     """Ctrl-C may come between writing and knowing that it was written."""
     path = tmp_path / "sweep.csv"
@@ -311,6 +315,7 @@ def test_parquet_needs_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_parquet_has_the_lines_of_csv(complete: bytes, tmp_path: Path, impatient: Callable[[int], None]) -> None:
     pytest.importorskip("pyarrow")
     path = tmp_path / "sweep.parquet"
