@@ -30,7 +30,7 @@ from pi_sim.errors import UsageError
 from pi_sim.files import new_folder
 from pi_sim.graph.ops import Graph, Node, Op
 
-BUNDLE_FORMAT = 1
+BUNDLE_FORMAT = 2
 COMPANIONS = ("tokenizer.json", "record.json")
 
 

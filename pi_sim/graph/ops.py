@@ -20,7 +20,7 @@ Attribute = bool | int | float | str | tuple[int, ...]
 VOCABULARY = {
     "embedding": "table (V, d), one-hot tokens (B, T, V) -> (B, T, d): secret rows of a secret table",
     "lookup": "table (V, d), public indices (...) -> (..., d): public rows of a secret table, local",
-    "linear": "x (..., k), weight (k, n)[, bias (n)] -> (..., n); attribute revealed: to the client alone",
+    "linear": "x (..., k), weight (k, n)[, bias (n)] -> (..., n); attribute client_only: opened to the client alone",
     "matmul": "a (..., m, k), b (..., k, n) -> (..., m, n), both secret activations",
     "multiply": "a * b, both secret, broadcast",
     "square": "x * x",
@@ -137,7 +137,7 @@ class Graph:
         return ((node.module, node.op) for node in self.nodes if node.op.name not in STRUCTURAL)
 
 
-CLIENT_ONLY = ("revealed", True)
+CLIENT_ONLY = ("client_only", True)
 """The attribute of such a map."""
 
 

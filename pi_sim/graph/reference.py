@@ -37,7 +37,7 @@ def _look_up(table: Tensor, indices: Tensor) -> Tensor:
     return functional.embedding(indices, table)
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, revealed: bool = False) -> Tensor:
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, client_only: bool = False) -> Tensor:
     return x @ weight if bias is None else x @ weight + bias
 
 

@@ -49,7 +49,7 @@ def test_gpt2_small_is_counted_by_hand() -> None:
         "scale(1x12x128x128, factor=0.125)": 12,
         "softmax(1x12x128x128, 1x1x128x128, causal=True)": 12,
         "gelu(1x128x3072, approximate=tanh)": 12,
-        "linear(1x128x768, 768x50257, revealed=True)": 1,
+        "linear(1x128x768, 768x50257, client_only=True)": 1,
         "reveal(1x128x50257)": 1,
     }
 

@@ -87,7 +87,10 @@ LEAN_TESTED = {
     *("clamp", "linear", "matmul", "multiply", "square", "scale", "scale_by"),
     *("layernorm", "rmsnorm", "softmax", "embedding"),
 }
-LEAN_KERNELS = {(op, LEAN_CHOICE[op]) for op in LEAN_TESTED} | {("embedding", "halves"), ("embedding", "truth-table")}
+LEAN_KERNELS = {(op, LEAN_CHOICE[op]) for op in LEAN_TESTED} | {
+    ("embedding", "split-lookup"),
+    ("embedding", "truth-table"),
+}
 MPCFORMER = {("gelu", "quad"), ("softmax", "2relu"), ("softmax", "2quad")}
 
 SHAFT = {("softmax", "ode"), ("embedding", "rotated")}

@@ -56,7 +56,7 @@ def test_clamp(two_parties: TwoParties, shape: tuple[int, ...], seed: int) -> No
 def test_products(two_parties: TwoParties, batch: int, m: int, k: int, n: int, seed: int) -> None:
     x, weight, bias = normal(seed, batch, m, k), normal(seed + 1, k, n), normal(seed + 2, n)
     assert_equation(two_parties, "linear", [x, weight, bias], atol=2**-15, protocol=LEAN)
-    assert_equation(two_parties, "linear", [x, weight, bias], atol=2**-31, protocol=LEAN, revealed=True)
+    assert_equation(two_parties, "linear", [x, weight, bias], atol=2**-31, protocol=LEAN, client_only=True)
     assert_equation(two_parties, "matmul", [x, normal(seed, batch, k, n)], atol=2**-15, protocol=LEAN)
     assert_equation(two_parties, "multiply", [x, normal(seed, k)], atol=2**-15, protocol=LEAN)
     assert_equation(two_parties, "square", [x], atol=2**-15, protocol=LEAN)
@@ -147,7 +147,7 @@ def test_embedding(two_parties: TwoParties, tokens: int, width: int, vocabulary:
 
 
 @pytest.mark.parties
-@pytest.mark.parametrize("kernel", ["halves", "truth-table"])
+@pytest.mark.parametrize("kernel", ["split-lookup", "truth-table"])
 @EXAMPLES
 @given(SMALL, SMALL, st.integers(2, 40), SEEDS)
 def test_embedding_that_opens_less(
@@ -167,7 +167,7 @@ def test_embedding_that_opens_less(
 
 @pytest.mark.parametrize(
     ("kernel", "sent", "dealt"),
-    [("stationary", 50257, 768), ("halves", 224 + 225, 450 * 768), ("truth-table", 1, 2**16 * 768)],
+    [("fixed-weight", 50257, 768), ("split-lookup", 224 + 225, 450 * 768), ("truth-table", 1, 2**16 * 768)],
 )
 def test_what_an_embedding_opens_and_is_dealt(kernel: str, sent: int, dealt: int) -> None:
     """Words for each token of GPT-2; a table is opened under its mask before."""

@@ -75,7 +75,9 @@ def test_weights_beyond_float16_are_kept_in_float32(
 ) -> None:
     grow = partial(torch.nn.init.constant_, val=70_000.0)
     build_small = build.build_model
-    monkeypatch.setattr(plan, "build_model", lambda *of: _with(build_small(*of), "transformer.h.0.mlp.c_proj.bias", grow))
+    monkeypatch.setattr(
+        plan, "build_model", lambda *of: _with(build_small(*of), "transformer.h.0.mlp.c_proj.bias", grow)
+    )
     result = train(size, texts, tmp_path / "out")
     assert "holds float32" in result.stderr
     assert {weight.dtype for weight in read_weights(tmp_path / "out").values()} == {torch.float32}

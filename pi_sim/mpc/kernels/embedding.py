@@ -19,7 +19,7 @@ def embedding_one_hot(table: Any, onehot: Any) -> Any:
     return onehot.matmul(table)
 
 
-@kernel("embedding", "stationary", fixed_operand=0)
+@kernel("embedding", "fixed-weight", fixed_operand=0)
 def embedding_fixed_weight(table: beaver.OpenedWeight, onehot: Any) -> Any:
     """The same, the table opened under its mask once in a session: 1 round, 8 B T V bytes, 8 B T d offline."""
     return backend.fixed_point_tensor(beaver.multiply_by_weight(onehot.share, table))
@@ -40,7 +40,7 @@ def embedding_rotated(table: Any, onehot: Any) -> Any:
     return backend.fixed_point_tensor(rotate_onehot(onehot.share), precision=0).matmul(table)
 
 
-@kernel("embedding", "halves", fixed_operand=0)
+@kernel("embedding", "split-lookup", fixed_operand=0)
 def embedding_split_lookup(table: beaver.OpenedWeight, onehot: Any) -> Any:
     """The kept table at tokens in two halves, see `lookup.by_halves`: opens 2 sqrt(V) words for a token, not V.
 

@@ -69,7 +69,7 @@ def faithful_matmul(a: Any, b: Any) -> Any:
     return map_share(a, lambda share: truncate(beaver.multiply(share, b.share, "matmul"), FRACTION_BITS))
 
 
-@kernel("linear", "stationary", fixed_operand=1)
+@kernel("linear", "fixed-weight", fixed_operand=1)
 def fixed_weight_linear(x: Any, weight: beaver.OpenedWeight, bias: Any = None, *, client_only: bool = False) -> Any:
     """x (..., k) @ weight (k, n) + bias (n), the weight opened under its mask once in a session; faithful truncation.
 

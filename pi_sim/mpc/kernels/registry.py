@@ -42,7 +42,7 @@ class Kernel:
 
 KERNELS: dict[tuple[str, str], Kernel] = {}
 
-UNIVERSAL = "fixed"
+UNIVERSAL = "universal"
 """The kernel of operations that every protocol does alike: none needs to choose it."""
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pi_sim.cost.pricing import OpPrice, price_op
+from pi_sim.mpc.kernels.registry import UNIVERSAL
 from pi_sim.mpc.launch import threads_per_party
 from pi_sim.records import BenchRecord, BenchSize, KernelTiming, ModelTiming, TruncationTest
 from pi_sim.run.bench import models
@@ -38,7 +39,7 @@ class BenchCase:
 
     @property
     def kernel(self) -> str:
-        return self.card.kernels.get(self.workload.op.name, "fixed")
+        return self.card.kernels.get(self.workload.op.name, UNIVERSAL)
 
     def matches(self, other: "BenchCase") -> bool:
         """Whether they compute the same by the same kernel at the same price: then one measurement serves both."""
