@@ -1,4 +1,7 @@
-"""Fixtures: an estimate cache of the session's own, two real parties for the kernels, and one small training."""
+"""Fixtures of many tests: a cache of their own, golden texts, two real parties, and one small training.
+
+`PI_SIM_RENEW=1 pytest` rewrites the files of tests/golden instead of comparing texts with them.
+"""
 
 import os
 import sys
@@ -7,14 +10,28 @@ from pathlib import Path
 
 import pytest
 import torch
-import trainings
 from hypothesis import settings
-from parties import Parties
 from torch import Tensor
+
+from tests.helpers import small_training
+from tests.helpers.golden import Golden
+from tests.helpers.two_processes import TwoParties
+
+GOLDEN = Path(__file__).parent / "golden"
 
 # Examples run between two processes: their wall time says nothing, and failures must be the same everywhere.
 settings.register_profile("pi-sim", deadline=None, derandomize=True)
 settings.load_profile("pi-sim")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests with `two_parties` as `parties`, and those that are neither `parties` nor `slow` as `unit`."""
+    for item in items:
+        if "two_parties" in getattr(item, "fixturenames", ()):
+            item.add_marker("parties")
+        if not {"parties", "slow"} & {mark.name for mark in item.iter_markers()}:
+            item.add_marker("unit")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,10 +48,23 @@ def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
 
 
+@pytest.fixture
+def golden(no_terminal: None) -> Golden:
+    """Compare a text, as a pipe would get it, with the file of tests/golden that has this name."""
+
+    def compare(name: str, text: str) -> None:
+        path, text = GOLDEN / f"{name}.txt", text.removesuffix("\n") + "\n"
+        if os.environ.get("PI_SIM_RENEW"):
+            path.write_text(text, encoding="utf-8")
+        assert path.read_text(encoding="utf-8") == text
+
+    return compare
+
+
 @pytest.fixture(scope="session")
-def parties() -> Iterator[Parties]:
+def two_parties() -> Iterator[TwoParties]:
     """Two processes joined by TCP, started once."""
-    started = Parties()
+    started = TwoParties()
     yield started
     started.close()
 
@@ -42,14 +72,14 @@ def parties() -> Iterator[Parties]:
 @pytest.fixture(scope="session")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus of short files."""
-    return trainings.write_texts(tmp_path_factory.mktemp("texts"))
+    return small_training.write_texts(tmp_path_factory.mktemp("texts"))
 
 
 @pytest.fixture(scope="session")
 def size(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A size that trains in a second."""
     path = tmp_path_factory.mktemp("size") / "small.toml"
-    path.write_text(trainings.SIZE)
+    path.write_text(small_training.SIZE)
     return str(path)
 
 
@@ -57,7 +87,7 @@ def size(tmp_path_factory: pytest.TempPathFactory) -> str:
 def trained(size: str, texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training that nothing interrupted."""
     out = tmp_path_factory.mktemp("trained") / "out"
-    result = trainings.train(size, texts, out)
+    result = small_training.train(size, texts, out)
     assert result.exit_code == 0, result.stderr
     return out
 

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import invoke, refused
 
 from pi_sim import specs
 from pi_sim.network import PRESETS
-from pi_sim.reporting.validation import FAR, page
+from pi_sim.report.pages import render_validations
+from pi_sim.report.published_figures import UNEXPLAINED
 from pi_sim.specs.published import Claim, Publication
 from pi_sim.validation.comparison import Comparison
 from pi_sim.validation.pricing import price
 from pi_sim.validation.validate import Validation
 from pi_sim.validation.validate import validate as hold
+from tests.helpers.cli import invoke, refused
 
 SOURCES = specs.names("protocols/published")
 CRYPTEN = Path("protocols/published/crypten.toml").read_text(encoding="utf-8")
@@ -38,26 +39,30 @@ def checked(validation: Validation) -> list[Comparison]:
     return [each for each in validation.comparisons if each.claim.role == "check"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_check_is_met_or_says_why_not(name: str) -> None:
     for each in checked(validate(name)):
         assert each.verdict != "missed" or each.claim.reason, f"{each.claim.name}: {each.quantity} {each.error:+.2%}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_sheet_holds_the_figures_that_it_was_made_from(name: str) -> None:
     for each in validate(name).comparisons:
         assert each.claim.role == "check" or each.verdict != "missed", f"{each.claim.name}: {each.error:+.2%}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_reason_stands_where_something_is_off_and_nowhere_else(name: str) -> None:
     compared = validate(name).comparisons
     missed = {each.claim.name for each in compared if each.verdict == "missed"}
-    off = {each.claim.name for each in compared if abs(each.error) > FAR}
+    off = {each.claim.name for each in compared if abs(each.error) > UNEXPLAINED}
     assert missed <= {claim.name for claim in publication(name).row if claim.reason} <= missed | off
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_what_was_fitted_is_told_from_what_is_checked(name: str) -> None:
     """No subject is both: a figure that made a price cannot test it. Seconds alone share one fitted number."""
@@ -78,6 +83,7 @@ def test_no_check_is_loosened(name: str, most: float) -> None:
         assert claim.tolerance.rounds == 0
 
 
+@pytest.mark.slow
 def test_crypten_costs_what_its_counters_say() -> None:
     """Derived prices: rounds to the digit, bytes as far as they were printed."""
     found = validate("crypten").comparisons
@@ -86,6 +92,7 @@ def test_crypten_costs_what_its_counters_say() -> None:
     assert validate("crypten").count("missed") == 0
 
 
+@pytest.mark.slow
 def test_sums_over_both_parties_are_twice_what_one_sends(tmp_path: Path) -> None:
     one = falsified(tmp_path, CRYPTEN, 'counted = "both parties"', 'counted = "one party"').comparisons
     for half, whole in zip(one, validate("crypten").comparisons, strict=True):
@@ -99,6 +106,7 @@ def falsified(folder: Path, text: str, old: str, new: str) -> Validation:
     return hold(str(path))
 
 
+@pytest.mark.slow
 def test_a_falsified_figure_is_missed(tmp_path: Path) -> None:
     found = falsified(tmp_path, CRYPTEN, "bytes = 464", "bytes = 465").comparisons
     assert [each.claim.name for each in found if each.verdict == "missed"] == ["ReLU"]
@@ -138,6 +146,7 @@ def test_an_unknown_source_is_named() -> None:
     assert "unknown published source 'moon'; known: aero, bolt" in refused(invoke("validate", "moon"))
 
 
+@pytest.mark.slow
 def test_seconds_are_the_networks_and_one_fitted_number() -> None:
     claims = [claim for claim in publication("bolt").row if claim.seconds is not None]
     found = [each for each in validate("bolt").comparisons if each.quantity == "seconds"]
@@ -147,6 +156,7 @@ def test_seconds_are_the_networks_and_one_fitted_number() -> None:
         assert each.ours == pytest.approx((each.computing or 0) + link.seconds(cost.rounds, cost.bytes))
 
 
+@pytest.mark.slow
 def test_seconds_without_a_fitted_row_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(BOLT.replace('role = "fit"\nunit = "GB"', 'unit = "GB"'), encoding="utf-8")
@@ -173,8 +183,9 @@ def test_programs_get_every_row() -> None:
     assert [(row["row"], row["verdict"]) for row in tidy] == [(row["row"], row["verdict"]) for row in rows]
 
 
+@pytest.mark.slow
 def test_the_committed_page_is_what_the_command_prints() -> None:
-    printed = page([validate(name) for name in SOURCES]) + "\n"
+    printed = render_validations([validate(name) for name in SOURCES], "markdown") + "\n"
     assert printed == Path("reports/validation.md").read_text(encoding="utf-8")
     assert Path("reports/figures/validation.svg").is_file()
 

@@ -10,7 +10,6 @@ from pydantic import Field
 from pi_sim.records.envelope import Record
 from pi_sim.specs import Spec
 
-
 RARE = 0.05
 """Up to this share of corrupted positions is put down to rare events, more to a kernel that is wrong."""
 WRONG = 1.1
@@ -138,7 +137,9 @@ class RunRecord(Estimated):
         """Both perplexities, without corrupted positions where these are rare."""
         corrupted = self.agreement.corrupted_positions if self.agreement else 0
         is_rare = 0 < corrupted < RARE * self.sequences * self.seq_len
-        return self.perplexity.excluding_corrupted if is_rare and self.perplexity.excluding_corrupted else self.perplexity
+        return (
+            self.perplexity.excluding_corrupted if is_rare and self.perplexity.excluding_corrupted else self.perplexity
+        )
 
     @property
     def is_wrong(self) -> bool:

@@ -282,7 +282,7 @@ def drawings(size: SizeData) -> dict[str, Drawing]:
     designs = {model: size.design(model) for model in size.models}
     looks = {m: Look(design.get("activation", ""), design.get("norm") != "none") for m, design in designs.items()}
     drawn: dict[str, Drawing] = {f"operations-{size.name}": partial(_draw_operations, size)}
-    if points := _points(size):
+    if points := tradeoff_points(size):
         protocols = sorted(set(size.runs["protocol"]))
         drawn[f"tradeoff-{size.name}"] = partial(figures.tradeoff, points, looks, protocols)
     if curves := _curves(size):
@@ -303,7 +303,7 @@ def _draw_operations(size: SizeData) -> Any:
     return figures.stacked_bars(sent, rounds, unit.name, unit.divisor)
 
 
-def _points(size: SizeData) -> list[Point]:
+def tradeoff_points(size: SizeData) -> list[Point]:
     """Return the models with a finite perplexity, at one length."""
     return [
         Point(row.model, row.protocol, row.wrong, size.seeds[row.model], row.record.total.seconds)

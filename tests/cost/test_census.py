@@ -1,0 +1,126 @@
+"""What is counted: by hand for GPT-2, and the same however a model or a batch is cut."""
+
+from collections import Counter
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pi_sim.cost.census import Census, census
+from pi_sim.cost.cost import ZERO, Cost
+from pi_sim.cost.features import features
+from pi_sim.cost.pricing import priced
+from pi_sim.graph.capture import capture
+from pi_sim.graph.ops import Graph, Op
+from pi_sim.specs import protocol_card
+from tests.helpers.hf_models import FAMILIES, build_model, input_length
+
+CRYPTEN = protocol_card("crypten")
+FEW = settings(max_examples=6)
+
+
+def shaped(counts: dict[tuple[str, Op], int]) -> Counter[str]:
+    """How often each operation occurs at its shapes, wherever it stands."""
+    found: Counter[str] = Counter()
+    for (_, op), count in counts.items():
+        found[str(op)] += count
+    return found
+
+
+def test_gpt2_small_is_counted_by_hand() -> None:
+    """12 layers of width 768 with 12 heads of 64, and 128 tokens.
+
+    A layer has two norms, four linear maps (one makes queries, keys and values), two products of each of its heads, a
+    scaling, a masked softmax over 12 x 128 x 128 scores, a GELU of 128 x 3072, and two sums with the residual.
+    """
+    assert shaped(census("gpt2", "tiny", 128).counts) == {
+        "embedding(50257x768, 1x128x50257)": 1,
+        "lookup(1024x768, 1x128)": 1,
+        "add(1x128x768, 1x128x768)": 1 + 12 * 2,
+        "layernorm(1x128x768, 768, 768, eps=1e-05)": 12 * 2 + 1,
+        "linear(128x768, 768x2304, 2304)": 12,
+        "linear(128x768, 768x768, 768)": 12,
+        "linear(128x768, 768x3072, 3072)": 12,
+        "linear(128x3072, 3072x768, 768)": 12,
+        "matmul(1x12x128x64, 1x12x64x128)": 12,
+        "matmul(1x12x128x128, 1x12x128x64)": 12,
+        "scale(1x12x128x128, factor=0.125)": 12,
+        "softmax(1x12x128x128, 1x1x128x128, causal=True)": 12,
+        "gelu(1x128x3072, approximate=tanh)": 12,
+        "linear(1x128x768, 768x50257, revealed=True)": 1,
+        "reveal(1x128x50257)": 1,
+    }
+
+
+@pytest.mark.slow
+def test_a_batch_and_a_step_are_questions_of_their_own() -> None:
+    counts = [census("gpt2", "tiny", 8), census("gpt2", "tiny", 8, batch=2), census("gpt2", "tiny", 1, past=7)]
+    assert len({shaped(each.counts)["softmax(1x12x8x8, 1x1x8x8, causal=True)"] for each in counts[:2]}) == 2
+    softmaxes = [str(op) for each in counts for _, op in each.counts if op.name == "softmax"]
+    assert sorted(set(softmaxes)) == [
+        "softmax(1x12x1x8)", "softmax(1x12x8x8, 1x1x8x8, causal=True)", "softmax(2x12x8x8, 2x1x8x8, causal=True)",
+    ]  # fmt: skip
+
+
+@cache
+def graph(family: str, length: int, batch: int = 1, layers: int = 1) -> Graph:
+    with torch.device("meta"):
+        model = build_model(family, num_hidden_layers=layers)
+    return capture(model, length, batch)
+
+
+def total(counted: Graph) -> Cost:
+    counts = Census(dict(Counter(counted.census())), frozenset())
+    return sum((row.cost for row in priced(counts, CRYPTEN)), ZERO)
+
+
+@pytest.mark.slow
+@FEW
+@given(family=st.sampled_from(sorted(FAMILIES)), data=st.data())
+def test_a_graph_costs_what_its_pieces_cost(family: str, data: st.DataObject) -> None:
+    """Cut between any two operations."""
+    whole = graph(family, input_length(family))
+    at = data.draw(st.integers(0, len(whole.nodes)))
+    pieces = [Graph(whole.input, whole.vocabulary, nodes=part) for part in (whole.nodes[:at], whole.nodes[at:])]
+    assert sum(map(total, pieces), ZERO) == total(whole)
+
+
+@pytest.mark.slow
+@FEW
+@given(family=st.sampled_from(sorted(FAMILIES)), one=st.integers(1, 3), other=st.integers(1, 3))
+def test_a_batch_has_the_elements_of_its_parts(family: str, one: int, other: int) -> None:
+    """What grows with the texts is additive in them, and weights are counted once for each batch."""
+    together, *apart = (
+        Counter[str](elements(graph(family, input_length(family), batch))) for batch in (one + other, one, other)
+    )
+    assert together == apart[0] + apart[1]
+
+
+def elements(counted: Graph) -> Counter[str]:
+    """Elements of results and multiplications, by operation, but what weights and positions need once for all texts."""
+    found: Counter[str] = Counter()
+    for _, op in counted.census():
+        if op.name != "lookup" and len(op.shapes[0]) > 1:
+            known = features(op)
+            found[op.name] += round(known.get("mkn", known["elements"]))
+    return found
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama-grouped", "bert", "vit"])
+def test_every_further_layer_costs_the_same(family: str) -> None:
+    one, two, three = (total(graph(family, input_length(family), layers=layers)) for layers in (1, 2, 3))
+    assert three.bytes - two.bytes == two.bytes - one.bytes > 0
+    assert three.rounds - two.rounds == two.rounds - one.rounds > 0
+    assert three.offline - two.offline == two.offline - one.offline > 0
+
+
+@pytest.mark.slow
+@FEW
+@given(family=st.sampled_from(["gpt2", "mistral"]), lengths=st.tuples(*(st.integers(2, 16),) * 2))
+def test_a_longer_text_costs_more(family: str, lengths: tuple[int, int]) -> None:
+    short, long = sorted(lengths)
+    less, more = total(graph(family, short)), total(graph(family, long))
+    assert less.rounds <= more.rounds
+    assert (less.bytes < more.bytes and less.offline < more.offline) or short == long

@@ -1,0 +1,153 @@
+"""Protocols as the command line lists them, and those that other packages offer."""
+
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pi_sim import specs
+from pi_sim.cost.cost import ZERO, Cost
+from pi_sim.cost.prices import price
+from pi_sim.cost.protocols import ALIKE, coverage, names, protocol, provenance_of
+from pi_sim.errors import UnpricedError, UsageError
+from pi_sim.graph.ops import STRUCTURAL, VOCABULARY, Op
+from pi_sim.mpc.kernels.registry import FIXED, KERNELS
+from pi_sim.specs.lines import line_of
+from tests.helpers.cli import invoke
+
+FILES = sorted(Path("protocols").glob("*.toml"))
+
+
+def op(name: str, *shapes: tuple[int, ...], **attributes: Any) -> Op:
+    return Op(name, shapes, (True,) * len(shapes), tuple(attributes.items()))
+
+
+def test_kernels_that_nobody_chooses_are_known_without_torch() -> None:
+    fixed = {name for name, kernel in KERNELS if kernel == FIXED}
+    assert set(ALIKE) == fixed
+    local = {name for name in fixed if "local" in VOCABULARY[name]} | {"lookup"}
+    assert {name for name, kind in ALIKE.items() if kind == "local"} == local
+
+
+def test_coverage_tells_how_an_operation_is_priced() -> None:
+    asked = ("crypten", "crypten_plus", "semi2k", "mpspdz_rep3", "delphi")
+    assert [coverage("gelu", protocol(name)) for name in asked] == ["derived", "declared", "fitted", "scaled", "none"]
+    assert [coverage("add", protocol(name)) for name in asked] == ["local"] * 5
+    assert provenance_of(op("gelu", (1,), approximate="tanh"), protocol("semi2k")) == "fitted"
+    assert provenance_of(op("add", (1,), (1,)), protocol("semi2k")) == "local"
+    assert provenance_of(op("relu", (1,)), protocol("crypten")) == "derived"
+
+
+def test_unknown_offline_bytes_are_not_taken_for_none() -> None:
+    known = {name: protocol(name).offline_known for name in ("sigma", "aby3", "semi2k")}
+    assert known == {"sigma": True, "aby3": True, "semi2k": False}
+    assert "offline bytes: its sources do not tell" in invoke("protocols", "semi2k").stdout
+
+
+def test_the_listing_has_every_protocol_and_operation() -> None:
+    shown = invoke("protocols").stdout
+    assert all(name in shown for name in names())
+    record = json.loads(invoke("protocols", "--format", "json").stdout)
+    assert [each["name"] for each in record] == names()
+    assert all(set(each["coverage"]) == set(VOCABULARY) - STRUCTURAL for each in record)
+    tidy = invoke("protocols", "--format", "csv").stdout.splitlines()
+    assert len(tidy) == 1 + len(names()) * len(VOCABULARY.keys() - STRUCTURAL)
+
+
+def test_one_protocol_is_shown_with_its_sources() -> None:
+    packed = invoke("protocols", "crypten_plus").stdout
+    assert "125.75 B x elements" in packed
+    assert "packed_compare.py" in packed
+    assert "5.523 MB x mn / 98,304" in invoke("protocols", "mpspdz_rep3").stdout
+    assert "kernel kogge-stone" in invoke("protocols", "crypten", "--format", "markdown").stdout
+
+
+def test_the_listing_needs_no_torch() -> None:
+    code = "import sys; from pi_sim.cli import main; main(['protocols'], standalone_mode=False)"
+    code += "; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+class Logarithmic:
+    """A plugin: a price that no sheet can state."""
+
+    name, title, threat_model, source, parties = "logarithmic", "A plugin", "nobody", "here", 2
+
+    def price(self, op: Op) -> Cost:
+        if op.name == "relu":
+            return Cost(len(bin(op.shapes[0][0])), 8, 0)
+        if op.name == "tanh":
+            raise ValueError("oh")
+        if op.name == "erf":
+            return None
+        raise UnpricedError(f"protocol logarithmic has no price for {op.name}.")
+
+
+@pytest.fixture
+def plugged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entry points as packages would install them: a class, one without prices, and one that does not import."""
+
+    def broken() -> None:
+        raise ImportError("no module named nothing")
+
+    offered = {"logarithmic": lambda: Logarithmic, "empty": lambda: SimpleNamespace(name="empty"), "broken": broken}
+    points = [SimpleNamespace(name=name, value=f"there:{name}", load=load) for name, load in offered.items()]
+    monkeypatch.setattr(metadata, "entry_points", lambda group: points if group == "pi_sim.protocols" else [])
+
+
+@pytest.mark.usefixtures("plugged")
+def test_a_plugin_is_a_protocol() -> None:
+    found = protocol("logarithmic")
+    assert price(op("relu", (8,)), found) == Cost(6, 8, 0)
+    assert price(op("view", (8,), shape=(2, 4)), found) == ZERO
+    assert provenance_of(op("relu", (8,)), found) == "plugin"
+    assert "logarithmic" in names()
+    for name, said in (("gelu", "no price for gelu"), ("tanh", "fails at tanh"), ("erf", "is no Cost")):
+        with pytest.raises(UsageError, match=said):
+            price(op(name, (8,)), found)
+
+
+@pytest.mark.usefixtures("plugged")
+def test_a_model_is_estimated_with_a_plugin() -> None:
+    result = invoke("estimate", "--seq-len", "4", "--protocol", "logarithmic")
+    assert result.exit_code == 2
+    assert "no price for embedding" in result.stderr
+    assert "the plugin logarithmic" in result.stderr
+
+
+@pytest.mark.usefixtures("plugged")
+@pytest.mark.parametrize(("name", "said"), [("empty", "has no title"), ("broken", "cannot be loaded: no module")])
+def test_a_broken_plugin_is_one_sentence(name: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        protocol(name)
+
+
+@pytest.mark.usefixtures("plugged")
+def test_a_toml_file_goes_before_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Logarithmic, "name", "semi2k")
+    assert isinstance(protocol("semi2k"), specs.Sheet)
+
+
+def paths(table: dict[str, Any], parent: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The keys of a table and its subtables."""
+    for key, value in table.items():
+        yield (*parent, key)
+        if isinstance(value, dict):
+            yield from paths(value, (*parent, key))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_key_of_every_file_is_found_on_its_line(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for key in paths(tomllib.loads(text)):
+        if key not in (("price",), ("validate",)):
+            line = line_of(text, key)
+            assert line is not None
+            assert key[-1] in text.splitlines()[line - 1]

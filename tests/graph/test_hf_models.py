@@ -1,0 +1,221 @@
+"""Capture of untouched Hugging Face families: the graph computes their results, from weights and from shapes alone."""
+
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from pi_sim import specs
+from pi_sim.cost import phantom
+from pi_sim.cost.census import Census, census
+from pi_sim.cost.cost import ZERO
+from pi_sim.cost.pricing import priced
+from pi_sim.errors import UsageError
+from pi_sim.graph import plain
+from pi_sim.graph.capture import capture
+from pi_sim.graph.ops import Graph
+from tests.helpers.hf_models import CAUSAL, FAMILIES, IMAGES, build_model, build_random_model, input_length
+
+EXECUTABLE = [name for name in specs.names("protocols") if isinstance(specs.protocol(name), specs.ProtocolCard)]
+
+
+@cache
+def captured(family: str) -> Graph:
+    """Captured from weights, two texts or images at once."""
+    return capture(build_random_model(family), input_length(family), batch=2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_graph_computes_hugging_faces_results(family: str) -> None:
+    model, graph = build_random_model(family), captured(family)
+    given = torch.randn(2, 3, 8, 8) if family in IMAGES else torch.randint(4, 50, (2, 12))
+    with torch.no_grad():
+        expected = model(given, **({"use_cache": False} if family in CAUSAL else {})).to_tuple()
+    inputs = {"inputs.pixel_values": given} if family in IMAGES else {}
+    read = plain.read(graph, model.state_dict(), given, inputs)
+    revealed = [value for node, _, value in read if node.op.name == "reveal"]
+    for ours, theirs in zip(revealed, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shapes_alone_give_the_same_graph(family: str) -> None:
+    """On the meta device buffers have no data, and yet the public cosines are the same."""
+    with torch.device("meta"):
+        shapes = build_model(family)
+    ours, theirs = capture(shapes, input_length(family), batch=2), captured(family)
+    assert (ours.nodes, ours.weights, ours.inputs) == (theirs.nodes, theirs.weights, theirs.inputs)
+    assert ours.constants.keys() == theirs.constants.keys()
+    assert all(torch.equal(ours.constants[name], value) for name, value in theirs.constants.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_sum_of_prices_is_the_price_of_the_sum(family: str) -> None:
+    graph = capture(build_model(family, num_hidden_layers=1), input_length(family))
+    for protocol in map(specs.protocol_card, EXECUTABLE):
+        assert sum((row.cost for row in priced(Census.of(graph), protocol)), ZERO) == phantom.whole(graph, protocol)
+
+
+@pytest.mark.parametrize(
+    ("family", "op", "count"),
+    [("gpt2", "gelu", 2), ("bert", "gelu", 2), ("llama", "rmsnorm", 5), ("gemma", "rmsnorm", 5)],
+)
+def test_what_transformers_writes_out_in_steps_is_one_operation(family: str, op: str, count: int) -> None:
+    model = build_model(family)
+    names = [node.op.name for node in capture(model, 8).nodes]
+    assert names.count(op) == count
+    assert not {"square", "erf"} & set(names)
+    assert "tanh" not in names or family == "bert"  # whose pooler has one
+    assert all("forward" not in vars(module) for module in model.modules())
+
+
+@pytest.mark.slow
+def test_a_norm_of_another_form_is_not_taken_for_llamas() -> None:
+    """The form is found by what a norm does to numbers, not by its name."""
+
+    class HalvedRMSNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(32))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 0.5 * self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True))
+
+    model = build_model("llama")
+    model.model.layers[0].input_layernorm = HalvedRMSNorm()
+    with pytest.raises(UsageError, match=r"aten\.rsqrt of model\.layers\.0\.input_layernorm.*pi_sim/graph/aten"):
+        capture(model, 8)
+
+
+def test_a_causal_mask_is_known_as_one() -> None:
+    """Mistral's window hides earlier tokens too, once the text is longer; an encoder hides none."""
+    assert {family: attributes(captured(family)) for family in ("gpt2", "mistral", "bert")} == {
+        "gpt2": {(("causal", True),)}, "mistral": {()}, "bert": {()},
+    }  # fmt: skip
+    assert attributes(capture(build_model("mistral"), 5)) == {(("causal", True),)}
+
+
+def attributes(graph: Graph) -> set[tuple[tuple[str, object], ...]]:
+    return {node.op.attributes for node in graph.nodes if node.op.name == "softmax"}
+
+
+def test_positions_and_token_types_are_public() -> None:
+    for family in ("bert", "roberta"):
+        graph = captured(family)
+        assert [node.op.name for node in graph.nodes if "embed" in node.op.name or node.op.name == "lookup"] == [
+            "embedding", "lookup", "lookup",
+        ]  # fmt: skip
+        assert graph.inputs == {}
+
+
+def test_an_image_is_the_only_secret_input() -> None:
+    graph = captured("vit")
+    assert (graph.input, graph.inputs) == ((), {"inputs.pixel_values": (2, 3, 8, 8)})
+    assert graph.boundary() == {"classifier", "output"}
+    patches = next(node for node in graph.nodes if node.op.name == "linear")
+    assert patches.op.shapes == ((2, 4, 48), (48, 32), (32,))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"kernel_size": 5, "stride": 3}, "its patches overlap or leave gaps"),
+        ({"kernel_size": 5, "stride": 5, "padding": 1}, "it pads, dilates or groups"),
+        ({"kernel_size": 3, "stride": 3}, "its patches do not cover the image"),
+    ],
+)
+def test_other_convolutions_are_refused_by_name(change: dict[str, int], reason: str) -> None:
+    model = build_model("vit")
+    model.vit.embeddings.patch_embeddings.projection = nn.Conv2d(3, 32, **change)
+    with pytest.raises(UsageError, match=rf"aten\.conv2d of vit\.embeddings\.patch_embeddings\.projection: {reason}"):
+        capture(model, 5)
+
+
+@pytest.mark.parametrize(
+    ("family", "length", "past", "sentence"),
+    [
+        ("vit", 12, None, "reads every image as 5 tokens; leave --seq-len out"),
+        ("vit", 5, 3, "an image model has no decoding step"),
+        ("bert", 1, 3, "BertModel has no decoding step"),
+        ("gpt2", 1, 16, "context is 16 tokens; choose --past between 1 and 15"),
+        ("roberta", 13, None, "context is 12 tokens"),
+    ],
+)
+def test_what_a_model_cannot_read_is_said(family: str, length: int, past: int | None, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        capture(build_model(family), length, past=past)
+
+
+def test_a_mask_that_no_machine_holds_is_refused() -> None:
+    from transformers import MistralConfig, MistralForCausalLM
+
+    with torch.device("meta"):
+        model = MistralForCausalLM(MistralConfig(num_hidden_layers=1, max_position_embeddings=32768))
+    with pytest.raises(UsageError, match="a mask of 32,768 x 32,768 is too large; choose --seq-len up to 16,384"):
+        capture(model, 32768)
+
+
+def test_a_buffer_without_data_that_cannot_be_made_again_is_named() -> None:
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("shift", torch.ones(32))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.shift
+
+    with torch.device("meta"):
+        model = build_model("gpt2")
+        model.transformer.ln_f = Shifted()
+    with pytest.raises(UsageError, match=r"buffer transformer\.ln_f\.shift has no data on the meta device"):
+        capture(model, 8)
+
+
+PAST = 11
+
+
+def cached(model: PreTrainedModel, text: Tensor) -> dict[str, Tensor]:
+    """Keys and values of a text; what a window no longer keeps of it is zero, for none of it may be read."""
+    with torch.no_grad():
+        layers = model(text, use_cache=True).past_key_values.layers
+    kept = [each for layer in layers for each in (layer.keys, layer.values)]
+    whole = [functional.pad(each, (0, 0, PAST - each.shape[2], 0)) for each in kept]
+    return {f"inputs.cached_{index}": each for index, each in enumerate(whole)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", CAUSAL)
+def test_a_steps_logits_are_the_last_of_the_whole_text(family: str) -> None:
+    model, text = build_random_model(family), torch.randint(4, 50, (2, PAST + 1))
+    with torch.no_grad():
+        whole = model(text, use_cache=False).logits[:, -1:]
+    graph, cache = capture(model, 1, batch=2, past=PAST), cached(model, text[:, :-1])
+    assert {name: value.shape for name, value in cache.items()} == graph.inputs
+    read = list(plain.read(graph, model.state_dict(), text[:, -1:], cache))[-1][2]
+    torch.testing.assert_close(read, whole, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["gpt2", "mistral"])
+def test_a_steps_price_is_the_sum_of_its_operations(family: str) -> None:
+    protocol, graph = specs.protocol_card("crypten"), capture(build_model(family), 1, past=PAST)
+    assert sum((row.cost for row in priced(Census.of(graph), protocol)), ZERO) == phantom.whole(graph, protocol)
+    assert [node.op.name for node in graph.nodes].count("reveal") == 1  # new keys and values stay shared
+
+
+@pytest.mark.slow
+def test_only_attention_grows_with_the_cache() -> None:
+    short, long = (census("gpt2", "tiny", 1, past=past).counts for past in (16, 32))
+    differing = {op.name for _, op in short.keys() ^ long.keys()}
+    assert differing == {"matmul", "scale", "softmax"}
+    assert {op.shapes[0] for _, op in long if op.name == "softmax"} == {(1, 12, 1, 33)}
+
+
+def test_grouped_heads_cache_what_they_share() -> None:
+    graph = capture(build_model("llama-grouped"), 1, batch=3, past=PAST)
+    assert set(graph.inputs.values()) == {(3, 2, PAST, 8)}

@@ -1,0 +1,156 @@
+"""Any torch module through `pi_sim.estimate`: what is secret, what is opened, and what is refused."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.functional import conv2d, embedding
+from torch.nn.functional import scaled_dot_product_attention as attend
+
+import pi_sim
+from pi_sim.cost import phantom
+from pi_sim.cost.cost import Cost
+from pi_sim.errors import UsageError
+from pi_sim.graph import plain
+from pi_sim.graph.capture import trace
+from pi_sim.specs import protocol_card
+from tests.helpers.hf_models import build_model
+
+
+def check(module: nn.Module, *given: Tensor) -> list[str]:
+    """The operations of a module whose graph computes what it computes, at the price that running it would have."""
+    graph = trace(module.eval(), given, {})
+    reals = [value for value in given if value.is_floating_point()]
+    inputs = dict(zip((name for name in graph.inputs), reals, strict=True))
+    tokens = next((value for value in given if not value.is_floating_point()), torch.empty(0))
+    with torch.no_grad():
+        read = list(plain.read(graph, module.state_dict(), tokens, inputs))[-1][2]
+        torch.testing.assert_close(read, module(*given), atol=1e-5, rtol=1e-5)
+    assert pi_sim.estimate(module, given).total == phantom.whole(graph, protocol_card("crypten"))
+    return [op.name for _, op in graph.census()]
+
+
+class Lambda(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: object) -> None:
+        super().__init__()
+        self.function, self.weight = function, nn.Parameter(torch.randn(8, 8))
+
+    def forward(self, *given: Tensor) -> Tensor:
+        return self.function(self, *given)
+
+
+X = torch.randn(2, 6, 8)
+
+
+def test_a_linear_map_is_counted_by_hand() -> None:
+    found = pi_sim.estimate(nn.Linear(8, 4), torch.zeros(2, 6, 8), networks=["lan"])
+    assert found.total == Cost(2, 8 * (96 + 32) + 8 * 48, 8 * 48)
+    assert (found.model, found.batch, found.seq_len, found.networks[0].name) == ("Linear", 2, 6, "lan")
+
+
+@pytest.mark.slow
+def test_torchs_own_encoder_layer_is_expressed() -> None:
+    operations = check(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), X)
+    assert operations == [
+        "linear", "matmul", "scale", "softmax", "matmul", "linear", "add", "layernorm", "linear", "relu", "linear",
+        "add", "layernorm", "reveal",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("function", "operations"),
+    [
+        (lambda m, x: attend(x, x, x, is_causal=True), ["matmul", "scale", "softmax", "matmul"]),
+        (lambda m, x: attend(x, x, x, MASK, scale=1.0), ["matmul", "softmax", "matmul"]),
+        (lambda m, x: attend(x, x, x, ADDED), ["matmul", "scale", "add", "softmax", "matmul"]),
+        (lambda m, x: torch.einsum("btd,bsd->bts", x, x), ["matmul"]),
+        (lambda m, x: x.clone().add_(x).relu_(), ["add", "relu"]),
+        (lambda m, x: functional.glu(x @ m.weight), ["matmul", "scale", "tanh", "add", "scale", "multiply"]),
+        (lambda m, x: (x - x.mean(-1, keepdim=True)) ** 2, ["sum", "scale", "neg", "add", "square"]),
+    ],
+)  # fmt: skip
+def test_what_torch_defines_in_steps_is_expressed(function: object, operations: list[str]) -> None:
+    assert check(Lambda(function), X) == [*operations, "reveal"]
+
+
+MASK = torch.ones(6, 6, dtype=torch.bool).triu()
+ADDED = torch.randn(6, 6).masked_fill(~MASK, -torch.inf)
+
+
+def test_grouped_heads_share_their_keys() -> None:
+    query, key = torch.randn(2, 4, 6, 8), torch.randn(2, 2, 6, 8)
+    shared = Lambda(lambda m, q, k: attend(q, k, k, enable_gqa=True))
+    assert check(shared, query, key) == ["matmul", "scale", "softmax", "matmul", "reveal"]
+
+
+class Bag(nn.Module):
+    """Embedded tokens, weighted by a public mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(10, 8)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        return self.table(tokens) * mask[..., None]
+
+
+def test_integers_are_secret_where_an_embedding_reads_them() -> None:
+    tokens, mask = torch.tensor([[1, 2, 3]]), torch.tensor([[1, 1, 0]])
+    graph = trace(Bag(), (), {"mask": mask, "tokens": tokens})
+    assert (graph.input, graph.vocabulary, graph.inputs) == ((1, 3), 10, {})
+    assert [op.name for _, op in graph.census()] == ["embedding", "mask", "reveal"]
+    assert pi_sim.estimate(Bag(), {"tokens": tokens, "mask": mask}).boundary == {"table", "output"}
+
+
+def test_public_integers_have_values() -> None:
+    tokens, mask = torch.tensor([[1, 2, 3]]), torch.tensor([[1, 1, 0]])
+    with pytest.raises(UsageError, match="the input mask is public and has no data on the meta device"):
+        pi_sim.estimate(Bag().to("meta"), (tokens.to("meta"), mask.to("meta")))
+    on_meta, here = (pi_sim.estimate(Bag().to(device), (tokens, mask)).rows for device in ("meta", "cpu"))
+    assert on_meta == here
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda m, t: embedding(t[:, :2], m.weight), "aten.slice of the model: tokens may only be embedded"),
+        (lambda m, t: embedding(t + 1, m.weight), "aten.add of the model: tokens may only be embedded"),
+        (lambda m, t: embedding(t, m.weight) @ embedding(t, m.weight[:4]).mT, "table of another size"),
+        (lambda m, t: conv2d(embedding(t, m.weight), m.weight[None, None, :3]), "aten.conv2d .* another way"),
+        (lambda m, t: t.sum(), "nothing that depends on its inputs or weights"),
+        (lambda m, t: m.weight.svd()[0], "aten.*svd of the model: it is not in the vocabulary; teach it to pi_sim"),
+    ],
+)  # fmt: skip
+def test_tokens_are_never_taken_for_public(function: object, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        pi_sim.estimate(Lambda(function), torch.tensor([[1, 2, 3]]))
+
+
+def test_a_model_of_transformers_answers_without_its_cache() -> None:
+    """Whatever attention it was built with."""
+    tokens = torch.zeros(1, 8, dtype=torch.long)
+    eager, fused = (
+        pi_sim.estimate(build_model("llama-grouped", attn_implementation=kind), tokens) for kind in ("eager", "sdpa")
+    )
+    assert fused.total == eager.total
+    assert [row.op for row in fused.rows].count("reveal") == 1
+    assert (fused.seq_len, fused.boundary) == (8, {"model.embed_tokens", "lm_head", "output"})
+
+
+def test_what_has_no_price_is_named_with_module_and_file() -> None:
+    with pytest.raises(UsageError, match=r"^1: .*tanh.*delphi\.toml"):
+        pi_sim.estimate(nn.Sequential(nn.Linear(8, 8), nn.Tanh()), X, protocol="delphi")
+
+
+@pytest.mark.slow
+def test_importing_the_package_needs_no_torch() -> None:
+    code = "import sys, pi_sim; assert 'torch' not in sys.modules; pi_sim.estimate; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="has no attribute 'magic'"):
+        pi_sim.magic  # noqa: B018

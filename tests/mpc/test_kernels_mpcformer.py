@@ -1,0 +1,146 @@
+"""The equation for MPCFormer's stand-ins, held against the layers of the model cards that have them."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pi_sim import specs
+from pi_sim.cost import phantom
+from pi_sim.graph.ops import Op
+from pi_sim.mpc.kernels import KERNELS
+from pi_sim.zoo.attention import two_quad, two_relu
+from pi_sim.zoo.layers import Quad
+from tests.helpers.equation import FEW, SEEDS, SHAPES, SMALL, assert_equation, exact, normal, protocol_with
+from tests.helpers.two_processes import TwoParties
+
+FORMS = {"2relu": two_relu, "2quad": two_quad}
+DIVISION = 0.041
+"""How right CrypTen's reciprocal is, relative."""
+FORM = pytest.mark.parametrize("form", FORMS)
+
+
+def designed(form: str) -> Callable[..., Tensor]:
+    """The design's own layer, whose mask is added to the scores, read as a softmax with a mask."""
+
+    def read(scores: Tensor, allowed: Tensor | None = None, *, causal: bool = False) -> Tensor:
+        hidden = None if allowed is None else torch.where(allowed, 0.0, -torch.inf).double().expand(scores.shape)
+        return FORMS[form](scores, hidden)
+
+    return read
+
+
+@pytest.mark.parties
+@FEW
+@given(shape=SHAPES, seed=SEEDS, scale=st.sampled_from([0.1, 1.0, 10.0]))
+def test_quad(two_parties: TwoParties, shape: tuple[int, ...], seed: int, scale: float) -> None:
+    x = normal(seed, *shape, scale=scale)
+    assert_equation(
+        two_parties,
+        "gelu",
+        [x],
+        atol=1e-3,
+        protocol="mpcformer",
+        reference=lambda x, approximate: Quad()(x),
+        approximate="none",
+    )
+
+
+@pytest.mark.parties
+@FORM
+@FEW
+@given(rows=SMALL, columns=st.integers(1, 40), seed=SEEDS)
+def test_stand_ins_for_softmax(two_parties: TwoParties, form: str, rows: int, columns: int, seed: int) -> None:
+    scores = normal(seed, rows, columns)
+    assert_equation(
+        two_parties,
+        "softmax",
+        [scores],
+        atol=1e-3,
+        protocol=protocol_with(softmax=form),
+        rtol=DIVISION,
+        reference=designed(form),
+    )
+
+
+@pytest.mark.parties
+@FORM
+@FEW
+@given(heads=st.integers(1, 3), length=st.integers(2, 20), seed=SEEDS)
+def test_a_causal_mask_leaves_exact_zeros(
+    two_parties: TwoParties, form: str, heads: int, length: int, seed: int
+) -> None:
+    allowed = torch.ones(length, length, dtype=torch.bool).tril()[None]
+    scores, protocol = normal(seed, heads, length, length), protocol_with(softmax=form)
+    found = assert_equation(
+        two_parties,
+        "softmax",
+        [scores, allowed],
+        atol=1e-3,
+        protocol=protocol,
+        rtol=DIVISION,
+        reference=designed(form),
+        causal=True,
+    )
+    assert not found[~allowed.expand(found.shape)].any()
+
+
+@pytest.mark.parties
+@pytest.mark.parametrize(
+    ("form", "score", "mean"),
+    [("2quad", 0.005**0.5 - 5, 0.005), ("2quad", 50**0.5 - 5, 50), ("2relu", 0.0, 0.01), ("2relu", 49.99, 50)],
+)
+def test_stand_ins_hold_to_the_ends_of_what_they_divide_by(
+    two_parties: TwoParties, form: str, score: float, mean: float
+) -> None:
+    """2ReLU's mean is never below its floor."""
+    domain, _ = KERNELS["softmax", form].domains
+    scores = exact(torch.full((2, 8), score, dtype=torch.float64))
+    assert domain.measure(scores).tolist() == pytest.approx([mean] * 2, rel=0.01)
+    assert domain.low <= mean * 1.01
+    assert mean * 0.99 <= domain.high
+    assert_equation(
+        two_parties,
+        "softmax",
+        [scores],
+        atol=1e-3,
+        protocol=protocol_with(softmax=form),
+        rtol=DIVISION,
+        reference=designed(form),
+    )
+
+
+def test_a_stand_in_says_how_far_it_is_from_what_it_replaces() -> None:
+    """So that a run warns of a model that was not distilled for it."""
+    (quad,) = KERNELS["gelu", "quad"].domains
+    x = torch.tensor([0.0, 1.0])
+    assert quad.measure(x).tolist() == pytest.approx([0.5, 0.0337], abs=1e-3)
+    assert quad.high < 0.5
+    _, softmax = KERNELS["softmax", "2quad"].domains
+    assert softmax.measure(torch.tensor([[0.0, 0.0]])).max() == 0
+    assert softmax.measure(torch.tensor([[0.0, 5.0]])).max() > softmax.high
+
+
+# What its functions send on CrypTen, one party; `protocols/published/mpcformer.toml`.
+@pytest.mark.parametrize(
+    ("op", "rounds", "sent"),
+    [
+        (Op("gelu", ((128, 768),), (True,), (("approximate", "none"),)), 1, 16 * 128 * 768),
+        (Op("softmax", ((12, 128, 128),), (True,)), 40, 12 * 128 * (24 * 128 + 560)),
+    ],
+    ids=str,
+)
+def test_published_figures_come_back(op: Op, rounds: int, sent: int) -> None:
+    found = phantom.price(op, specs.protocol_card("mpcformer"))
+    assert (found.rounds, found.bytes) == (rounds, sent)
+
+
+@pytest.mark.slow
+def test_2relu_costs_a_comparison_for_every_place() -> None:
+    op = Op("softmax", ((12, 128, 128),), (True,))
+    found = phantom.price(op, specs.protocol_card(protocol_with(softmax="2relu")))
+    assert (found.rounds, found.bytes) == (48, 12 * 128 * (240 * 128 + 560))
+    assert found.offline == 12 * 128 * (128 * 128 + 352)

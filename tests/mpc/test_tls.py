@@ -1,0 +1,282 @@
+"""Encryption between two machines: the right party is let in, nobody else is, and nothing is readable on the way."""
+
+import os
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from pi_sim.cli import main
+from pi_sim.errors import RunError, UsageError
+from pi_sim.mpc import certificates, wire
+from pi_sim.mpc.link import Link
+from pi_sim.mpc.rendezvous import HELLO, MAGIC, Plain, call
+from pi_sim.mpc.tls import Tls
+from tests.helpers.rendezvous_server import PATIENCE, RendezvousServer, connected_pair
+from tests.helpers.two_threads import at_both_ends
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trial pair."""
+    out = tmp_path_factory.mktemp("keys") / "pair"
+    certificates.make(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another pair, with the same names in its certificates."""
+    out = tmp_path_factory.mktemp("keys") / "others"
+    certificates.make(out)
+    return out
+
+
+# The keys.
+
+
+def test_keys_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["keys", "--out", str(tmp_path / "new" / "keys")])
+    assert result.exit_code == 0, result.stderr
+    for party in ("server", "client"):
+        folder = tmp_path / "new" / "keys" / party
+        assert {path.name for path in folder.iterdir()} == {"key.pem", "certificate.pem", "peer.pem"}
+        assert (folder / "key.pem").stat().st_mode & 0o777 == 0o600
+        assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_keys_that_exist_are_not_overwritten(keys: Path) -> None:
+    before = (keys / "server" / "key.pem").read_bytes()
+    result = CliRunner().invoke(main, ["keys", "--out", str(keys)])
+    assert (result.exit_code, "is not empty; choose another --out" in result.stderr) == (2, True)
+    assert (keys / "server" / "key.pem").read_bytes() == before
+
+
+@pytest.mark.parametrize("place", ["README.md/keys", "/proc/pair"])
+def test_keys_that_cannot_be_written_are_one_sentence(place: str) -> None:
+    result = CliRunner().invoke(main, ["keys", "--out", place])
+    assert (result.exit_code, "cannot be written" in result.stderr) == (2, True)
+
+
+def test_an_interrupt_leaves_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(certificates.shutil, "copyfile", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        certificates.make(tmp_path / "keys")
+    assert not list(tmp_path.iterdir())
+
+
+def test_keys_that_are_none_are_one_sentence(keys: Path, others: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a certificate; give --keys one of the two folders"):
+        Tls(keys)
+    for name in ("certificate.pem", "peer.pem"):
+        (tmp_path / name).write_bytes((keys / "server" / name).read_bytes())
+    with pytest.raises(UsageError, match=r"does not hold a key\.pem that fits its certificate\.pem"):
+        Tls(tmp_path)
+    (tmp_path / "key.pem").write_bytes((others / "server" / "key.pem").read_bytes())
+    with pytest.raises(UsageError, match=r"does not hold a key\.pem that fits its certificate\.pem"):
+        Tls(tmp_path)
+
+
+def test_keys_whose_time_is_over_are_one_sentence(tmp_path: Path) -> None:
+    certificates.make(tmp_path / "keys", valid=timedelta(hours=-1))
+    with pytest.raises(UsageError, match=r"certificate\.pem is valid from .* to .* only"):
+        Tls(tmp_path / "keys" / "client")
+
+
+# The connection.
+
+
+@pytest.mark.parties
+def test_both_directions_at_once(keys: Path) -> None:
+    """Large messages, sent by a thread while this one receives: an OpenSSL object would not survive both."""
+    generator = torch.Generator().manual_seed(0)
+    shares = [torch.randint(-(2**63), 2**63 - 1, (300_000,), generator=generator) for _ in (0, 1)]
+    with connected_pair(Tls(keys / "server"), Tls(keys / "client")) as ends:
+        links = [Link(end, rank) for rank, end in enumerate(ends)]
+        opened = at_both_ends(links, lambda link: [link.all_reduce(shares[link.rank]) for _ in range(5)])
+        for link in links:
+            link.end()
+    assert all(torch.equal(each, shares[0] + shares[1]) for results in opened for each in results)
+
+
+@pytest.mark.parties
+def test_the_connection_speaks_tls_1_3_on_a_connection_for_each_way(keys: Path) -> None:
+    with connected_pair(Tls(keys / "server"), Tls(keys / "client")) as ends:
+        sockets = [each for end in ends for each in (end.outgoing, end.incoming)]
+        assert [each.version() for each in sockets] == ["TLSv1.3"] * 4
+        assert len({each.getsockname() for each in sockets[:2]} | {each.getpeername() for each in sockets[:2]}) == 3
+        assert not any(each.session.has_ticket for each in sockets)
+
+
+class Relay:
+    """Somebody on the way between the parties, who keeps what passes, and may change one byte of it."""
+
+    def __init__(self, port: int, change: int | None = None) -> None:
+        self.port, self.change = port, change
+        self.seen = bytearray()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            one = self.listener.accept()[0]
+            other = socket.create_connection(("127.0.0.1", self.port))
+            for source, target in ((one, other), (other, one)):
+                threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):  # one of the two has gone
+            while data := bytearray(source.recv(2**16)):
+                if self.change is not None and len(self.seen) <= self.change < len(self.seen) + len(data):
+                    data[self.change - len(self.seen)] ^= 1
+                self.seen += data
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+SECRET = b"the client's text" * 1000
+
+
+@pytest.mark.parties
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_what_passes_is_readable_without_encryption_only(encrypted: bool, keys: Path) -> None:
+    doors = [Tls(keys / party) if encrypted else Plain() for party in ("server", "client")]
+    server = RendezvousServer(doors[0])
+    relay = Relay(server.port)
+    theirs = call("127.0.0.1", relay.listener.getsockname()[1], doors[1], PATIENCE)
+    wire.send(theirs, SECRET)
+    ours = server.connection()
+    assert bytes(wire.receive(ours, bytearray(len(SECRET)))) == SECRET
+    assert len(relay.seen) > len(SECRET)
+    assert (SECRET[:17] in relay.seen) is not encrypted
+    ours.close()
+    theirs.close()
+
+
+@pytest.mark.parties
+def test_a_changed_byte_is_an_error(keys: Path) -> None:
+    server = RendezvousServer(Tls(keys / "server"))
+    relay = Relay(server.port)
+    theirs = call("127.0.0.1", relay.listener.getsockname()[1], Tls(keys / "client"), PATIENCE)
+    ours = server.connection()
+    relay.change = len(relay.seen) + 1000
+    wire.send(theirs, SECRET)
+    with pytest.raises(RunError, match=r"connection to the other party broke \(.*MAC\)"):
+        wire.receive(ours, bytearray(len(SECRET)))
+    ours.close()
+    theirs.close()
+
+
+@pytest.mark.parties
+def test_an_encrypted_party_that_stalls_or_goes_is_an_error(keys: Path) -> None:
+    with connected_pair(Tls(keys / "server"), Tls(keys / "client")) as (ours, theirs):
+        ours.settimeout(0.2)
+        with pytest.raises(RunError, match=r"sent nothing for 0\.2 seconds"):
+            wire.receive(ours, bytearray(1))
+        theirs.close()
+        with pytest.raises(RunError, match="closed the connection"):
+            wire.receive(ours, bytearray(1))
+
+
+# Strangers.
+
+
+def silent(connection: socket.socket) -> None:
+    """Calls and hangs up, as a port scanner does."""
+
+
+def in_the_clear(connection: socket.socket) -> None:
+    connection.sendall(HELLO.pack(MAGIC, os.urandom(16), 0))
+
+
+def garbage(connection: socket.socket) -> None:
+    connection.sendall(bytes(range(256)))
+
+
+def over_tls(folder: Path | None, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> Callable[[socket.socket], None]:
+    """A caller that believes whatever server it reaches, with the certificate in a folder or none."""
+
+    def stranger(connection: socket.socket) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode, context.maximum_version = False, ssl.CERT_NONE, newest
+        if folder:
+            context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
+        with suppress(OSError), context.wrap_socket(connection) as encrypted:
+            encrypted.sendall(HELLO.pack(MAGIC, os.urandom(16), 1))
+            encrypted.recv(8)
+
+    return stranger
+
+
+@pytest.mark.parties
+def test_strangers_are_refused_and_the_right_party_is_waited_for(keys: Path, others: Path, tmp_path: Path) -> None:
+    certificates.make(tmp_path / "old", valid=timedelta(hours=-1))
+    strangers = [
+        (silent, "it closed the connection during the handshake"),
+        (in_the_clear, r"it does not speak TLS 1\.3"),
+        (garbage, r"it does not speak TLS 1\.3"),
+        (over_tls(None), "it shows no certificate"),
+        (over_tls(others / "client"), r"its certificate is not the one in peer\.pem, or not valid today"),
+        (over_tls(tmp_path / "old" / "client"), r"its certificate is not the one in peer\.pem, or not valid today"),
+        (over_tls(keys / "server"), r"its certificate is not the one in peer\.pem, or not valid today"),
+        (over_tls(keys / "client", newest=ssl.TLSVersion.TLSv1_2), r"it does not speak TLS 1\.3"),
+    ]
+    server = RendezvousServer(Tls(keys / "server"))
+    for stranger, sentence in strangers:
+        assert re.fullmatch(rf"refused a caller at 127\.0\.0\.1: {sentence}\.", server.refuses(stranger))
+    theirs = call("127.0.0.1", server.port, Tls(keys / "client"), PATIENCE)
+    server.connection().close()
+    theirs.close()
+
+
+NOT_TOGETHER = r"did not come together \({}\); do both parties encrypt, with the keys of one pair, or neither\?$"
+
+
+@pytest.mark.parties
+def test_a_client_believes_no_other_server(keys: Path, others: Path) -> None:
+    """Neither one with another certificate, nor one that does not encrypt."""
+    server = RendezvousServer(Tls(others / "server"))
+    with pytest.raises(RunError, match=NOT_TOGETHER.format("its certificate is not the one in .*")):
+        call("127.0.0.1", server.port, Tls(keys / "client"), PATIENCE)
+    call("127.0.0.1", server.port, Tls(others / "client"), PATIENCE).close()
+    server.connection().close()
+    assert server.refusals == ["refused a caller at 127.0.0.1: it does not accept this party's certificate."]
+    server = RendezvousServer(Plain())
+    with pytest.raises(RunError, match=NOT_TOGETHER.format("it closed the connection during the handshake")):
+        call("127.0.0.1", server.port, Tls(keys / "client"), PATIENCE)
+    call("127.0.0.1", server.port, Plain(), PATIENCE).close()
+    server.connection().close()
+    assert set(server.refusals) == {"refused a caller at 127.0.0.1: it does not speak the parties' protocol."}
+
+
+@pytest.mark.parties
+def test_a_client_that_the_server_does_not_know_is_told(keys: Path, others: Path, tmp_path: Path) -> None:
+    """The server's certificate is the right one, its own is not."""
+    for name, pair in (("key.pem", others), ("certificate.pem", others), ("peer.pem", keys)):
+        (tmp_path / name).write_bytes((pair / "client" / name).read_bytes())
+    server = RendezvousServer(Tls(keys / "server"), timeout=1.0)
+    with pytest.raises(RunError, match=NOT_TOGETHER.format(".*")):
+        call("127.0.0.1", server.port, Tls(tmp_path), PATIENCE)
+    with pytest.raises(RunError, match="the client did not call within 1 seconds"):
+        server.connection()
+    assert server.refusals[0].endswith("its certificate is not the one in peer.pem, or not valid today.")
+
+
+@pytest.mark.parties
+def test_a_client_without_keys_does_not_reach_an_encrypted_server(keys: Path) -> None:
+    server = RendezvousServer(Tls(keys / "server"), timeout=1.0)
+    with pytest.raises(RunError, match=NOT_TOGETHER.format(".*")):
+        call("127.0.0.1", server.port, Plain(), PATIENCE)
+    with pytest.raises(RunError, match="the client did not call"):
+        server.connection()

@@ -1,0 +1,135 @@
+"""Counters predicted and measured: of both parties of one run, and as two machines tell each other theirs."""
+
+import json
+import threading
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+
+from pi_sim import specs
+from pi_sim.cost.cost import Cost
+from pi_sim.cost.prices import price
+from pi_sim.errors import RunError
+from pi_sim.graph.capture import capture
+from pi_sim.mpc import wire
+from pi_sim.mpc.pair import Counted
+from pi_sim.mpc.party import Played
+from pi_sim.mpc.rendezvous import Plain
+from pi_sim.run.audit import check
+from pi_sim.run.counters import exchange
+from pi_sim.run.remote import _counted
+from pi_sim.zoo.build import meta_model
+from tests.helpers.rendezvous_server import connected_pair
+
+NOTHING = dict.fromkeys(("rounds", "sent", "received", "crypten_rounds", "crypten_bytes"), 0)
+"""Stock kernels open no weights beforehand."""
+
+
+def outcome(rank: int = 0, **falsified: int) -> tuple[Any, Any, Counted]:
+    """A faithful outcome of a small graph, one party's counters falsified; `node` is its last node's bytes."""
+    graph, protocol = capture(meta_model("relu_nonorm", "tiny"), 4), specs.protocol_card("crypten")
+    reached, nodes = Cost(), []
+    for node in graph.nodes:
+        reached += price(node.op, protocol)
+        nodes.append((reached.rounds, reached.bytes))
+    counts = {
+        "rounds": reached.rounds, "sent": reached.bytes, "received": reached.bytes,
+        "offline": reached.offline, "asked": reached.offline,
+        "crypten_rounds": reached.rounds, "crypten_bytes": 2 * reached.bytes,
+    }  # fmt: skip
+    both = [{**counts, "nodes": list(nodes)} for _ in (0, 1)]
+    both[rank]["nodes"][-1] = (nodes[-1][0] + falsified.pop("round", 0), nodes[-1][1] + falsified.pop("node", 0))
+    for name, error in falsified.items():
+        both[rank][name] += error
+    return graph, protocol, Counted([[one] for one in both], [NOTHING, NOTHING], 0.0, {})
+
+
+def test_equal_counters_pass() -> None:
+    check(*outcome())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("falsified", "sentence"),
+    [
+        ({"round": 1}, r"part at reveal\(1x4x2048\) in output"),
+        ({"node": 8}, r"part at reveal\(1x4x2048\) in output"),
+        ({"received": 8, "crypten_bytes": 8}, "sent [0-9]+ bytes, and [0-9]+ arrived"),
+        ({"crypten_bytes": 8}, "CrypTen counted"),
+        ({"crypten_rounds": 1}, "CrypTen counted"),
+        ({"rounds": 1}, "CrypTen counted"),
+        ({"offline": 8}, "asked for [0-9]+, and [0-9]+ came"),
+        ({"asked": 8}, "asked for [0-9]+, and [0-9]+ came"),
+    ],
+)
+def test_counters_that_part_are_a_failure(rank: int, falsified: dict[str, int], sentence: str) -> None:
+    with pytest.raises(RunError, match=sentence):
+        check(*outcome(rank, **falsified))
+
+
+SESSION = {**NOTHING, "offline": 0, "asked": 0, "seconds": 0.5}
+
+
+@cache
+def played(rank: int, **falsified: int) -> tuple[Any, Any, Played]:
+    """What a party of a faithful run tells, or of a falsified one."""
+    graph, protocol, found = outcome(rank, **falsified)
+    return graph, protocol, Played({}, SESSION, found.counts[rank], None, (0, 0))
+
+
+@pytest.mark.parties
+def test_both_parties_audit_the_same() -> None:
+    graph, protocol, server = played(0)
+    client = played(1)[2]
+    told: list[Any] = []
+    with connected_pair(Plain(), Plain()) as (ours, theirs):
+        other = threading.Thread(target=lambda: told.append(exchange(theirs, 1, client, len(graph.nodes))))
+        other.start()
+        heard = exchange(ours, 0, server, len(graph.nodes))
+        other.join()
+    check(graph, protocol, _counted(0, server, heard, 0.0))
+    check(graph, protocol, _counted(1, client, told[0], 0.0))
+
+
+@pytest.mark.parties
+def test_a_party_that_counted_something_else_is_found_out() -> None:
+    graph, protocol, server = played(0)
+    falsified = played(1, sent=8, crypten_bytes=8)[2]
+    heard = hear(json.dumps({"session": SESSION, "sequences": falsified.sequences}).encode(), server)
+    with pytest.raises(RunError, match=r"party 1 sent [0-9]+ bytes, and [0-9]+ arrived"):
+        check(graph, protocol, _counted(0, server, heard, 0.0))
+
+
+def hear(text: bytes, mine: Played) -> Any:
+    """What the server makes of that text."""
+    with connected_pair(Plain(), Plain()) as (ours, theirs):
+        wire.send_text(theirs, text)
+        return exchange(ours, 0, mine, len(mine.sequences[0]["nodes"]))
+
+
+@pytest.mark.parties
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"", b"\xff\xfe", b"[]", b"{}", b"null", b'{"session": {}, "sequences": []}', b"[" * 100_000,
+        json.dumps({"session": {**SESSION, "sent": "many"}, "sequences": []}).encode(),
+        json.dumps({"session": SESSION, "sequences": [{**SESSION, "nodes": [[1]]}]}).encode(),
+        json.dumps({"session": {**SESSION, "sent": float("inf")}, "sequences": []}).encode(),
+    ],
+)  # fmt: skip
+def test_nonsense_is_one_sentence(text: bytes) -> None:
+    with pytest.raises(RunError, match="the other party's counters cannot be read"):
+        hear(text, played(0)[2])
+
+
+@pytest.mark.parties
+def test_counters_of_something_else_are_one_sentence() -> None:
+    server = played(0)[2]
+    for sequences in ([], server.sequences * 2, [{**server.sequences[0], "nodes": server.sequences[0]["nodes"][:-1]}]):
+        other = replace(server, sequences=sequences)
+        text = json.dumps({"session": SESSION, "sequences": other.sequences}).encode()
+        with pytest.raises(RunError, match="counted other sequences or nodes"):
+            hear(text, server)

@@ -1,0 +1,162 @@
+"""Runs with a dealer apart: a third process or files serve stock and own kernels alike, and count the same."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from click.testing import CliRunner
+
+from pi_sim.cli import main
+from pi_sim.errors import RunError
+from pi_sim.mpc.dealer import call
+from pi_sim.mpc.dealer.correlation import Part
+from pi_sim.mpc.dealer.stream import Stream
+from pi_sim.mpc.dealer.terms import Terms
+from pi_sim.run.two_party import export
+
+pytestmark = pytest.mark.parties
+
+TERMS = Terms("graph", "protocol")
+TOKEN = bytes(range(call.TOKEN))
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shipped model's."""
+    return export("relu_nonorm", "tiny", 8, tmp_path_factory.mktemp("export") / "bundle").folder
+
+
+def pi_sim(*arguments: object) -> str:
+    result = CliRunner().invoke(main, list(map(str, arguments)))
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("protocol", ["crypten", "lean"])
+@pytest.mark.parametrize("kind", ["third-party", "file"])
+def test_a_dealer_apart_serves_every_protocol(kind: str, protocol: str, bundle: Path, tmp_path: Path) -> None:
+    """The run's own audit compares what was predicted, asked for, and what came out of the socket or the file."""
+    dealer, sequences = kind, 2 if kind == "file" else 1
+    if kind == "file":
+        dealer = str(tmp_path / "dealt")
+        pi_sim("deal", "--bundle", bundle, "--protocol", protocol, "--sequences", sequences, "--out", dealer)
+    asked = ("--bundle", bundle, "--model", "relu_nonorm", "--protocol", protocol, "--dealer", dealer)
+    said = pi_sim("run", "two-party", *asked, "--sequences", sequences, "--json", tmp_path / "record.json")
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["dealer"] == kind
+    assert record["measured"]["offline_bytes"] == record["total"]["offline_bytes"] > 0
+    assert record["agreement"]["top1"] > 0.8
+    assert record["agreement"]["max_abs"] < 0.2
+    assert {"third-party": "a third process", "file": "dealt beforehand"}[kind] in said
+
+
+def test_a_dealer_that_dies_ends_both_parties(bundle: Path) -> None:
+    command = [sys.executable, "-m", "pi_sim", "run", "two-party", "--bundle", str(bundle), "--sequences", "50"]
+    process = subprocess.Popen(
+        [*command, "--protocol", "lean", "--dealer", "third-party"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        dealer, others = at_work(process)
+        dealer.kill()
+        out, errors = process.communicate(timeout=120)
+        assert (process.returncode, out) == (1, "")
+        assert errors.splitlines()[-1].startswith("pi-sim: the run failed; party 0: the dealer closed the connection")
+        assert "the dealer was ended by SIGKILL" in errors
+        assert "Traceback" not in errors
+        assert not psutil.wait_procs(others, timeout=5)[1]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def at_work(process: "subprocess.Popen[str]") -> tuple[psutil.Process, list[psutil.Process]]:
+    """The dealer, once it has sent something, and both parties."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        children = psutil.Process(process.pid).children()
+        dealers = [child for child in children if "pi_sim.mpc.dealer.process" in child.cmdline()]
+        if dealers and len(connections(dealers[0])) == 2:
+            return dealers[0], [child for child in children if child not in dealers]
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("the dealer did not start")
+
+
+def connections(process: psutil.Process) -> list[Any]:
+    return [each for each in process.net_connections(kind="tcp") if each.status == psutil.CONN_ESTABLISHED]
+
+
+class Answer(threading.Thread):
+    """A dealer that waits for its parties."""
+
+    def __init__(self, timeout: float = 5.0) -> None:
+        super().__init__()
+        self.listener, self.timeout = socket.create_server(("127.0.0.1", 0)), timeout
+        self.found: Any = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.found = call.answer(self.listener, TOKEN, TERMS, 3, self.timeout)
+            for rank, connection in enumerate(self.found):
+                connection.sendall(call.WELCOME.pack(bytes(16), bytes([rank] * 16)))
+        except RunError as error:
+            self.found = str(error)
+        self.listener.close()
+
+    @property
+    def port(self) -> int:
+        return int(self.listener.getsockname()[1])
+
+
+def test_a_stranger_is_told_no_seed_and_does_not_end_the_dealing() -> None:
+    dealer = Answer()
+    port = dealer.port
+    with socket.create_connection(("127.0.0.1", port)) as stranger:
+        stranger.sendall(call.HELLO.pack(bytes(call.TOKEN), 0, 3, TERMS.digest()))
+        assert stranger.recv(1) == b""
+    socket.create_connection(("127.0.0.1", port)).close()
+    parties: list[Any] = [None, None]
+    threads = [threading.Thread(target=_call, args=(port, rank, parties)) for rank in (1, 0)]
+    for thread in threads:
+        thread.start()
+    for thread in (*threads, dealer):
+        thread.join(20)
+    for rank, party in enumerate(parties):
+        (drawn,) = party.source(bytes(16)).mine.draw(Part((4,)))
+        assert torch.equal(drawn, *Stream(bytes([rank] * 16)).draw(Part((4,))))
+
+
+def _call(port: int, rank: int, parties: list[Any]) -> None:
+    parties[rank] = call.call(port, TOKEN, rank, TERMS, 3, 5.0)
+
+
+@pytest.mark.parametrize(("terms", "sequences"), [(Terms("another", "protocol"), 3), (TERMS, 4)])
+def test_a_party_with_other_terms_is_refused(terms: Terms, sequences: int) -> None:
+    dealer = Answer()
+    with pytest.raises(RunError, match=r"the dealer closed the connection|the connection to the dealer broke"):
+        call.call(dealer.port, TOKEN, 1, terms, sequences, 5.0)
+    dealer.join()
+    assert dealer.found == "party 1 holds another graph, protocol, version or number of sequences."
+
+
+def test_a_dealer_does_not_wait_for_ever() -> None:
+    dealer = Answer(timeout=0.2)
+    dealer.join()
+    assert dealer.found == "the parties did not call in time."
+
+
+def test_a_dealer_that_is_not_there_is_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(RunError, match="the dealer could not be reached"):
+        call.call(port, TOKEN, 0, TERMS, 1, 1.0)

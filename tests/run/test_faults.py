@@ -1,0 +1,212 @@
+"""What goes wrong ends quickly, says why in one sentence, and leaves nothing behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from pi_sim.errors import RunError
+from pi_sim.mpc import process
+from pi_sim.mpc.dealer import process as service
+from pi_sim.mpc.dealer.kinds import FirstParty
+from pi_sim.mpc.link import HEADER, Link
+from pi_sim.mpc.meeting import greet, meet
+from pi_sim.mpc.members import Member, _follow, _settle
+from pi_sim.network import network
+
+pytestmark = pytest.mark.parties
+
+PI_SIM = [sys.executable, "-m", "pi_sim"]
+RUN = [*PI_SIM, "run", "two-party", "--model", "relu_nonorm", "--seq-len", "64", "--sequences", "20"]
+PATIENCE = 120
+TERMS = {"graph": "a digest"}
+NOW = (0.0,) * 5
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A long run, with its temporary files in `tmp_path`, stopped in the middle of its first sequence."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(RUN, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    yield process
+    for left in [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []:
+        left.kill()
+    process.kill()
+    process.wait()
+
+
+def parties_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """Both parties, once they have met: a run of 20 sequences is then far from its end."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        children = psutil.Process(process.pid).children()
+        if len(children) == 2 and all(connected(child) for child in children):
+            return sorted(children, key=lambda child: child.pid)
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("the parties did not start")
+
+
+def connected(party: psutil.Process) -> bool:
+    return any(each.status == psutil.CONN_ESTABLISHED for each in party.net_connections(kind="tcp"))
+
+
+def gone(processes: list[psutil.Process], within: float) -> bool:
+    return not psutil.wait_procs(processes, timeout=within)[1]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_party_that_dies_ends_the_other(rank: int, running: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    parties = parties_of(running)
+    parties[rank].kill()
+    out, errors = running.communicate(timeout=PATIENCE)
+    assert running.returncode == 1
+    assert out == ""
+    assert errors.count("\n") <= 2, errors
+    assert f"party {rank} was ended by SIGKILL" in errors
+    assert "Traceback" not in errors
+    assert gone(parties, within=5)
+    assert not list(tmp_path.glob("pi-sim-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_leaves_nothing(number: int, running: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    parties = parties_of(running)
+    running.send_signal(number)
+    _, errors = running.communicate(timeout=PATIENCE)
+    assert running.returncode == 128 + number
+    assert "Traceback" not in errors
+    assert gone(parties, within=5)
+    assert not list(tmp_path.glob("pi-sim-*"))
+
+
+def test_parties_do_not_outlive_their_parent(running: "subprocess.Popen[str]") -> None:
+    parties = parties_of(running)
+    running.kill()
+    assert gone(parties, within=10)
+
+
+def pair(timeout: float = 5.0, imitated: str | None = None) -> tuple[Link, socket.socket]:
+    """A link, and the bare socket at its other end."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    theirs = socket.create_connection(listener.getsockname())
+    ours = listener.accept()[0]
+    listener.close()
+    ours.settimeout(timeout)
+    return Link(ours, 0, network(imitated) if imitated else None), theirs
+
+
+def test_a_party_that_hangs_up_is_an_error() -> None:
+    link, other = pair()
+    other.close()
+    with pytest.raises(RunError, match=r"closed the connection|connection to the other party broke"):
+        link.all_reduce(torch.zeros(3, dtype=torch.long))
+
+
+def test_a_party_that_stalls_is_an_error() -> None:
+    link, other = pair(timeout=0.2)
+    with pytest.raises(RunError, match=r"sent nothing for 0\.2 seconds"):
+        link.all_reduce(torch.zeros(3, dtype=torch.long))
+    other.close()
+
+
+@pytest.mark.parametrize("header", [HEADER.pack(1, 8, *NOW), HEADER.pack(7, 24, *NOW), b"G" * HEADER.size])
+def test_a_party_that_sends_nonsense_is_an_error(header: bytes) -> None:
+    link, other = pair()
+    other.sendall(header)
+    with pytest.raises(RunError, match="where message 1 of 24 bytes was due"):
+        link.all_reduce(torch.zeros(3, dtype=torch.long))
+    other.close()
+
+
+def test_an_imitated_network_holds_messages_back() -> None:
+    link, other = pair(imitated="rtt=200ms,bw=1Mbps")
+    payload = torch.arange(1000, dtype=torch.long)
+    started = time.monotonic()
+    other.sendall(HEADER.pack(1, 8000, started, *NOW[1:]) + payload.numpy().tobytes())
+    opened = link.all_reduce(torch.zeros(1000, dtype=torch.long))
+    assert time.monotonic() - started >= 0.1 + 0.064  # latency, and 64,000 bits at 1 Mbps
+    assert torch.equal(opened, payload)
+    other.close()
+
+
+def test_a_long_message_may_take_longer_than_the_timeout() -> None:
+    """As long as the other party takes something now and then."""
+    link, other = pair(timeout=0.5)
+    size = 4_000_000
+    receiver = threading.Thread(target=slowly, args=(other, 8 * size + HEADER.size, 1.5))
+    receiver.start()
+    link._put([torch.zeros(size, dtype=torch.long)])
+    link.close()
+    receiver.join()
+
+
+def slowly(connection: socket.socket, length: int, seconds: float) -> None:
+    """Receive so many bytes, a twentieth of them after each twentieth of the time."""
+    taken = 0
+    for piece in range(1, 21):
+        time.sleep(seconds / 20)
+        while taken < length * piece // 20:
+            taken += len(connection.recv(length * piece // 20 - taken))
+
+
+def test_a_party_that_takes_nothing_is_an_error() -> None:
+    link, other = pair(timeout=0.3)
+    link._put([torch.zeros(10_000_000, dtype=torch.long)])
+    with pytest.raises(RunError, match=r"took nothing for 0\.3 seconds"):
+        link.close()
+    other.close()
+
+
+def test_parties_with_different_graphs_do_not_start() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.sendall(bytes(1000))
+    with pytest.raises(RunError, match="the parties differ in graph and dealer; start both with the same"):
+        greet(ours, FirstParty(0), TERMS)
+
+
+def test_a_stranger_who_says_nothing_is_not_waited_for() -> None:
+    """Party 0 accepts whoever calls first, but only for so long."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        caller = socket.create_connection(listener.getsockname())
+        descriptor = listener.detach()
+    with pytest.raises(RunError, match=r"sent nothing for 0\.3 seconds"):
+        greet(meet(descriptor, 0, 0.3), FirstParty(0), TERMS)
+    caller.close()
+
+
+def test_a_party_that_does_not_end_is_not_waited_for() -> None:
+    quick, stuck = subprocess.Popen(["true"]), subprocess.Popen(["sleep", "60"])
+    try:
+        assert _settle([quick, stuck], timeout=0.3) == [0, None]
+    finally:
+        stuck.kill()
+        stuck.wait()
+
+
+def test_a_dealer_that_is_still_there_is_not_waited_for(tmp_path: Path) -> None:
+    parties, dealer = [subprocess.Popen(["true"]) for _ in range(2)], subprocess.Popen(["sleep", "60"])
+    try:
+        assert _settle([*parties, dealer], timeout=60) == [0, 0, None]
+    finally:
+        dealer.kill()
+        dealer.wait()
+    (tmp_path / "errors").touch()
+    failures = {each: Member("it", each, None, tmp_path).failure(None) for each in (process, service)}
+    assert failures == {process: "it did not end", service: None}
+
+
+def test_progress_that_nobody_reads_does_not_stop_the_run() -> None:
+    def broken(fraction: float) -> None:
+        raise BrokenPipeError
+
+    _follow([b'{"done": 1, "of": 2}\n', b'{"done": 2, "of": 2}\n'], 1, broken)

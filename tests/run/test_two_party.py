@@ -1,0 +1,106 @@
+"""Private runs of the shipped models, as a user starts them: two real processes over TCP."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from pi_sim import specs
+from pi_sim.cli import main
+from pi_sim.graph.capture import capture
+from pi_sim.records import Agreement
+from pi_sim.run import two_party
+from pi_sim.run.quality import compare, out_of_domain, perplexity
+from pi_sim.zoo.build import load_model
+
+CARDS = ["gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm"]
+LENGTH = 16
+
+
+def pi_sim(*arguments: str) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.stderr
+
+
+def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
+    """The record of a run that succeeded."""
+    record = tmp_path / "record.json"
+    pi_sim("run", "two-party", "--seq-len", str(LENGTH), "--json", str(record), *arguments)
+    return dict(json.loads(record.read_text()))
+
+
+@pytest.mark.parties
+@pytest.mark.parametrize("card", CARDS)
+def test_a_shipped_model_runs_as_predicted(card: str, tmp_path: Path) -> None:
+    """Predicted == measured for every tiny model; where kernels stay in their domain, so does the model's quality."""
+    record = run(tmp_path, "--model", card, "--protocol", "crypten_tanh", "--sequences", "2")
+    for key in ("rounds", "bytes", "offline_bytes"):
+        assert record["measured"][key] == record["total"][key]
+    assert record["sequences"] == 2
+    assert record["perplexity"]["plain"] > 1
+    assert record["agreement"]["top1"] > 0.45  # stock truncation may destroy one of the two sequences, never both
+    seconds = record["measured"]
+    assert seconds["seconds"] == pytest.approx(seconds["compute_seconds"] + seconds["communication_seconds"])
+
+
+@pytest.mark.parties
+def test_a_bundle_runs_without_the_weights(tmp_path: Path) -> None:
+    """Exported shares alone give the plain model's logits: nothing else is read."""
+    bundle = tmp_path / "bundle"
+    pi_sim("export", "--model", "relu_nonorm", "--seq-len", str(LENGTH), "--out", str(bundle))
+    alone = run(tmp_path, "--bundle", str(bundle))
+    assert alone["perplexity"]["plain"] is None
+    assert alone["agreement"] is None
+    beside = run(tmp_path, "--bundle", str(bundle), "--model", "relu_nonorm")
+    assert math.isclose(alone["perplexity"]["private"], beside["perplexity"]["plain"], rel_tol=0.02)
+
+
+def test_perplexity_is_that_of_the_definition() -> None:
+    logits = torch.log(torch.tensor([[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8], [1.0, 1.0, 1.0]]]))
+    assert perplexity(logits, torch.tensor([[0, 1, 2]])) == pytest.approx((0.25 * 0.8) ** -0.5)
+    assert perplexity(logits * 1e6, torch.tensor([[0, 1, 0]])) is None
+
+
+def test_agreement_compares_logits() -> None:
+    plain, tokens = torch.tensor([[[1.0, 2.0], [3.0, 1.0]]]), torch.tensor([[0, 1]])
+    private = plain + torch.tensor([[[0.0, -1.5], [0.5, 0.0]]])
+    quality, agreement = compare(plain, private, tokens)
+    assert agreement == Agreement(max_abs=1.5, mean_abs=0.5, top1=0.5, corrupted_positions=0)
+    assert quality.excluding_corrupted is None
+
+
+def test_corrupted_positions_are_counted_and_left_out() -> None:
+    plain, tokens = torch.randn(1, 4, 3), torch.tensor([[0, 1, 2, 0]])
+    private = plain.clone()
+    private[0, 1, 0] = 2.0**32
+    quality, agreement = compare(plain, private, tokens)
+    assert agreement is not None
+    assert agreement.corrupted_positions == 1
+    assert quality.excluding_corrupted is not None
+    kept = torch.tensor([[True, False, True, True]])
+    assert quality.excluding_corrupted.private == pytest.approx(perplexity(plain, tokens, kept))
+    assert (quality.private or math.inf) > 1e6
+
+
+def test_a_bundle_of_another_model_or_length_is_refused(tmp_path: Path) -> None:
+    two_party.export("relu_nonorm", "tiny", 8, tmp_path / "bundle")
+    for arguments, sentence in (
+        (["--model", "gelu_nonorm"], "was not exported from gelu_nonorm"),
+        (["--seq-len", "16"], "was exported for 8 tokens"),
+    ):
+        result = CliRunner().invoke(main, ["run", "two-party", "--bundle", str(tmp_path / "bundle"), *arguments])
+        assert result.exit_code == 2
+        assert sentence in result.stderr
+
+
+def test_activations_out_of_a_domain_are_told_beforehand() -> None:
+    model = load_model("gelu_ln", "tiny")
+    graph, tokens = capture(model, LENGTH), torch.arange(LENGTH)[None]
+    with torch.no_grad():
+        said = list(out_of_domain(graph, model, specs.protocol_card("crypten"), tokens))
+        assert [sentence.split(" is right")[0] for sentence in said] == ["gelu by erf-taylor"]
+        assert not list(out_of_domain(graph, model, specs.protocol_card("crypten_tanh"), tokens))

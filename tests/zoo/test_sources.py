@@ -1,0 +1,117 @@
+"""Public models by name: their parameters are the published ones, and what names a model is understood or refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pi_sim import specs
+from pi_sim.cost.census import census, context, label
+from pi_sim.errors import UsageError
+from pi_sim.specs import configs
+from pi_sim.zoo import build
+from tests.helpers.hf_models import build_model
+
+PARAMETERS = {
+    "bert-base": 109_482_240 + 2 * 769,  # the encoder with its pooler, and two labels
+    "bert-large": 335_141_888 + 2 * 1025,
+    "bert-medium": 41_373_184 + 2 * 513,
+    "bert-tiny": 4_385_920 + 2 * 129,
+    "gpt-neo-1.3b": 1_315_575_808,
+    "gpt2": 124_439_808,
+    "gpt2-large": 774_030_080,
+    "gpt2-medium": 354_823_168,
+    "gpt2-xl": 1_557_611_200,
+    "llama-2-13b": 13_015_864_320,
+    "llama-2-7b": 6_738_415_616,
+    "llama-3-8b": 8_030_261_248,
+    "llama-7b": 6_738_415_616,
+    "mistral-7b": 7_241_732_096,
+    "opt-1.3b": 1_315_758_080,
+    "opt-125m": 125_239_296,
+    "opt-6.7b": 6_658_473_984,
+    "pythia-1.4b": 1_414_647_808,
+    "pythia-160m": 162_322_944,
+    "pythia-70m": 70_426_624,
+    "qwen2-0.5b": 494_032_768,
+    "roberta-base": 124_055_040 + 768 * 769 + 2 * 769,  # the encoder, and a head of two layers
+    "roberta-large": 354_310_144 + 1024 * 1025 + 2 * 1025,
+    "tinyllama-1.1b": 1_100_048_384,
+    "vit-base": 86_567_656,
+    "vit-large": 304_326_632,
+}
+"""As published with the weights on the Hugging Face Hub."""
+
+
+def test_every_config_is_checked() -> None:
+    assert sorted(PARAMETERS) == configs.names()
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_public_model_has_its_published_parameters(name: str) -> None:
+    model = build.meta_model(name, "tiny")
+    assert model.num_parameters() == PARAMETERS[name]
+    assert {weight.device.type for weight in model.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"), [("gpt2", 1024), ("bert-base", 512), ("roberta-base", 512), ("vit-base", 197)]
+)
+def test_a_public_model_tells_its_context(name: str, tokens: int) -> None:
+    assert (context(name, "tiny"), label(name, "tiny")) == (tokens, "own")
+
+
+def test_a_card_comes_before_a_folder_and_a_folder_before_a_public_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("relu_nonorm", "gpt2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text('{"n_positions": 7}')
+    assert (context("relu_nonorm", "tiny"), context("gpt2", "tiny")) == (128, 1024)
+    monkeypatch.chdir(tmp_path)
+    assert (context("relu_nonorm", "tiny"), context("gpt2", "tiny")) == (128, 7)
+
+
+def test_a_file_and_a_folder_are_the_same_model(tmp_path: Path) -> None:
+    build_model("llama").config.save_pretrained(tmp_path)
+    told = census(str(tmp_path), "tiny", 8)
+    file = tmp_path / "other.json"
+    file.write_text((tmp_path / "config.json").read_text())
+    assert census(str(file), "tiny", 8) == told
+
+
+@pytest.mark.parametrize(
+    ("architectures", "kind"),
+    [
+        (["BertForMaskedLM"], "BertForMaskedLM"),
+        (["BertForQuestionAnswering"], "BertForQuestionAnswering"),
+        (["SomebodysOwnBert"], "BertForMaskedLM"),
+        (["json"], "BertForMaskedLM"),
+        ([], "BertForMaskedLM"),
+    ],
+)
+def test_a_config_says_what_its_model_is_for(architectures: list[str], kind: str, tmp_path: Path) -> None:
+    options = json.loads((specs.facts() / "models/configs/bert-tiny.json").read_text())
+    (tmp_path / "mine.json").write_text(json.dumps({**options, "architectures": architectures}))
+    assert type(build.meta_model(str(tmp_path / "mine.json"), "tiny")).__name__ == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", "cannot be read"),
+        ('{"model_type": "magic"}', "cannot be read"),
+        ('{"model_type": "gpt2", "n_head": 5}', "no model can be built from this config"),
+        ('{"model_type": "rag"}', "cannot be read|no model"),
+    ],
+)
+def test_a_config_that_is_none_is_refused(text: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=sentence):
+        build.meta_model(str(path), "tiny")
+
+
+def test_a_public_model_has_no_weights_to_run() -> None:
+    with pytest.raises(UsageError, match="gpt2 is a config without weights"):
+        build.load_model("gpt2", "tiny")
