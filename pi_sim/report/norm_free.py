@@ -162,8 +162,9 @@ def _quality_row(size: SizeData, model: str) -> dict[str, Any]:
 def _taylor_failures(size: SizeData) -> list[dict[str, Any]]:
     """Return the models that protocols with CrypTen's Taylor series of erf compute wrongly, by protocol."""
     wrong = size.runs[size.runs["wrong"]]
-    has_gelu = wrong["record"].map(lambda record: any(row.op == "gelu" and row.bytes for row in record.rows))
-    groups = wrong[has_gelu & wrong["protocol"].map(_is_taylor)].groupby("protocol")["model"]
+    has_gelu = [any(row.op == "gelu" and row.bytes for row in record.rows) for record in wrong["record"]]
+    is_failure = [gelu and _is_taylor(protocol) for gelu, protocol in zip(has_gelu, wrong["protocol"], strict=True)]
+    groups = wrong[pd.Series(is_failure, wrong.index, dtype=bool)].groupby("protocol")["model"]
     return [{"protocol": protocol, "models": list(dict.fromkeys(models))} for protocol, models in groups]
 
 
