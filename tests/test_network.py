@@ -10,7 +10,8 @@ from pi_sim.reporting.networks import render
 
 from pi_sim.cli import main
 from pi_sim.errors import UsageError
-from pi_sim.network import PRESETS, parse_network
+from pi_sim.network import PRESETS, network
+from pi_sim.report.terminal import render_networks
 from tests.helpers.golden import Golden
 
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -77,7 +78,7 @@ def test_every_named_network_has_a_source_and_can_be_asked_for() -> None:
 
 @pytest.mark.usefixtures("no_terminal")
 def test_the_list_of_networks(golden: Golden) -> None:
-    golden("networks", render("table"))
+    golden("networks", render_networks("table"))
 
 
 def test_the_list_for_programs_has_seconds_and_bits() -> None:

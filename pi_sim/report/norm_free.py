@@ -162,8 +162,9 @@ def _quality_row(size: SizeData, model: str) -> dict[str, Any]:
 def _taylor_failures(size: SizeData) -> list[dict[str, Any]]:
     """Return the models that protocols with CrypTen's Taylor series of erf compute wrongly, by protocol."""
     wrong = size.runs[size.runs["wrong"]]
-    has_gelu = wrong["record"].map(lambda record: any(row.op == "gelu" and row.bytes for row in record.rows))
-    groups = wrong[has_gelu & wrong["protocol"].map(_is_taylor)].groupby("protocol")["model"]
+    has_gelu = [any(row.op == "gelu" and row.bytes for row in record.rows) for record in wrong["record"]]
+    is_failure = [gelu and _is_taylor(protocol) for gelu, protocol in zip(has_gelu, wrong["protocol"], strict=True)]
+    groups = wrong[pd.Series(is_failure, wrong.index, dtype=bool)].groupby("protocol")["model"]
     return [{"protocol": protocol, "models": list(dict.fromkeys(models))} for protocol, models in groups]
 
 
@@ -285,7 +286,7 @@ def drawings(size: SizeData) -> dict[str, Drawing]:
     designs = {model: size.design(model) for model in size.models}
     looks = {m: Look(design.get("activation", ""), design.get("norm") != "none") for m, design in designs.items()}
     drawn: dict[str, Drawing] = {f"operations-{size.name}": partial(_draw_operations, size)}
-    if points := _points(size):
+    if points := tradeoff_points(size):
         protocols = sorted(set(size.runs["protocol"]))
         drawn[f"tradeoff-{size.name}"] = partial(figures.tradeoff, points, looks, protocols)
     if curves := _curves(size):
@@ -306,7 +307,7 @@ def _draw_operations(size: SizeData) -> Any:
     return figures.stacked_bars(sent, rounds, unit.name, unit.divisor)
 
 
-def _points(size: SizeData) -> list[Point]:
+def tradeoff_points(size: SizeData) -> list[Point]:
     """Return the models with a finite perplexity, at one length."""
     return [
         Point(row.model, row.protocol, row.wrong, size.seeds[row.model], row.record.total.seconds)

@@ -19,13 +19,22 @@ def write_report(folders: list[Path], out: Path) -> list[Path]:
 
     Raises `UsageError` for a damaged record, or where no run has been recorded.
     """
+    return [*write_norm_free(folders, out), *write_lab(folders, out), *write_kernels(folders, out)]
+
+
+def write_norm_free(folders: list[Path], out: Path) -> list[Path]:
+    """Write the page on models with and without LayerNorm."""
     sizes = norm_free.load(folders)
     drawn = {name: draw for size in sizes for name, draw in norm_free.drawings(size).items()}
-    paths = write_page(out / "norm-free.md", "norm_free", norm_free.context(sizes), drawn)
+    return write_page(out / "norm-free.md", "norm_free", norm_free.context(sizes), drawn)
+
+
+def write_lab(folders: list[Path], out: Path) -> list[Path]:
+    """Write the page of the model lab; nothing where there are no trainings in the folders' `lab`."""
     lab = model_lab.load(folders)
-    if lab:
-        paths += write_page(out / "model-lab.md", "model_lab", model_lab.context(lab), model_lab.drawings(lab))
-    return paths + write_kernels(folders, out)
+    if lab is None:
+        return []
+    return write_page(out / "model-lab.md", "model_lab", model_lab.context(lab), model_lab.drawings(lab))
 
 
 def write_kernels(folders: list[Path], out: Path) -> list[Path]:

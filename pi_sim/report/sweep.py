@@ -63,7 +63,7 @@ def load_qualities(folders: list[Path], subjects: Iterable[tuple[str, str]]) -> 
     A training counts if its design is its card's and its dimensions are the size's. Of its recipes the one that was
     repeated most often counts, the best of several such.
     """
-    trainings = frames.training_frame(_training_records(folders)).drop_duplicates("plan", keep="last")
+    trainings = frames.training_frame(_training_records(folders)).drop_duplicates("plan")
     trainings = trainings[trainings["from_scratch"].astype(bool) & trainings["on_card"].astype(bool)]
     rows = []
     for model, size in dict.fromkeys(subjects):

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
-from pi_sim.reporting import diagnoses
-from pi_sim.reporting.figures import diagnosis, entropy
-from pi_sim.reporting.figures.style import png, svg
 from transformers import BloomConfig, BloomForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from pi_sim import records
 from pi_sim.records import DiagnosisRecord, JsonObject
+from pi_sim.report import diagnosis, figures
+from pi_sim.report.styles import png, svg
 from tests.helpers.cli import invoke, refused
 from tests.helpers.golden import Golden
 
@@ -71,6 +70,10 @@ def record(**changes: Any) -> JsonObject:
     }  # fmt: skip
 
 
+def typed(**changes: Any) -> DiagnosisRecord:
+    return DiagnosisRecord.model_validate(record(**changes))
+
+
 @pytest.fixture(autouse=True)
 def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
@@ -78,29 +81,25 @@ def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("style", ["table", "markdown", "csv"])
 def test_golden(style: Any, golden: Golden) -> None:
-    golden(f"diagnosis-{style}", diagnoses.render(record(), style))
+    golden(f"diagnosis-{style}", diagnosis.render(typed(), style))
 
 
 def test_what_is_not_there_has_no_column_and_what_is_missing_is_said() -> None:
-    plain = record(ranges=[], missing=["Ranges are missing, because of this."])
-    del plain["slopes"], plain["alphas"]
-    text = diagnoses.render(plain, "table")
+    plain = {"ranges": [], "missing": ["Ranges are missing, because of this."], "slopes": None, "alphas": None}
+    text = diagnosis.render(typed(**plain), "table")
     assert "slope" not in text and "alpha" not in text and "operation" not in text
     assert "- Ranges are missing, because of this." in text
 
 
 def test_hardly_any_failed_truncation_is_worth_no_words() -> None:
     few = [{"op": "multiply", "module": "transformer.h.1.mlp", "layer": 1, "expected_failures": 0.009}]
-    assert "truncation" in diagnoses.render(record(), "table")
-    assert "truncation" not in diagnoses.render(record(truncations=few), "table")
-    older = record()
-    del older["truncations"]
-    assert "truncation" not in diagnoses.render(older, "table")
+    assert "truncation" in diagnosis.render(typed(), "table")
+    assert "truncation" not in diagnosis.render(typed(truncations=few), "table")
 
 
 @pytest.mark.slow
 def test_every_figure_is_drawn_the_same_each_time() -> None:
-    drawn = dict(diagnosis.draw(record()))
+    drawn = dict(diagnosis.draw(typed()))
     assert set(drawn) == {"entropy", "sparsity", "pre-activations", "ranges", "alphas", "slopes"}
     for draw in drawn.values():
         assert ElementTree.fromstring(svg(draw)).tag.endswith("svg")
@@ -109,19 +108,19 @@ def test_every_figure_is_drawn_the_same_each_time() -> None:
 
 
 def test_every_figure_says_what_it_shows() -> None:
-    captions = {name: " ".join(draw().get_supxlabel().split()) for name, draw in diagnosis.draw(record())}
+    captions = {name: " ".join(draw().get_supxlabel().split()) for name, draw in diagnosis.draw(typed())}
     assert "Under MPC they save nothing" in captions["sparsity"]
     assert all(len(caption) > 40 and caption.endswith(".") for caption in captions.values())
 
 
 def test_figures_of_a_model_that_learned_nothing_special() -> None:
-    bare = record(histograms=[], ranges=[], alphas=[], slopes=[])
+    bare = typed(histograms=[], ranges=[], alphas=[], slopes=[])
     assert [name for name, _ in diagnosis.draw(bare)] == ["entropy", "sparsity"]
 
 
 def test_heat_maps_of_many_models_share_their_colours() -> None:
     models = [(f"model {number}", [[0.1 * number, None], [0.5, 1.0], [0.0, 0.2]]) for number in range(6)]
-    figure = entropy.heat_maps(models)
+    figure = figures.heat_maps(models)
     images = [axes.images[0] for axes in figure.axes if axes.images]
     assert len(images) == 6
     assert {image.get_clim() for image in images} == {(0, 1)}
@@ -242,7 +241,7 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pi_sim.reporting.figures.sparsity.by_layer", interrupted)
+    monkeypatch.setattr("pi_sim.report.diagnosis.sparsity_by_layer", interrupted)
     out = tmp_path / "figures"
     result = diagnose("--sequences", "1", "--seq-len", "8", "--out", out, "--json", tmp_path / "record.json")
     assert result.exit_code == 130

@@ -8,14 +8,14 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from pi_sim.reporting import keys
-from pi_sim.reporting.estimates import render
 
-from pi_sim.cli import main
-from pi_sim.cost.cost import Cost, Work
-from pi_sim.cost.estimate import OTHER_ROWS, Estimate, Row, Subtotal, View
-from pi_sim.cost.estimate import estimate_model as price
+from pi_sim.cli import json_help, main
+from pi_sim.cost.cost import Cost
+from pi_sim.cost.estimate import OTHERS, Estimate, Part, Row, View
+from pi_sim.cost.estimate import estimate as price
+from pi_sim.cost.work import Work
 from pi_sim.network import PRESETS
+from pi_sim.report.estimates import render_estimates
 from tests.helpers.cli import invoke, python, refused
 from tests.helpers.golden import Golden
 from tests.helpers.sample_records import estimate, measured_estimate
@@ -91,11 +91,11 @@ def test_work_that_one_row_does_not_tell_is_known_of_none() -> None:
 
 @pytest.mark.parametrize("style", ["table", "csv"])
 def test_the_dearest_rows(style: Any, golden: Golden) -> None:
-    golden(f"estimate-top-{style}", render([estimate("gelu_ln")], "op", style, top=2))
+    golden(f"estimate-top-{style}", render_estimates([estimate("gelu_ln")], "op", style, top=2))
 
 
 def test_seconds_of_a_measured_machine_are_those_of_network_and_computing(golden: Golden) -> None:
-    golden("estimate-machine-table", render([measured_estimate()], "op", "table"))
+    golden("estimate-machine-table", render_estimates([measured_estimate()], "op", "table"))
     network, computing = PRESETS["lan"].seconds(83, 66_519_200), 12 * 1e-3 + 83 * 1e-3
     record = measured_estimate().to_json()
     assert record["total"]["compute_seconds"] == pytest.approx(computing)
@@ -113,14 +113,14 @@ def test_seconds_of_an_unknown_machine_are_the_network_alone() -> None:
     [(1, None, "128 tokens\n"), (8, None, "8 sequences of 128 tokens each\n"), (1, 511, "128 tokens after 511\n")],
 )
 def test_the_title_tells_the_question(batch: int, past: int | None, title: str) -> None:
-    assert title in render([replace(estimate(), batch=batch, past=past)], "op", "table")
+    assert title in render_estimates([replace(estimate(), batch=batch, past=past)], "op", "table")
 
 
 def test_every_key_of_the_record_is_explained() -> None:
     record = estimate().to_json()
-    assert set(record) == set(keys.ESTIMATE)
-    assert set(record["total"]) == set(record["without_embedding_and_head"]) == set(keys.TOTALS)
-    assert set(record["rows"][0]) == set(keys.ROW)
+    assert set(record) == set(json_help.ESTIMATE)
+    assert set(record["total"]) == set(record["without_embedding_and_head"]) == set(json_help.TOTALS)
+    assert set(record["rows"][0]) == set(json_help.ROW)
 
 
 @pytest.mark.slow
@@ -138,7 +138,7 @@ def test_offline_bytes_that_no_source_tells_are_no_zero() -> None:
     untold = replace(
         of([replace(row, cost=Cost(row.cost.rounds, row.cost.bytes)) for row in estimate().rows]), offline_known=False
     )
-    table = render([untold], "total", "table")
+    table = render_estimates([untold], "total", "table")
     assert "offline bytes: the sources do not tell" in table
     assert "│ offline" not in table
     assert untold.to_json()["total"]["offline_bytes"] is None

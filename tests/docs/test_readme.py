@@ -11,6 +11,7 @@ import pytest
 from pi_sim.reporting.markdown import report
 
 from pi_sim.cli import main
+from pi_sim.report.pages import write_report
 
 pytestmark = pytest.mark.slow
 
@@ -117,7 +118,7 @@ def test_uv_and_pip_get_the_same_versions() -> None:
 
 
 def test_the_committed_pages_are_made_of_the_committed_records(tmp_path: Path) -> None:
-    pages = [path for path in report([Path("reports/records")], tmp_path) if path.suffix == ".md"]
+    pages = [path for path in write_report([Path("reports/records")], tmp_path) if path.suffix == ".md"]
     assert {page.name for page in pages} == {"norm-free.md", "model-lab.md", "kernels.md"}
     for page in pages:
         assert page.read_bytes() == (Path("reports") / page.name).read_bytes()

@@ -8,7 +8,9 @@ from typing import Any
 from pi_sim import records, specs
 from pi_sim.cost.cost import Cost, Work
 from pi_sim.cost.estimate import Estimate, Row
-from pi_sim.cost.machine import Machine
+from pi_sim.cost.machine import Machine, SecondsEach
+from pi_sim.cost.work import Work
+from pi_sim.files import write_text
 from pi_sim.network import PRESETS
 from pi_sim.records import SecondsEach
 
@@ -57,9 +59,22 @@ def norms(model: str, module: str) -> list[Row]:
     return [Row(module, "layernorm", "(8x16)", 1, Cost(20, 64_000, 8_000))] if model.endswith("_ln") else []
 
 
-def save(path: Path, kind: str, table: dict[str, Any]) -> None:
-    """Write a table as a record of its kind."""
-    records.save(path, records.SCHEMAS[kind].model_validate({**table, "kind": kind}))
+def save(path: Path, kind: str, table: dict[str, Any], command: str | None = None) -> None:
+    """Write a table as a record of its kind, made by a command: by default one that fits the table."""
+    record = records.stamp(records.SCHEMAS[kind].model_validate({**table, "kind": kind}))
+    words = (command or default_command(path, kind, table)).split()
+    write_text(path, records.dumps(record.model_copy(update={"argv": ("pi-sim", *words)})))
+
+
+def default_command(path: Path, kind: str, table: dict[str, Any]) -> str:
+    """Return the command of a training or a run, without settings."""
+    if kind == "training":
+        seed = f" --seed {table['seed']}" if table["seed"] else ""
+        return f"train --model {table['card']}{seed} --out runs/{path.stem}"
+    model, protocol, network = f"--model {table['model']}", f"--protocol {table['protocol']}", table["network"]
+    imitated = "" if network == "none" else f" --network {network}"
+    sequences = f"--sequences {table['sequences']} --json reports/records/{path.name}"
+    return f"run two-party {model} {protocol}{imitated} {sequences}"
 
 
 def run_record(model: str = "relu_nonorm", protocol: str = "crypten", **changes: Any) -> dict[str, Any]:

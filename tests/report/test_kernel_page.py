@@ -5,19 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pi_sim.reporting.figures.style import svg
-from pi_sim.reporting.kernels import page as pages
-from pi_sim.reporting.kernels import targets
-from pi_sim.reporting.kernels.findings import Kernels, gather
 
 from pi_sim import records, specs
 from pi_sim.records import BenchRecord
-from pi_sim.run.bench import bench
-from pi_sim.run.bench.bench import QUICK
-from tests.helpers import sample_bench, sample_records
+from pi_sim.report import kernels
+from pi_sim.report.kernels import KernelData
+from pi_sim.report.pages import render_page, write_kernels
+from pi_sim.report.styles import svg
+from pi_sim.run.bench import bench as measuring
+from pi_sim.run.bench.plan import QUICK
+from tests.helpers import sample_bench
 from tests.helpers.cli import invoke, refused
 from tests.helpers.golden import Golden
-from tests.helpers.sample_records import run_record, training_record
+from tests.helpers.sample_records import run_record, save, training_record
 
 MACHINE = {"cpu": "a processor", "cores": 2, "system": "Linux"}
 
@@ -27,42 +27,42 @@ def saved(folder: Path, found: BenchRecord) -> Path:
     return folder
 
 
-def gathered(folder: Path, **changes: Any) -> Kernels:
-    found = gather([saved(folder, sample_bench.bench(**changes))])
-    assert found is not None
-    return found
+def load(folder: Path, **changes: Any) -> KernelData:
+    data = kernels.load([saved(folder, sample_bench.bench(**changes))])
+    assert data is not None
+    return data
 
 
-def verdicts(kernels: Kernels) -> dict[str, str]:
-    return {f"{each.subject}: {each.aim}": each.verdict for each in targets.targets(kernels)}
+def verdicts(data: KernelData) -> dict[str, str]:
+    return {f"{row['subject']}: {row['target']}": row["verdict"] for row in kernels.targets(data)}
 
 
 @pytest.fixture
 def lean_runs(sources: Path) -> Path:
     """One model of two was run under lean for 100 sequences; the other one ships too."""
     for model in ("gelu_ln", "relu_nonorm"):
-        weights = specs.data_root() / "models" / "weights" / f"{model}-tiny"
-        sample_records.save(weights / "record.json", "training", training_record(model))
+        weights = specs.facts() / "models" / "weights" / f"{model}-tiny"
+        save(weights / "record.json", "training", training_record(model))
     agreement = {"max_abs": 0.0312, "mean_abs": 0.00214, "top1": 0.996, "corrupted_positions": 0}
     found = run_record(protocol="lean", network="none", sequences=100, agreement=agreement)
-    sample_records.save(sources / "run-relu_nonorm-tiny-lean.json", "run", found)
+    path = sources / "run-relu_nonorm-tiny-lean.json"
+    save(path, "run", found)
     return sources
 
 
 def test_the_page(lean_runs: Path, golden: Golden) -> None:
-    kernels = gathered(lean_runs)
-    bench = BenchRecord.model_validate({**kernels.bench.model_dump(), "machine": MACHINE, "versions": {"torch": "2"}})
-    kernels = Kernels(bench, kernels.runs)
-    golden("kernels", pages.page(kernels, pages.drawings(kernels)).rstrip("\n"))
+    data = load(lean_runs)
+    bench = BenchRecord.model_validate({**data.bench.model_dump(), "machine": MACHINE, "versions": {"torch": "2"}})
+    golden("kernels", text(KernelData(bench, data.runs)))
 
 
 @pytest.mark.usefixtures("no_terminal")
 def test_the_tables_on_a_terminal(tmp_path: Path, golden: Golden) -> None:
-    golden("bench", pages.terminal(gathered(tmp_path)))
+    golden("bench", kernels.terminal_tables(load(tmp_path).bench))
 
 
 def test_targets_are_met_or_missed(lean_runs: Path) -> None:
-    found = verdicts(gathered(lean_runs))
+    found = verdicts(load(lean_runs))
     missed = {told.partition(":")[0] for told, verdict in found.items() if verdict == "missed"}
     assert missed == {"gelu", "relu_nonorm, dealer first-party", "products of factors up to 8"}
     assert [told.partition(":")[0] for told, verdict in found.items() if verdict == "not measured"] == ["gelu_ln"]
@@ -81,44 +81,44 @@ def test_targets_are_met_or_missed(lean_runs: Path) -> None:
 )
 def test_accuracy_is_judged(changes: dict[str, Any], verdict: str, lean_runs: Path) -> None:
     path = lean_runs / "run-relu_nonorm-tiny-lean.json"
-    sample_records.save(path, "run", {**records.load(path).model_dump(), **changes})
-    found = verdicts(gathered(lean_runs))
+    save(path, "run", {**records.load(path).model_dump(), **changes})
+    found = verdicts(load(lean_runs))
     assert [each for told, each in found.items() if told.startswith("relu_nonorm: perplexity")] == [verdict]
 
 
 def test_one_wrong_product_is_missed(lean_runs: Path) -> None:
     wrong = sample_bench.truncations()[1].model_copy(update={"wrong": 1})
     assert (
-        verdicts(gathered(lean_runs, truncations=(wrong,)))["products of factors up to 64: none of 100,000,000 wrong"]
+        verdicts(load(lean_runs, truncations=(wrong,)))["products of factors up to 64: none of 100,000,000 wrong"]
         == "missed"
     )
 
 
 def test_reduced_sizes_are_told(tmp_path: Path) -> None:
-    assert "not the sizes that the targets are meant for" in text(gathered(tmp_path, extent=QUICK))
+    assert "not the sizes that the targets are meant for" in text(load(tmp_path, extent=QUICK))
 
 
-def text(kernels: Kernels) -> str:
-    return pages.page(kernels, pages.drawings(kernels))
+def text(data: KernelData) -> str:
+    return render_page("kernels", kernels.context(data), kernels.drawings(data))
 
 
 def test_without_stock_there_is_nothing_to_compare(tmp_path: Path) -> None:
     ours = tuple(each for each in sample_bench.operations() if each.protocols == ("lean",))
-    found = text(gathered(tmp_path, operations=ours, models=(), truncations=()))
+    found = text(load(tmp_path, operations=ours, models=(), truncations=()))
     assert "masked" in found
     assert "times fewer |" not in found
 
 
 def test_what_sends_nothing_has_no_dot(tmp_path: Path) -> None:
-    kernels = gathered(tmp_path)
-    drawn = svg(pages.drawings(kernels)["kernels-bytes"][1])
+    data = load(tmp_path)
+    drawn = svg(kernels.drawings(data)["kernels-bytes"])
     assert ">relu</text>" in drawn
     assert ">lean</text>" in drawn
-    assert pages._dots(kernels, lambda each: each.bytes)["scale"].keys() == {"lean"}
+    assert kernels.dot_values(data, "bytes_each")["scale"].keys() == {"lean"}
 
 
 def test_without_a_bench_there_is_no_page(tmp_path: Path) -> None:
-    assert pages.report([tmp_path], tmp_path / "out") == []
+    assert write_kernels([tmp_path], tmp_path / "out") == []
     assert not (tmp_path / "out").exists()
 
 
@@ -146,4 +146,6 @@ def test_the_command_writes_record_and_page(tmp_path: Path, monkeypatch: pytest.
     names = ("figures/kernels-bytes.svg", "figures/kernels-microseconds.svg", "kernels.md")
     assert done.stdout.splitlines()[-3:] == [str(out / name) for name in names]
     assert records.load(copy, BenchRecord) == records.load(out / "records" / "bench.json")
-    assert (out / "kernels.md").read_text(encoding="utf-8") == text(gather([out / "records"]))
+    data = kernels.load([out / "records"])
+    assert data is not None
+    assert (out / "kernels.md").read_text(encoding="utf-8") == text(data) + "\n"

@@ -7,14 +7,15 @@ from typing import Any
 
 import click
 import pytest
-from pi_sim.reporting.figures import recovery
-from pi_sim.reporting.lab import causes, conversion, entropy, findings, learned, page, quality, sparsity
-from pi_sim.reporting.lab.findings import Lab
-from pi_sim.reporting.recorded import Training
 
 from pi_sim import records, specs
 from pi_sim.cli import main
 from pi_sim.errors import UsageError
+from pi_sim.records import TrainingRecord
+from pi_sim.report import figures, model_lab
+from pi_sim.report.figures import Recovery
+from pi_sim.report.model_lab import Lab
+from pi_sim.report.pages import write_lab
 from tests.helpers.golden import Golden
 from tests.helpers.sample_records import estimate, held_out, training_record
 
@@ -61,10 +62,20 @@ def recipe(**changes: Any) -> dict[str, Any]:
     return {**training_record("gelu_ln")["recipe"], **changes}
 
 
-def save(folder: Path, name: str, record: dict[str, Any], kind: str = "training") -> None:
+def save(
+    folder: Path,
+    name: str,
+    record: dict[str, Any],
+    kind: str = "training",
+    command: str | None = None,
+    settings: str = "",
+) -> None:
+    """Write a record made by a command; by default that of its training from scratch, with settings."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"kind": kind, "version": records.VERSION, **record, **MACHINE})
-    (folder / f"{name}.json").write_text(text)
+    if command is None:
+        command = f"train --model {record['card']} --seed {record['seed']}{settings} --out runs/{name}"
+    envelope = {"kind": kind, "version": records.VERSION, "argv": ["pi-sim", *command.split()]}
+    (folder / f"{name}.json").write_text(json.dumps({**envelope, **record, **MACHINE}))
 
 
 @pytest.fixture
@@ -81,43 +92,60 @@ def lab(tmp_path: Path) -> Lab:
     lost = {"held_out": None, "diverged": {"step": 30}, "observations": observations(1.0)[:2]}
     save(folder, "softmax_only-seed0", training("softmax_only", **lost))
     unscaled = training("gelu_nonorm", recipe=recipe(logit_scale=None), observations=observations(0.99))
-    save(folder, "gelu_nonorm-unscaled-seed0", unscaled)
+    save(folder, "gelu_nonorm-unscaled-seed0", unscaled, settings=" --set logit_scale=none")
     design = {**training("dyt_gelu")["architecture"], "alpha_other": 4.0}
-    save(folder, "dyt_gelu-alpha4-seed0", training("dyt_gelu", architecture=design))
+    save(folder, "dyt_gelu-alpha4-seed0", training("dyt_gelu", architecture=design), settings=" --set alpha_other=4.0")
     side = {**held_out(20.0), "sample": {"sequences": 32, "loss": 3.0}}
     history = {
         "model": "stage1", "source": "gelu_ln-tiny", "kind": "conversion", "surgery": {"activation": "relu"},
         "before": side, "after": held_out(80.0),
+        "argv": ["pi-sim", "convert", "models/weights/gelu_ln-tiny", "--activation", "relu", "--out", "runs/stage1"],
     }  # fmt: skip
     converted = {**training("gelu_ln")["architecture"], "activation": "relu"}
-    save(folder, "stage1-finetuned", training("gelu_ln", architecture=converted, origin=history))
+    command = "train --from runs/stage1 --tokens 4915200 --out runs/stage1-finetuned"
+    save(folder, "stage1-finetuned", training("gelu_ln", architecture=converted, origin=history), command=command)
     control = {"model": "gelu_ln-tiny", "kind": "training", "held_out": side}
-    save(folder, "control-finetuned", training("gelu_ln", origin=control))
+    command = "train --from models/weights/gelu_ln-tiny --tokens 4915200 --out runs/control-finetuned"
+    save(folder, "control-finetuned", training("gelu_ln", origin=control), command=command)
     zeros = {"qkv": [0.0, 0.0], "up": [0.0, 0.0], "down": [0.5, 0.7]}
     chosen = {"size": "own", "seq_len": 64, "sequences": 32, "protocol": "crypten_tanh", "text": "held-out"}
     flops = {"per_token": 100, "saved": 20.0, "share": 0.2}
     seen = {"model": "runs/relu_ln-seed0", **chosen, "sparsity": zeros, "flops": flops, **UNREAD}
-    save(folder, "diagnosis-relu_ln-seed0", seen, "diagnosis")
-    save(folder, "estimate-gelu_ln", estimate("gelu_ln").to_json(), "estimate")
-    found = findings.gather([tmp_path / "records"])
-    assert found is not None
-    return found
+    options = "--model runs/relu_ln-seed0 --seq-len 64 --protocol crypten_tanh"
+    command = f"diagnose {options} --json reports/records/lab/diagnosis-relu_ln-seed0.json"
+    save(folder, "diagnosis-relu_ln-seed0", seen, "diagnosis", command)
+    save(
+        folder, "estimate-gelu_ln", estimate("gelu_ln").to_json(), "estimate", "estimate --model gelu_ln --format json"
+    )
+    return load(tmp_path / "records")
+
+
+def load(folder: Path) -> Lab:
+    loaded = model_lab.load([folder])
+    assert loaded is not None
+    return loaded
+
+
+def again(folder: Path, name: str, record: TrainingRecord, **changes: Any) -> None:
+    """Write a record once more, with changes."""
+    table = json.loads(records.dumps(record))
+    save(folder, name, {**table, **changes}, command=" ".join(table["argv"][1:]))
 
 
 @pytest.mark.slow
 def test_the_page(lab: Lab, tmp_path: Path, golden: Golden) -> None:
-    written = page.report([tmp_path / "records"], tmp_path / "out")
-    text = written[-1].read_text(encoding="utf-8")
-    golden("lab", text)
+    written = write_lab([tmp_path / "records"], tmp_path / "out")
+    golden("lab", written[-1].read_text(encoding="utf-8").rstrip("\n"))
     assert {path.stem for path in written[:-1]} == {
         f"lab-{name}" for name in ("quality", "entropy", "entropy-along", "changed", "slopes", "recovery")
     }
-    again = page.report([tmp_path / "records"], tmp_path / "again")
-    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in written]
+    repeated = write_lab([tmp_path / "records"], tmp_path / "again")
+    assert [path.read_bytes() for path in repeated] == [path.read_bytes() for path in written]
 
 
 def test_every_command_of_the_page_is_one_that_pi_sim_knows(lab: Lab) -> None:
-    lines = [line.strip() for line in page.provenance.commands(lab).splitlines() if line.strip().startswith("pi-sim")]
+    commands = model_lab.context(lab)["commands"]
+    lines = [line.strip() for line in commands if line.strip().startswith("pi-sim")]
     assert len(lines) > 10
     for line in lines:
         name, *words = line.replace("$seed", "0").partition(">")[0].split()[1:]
@@ -126,135 +154,111 @@ def test_every_command_of_the_page_is_one_that_pi_sim_knows(lab: Lab) -> None:
 
 
 def test_designs_are_compared_by_the_recipe_that_most_share(lab: Lab) -> None:
-    assert list(lab.compared) == [
+    assert list(lab.groups) == [
         *("gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm", "lrelu_nonorm", "softmax_only", "dyt_gelu")
     ]
     assert len(lab.changed) == 2
     assert len(lab.conversions) == 2
 
 
-def test_what_was_changed_is_told_against_the_same_design(lab: Lab) -> None:
-    table = causes.table(lab)
-    assert "logit_scale none for 4" in table
-    assert "alpha_other 4 for 1" in table
-    assert [title for title, _ in causes.matrices(lab)] == ["dyt_gelu\nalpha_other 4", "gelu_nonorm\nlogit_scale none"]
+def test_a_change_is_described_against_the_same_design(lab: Lab) -> None:
+    assert [lab.changes(group) for group in lab.changed] == [["alpha_other 4 for 1"], ["logit_scale none for 4"]]
+    titles = [title for title, _ in model_lab.changed_maps(lab)]
+    assert titles == ["dyt_gelu\nalpha_other 4", "gelu_nonorm\nlogit_scale none"]
 
 
 def test_a_claim_is_judged_by_its_seeds(lab: Lab) -> None:
-    table = quality.claims(lab)
-    assert "| gelu_ln ahead of relu_ln" in table
-    assert table.count("as published; ranges apart, by chance in 2 of 6") == 5
-    assert "softmax_only" not in table
+    claims = {row["claim"]: row["verdict"] for row in model_lab.context(lab)["claims"]}
+    assert set(claims.values()) == {"as published; ranges apart, by chance in 2 of 6"}
+    assert len(claims) == 5
+    assert "gelu_ln ahead of relu_ln" in claims
 
 
 def test_a_training_that_diverged_has_no_perplexity_and_no_heads(lab: Lab) -> None:
-    assert "diverged, 1 of 1" in quality.table(lab)
-    assert "softmax_only" not in entropy.table(lab)
-    assert "softmax_only" not in [title for title, _ in entropy.matrices(lab)]
+    context = model_lab.context(lab)
+    assert {row["model"]: row["mean"] for row in context["quality"]}["softmax_only"] == "diverged, 1 of 1"
+    assert "softmax_only" not in list(context["entropy"]["model"])
 
 
 @pytest.mark.parametrize(
     ("gelu", "relu", "verdict"),
-    [
-        ((0.95, 0.96), (0.85, 0.86), "every seed shows what the papers report"),
-        ((0.85, 0.86), (0.95, 0.96), "the opposite of what the papers report"),
-        ((0.85, 0.96), (0.86, 0.95), "do not decide it"),
-        ((0.30, 0.31), (0.20, 0.21), "do not decide it"),
-        ((0.95,), (0.85,), "of one seed"),
-    ],
+    [((0.95, 0.96), (0.85, 0.86), "every seed shows what the papers report"), ((0.95,), (0.85,), "of one seed")],
 )
-def test_overload_is_said_to_be_found_only_where_every_seed_shows_it(
+def test_overload_is_reported_only_where_every_seed_shows_it(
     gelu: tuple[float, ...], relu: tuple[float, ...], verdict: str, tmp_path: Path
 ) -> None:
     for model, ends in (("gelu_ln", (0.5,)), ("gelu_nonorm", gelu), ("relu_nonorm", relu)):
         for seed, end in enumerate(ends):
             save(tmp_path / "lab", f"{model}-seed{seed}", training(model, seed, observations=observations(end)))
-    found = findings.gather([tmp_path])
-    assert found is not None
-    assert verdict in entropy.verdict(found)
+    assert verdict in model_lab.context(load(tmp_path))["overload_verdict"]
 
 
-def test_what_diverged_leaves_the_claim_open(lab: Lab) -> None:
-    lost = [each for each in lab.trainings if each.model != "relu_nonorm"]
-    for each in lab.compared["relu_nonorm"]:
-        record = {**each.record, "held_out": None, "observations": each.record["observations"][:2]}
-        lost.append(Training(each.path, record, False))
-    assert entropy.verdict(Lab(lost, [], {})) == ""
+def test_trainings_that_diverged_leave_the_claim_open(lab: Lab, tmp_path: Path) -> None:
+    for seed, record in enumerate(lab.groups["relu_nonorm"]["record"]):
+        again(tmp_path / "records" / "lab", f"relu_nonorm-seed{seed}", record, held_out=None)
+    assert model_lab.context(load(tmp_path / "records"))["overload"] is None
 
 
-def test_another_size_is_a_change_of_its_own(lab: Lab) -> None:
-    usual = lab.first("gelu_ln").record
-    larger = {**usual, "dimensions": {**usual["dimensions"], "layers": 12}}
-    other = {**usual, "corpus": {**usual["corpus"], "name": "stdlib", "sha256": "1" * 64}}
-    changed = [Training(Path(f"{number}.json"), record, False) for number, record in enumerate((larger, other))]
-    table = causes.table(Lab([*lab.trainings, *changed], [], {}))
-    assert "layers 12 for 4" in table
-    assert "corpus stdlib for packages" in table
+def test_another_size_or_text_is_a_change_of_its_own(lab: Lab, tmp_path: Path) -> None:
+    folder, usual = tmp_path / "records" / "lab", lab.first["gelu_ln"]
+    again(folder, "larger", usual, dimensions={**usual.dimensions.model_dump(), "layers": 12})
+    again(folder, "other", usual, corpus={"name": "stdlib", "sha256": "1" * 64, "tokens_seen": 4_915_200})
+    changes = [row["changed"] for row in model_lab.context(load(tmp_path / "records"))["causes"]]
+    assert "layers 12 for 4" in changes
+    assert "corpus stdlib for packages, text 11111111 for 00000000" in changes
 
 
-def test_a_claim_is_told_with_what_was_changed(lab: Lab) -> None:
-    assert causes.claims(lab) == ""
-    worth = {"gelu_ln": 30.0, "relu_ln": 27.0}
-    changed = [
-        Training(Path(f"{model}.json"), {**record, "recipe": {**record["recipe"], "init_std": 0.5}}, False)
-        for model, record in ((model, with_perplexity(lab.first(model).record, worth[model])) for model in worth)
-    ]
-    found = causes.claims(Lab([*lab.trainings, *changed], [], {}))
-    cells = [cell.strip() for cell in found.splitlines()[2].split("|")[1:-1]]
+def test_a_claim_is_repeated_with_what_was_changed(lab: Lab, tmp_path: Path) -> None:
+    assert model_lab.context(lab)["changed_claims"] == []
+    for model, perplexity in {"gelu_ln": 30.0, "relu_ln": 27.0}.items():
+        usual = lab.first[model]
+        changes = {"recipe": {**usual.recipe.model_dump(), "init_std": 0.5}, "held_out": held_out(perplexity)}
+        again(tmp_path / "records" / "lab", f"{model}-init5", usual, **changes)
+    (row,) = model_lab.context(load(tmp_path / "records"))["changed_claims"]
+    cells = [row[key] for key in ("changed", "claim", "published", "usual", "here")]
     assert cells == ["init_std 0.5 for 0.05", "gelu_ln ahead of relu_ln", "+2.5%", "+2.0%", "-10.0%"]
 
 
-def with_perplexity(record: dict[str, Any], perplexity: float) -> dict[str, Any]:
-    return {**record, "held_out": {**record["held_out"], "perplexity": perplexity}}
-
-
-def test_commands_name_what_is_not_the_default(lab: Lab) -> None:
-    first = lab.first("gelu_ln").record
-    record = {**first, "size": "gpt2", "corpus": {**first["corpus"], "name": "stdlib"}}
-    other = Lab([*lab.trainings, Training(Path("large-seed0.json"), record, False)], lab.diagnoses, lab.estimates)
-    found = page.provenance.commands(other)
-    assert "--model gelu_ln --seed $seed --size gpt2 --corpus stdlib" in found
-    assert "--model runs/relu_ln-seed0 --seq-len 64 --protocol crypten_tanh --json" in found
-
-
-def test_a_conversion_beyond_all_numbers_is_drawn(lab: Lab) -> None:
-    record = {**lab.conversions[0].record, "observations": observations(0.5, held_out_loss=800.0)}
-    assert conversion.recoveries(Lab([Training(Path("x.json"), record, False)], [], {}))[0].perplexities[0] == math.inf
+def test_a_conversion_whose_loss_overflows_is_drawn(lab: Lab) -> None:
+    _, record, origin = lab.conversions[0]
+    overflow = record.observations[0].model_copy(update={"held_out_loss": 800.0})
+    recovery = model_lab.recovery(record.model_copy(update={"observations": (overflow,)}), origin)
+    assert recovery.perplexities == {0: math.inf}
 
 
 def test_more_conversions_than_colours_are_all_drawn() -> None:
-    many = [recovery.Recovery(str(number), 20.0, [0, 10], [80.0, 21.0]) for number in range(8)]
-    assert len(recovery.recoveries(many).axes[0].get_legend_handles_labels()[1]) == 8
+    many = [Recovery(str(number), 20.0, {0: 80.0, 10: 21.0}) for number in range(8)]
+    assert len(figures.recoveries(many).axes[0].get_legend_handles_labels()[1]) == 8
 
 
 def test_without_the_baseline_there_is_a_sentence(tmp_path: Path) -> None:
     save(tmp_path / "lab", "relu_ln-seed0", training("relu_ln"))
     with pytest.raises(UsageError, match="no training of gelu_ln to compare with"):
-        findings.gather([tmp_path])
+        model_lab.load([tmp_path])
 
 
-def test_conversions_are_told_from_training_on(lab: Lab) -> None:
-    rows = [line.split("|")[1:-1] for line in conversion.table(lab).splitlines()[2:]]
-    assert [[cell.strip() for cell in row] for row in rows] == [
-        ["gelu_ln-tiny", "none, to compare", "20.00", "", "4,915,200", "20.00", "+0.0%"],
-        ["gelu_ln-tiny", "activation relu", "20.00", "80.00", "4,915,200", "20.00", "+0.0%"],
+def test_conversions_are_distinguished_from_further_training(lab: Lab) -> None:
+    rows = [
+        [row[key] for key in ("surgery", "before", "after", "end")] for row in model_lab.context(lab)["conversions"]
     ]
+    assert rows == [["none, to compare", 20.0, None, 20.0], ["activation relu", 20.0, 80.0, 20.0]]
 
 
-def test_slopes_alphas_and_zeros_are_told(lab: Lab) -> None:
-    assert "end between 0.013 and 0.250 in size" in learned.slopes(lab)
-    assert "2.00 to 2.00 times 1 / std" in learned.alphas(lab)
-    assert "60.0" in sparsity.table(lab)
+def test_slopes_alphas_and_zeros(lab: Lab) -> None:
+    context = model_lab.context(lab)
+    assert context["slope_ends"] == [0.0125, 0.25]
+    assert context["alpha_ratios"] == [2.0, 2.0]
+    assert context["sparsity"] == [{"model": "relu_ln-seed0", "qkv": 0.0, "up": 0.0, "down": 0.6, "saved": 0.2}]
 
 
 def test_without_trainings_there_is_no_page(tmp_path: Path) -> None:
-    assert page.report([tmp_path], tmp_path / "out") == []
+    assert write_lab([tmp_path], tmp_path / "out") == []
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"model": "x"}'])
-def test_an_estimate_that_is_none_is_named(text: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_record_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "estimate-x.json").write_text(text)
     with pytest.raises(UsageError, match=r"estimate-x\.json is not a pi-sim record"):
-        findings.gather([tmp_path])
+        model_lab.load([tmp_path])

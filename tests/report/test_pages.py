@@ -1,25 +1,19 @@
 """The page on norm-free models, made of records by hand: text is compared with tests/golden exactly."""
 
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from pi_sim.reporting import markdown
-from pi_sim.reporting.figures import costs, loss, tradeoff
-from pi_sim.reporting.figures.style import svg
-from pi_sim.reporting.findings import gather
-from pi_sim.reporting.markdown import report
-from pi_sim.reporting.sections.papers import verdict
-from pi_sim.reporting.seeds import Seeds
 
 from pi_sim import records, specs
 from pi_sim.cli import main
 from pi_sim.errors import UsageError
-from tests.helpers import sample_records
+from pi_sim.report import norm_free, styles
+from pi_sim.report.figures import WRONG
+from pi_sim.report.pages import render_page, write_norm_free, write_report
 from tests.helpers.golden import Golden
-from tests.helpers.sample_records import PERPLEXITIES, held_out, run_record, training_record
+from tests.helpers.sample_records import PERPLEXITIES, held_out, run_record, save, training_record
 
 pytestmark = pytest.mark.usefixtures("no_terminal")
 
@@ -28,16 +22,19 @@ pytestmark = pytest.mark.usefixtures("no_terminal")
 def full(sources: Path) -> Path:
     """Records of the four designs: two seeds, another recipe and another final norm; a run each, one of them wrong."""
     for model in PERPLEXITIES:
-        sample_records.save(sources / f"run-{model}-tiny-crypten.json", "run", run_record(model))
+        save(sources / f"run-{model}-tiny-crypten.json", "run", run_record(model))
         for seed in (0, 1):
-            sample_records.save(sources / f"training-{model}-seed{seed}.json", "training", training_record(model, seed))
+            save(sources / f"training-{model}-seed{seed}.json", "training", training_record(model, seed))
     broken = run_record("gelu_ln", perplexity={"plain": 21.0, "private": None})
-    sample_records.save(sources / "run-gelu_ln-tiny-crypten.json", "run", broken)
-    sample_records.save(sources / "run-gelu_ln-tiny-crypten_tanh.json", "run", run_record("gelu_ln", "crypten_tanh"))
-    kept = {**specs.load_model_card("relu_nonorm").architecture.model_dump(), "final_norm": "layernorm"}
+    save(sources / "run-gelu_ln-tiny-crypten.json", "run", broken)
+    save(sources / "run-gelu_ln-tiny-crypten_tanh.json", "run", run_record("gelu_ln", "crypten_tanh"))
+    kept = {**specs.model_card("relu_nonorm").architecture.model_dump(), "final_norm": "layernorm"}
     extra = training_record("relu_nonorm", architecture=kept)
-    sample_records.save(sources / "training-relu_nonorm-final_norm.json", "training", extra)
-    sample_records.save(sources / "training-another-init.json", "training", another_recipe("gelu_ln", 19.0))
+    path = sources / "training-relu_nonorm-final_norm.json"
+    save(path, "training", extra, f"train --model relu_nonorm --set final_norm=layernorm --out runs/{path.stem}")
+    path = sources / "training-another-init.json"
+    command = f"train --model gelu_ln --set init_std=0.02 --out runs/{path.stem}"
+    save(path, "training", another_recipe("gelu_ln", 19.0), command)
     return sources
 
 
@@ -49,7 +46,7 @@ def another_recipe(model: str, perplexity: float) -> dict[str, Any]:
 
 def page(*sources: Path) -> str:
     """The page without its figures, which take longer to draw than all else."""
-    return markdown.page(gather(list(sources)), {})
+    return render_page("norm_free", norm_free.context(norm_free.load(list(sources))), {})
 
 
 def rows(text: str, *cells: str) -> list[list[str]]:
@@ -60,13 +57,13 @@ def rows(text: str, *cells: str) -> list[list[str]]:
 
 def test_the_page(full: Path, tmp_path: Path, golden: Golden) -> None:
     """All but the last line, which tells the machine."""
-    text = report([full], tmp_path)[-1].read_text(encoding="utf-8")
+    text = write_norm_free([full], tmp_path)[-1].read_text(encoding="utf-8")
     golden("page", text.rpartition("\n\n")[0])
 
 
 @pytest.mark.slow
 def test_the_same_records_make_the_same_bytes(full: Path, tmp_path: Path) -> None:
-    first, second = (report([full], tmp_path / name) for name in ("one", "two"))
+    first, second = (write_norm_free([full], tmp_path / name) for name in ("one", "two"))
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     assert [path.name for path in first] == [
         *("operations-tiny.svg", "tradeoff-tiny.svg", "loss-tiny.svg"),
@@ -76,16 +73,14 @@ def test_the_same_records_make_the_same_bytes(full: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_every_figure_is_in_the_page(full: Path, tmp_path: Path) -> None:
-    *figures, written = report([full], tmp_path)
+    *figures, written = write_norm_free([full], tmp_path)
     text = written.read_text(encoding="utf-8")
     assert all(f"](figures/{figure.name})" in text for figure in figures)
 
 
 def test_a_run_alone_makes_a_smaller_page(sources: Path, tmp_path: Path) -> None:
-    sample_records.save(
-        sources / "run.json", "run", run_record(agreement=None, perplexity={"plain": None, "private": 9.0})
-    )
-    *figures, written = report([sources], tmp_path)
+    save(sources / "run.json", "run", run_record(agreement=None, perplexity={"plain": None, "private": 9.0}))
+    *figures, written = write_report([sources], tmp_path)
     assert [figure.name for figure in figures] == ["operations-tiny.svg"]
     text = written.read_text(encoding="utf-8")
     assert "How far the papers' order holds" not in text
@@ -96,32 +91,11 @@ def test_a_training_that_diverged_is_behind_every_other(full: Path) -> None:
     nothing = {"held_out": held_out(None), "loss_curve": [[10, 8.0], [20, None]]}
     for seed in (0, 1):
         record = training_record("relu_nonorm", seed, **nothing)
-        sample_records.save(full / f"training-relu_nonorm-seed{seed}.json", "training", record)
+        save(full / f"training-relu_nonorm-seed{seed}.json", "training", record)
     text = page(full)
     (row,) = rows(text, "relu_nonorm ahead of gelu_nonorm")
     assert row[1] == "beyond all numbers and 22.05"
     assert row[-1] == "unlike the published order"
-
-
-@pytest.mark.parametrize(
-    ("better", "worse", "said"),
-    [
-        ((27.3, 27.4), (27.5, 27.6), "as published"),
-        ((27.5, 27.6), (27.3, 27.4), "unlike the published order"),
-        ((27.3, 27.5), (27.4, 27.6), "not decided by these trainings"),
-        ((27.3,), (30.0, 30.1), "not decided by these trainings"),
-        ((27.3, 27.4), (30.0,), "not decided by these trainings"),
-        ((math.nan, math.nan), (math.inf, math.inf), "not decided by these trainings"),
-        ((27.3, 27.4), (math.nan, math.nan), "as published"),
-    ],
-)
-def test_a_verdict_says_no_more_than_the_seeds(better: tuple[float], worse: tuple[float], said: str) -> None:
-    assert verdict(Seeds.of(better), Seeds.of(worse)) == said
-
-
-def test_ranges_may_lie_apart_by_chance() -> None:
-    """Of the six orders of two seeds and two, two keep them apart."""
-    assert Seeds.of([1, 2]).chance(Seeds.of([3, 4])) == "2 of 6"
 
 
 def test_the_main_table_tells_means_over_the_seeds(full: Path) -> None:
@@ -137,14 +111,12 @@ def test_another_recipe_has_its_own_table_and_a_warning(full: Path) -> None:
 
 def test_what_a_record_adds_to_its_corpus_parts_no_seeds(full: Path) -> None:
     corpus = {**training_record("gelu_ln")["corpus"], "epochs": 0.43}
-    sample_records.save(
-        full / "training-gelu_ln-seed1.json", "training", training_record("gelu_ln", seed=1, corpus=corpus)
-    )
+    save(full / "training-gelu_ln-seed1.json", "training", training_record("gelu_ln", seed=1, corpus=corpus))
     assert rows(page(full), "gelu_ln", "20.05", "2")
 
 
 def test_a_worse_recipe_is_no_warning(full: Path) -> None:
-    sample_records.save(full / "training-another-init.json", "training", another_recipe("gelu_ln", 25.0))
+    save(full / "training-another-init.json", "training", another_recipe("gelu_ln", 25.0))
     text = page(full)
     assert rows(text, "init_std 0.02 for 0.05", "25.00")
     assert "depends on the recipe that they share" not in text
@@ -166,8 +138,8 @@ def test_privacy_is_told_against_the_same_tokens(full: Path) -> None:
 def test_lengths_and_networks_are_kept_apart(full: Path) -> None:
     lead = "one sequence of 128 tokens, measured between two processes on one machine on the imitated network `lan`"
     assert lead in page(full)
-    sample_records.save(full / "run-short.json", "run", run_record(seq_len=64))
-    sample_records.save(full / "run-loopback.json", "run", run_record(network="none"))
+    save(full / "run-short.json", "run", run_record(seq_len=64))
+    save(full / "run-loopback.json", "run", run_record(network="none"))
     text = page(full)
     overview = text.partition("### What privacy")[0]
     told = [row[6:8] for row in rows(overview, "relu_nonorm", "crypten")]
@@ -185,8 +157,9 @@ def test_the_commands_make_every_record(full: Path) -> None:
 
 
 def test_shipped_weights_are_trained_in_their_place(full: Path) -> None:
-    weights = specs.data_root() / "models" / "weights" / "gelu_ln-tiny"
-    sample_records.save(weights / "record.json", "training", training_record("gelu_ln", seed=7))
+    weights = specs.facts() / "models" / "weights" / "gelu_ln-tiny"
+    command = "train --model gelu_ln --seed 7 --out models/weights/gelu_ln-tiny"
+    save(weights / "record.json", "training", training_record("gelu_ln", seed=7), command)
     lines = page(full).splitlines()
     assert "pi-sim train --model gelu_ln --seed 7 --out models/weights/gelu_ln-tiny" in lines
 
@@ -194,30 +167,29 @@ def test_shipped_weights_are_trained_in_their_place(full: Path) -> None:
 def test_parameters_that_folding_adds_are_not_trained(full: Path) -> None:
     for path in full.glob("training-*.json"):
         record = records.load(path)
-        sample_records.save(path, "training", {**record.model_dump(), "trained_parameters": 1_071_872})
+        save(path, "training", {**record.model_dump(), "trained_parameters": 1_071_872})
     assert "2,048: 1.07 M trained parameters (1.33 M after folding unties the head), trained on" in page(full)
 
 
 def test_layernorm_is_drawn_for_its_rounds(full: Path) -> None:
     """Its bytes are a sliver of the bar."""
-    drawn = svg(lambda: costs.by_operation(gather([full])[0]))
+    drawn = styles.svg(norm_free.drawings(norm_free.load([full])[0])["operations-tiny"])
     assert ">layernorm</text>" in drawn
     assert ">rounds</text>" in drawn
     assert ">123</text>" in drawn
 
 
 def test_a_wrong_result_is_no_ordinary_point(full: Path) -> None:
-    findings = gather([full])[0]
-    shapes = {(point.model, point.shape) for point in tradeoff.points(findings)}
-    assert {("gelu_ln", tradeoff.WRONG), ("relu_ln", "o")} <= shapes
-    assert "A cross: the private result is wrong." in tradeoff.caption(findings)
-
-
-def test_the_loss_is_smoothed_and_its_start_left_out() -> None:
-    curve = {step: float(step % 2) for step in range(100)}
-    assert min(loss.late(curve)) == 10
-    assert set(loss.smooth({step: float(step % 2) for step in range(40)}).values()) == {0.5}
-    assert "the first tenth, where losses fall too fast for this scale, is left out" in loss.CAPTION
+    size = norm_free.load([full])[0]
+    assert {(point.model, point.wrong) for point in norm_free.tradeoff_points(size)} >= {
+        ("gelu_ln", True),
+        ("relu_ln", False),
+    }
+    figure = norm_free.drawings(size)["tradeoff-tiny"]()
+    assert WRONG in {line.get_marker() for line in figure.axes[0].lines}
+    assert "A cross: the private result is wrong." in render_page(
+        "norm_free", norm_free.context([size]), ["tradeoff-tiny"]
+    )
 
 
 def test_an_unwritable_place_is_one_sentence(full: Path, tmp_path: Path) -> None:
@@ -229,16 +201,16 @@ def test_an_unwritable_place_is_one_sentence(full: Path, tmp_path: Path) -> None
 
 def test_a_later_folder_overrides(full: Path, tmp_path: Path) -> None:
     changed = run_record("relu_ln", perplexity={"plain": 77.77, "private": 77.77})
-    sample_records.save(tmp_path / "later" / "any-name.json", "run", changed)
+    save(tmp_path / "later" / "any-name.json", "run", changed)
     text = page(full, tmp_path / "later")
     assert "any-name.json" in text
     assert "run-relu_ln-tiny-crypten.json" not in text
 
 
 def test_without_a_run_the_sentence_names_the_command(sources: Path, tmp_path: Path) -> None:
-    sample_records.save(sources / "training.json", "training", training_record("gelu_ln"))
+    save(sources / "training.json", "training", training_record("gelu_ln"))
     with pytest.raises(UsageError, match=r"no record of a run in .*; pi-sim run two-party --model relu_nonorm --json"):
-        report([sources], tmp_path)
+        write_report([sources], tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,17 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from pi_sim.reporting import sweeps
-from pi_sim.reporting.pareto import comparisons, front
-from pi_sim.reporting.trained import Quality, gather
 
 from pi_sim.errors import UsageError
 from pi_sim.network import PRESETS
-from pi_sim.sweep.table import EMPTY_RESULT, SweepRow
-from tests.helpers import sample_records
+from pi_sim.report import sweep
+from pi_sim.report.pages import render_page, write_sweep
+from pi_sim.report.sweep import DesignComparison, compare_designs, load_qualities
+from pi_sim.sweep.answers import NO_PRICE, Answer
 from tests.helpers.golden import Golden
+from tests.helpers.sample_records import save as save_record
 from tests.helpers.sample_records import training_record
 
 DESIGNS = {"gelu_ln": (811, 324_000_000), "relu_ln": (707, 282_000_000), "relu_nonorm": (527, 278_000_000)}
@@ -57,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def save(folder: Path, name: str, record: dict[str, object]) -> None:
-    sample_records.save(folder / f"{name}.json", "training", record)
+    save_record(folder / f"{name}.json", "training", record)
 
 
 def changed(model: str, part: str, **values: object) -> dict[str, object]:
@@ -65,58 +64,40 @@ def changed(model: str, part: str, **values: object) -> dict[str, object]:
     return {**record, part: {**record[part], **values}}
 
 
-def worth(folder: Path) -> list[Quality]:
-    return gather([folder], [(model, "tiny") for model in DESIGNS])
+def qualities(folder: Path) -> pd.DataFrame:
+    return load_qualities([folder], [(model, "tiny") for model in DESIGNS])
 
 
-def test_the_front_of_a_table_made_by_hand() -> None:
-    points = {
-        "slow and good": (9.0, 1.0),
-        "fast and bad": (1.0, 9.0),
-        "between": (5.0, 5.0),
-        "between, again": (5.0, 5.0),
-        "as slow, worse": (5.0, 6.0),
-        "as good, slower": (6.0, 5.0),
-        "beaten by all": (10.0, 10.0),
-    }
-    assert front(points) == ["fast and bad", "between", "between, again", "slow and good"]
-
-
-@given(points=st.dictionaries(st.text(), st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1))
-def test_whatever_is_not_on_the_front_is_beaten_by_what_is(points: dict[str, tuple[float, float]]) -> None:
-    best = front(points)
-    beaten = {name for name, point in points.items() if any(_better(points[each], point) for each in best)}
-    assert beaten == set(points) - set(best)
-
-
-def _better(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    return one[0] <= other[0] and one[1] <= other[1] and one != other
+def page(answers: list[Answer], compared: dict[str, DesignComparison]) -> str:
+    return render_page("sweep", sweep.context(answers, compared), compared)
 
 
 def test_only_what_was_trained_alike_is_compared(folder: Path) -> None:
-    alike, novels = worth(folder)
-    assert {model: seeds.values for model, seeds in alike.perplexities.items()} == {
+    frame = qualities(folder)
+    alike, novels = (frame[frame["text"] == text].set_index("model") for text in ("packages", "novels"))
+    assert {model: seeds.values for model, seeds in alike["seeds"].items()} == {
         "gelu_ln": (20.0, 20.1),
         "relu_ln": (20.4, 20.5),
         "relu_nonorm": (21.0, 21.1),
     }
-    assert (alike.size, alike.corpus, alike.tokens) == ("tiny", "packages", 4_915_200)
-    assert (novels.corpus, list(novels.perplexities)) == ("novels", ["relu_ln"])
+    assert set(alike["size"]) == {"tiny"}
+    assert set(alike["trained_tokens"]) == {4_915_200}
+    assert list(novels.index) == ["relu_ln"]
 
 
 def test_designs_that_diverged_or_have_no_price_are_left_out(folder: Path) -> None:
     for seed in (0, 1):
         save(folder, f"gelu_ln-{seed}", training_record("gelu_ln", seed, held_out=None))
     (folder / "lab" / "copy.json").unlink()
-    (found,) = comparisons(ANSWERS, worth(folder))
-    assert list(found.designs) == ["relu_ln", "relu_nonorm"]
-    assert "- gelu_ln (tiny)" in sweeps.page(ANSWERS, {"a.svg": found})
-    unpriced = [refusal("relu_ln"), *(each for each in ANSWERS if each.model != "relu_ln")]
-    assert list(comparisons(unpriced, worth(folder))) == []
+    (comparison,) = compare_designs(ANSWERS, qualities(folder))
+    assert list(comparison.designs) == ["relu_ln", "relu_nonorm"]
+    assert "- gelu_ln (tiny)" in page(ANSWERS, {"a": comparison})
+    unpriced = [refusal("relu_ln"), *(answer for answer in ANSWERS if answer.model != "relu_ln")]
+    assert compare_designs(unpriced, qualities(folder)) == []
 
 
 def test_a_model_with_a_config_has_no_training(folder: Path) -> None:
-    assert gather([folder], [("bert-base", "own")]) == []
+    assert load_qualities([folder], [("bert-base", "own")]).empty
 
 
 def test_a_damaged_record_is_named(folder: Path) -> None:
@@ -125,28 +106,28 @@ def test_a_damaged_record_is_named(folder: Path) -> None:
     del record["held_out"]
     (folder / "damaged.json").write_text(json.dumps(record), encoding="utf-8")
     with pytest.raises(UsageError, match=r"damaged\.json has no held_out"):
-        worth(folder)
+        qualities(folder)
 
 
 def test_the_page(folder: Path, golden: Golden) -> None:
     stranger = answer("gelu_ln", "lan")._replace(model="bert-base", size="own")
-    found = dict(zip(["figures/a.svg"], comparisons(ANSWERS, worth(folder)), strict=True))
-    golden("sweep", sweeps.page([*ANSWERS, stranger], found))
+    (comparison,) = compare_designs(ANSWERS, qualities(folder))
+    golden("sweep", page([*ANSWERS, stranger], {"a": comparison}))
 
 
 def test_a_page_without_perplexities_says_so() -> None:
-    assert "so there is nothing to" in sweeps.page(ANSWERS, {})
+    assert "so there is nothing to" in page(ANSWERS, {})
 
 
 def test_the_same_answers_draw_the_same_figures(folder: Path, tmp_path: Path) -> None:
-    written = sweeps.report(ANSWERS, worth(folder), tmp_path / "page.md")
+    written = write_sweep(ANSWERS, qualities(folder), tmp_path / "page.md")
     first = [path.read_text() for path in written]
     assert [path.name for path in written] == ["page-1.svg", "page.md"]
     assert "figures/page-1.svg" in first[-1]
-    assert [path.read_text() for path in sweeps.report(ANSWERS, worth(folder), tmp_path / "page.md")] == first
+    assert [path.read_text() for path in write_sweep(ANSWERS, qualities(folder), tmp_path / "page.md")] == first
     assert all(name in first[0] for name in ("lan", "wan", "relu_nonorm", "perplexity"))
 
 
 def test_a_front_is_one_network_s(folder: Path) -> None:
-    (found,) = comparisons(ANSWERS, worth(folder))
-    assert found.front("wan") == ["relu_nonorm", "relu_ln", "gelu_ln"]
+    (comparison,) = compare_designs(ANSWERS, qualities(folder))
+    assert comparison.front("wan") == ["relu_nonorm", "relu_ln", "gelu_ln"]

@@ -17,8 +17,8 @@ from pi_sim.cost import machine
 from pi_sim.cost.cost import Work
 from pi_sim.cost.machine import Machine
 from pi_sim.errors import RunError, UsageError
-from pi_sim.records import SecondsEach
-from pi_sim.run import calibrate
+from pi_sim.report.terminal import render_machine
+from pi_sim.run import calibrate, probes
 from tests.helpers.golden import Golden
 
 MINE = Machine(
@@ -196,4 +196,4 @@ def test_a_place_that_cannot_be_written_is_said_before_measuring(monkeypatch: py
 
 @pytest.mark.usefixtures("no_terminal")
 def test_a_profile_as_a_table(golden: Golden) -> None:
-    golden("machine", render(MINE, "table"))
+    golden("machine", render_machine(MINE, "table"))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pi_sim.reporting import keys
 
 from pi_sim import specs
+from pi_sim.cli import json_help
 from pi_sim.cost.census import Census
 from pi_sim.cost.estimate import Estimate, estimate_model
 from pi_sim.cost.machine import Machine
@@ -23,11 +24,11 @@ from pi_sim.cost.pricing import price_census
 from pi_sim.errors import MissingDependencyError, UsageError
 from pi_sim.graph.ops import Op
 from pi_sim.network import PRESETS, Network
-from pi_sim.records import SecondsEach
-from pi_sim.sweep import sweep as sweep_module
-from pi_sim.sweep import table
-from pi_sim.sweep.sweep import Grid, PriceTable, Scenario, Sweep, load_price_tables
-from pi_sim.sweep.table import COLUMNS, SweepRow, parse_row
+from pi_sim.sweep import kept, parquet, subject, tariff
+from pi_sim.sweep.answers import COLUMNS, Answer, read
+from pi_sim.sweep.grid import Axes, Question
+from pi_sim.sweep.sweep import Sweep
+from pi_sim.sweep.tariff import Tariff, tariffs
 from tests.helpers.cli import invoke, python, refused
 
 MACHINE = Machine(
@@ -180,7 +181,7 @@ def test_known_answers_import_neither_torch_nor_pandas() -> None:
 
 
 def test_every_column_is_explained() -> None:
-    assert tuple(keys.SWEEP) == COLUMNS
+    assert tuple(json_help.SWEEP) == COLUMNS
 
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), min_size=1)
