@@ -6,11 +6,10 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from pi_sim.reporting.networks import render
 
 from pi_sim.cli import main
 from pi_sim.errors import UsageError
-from pi_sim.network import PRESETS, network
+from pi_sim.network import PRESETS, parse_network
 from pi_sim.report.terminal import render_networks
 from tests.helpers.golden import Golden
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pi_sim.reporting.validation import FAR, page
 
 from pi_sim import specs
 from pi_sim.network import PRESETS

@@ -1,6 +1,6 @@
 """Derived prices: the protocol's own kernels, run by one phantom party on tensors without data."""
 
-# MERGED: Counting work: every operation on tensors that a kernel calls is seen once, with or without data, and every draw.
+# MERGED: Counting work: every operation on tensors that a kernel calls is seen once, with or without data, and every draw.  # noqa: E501
 
 from collections import Counter
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """A census with prices: a row for each of its entries, or the sentence that says what has no price."""
 
 # MERGED: Any protocol by name: a TOML file's, executable or declared, or an installed plugin's.
-# MERGED: The price of one operation under a protocol, and its work: its sheet's or plugin's, the memo's, or the phantom's.
+# MERGED: The price of one operation under a protocol, and its work: its sheet's or plugin's, the memo's, or the phantom's.  # noqa: E501
 
 from dataclasses import astuple
 from functools import cache

@@ -1,7 +1,7 @@
 """How large the numbers are that a secure computation will hold: whether fixed point and kernels are made for them."""
 
 # MERGED: A captured graph read in the clear: its operations are those that secure kernels compute.
-# MERGED: How many truncations are expected to fail, where each party shifts its own share as stock CrypTen does. A product has twice the fractional bits until both parties shift their shares of it. With probability |x| / 2^64, x the product in the ring, the sum of two uniform shares wraps around and the result is off by 2^32, which destroys all that depends on it. SecureML (IEEE S&P 2017), theorem 1, bounds the probability; `protocols/README.md` tells it as measured.
+# MERGED: How many truncations are expected to fail, where each party shifts its own share as stock CrypTen does. A product has twice the fractional bits until both parties shift their shares of it. With probability |x| / 2^64, x the product in the ring, the sum of two uniform shares wraps around and the result is off by 2^32, which destroys all that depends on it. SecureML (IEEE S&P 2017), theorem 1, bounds the probability; `protocols/README.md` tells it as measured.  # noqa: E501
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping

@@ -1,6 +1,6 @@
 """What a Hugging Face model is asked: which inputs it reads, and how many tokens of them it can."""
 
-# MERGED: One decoding step: a new token for each sequence, after others whose keys and values are in a cache. The cached keys and values are secret inputs, as the parties' shares of them are; what the step adds to the cache stays shared, and only the new token's logits are opened.
+# MERGED: One decoding step: a new token for each sequence, after others whose keys and values are in a cache. The cached keys and values are secret inputs, as the parties' shares of them are; what the step adds to the cache stays shared, and only the new token's logits are opened.  # noqa: E501
 
 from collections.abc import Iterator
 from contextlib import contextmanager

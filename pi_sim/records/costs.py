@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from pi_sim.records.envelope import Record
-from pi_sim.specs import Spec
+from pi_sim.specs import TomlModel
 
 RARE = 0.05
 """Up to this share of corrupted positions is put down to rare events, more to a kernel that is wrong."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from pi_sim.diagnosis.entropy import OVERLOAD
+from pi_sim.diagnosis.entropy import OVERLOAD, head_fraction, is_overloaded
 from pi_sim.errors import UsageError
 from pi_sim.records import DiagnosisRecord, EstimateRecord, Observation, Origin, TrainingRecord
 from pi_sim.records.models import held_out_perplexity
@@ -137,7 +137,9 @@ def _entropy(record: TrainingRecord) -> dict[str, float]:
         return dict.fromkeys(ENTROPY, math.nan)
     shares = record.observations[-1].entropy_share
     columns = [
-        value for layers in (shares[:1], shares[1:]) for value in (_mean(sum(layers, ())), part(layers, overloaded))
+        value
+        for layers in (shares[:1], shares[1:])
+        for value in (_mean(sum(layers, ())), head_fraction(layers, is_overloaded))
     ]
     return dict(zip(ENTROPY, columns, strict=True))
 

@@ -11,6 +11,7 @@ from pi_sim.files import write_text
 from pi_sim.report import figures, kernels, model_lab, norm_free, published_figures, styles, sweep, tables
 from pi_sim.report.figures import Drawing
 from pi_sim.report.tables import Format
+from pi_sim.sweep.table import SweepRow
 from pi_sim.validation import Validation
 
 

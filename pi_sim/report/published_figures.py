@@ -28,13 +28,13 @@ def _row(source: str, comparison: Comparison) -> dict[str, Any]:
     claim, quantity = comparison.claim, comparison.quantity
     unit = {"rounds": "", "seconds": "s"}.get(quantity, claim.unit)
     # Bytes for bytes, whatever unit was printed.
-    scale = claim.scale if quantity in ("bytes", "offline") else 1.0
+    scale = claim.bytes_per_unit if quantity in ("bytes", "offline") else 1.0
     values = (
-        *(source, claim.name, claim.source, claim.protocol, quantity, comparison.published, comparison.ours, unit),
+        *(source, claim.name, claim.source, claim.protocol, quantity, comparison.published, comparison.predicted, unit),
         *(claim.counted, comparison.error, comparison.provenance, claim.role, comparison.tolerance),
         *(comparison.verdict, claim.reason),
     )
-    numbers = {"published": comparison.published, "ours": comparison.ours}
+    numbers = {"published": comparison.published, "ours": comparison.predicted}
     return {
         **dict(zip(KEYS, values, strict=True)),
         **{f"{key}_text": f"{number:,.{comparison.decimals}f} {unit}".strip() for key, number in numbers.items()},
@@ -78,8 +78,8 @@ def context(validations: list[Validation]) -> dict[str, Any]:
 def _summary_row(validation: Validation) -> dict[str, Any]:
     total, checks = len(validation.comparisons), len(validation.checks)
     counts = {"figures": total, "fitted": total - checks, "checked": checks}
-    verdicts = {key.split()[0]: validation.count(key) for key in ("exact", "within tolerance", "missed")}
-    return {"source": validation.name, **counts, **verdicts, "largest": validation.largest}
+    verdicts = {key.split()[0]: validation.count_verdicts(key) for key in ("exact", "within tolerance", "missed")}
+    return {"source": validation.name, **counts, **verdicts, "largest": validation.largest_error}
 
 
 def _remarks(validation: Validation) -> list[str]:

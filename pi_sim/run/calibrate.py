@@ -1,6 +1,6 @@
 """A machine's profile, measured by two parties on this machine."""
 
-# MERGED: What a calibration times, and one party's part in it: `python -m pi_sim.run.calibrate PORT SHRINK PASSES`. Both parties go through the same probes in step, over a real connection, with the threads of a run: they compute at once and share caches and memory, as they do in a run. They go through all of them again and again, so that other work on the machine disturbs no probe every time.
+# MERGED: What a calibration times, and one party's part in it: `python -m pi_sim.run.calibrate PORT SHRINK PASSES`. Both parties go through the same probes in step, over a real connection, with the threads of a run: they compute at once and share caches and memory, as they do in a run. They go through all of them again and again, so that other work on the machine disturbs no probe every time.  # noqa: E501
 
 import os
 import socket

@@ -1,7 +1,7 @@
 """A sweep's answers: one line of its table for each."""
 
 # MERGED: The table as a CSV file that grows: an interrupted sweep keeps what it finished, and continues there.
-# MERGED: The table as Parquet, which cannot grow: it is written when the sweep is complete, and until then a CSV beside it.
+# MERGED: The table as Parquet, which cannot grow: it is written when the sweep is complete, and until then a CSV beside it.  # noqa: E501
 
 import csv
 import errno

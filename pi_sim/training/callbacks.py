@@ -1,6 +1,6 @@
 """A training whose loss is no longer a finite number cannot recover: it ends at once, and that is its result."""
 
-# MERGED: What a model looks like along its training: observed at a few steps on held-out text, kept in the Trainer's log. The log is part of every checkpoint, so that an interrupted training keeps what it saw before.
+# MERGED: What a model looks like along its training: observed at a few steps on held-out text, kept in the Trainer's log. The log is part of every checkpoint, so that an interrupted training keeps what it saw before.  # noqa: E501
 # MERGED: What a training tells while it runs, and how it stops when it is asked to.
 
 import math

@@ -1,7 +1,7 @@
 """Models described by a Hugging Face config: those of `models/configs` by name, checkpoint folders, and files."""
 
 # MERGED: Which models there are: cards, sizes, and the trained weights that ship. Reads text only, never torch.
-# MERGED: What operations a question to a model takes, counted by module: a graph without its data, small enough to keep.
+# MERGED: What operations a question to a model takes, counted by module: a graph without its data, small enough to keep.  # noqa: E501
 
 import json
 from collections.abc import Iterator, Mapping

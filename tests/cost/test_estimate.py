@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_sim.cli import json_help, main
-from pi_sim.cost.cost import Cost
-from pi_sim.cost.estimate import OTHERS, Estimate, Part, Row, View
-from pi_sim.cost.estimate import estimate as price
-from pi_sim.cost.work import Work
+from pi_sim.cost.cost import Cost, Work
+from pi_sim.cost.estimate import OTHER_ROWS, Estimate, Row, View
+from pi_sim.cost.estimate import estimate_model as price
+from pi_sim.cost.rows import Subtotal
 from pi_sim.network import PRESETS
 from pi_sim.report.estimates import render_estimates
 from tests.helpers.cli import invoke, python, refused

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 import pytest
-from pi_sim.reporting.markdown import report
 
 from pi_sim.cli import main
 from pi_sim.report.pages import write_report

@@ -8,8 +8,7 @@ from typing import Any
 from pi_sim import records, specs
 from pi_sim.cost.cost import Cost, Work
 from pi_sim.cost.estimate import Estimate, Row
-from pi_sim.cost.machine import Machine, SecondsEach
-from pi_sim.cost.work import Work
+from pi_sim.cost.machine import Machine
 from pi_sim.files import write_text
 from pi_sim.network import PRESETS
 from pi_sim.records import SecondsEach

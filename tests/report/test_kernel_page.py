@@ -13,7 +13,7 @@ from pi_sim.report.kernels import KernelData
 from pi_sim.report.pages import render_page, write_kernels
 from pi_sim.report.styles import svg
 from pi_sim.run.bench import bench as measuring
-from pi_sim.run.bench.plan import QUICK
+from pi_sim.run.bench.bench import QUICK
 from tests.helpers import sample_bench
 from tests.helpers.cli import invoke, refused
 from tests.helpers.golden import Golden
@@ -137,7 +137,7 @@ def test_the_command_writes_record_and_page(tmp_path: Path, monkeypatch: pytest.
         asked.append(question[:2])
         return sample_bench.bench()
 
-    monkeypatch.setattr(bench, "run_bench", measured)
+    monkeypatch.setattr(measuring, "bench", measured)
     out, copy = tmp_path / "out", tmp_path / "copy.json"
     done = invoke(
         "bench", "--quick", "--protocol", "lean", "--protocol", "lean", "--out", str(out), "--json", str(copy)

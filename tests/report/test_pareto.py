@@ -11,7 +11,7 @@ from pi_sim.network import PRESETS
 from pi_sim.report import sweep
 from pi_sim.report.pages import render_page, write_sweep
 from pi_sim.report.sweep import DesignComparison, compare_designs, load_qualities
-from pi_sim.sweep.answers import NO_PRICE, Answer
+from pi_sim.sweep.table import EMPTY_RESULT, SweepRow
 from tests.helpers.golden import Golden
 from tests.helpers.sample_records import save as save_record
 from tests.helpers.sample_records import training_record
@@ -68,7 +68,7 @@ def qualities(folder: Path) -> pd.DataFrame:
     return load_qualities([folder], [(model, "tiny") for model in DESIGNS])
 
 
-def page(answers: list[Answer], compared: dict[str, DesignComparison]) -> str:
+def page(answers: list[SweepRow], compared: dict[str, DesignComparison]) -> str:
     return render_page("sweep", sweep.context(answers, compared), compared)
 
 

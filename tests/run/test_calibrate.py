@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pi_sim.reporting.machines import render
 
 from pi_sim import records
 from pi_sim.cli import main
@@ -17,8 +16,9 @@ from pi_sim.cost import machine
 from pi_sim.cost.cost import Work
 from pi_sim.cost.machine import Machine
 from pi_sim.errors import RunError, UsageError
+from pi_sim.records import SecondsEach
 from pi_sim.report.terminal import render_machine
-from pi_sim.run import calibrate, probes
+from pi_sim.run import calibrate
 from tests.helpers.golden import Golden
 
 MINE = Machine(

@@ -37,8 +37,8 @@ def running(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """A long run, with its temporary files in `tmp_path`, stopped in the middle of its first sequence."""
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     process = subprocess.Popen(RUN, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    yield party_main
-    for left in [*psutil.Process(party_main.pid).children(recursive=True)] if party_main.poll() is None else []:
+    yield process
+    for left in [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []:
         left.kill()
     party_main.kill()
     party_main.wait()

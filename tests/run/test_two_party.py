@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from pi_sim import specs
 from pi_sim.cli import main
-from pi_sim.graph.capture import capture
+from pi_sim.graph.capture import capture_model
 from pi_sim.records import Agreement
 from pi_sim.run import two_party
 from pi_sim.run.accuracy import compare_logits, domain_warnings, perplexity

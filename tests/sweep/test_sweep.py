@@ -13,7 +13,6 @@ import pytest
 from click.testing import Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pi_sim.reporting import keys
 
 from pi_sim import specs
 from pi_sim.cli import json_help
@@ -24,11 +23,11 @@ from pi_sim.cost.pricing import price_census
 from pi_sim.errors import MissingDependencyError, UsageError
 from pi_sim.graph.ops import Op
 from pi_sim.network import PRESETS, Network
-from pi_sim.sweep import kept, parquet, subject, tariff
-from pi_sim.sweep.answers import COLUMNS, Answer, read
-from pi_sim.sweep.grid import Axes, Question
-from pi_sim.sweep.sweep import Sweep
-from pi_sim.sweep.tariff import Tariff, tariffs
+from pi_sim.records import SecondsEach
+from pi_sim.sweep import sweep as sweep_module
+from pi_sim.sweep import table
+from pi_sim.sweep.sweep import Grid, PriceTable, Scenario, Sweep, load_price_tables
+from pi_sim.sweep.table import COLUMNS, SweepRow, parse_row
 from tests.helpers.cli import invoke, python, refused
 
 MACHINE = Machine(
@@ -207,8 +206,8 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def fill(path: Path) -> None:
-    with table.open_csv(path) as table:
-        whole().run(table, lambda fraction: None)
+    with table.open_csv(path) as lines:
+        whole().run(lines, lambda fraction: None)
 
 
 @pytest.mark.slow
@@ -287,9 +286,9 @@ def test_a_known_line_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.Mon
 def test_another_machine_is_another_question(tmp_path: Path) -> None:
     path = tmp_path / "sweep.csv"
     fill(path)
-    with table.open_csv(path) as table:
-        answers = whole(MACHINE).run(table, lambda fraction: None)
-        assert len(table.rows) == 2 * LINES
+    with table.open_csv(path) as lines:
+        answers = whole(MACHINE).run(lines, lambda fraction: None)
+        assert len(lines.rows) == 2 * LINES
     assert {answer.machine for answer in answers} == {MACHINE.name}
 
 

@@ -1,6 +1,6 @@
 """What a dealing is for. Randomness that was dealt for something else would not fit, so everybody compares these."""
 
-# MERGED: A party's way to its dealer: what it compares with the other party when they meet, and then its source. first-party party 0 plays the dealer and learns the seed that party 1 expands: it could open everything third-party another process, which both parties call; it learns nothing of what they compute file what such a dealer wrote beforehand, see `files`
+# MERGED: A party's way to its dealer: what it compares with the other party when they meet, and then its source. first-party party 0 plays the dealer and learns the seed that party 1 expands: it could open everything third-party another process, which both parties call; it learns nothing of what they compute file what such a dealer wrote beforehand, see `files`  # noqa: E501
 
 import hashlib
 from abc import ABC, abstractmethod

@@ -1,7 +1,7 @@
 """The first line of a dealt file: what it holds, for whom, and whether it serves a run."""
 
-# MERGED: Randomness serves once: two openings under one mask tell the difference of what they hide. A dealt file is marked in this user's state folder and renamed before the first share is drawn from it. So a second use is refused, and so is a copy's by the same user on the same machine. A copy that is used on another machine, or by another user, is not recognised there; both parties' files would have to be copied, or the other party refuses.
-# MERGED: Randomness that was dealt ahead of time: a file for each party, used once. party0.dealing a header with its seed, then its shares of all derived parts in the order in which they are needed party1.dealing a header alone: party 1 expands everything from its seed
+# MERGED: Randomness serves once: two openings under one mask tell the difference of what they hide. A dealt file is marked in this user's state folder and renamed before the first share is drawn from it. So a second use is refused, and so is a copy's by the same user on the same machine. A copy that is used on another machine, or by another user, is not recognised there; both parties' files would have to be copied, or the other party refuses.  # noqa: E501
+# MERGED: Randomness that was dealt ahead of time: a file for each party, used once. party0.dealing a header with its seed, then its shares of all derived parts in the order in which they are needed party1.dealing a header alone: party 1 expands everything from its seed  # noqa: E501
 
 import json
 import mmap

@@ -4,7 +4,7 @@ The dealer then streams party 0's shares over party 0's connection; party 1's st
 is over.
 """
 
-# MERGED: A third-party dealer, as a process of its own: `python -m pi_sim.mpc.dealer.server JOB.json`. It reads the public part of the bundle alone, draws a seed for each party, and sends party 0 its shares while the parties run. It ends when both parties have gone, or when its standard input closes.
+# MERGED: A third-party dealer, as a process of its own: `python -m pi_sim.mpc.dealer.server JOB.json`. It reads the public part of the bundle alone, draws a seed for each party, and sends party 0 its shares while the parties run. It ends when both parties have gone, or when its standard input closes.  # noqa: E501
 
 import secrets
 import socket

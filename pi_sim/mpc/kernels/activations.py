@@ -1,8 +1,8 @@
 """max(x, 0)."""
 
 # MERGED: min(max(x, low), high), by which DyT with hardtanh takes the place of a norm.
-# MERGED: SHAFT's activations: a Fourier series of |x|, which a stock comparison keeps within half the period, and a ReLU.
-# MERGED: x Phi(x), Phi the normal distribution function. CrypTen has no GELU; both forms here are built of its functions.
+# MERGED: SHAFT's activations: a Fourier series of |x|, which a stock comparison keeps within half the period, and a ReLU.  # noqa: E501
+# MERGED: x Phi(x), Phi the normal distribution function. CrypTen has no GELU; both forms here are built of its functions.  # noqa: E501
 # MERGED: x / (1 + exp(-x)).
 # MERGED: The hyperbolic tangent, by which DyT takes the place of a norm.
 # MERGED: The error function, by which Derf takes the place of a norm.

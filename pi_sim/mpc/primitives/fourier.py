@@ -2,7 +2,7 @@
 
 # MERGED: A short Fourier series of a secret that is known to lie on an interval: one opening, no comparison.
 # MERGED: A short Fourier series as SHAFT computes it: in words of 64 bits, truncated by each party alone.
-# MERGED: Cosines and sines in integers: both parties, and a GPU, get the same bits, as factors of random shares must be. They are read from tables, between whose places they are straight lines.
+# MERGED: Cosines and sines in integers: both parties, and a GPU, get the same bits, as factors of random shares must be. They are read from tables, between whose places they are straight lines.  # noqa: E501
 
 import math
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """One-hot vectors of secret numbers, made from a dealer's by one short opening."""
 
-# MERGED: Rows of a secret table that stays put, at secret one-hot places, with fewer words opened than the table has rows. Of the table W, W - B is public and the one-hot vector e is shared, so e (W - B) is local; what costs is the row of the random B, which neither party knows. What is not opened has to be dealt: for every value that the opened words may take, the dealer must have shared what belongs to it. For V rows of d columns `stationary.product` opens V words and is dealt d, `by_halves` about 2 sqrt(V) and 2 sqrt(V) d, `by_table` one and V d.
+# MERGED: Rows of a secret table that stays put, at secret one-hot places, with fewer words opened than the table has rows. Of the table W, W - B is public and the one-hot vector e is shared, so e (W - B) is local; what costs is the row of the random B, which neither party knows. What is not opened has to be dealt: for every value that the opened words may take, the dealer must have shared what belongs to it. For V rows of d columns `stationary.product` opens V words and is dealt d, `by_halves` about 2 sqrt(V) and 2 sqrt(V) d, `by_table` one and V d.  # noqa: E501
 
 import math
 from dataclasses import dataclass

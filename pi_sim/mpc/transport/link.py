@@ -6,8 +6,8 @@ therefore carries the chain of its sender. Whoever had to wait for the message c
 continues its own: the critical path of the run, in which every second belongs to the network or to one party.
 """
 
-# MERGED: The link: CrypTen's communicator over a connection of two parties, with a counter and a clock of its own. A message is a header (its number, payload length, and stamp of time) and the payload, the shares as little-endian 64-bit words. Both parties send and receive at once; a network can be imitated by holding arrived messages back.
-# MERGED: What the connection itself takes: measured before a run, outside of what is counted, without an imitated network.
+# MERGED: The link: CrypTen's communicator over a connection of two parties, with a counter and a clock of its own. A message is a header (its number, payload length, and stamp of time) and the payload, the shares as little-endian 64-bit words. Both parties send and receive at once; a network can be imitated by holding arrived messages back.  # noqa: E501
+# MERGED: What the connection itself takes: measured before a run, outside of what is counted, without an imitated network.  # noqa: E501
 
 import queue
 import socket

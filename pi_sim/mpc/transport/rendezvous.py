@@ -1,6 +1,6 @@
 """Where two machines meet, and whether what passes between them is encrypted."""
 
-# MERGED: Where two machines meet: the server listens and examines whoever calls, the client calls until it is answered. A caller says that it speaks this protocol, which meeting it comes to, and which way data will flow; it is welcome when all ways of one meeting are there. Everybody else is refused in one sentence, and the server goes on waiting.
+# MERGED: Where two machines meet: the server listens and examines whoever calls, the client calls until it is answered. A caller says that it speaks this protocol, which meeting it comes to, and which way data will flow; it is welcome when all ways of one meeting are there. Everybody else is refused in one sentence, and the server goes on waiting.  # noqa: E501
 
 import ipaddress
 import os
