@@ -40,18 +40,18 @@ def running(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     yield process
     for left in [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []:
         left.kill()
-    party_main.kill()
-    party_main.wait()
+    process.kill()
+    process.wait()
 
 
 def parties_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     """Both parties, once they have met: a run of 20 sequences is then far from its end."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        children = psutil.Process(party_main.pid).children()
+        children = psutil.Process(process.pid).children()
         if len(children) == 2 and all(connected(child) for child in children):
             return sorted(children, key=lambda child: child.pid)
-        assert party_main.poll() is None, party_main.communicate()
+        assert process.poll() is None, party_main.communicate()
         time.sleep(0.05)
     raise AssertionError("the parties did not start")
 
