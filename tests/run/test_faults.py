@@ -51,7 +51,7 @@ def parties_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
         children = psutil.Process(process.pid).children()
         if len(children) == 2 and all(connected(child) for child in children):
             return sorted(children, key=lambda child: child.pid)
-        assert process.poll() is None, party_main.communicate()
+        assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     raise AssertionError("the parties did not start")
 
