@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pi_sim.cost.cache import cached_json
-from pi_sim.cost.sheet import PRODUCT_OPS, factor_shapes, result_shape
+from pi_sim.cost.sheet import PRODUCT_OPS, factor_shapes
 from pi_sim.errors import UsageError
 from pi_sim.graph.ops import Graph, Op, Shape
 from pi_sim.zoo.source import model_context, model_identity, size_label
@@ -108,7 +108,7 @@ def count_by_shape(census: Census) -> list[OpCount]:
     """Every operation on matrices counts as one for each of them: a softmax of 12 heads is 12 of them."""
     found: Counter[tuple[str, str, int]] = Counter()
     for (_, op), count in census.counts.items():
-        found[op.name, _shape_text(op), _multiplication_count(op)] += count * math.prod(result_shape(op)[:-2])
+        found[op.name, _shape_text(op), _multiplication_count(op)] += count * math.prod(op.result_shape[:-2])
     return [OpCount(op, count, shape, count * each if each else None) for (op, shape, each), count in found.items()]
 
 
@@ -116,7 +116,7 @@ def _shape_text(op: Op) -> str:
     """The last two dimensions, "128x128"; of a product's factors, "128x64 @ 64x128"."""
     if op.name in PRODUCT_OPS:
         return " @ ".join(map(_matrix_text, factor_shapes(op)))
-    return _matrix_text(result_shape(op))
+    return _matrix_text(op.result_shape)
 
 
 def _matrix_text(shape: Shape) -> str:
@@ -125,4 +125,4 @@ def _matrix_text(shape: Shape) -> str:
 
 def _multiplication_count(op: Op) -> int:
     """Of one matrix product."""
-    return math.prod(result_shape(op)[-2:]) * factor_shapes(op)[0][-1] if op.name in PRODUCT_OPS else 0
+    return math.prod(op.result_shape[-2:]) * factor_shapes(op)[0][-1] if op.name in PRODUCT_OPS else 0
