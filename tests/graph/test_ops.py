@@ -27,7 +27,7 @@ KERNEL = '''
 from pi_sim.mpc.kernels.registry import kernel
 
 @kernel("exp", "limit")
-def exp(x):
+def exp(rt, x):
     """(1 + x / 256)^256 by 8 squarings: 8 rounds."""
     return x.exp()
 '''
