@@ -62,7 +62,10 @@ def load_protocol(name: str) -> ExecutableProtocol | DeclaredProtocol:
     """The protocol called `name`, or at that path: an executable one chooses kernels, a declared one lists prices."""
     path = find_file("protocols", name)
     declared = parse_toml(path).get("provenance") == "declared"
-    return read_toml(DeclaredProtocol, path) if declared else read_toml(ExecutableProtocol, path)
+    protocol: ExecutableProtocol | DeclaredProtocol = (
+        read_toml(DeclaredProtocol, path) if declared else read_toml(ExecutableProtocol, path)
+    )
+    return protocol.with_origin(path)
 
 
 def load_executable_protocol(name: str) -> ExecutableProtocol:
