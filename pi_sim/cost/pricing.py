@@ -5,6 +5,7 @@
 
 from dataclasses import astuple
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pi_sim import specs
@@ -25,17 +26,17 @@ def resolve_protocol(name: str) -> PricedProtocol:
     """The protocol called `name`, or at that path; a TOML file goes before a plugin of the same name."""
     if _is_plugin(name):
         return plugins.load_plugin(name)
-    found, path = specs.load_protocol(name), specs.find_file("protocols", name)
-    return (
-        sheet.check_sheet(found, str(path), path.read_text(encoding="utf-8"))
-        if isinstance(found, DeclaredProtocol)
-        else found
-    )
+    protocol = specs.load_protocol(name)
+    if isinstance(protocol, DeclaredProtocol):
+        sheet.check_sheet(protocol, protocol.origin, Path(protocol.origin).read_text(encoding="utf-8"))
+    return protocol
 
 
-def protocol_origin(name: str) -> str:
-    """Where to mend it: its file, or which plugin it is."""
-    return f"the plugin {name}" if _is_plugin(name) else str(specs.find_file("protocols", name))
+def protocol_origin(protocol: PricedProtocol) -> str:
+    """Return the file to edit, or the name of the plugin; empty for a protocol made in Python."""
+    if isinstance(protocol, ExecutableProtocol | DeclaredProtocol):
+        return protocol.origin
+    return f"the plugin {protocol.name}"
 
 
 def protocol_names() -> list[str]:
@@ -146,23 +147,21 @@ def _derived_numbers(op: Op, protocol: ExecutableProtocol) -> list[Any]:
     return stored
 
 
-def price_census(
-    counted: Census, protocol: PricedProtocol, origin: str = "", includes_dealer: bool = True
-) -> list[Row]:
-    """A row for every entry of a census; without `dealer` nobody who computes plays the dealer.
+def price_census(census: Census, protocol: PricedProtocol, includes_dealer: bool = True) -> list[Row]:
+    """Return a row for every entry of a census; with `includes_dealer` party 0 also does the dealer's work.
 
-    An `UnpricedError` names an operation that has no price, its module, and `origin`, the protocol's file.
+    An `UnpricedError` names an operation that has no price, its module and the protocol's file.
     """
     once = cache(lambda op: _price_row(op, protocol, includes_dealer))
     rows: list[Row] = []
     refused: dict[tuple[str, str], UnpricedError] = {}
-    for (module, op), count in counted.counts.items():
+    for (module, op), count in census.counts.items():
         try:
             rows.append(once(op).repeated(count, module))
         except UnpricedError as error:
             refused[module, op.name] = error
     if refused:
-        raise _unpriced_error(refused, counted.embedding_and_head, origin)
+        raise _unpriced_error(refused, census.embedding_and_head, protocol_origin(protocol))
     return rows
 
 

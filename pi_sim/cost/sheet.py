@@ -51,14 +51,13 @@ def party_fraction(sheet: DeclaredProtocol, counted: CountedParties | None) -> f
     return parts[counted or sheet.counted]
 
 
-def check_sheet(sheet: DeclaredProtocol, origin: str, text: str) -> DeclaredProtocol:
-    """The sheet; a `UsageError` for a price of what is no operation, or of what is local too."""
+def check_sheet(sheet: DeclaredProtocol, origin: str, text: str) -> None:
+    """Raise a `UsageError` for a price of an operation that does not exist, or that is local too."""
     for table, names in (("price", sheet.price), ("local", sheet.local)):
         for name in names:
             fault = _name_error(table, name, sheet)
             if fault:
                 raise UsageError(f"{location(origin, text, (table, name))}, {fault}.")
-    return sheet
 
 
 def _name_error(table: str, name: str, sheet: DeclaredProtocol) -> str | None:

@@ -72,10 +72,10 @@ def load_protocol(name: str) -> ExecutableProtocol | DeclaredProtocol:
     path = find_file("protocols", name)
     table = parse_toml(path)
     if table.get("provenance") == "declared":
-        return read_toml(DeclaredProtocol, path)
+        return read_toml(DeclaredProtocol, path).with_origin(path)
     if "extends" in table:
         table = merge_protocol_tables(table, _load_base_protocol(path, table.pop("extends")))
-    return validate_table(ExecutableProtocol, table, str(path), path.read_text(encoding="utf-8"))
+    return validate_table(ExecutableProtocol, table, str(path), path.read_text(encoding="utf-8")).with_origin(path)
 
 
 def _load_base_protocol(path: Path, base: object) -> ExecutableProtocol:

@@ -1,8 +1,9 @@
 """Protocols: executable ones choose kernels, and their prices are derived; declared ones are sheets of prices."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from pi_sim.specs.toml import TomlModel
 
@@ -53,6 +54,17 @@ class ProtocolHeader(TomlModel):
     source: str
     parties: int = Field(default=2, ge=2)
     ring: str = "64 bits, 16 of them for the fraction"
+    _origin: str = PrivateAttr("")
+
+    @property
+    def origin(self) -> str:
+        """The path of the file that it was read from, for error messages; empty for a protocol made in Python."""
+        return self._origin
+
+    def with_origin(self, path: Path) -> Self:
+        """Record the path of the file that it was read from."""
+        self._origin = str(path)
+        return self
 
 
 class ExecutableProtocol(ProtocolHeader):

@@ -265,25 +265,24 @@ class BenchJob:
     """What both parties go through: workloads by name with the protocols that compute them, then truncations."""
 
     extent: BenchSize
-    tasks: Sequence[tuple[str, str]]
+    tasks: Sequence[tuple[str, ExecutableProtocol]]
 
     def to_json(self) -> str:
         """What `from_json` reads."""
-        return json.dumps({"extent": self.extent.model_dump(), "tasks": list(self.tasks)})
+        tasks = [(name, protocol.model_dump()) for name, protocol in self.tasks]
+        return json.dumps({"extent": self.extent.model_dump(), "tasks": tasks})
 
     @classmethod
     def from_json(cls, text: str) -> "BenchJob":
         """The job that the other party has."""
         told = json.loads(text)
-        return cls(BenchSize(**told["extent"]), [(name, protocol) for name, protocol in told["tasks"]])
+        return cls(BenchSize(**told["extent"]), [(name, ExecutableProtocol(**table)) for name, table in told["tasks"]])
 
     def measure_operations(self, end: BenchParty, charges: Sequence[OpPrice | None]) -> Iterator[Timings]:
         """Every task in turn; who knows what it costs gives the charges."""
         known = {workload.name: workload for workload in list_workloads(self.extent)}
         for (name, protocol), charge in zip(self.tasks, charges, strict=True):
-            yield measure_kernel(
-                end, known[name], specs.load_executable_protocol(protocol), charge, self.extent.repetitions
-            )
+            yield measure_kernel(end, known[name], protocol, charge, self.extent.repetitions)
 
     def measure_truncations(self, end: BenchParty) -> Iterator[TruncationTest]:
         """What follows the tasks."""
