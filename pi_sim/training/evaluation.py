@@ -39,7 +39,7 @@ def resolve_length(config: Any, length: int | None, option: str) -> int:
     context: int | None = getattr(config, "max_position_embeddings", None)
     resolved, limit = length or context, context or length
     if resolved is None or limit is None:
-        raise UsageError(f"the model's config.json does not tell its context; give {option}.")
+        raise UsageError(f"the model's config.json does not state its context; give {option}.")
     if not 2 <= resolved <= limit:
         raise UsageError(f"the model's context is {limit} tokens; choose {option} between 2 and {limit}.")
     return resolved

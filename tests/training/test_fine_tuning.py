@@ -283,7 +283,7 @@ def test_what_the_checkpoint_decides_cannot_be_chosen(
 
 def test_neither_a_card_nor_a_checkpoint_is_refused() -> None:
     result = invoke("train")
-    assert (result.exit_code, "give --model" in result.stderr) == (2, True)
+    assert (result.exit_code, "give either --model" in result.stderr) == (2, True)
 
 
 def test_a_size_that_only_the_record_knows_is_asked_for(converted: Path) -> None:
