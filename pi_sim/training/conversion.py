@@ -21,6 +21,7 @@ from pi_sim.training.checkpoints import checkpoint_dtype, report_write_errors
 from pi_sim.training.corpus import Corpus, load_corpus
 from pi_sim.training.tokenizer import TOKENIZER_FILE, load_tokenizer
 from pi_sim.zoo import build, norms, surgery
+from pi_sim.zoo.source import CardModel, ModelSource
 
 COPIED_KEYS = {"card", "size", "dimensions"}
 """Parts of a checkpoint's record that stay true of the converted model."""
@@ -45,18 +46,14 @@ def summarize_conversion(record: ConversionRecord) -> str:
     return f"held-out perplexity {before:,.2f} before, {after:,.2f} after; fine-tune it with pi-sim train --from"
 
 
-def conversion_title(checkpoint: str, size: str, plan: surgery.Plan) -> str:
-    """Return the default name of the output folder: the checkpoint and its surgery."""
-    name = (
-        Path(checkpoint).name
-        if build.is_checkpoint_folder(checkpoint)
-        else f"{specs.load_model_card(checkpoint).name}-{size}"
-    )
+def conversion_title(source: ModelSource, plan: surgery.Plan) -> str:
+    """Return the default name of the output folder: the source and its surgery."""
+    name = f"{source.card.name}-{source.label}" if isinstance(source, CardModel) else Path(source.name).name
     return "-".join((name, *(f"{switch}={value}" for switch, value in sorted(plan.items()))))
 
 
 def convert(
-    checkpoint: str, size: str, plan: surgery.Plan, out: Path, corpus_name: str | None, length: int | None = None
+    source: ModelSource, plan: surgery.Plan, out: Path, corpus_name: str | None, length: int | None = None
 ) -> ConversionRecord:
     """Convert a card's shipped weights or a checkpoint folder; `out` becomes a checkpoint for `pi-sim train --from`.
 
@@ -69,14 +66,14 @@ def convert(
         raise UsageError("there is nothing to convert; name a switch, such as --activation relu.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists already and is not empty; give another --out.")
-    meta_model = build.build_meta_model(checkpoint, size)
+    meta_model = source.meta()
     length = evaluation.resolve_length(meta_model.config, length, "--seq-len")
     surgery.apply_surgery(meta_model, plan)  # refuses impossible surgery before the long work
-    model, source = build.load_model(checkpoint, size), build.checkpoint_folder(checkpoint, size)
-    tokenizer = load_tokenizer(source)
-    corpus = load_corpus(corpus_name) if corpus_name else evaluation.load_recorded_corpus(source)
+    model, folder = source.load(), source.folder
+    tokenizer = load_tokenizer(folder)
+    corpus = load_corpus(corpus_name) if corpus_name else evaluation.load_recorded_corpus(folder)
     quality = _convert_and_measure(model, plan, tokenizer, corpus, length)
-    record = ConversionRecord.model_validate(records.json_safe({**_origin_entries(source, plan, model), **quality}))
+    record = ConversionRecord.model_validate(records.json_safe({**_origin_entries(folder, plan, model), **quality}))
     _write_checkpoint(model, tokenizer, record, out)
     return record
 
@@ -97,16 +94,16 @@ def _convert_and_measure(
     return {"corpus": corpus_id, "seq_len": length, "before": before, "after": after}
 
 
-def _origin_entries(source: Path, plan: surgery.Plan, model: PreTrainedModel) -> JsonObject:
-    """Return the name of the source and, where its record tells them, card, size, dimensions and the new design."""
-    path = source / RECORD_FILE
+def _origin_entries(folder: Path, plan: surgery.Plan, model: PreTrainedModel) -> JsonObject:
+    """Return the source's name and, if its record has them, card, size and dimensions, and the converted design."""
+    path = folder / RECORD_FILE
     record = records.load(path) if path.is_file() else None
     if not isinstance(record, (TrainingRecord, ConversionRecord)):
-        return {"source": source.name, "surgery": plan}
+        return {"source": folder.name, "surgery": plan}
     copied = record.model_dump(include=COPIED_KEYS)
     if record.architecture:
         copied["architecture"] = _converted_design(record.architecture, plan, specs.Surgery(**model.config.pi_sim))
-    return {"source": source.name, "surgery": plan, **copied}
+    return {"source": folder.name, "surgery": plan, **copied}
 
 
 def _converted_design(design: specs.Architecture, plan: surgery.Plan, converted: specs.Surgery) -> JsonObject:

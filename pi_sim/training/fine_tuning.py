@@ -21,6 +21,7 @@ from pi_sim.training.plan import Plan, card_overrides, override_labels, parse_se
 from pi_sim.training.tokenizer import load_tokenizer
 from pi_sim.zoo import build
 from pi_sim.zoo.scales import check_plain_logits
+from pi_sim.zoo.source import CONFIG_FILE
 
 INHERITED_SETTINGS = ("init_std", "embedding_scale", "logit_scale", "embedding_dropout")
 """Settings of a recipe that the checkpoint determines."""
@@ -83,7 +84,7 @@ class FineTuning(Plan):
         return model
 
     def build_meta_model(self) -> PreTrainedModel:
-        return build.build_meta_model(str(self.source.folder.resolve()), self.size.name)
+        return build.build_config_model(self.source.folder.resolve() / CONFIG_FILE)
 
     def make_tokenizer(self, corpus: Corpus) -> Tokenizer:
         tokenizer, limit = load_tokenizer(self.source.folder), self.size.vocabulary
