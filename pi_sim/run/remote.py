@@ -18,13 +18,12 @@ from pi_sim.errors import RunError, UsageError
 from pi_sim.graph import bundle
 from pi_sim.graph.bundle import Bundle
 from pi_sim.graph.ops import Graph
-from pi_sim.mpc.dealer.dealer_spec import DealerSpec
-from pi_sim.mpc.dealer.dealers import FIRST_PARTY, THIRD_PARTY, Dealer, RunIdentity
+from pi_sim.mpc.dealer.dealers import FIRST_PARTY, THIRD_PARTY, Dealer, DealerSpec, RunIdentity
 from pi_sim.mpc.kernels.local import CLIENT
 from pi_sim.mpc.launch import PartyCounters, threads_per_party
-from pi_sim.mpc.party import CPU, Counters, PartyResult, require_device, run_party, sequence_progress
+from pi_sim.mpc.party import CPU, Counters, PartyResult, open_dealer, require_device, run_party, sequence_progress
 from pi_sim.mpc.transport import wire
-from pi_sim.mpc.transport.handshake import expand_token_shares, handshake, share_tokens
+from pi_sim.mpc.transport.handshake import expand_token_shares, perform_handshake, share_tokens
 from pi_sim.mpc.transport.link import Link
 from pi_sim.mpc.transport.rendezvous import Transport, accept_peer, connect_to_server, is_loopback, listen_at
 from pi_sim.mpc.transport.tls import TlsTransport, choose_transport
@@ -118,7 +117,7 @@ def _prepare_task(request: PartyRequest) -> PartyTask:
     shares = opened.party_shares(request.rank)
     ids = held_out_ids(opened, request.sequences) if request.rank == CLIENT else None
     terms = RunIdentity.of_run(opened, protocol)
-    dealer = request.dealer_spec.open(request.rank, terms, request.sequences, request.timeout)
+    dealer = open_dealer(request.dealer_spec, request.rank, terms, request.sequences, request.timeout)
     return PartyTask(opened, protocol, request.sequences, shares, ids, terms, dealer)
 
 
@@ -132,7 +131,7 @@ def _run_graph(
     task: PartyTask, request: PartyRequest, connection: wire.Connection, progress: Callable[[float], None]
 ) -> PartyResult:
     graph, told = task.bundle.graph, sequence_progress(task.sequences, progress)
-    source = handshake(connection, task.dealer, task.terms.agreement_terms(task.sequences))
+    source = perform_handshake(connection, task.dealer, task.terms.agreement_terms(task.sequences))
     onehots = _one_hot_shares(connection, graph, task.sequences, task.ids)
     link = Link(connection, request.rank, common_clock=False)
     played = run_party(graph, task.protocol, task.shares, link, source, onehots, told, request.device)
@@ -156,7 +155,7 @@ def _pair_counters(
     return PartyCounters(list(counts), list(sessions), seconds, mine.link)
 
 
-COUNTER_NAMES = ("rounds", "sent", "received", "crypten_rounds", "crypten_bytes", "offline", "asked")
+COUNTER_NAMES = ("rounds", "sent", "received", "crypten_rounds", "crypten_bytes", "offline", "requested")
 MAX_COUNTERS_BYTES = 2**26
 """Bytes of all counters of a long run, and far more than that."""
 

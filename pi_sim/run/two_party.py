@@ -19,8 +19,7 @@ from pi_sim.graph.bundle import Bundle
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph
 from pi_sim.mpc import launch
-from pi_sim.mpc.dealer.dealer_spec import DealerSpec
-from pi_sim.mpc.dealer.dealers import FIRST_PARTY
+from pi_sim.mpc.dealer.dealers import FIRST_PARTY, DealerSpec
 from pi_sim.mpc.party import CPU, require_device
 from pi_sim.network import PRESETS, Network
 from pi_sim.records import RunRecord
@@ -94,14 +93,13 @@ def run_two_party(
         tokens = held_out_ids(opened, request.sequences)
         expected = _reference_logits(request, model, opened.graph, protocol, tokens, warn) if model else None
         outcome = launch.run_local(
-            opened.folder,
-            specs.find_file("protocols", request.protocol),
+            opened,
+            protocol,
             tokens.unsqueeze(1),
-            opened.graph.vocabulary,
             port=request.port,
             timeout=request.timeout,
             network=request.network,
-            dealer=request.dealer,
+            dealer=request.dealer_spec,
             device=request.device,
             progress=progress,
         )

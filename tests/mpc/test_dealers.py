@@ -32,7 +32,7 @@ from pi_sim.mpc.dealer.sources import (
     raw_bytes,
 )
 from pi_sim.mpc.primitives.beaver import FixedOperandTriple, SquarePair, Triple
-from pi_sim.mpc.transport.handshake import handshake
+from pi_sim.mpc.transport.handshake import perform_handshake
 from pi_sim.zoo.build import build_meta_model
 
 EXECUTABLE = [
@@ -169,17 +169,17 @@ def test_a_tape_follows_what_was_kept_in_its_own_sequence(
     session: int, sequence: int, sequences: int, data: st.DataObject
 ) -> None:
     """Masks are kept in a session, and others in each sequence, whose numbers differ from those on the tape."""
-    if not runtime + sequence:
+    if not session + sequence:
         return
-    place = data.draw(st.integers(0, runtime + sequence - 1))
+    place = data.draw(st.integers(0, session + sequence - 1))
     image, keep = FixedOperandTriple((2, 3), 4), MaskItem(TensorSpec((3, 4)))
-    tape = Demand((keep,) * runtime, (*(keep,) * sequence, CorrelationItem(image, (place,))))
+    tape = Demand((keep,) * session, (*(keep,) * sequence, CorrelationItem(image, (place,))))
     dealt = list(tape.replay(DealerSource(stream(1), stream(2)), sequences))
     mine, theirs = stream(1), SeedSource(stream(2))
-    once = [mine.draw(keep.part)[0] + theirs.persistent_mask(keep.part)[1] for _ in range(runtime)]
+    once = [mine.draw(keep.part)[0] + theirs.persistent_mask(keep.part)[1] for _ in range(session)]
     for number in range(sequences):
         known = once + [mine.draw(keep.part)[0] + theirs.persistent_mask(keep.part)[1] for _ in range(sequence)]
-        (derived,) = dealt[runtime + (number + 1) * (sequence + 1) - 1]
+        (derived,) = dealt[session + (number + 1) * (sequence + 1) - 1]
         other = theirs.deal(image)
         check(image, (*mine.draw(*image.random_parts), derived), other, known[place])
 
@@ -200,7 +200,7 @@ def met(*dealers: Dealer) -> list[Any]:
 
     def play(rank: int) -> None:
         try:
-            found[rank] = handshake(ends[rank], dealers[rank], {"graph": "the same"})
+            found[rank] = perform_handshake(ends[rank], dealers[rank], {"graph": "the same"})
         except RunError as error:
             found[rank] = error
 

@@ -14,7 +14,7 @@ from pi_sim.graph import bundle
 from pi_sim.graph.bundle import Bundle
 from pi_sim.graph.capture import capture_model
 from pi_sim.mpc import launch
-from pi_sim.mpc.dealer.dealers import DEALT_FILE, FIRST_PARTY
+from pi_sim.mpc.dealer.dealers import DEALT_FILE, FIRST_PARTY, DealerSpec
 from pi_sim.records import BenchSize, ModelTiming
 from pi_sim.run import dealing
 from pi_sim.run.accuracy import model_logits
@@ -79,14 +79,14 @@ def measure_model(subject: BenchModel, protocols: list[str], scratch: Path) -> I
 
 def _measure_run(opened: Bundle, protocol: str, dealer: str, tokens: Tensor, plain: Tensor) -> ModelTiming:
     """One run; of its sequences the quickest counts."""
-    card, path = specs.load_executable_protocol(protocol), specs.find_file("protocols", protocol)
+    card = specs.load_executable_protocol(protocol)
     with tempfile.TemporaryDirectory(dir=opened.folder) as scratch:
         if dealer == DEALT_FILE:
             dealing.write_dealt_files(
                 opened.folder, protocol, len(tokens), Path(scratch) / DEALT_FILE, lambda fraction: None
             )
-        place = str(Path(scratch) / DEALT_FILE) if dealer == DEALT_FILE else dealer
-        outcome = launch.run_local(opened.folder, path, tokens.unsqueeze(1), opened.graph.vocabulary, dealer=place)
+        spec = DealerSpec(dealer, path=str(Path(scratch) / DEALT_FILE)) if dealer == DEALT_FILE else DealerSpec(dealer)
+        outcome = launch.run_local(opened, card, tokens.unsqueeze(1), dealer=spec)
     audit_run(opened.graph, card, outcome)
     counted, quickest = summarize_counters(outcome), min(outcome.counts[0], key=lambda each: float(each["seconds"]))
     return ModelTiming(
