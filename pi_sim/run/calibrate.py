@@ -25,8 +25,8 @@ from pi_sim.graph.ops import Op
 from pi_sim.mpc import backend, worker
 from pi_sim.mpc.dealer.correlations import TensorSpec
 from pi_sim.mpc.dealer.prg import AesCtrPrg, new_seed
-from pi_sim.mpc.dealer.providers import Provider
 from pi_sim.mpc.executor import apply_op
+from pi_sim.mpc.runtime import Runtime
 from pi_sim.mpc.transport.link import Link
 from pi_sim.run.peer import PeerJob, call_party, connected_party, peer_process
 
@@ -76,14 +76,13 @@ def time_passes(connection: socket.socket, rank: int, job: CalibrationJob) -> It
     probes = [(specs.load_executable_protocol(name), operations) for name, operations in timing_probes(job.shrink)]
     with (
         connected_party(connection, rank) as (link, source),
-        backend.crypten_context(link, Provider(source), specs.load_executable_protocol(STOCK_PROTOCOL).settings),
-        torch.no_grad(),
+        Runtime.running(link, source, specs.load_executable_protocol(STOCK_PROTOCOL)) as rt,
     ):
         deadline = time.perf_counter() + BUDGET_S
         for index in range(job.passes):
             if index and not _either_party(link, rank == 0 and time.perf_counter() < deadline):
                 break
-            computing = [sum(_time_compute(op, protocol, link) for op in ops) for protocol, ops in probes]
+            computing = [sum(_time_compute(rt, op, protocol) for op in ops) for protocol, ops in probes]
             yield [_time_exchange(link), _time_prg(large_size(job.shrink)), *computing]
 
 
@@ -103,11 +102,12 @@ def _time_prg(elements: int) -> float:
     return _elapsed_seconds(lambda: prg.draw(TensorSpec((elements,))))
 
 
-def _time_compute(op: Op, protocol: specs.ExecutableProtocol, link: Link) -> float:
+def _time_compute(rt: Runtime, op: Op, protocol: specs.ExecutableProtocol) -> float:
     """Return the seconds of one operation without those of communication."""
     operands = [backend.fixed_point_tensor(torch.randint(2**20, shape)) for shape in op.shapes]
-    before = float(link.comm_time)
-    return _elapsed_seconds(lambda: apply_op(op, operands, protocol)) - (float(link.comm_time) - before)
+    before = float(rt.communicator.comm_time)
+    seconds = _elapsed_seconds(lambda: apply_op(rt, op, operands, protocol))
+    return seconds - (float(rt.communicator.comm_time) - before)
 
 
 def _elapsed_seconds(run: Callable[[], object]) -> float:

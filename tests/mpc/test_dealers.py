@@ -16,8 +16,8 @@ from pi_sim.cost import derived
 from pi_sim.errors import RunError
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph
-from pi_sim.mpc import backend, dry_run, runtime
-from pi_sim.mpc.dealer.correlations import AndTriple, Correlation, RandomBit, TensorSpec
+from pi_sim.mpc import backend, dry_run
+from pi_sim.mpc.dealer.correlations import AndTriple, Correlation, RandomBit, SquarePair, TensorSpec, Triple
 from pi_sim.mpc.dealer.dealers import DEALT_FILE, Dealer, ExternalDealer, FirstPartyDealer
 from pi_sim.mpc.dealer.prg import AesCtrPrg
 from pi_sim.mpc.dealer.sources import (
@@ -31,7 +31,8 @@ from pi_sim.mpc.dealer.sources import (
     StreamedSource,
     raw_bytes,
 )
-from pi_sim.mpc.primitives.beaver import FixedOperandTriple, SquarePair, Triple
+from pi_sim.mpc.primitives.beaver import FixedOperandTriple
+from pi_sim.mpc.runtime import Runtime
 from pi_sim.mpc.transport.handshake import perform_handshake
 from pi_sim.zoo.build import build_meta_model
 
@@ -186,10 +187,10 @@ def test_a_tape_follows_what_was_kept_in_its_own_sequence(
 
 def test_what_a_recording_source_hears_is_the_tape() -> None:
     source, image = RecordingSource(stream(1)), FixedOperandTriple((2, 3), 4)
-    with runtime.activate(None, source):
-        number, _ = runtime.persistent_mask(TensorSpec((3, 4)))
-        runtime.correlated(image, number)
-        assert runtime.requested_bytes() == source.offline_bytes == 8 * 2 * 4
+    rt = Runtime(None, source)
+    number, _ = rt.persistent_mask(TensorSpec((3, 4)))
+    rt.correlated(image, number)
+    assert rt.requested_bytes == source.offline_bytes == 8 * 2 * 4
     assert source.take_items() == (MaskItem(TensorSpec((3, 4))), CorrelationItem(image, (0,)))
     assert source.take_items() == ()
 

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from pi_sim.cli import main
 from pi_sim.errors import RunError, UsageError
 from pi_sim.mpc.dealer import dealt_file
+from pi_sim.mpc.dealer.correlations import Triple
 from pi_sim.mpc.dealer.dealers import RunIdentity
 from pi_sim.mpc.dealer.dealt_file import Header, read_header
 from pi_sim.mpc.dealer.sources import CorrelationItem, Demand, Source, raw_bytes
-from pi_sim.mpc.primitives.beaver import Triple
 from pi_sim.run import dealing
 from pi_sim.run.two_party import export_bundle
 from tests.helpers.file_size_limit import file_size_limit
