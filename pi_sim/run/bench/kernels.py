@@ -23,7 +23,6 @@ from pi_sim.cost.pricing import OpPrice
 from pi_sim.errors import RunError
 from pi_sim.graph.bundle import PRECISION, to_fixed_point
 from pi_sim.graph.ops import Op
-from pi_sim.graph.reference import REFERENCE
 from pi_sim.mpc import backend, worker
 from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
 from pi_sim.mpc.dealer.prg import SEED_BYTES, AesCtrPrg
@@ -33,7 +32,7 @@ from pi_sim.mpc.primitives.beaver import open_weight_shares
 from pi_sim.mpc.runtime import Runtime
 from pi_sim.mpc.transport.link import Link
 from pi_sim.records import BenchSize, TruncationTest
-from pi_sim.run.bench.workloads import Workload, example_operands, list_workloads
+from pi_sim.run.bench.workloads import Workload, draw_operands, evaluate_reference, list_workloads
 from pi_sim.run.peer import PeerJob, call_party, connected_party, peer_process
 from pi_sim.specs import ExecutableProtocol
 
@@ -150,7 +149,7 @@ def measure_kernel(
 ) -> Timings:
     """What it takes; a `RunError` where the counters part from the charge, which one of the parties knows."""
     op, noting, results = workload.op, LoggingSource(end.source), list[Any]()
-    plain = example_operands(op)
+    plain = draw_operands(workload.operands)
     with end.protocol_context(card, noting) as rt:
         shared = _share_operands(end, rt, workload, card, plain)
         counted = end.count_both(rt, lambda: results.append(apply_op(rt, op, shared, card)))
@@ -190,8 +189,7 @@ def _share_operand(end: BenchParty, value: Tensor, masks: AesCtrPrg) -> Any:
 def _max_error(end: BenchParty, workload: Workload, result: Any, plain: list[Tensor]) -> float:
     """The largest distance of the value from the plain one in double precision."""
     op = workload.op
-    clear = [plain[0], plain[1].argmax(-1)] if op.name == "embedding" else plain
-    expected = REFERENCE[op.name](*clear, **dict(op.attributes))
+    expected = evaluate_reference(workload, plain)
     share = _client_value(op, result) if op.name == "reveal" else result.share
     return float((end.reveal(share).double() / 2**PRECISION - expected).abs().max())
 
@@ -264,15 +262,13 @@ class BenchJob(PeerJob):
     """Work of both parties: workloads by name with the protocols that compute them, then truncations."""
 
     extent: BenchSize
-    tasks: list[tuple[str, str]]
+    tasks: list[tuple[str, ExecutableProtocol]]
 
     def measure_operations(self, end: BenchParty, charges: Sequence[OpPrice | None]) -> Iterator[Timings]:
         """Every task in turn; who knows what it costs gives the charges."""
         known = {workload.name: workload for workload in list_workloads(self.extent)}
         for (name, protocol), charge in zip(self.tasks, charges, strict=True):
-            yield measure_kernel(
-                end, known[name], specs.load_executable_protocol(protocol), charge, self.extent.repetitions
-            )
+            yield measure_kernel(end, known[name], protocol, charge, self.extent.repetitions)
 
     def measure_truncations(self, end: BenchParty) -> Iterator[TruncationTest]:
         """What follows the tasks."""
