@@ -34,7 +34,7 @@ from pi_sim.mpc.dealer.sources import (
 from pi_sim.mpc.primitives.beaver import FixedOperandTriple
 from pi_sim.mpc.runtime import Runtime
 from pi_sim.mpc.transport.handshake import handshake
-from pi_sim.zoo.build import build_meta_model
+from pi_sim.zoo.source import ModelSource
 
 EXECUTABLE = [
     name for name in specs.list_names("protocols") if isinstance(specs.load_protocol(name), specs.ExecutableProtocol)
@@ -113,7 +113,7 @@ def test_torchs_own_randomness_would_be_noticed() -> None:
 
 @pytest.fixture(scope="module")
 def graph(size: str) -> Graph:
-    return capture_model(build_meta_model("gelu_ln", size), 8)
+    return capture_model(ModelSource.parse("gelu_ln", size).meta(), 8)
 
 
 @pytest.mark.slow
