@@ -1,4 +1,4 @@
-"""Kernels that the tests of the equation cover, by file, and the inputs on which they are tested."""
+"""Kernels that the tests of the equation cover, by test file, and their inputs and errors."""
 
 from dataclasses import dataclass, field
 
@@ -11,27 +11,26 @@ from tests.helpers.equation import normal
 
 @dataclass(frozen=True)
 class Case:
-    """The interval of inputs, and the error that the kernel may have there."""
+    """Interval of inputs, and the kernel's max error there: absolute, and relative."""
 
     low: float
     high: float
     tolerance: float
     relative: float = 0.0
-    given: dict[str, object] = field(default_factory=dict)
-    """Attributes of the operation."""
+    attributes: dict[str, object] = field(default_factory=dict)
 
 
 GELU = {"approximate": "none"}
 FAR = 1000.0
-"""The end of the interval for kernels without a domain."""
+"""End of the interval of kernels without a domain."""
 
 ELEMENTWISE = {
     ("relu", "kogge-stone"): Case(-FAR, FAR, 1e-6),
-    ("clamp", "kogge-stone"): Case(-FAR, FAR, 1e-6, given={"low": -1.0, "high": 1.0}),
-    ("gelu", "erf-taylor"): Case(-1, 1, 0.02, given=GELU),
-    ("gelu", "tanh-form"): Case(-18, 18, 0.01, given=GELU),
-    ("gelu", "fourier-shaft"): Case(-FAR, FAR, 0.005, given=GELU),
-    ("gelu", "poly"): Case(-32_000, 32_000, 0.02, given=GELU),
+    ("clamp", "kogge-stone"): Case(-FAR, FAR, 1e-6, attributes={"low": -1.0, "high": 1.0}),
+    ("gelu", "erf-taylor"): Case(-1, 1, 0.02, attributes=GELU),
+    ("gelu", "tanh-form"): Case(-18, 18, 0.01, attributes=GELU),
+    ("gelu", "fourier-shaft"): Case(-FAR, FAR, 0.005, attributes=GELU),
+    ("gelu", "poly"): Case(-32_000, 32_000, 0.02, attributes=GELU),
     ("silu", "fourier-shaft"): Case(-FAR, FAR, 0.006),
     ("tanh", "fourier-bounded"): Case(-4.6, 4.6, 0.0004),
     ("erf", "fourier-bounded"): Case(-3, 3, 0.0002),
@@ -48,7 +47,7 @@ EXACT = 1e-9
 
 @dataclass(frozen=True)
 class LocalCase:
-    """Operands, of which those in float32, long and bool are public, and attributes."""
+    """Operands, public where they are float32, long or bool, attributes, and max error."""
 
     operands: list[Tensor]
     attributes: dict[str, object] = field(default_factory=dict)
@@ -80,7 +79,7 @@ LEAN_ELEMENTWISE = {
     "tanh": 0.0003,
     "erf": 0.0002,
 }
-"""Largest error of each, for inputs of any size."""
+"""Max error of each, for inputs of any size."""
 LEAN_CHOICE = specs.load_executable_protocol(LEAN).kernels
 LEAN_TESTED = {
     *LEAN_ELEMENTWISE,

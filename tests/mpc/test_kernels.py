@@ -1,4 +1,4 @@
-"""The equation, kernel by kernel: price == what two real parties counted == what the sockets carried; and the value."""
+"""The equation for each kernel: price == both parties' counters == bytes on the sockets; and the value."""
 
 import pytest
 import torch
@@ -38,14 +38,14 @@ def test_multiply(two_parties: TwoParties, shape: tuple[int, ...], seed: int) ->
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [((1,), (2, 3, 4)), ((2, 3, 4), (4,)), ((2, 3, 4), (2, 3, 1)), ((2, 2, 3, 3), (2, 1, 1))]
+    ("first", "second"), [((1,), (2, 3, 4)), ((2, 3, 4), (4,)), ((2, 3, 4), (2, 3, 1)), ((2, 2, 3, 3), (2, 1, 1))]
 )
 def test_multiply_opens_an_operand_before_it_is_broadcast(
-    two_parties: TwoParties, one: tuple[int, ...], other: tuple[int, ...]
+    two_parties: TwoParties, first: tuple[int, ...], second: tuple[int, ...]
 ) -> None:
-    a, b = normal(1, *one), normal(2, *other)
+    a, b = normal(1, *first), normal(2, *second)
     assert_equation(two_parties, "multiply", [a, b], atol=1e-4)
-    op = Op("multiply", (one, other), (True, True))
+    op = Op("multiply", (first, second), (True, True))
     assert derived.derive_cost(op, specs.load_executable_protocol("crypten")).bytes == 8 * (a.numel() + b.numel())
 
 
@@ -88,14 +88,14 @@ def test_causal_softmax(two_parties: TwoParties, kernel: str, heads: int, length
     assert_equation(two_parties, "softmax", [scores, allowed], atol=0.02, protocol=protocol_with(softmax=kernel))
 
 
-def test_a_maximum_without_its_place_costs_less() -> None:
+def test_a_maximum_without_its_position_costs_less() -> None:
     op = Op("softmax", ((128, 128),), (True,))
-    stock, found = (
+    stock, relu_based = (
         derived.derive_cost(op, specs.load_executable_protocol(protocol_with(softmax=kernel)))
         for kernel in ("limit-newton", "limit-newton-max")
     )
-    assert (stock.rounds, found.rounds) == (116, 100)
-    assert found.bytes < 0.42 * stock.bytes
+    assert (stock.rounds, relu_based.rounds) == (116, 100)
+    assert relu_based.bytes < 0.42 * stock.bytes
 
 
 @EXAMPLES
@@ -136,24 +136,24 @@ def test_softmax_holds_to_the_ends_of_its_domains(two_parties: TwoParties, maxim
     assert_equation(two_parties, "softmax", [scores, allowed], atol=0.02)
 
 
-@pytest.mark.parametrize("places", [1, 50])
-def test_softmax_holds_to_the_ends_of_what_it_divides_by(two_parties: TwoParties, places: int) -> None:
-    """Of a flat row that is the number of its places, hidden ones aside."""
+@pytest.mark.parametrize("visible", [1, 50])
+def test_softmax_holds_to_the_ends_of_its_row_sums(two_parties: TwoParties, visible: int) -> None:
+    """The row sum of a flat row is its number of visible positions."""
     *_, total = KERNELS["softmax", "limit-newton"].domains
-    assert places in (total.low, total.high)
-    allowed = torch.arange(64)[None] < places
+    assert visible in (total.low, total.high)
+    allowed = torch.arange(64)[None] < visible
     scores = torch.full((2, 64), -3.0, dtype=torch.float64)
     assert_equation(two_parties, "softmax", [scores, allowed], atol=1e-4, rtol=0.05)
-    assert total.statistic(scores, allowed).tolist() == [places] * 2
+    assert total.statistic(scores, allowed).tolist() == [visible] * 2
 
 
 def test_every_kernel_is_tested() -> None:
-    """A kernel that is added without a test of the equation, here or in the tables, fails this one."""
+    """A new kernel without a test of the equation, here or in `kernel_cases`, fails this test."""
     here = {"matmul", "linear", "multiply", "square", "embedding", "softmax", "layernorm", "rmsnorm", "reveal"}
     stock = KERNELS.keys() - LEAN_KERNELS - SHAFT - MPCFORMER - {("softmax", "limit-newton-max")}
-    others = {(op, name) for op, name in stock if op not in here}
-    assert others == ELEMENTWISE.keys() | {(op, "local" if op.startswith("scale") else UNIVERSAL) for op in LOCAL}
-    assert len(stock) == len(here) + len(others)
+    tabulated = {(op, name) for op, name in stock if op not in here}
+    assert tabulated == ELEMENTWISE.keys() | {(op, "local" if op.startswith("scale") else UNIVERSAL) for op in LOCAL}
+    assert len(stock) == len(here) + len(tabulated)
 
 
 @pytest.mark.parametrize("name", LOCAL)
