@@ -1,7 +1,6 @@
-"""The TOML facts: `models/*.toml` are model cards, `models/sizes/*.toml` sizes, `protocols/*.toml` protocols.
+"""Specifications in TOML: model cards (`models/*.toml`), sizes (`models/sizes/*.toml`), protocols (`protocols/*.toml`).
 
-Each is data that can be reviewed without reading Python; a mistake in one is a `UsageError` that names the file, the
-line and the key.
+They are data, to be reviewed without reading Python. A mistake in one raises a `UsageError` with file, line and key.
 """
 
 from pi_sim.errors import UsageError
@@ -49,25 +48,25 @@ __all__ = [
 
 
 def load_model_card(name: str) -> ModelCard:
-    """The model card called `name`, or at that path."""
+    """Load the model card called `name`, or the one at that path."""
     return read_toml(ModelCard, find_file("models", name))
 
 
 def load_size(name: str) -> Size:
-    """The size called `name`, or at that path."""
+    """Load the size called `name`, or the one at that path."""
     return read_toml(Size, find_file("models/sizes", name))
 
 
 def load_protocol(name: str) -> ExecutableProtocol | DeclaredProtocol:
-    """The protocol called `name`, or at that path: an executable one chooses kernels, a declared one lists prices."""
+    """Return the protocol called `name`, or at that path: an executable one has kernels, a declared one prices."""
     path = find_file("protocols", name)
     declared = parse_toml(path).get("provenance") == "declared"
     return read_toml(DeclaredProtocol, path) if declared else read_toml(ExecutableProtocol, path)
 
 
 def load_executable_protocol(name: str) -> ExecutableProtocol:
-    """The executable protocol called `name`, or at that path."""
-    found = load_protocol(name)
-    if isinstance(found, DeclaredProtocol):
-        raise UsageError(f"protocol {found.name} is declared: it has prices and no kernels to run; use crypten.")
-    return found
+    """Return the executable protocol called `name`, or at that path."""
+    protocol = load_protocol(name)
+    if isinstance(protocol, DeclaredProtocol):
+        raise UsageError(f"protocol {protocol.name} is declared: it has prices and no kernels to run; use crypten.")
+    return protocol

@@ -1,4 +1,4 @@
-"""Which translator serves which ATen operation, and the sentence for a call that none can express."""
+"""Registry of translators by ATen operation, and the error for a call that the vocabulary cannot express."""
 
 import inspect
 from collections.abc import Callable
@@ -15,13 +15,13 @@ TranslatorT = TypeVar("TranslatorT", bound=Translator)
 TRANSLATORS: dict[str, Translator] = {}
 
 MASKED_SCORE_OPS = ("softmax", "_softmax", "add")
-"""What may follow a mask: a softmax, or one more mask."""
+"""Operations that may follow a mask: a softmax, or a further mask."""
 TOKEN_PRESERVING_OPS = ("to", "alias", "clone", "contiguous", "detach", "view", "reshape")
-"""What leaves tokens as they are."""
+"""Operations that leave tokens as they are."""
 
 
 class UnsupportedError(Exception):
-    """A translator cannot express this call; `translate` adds where it stands."""
+    """Call that a translator cannot express; `translate` adds operation and module to the reason."""
 
 
 def translates(*names: str) -> Callable[[TranslatorT], TranslatorT]:
@@ -34,14 +34,14 @@ def translates(*names: str) -> Callable[[TranslatorT], TranslatorT]:
     return register
 
 
-def require(meant: bool, what: str) -> None:
-    """Refuse a call that the vocabulary would take for something else."""
-    if not meant:
-        raise UnsupportedError(what)
+def require(condition: bool, reason: str) -> None:
+    """Raise `UnsupportedError` for a call with another meaning than the vocabulary's operation."""
+    if not condition:
+        raise UnsupportedError(reason)
 
 
 def translate(build: Builder, node: torch.fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Translate one call; a `UsageError` names an operation that is outside the vocabulary, and its module."""
+    """Translate one call. Raises `UsageError` with operation and module if the vocabulary cannot express it."""
     called = aten_name(node)
     value = node.meta.get("val")
     shape = tuple(value.shape) if isinstance(value, Tensor) else ()
@@ -58,7 +58,7 @@ def translate(build: Builder, node: torch.fx.Node, args: tuple[Any, ...], kwargs
         return _call_translator(TRANSLATORS[called], build, shape, *args, **kwargs)
     except UnsupportedError as reason:
         where = build.module or "the model"
-        raise UsageError(f"cannot express aten.{called} of {where}: {reason}; teach it to pi_sim/graph/aten.") from None
+        raise UsageError(f"cannot express aten.{called} of {where}: {reason}; extend pi_sim/graph/aten.") from None
 
 
 def aten_name(node: torch.fx.Node) -> str:
@@ -71,7 +71,7 @@ def _contains_kind(kind: type, args: tuple[Any, ...]) -> bool:
 
 
 def _call_translator(translator: Translator, *args: Any, **kwargs: Any) -> Any:
-    """Call a translator; an argument that it does not name, or not of that kind, would change the result unnoticed."""
+    """Call a translator. An argument that it does not expect is refused: it could change the result unnoticed."""
     try:
         inspect.signature(translator).bind(*args, **kwargs)
         return translator(*args, **kwargs)
