@@ -1,4 +1,4 @@
-"""For Python: what a call of any torch module costs."""
+"""Python interface: the price of one call of any torch module."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +13,7 @@ from pi_sim.graph import model_inputs
 from pi_sim.graph.capture import trace_module
 from pi_sim.graph.ops import Graph, Shape
 from pi_sim.network import parse_network
+from pi_sim.zoo.source import OWN_SIZE
 
 ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 
@@ -20,7 +21,7 @@ ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 def estimate(
     model: nn.Module, example_inputs: ExampleInputs, protocol: str = "crypten", networks: Sequence[str] = ("lan", "wan")
 ) -> Estimate:
-    """What one call of `model` costs under a protocol: rounds, bytes and seconds, without running it.
+    """Price one call of `model` under a protocol: rounds, bytes and seconds, without running it.
 
     `example_inputs` is a tensor, a tuple of positional arguments or a dict of named ones. Weights, real numbers and
     integers that an embedding looks up are secret, of which only shapes are read; other integers, booleans and the
@@ -32,26 +33,23 @@ def estimate(
     Cost(rounds=2, bytes=22806528, offline=3145728)
     """
     graph = trace_module(model, *_call_arguments(model, example_inputs))
-    counted, card = Census.from_graph(graph), pricing.resolve_protocol(protocol)
+    census, resolved = Census.from_graph(graph), pricing.resolve_protocol(protocol)
     batch, length = _batch_and_tokens(graph)
-    rows = price_census(counted, card, pricing.protocol_origin(protocol))
-    named = [parse_network(name) for name in networks]
-    known = pricing.is_offline_known(card)
     return Estimate(
-        type(model).__name__,
-        "own",
-        card.name,
-        length,
-        rows,
-        counted.embedding_and_head,
-        named,
-        batch,
-        offline_known=known,
+        model=type(model).__name__,
+        size=OWN_SIZE,
+        protocol=resolved.name,
+        seq_len=length,
+        rows=price_census(census, resolved),
+        embedding_and_head=census.embedding_and_head,
+        networks=[parse_network(name) for name in networks],
+        batch=batch,
+        offline_known=pricing.is_offline_known(resolved),
     )
 
 
 def _call_arguments(model: nn.Module, example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and named arguments; a transformers model answers without a cache for further tokens."""
+    """Return positional and named arguments; a transformers model is called without a KV cache."""
     options = model_inputs.forward_kwargs(model) if hasattr(model, "can_generate") else {}
     if isinstance(example_inputs, Mapping):
         return (), {**options, **example_inputs}
@@ -59,6 +57,6 @@ def _call_arguments(model: nn.Module, example_inputs: ExampleInputs) -> tuple[tu
 
 
 def _batch_and_tokens(graph: Graph) -> tuple[int, int]:
-    """(batch, tokens) of the first input; what is no text, nor a series of vectors, counts as one token."""
+    """Return (batch, tokens) of the first input; one token unless it is ids (B, T) or vectors (B, T, d)."""
     shape: Shape = graph.input or next(iter(graph.inputs.values()), ())
     return shape[0] if shape else 1, shape[1] if len(shape) in (2, 3) else 1

@@ -1,7 +1,4 @@
-"""Kernels and whole models, measured."""
-
-# MERGED: The machine that costs are computed on.
-# MERGED: What was found, as pages.
+"""Commands that measure kernels and this machine, and that write the pages of reports."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +6,7 @@ from typing import Any
 import click
 
 from pi_sim import files
-from pi_sim.cli.options import PROTOCOL_HELP, STYLE
+from pi_sim.cli.options import PROTOCOL_HELP, STYLE, resolve_executable
 
 DEFAULT_PROTOCOLS = ("crypten", "crypten_tanh", "shaft", "lean")
 
@@ -41,15 +38,16 @@ def bench(protocols: tuple[str, ...], out: Path | None, quick: bool, record: Pat
     from pi_sim.run.bench.bench import QUICK, run_bench
     from pi_sim.run.calibrate import load_warning
 
-    places = [place for place in (record, out and out / "records" / "bench.json") if place]
-    for place in places:
-        files.check_writable(place)
+    executables = [resolve_executable(name) for name in dict.fromkeys(protocols)]
+    paths = [path for path in (record, out and out / "records" / "bench.json") if path]
+    for path in paths:
+        files.check_writable(path)
     if sentence := load_warning():
         warn(sentence)
-    found = run_bench(list(dict.fromkeys(protocols)), QUICK if quick else records.BenchSize(), progress.bar)
-    for place in places:
-        records.save(place, found)
-    click.echo(kernels.terminal_tables(found))
+    result = run_bench(executables, QUICK if quick else records.BenchSize(), progress.bar)
+    for path in paths:
+        records.save(path, result)
+    click.echo(kernels.terminal_tables(result))
     for path in pages.write_kernels([out / "records"], out) if out else []:
         click.echo(path)
 
@@ -76,9 +74,9 @@ def calibrate(out: Path | None, style: Any) -> None:
     if sentence := load_warning():
         warn(sentence)
     with progress.bar("calibration") as advance:
-        found = measure_machine(advance)
-    machine.save_profile(found, path)
-    click.echo(terminal.render_machine(found, style))
+        profile = measure_machine(advance)
+    machine.save_profile(profile, path)
+    click.echo(terminal.render_machine(profile, style))
     click.echo(f"{path}: the profile", err=True)
 
 

@@ -1,15 +1,27 @@
-"""What models cost, without running them."""
-
-# MERGED: What pi-sim knows: models, protocols, networks.
+"""Commands that price models without running them, and that list models, protocols and networks."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pi_sim.cli import json_help
-from pi_sim.cli.options import MACHINE, MODEL, PROTOCOL_HELP, STYLE, network_option, scenario_options
+from pi_sim.cli.options import (
+    MACHINE,
+    MODEL,
+    PROTOCOL_HELP,
+    STYLE,
+    network_option,
+    resolve_models,
+    resolve_networks,
+    resolve_protocols,
+    scenario_options,
+)
 from pi_sim.errors import UsageError
+
+if TYPE_CHECKING:
+    from pi_sim.cost.estimate import Estimate
+    from pi_sim.zoo.source import ModelSource
 
 PROTOCOLS_OPTION = click.option(
     "--protocol",
@@ -45,26 +57,28 @@ VIEWS = ["op", "layer", "module", "total"]
 @STYLE
 def estimate(
     model: str,
+    size: str,
     protocols: tuple[str, ...],
     networks: tuple[str, ...],
     machine: Path | None,
     by: Any,
     top: int | None,
     style: Any,
-    **asked: Any,
+    **scenario: Any,
 ) -> None:
     """Price a model: rounds, bytes and seconds, without running it."""
     if top and by in ("total", "count"):
         raise UsageError(f"--top chooses among rows with prices, which --by {by} does not have; leave one of them out.")
+    sources = resolve_models([model], [size])
     if by == "count":
         from pi_sim.cost.census import op_counts
         from pi_sim.report.estimates import render_counts
 
-        click.echo(render_counts(op_counts(model, **asked), style))
+        click.echo(render_counts(op_counts(sources[0], **scenario), style))
         return
     from pi_sim.report.estimates import render_estimates
 
-    click.echo(render_estimates(_estimate_all([model], protocols, networks, machine, asked), by, style, top))
+    click.echo(render_estimates(_estimate_all(sources, protocols, networks, machine, scenario), by, style, top))
 
 
 @click.command(epilog=json_help.describe_keys(("JSON keys", json_help.COMPARISON)))
@@ -77,38 +91,39 @@ def estimate(
 @STYLE
 def compare(
     models: tuple[str, ...],
+    size: str,
     protocols: tuple[str, ...],
     networks: tuple[str, ...],
     machine: Path | None,
     by: Any,
     style: Any,
-    **asked: Any,
+    **scenario: Any,
 ) -> None:
     """Price models or protocols side by side, with ratios: two models, or one under two protocols."""
     from pi_sim.report.estimates import render_comparison
 
     if len(set(models)) * len(set(protocols)) < 2:
         raise UsageError(f"{models[0]} stands alone; name another model, or give --protocol twice.")
-    click.echo(render_comparison(_estimate_all(list(models), protocols, networks, machine, asked), by, style))
+    sources = resolve_models(models, [size])
+    click.echo(render_comparison(_estimate_all(sources, protocols, networks, machine, scenario), by, style))
 
 
 def _estimate_all(
-    models: list[str],
+    sources: "list[ModelSource]",
     protocols: tuple[str, ...],
     networks: tuple[str, ...],
     machine: Path | None,
-    asked: dict[str, Any],
-) -> list[Any]:
-    """An estimate for every model under every protocol."""
-    from pi_sim.cost.estimate import estimate_model as price
+    scenario: dict[str, Any],
+) -> "list[Estimate]":
+    """Price every model under every protocol."""
+    from pi_sim.cost.estimate import estimate_model
     from pi_sim.cost.machine import load_profile
-    from pi_sim.network import parse_network
 
-    links, profile = [parse_network(text) for text in dict.fromkeys(networks)], load_profile(machine)
+    links, profile, cards = resolve_networks(networks), load_profile(machine), resolve_protocols(protocols)
     return [
-        price(model, protocol=protocol, networks=links, machine=profile, **asked)
-        for model in dict.fromkeys(models)
-        for protocol in dict.fromkeys(protocols)
+        estimate_model(source, protocol, networks=links, machine=profile, **scenario)
+        for source in sources
+        for protocol in cards
     ]
 
 
@@ -125,13 +140,13 @@ def models() -> None:
 @STYLE
 def protocols(name: str | None, style: Any) -> None:
     """List protocols and which operations they price; or the prices of NAME, with their sources."""
-    from pi_sim.cost.pricing import protocol_names, resolve_protocol
+    from pi_sim.cost.pricing import protocol_names
     from pi_sim.report import terminal
 
     if name:
-        click.echo(terminal.render_protocol(resolve_protocol(name), style))
+        click.echo(terminal.render_protocol(resolve_protocols([name])[0], style))
     else:
-        click.echo(terminal.render_protocols([resolve_protocol(each) for each in protocol_names()], style))
+        click.echo(terminal.render_protocols(resolve_protocols(protocol_names()), style))
 
 
 @click.command()

@@ -1,13 +1,21 @@
-"""Private runs, and the graphs that they need."""
-
-# MERGED: Correlated randomness, dealt ahead of time.
+"""Commands of private runs: two parties, one of two machines, bundles, dealt files and keys."""
 
 from pathlib import Path
 
 import click
 
 from pi_sim import files
-from pi_sim.cli.options import LENGTH, MODEL, NETWORK_HELP, PROTOCOL_HELP, SIZE
+from pi_sim.cli.options import (
+    DEFAULT_MODEL,
+    LENGTH,
+    MODEL,
+    NETWORK_HELP,
+    PROTOCOL_HELP,
+    SIZE,
+    resolve_executable,
+    resolve_models,
+    resolve_networks,
+)
 from pi_sim.errors import UsageError, warn
 
 TIMEOUT = click.option(
@@ -60,23 +68,30 @@ def two_party(
     """Two processes on this machine, each with its own shares, compute the logits of held-out text."""
     from pi_sim import records
     from pi_sim.cli import progress
-    from pi_sim.network import parse_network as link
+    from pi_sim.mpc.dealer.dealer_spec import DealerSpec
     from pi_sim.report import terminal
-    from pi_sim.run.two_party import TwoPartyRequest
-    from pi_sim.run.two_party import run_two_party as private_run
+    from pi_sim.run.two_party import TwoPartyRequest, run_two_party
 
-    imitated = None if network == "none" else link(network)
-    chosen = model or (None if bundle else "relu_nonorm")
+    name = model or (None if bundle else DEFAULT_MODEL)
     request = TwoPartyRequest(
-        chosen, size, protocol, seq_len, sequences, bundle, imitated, port, timeout, dealer, device
+        network=None if network == "none" else resolve_networks([network])[0],
+        protocol=resolve_executable(protocol),
+        model=resolve_models([name], [size])[0] if name else None,
+        seq_len=seq_len,
+        sequences=sequences,
+        bundle=bundle,
+        port=port,
+        timeout=timeout,
+        dealer=DealerSpec.parse(dealer),
+        device=device,
     )
     if record:
         files.check_writable(record)
     with progress.bar("private inference") as advance:
-        found = private_run(request, warn, advance)
-    click.echo(terminal.summarize_run(found))
+        result = run_two_party(request, warn, advance)
+    click.echo(terminal.summarize_run(result))
     if record:
-        records.save(record, found)
+        records.save(record, result)
 
 
 @run.command()
@@ -116,6 +131,7 @@ def party(
     """
     from pi_sim import records
     from pi_sim.cli import progress
+    from pi_sim.mpc.dealer.dealer_spec import DealerSpec
     from pi_sim.mpc.transport.rendezvous import parse_address
     from pi_sim.report import terminal
     from pi_sim.run import remote
@@ -123,17 +139,26 @@ def party(
     if network:
         raise UsageError("two machines have a network of their own; `run two-party --network` imitates one.")
     host, port = parse_address(rendezvous)
-    encrypted = not no_tls
     request = remote.PartyRequest(
-        int(rank), host, port, bundle, protocol, sequences, timeout, dealer, keys, encrypted, device
+        rank=int(rank),
+        host=host,
+        port=port,
+        bundle=bundle,
+        protocol=resolve_executable(protocol),
+        sequences=sequences,
+        timeout=timeout,
+        dealer=DealerSpec.parse(dealer),
+        keys=keys,
+        encrypted=not no_tls,
+        device=device,
     )
     if record:
         files.check_writable(record)
     with progress.bar("private inference") as advance:
-        found = remote.run_remote_party(request, warn, advance)
-    click.echo(terminal.summarize_run(found))
+        result = remote.run_remote_party(request, warn, advance)
+    click.echo(terminal.summarize_run(result))
     if record:
-        records.save(record, found)
+        records.save(record, result)
 
 
 @click.command()
@@ -153,9 +178,9 @@ def keys(out: Path) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder that is new or empty.")
 def export(model: str, size: str, seq_len: int | None, out: Path) -> None:
     """Write a trained model as a secret-shared graph: one file of shares for each party."""
-    from pi_sim.run.two_party import export_bundle as write
+    from pi_sim.run.two_party import export_bundle
 
-    write(model, size, seq_len, out)
+    export_bundle(resolve_models([model], [size])[0], seq_len, out)
     click.echo(f"{out}: graph.json, and the weights' shares in party0.safetensors and party1.safetensors")
 
 
@@ -173,5 +198,5 @@ def deal(bundle: Path, protocol: str, sequences: int, out: Path) -> None:
     from pi_sim.run import dealing
 
     with progress.bar("dealing") as advance:
-        server, client = dealing.write_dealt_files(bundle, protocol, sequences, out, advance)
+        server, client = dealing.write_dealt_files(bundle, resolve_executable(protocol), sequences, out, advance)
     click.echo(f"{out}: {server:,} bytes in party0.dealing, {client:,} in party1.dealing, to be used once")

@@ -1,6 +1,4 @@
-"""Many estimates at once."""
-
-# MERGED: Prices held against the published record.
+"""Commands that price in bulk: a sweep, and the comparison with published figures."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pi_sim.cli import json_help, progress
-from pi_sim.cli.options import INNER, MACHINE, NETWORK_HELP, PROTOCOL_HELP, STYLE
+from pi_sim.cli.options import (
+    INNER,
+    MACHINE,
+    NETWORK_HELP,
+    PROTOCOL_HELP,
+    STYLE,
+    resolve_models,
+    resolve_networks,
+    resolve_protocols,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,11 +33,18 @@ POSITIVE_INT = click.IntRange(1)
 
 
 def axis_option(
-    option: str, name: str, told: str, *default: Any, kind: Any = str, metavar: str | None = None
+    option: str, name: str, description: str, *default: Any, kind: Any = str, metavar: str | None = None
 ) -> Callable[[Any], Any]:
-    """A repeatable option."""
+    """Return a repeatable option."""
     return click.option(
-        option, name, multiple=True, default=default, show_default=bool(default), type=kind, metavar=metavar, help=told
+        option,
+        name,
+        multiple=True,
+        default=default,
+        show_default=bool(default),
+        type=kind,
+        metavar=metavar,
+        help=description,
     )
 
 
@@ -51,19 +65,19 @@ def axis_option(
 @axis_option(
     "--records", "records", "Records of trainings; by default those shipped and reports/records.", kind=FOLDER_PATH
 )
-def sweep(out: Path | None, report: Path | None, records: tuple[Path, ...], **asked: Any) -> None:
+def sweep(out: Path | None, report: Path | None, records: tuple[Path, ...], **options: Any) -> None:
     """Price every combination of models, sizes, lengths, protocols and networks: one line of CSV for each.
 
     All options that name something are repeatable. What has no price has a reason instead. A line that is in --out
     already is not asked again, so that an interrupted sweep goes on where it stopped; remove a line to ask anew.
     """
-    grid = _resolve_sweep(**asked)
+    grid = _resolve_sweep(**options)
     quality = _gather_quality(grid, report, records) if report else []
-    answers = _run_sweep(grid, out)
+    rows = _run_sweep(grid, out)
     if report:
         from pi_sim.report import pages
 
-        for path in pages.write_sweep(answers, quality, report):
+        for path in pages.write_sweep(rows, quality, report):
             click.echo(path, err=out is None)
 
 
@@ -73,45 +87,48 @@ def _resolve_sweep(
     protocols: tuple[str, ...],
     networks: tuple[str, ...],
     machine: Path | None,
-    **rest: Any,
+    **axes: Any,
 ) -> "Sweep":
-    """What was asked; a `UsageError` for a name that does not exist, before anything is priced."""
+    """Resolve all names; a `UsageError` for one that does not exist, before anything is priced."""
     from pi_sim.cost.machine import load_profile
-    from pi_sim.network import parse_network
-    from pi_sim.sweep.sweep import Grid, Sweep, load_price_tables
+    from pi_sim.sweep.sweep import Grid, Sweep, make_price_tables
 
-    links = [parse_network(text) for text in dict.fromkeys(networks)]
-    questions = Grid(models, sizes, **rest).scenarios()
-    return Sweep(questions, load_price_tables(protocols), links, load_profile(machine))
+    return Sweep(
+        networks=resolve_networks(networks),
+        scenarios=Grid(resolve_models(models, sizes), **axes).scenarios(),
+        price_tables=make_price_tables(resolve_protocols(protocols)),
+        machine=load_profile(machine),
+    )
 
 
 def _gather_quality(grid: "Sweep", report: Path, folders: tuple[Path, ...]) -> "pd.DataFrame":
-    """What the designs are worth, and whether the page can be written: known before anything is priced."""
+    """Load the quality of the designs, and check that the page can be written, before anything is priced."""
     from pi_sim.files import check_writable
     from pi_sim.report import sweep as page
 
     check_writable(report)
-    subjects = [(question.model, question.size) for question in grid.scenarios]
-    return page.load_qualities(list(folders) or page.default_folders(), subjects)
+    return page.load_qualities(
+        list(folders) or page.default_folders(), [scenario.source for scenario in grid.scenarios]
+    )
 
 
 def _run_sweep(grid: "Sweep", out: Path | None) -> "list[SweepRow]":
-    """All answers, with progress unless they are on standard output themselves; and how fast new ones came."""
+    """Return all rows; show progress unless the rows go to standard output, then the rate of new ones."""
     silent = nullcontext(lambda fraction: None)
     with _open_output(out) as table, progress.bar("sweep") if out else silent as advance:
         before, started, computing = len(table.rows), time.perf_counter(), time.process_time()
-        answers = grid.run(table, advance)
+        rows = grid.run(table, advance)
         elapsed, computing = time.perf_counter() - started, time.process_time() - computing
-    lacking, new = sum(each.seconds is None for each in answers), len(table.rows) - before
-    told = f"{len(answers):,} estimates, {lacking:,} without a price"
+    lacking, new = sum(row.seconds is None for row in rows), len(table.rows) - before
+    summary = f"{len(rows):,} estimates, {lacking:,} without a price"
     rate = f"; {new:,} new in {elapsed:.2f} s, {new / computing:,.0f} for each second of a core" if new else ""
-    click.echo(f"{out or 'sweep'}: {told}{rate}", err=True)
-    return answers
+    click.echo(f"{out or 'sweep'}: {summary}{rate}", err=True)
+    return rows
 
 
 @contextmanager
 def _open_output(out: Path | None) -> "Iterator[ResumableCsv]":
-    """Where answers go; who interrupts is told what was kept."""
+    """Open the table that rows go to; after Ctrl-C tell that the file is kept."""
     from pi_sim.sweep.table import ResumableCsv, open_table
 
     if out is None:
@@ -138,11 +155,11 @@ def validate(sources: tuple[str, ...], out: Path | None, style: Any) -> None:
     """
     from pi_sim import specs
     from pi_sim.report import pages
-    from pi_sim.validation import validate_publication as hold
+    from pi_sim.validation import validate_publication
 
-    found = [hold(source) for source in sources or specs.list_names("protocols/published")]
+    validations = [validate_publication(source) for source in sources or specs.list_names("protocols/published")]
     if out is None:
-        click.echo(pages.render_validations(found, style))
+        click.echo(pages.render_validations(validations, style))
         return
-    for path in pages.write_validation(found, out):
+    for path in pages.write_validation(validations, out):
         click.echo(path)

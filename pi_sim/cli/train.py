@@ -1,4 +1,4 @@
-"""Models: trained, converted and looked into."""
+"""Commands that train, convert and diagnose models."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from pi_sim import files
-from pi_sim.cli.options import LENGTH, MODEL, PROTOCOL_HELP, SIZE, STYLE
+from pi_sim.cli.options import LENGTH, MODEL, PROTOCOL_HELP, SIZE, STYLE, resolve_executable, resolve_models
 
 
 @click.command()
@@ -31,10 +31,10 @@ def train(out: Path | None, **choices: Any) -> None:
     from pi_sim.training import train as training
 
     with distributed.quiet_nonzero_ranks():
-        chosen = fine_tuning.plan_from_options(**choices)
-        folder = out or Path("runs") / chosen.title
-        if found := training.train(chosen, folder):
-            click.echo(f"{folder}: {checkpoints.summarize_training(found)}")
+        plan = fine_tuning.plan_from_options(**choices)
+        folder = out or Path("runs") / plan.title
+        if record := training.train(plan, folder):
+            click.echo(f"{folder}: {checkpoints.summarize_training(record)}")
 
 
 @click.command()
@@ -63,10 +63,10 @@ def convert(
     """Change the design of a trained CHECKPOINT, a card's or a folder's; fine-tune it with `pi-sim train --from`."""
     from pi_sim.training import conversion
 
-    plan = conversion.parse_switches(switches, settings)
-    folder = out or Path("runs") / conversion.conversion_title(checkpoint, size, plan)
-    found = conversion.convert(checkpoint, size, plan, folder, corpus, seq_len)
-    click.echo(f"{folder}: {conversion.summarize_conversion(found)}")
+    plan, (source,) = conversion.parse_switches(switches, settings), resolve_models([checkpoint], [size])
+    folder = out or Path("runs") / conversion.conversion_title(source, plan)
+    record = conversion.convert(source, plan, folder, corpus, seq_len)
+    click.echo(f"{folder}: {conversion.summarize_conversion(record)}")
 
 
 @click.command()
@@ -79,20 +79,31 @@ def convert(
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="A folder for figures, SVG and PNG.")
 @click.option("--json", "record", type=click.Path(path_type=Path, dir_okay=False), help="Write the record here.")
 @STYLE
-def diagnose(out: Path | None, record: Path | None, style: Any, **choices: Any) -> None:
+def diagnose(
+    model: str,
+    size: str,
+    seq_len: int | None,
+    sequences: int,
+    corpus: str | None,
+    protocol: str,
+    out: Path | None,
+    record: Path | None,
+    style: Any,
+) -> None:
     """Look inside a model: attention entropy, NaN, sparsity, pre-activations, and ranges for fixed point."""
     from pi_sim import records
     from pi_sim.cli import progress
     from pi_sim.report import diagnosis
-    from pi_sim.run.diagnosis import run_diagnosis as look
+    from pi_sim.run.diagnosis import run_diagnosis
 
-    for place in (record, out and out / "entropy.svg"):
-        if place:
-            files.check_writable(place)
+    executable, (source,) = resolve_executable(protocol), resolve_models([model], [size])
+    for path in (record, out and out / "entropy.svg"):
+        if path:
+            files.check_writable(path)
     with progress.bar("diagnosis") as advance:
-        found = records.stamp(look(**choices, advance=advance))
+        result = records.stamp(run_diagnosis(source, seq_len, sequences, corpus, executable, advance))
     if out:
-        diagnosis.write_figures(found, out)
+        diagnosis.write_figures(result, out)
     if record:
-        records.save(record, found)
-    click.echo(diagnosis.render(found, style))
+        records.save(record, result)
+    click.echo(diagnosis.render(result, style))

@@ -15,13 +15,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pi_sim.cost.cost import Cost, Work
 from pi_sim.graph.ops import Graph, Op
-from pi_sim.mpc import backend, runtime
+from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.prg import Prg, ShapePrg
 from pi_sim.mpc.dealer.sources import DealerSource, DemandItem, RecordingSource
-from pi_sim.mpc.dry_run import CountingCommunicator, dry_runtime, run_sequence, run_setup, secret_tensor
+from pi_sim.mpc.dry_run import dry_runtime, run_sequence, run_setup, secret_tensor
 from pi_sim.mpc.executor import apply_op, fixed_operand
 from pi_sim.mpc.primitives import beaver
 from pi_sim.mpc.primitives.fourier import interpolation_tables
+from pi_sim.mpc.primitives.ring import WORD_BYTES
+from pi_sim.mpc.runtime import Runtime
 from pi_sim.specs import ExecutableProtocol
 
 PUBLIC_DTYPES = {"softmax": torch.bool, "lookup": torch.long}
@@ -59,12 +61,16 @@ def _constant_count() -> int:
 def _derive_once(op: Op, protocol: ExecutableProtocol) -> DerivedPrice:
     """The same, with the work of making constants where they are not yet known."""
     with _metered_dry_run(protocol) as seen:
-        operands, place, counted = _shape_only_operands(op), fixed_operand(op, protocol), WorkCounter(seen.prg)
+        operands, place, counted = (
+            _shape_only_operands(op),
+            fixed_operand(op, protocol),
+            WorkCounter(seen.prg, rt=seen.rt),
+        )
         if place is not None:
-            operands[place] = beaver.open_weight_shares([operands[place].share])[0]
+            operands[place] = beaver.open_weight_shares(seen.rt, [operands[place].share])[0]
         opened, before = seen.take_cost(), seen.source.take_items()
         with counted:
-            apply_op(op, operands, protocol)
+            apply_op(seen.rt, op, operands, protocol)
         return DerivedPrice(
             seen.take_cost(), counted.work, _dealer_work(before, seen.source.take_items()), opened.bytes
         )
@@ -73,9 +79,9 @@ def _derive_once(op: Op, protocol: ExecutableProtocol) -> DerivedPrice:
 def derive_graph_cost(graph: Graph, protocol: ExecutableProtocol) -> Cost:
     """What a whole graph costs, run from end to end: the check on the sum of prices."""
     with _metered_dry_run(protocol) as seen:
-        opened = run_setup(graph, protocol)
+        opened = run_setup(seen.rt, graph, protocol)
         seen.take_cost()
-        run_sequence(graph, protocol, opened)
+        run_sequence(seen.rt, graph, protocol, opened)
         return seen.take_cost()
 
 
@@ -83,14 +89,15 @@ def derive_graph_cost(graph: Graph, protocol: ExecutableProtocol) -> Cost:
 class _DryRunMeter:
     """What the phantom and its dealer have counted, and what was drawn."""
 
-    communicator: CountingCommunicator
+    rt: Runtime
     source: RecordingSource
     prg: ShapePrg
 
     def take_cost(self) -> Cost:
         """All since the last time."""
-        found = Cost(self.communicator.rounds, self.communicator.bytes, self.source.offline_bytes)
-        self.communicator.rounds = self.communicator.bytes = self.source.offline_bytes = 0
+        communicator = self.rt.communicator
+        found = Cost(communicator.rounds, communicator.bytes, self.source.offline_bytes)
+        communicator.rounds = communicator.bytes = self.source.offline_bytes = 0
         return found
 
 
@@ -98,8 +105,8 @@ class _DryRunMeter:
 def _metered_dry_run(protocol: ExecutableProtocol) -> Iterator[_DryRunMeter]:
     drawn = ShapePrg()
     source = RecordingSource(drawn)
-    with dry_runtime(protocol.settings, source, drawn) as phantom:
-        yield _DryRunMeter(phantom, source, drawn)
+    with dry_runtime(protocol, source, drawn) as rt:
+        yield _DryRunMeter(rt, source, drawn)
 
 
 def _dealer_work(before: tuple[DemandItem, ...], entries: tuple[DemandItem, ...]) -> Work:
@@ -108,7 +115,7 @@ def _dealer_work(before: tuple[DemandItem, ...], entries: tuple[DemandItem, ...]
     source, counted = DealerSource(ShapePrg(), drawn), WorkCounter(drawn)
     for entry in before:
         entry.request(source, numbers)
-    with runtime.activate(None, source), counted:
+    with counted:
         for entry in entries:
             entry.request(source, numbers)
     return counted.work
@@ -124,7 +131,6 @@ def _shape_only_operands(op: Op) -> list[Any]:
     ]
 
 
-WORD_BYTES = 8
 aten = torch.ops.aten
 MATRIX_PRODUCTS = (aten.mm, aten.bmm, aten.mv, aten.dot)
 """What torch makes of every matrix product; the first factor's last dimension is summed over."""
@@ -135,11 +141,11 @@ NON_WRITING_OPS = (aten.set_, aten.squeeze_, aten._unsafe_view, aten.empty)
 class WorkCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A context that adds up the work done in it."""
 
-    def __init__(self, *streams: Prg) -> None:
-        """`streams` are those that it draws from."""
+    def __init__(self, *prgs: Prg, rt: Runtime | None = None) -> None:
+        """`prgs` are those that the work draws from; `rt` is the runtime that counts CrypTen's tuples, if any."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.totals: Counter[str] = Counter()
-        self.prgs = streams
+        self.prgs, self.rt = prgs, rt
 
     def __enter__(self) -> "WorkCounter":
         self._add_external_counters(-1)
@@ -156,7 +162,7 @@ class WorkCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _add_external_counters(self, sign: int) -> None:
         """What others count. A draw is a call like any other."""
-        self.totals["tuples"] += sign * runtime.tuple_count()
+        self.totals["tuples"] += sign * (self.rt.tuple_count if self.rt else 0)
         for stream in self.prgs:
             self.totals["random"] += sign * stream.bytes
             self.totals["calls"] += sign * stream.draws

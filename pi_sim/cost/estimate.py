@@ -8,10 +8,10 @@ from pi_sim.cost import pricing
 from pi_sim.cost.census import scenario_census
 from pi_sim.cost.cost import Cost
 from pi_sim.cost.machine import Machine
-from pi_sim.cost.pricing import price_census
+from pi_sim.cost.pricing import PricedProtocol, price_census
 from pi_sim.cost.rows import Row, Subtotal, View, group_rows
 from pi_sim.network import Network
-from pi_sim.zoo.source import size_label
+from pi_sim.zoo.source import ModelSource
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,9 +164,8 @@ def cost_fields(cost: Cost) -> dict[str, int]:
 
 
 def estimate_model(
-    model: str,
-    size: str,
-    protocol: str,
+    source: ModelSource,
+    protocol: PricedProtocol,
     seq_len: int | None,
     networks: list[Network],
     *,
@@ -175,25 +174,24 @@ def estimate_model(
     inner: bool = False,
     machine: Machine | None = None,
 ) -> Estimate:
-    """What a model card at a size, or a model with a config.json, costs under a protocol.
+    """Price one inference of a model under a protocol.
 
-    `seq_len` is the model's context by default; with `past` it is one step after so many tokens in a KV cache. `inner`
-    leaves out embedding and head, for which not every protocol has a price. Torch is imported only for what no earlier
-    estimate has derived.
+    `seq_len` is the model's context by default; with `past` the inference is one decode step after that many tokens in
+    a KV cache. `inner` leaves out embedding and head, for which not every protocol has a price. Torch is imported only
+    for what no earlier estimate has derived.
     """
-    card = pricing.resolve_protocol(protocol)
-    length, found = scenario_census(model, size, seq_len, batch, past, inner)
+    length, census = scenario_census(source, seq_len, batch, past, inner)
     return Estimate(
-        model,
-        size_label(model, size),
-        card.name,
-        length,
-        price_census(found, card, pricing.protocol_origin(protocol)),
-        found.embedding_and_head,
-        networks,
-        batch,
-        past,
-        inner,
-        machine,
-        pricing.is_offline_known(card),
+        model=source.name,
+        size=source.label,
+        protocol=protocol.name,
+        seq_len=length,
+        rows=price_census(census, protocol),
+        embedding_and_head=census.embedding_and_head,
+        networks=networks,
+        batch=batch,
+        past=past,
+        only_inner=inner,
+        machine=machine,
+        offline_known=pricing.is_offline_known(protocol),
     )

@@ -5,6 +5,7 @@
 
 from dataclasses import astuple
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pi_sim import specs
@@ -15,33 +16,27 @@ from pi_sim.cost.cost import Cost, Work
 from pi_sim.cost.plugins import Plugin
 from pi_sim.cost.rows import Row
 from pi_sim.errors import PiSimError, UnpricedError, UsageError
-from pi_sim.graph.ops import STRUCTURAL, Op
+from pi_sim.graph.ops import VOCABULARY, Op
 from pi_sim.specs import DeclaredProtocol, ExecutableProtocol
 
 PricedProtocol = ExecutableProtocol | DeclaredProtocol | Plugin
-COMMON_PROVENANCE = {
-    **dict.fromkeys(("lookup", "add", "neg", "sum", "mask"), "local"),
-    **dict.fromkeys(STRUCTURAL, "local"),
-    "reveal": "derived",
-}
-"""Operations that every executable protocol does alike, without a kernel of its choice."""
 
 
 def resolve_protocol(name: str) -> PricedProtocol:
     """The protocol called `name`, or at that path; a TOML file goes before a plugin of the same name."""
     if _is_plugin(name):
         return plugins.load_plugin(name)
-    found, path = specs.load_protocol(name), specs.find_file("protocols", name)
-    return (
-        sheet.check_sheet(found, str(path), path.read_text(encoding="utf-8"))
-        if isinstance(found, DeclaredProtocol)
-        else found
-    )
+    protocol = specs.load_protocol(name)
+    if isinstance(protocol, DeclaredProtocol):
+        sheet.check_sheet(protocol, protocol.origin, Path(protocol.origin).read_text(encoding="utf-8"))
+    return protocol
 
 
-def protocol_origin(name: str) -> str:
-    """Where to mend it: its file, or which plugin it is."""
-    return f"the plugin {name}" if _is_plugin(name) else str(specs.find_file("protocols", name))
+def protocol_origin(protocol: PricedProtocol) -> str:
+    """Return the file to edit, or the name of the plugin; empty for a protocol made in Python."""
+    if isinstance(protocol, ExecutableProtocol | DeclaredProtocol):
+        return protocol.origin
+    return f"the plugin {protocol.name}"
 
 
 def protocol_names() -> list[str]:
@@ -65,12 +60,23 @@ def price_provenance(op: Op, protocol: PricedProtocol) -> str:
 def op_coverage(name: str, protocol: PricedProtocol) -> str:
     """How a protocol prices an operation: derived, declared, scaled, fitted, plugin, local, or none at all."""
     if isinstance(protocol, ExecutableProtocol):
-        return COMMON_PROVENANCE.get(name, "derived" if name in protocol.kernels else "none")
+        return _kernel_coverage(name, protocol)
     if not isinstance(protocol, DeclaredProtocol):
         return "plugin"
     if sheet.is_local(name, protocol):
         return "local"
     return next((price.provenance for key, price in protocol.price.items() if key.partition("-")[0] == name), "none")
+
+
+def _kernel_coverage(name: str, protocol: ExecutableProtocol) -> str:
+    """Return local, derived or none; kernels are imported only for an operation that the protocol does not name."""
+    if VOCABULARY[name].kind != "interactive":
+        return "local"
+    if name == "reveal" or name in protocol.kernels:
+        return "derived"
+    from pi_sim.mpc.kernels import kernel_names
+
+    return "derived" if len(kernel_names(name)) == 1 else "none"
 
 
 def is_offline_known(protocol: PricedProtocol) -> bool:
@@ -141,23 +147,21 @@ def _derived_numbers(op: Op, protocol: ExecutableProtocol) -> list[Any]:
     return stored
 
 
-def price_census(
-    counted: Census, protocol: PricedProtocol, origin: str = "", includes_dealer: bool = True
-) -> list[Row]:
-    """A row for every entry of a census; without `dealer` nobody who computes plays the dealer.
+def price_census(census: Census, protocol: PricedProtocol, includes_dealer: bool = True) -> list[Row]:
+    """Return a row for every entry of a census; with `includes_dealer` party 0 also does the dealer's work.
 
-    An `UnpricedError` names an operation that has no price, its module, and `origin`, the protocol's file.
+    An `UnpricedError` names an operation that has no price, its module and the protocol's file.
     """
     once = cache(lambda op: _price_row(op, protocol, includes_dealer))
     rows: list[Row] = []
     refused: dict[tuple[str, str], UnpricedError] = {}
-    for (module, op), count in counted.counts.items():
+    for (module, op), count in census.counts.items():
         try:
             rows.append(once(op).repeated(count, module))
         except UnpricedError as error:
             refused[module, op.name] = error
     if refused:
-        raise _unpriced_error(refused, counted.embedding_and_head, origin)
+        raise _unpriced_error(refused, census.embedding_and_head, protocol_origin(protocol))
     return rows
 
 

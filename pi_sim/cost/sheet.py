@@ -51,14 +51,13 @@ def party_fraction(sheet: DeclaredProtocol, counted: CountedParties | None) -> f
     return parts[counted or sheet.counted]
 
 
-def check_sheet(sheet: DeclaredProtocol, origin: str, text: str) -> DeclaredProtocol:
-    """The sheet; a `UsageError` for a price of what is no operation, or of what is local too."""
+def check_sheet(sheet: DeclaredProtocol, origin: str, text: str) -> None:
+    """Raise a `UsageError` for a price of an operation that does not exist, or that is local too."""
     for table, names in (("price", sheet.price), ("local", sheet.local)):
         for name in names:
             fault = _name_error(table, name, sheet)
             if fault:
                 raise UsageError(f"{location(origin, text, (table, name))}, {fault}.")
-    return sheet
 
 
 def _name_error(table: str, name: str, sheet: DeclaredProtocol) -> str | None:
@@ -91,7 +90,7 @@ PRODUCT_OPS = ("linear", "matmul", "embedding")
 
 def op_features(op: Op) -> dict[str, float]:
     """Every feature of `pi_sim.specs.FEATURES` that the operation has; products alone have those of their factors."""
-    shape = result_shape(op)
+    shape = op.result_shape
     elements, cols = math.prod(shape), shape[-1] if shape else 1
     found = {
         "each": 1,
@@ -103,20 +102,6 @@ def op_features(op: Op) -> dict[str, float]:
     found["log2_cols"] = (cols - 1).bit_length()
     found["operands"] = sum(math.prod(each) for each, secret in zip(op.shapes, op.secret, strict=True) if secret)
     return found | (_product_features(op, shape) if op.name in PRODUCT_OPS else {})
-
-
-def result_shape(op: Op) -> Shape:
-    """The shape of what the operation computes."""
-    if op.name in ("linear", "matmul"):
-        first, second = factor_shapes(op)
-        batch = first[:-2] if math.prod(first[:-2]) >= math.prod(second[:-2]) else second[:-2]
-        return (*batch, first[-2], second[-1]) if len(first) > 1 else (second[-1],)
-    if op.name in ("embedding", "lookup"):
-        table, indices = op.shapes[:2]
-        return (*(indices[:-1] if op.name == "embedding" else indices), table[-1])
-    rank = max(len(shape) for shape in op.shapes)
-    padded = [(1,) * (rank - len(shape)) + shape for shape in op.shapes]
-    return tuple(map(max, *padded)) if len(padded) > 1 else padded[0]
 
 
 def factor_shapes(op: Op) -> tuple[Shape, Shape]:

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from pi_sim.errors import UsageError
 from pi_sim.graph import model_inputs
-from pi_sim.graph.aten.registry import TRANSLATORS, aten_name
+from pi_sim.graph.aten.registry import aten_name, find_translator
 from pi_sim.graph.composites import fuse_composites
 from pi_sim.graph.lowering import Lowering
 from pi_sim.graph.ops import Graph
@@ -81,7 +81,7 @@ def decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedPro
     """Rewrite in-place operations, and by torch's decompositions those that have no translator."""
     decompositions = torch.export.default_decompositions()
     untranslated = {
-        node.target for node in program.graph.nodes if aten_name(node) and aten_name(node) not in TRANSLATORS
+        node.target for node in program.graph.nodes if aten_name(node) and not find_translator(aten_name(node))
     }
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")

@@ -17,31 +17,63 @@ import torch
 from torch import Tensor
 
 from pi_sim.errors import MissingDependencyError, UsageError
-from pi_sim.mpc import runtime
 from pi_sim.mpc.dealer.correlations import TensorSpec
 from pi_sim.mpc.dealer.prg import Prg
 
 
+def patch_crypten() -> None:
+    """Make CrypTen importable, give it our random numbers, and leave tensors on a GPU unwrapped; called once."""
+    _stub_module("crypten.nn.onnx_converter")
+    from crypten.common import rng, tensor_types, util
+    from crypten.mpc import mpc
+    from crypten.mpc.primitives import arithmetic, binary
+
+    for module in (rng, arithmetic, binary):
+        module.generate_random_ring_element = _random_ring_elements
+        module.generate_kbit_random_tensor = _random_bits
+    for module in (arithmetic, binary, mpc, tensor_types, util):
+        module.CUDALongTensor = _PlainTensor
+
+
 def _stub_module(name: str) -> None:
-    """Put a module in the place of one that no longer imports; every name in it is None."""
+    """Install a module that no longer imports as an empty one; every name in it is None."""
     module = ModuleType(name)
     module.__getattr__ = lambda attribute: None  # type: ignore[method-assign]
     sys.modules.setdefault(name, module)
 
 
-_stub_module("crypten.nn.onnx_converter")
+def _random_ring_elements(
+    size: Any, ring_size: int = 2**64, generator: Prg | None = None, device: Any = None
+) -> Tensor:
+    """In the place of CrypTen's random ring elements: uniform over all words of 64 bits."""
+    return _random_bits(size, None, generator, device)
+
+
+def _random_bits(size: Any, bitlength: int | None = None, generator: Prg | None = None, device: Any = None) -> Tensor:
+    """In the place of CrypTen's random numbers of a few bits."""
+    stream = crypten.generators["local"][device] if generator is None else generator
+    (drawn,) = stream.draw(TensorSpec(tuple(size), bitlength), device=device)
+    return drawn
+
+
+class _PlainTensor:
+    """In the place of CrypTen's wrapper of what lies on a GPU: the tensor itself."""
+
+    cat, stack = staticmethod(torch.cat), staticmethod(torch.stack)
+
+    def __new__(cls, tensor: Tensor) -> Tensor:  # type: ignore[misc]
+        return tensor
+
 
 try:
+    patch_crypten()
     import crypten
-    from crypten.common import rng, tensor_types, util
+    from crypten.common import util
     from crypten.communicator.communicator import Communicator, _logging
     from crypten.communicator.in_process_communicator import InProcessCommunicator
     from crypten.config import cfg
     from crypten.mpc import MPCTensor
-    from crypten.mpc import mpc as mpc_module
     from crypten.mpc.primitives import ArithmeticSharedTensor, BinarySharedTensor
-    from crypten.mpc.primitives import arithmetic as arithmetic_module
-    from crypten.mpc.primitives import binary as binary_module
     from crypten.mpc.primitives import circuit as circuit_module
     from crypten.mpc.provider.provider import TupleProvider
 except ImportError as error:
@@ -54,6 +86,7 @@ __all__ = [
     "CONSTANT_FUNCTIONS",
     "Communicator",
     "MPCTensor",
+    "Shared",
     "TupleProvider",
     "arithmetic_tensor",
     "binary_tensor",
@@ -70,6 +103,10 @@ log_communication = _logging
 """CrypTen's decorator for a communicator's methods: it counts rounds and bytes, sent plus received."""
 
 
+Shared = Any
+"""A secret-shared tensor of CrypTen's, usually an `MPCTensor`; CrypTen has no type annotations."""
+
+
 @contextmanager
 def crypten_context(communicator: Any, provider: Any, settings: Mapping[str, Any]) -> Iterator[None]:
     """Run CrypTen over `communicator` with tuples from `provider` and the settings of a protocol's TOML."""
@@ -78,10 +115,7 @@ def crypten_context(communicator: Any, provider: Any, settings: Mapping[str, Any
     InProcessCommunicator.tls.instance = communicator
     crypten.comm._init(use_threads=True)
     try:
-        with (
-            runtime.activate(communicator, provider.source, provider),
-            override_settings({**settings, "communicator.verbose": True, "mpc.provider": provider.NAME}),
-        ):
+        with override_settings({**settings, "communicator.verbose": True, "mpc.provider": provider.NAME}):
             yield
     finally:
         del InProcessCommunicator.tls.instance, providers[provider.NAME]
@@ -111,36 +145,6 @@ def set_zero_prgs(previous_prg: Prg, next_prg: Prg, local_prg: Prg) -> None:
 def _for_any_device(stream: Prg) -> Mapping[Any, Prg]:
     """CrypTen looks for a generator by device; ours draws for all of them."""
     return defaultdict(lambda: stream)
-
-
-def _random_ring_elements(
-    size: Any, ring_size: int = 2**64, generator: Prg | None = None, device: Any = None
-) -> Tensor:
-    """In the place of CrypTen's random ring elements: uniform over all words of 64 bits."""
-    return _random_bits(size, None, generator, device)
-
-
-def _random_bits(size: Any, bitlength: int | None = None, generator: Prg | None = None, device: Any = None) -> Tensor:
-    """In the place of CrypTen's random numbers of a few bits."""
-    stream = crypten.generators["local"][device] if generator is None else generator
-    (drawn,) = stream.draw(TensorSpec(tuple(size), bitlength), device=device)
-    return drawn
-
-
-class _PlainTensor:
-    """In the place of CrypTen's wrapper of what lies on a GPU: the tensor itself."""
-
-    cat, stack = staticmethod(torch.cat), staticmethod(torch.stack)
-
-    def __new__(cls, tensor: Tensor) -> Tensor:  # type: ignore[misc]
-        return tensor
-
-
-for _module in (rng, arithmetic_module, binary_module):
-    _module.generate_random_ring_element = _random_ring_elements
-    _module.generate_kbit_random_tensor = _random_bits
-for _module in (arithmetic_module, binary_module, mpc_module, tensor_types, util):
-    _module.CUDALongTensor = _PlainTensor
 
 
 def arithmetic_tensor(share: Tensor) -> Any:

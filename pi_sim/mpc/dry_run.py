@@ -4,7 +4,7 @@ It believes that it is party 0 of 2. What it opens goes nowhere and comes back u
 there is no data; every opening is written down. Tensors are on the meta device: shapes without elements.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,13 +14,12 @@ from torch import Tensor
 from pi_sim.graph.ops import Graph, Shape
 from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.prg import Prg, ShapePrg
-from pi_sim.mpc.dealer.providers import Provider
 from pi_sim.mpc.dealer.sources import Demand, RecordingSource, Source
 from pi_sim.mpc.executor import execute, open_graph_weights
 from pi_sim.mpc.primitives.beaver import OpenedWeight
+from pi_sim.mpc.primitives.ring import WORD_BYTES
+from pi_sim.mpc.runtime import Runtime
 from pi_sim.specs import ExecutableProtocol
-
-WORD = 8
 
 
 class CountingCommunicator(backend.Communicator):  # type: ignore[misc]
@@ -46,16 +45,15 @@ class CountingCommunicator(backend.Communicator):  # type: ignore[misc]
 
     def count_message(self, tensors: list[Tensor]) -> None:
         self.rounds += 1
-        self.bytes += WORD * sum(tensor.numel() for tensor in tensors)
+        self.bytes += WORD_BYTES * sum(tensor.numel() for tensor in tensors)
 
 
 @contextmanager
-def dry_runtime(settings: Mapping[str, Any], source: Source, zeros: Prg) -> Iterator[CountingCommunicator]:
+def dry_runtime(protocol: ExecutableProtocol, source: Source, zeros: Prg) -> Iterator[Runtime]:
     """A phantom that runs kernels with correlations from `source`, and CrypTen's sharings of zero from `zeros`."""
-    phantom = CountingCommunicator()
     backend.set_zero_prgs(zeros, zeros, zeros)
-    with backend.crypten_context(phantom, Provider(source), settings), torch.no_grad():
-        yield phantom
+    with Runtime.running(CountingCommunicator(), source, protocol) as rt:
+        yield rt
 
 
 def secret_tensor(shape: Shape, precision: int | None = None) -> Any:
@@ -63,27 +61,27 @@ def secret_tensor(shape: Shape, precision: int | None = None) -> Any:
     return backend.fixed_point_tensor(torch.empty(shape, dtype=torch.long, device="meta"), precision)
 
 
-def run_setup(graph: Graph, protocol: ExecutableProtocol) -> dict[str, OpenedWeight]:
+def run_setup(rt: Runtime, graph: Graph, protocol: ExecutableProtocol) -> dict[str, OpenedWeight]:
     """Open the weights that stay put, as a party does once in a session."""
-    return open_graph_weights(graph, _secret_weights(graph), protocol)
+    return open_graph_weights(rt, graph, _secret_weights(graph), protocol)
 
 
-def run_sequence(graph: Graph, protocol: ExecutableProtocol, opened: dict[str, OpenedWeight]) -> None:
+def run_sequence(rt: Runtime, graph: Graph, protocol: ExecutableProtocol, opened: dict[str, OpenedWeight]) -> None:
     """Run a graph from end to end, as a party does for each sequence."""
     inputs = {**graph.inputs, "tokens": (*graph.input, graph.vocabulary)}
     whole_numbers = graph.one_hot_inputs()
     values: dict[str, Any] = {name: value.to("meta") for name, value in graph.constants.items()}
     values |= {name: secret_tensor(shape, 0 if name in whole_numbers else None) for name, shape in inputs.items()}
-    execute(graph, _secret_weights(graph) | values, protocol, opened)
+    execute(rt, graph, _secret_weights(graph) | values, protocol, opened)
 
 
 def record_demand(graph: Graph, protocol: ExecutableProtocol) -> Demand:
     """Everything that one party asks the dealer for, for any graph and protocol, from public knowledge alone."""
     source = RecordingSource(ShapePrg())
-    with dry_runtime(protocol.settings, source, ShapePrg()):
-        opened = run_setup(graph, protocol)
+    with dry_runtime(protocol, source, ShapePrg()) as rt:
+        opened = run_setup(rt, graph, protocol)
         session = source.take_items()
-        run_sequence(graph, protocol, opened)
+        run_sequence(rt, graph, protocol, opened)
         return Demand(session, source.take_items())
 
 

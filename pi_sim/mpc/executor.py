@@ -7,13 +7,14 @@ from pi_sim.errors import UsageError
 from pi_sim.graph.ops import STRUCTURAL, Graph, Node, Op
 from pi_sim.mpc.kernels import kernel_for
 from pi_sim.mpc.primitives.beaver import OpenedWeight, open_weight_shares
+from pi_sim.mpc.runtime import Runtime
 from pi_sim.specs import ExecutableProtocol
 
 
-def apply_op(op: Op, operands: list[Any], protocol: ExecutableProtocol) -> Any:
+def apply_op(rt: Runtime, op: Op, operands: list[Any], protocol: ExecutableProtocol) -> Any:
     """The result of one operation on shared and public operands."""
     kernel = kernel_for(op.name, protocol.kernels, protocol.name)
-    return kernel.function(*operands, **dict(op.attributes))
+    return kernel.function(rt, *operands, **dict(op.attributes))
 
 
 def fixed_operand(op: Op, protocol: ExecutableProtocol) -> int | None:
@@ -22,16 +23,17 @@ def fixed_operand(op: Op, protocol: ExecutableProtocol) -> int | None:
 
 
 def open_graph_weights(
-    graph: Graph, weights: Mapping[str, Any], protocol: ExecutableProtocol
+    rt: Runtime, graph: Graph, weights: Mapping[str, Any], protocol: ExecutableProtocol
 ) -> dict[str, OpenedWeight]:
     """Every weight that stays put, by the name its operations read it under: 1 round in all, if there are any."""
     names = list(dict.fromkeys(name for node in graph.nodes if (name := _fixed_input(node, protocol))))
     nodes = {node.name: node for node in graph.nodes}
-    shares = [_resolve_weight(name, nodes, weights, protocol).share for name in names]
-    return dict(zip(names, open_weight_shares(shares), strict=True)) if names else {}
+    shares = [_resolve_weight(rt, name, nodes, weights, protocol).share for name in names]
+    return dict(zip(names, open_weight_shares(rt, shares), strict=True)) if names else {}
 
 
 def execute(
+    rt: Runtime,
     graph: Graph,
     values: dict[str, Any],
     protocol: ExecutableProtocol,
@@ -48,7 +50,7 @@ def execute(
     for index, node in enumerate(graph.nodes):
         settled = _fixed_input(node, protocol)
         operands = [opened[name] if name == settled else values[name] for name in node.inputs]
-        values[node.name] = apply_op(node.op, operands, protocol)
+        values[node.name] = apply_op(rt, node.op, operands, protocol)
         after(node)
         for name in set(node.inputs):
             if last[name] == index:
@@ -62,7 +64,7 @@ def _fixed_input(node: Node, protocol: ExecutableProtocol) -> str | None:
 
 
 def _resolve_weight(
-    name: str, nodes: Mapping[str, Node], weights: Mapping[str, Any], protocol: ExecutableProtocol
+    rt: Runtime, name: str, nodes: Mapping[str, Node], weights: Mapping[str, Any], protocol: ExecutableProtocol
 ) -> Any:
     """A weight, or a rearranged one."""
     if name in weights:
@@ -70,4 +72,5 @@ def _resolve_weight(
     node = nodes.get(name)
     if node is None or node.op.name not in STRUCTURAL:
         raise UsageError(f"protocol {protocol.name} keeps {name} in a session, but it is no weight; choose beaver.")
-    return apply_op(node.op, [_resolve_weight(each, nodes, weights, protocol) for each in node.inputs], protocol)
+    operands = [_resolve_weight(rt, operand, nodes, weights, protocol) for operand in node.inputs]
+    return apply_op(rt, node.op, operands, protocol)

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from pi_sim.errors import UsageError
 from pi_sim.graph.ops import Graph, Node
-from pi_sim.mpc import backend, runtime
-from pi_sim.mpc.dealer.providers import Provider
+from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.sources import Source
 from pi_sim.mpc.executor import execute, open_graph_weights
 from pi_sim.mpc.primitives.beaver import OpenedWeight
 from pi_sim.mpc.primitives.ring import LimbMatmulMode
+from pi_sim.mpc.runtime import Runtime
 from pi_sim.mpc.transport.link import Link, benchmark_link
 from pi_sim.specs import ExecutableProtocol
 
@@ -82,9 +82,9 @@ def run_party(
 ) -> PartyResult:
     """Run a party on its shares of one-hot tokens (B, T, V), one sequence after another."""
     source.device = torch.device(device)
-    with backend.crypten_context(link, Provider(source), protocol.settings), torch.no_grad(), device_context(device):
+    with Runtime.running(link, source, protocol) as rt, device_context(device):
         weights = {name: backend.fixed_point_tensor(share.to(device)) for name, share in shares.items()}
-        party = Party(graph, protocol, weights, link, source)
+        party = Party(rt, graph, protocol, weights, link, source)
         measured = benchmark_link(link)
         opening = party.open_weights()
         runs = [party.infer(onehot, told) for onehot in onehots]
@@ -97,8 +97,15 @@ class Party:
     """A party that holds its shares of the weights and evaluates the graph on one sequence after another."""
 
     def __init__(
-        self, graph: Graph, protocol: ExecutableProtocol, weights: dict[str, Any], link: Link, source: Source
+        self,
+        rt: Runtime,
+        graph: Graph,
+        protocol: ExecutableProtocol,
+        weights: dict[str, Any],
+        link: Link,
+        source: Source,
     ) -> None:
+        self.rt = rt
         self.graph, self.protocol, self.weights, self.link, self.source = graph, protocol, weights, link, source
         self.constants = {name: value.to(source.device) for name, value in graph.constants.items()}
         self.opened_weights: dict[str, OpenedWeight] = {}
@@ -106,7 +113,7 @@ class Party:
     def open_weights(self) -> Counters:
         """What was counted while the weights that stay put were opened under their masks, once for all sequences."""
         before = self.read_counters()
-        self.opened_weights = open_graph_weights(self.graph, self.weights, self.protocol)
+        self.opened_weights = open_graph_weights(self.rt, self.graph, self.weights, self.protocol)
         return self._counters_since(before)
 
     def infer(self, onehot: Tensor, told: ProgressCallback) -> tuple[Counters, Tensor | None]:
@@ -119,7 +126,7 @@ class Party:
 
         tokens = backend.fixed_point_tensor(onehot.to(self.source.device), precision=0)
         values = {**self.weights, **self.constants, "tokens": tokens}
-        logits = execute(self.graph, values, self.protocol, self.opened_weights, note)
+        logits = execute(self.rt, self.graph, values, self.protocol, self.opened_weights, note)
         return {**self._counters_since(before), "nodes": nodes}, logits
 
     def _counters_since(self, before: Counters) -> Counters:
@@ -137,7 +144,7 @@ class Party:
             "crypten_rounds": self.link.comm_rounds,
             "crypten_bytes": self.link.comm_bytes,
             "offline": self.source.offline_bytes,
-            "asked": runtime.requested_bytes(),
+            "asked": self.rt.requested_bytes,
             "communication_seconds": self.link.critical_path.network + self.link.critical_path.delay,
             "late_seconds": self.link.critical_path.delay,
             "peer_wait_seconds": self.link.critical_path.peer_compute,

@@ -1,123 +1,105 @@
-"""What the kernels of our own ask for: shares of correlations, and openings to both parties."""
+"""The runtime of a party: openings to both parties, and correlated randomness from a dealer.
+
+Primitives and kernels take a `Runtime` as their first argument: where one communicates, `rt` stands in the text.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed import ReduceOp
 
+from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
+from pi_sim.mpc.dealer.providers import Provider
 from pi_sim.mpc.dealer.sources import Source
+from pi_sim.mpc.primitives.ring import WORD_BYTES
+from pi_sim.specs import ExecutableProtocol
 
-WORD = 8
 
-
-@dataclass
 class Runtime:
-    """A party's communicator and dealer while it runs, and how many bytes of derived parts were asked of the dealer.
+    """One party of a two-party computation: its communicator and its source of correlated randomness.
 
-    `asked` are those that kernels of our own asked for; `crypten` tells what CrypTen did.
+    Rounds and bytes in the docstrings are those of one party; offline bytes are what a dealer sends to party 0.
     """
 
-    communicator: Any
-    source: Source
-    crypten: "CrypTenRequests | None"
-    requested_bytes: int = 0
+    def __init__(self, communicator: Any, source: Source, provider: Provider | None = None) -> None:
+        """`provider` answers CrypTen's requests for tuples; without one, only kernels that do not use CrypTen run."""
+        self.communicator, self.source = communicator, source
+        self._provider = provider
+        self._own_requested_bytes = 0
 
+    @classmethod
+    @contextmanager
+    def running(cls, communicator: Any, source: Source, protocol: ExecutableProtocol) -> Iterator["Runtime"]:
+        """Context in which kernels run over `communicator` with a protocol's settings of CrypTen, without gradients."""
+        provider = Provider(source)
+        with backend.crypten_context(communicator, provider, protocol.settings), torch.no_grad():
+            yield cls(communicator, source, provider)
 
-class CrypTenRequests(Protocol):
-    """CrypTen's trace of what it asked for: how many tuples, and the bytes of their derived parts."""
+    @property
+    def rank(self) -> int:
+        """The party's number: 0 is the server, 1 the client."""
+        return int(self.communicator.get_rank())
 
-    def tuple_count(self) -> int: ...
-    def requested_bytes(self) -> int: ...
+    @property
+    def requested_bytes(self) -> int:
+        """Offline bytes requested so far, by our kernels and by CrypTen, computed from the shapes of the requests."""
+        return self._own_requested_bytes + (self._provider.requested_bytes() if self._provider else 0)
 
+    @property
+    def tuple_count(self) -> int:
+        """Number of tuples that CrypTen requested so far."""
+        return self._provider.tuple_count() if self._provider else 0
 
-_current_runtime: ContextVar[Runtime] = ContextVar("running")
+    def correlated(self, correlation: Correlation, *mask_ids: int) -> tuple[Tensor, ...]:
+        """Return this party's shares of a correlation's parts: the random ones, then the dependent ones.
 
+        `mask_ids` are the numbers of the persistent masks that the dependent parts follow from as well.
+        """
+        self._own_requested_bytes += sum(part.bytes for part in correlation.dependent_parts)
+        return self.source.deal(correlation, *mask_ids)
 
-@contextmanager
-def activate(communicator: Any, source: Source, crypten: CrypTenRequests | None = None) -> Iterator[None]:
-    """Kernels that are called inside, in this thread, use this communicator and this dealer."""
-    before = _current_runtime.set(Runtime(communicator, source, crypten))
-    try:
-        yield
-    finally:
-        _current_runtime.reset(before)
+    def persistent_mask(self, part: TensorSpec) -> tuple[int, Tensor]:
+        """Return the number of a new random tensor that later correlations may follow from, and this party's share."""
+        return self.source.persistent_mask(part)
 
+    def reveal(self, *shares: Tensor) -> list[Tensor]:
+        """Open additive shares of 64-bit words to both parties, all tensors in 1 round; 8 bytes per element."""
+        values: list[Tensor] = self.communicator.all_reduce(list(shares), batched=True)
+        return values
 
-def _runtime() -> Runtime:
-    return _current_runtime.get()
+    def reveal_u32(self, share: Tensor) -> Tensor:
+        """Open additive shares (n) of 32-bit words to both parties: 1 round, 4 bytes per element, padded to 8.
 
+        Adding up packed words would carry from one 32-bit word into the next, so the parties exchange their shares
+        by XOR, and each adds up by itself.
+        """
+        local_share = _pad_to_words(share)
+        peer_share = self.communicator.all_reduce(local_share, op=ReduceOp.BXOR) ^ local_share
+        value: Tensor = share + peer_share.view(share.dtype)[: len(share)]
+        return value
 
-def rank() -> int:
-    """0 is the server, 1 the client."""
-    return int(_runtime().communicator.get_rank())
+    def reveal_bits(self, share: Tensor, bits: int) -> Tensor:
+        """Open XOR shares of the lowest `bits` bits of bytes: 1 round, `bits` bits per element, padded to words.
 
-
-def correlated(correlation: Correlation, *kept: int) -> tuple[Tensor, ...]:
-    """This party's shares of a correlation's parts, which may follow from what was kept."""
-    running = _runtime()
-    running.requested_bytes += sum(part.bytes for part in correlation.dependent_parts)
-    return running.source.deal(correlation, *kept)
-
-
-def requested_bytes() -> int:
-    """Bytes of derived parts that the dealer was asked for so far, by us and by CrypTen, from their shapes alone."""
-    running = _runtime()
-    return running.requested_bytes + (running.crypten.requested_bytes() if running.crypten else 0)
-
-
-def tuple_count() -> int:
-    """How many tuples CrypTen asked for so far."""
-    running = _runtime()
-    return running.crypten.tuple_count() if running.crypten else 0
-
-
-def persistent_mask(part: TensorSpec) -> tuple[int, Tensor]:
-    """A number for something random that later correlations follow from, and this party's share of it."""
-    return _runtime().source.persistent_mask(part)
-
-
-def reveal(*shares: Tensor) -> list[Tensor]:
-    """Open sums in the ring to both parties: 1 round, 8 bytes for each element."""
-    opened: list[Tensor] = _runtime().communicator.all_reduce(list(shares), batched=True)
-    return opened
-
-
-def reveal_u32(share: Tensor) -> Tensor:
-    """Open sums in the ring of 32-bit words to both parties: 1 round, 4 bytes for each element, filled up to 8.
-
-    Sums of whole words would carry over, so the parties exchange what they hold and add up by themselves.
-    """
-    mine = _pad_to_words(share)
-    theirs = _runtime().communicator.all_reduce(mine, op=ReduceOp.BXOR) ^ mine
-    found: Tensor = share + theirs.view(share.dtype)[: len(share)]
-    return found
-
-
-def reveal_bits(share: Tensor, bits: int) -> Tensor:
-    """Open exclusive-or shares of the lowest bits of bytes: 1 round, `bits` bits each, filled up to whole words.
-
-    A byte carries as many of them as fit.
-    """
-    together = 8 // bits
-    flat = share.reshape(-1)
-    rows = torch.nn.functional.pad(flat, (0, -len(flat) % (WORD * together))).view(together, -1)
-    packed = _pad_to_words(reduce(or_, (row << bits * place for place, row in enumerate(rows))))
-    opened: Tensor = _runtime().communicator.all_reduce(packed, op=ReduceOp.BXOR).view(torch.uint8)
-    if together == 1:
-        return opened[: len(flat)].view(share.shape)
-    pieces = [(opened >> bits * place) & (2**bits - 1) for place in range(together)]
-    return torch.cat(pieces)[: len(flat)].view(share.shape)
+        As many elements are packed into a byte as fit.
+        """
+        per_byte = 8 // bits
+        flat = share.reshape(-1)
+        rows = torch.nn.functional.pad(flat, (0, -len(flat) % (WORD_BYTES * per_byte))).view(per_byte, -1)
+        packed = _pad_to_words(reduce(or_, (row << bits * index for index, row in enumerate(rows))))
+        values: Tensor = self.communicator.all_reduce(packed, op=ReduceOp.BXOR).view(torch.uint8)
+        if per_byte > 1:
+            values = torch.cat([(values >> bits * index) & (2**bits - 1) for index in range(per_byte)])
+        return values[: len(flat)].view(share.shape)
 
 
 def _pad_to_words(flat: Tensor) -> Tensor:
-    """Shorter numbers filled up to words of 64 bits."""
-    each = WORD // flat.dtype.itemsize
-    return torch.nn.functional.pad(flat, (0, -len(flat) % each)).view(torch.int64)
+    """Return a tensor (n) of shorter words, padded with zeros, as 64-bit words."""
+    per_word = WORD_BYTES // flat.dtype.itemsize
+    return torch.nn.functional.pad(flat, (0, -len(flat) % per_word)).view(torch.int64)

@@ -20,7 +20,7 @@ from pi_sim.report.figures import Drawing
 from pi_sim.report.statistics import Seeds, pareto_front
 from pi_sim.report.tables import SECONDS
 from pi_sim.sweep.table import SweepRow
-from pi_sim.zoo import source
+from pi_sim.zoo.source import CardModel, ModelSource
 
 QUALITY = ("model", "size", "corpus", "text", "trained_tokens", "seeds")
 """Columns of perplexities over the seeds: `corpus` a key, `text` its name."""
@@ -57,8 +57,8 @@ def default_folders() -> list[Path]:
     return [specs.data_root() / "models" / "weights", frames.RECORDS]
 
 
-def load_qualities(folders: list[Path], subjects: Iterable[tuple[str, str]]) -> pd.DataFrame:
-    """Load the perplexities of models and sizes from the records below some folders, by the text of the training.
+def load_qualities(folders: list[Path], sources: Iterable[ModelSource]) -> pd.DataFrame:
+    """Load the perplexities of card models from the records below some folders, by the text of the training.
 
     A training counts if its design is its card's and its dimensions are the size's. Of its recipes the one that was
     repeated most often counts, the best of several such.
@@ -66,16 +66,16 @@ def load_qualities(folders: list[Path], subjects: Iterable[tuple[str, str]]) -> 
     trainings = frames.training_frame(_training_records(folders)).drop_duplicates("plan")
     trainings = trainings[trainings["from_scratch"].astype(bool) & trainings["on_card"].astype(bool)]
     rows = []
-    for model, size in dict.fromkeys(subjects):
-        if source.config_text(model) is None:
-            dimensions = frames.key_of(specs.load_size(size).model_dump(exclude={"name", "title", "training"}))
-            subject = {"model": model, "size": size, "dimensions": dimensions}
+    for source in {(source.name, source.label): source for source in sources}.values():
+        if isinstance(source, CardModel):
+            dimensions = frames.key_of(source.size.model_dump(exclude={"name", "title", "training"}))
+            subject = {"model": source.name, "size": source.label, "dimensions": dimensions}
             chosen = trainings[(trainings[list(subject)] == pd.Series(subject)).all(axis=1)]
             for corpus, group in chosen.groupby("corpus", sort=False):
                 text = group["record"].iloc[0].corpus
                 recipes = [frames.seeds_of(seeds) for _, seeds in group.groupby("recipe")]
                 best = max(recipes, key=lambda seeds: (len(seeds.values), -seeds.mean))
-                rows.append((model, size, corpus, text.name, text.tokens_seen, best))
+                rows.append((source.name, source.label, corpus, text.name, text.tokens_seen, best))
     return pd.DataFrame(rows, columns=list(QUALITY))
 
 

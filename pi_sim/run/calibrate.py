@@ -22,8 +22,8 @@ from pi_sim.graph.ops import Op
 from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.correlations import TensorSpec
 from pi_sim.mpc.dealer.prg import AesCtrPrg, new_seed
-from pi_sim.mpc.dealer.providers import Provider
 from pi_sim.mpc.executor import apply_op
+from pi_sim.mpc.runtime import Runtime
 from pi_sim.mpc.transport.link import Link
 from pi_sim.run.peer import connected_party, peer_process
 
@@ -64,14 +64,13 @@ def time_passes(connection: socket.socket, rank: int, shrink: int, passes: int) 
     probes = [(specs.load_executable_protocol(name), operations) for name, operations in timing_probes(shrink)]
     with (
         connected_party(connection, rank) as (link, source),
-        backend.crypten_context(link, Provider(source), specs.load_executable_protocol(STOCK_PROTOCOL).settings),
-        torch.no_grad(),
+        Runtime.running(link, source, specs.load_executable_protocol(STOCK_PROTOCOL)) as rt,
     ):
         until = time.perf_counter() + BUDGET_S
         for done in range(passes):
             if done and not _either_party(link, rank == 0 and time.perf_counter() < until):
                 break
-            computing = [sum(_time_compute(op, card, link) for op in operations) for card, operations in probes]
+            computing = [sum(_time_compute(rt, op, card) for op in operations) for card, operations in probes]
             yield [_time_exchange(link), _time_prg(large_size(shrink)), *computing]
 
 
@@ -91,11 +90,12 @@ def _time_prg(elements: int) -> float:
     return _elapsed_seconds(lambda: stream.draw(TensorSpec((elements,))))
 
 
-def _time_compute(op: Op, card: specs.ExecutableProtocol, link: Link) -> float:
+def _time_compute(rt: Runtime, op: Op, card: specs.ExecutableProtocol) -> float:
     """Seconds of one operation without those that it communicates."""
     operands = [backend.fixed_point_tensor(torch.randint(2**20, shape)) for shape in op.shapes]
-    before = float(link.comm_time)
-    return _elapsed_seconds(lambda: apply_op(op, operands, card)) - (float(link.comm_time) - before)
+    before = float(rt.communicator.comm_time)
+    seconds = _elapsed_seconds(lambda: apply_op(rt, op, operands, card))
+    return seconds - (float(rt.communicator.comm_time) - before)
 
 
 def _elapsed_seconds(run: Callable[[], object]) -> float:

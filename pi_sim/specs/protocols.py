@@ -1,8 +1,9 @@
 """Schemas of protocols: executable (kernels, prices derived from them) and declared (prices from publications)."""
 
-from typing import Annotated, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from pi_sim.specs.toml import TomlModel
 
@@ -53,15 +54,33 @@ class ProtocolHeader(TomlModel):
     source: str
     parties: int = Field(default=2, ge=2)
     ring: str = "64 bits, 16 of them for the fraction"
+    _origin: str = PrivateAttr("")
+
+    @property
+    def origin(self) -> str:
+        """Path of the protocol's file, for error messages; empty for a protocol made in Python."""
+        return self._origin
+
+    def with_origin(self, path: Path) -> Self:
+        """Set the path of the protocol's file, and return the protocol."""
+        self._origin = str(path)
+        return self
 
 
 class ExecutableProtocol(ProtocolHeader):
-    """Protocol that runs here: a kernel for each operation, and settings."""
+    """Protocol that runs here: a kernel for each operation, and settings, including those of a protocol it extends."""
 
     parties: Literal[2] = 2
     provenance: Literal["derived"] = "derived"
     kernels: dict[str, str]
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
+
+
+def merge_protocol_tables(table: dict[str, Any], base: ExecutableProtocol) -> dict[str, Any]:
+    """Return the flat table of a protocol that extends `base`: its own kernels and settings replace those of `base`."""
+    inherited: dict[str, dict[str, Any]] = {"kernels": base.kernels, "settings": base.settings}
+    own = {key: table.get(key, {}) for key in inherited}
+    return table | {key: inherited[key] | own[key] if isinstance(own[key], dict) else own[key] for key in inherited}
 
 
 class Price(TomlModel):

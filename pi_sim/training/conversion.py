@@ -20,6 +20,7 @@ from pi_sim.training import checkpoints, corpus, evaluation, tokenizer
 from pi_sim.training.checkpoints import RECORD_FILE, report_write_errors
 from pi_sim.training.corpus import Corpus
 from pi_sim.zoo import build, norms, surgery
+from pi_sim.zoo.source import CardModel, ModelSource
 
 COPIED_KEYS = {"card", "size", "dimensions"}
 """What a checkpoint's record tells that stays true of the converted model."""
@@ -44,18 +45,14 @@ def summarize_conversion(record: ConversionRecord) -> str:
     return f"held-out perplexity {before:,.2f} before, {after:,.2f} right after; fine-tune it with pi-sim train --from"
 
 
-def conversion_title(checkpoint: str, size: str, plan: surgery.Plan) -> str:
-    """A folder's name: what was converted, and how."""
-    known = (
-        Path(checkpoint).name
-        if build.is_checkpoint_folder(checkpoint)
-        else f"{specs.load_model_card(checkpoint).name}-{size}"
-    )
-    return "-".join((known, *(f"{switch}={value}" for switch, value in sorted(plan.items()))))
+def conversion_title(source: ModelSource, plan: surgery.Plan) -> str:
+    """Return a folder's name: the source and the switches."""
+    name = f"{source.card.name}-{source.label}" if isinstance(source, CardModel) else Path(source.name).name
+    return "-".join((name, *(f"{switch}={value}" for switch, value in sorted(plan.items()))))
 
 
 def convert(
-    checkpoint: str, size: str, plan: surgery.Plan, out: Path, text: str | None, length: int | None = None
+    source: ModelSource, plan: surgery.Plan, out: Path, text: str | None, length: int | None = None
 ) -> ConversionRecord:
     """Convert a card's shipped weights or a folder's; what `out` holds is a checkpoint for `pi-sim train --from`.
 
@@ -67,16 +64,16 @@ def convert(
         raise UsageError("there is nothing to convert; name a switch, such as --activation relu.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists already and is not empty; give another --out.")
-    shapes = build.build_meta_model(checkpoint, size)
+    shapes = source.meta()
     length = evaluation.resolve_length(shapes.config, length, "--seq-len")
     surgery.apply_surgery(shapes, plan)  # refuses what is impossible before long work
-    model, source = build.load_model(checkpoint, size), build.checkpoint_folder(checkpoint, size)
+    model, folder = source.load(), source.folder
     encoder, words = (
-        tokenizer.load_tokenizer(source),
-        corpus.load_corpus(text) if text else evaluation.load_recorded_corpus(source),
+        tokenizer.load_tokenizer(folder),
+        corpus.load_corpus(text) if text else evaluation.load_recorded_corpus(folder),
     )
     found = _convert_and_measure(model, plan, encoder, words, length)
-    record = ConversionRecord.model_validate(records.json_safe({**_origin_entries(source, plan, model), **found}))
+    record = ConversionRecord.model_validate(records.json_safe({**_origin_entries(folder, plan, model), **found}))
     _write_checkpoint(model, encoder, record, out)
     return record
 

@@ -84,7 +84,7 @@ class FineTuning(Plan):
         return model
 
     def build_meta_model(self) -> PreTrainedModel:
-        return build.build_meta_model(str(self.source.folder.resolve()), self.size.name)
+        return build.build_config_model(self.source.folder.resolve() / "config.json")
 
     def make_tokenizer(self, text: Corpus) -> Tokenizer:
         known, most = tokenizer.load_tokenizer(self.source.folder), self.size.vocabulary

@@ -15,9 +15,8 @@ from transformers.utils import logging
 
 from pi_sim import specs
 from pi_sim.errors import UsageError
-from pi_sim.zoo import families, source
+from pi_sim.zoo import families
 from pi_sim.zoo.layers import FusedFFN
-from pi_sim.zoo.source import weights_folder
 from pi_sim.zoo.surgery import apply_surgery
 
 WEIGHTS_FILE = "model.safetensors"
@@ -41,38 +40,16 @@ def _equalise_initial_scales(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def is_checkpoint_folder(name: str) -> bool:
-    """Whether `--model name` means a checkpoint folder: names of cards come first."""
-    return name not in specs.list_names("models") and Path(name).is_dir()
-
-
-def build_meta_model(name: str, size: str) -> PreTrainedModel:
-    """The model of a card, a known config, a folder or a config file, on the meta device: shapes without data."""
-    config = source.config_path(name)
+def build_meta_model(card: specs.ModelCard, size: specs.Size) -> PreTrainedModel:
+    """Return the card's model at that size on the meta device: shapes without data, in evaluation mode."""
     with torch.device("meta"):
-        if config and (config.is_file() or is_checkpoint_folder(name)):
-            return _build_from_config(_read_config_file(config)).eval()
-        return build_model(specs.load_model_card(name), specs.load_size(size)).eval()
+        return build_model(card, size).eval()
 
 
-def load_model(name: str, size: str) -> PreTrainedModel:
-    """The trained model of a card at that size, or of a checkpoint folder: float32, in evaluation mode."""
-    if is_checkpoint_folder(name):
-        return load_checkpoint(Path(name))
-    if source.config_text(name):
-        raise UsageError(
-            f"{name} is a config without weights: it can be estimated; to run it, give a folder with weights."
-        )
-    folder = checkpoint_folder(name, size)
-    remedy = f"train it with `pi-sim train --model {name} --size {size} --out DIR`, then use --model DIR."
-    if not folder.is_dir():
-        raise UsageError(f"no trained weights of {name} at size {size} are shipped; {remedy}")
-    for key, wanted, found in design_differences(folder, specs.load_model_card(name), specs.load_size(size)):
-        raise UsageError(
-            f"{name} at size {size} is not the model of the weights shipped as {folder.name}: {key} is {wanted!r} "
-            f"here and {found!r} there; {remedy}"
-        )
-    return load_checkpoint(folder)
+def build_config_model(path: Path) -> PreTrainedModel:
+    """Return the model of a Hugging Face config file on the meta device, in evaluation mode."""
+    with torch.device("meta"):
+        return _build_from_config(_read_config_file(path)).eval()
 
 
 def design_differences(folder: Path, card: specs.ModelCard, size: specs.Size) -> Iterator[tuple[str, Any, Any]]:
@@ -82,15 +59,6 @@ def design_differences(folder: Path, card: specs.ModelCard, size: specs.Size) ->
     for key in families.DESIGN_KEYS:
         if getattr(actual, key, None) != getattr(expected, key, None):
             yield key, getattr(expected, key, None), getattr(actual, key, None)
-
-
-def checkpoint_folder(name: str, size: str) -> Path:
-    """The folder that `load_model` reads."""
-    return (
-        Path(name)
-        if is_checkpoint_folder(name)
-        else weights_folder(specs.load_model_card(name).name, specs.load_size(size).name)
-    )
 
 
 def read_config(folder: Path) -> Any:

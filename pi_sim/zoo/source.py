@@ -1,19 +1,24 @@
-"""Models described by a Hugging Face config: those of `models/configs` by name, checkpoint folders, and files."""
+"""Sources of models: `--model` and `--size`, resolved once into a card, a public config or a checkpoint.
 
-# MERGED: Which models there are: cards, sizes, and the trained weights that ship. Reads text only, never torch.
-# MERGED: What operations a question to a model takes, counted by module: a graph without its data, small enough to keep.  # noqa: E501
+Importing this module needs no torch; `ModelSource.meta` and `ModelSource.load` import it when they are called.
+"""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pi_sim import records, specs
 from pi_sim.errors import UsageError
-from pi_sim.specs import toml
-from pi_sim.zoo import source
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+OWN_SIZE = "own"
+"""Label of the size of every model that a config describes."""
 OFFSET_POSITION_FAMILIES = (
     "roberta",
     "xlm-roberta",
@@ -25,53 +30,213 @@ OFFSET_POSITION_FAMILIES = (
 """Families whose positions start behind the padding token's number, which shortens their context."""
 
 
-def list_configs() -> list[str]:
-    """The configs that are known by name."""
-    return sorted(path.stem for path in (toml.data_root() / "models" / "configs").glob("*.json"))
+@dataclass(frozen=True)
+class ModelSource(ABC):
+    """A model that a command names: its name, its dimensions, and how to build it."""
+
+    name: str
+    """The text of `--model`, which records repeat."""
+
+    @staticmethod
+    def parse(name: str, size: str) -> "ModelSource":
+        """Resolve `--model` and `--size`; a model with a config ignores the size.
+
+        A card's name comes before a folder, and a folder with a config.json before a public model. Raises `UsageError`
+        for a name, a path or a size that does not exist.
+        """
+        if name in specs.list_names("models"):
+            return CardModel.parse(name, size)
+        if name.endswith(".json"):
+            return ConfigModel.read(name, Path(name))
+        if (Path(name) / CONFIG_FILE).is_file():
+            return Checkpoint.read(name, Path(name) / CONFIG_FILE)
+        if name in list_configs():
+            return ConfigModel.read(name, configs_folder() / f"{name}.json")
+        if Path(name).is_dir():
+            raise UsageError(f"{name} has no config.json: give a folder saved by pi-sim or by save_pretrained.")
+        return CardModel.parse(name, size)
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """The size's name in records."""
+
+    @property
+    @abstractmethod
+    def context(self) -> int:
+        """The longest sequence that the model reads, in tokens; a `UsageError` if a config does not state it."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> Any:
+        """Everything that the model's graph depends on, as JSON: part of the key of a cached census."""
+
+    @property
+    @abstractmethod
+    def folder(self) -> Path:
+        """The folder of the trained weights; a `UsageError` if there are none."""
+
+    @abstractmethod
+    def meta(self) -> "PreTrainedModel":
+        """Build the model on the meta device: shapes without data, in evaluation mode."""
+
+    @abstractmethod
+    def load(self) -> "PreTrainedModel":
+        """Load the trained model, float32 and in evaluation mode; a `UsageError` if its weights do not fit."""
 
 
-def config_path(model: str) -> Path | None:
-    """The config that `--model` means; None for a card, whose name comes before a folder's and a known config's."""
-    if model in toml.list_names("models"):
-        return None
-    if model.endswith(".json"):
-        if not Path(model).is_file():
-            raise UsageError(f"there is no file {model}.")
-        return Path(model)
-    own = Path(model) / "config.json"
-    return (
-        toml.data_root() / "models" / "configs" / f"{model}.json"
-        if model in list_configs() and not own.is_file()
-        else own
-    )
+@dataclass(frozen=True)
+class CardModel(ModelSource):
+    """A model card at a size; for some of them trained weights ship."""
+
+    size_name: str
+    """The text of `--size`."""
+    card: specs.ModelCard
+    size: specs.Size
+
+    @classmethod
+    def parse(cls, name: str, size: str) -> "CardModel":
+        """Read the card and the size, each a name or the path of a TOML file."""
+        return cls(name, size, specs.load_model_card(name), specs.load_size(size))
+
+    @property
+    def label(self) -> str:
+        return self.size_name
+
+    @property
+    def context(self) -> int:
+        return self.size.context
+
+    @property
+    def identity(self) -> Any:
+        return [self.card.model_dump(), self.size.model_dump()]
+
+    @property
+    def folder(self) -> Path:
+        path = weights_folder(self.card.name, self.size.name)
+        if not path.is_dir():
+            raise UsageError(f"no trained weights of {self.name} at size {self.label} are shipped; {self._remedy}")
+        return path
+
+    def meta(self) -> "PreTrainedModel":
+        from pi_sim.zoo import build
+
+        return build.build_meta_model(self.card, self.size)
+
+    def load(self) -> "PreTrainedModel":
+        from pi_sim.zoo import build
+
+        folder = self.folder
+        for key, expected, shipped in build.design_differences(folder, self.card, self.size):
+            raise UsageError(
+                f"{self.name} at size {self.label} is not the model of the weights shipped as {folder.name}: {key} is "
+                f"{expected!r} here and {shipped!r} there; {self._remedy}"
+            )
+        return build.load_checkpoint(folder)
+
+    @property
+    def _remedy(self) -> str:
+        train = f"pi-sim train --model {self.name} --size {self.label} --out DIR"
+        return f"train it with `{train}`, then use --model DIR."
 
 
-def config_text(model: str) -> str | None:
-    """The config's text; None for a card, and where there is no such file."""
-    found = config_path(model)
+@dataclass(frozen=True)
+class ConfigModel(ModelSource):
+    """A Hugging Face config without weights: a public model by name, or a .json file."""
+
+    path: Path
+    text: str
+
+    @classmethod
+    def read(cls, name: str, path: Path) -> Self:
+        """Read the text of the config; a `UsageError` if there is no such file or it is no text."""
+        return cls(name, path, _read_config(path))
+
+    @property
+    def label(self) -> str:
+        return OWN_SIZE
+
+    @property
+    def context(self) -> int:
+        with suppress(ValueError, AttributeError, KeyError, TypeError, ZeroDivisionError):
+            if context := config_context(json.loads(self.text)):
+                return context
+        raise UsageError(f"{self.path} does not tell the model's context; give --seq-len.")
+
+    @property
+    def identity(self) -> Any:
+        return self.text
+
+    @property
+    def folder(self) -> Path:
+        raise UsageError(
+            f"{self.name} is a config without weights: it can be estimated; to run it, give a folder with weights."
+        )
+
+    def meta(self) -> "PreTrainedModel":
+        from pi_sim.zoo import build
+
+        return build.build_config_model(self.path)
+
+    def load(self) -> "PreTrainedModel":
+        from pi_sim.zoo import build
+
+        return build.load_checkpoint(self.folder)
+
+
+@dataclass(frozen=True)
+class Checkpoint(ConfigModel):
+    """A folder with a config.json and weights, saved by pi-sim or by save_pretrained."""
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
+
+
+CONFIG_FILE = "config.json"
+
+
+def _read_config(path: Path) -> str:
     try:
-        return found.read_text(encoding="utf-8") if found else None
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise UsageError(f"{found} is not a text file in UTF-8.") from None
+        raise UsageError(f"{path} is not a text file in UTF-8.") from None
     except OSError:
-        return None
+        raise UsageError(f"there is no file {path}.") from None
+
+
+def list_configs() -> list[str]:
+    """Return the names of the public models whose configs ship."""
+    return sorted(path.stem for path in configs_folder().glob("*.json"))
+
+
+def configs_folder() -> Path:
+    """Return the folder of the configs of public models."""
+    return specs.data_root() / "models" / "configs"
 
 
 def config_context(config: Mapping[str, Any]) -> int | None:
-    """The most tokens that a model reads, all those of an image and its class token; None where it has no limit."""
+    """Return the longest sequence of a config, for images all patches and the class token; None without a limit."""
     if "image_size" in config and "patch_size" in config:
         return _patch_count(config["image_size"], config["patch_size"]) + 1
     positions = config.get("n_positions") or config.get("max_position_embeddings")
     if positions is None:
         return None
-    taken = config["pad_token_id"] + 1 if config.get("model_type") in OFFSET_POSITION_FAMILIES else 0
-    return int(positions) - int(taken)
+    offset = config["pad_token_id"] + 1 if config.get("model_type") in OFFSET_POSITION_FAMILIES else 0
+    return int(positions) - int(offset)
 
 
 def _patch_count(image: Any, patch: Any) -> int:
-    """How many patches cover an image; either size may be one number, or height and width."""
-    (height, width), (high, wide) = ((size, size) if isinstance(size, int) else size for size in (image, patch))
-    return int(height // high) * int(width // wide)
+    """Return the patches that cover an image; either size is one number, or height and width."""
+    (height, width), (patch_height, patch_width) = (
+        (size, size) if isinstance(size, int) else size for size in (image, patch)
+    )
+    return int(height // patch_height) * int(width // patch_width)
+
+
+def weights_folder(card: str, size: str) -> Path:
+    """Return the folder of a card's shipped weights at a size, which need not exist."""
+    return specs.data_root() / "models" / "weights" / f"{card}-{size}"
 
 
 MODEL_TABLE_HEADER = (
@@ -88,11 +253,6 @@ MODEL_TABLE_HEADER = (
 SWITCH_COLUMNS = ("family", "norm", "final_norm", "activation")
 """The switches that have a column of their own."""
 TableRow = tuple[str, ...]
-
-
-def weights_folder(card: str, size: str) -> Path:
-    """Where the shipped checkpoint of a card at a size lies, if there is one."""
-    return specs.data_root() / "models" / "weights" / f"{card}-{size}"
 
 
 def model_rows() -> Iterator[TableRow]:
@@ -134,24 +294,3 @@ def heldout_quality(folder: Path) -> TableRow:
     if held_out is None or held_out.perplexity is None or held_out.bits_per_byte is None:
         raise UsageError(f"{path} does not tell the perplexity and bits_per_byte of held_out text.")
     return f"{held_out.perplexity:.2f}", f"{held_out.bits_per_byte:.3f}"
-
-
-def model_context(model: str, size: str) -> int:
-    """The longest sequence that the model was made for."""
-    config = source.config_text(model)
-    if config is None:
-        return specs.load_size(size).context
-    with suppress(ValueError, AttributeError, KeyError, TypeError, ZeroDivisionError):
-        if known := source.config_context(json.loads(config)):
-            return known
-    raise UsageError(f"{source.config_path(model)} does not tell the model's context; give --seq-len.")
-
-
-def size_label(model: str, size: str) -> str:
-    """What a record calls the size: a model with a config has its own."""
-    return size if source.config_text(model) is None else "own"
-
-
-def model_identity(model: str, size: str) -> Any:
-    """What the graph depends on: the card and the size, or the config."""
-    return source.config_text(model) or [specs.load_model_card(model).model_dump(), specs.load_size(size).model_dump()]

@@ -15,6 +15,7 @@ from pi_sim.cost.sheet import op_features
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph, Op
 from pi_sim.specs import load_executable_protocol
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.hf_models import FAMILIES, build_model, input_length
 
 CRYPTEN = load_executable_protocol("crypten")
@@ -35,7 +36,7 @@ def test_gpt2_small_is_counted_by_hand() -> None:
     A layer has two norms, four linear maps (one makes queries, keys and values), two products of each of its heads, a
     scaling, a masked softmax over 12 x 128 x 128 scores, a GELU of 128 x 3072, and two sums with the residual.
     """
-    assert shaped(capture_census("gpt2", "tiny", 128).counts) == {
+    assert shaped(capture_census(ModelSource.parse("gpt2", "tiny"), 128).counts) == {
         "embedding(50257x768, 1x128x50257)": 1,
         "lookup(1024x768, 1x128)": 1,
         "add(1x128x768, 1x128x768)": 1 + 12 * 2,
@@ -57,9 +58,9 @@ def test_gpt2_small_is_counted_by_hand() -> None:
 @pytest.mark.slow
 def test_a_batch_and_a_step_are_questions_of_their_own() -> None:
     counts = [
-        capture_census("gpt2", "tiny", 8),
-        capture_census("gpt2", "tiny", 8, batch=2),
-        capture_census("gpt2", "tiny", 1, past=7),
+        capture_census(ModelSource.parse("gpt2", "tiny"), 8),
+        capture_census(ModelSource.parse("gpt2", "tiny"), 8, batch=2),
+        capture_census(ModelSource.parse("gpt2", "tiny"), 1, past=7),
     ]
     assert len({shaped(each.counts)["softmax(1x12x8x8, 1x1x8x8, causal=True)"] for each in counts[:2]}) == 2
     softmaxes = [str(op) for each in counts for _, op in each.counts if op.name == "softmax"]

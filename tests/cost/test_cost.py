@@ -13,7 +13,7 @@ from pi_sim.errors import UsageError
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Op
 from pi_sim.network import PRESETS, parse_network
-from pi_sim.zoo.build import build_meta_model
+from pi_sim.zoo.source import ModelSource
 
 COSTS = st.builds(Cost, *(st.integers(0, 10**12),) * 3)
 CARDS = ["gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm"]
@@ -86,13 +86,15 @@ def test_offline_bytes_are_those_of_a_dealer_with_seeds() -> None:
 def test_the_sum_of_prices_is_the_price_of_the_sum(card: str) -> None:
     """Pricing each distinct operation once and adding up equals running the whole graph."""
     protocol = specs.load_executable_protocol("crypten")
-    total = sum((row.cost for row in price_census(capture_census(card, "tiny", 16), protocol)), ZERO_COST)
-    assert total == derived.derive_graph_cost(capture_model(build_meta_model(card, "tiny"), 16), protocol)
+    total = sum(
+        (row.cost for row in price_census(capture_census(ModelSource.parse(card, "tiny"), 16), protocol)), ZERO_COST
+    )
+    assert total == derived.derive_graph_cost(capture_model(ModelSource.parse(card, "tiny").meta(), 16), protocol)
 
 
 @pytest.mark.slow
 def test_views_share_one_total() -> None:
-    priced_model = estimate_model("relu_nonorm", "tiny", "crypten", 16, [])
+    priced_model = estimate_model(ModelSource.parse("relu_nonorm", "tiny"), specs.load_protocol("crypten"), 16, [])
     for view in ("op", "layer", "module", "total"):
         assert Subtotal.sum_of(priced_model.group_by(view).values()).cost == priced_model.total
     assert priced_model.frame()["bytes"].sum() == priced_model.total.bytes
@@ -104,7 +106,7 @@ def test_views_share_one_total() -> None:
 
 def test_gpt2_small_has_the_operations_one_counts_by_hand() -> None:
     """12 layers: 2 norms, 4 linear maps, 2 products, a softmax over 12x128x128 scores and a GELU of 128x3072."""
-    counted = capture_census("gelu_ln", "gpt2", 128).counts
+    counted = capture_census(ModelSource.parse("gelu_ln", "gpt2"), 128).counts
     by_name: dict[str, int] = {}
     for (_, op), count in counted.items():
         by_name[op.name] = by_name.get(op.name, 0) + count

@@ -11,17 +11,19 @@ from hypothesis import strategies as st
 
 from pi_sim.cli import json_help, main
 from pi_sim.cost.cost import Cost, Work
-from pi_sim.cost.estimate import OTHER_ROWS, Estimate, Row, View
-from pi_sim.cost.estimate import estimate_model as price
+from pi_sim.cost.estimate import OTHER_ROWS, Estimate, Row, View, estimate_model
+from pi_sim.cost.pricing import resolve_protocol
 from pi_sim.cost.rows import Subtotal
 from pi_sim.network import PRESETS
 from pi_sim.report.estimates import render_estimates
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.cli import invoke, python, refused
 from tests.helpers.golden import Golden
 from tests.helpers.sample_records import estimate, measured_estimate
 
 pytestmark = pytest.mark.usefixtures("no_terminal")
 
+MODEL, CRYPTEN = ModelSource.parse("relu_nonorm", "tiny"), resolve_protocol("crypten")
 VIEWS: tuple[View, ...] = ("op", "layer", "module", "total")
 
 COSTS = st.builds(Cost, *(st.integers(0, 10**12),) * 3)
@@ -126,7 +128,7 @@ def test_every_key_of_the_record_is_explained() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_batch_costs_as_much_more_where_costs_are_per_element(batch: int) -> None:
-    one, many = (price("relu_nonorm", "tiny", "crypten", 8, [], batch=each).group_by("op") for each in (1, batch))
+    one, many = (estimate_model(MODEL, CRYPTEN, 8, [], batch=each).group_by("op") for each in (1, batch))
     for op in ("softmax", "relu", "reveal", "embedding"):
         assert many[op].cost.rounds == one[op].cost.rounds
     for op in ("softmax", "relu", "reveal", "matmul"):
@@ -146,8 +148,8 @@ def test_offline_bytes_that_no_source_tells_are_no_zero() -> None:
 
 
 def test_inner_is_what_lies_between_embedding_and_head() -> None:
-    whole = price("relu_nonorm", "tiny", "crypten", 8, [])
-    inner = price("relu_nonorm", "tiny", "crypten", 8, [], inner=True)
+    whole = estimate_model(MODEL, CRYPTEN, 8, [])
+    inner = estimate_model(MODEL, CRYPTEN, 8, [], inner=True)
     assert inner.total == inner.body_cost == whole.body_cost
     said = invoke("estimate", "--seq-len", "8", "--inner").stdout
     assert "without embedding and head" in said

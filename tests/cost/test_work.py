@@ -78,14 +78,14 @@ def test_the_work_on_tensors_with_data_is_what_was_counted_without(
 ) -> None:
     """Party 0's and the dealer's together, as party 0 does both in a run with the first-party dealer."""
     mine, theirs, zeros = (AesCtrPrg(new_seed()) for _ in range(3))
-    counted = WorkCounter(mine, theirs, zeros)
-    with dry_runtime(card.settings, DealerSource(mine, theirs), zeros):
+    with dry_runtime(card, DealerSource(mine, theirs), zeros) as rt:
+        counted = WorkCounter(mine, theirs, zeros, rt=rt)
         operands = [backend.fixed_point_tensor(torch.randint(2**16, shape)) for shape in operation.shapes]
         if (place := fixed_operand(operation, card)) is not None:
-            operands[place] = open_weight_shares([operands[place].share])[0]
-        apply_op(operation, operands, card)  # constants are made when they are first needed
+            operands[place] = open_weight_shares(rt, [operands[place].share])[0]
+        apply_op(rt, operation, operands, card)  # constants are made when they are first needed
         with counted:
-            apply_op(operation, operands, card)
+            apply_op(rt, operation, operands, card)
     measured = derived.derive_price(operation, card)
     assert counted.work == measured.work + measured.dealer_work
 

@@ -17,6 +17,7 @@ from pi_sim.errors import UsageError
 from pi_sim.graph import reference
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.hf_models import CAUSAL, FAMILIES, IMAGES, build_model, build_random_model, input_length
 
 EXECUTABLE = [
@@ -216,7 +217,7 @@ def test_a_steps_price_is_the_sum_of_its_operations(family: str) -> None:
 
 @pytest.mark.slow
 def test_only_attention_grows_with_the_cache() -> None:
-    short, long = (capture_census("gpt2", "tiny", 1, past=past).counts for past in (16, 32))
+    short, long = (capture_census(ModelSource.parse("gpt2", "tiny"), 1, past=past).counts for past in (16, 32))
     differing = {op.name for _, op in short.keys() ^ long.keys()}
     assert differing == {"matmul", "scale", "softmax"}
     assert {op.shapes[0] for _, op in long if op.name == "softmax"} == {(1, 12, 1, 33)}

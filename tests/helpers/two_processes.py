@@ -12,7 +12,7 @@ from torch import Tensor
 from pi_sim import specs
 from pi_sim.graph.bundle import share_tensor, to_fixed_point
 from pi_sim.graph.ops import Op
-from pi_sim.mpc import backend, runtime
+from pi_sim.mpc import backend
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ class TwoParties:
 def serve(rank: int, port: int, pipe: Connection) -> None:
     """Run one party: connect to the other over TCP, then evaluate one request after the other."""
     from pi_sim.mpc.dealer.prg import AesCtrPrg
-    from pi_sim.mpc.dealer.providers import Provider
     from pi_sim.mpc.dealer.sources import DealerSource, SeedSource
     from pi_sim.mpc.executor import apply_op, fixed_operand
     from pi_sim.mpc.primitives.beaver import open_weight_shares
+    from pi_sim.mpc.runtime import Runtime
     from pi_sim.mpc.transport.link import Link
 
     torch.set_num_threads(1)
@@ -95,18 +95,18 @@ def serve(rank: int, port: int, pipe: Connection) -> None:
         op, shares, fixed_point, name = request
         source.offline_bytes = 0
         protocol = specs.load_executable_protocol(name)
-        with backend.crypten_context(link, Provider(source), protocol.settings), torch.no_grad():
+        with Runtime.running(link, source, protocol) as rt:
             operands = [
                 backend.fixed_point_tensor(share, None if fixed else 0) if secret else share
                 for share, secret, fixed in zip(shares, op.secret, fixed_point, strict=True)
             ]
             place = fixed_operand(op, protocol)
             if place is not None:
-                operands[place] = open_weight_shares([operands[place].share])[0]
+                operands[place] = open_weight_shares(rt, [operands[place].share])[0]
             link.rounds = link.sent = link.received = 0
             link.reset_communication_stats()
-            result = apply_op(op, operands, protocol)
-            assert runtime.requested_bytes() == source.offline_bytes
+            result = apply_op(rt, op, operands, protocol)
+            assert rt.requested_bytes == source.offline_bytes
         pipe.send(
             {
                 "rounds": link.rounds,

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pi_sim.mpc import runtime
 from pi_sim.mpc.dealer.prg import AesCtrPrg
 from pi_sim.mpc.dealer.sources import DealerSource, SeedSource
+from pi_sim.mpc.runtime import Runtime
 from pi_sim.mpc.transport.link import Link
 
 
@@ -59,7 +59,7 @@ class Outcome:
 
 
 def run_both(function: Callable[..., Tensor], *plain: Tensor) -> Outcome:
-    """Call the function with each party's shares of the plain ring elements."""
+    """Call the function with each party's runtime and shares of the plain ring elements."""
     exchange = Exchange(threading.Barrier(2), [[], []])
     ends = [Communicator(rank, exchange) for rank in (0, 1)]
     sources = [DealerSource(AesCtrPrg(bytes(16)), AesCtrPrg(bytes([1] * 16))), SeedSource(AesCtrPrg(bytes([1] * 16)))]
@@ -69,8 +69,7 @@ def run_both(function: Callable[..., Tensor], *plain: Tensor) -> Outcome:
 
     def run(rank: int) -> None:
         try:
-            with runtime.activate(ends[rank], sources[rank]):
-                results[rank] = function(*operands[rank])
+            results[rank] = function(Runtime(ends[rank], sources[rank]), *operands[rank])
         except Exception as error:
             results[rank] = error
             exchange.barrier.abort()

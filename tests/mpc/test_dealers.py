@@ -16,8 +16,8 @@ from pi_sim.cost import derived
 from pi_sim.errors import RunError
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph
-from pi_sim.mpc import backend, dry_run, runtime
-from pi_sim.mpc.dealer.correlations import AndTriple, Correlation, RandomBit, TensorSpec
+from pi_sim.mpc import backend, dry_run
+from pi_sim.mpc.dealer.correlations import AndTriple, Correlation, RandomBit, SquarePair, TensorSpec, Triple
 from pi_sim.mpc.dealer.dealers import DEALT_FILE, Dealer, ExternalDealer, FirstPartyDealer
 from pi_sim.mpc.dealer.prg import AesCtrPrg
 from pi_sim.mpc.dealer.sources import (
@@ -31,9 +31,10 @@ from pi_sim.mpc.dealer.sources import (
     StreamedSource,
     raw_bytes,
 )
-from pi_sim.mpc.primitives.beaver import FixedOperandTriple, SquarePair, Triple
+from pi_sim.mpc.primitives.beaver import FixedOperandTriple
+from pi_sim.mpc.runtime import Runtime
 from pi_sim.mpc.transport.handshake import handshake
-from pi_sim.zoo.build import build_meta_model
+from pi_sim.zoo.source import ModelSource
 
 EXECUTABLE = [
     name for name in specs.list_names("protocols") if isinstance(specs.load_protocol(name), specs.ExecutableProtocol)
@@ -112,7 +113,7 @@ def test_torchs_own_randomness_would_be_noticed() -> None:
 
 @pytest.fixture(scope="module")
 def graph(size: str) -> Graph:
-    return capture_model(build_meta_model("gelu_ln", size), 8)
+    return capture_model(ModelSource.parse("gelu_ln", size).meta(), 8)
 
 
 @pytest.mark.slow
@@ -169,27 +170,27 @@ def test_a_tape_follows_what_was_kept_in_its_own_sequence(
     session: int, sequence: int, sequences: int, data: st.DataObject
 ) -> None:
     """Masks are kept in a session, and others in each sequence, whose numbers differ from those on the tape."""
-    if not runtime + sequence:
+    if not session + sequence:
         return
-    place = data.draw(st.integers(0, runtime + sequence - 1))
+    place = data.draw(st.integers(0, session + sequence - 1))
     image, keep = FixedOperandTriple((2, 3), 4), MaskItem(TensorSpec((3, 4)))
-    tape = Demand((keep,) * runtime, (*(keep,) * sequence, CorrelationItem(image, (place,))))
+    tape = Demand((keep,) * session, (*(keep,) * sequence, CorrelationItem(image, (place,))))
     dealt = list(tape.replay(DealerSource(stream(1), stream(2)), sequences))
     mine, theirs = stream(1), SeedSource(stream(2))
-    once = [mine.draw(keep.part)[0] + theirs.persistent_mask(keep.part)[1] for _ in range(runtime)]
+    once = [mine.draw(keep.part)[0] + theirs.persistent_mask(keep.part)[1] for _ in range(session)]
     for number in range(sequences):
         known = once + [mine.draw(keep.part)[0] + theirs.persistent_mask(keep.part)[1] for _ in range(sequence)]
-        (derived,) = dealt[runtime + (number + 1) * (sequence + 1) - 1]
+        (derived,) = dealt[session + (number + 1) * (sequence + 1) - 1]
         other = theirs.deal(image)
         check(image, (*mine.draw(*image.random_parts), derived), other, known[place])
 
 
 def test_what_a_recording_source_hears_is_the_tape() -> None:
     source, image = RecordingSource(stream(1)), FixedOperandTriple((2, 3), 4)
-    with runtime.activate(None, source):
-        number, _ = runtime.persistent_mask(TensorSpec((3, 4)))
-        runtime.correlated(image, number)
-        assert runtime.requested_bytes() == source.offline_bytes == 8 * 2 * 4
+    rt = Runtime(None, source)
+    number, _ = rt.persistent_mask(TensorSpec((3, 4)))
+    rt.correlated(image, number)
+    assert rt.requested_bytes == source.offline_bytes == 8 * 2 * 4
     assert source.take_items() == (MaskItem(TensorSpec((3, 4))), CorrelationItem(image, (0,)))
     assert source.take_items() == ()
 

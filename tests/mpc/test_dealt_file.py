@@ -21,12 +21,14 @@ from hypothesis import strategies as st
 from pi_sim.cli import main
 from pi_sim.errors import RunError, UsageError
 from pi_sim.mpc.dealer import dealt_file
+from pi_sim.mpc.dealer.correlations import Triple
 from pi_sim.mpc.dealer.dealers import RunIdentity
 from pi_sim.mpc.dealer.dealt_file import Header, read_header
 from pi_sim.mpc.dealer.sources import CorrelationItem, Demand, Source, raw_bytes
-from pi_sim.mpc.primitives.beaver import Triple
 from pi_sim.run import dealing
 from pi_sim.run.two_party import export_bundle
+from pi_sim.specs import load_executable_protocol
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.file_size_limit import file_size_limit
 
 TERMS = RunIdentity("graph", "protocol")
@@ -99,14 +101,18 @@ def test_what_deal_did_not_write_is_refused(tmp_path: Path, content: bytes) -> N
 
 @pytest.mark.slow
 def test_a_protocol_that_no_run_would_take_is_not_dealt_for(tmp_path: Path) -> None:
-    export_bundle("relu_nonorm", "tiny", 8, tmp_path / "bundle")
+    export_bundle(ModelSource.parse("relu_nonorm", "tiny"), 8, tmp_path / "bundle")
     text = (
         Path("protocols/lean.toml").read_text(encoding="utf-8").replace('precision_bits" = 16', 'precision_bits" = 20')
     )
     (tmp_path / "fine.toml").write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=r"encoder\.precision_bits"):
         dealing.write_dealt_files(
-            tmp_path / "bundle", str(tmp_path / "fine.toml"), 1, tmp_path / "dealt", lambda fraction: None
+            tmp_path / "bundle",
+            load_executable_protocol(str(tmp_path / "fine.toml")),
+            1,
+            tmp_path / "dealt",
+            lambda fraction: None,
         )
     assert not (tmp_path / "dealt").exists()
 
@@ -216,7 +222,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of a shipped model."""
-    return export_bundle("relu_nonorm", "tiny", 8, tmp_path_factory.mktemp("export") / "bundle").folder
+    return export_bundle(
+        ModelSource.parse("relu_nonorm", "tiny"), 8, tmp_path_factory.mktemp("export") / "bundle"
+    ).folder
 
 
 @pytest.mark.slow

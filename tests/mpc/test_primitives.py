@@ -41,7 +41,7 @@ def reals(share: Tensor) -> Tensor:
 @given(SEEDS, BITS, st.integers(1, 40))
 def test_truncation_is_off_by_one_unit_at_most(seed: int, bits: int, fraction: int) -> None:
     x = torch.cat([integers(seed, bits, 300), EDGES])
-    found = run_both(lambda share: truncate(share, fraction), x)
+    found = run_both(lambda rt, share: truncate(rt, share, fraction), x)
     assert set((found.value - (x >> fraction)).tolist()) <= {0, 1}
     assert (found.rounds, found.bytes, found.offline) == (1, 8 * len(x), 16 * len(x))
 
@@ -54,7 +54,7 @@ def whole(length: int, bits: int) -> int:
 @given(SEEDS, st.integers(2, 30))
 def test_a_half_is_exact(seed: int, bits: int) -> None:
     x = torch.cat([integers(seed, bits, 300), EDGES[EDGES.abs() < 2**31]])
-    found = run_both(lambda share: piecewise.evaluate(share, RELU), x)
+    found = run_both(lambda rt, share: piecewise.evaluate(rt, share, RELU), x)
     assert torch.equal(found.value, x.clamp(min=0))
     assert (found.rounds, found.bytes) == (4, 8 * len(x) + whole(2 * len(x), 8) + whole(len(x), 2) + whole(len(x), 1))
 
@@ -63,7 +63,7 @@ def test_a_half_is_exact(seed: int, bits: int) -> None:
 def test_comparison_is_exact(seed: int, bits: int, word: torch.dtype) -> None:
     x = torch.cat([integers(seed, bits, 300), EDGES])
     x = x[x.abs() < 2 ** (8 * word.itemsize - 1)]
-    found = run_both(lambda share: interval_bits(share, [0.0], word), x)
+    found = run_both(lambda rt, share: interval_bits(rt, share, [0.0], word), x)
     assert torch.equal(found.value, torch.stack([x < 0, x >= 0]).long())
 
 
@@ -71,7 +71,7 @@ def test_comparison_is_exact(seed: int, bits: int, word: torch.dtype) -> None:
 def test_a_short_word_is_lifted(seed: int, bits: int, fraction: int, above: int) -> None:
     x, lowest = torch.cat([integers(seed, bits, 301), EDGES[EDGES.abs() < 2**30]]), -(2**30) + (above << fraction)
     x = x + (above << fraction)
-    found = run_both(lambda share: lift_u32_to_u64(share.int(), fraction, lowest), x)
+    found = run_both(lambda rt, share: lift_u32_to_u64(rt, share.int(), fraction, lowest), x)
     assert set((found.value - (x >> fraction)).tolist()) <= {0, 1}
     assert (found.rounds, found.bytes, found.offline) == (1, 8 * math.ceil(len(x) / 2), 16 * len(x))
 
@@ -80,7 +80,7 @@ def test_a_short_word_is_lifted(seed: int, bits: int, fraction: int, above: int)
 def test_indicators_tell_the_interval(seed: int, ends: list[int]) -> None:
     thresholds = sorted(ends)
     x = torch.cat([integers(seed, 27, 100), ring(torch.tensor(thresholds))])
-    found = run_both(lambda share: interval_bits(share, thresholds), x).value
+    found = run_both(lambda rt, share: interval_bits(rt, share, thresholds), x).value
     expected = torch.bucketize(x, ring(torch.tensor(thresholds)), right=True)
     assert torch.equal(found.argmax(0), expected)
     assert torch.equal(found.sum(0), torch.ones_like(x))
@@ -90,14 +90,14 @@ def test_indicators_tell_the_interval(seed: int, ends: list[int]) -> None:
 def test_products_are_those_of_the_ring(seed: int, m: int, k: int, n: int) -> None:
     a, b = integers(seed, 40, m, k), integers(seed + 1, 40, k, n)
     for found in (
-        run_both(lambda x, y: beaver.multiply(x, y, "matmul"), a, b),
-        run_both(lambda x, y: beaver.multiply_by_weight(x, beaver.open_weight_shares([y])[0]), a, b),
+        run_both(lambda rt, x, y: beaver.multiply(rt, x, y, "matmul"), a, b),
+        run_both(lambda rt, x, y: beaver.multiply_by_weight(rt, x, beaver.open_weight_shares(rt, [y])[0]), a, b),
     ):
         assert torch.equal(found.value, a @ b)
         assert found.bytes == 8 * (m * k + k * n)
         assert found.offline == 8 * m * n
     assert torch.equal(run_both(beaver.square, a).value, a * a)
-    assert torch.equal(run_both(lambda x, y: beaver.multiply(x, y), a, a[:, :1]).value, a * a[:, :1])
+    assert torch.equal(run_both(lambda rt, x, y: beaver.multiply(rt, x, y), a, a[:, :1]).value, a * a[:, :1])
 
 
 @pytest.mark.slow
@@ -160,7 +160,7 @@ def test_series_are_as_right_as_they_say(
 
 def test_a_series_without_comparison_is_one_opening() -> None:
     x = ring(torch.linspace(1, 2, 500))
-    found = run_both(lambda share: fourier.evaluate(share, inverse.RECIPROCAL_SERIES), x)
+    found = run_both(lambda rt, share: fourier.evaluate(rt, share, inverse.RECIPROCAL_SERIES), x)
     assert (reals(found.value) - 1 / reals(x)).abs().max() < 2e-4
     assert (found.rounds, found.bytes) == (2, 8 * len(x))
 
@@ -169,14 +169,14 @@ def test_a_series_without_comparison_is_one_opening() -> None:
 @given(SEEDS, st.integers(2, 9))
 def test_reciprocals_of_row_sums(seed: int, most: int) -> None:
     x = 1 + torch.rand(50, generator=torch.Generator().manual_seed(seed)) * (2**most - 1.01)
-    found = run_both(lambda share: inverse.reciprocal(share, most), ring(x))
+    found = run_both(lambda rt, share: inverse.reciprocal(rt, share, most), ring(x))
     assert (reals(found.value) - 1 / x).abs().max() < 2e-4
     assert found.rounds == 10
 
 
 def test_reciprocals_of_small_numbers_too() -> None:
     x = ring(torch.logspace(-8, 4, 400, base=2, dtype=torch.float64))
-    found = reals(run_both(lambda share: inverse.reciprocal(share, 4, -8), x).value)
+    found = reals(run_both(lambda rt, share: inverse.reciprocal(rt, share, 4, -8), x).value)
     torch.testing.assert_close(found, 1 / reals(x), atol=2**-15, rtol=2e-4)
 
 
@@ -184,7 +184,7 @@ def test_reciprocals_of_small_numbers_too() -> None:
 @given(SEEDS, st.integers(-4, 13))
 def test_inverse_roots_over_the_whole_range(seed: int, power: int) -> None:
     x = 4.0**power * (1 + 3 * torch.rand(50, generator=torch.Generator().manual_seed(seed)))
-    found = run_both(lambda share: inverse.inverse_root(share, 1.0), ring(x)).value.double() / 2**32
+    found = run_both(lambda rt, share: inverse.inverse_root(rt, share, 1.0), ring(x)).value.double() / 2**32
     exact = (ring(x).double() / 2**16).rsqrt()
     assert ((found - exact) / exact).abs().max() < 2e-4
 

@@ -12,6 +12,7 @@ from pi_sim.report import sweep
 from pi_sim.report.pages import render_page, write_sweep
 from pi_sim.report.sweep import DesignComparison, compare_designs, load_qualities
 from pi_sim.sweep.table import EMPTY_RESULT, SweepRow
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.golden import Golden
 from tests.helpers.sample_records import save as save_record
 from tests.helpers.sample_records import training_record
@@ -65,7 +66,7 @@ def changed(model: str, part: str, **values: object) -> dict[str, object]:
 
 
 def qualities(folder: Path) -> pd.DataFrame:
-    return load_qualities([folder], [(model, "tiny") for model in DESIGNS])
+    return load_qualities([folder], [ModelSource.parse(model, "tiny") for model in DESIGNS])
 
 
 def page(answers: list[SweepRow], compared: dict[str, DesignComparison]) -> str:
@@ -97,7 +98,7 @@ def test_designs_that_diverged_or_have_no_price_are_left_out(folder: Path) -> No
 
 
 def test_a_model_with_a_config_has_no_training(folder: Path) -> None:
-    assert load_qualities([folder], [("bert-base", "own")]).empty
+    assert load_qualities([folder], [ModelSource.parse("bert-base", "tiny")]).empty
 
 
 def test_a_damaged_record_is_named(folder: Path) -> None:

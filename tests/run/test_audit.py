@@ -19,7 +19,7 @@ from pi_sim.mpc.transport import wire
 from pi_sim.mpc.transport.rendezvous import PlainTransport
 from pi_sim.run.audit import audit_run
 from pi_sim.run.remote import _pair_counters, exchange_counters
-from pi_sim.zoo.build import build_meta_model
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.rendezvous_server import connected_pair
 
 NOTHING = dict.fromkeys(("rounds", "sent", "received", "crypten_rounds", "crypten_bytes"), 0)
@@ -29,7 +29,7 @@ NOTHING = dict.fromkeys(("rounds", "sent", "received", "crypten_rounds", "crypte
 def outcome(rank: int = 0, **falsified: int) -> tuple[Any, Any, PartyCounters]:
     """A faithful outcome of a small graph, one party's counters falsified; `node` is its last node's bytes."""
     graph, protocol = (
-        capture_model(build_meta_model("relu_nonorm", "tiny"), 4),
+        capture_model(ModelSource.parse("relu_nonorm", "tiny").meta(), 4),
         specs.load_executable_protocol("crypten"),
     )
     reached, nodes = Cost(), []

@@ -24,6 +24,7 @@ from pi_sim.run.bench.kernels import BenchJob, LoggingSource, PreloadedSource, c
 from pi_sim.run.bench.workloads import list_workloads
 from tests.helpers.cli import invoke, refused
 
+CRYPTEN, LEAN = (specs.load_executable_protocol(name) for name in ("crypten", "lean"))
 SMALL = QUICK.model_copy(update={"tokens": 4, "truncations": 20_000, "bounds": (2**14,), "models": ()})
 """Factors so large that one product in 64 is truncated wrong where each party shifts its own share."""
 Found = tuple[tuple[KernelTiming, ...], tuple[TruncationTest, ...]]
@@ -35,7 +36,7 @@ def silent(title: str) -> "nullcontext[object]":
 
 @pytest.fixture(scope="module")
 def found() -> Found:
-    return measure_kernels(bench_cases(["crypten", "lean"], SMALL), SMALL, silent)
+    return measure_kernels(bench_cases([CRYPTEN, LEAN], SMALL), SMALL, silent)
 
 
 def test_every_operation_with_a_choice_of_kernels_is_measured() -> None:
@@ -96,16 +97,16 @@ def test_local_truncation_fails_as_often_as_expected_and_ours_never(found: Found
 
 
 def test_the_other_party_gets_the_same_job() -> None:
-    job = BenchJob(SMALL, [("gelu", "lean")])
-    assert BenchJob.from_json(job.to_json()) == job
+    job = BenchJob(SMALL, [("gelu", LEAN)])
+    assert BenchJob.from_json(job.to_json()).to_json() == job.to_json()
 
 
 @pytest.mark.parties
 def test_a_wrong_price_fails_the_bench() -> None:
-    plan = next(plan for plan in bench_cases(["lean"], SMALL) if plan.workload.name == "relu")
+    plan = next(plan for plan in bench_cases([LEAN], SMALL) if plan.workload.name == "relu")
     wrong = plan.price._replace(cost=plan.price.cost + Cost(bytes=8))
     with pytest.raises(RunError, match=r"relu\(1x4x64\) under lean: predicted were 4 rounds"):
-        measure_kernels([replace(plan, charge=wrong)], SMALL, silent)
+        measure_kernels([replace(plan, price=wrong)], SMALL, silent)
 
 
 COUNTED = [3, 80, 72, 3, 152, 16, 16]
@@ -139,7 +140,7 @@ def test_what_lies_ready_is_fresh_and_holds() -> None:
 @pytest.mark.parties
 def test_a_block_runs_with_a_dealt_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "DEALERS", (DEALT_FILE,))
-    (found,) = measure_models(["lean"], SMALL, silent)
+    (found,) = measure_models([LEAN], SMALL, silent)
     assert (found.model, found.protocol, found.dealer) == (models.BLOCK_NAME, "lean", DEALT_FILE)
     assert found.difference < 0.01
     assert found.seconds > found.communication_seconds > 0

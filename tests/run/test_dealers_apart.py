@@ -21,6 +21,7 @@ from pi_sim.mpc.dealer.correlations import TensorSpec
 from pi_sim.mpc.dealer.dealers import RunIdentity
 from pi_sim.mpc.dealer.prg import AesCtrPrg
 from pi_sim.run.two_party import export_bundle
+from pi_sim.zoo.source import ModelSource
 
 pytestmark = pytest.mark.parties
 
@@ -31,7 +32,9 @@ TOKEN = bytes(range(server.TOKEN_BYTES))
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shipped model's."""
-    return export_bundle("relu_nonorm", "tiny", 8, tmp_path_factory.mktemp("export") / "bundle").folder
+    return export_bundle(
+        ModelSource.parse("relu_nonorm", "tiny"), 8, tmp_path_factory.mktemp("export") / "bundle"
+    ).folder
 
 
 def pi_sim(*arguments: object) -> str:

@@ -15,7 +15,7 @@ from pi_sim.graph.capture import capture_model
 from pi_sim.records import Agreement
 from pi_sim.run import two_party
 from pi_sim.run.accuracy import compare_logits, domain_warnings, perplexity
-from pi_sim.zoo.build import load_model
+from pi_sim.zoo.source import ModelSource
 
 CARDS = ["gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm"]
 LENGTH = 16
@@ -87,7 +87,7 @@ def test_corrupted_positions_are_counted_and_left_out() -> None:
 
 
 def test_a_bundle_of_another_model_or_length_is_refused(tmp_path: Path) -> None:
-    two_party.export_bundle("relu_nonorm", "tiny", 8, tmp_path / "bundle")
+    two_party.export_bundle(ModelSource.parse("relu_nonorm", "tiny"), 8, tmp_path / "bundle")
     for arguments, sentence in (
         (["--model", "gelu_nonorm"], "was not exported from gelu_nonorm"),
         (["--seq-len", "16"], "was exported for 8 tokens"),
@@ -98,7 +98,7 @@ def test_a_bundle_of_another_model_or_length_is_refused(tmp_path: Path) -> None:
 
 
 def test_activations_out_of_a_domain_are_told_beforehand() -> None:
-    model = load_model("gelu_ln", "tiny")
+    model = ModelSource.parse("gelu_ln", "tiny").load()
     graph, tokens = capture_model(model, LENGTH), torch.arange(LENGTH)[None]
     with torch.no_grad():
         said = list(domain_warnings(graph, model, specs.load_executable_protocol("crypten"), tokens))

@@ -16,18 +16,20 @@ from hypothesis import strategies as st
 
 from pi_sim import specs
 from pi_sim.cli import json_help
+from pi_sim.cli.options import resolve_models, resolve_protocols
 from pi_sim.cost.census import Census
 from pi_sim.cost.estimate import Estimate, estimate_model
 from pi_sim.cost.machine import Machine
-from pi_sim.cost.pricing import price_census
+from pi_sim.cost.pricing import price_census, resolve_protocol
 from pi_sim.errors import MissingDependencyError, UsageError
 from pi_sim.graph.ops import Op
 from pi_sim.network import PRESETS, Network
 from pi_sim.records import SecondsEach
 from pi_sim.sweep import sweep as sweep_module
 from pi_sim.sweep import table
-from pi_sim.sweep.sweep import Grid, PriceTable, Scenario, Sweep, load_price_tables
+from pi_sim.sweep.sweep import Grid, PriceTable, Scenario, Sweep, make_price_tables
 from pi_sim.sweep.table import COLUMNS, SweepRow, parse_row
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.cli import invoke, python, refused
 
 MACHINE = Machine(
@@ -44,8 +46,9 @@ LINES = 2 * 3 * 3 * 2
 
 def whole(machine: Machine | None = None) -> Sweep:
     """What `GRID` and `PROTOCOLS` ask for."""
-    questions = Grid(MODELS, ("tiny",), lengths=(8, 999), pasts=(4,)).scenarios()
-    return Sweep(questions, load_price_tables(("crypten", "sigma", "bolt")), [PRESETS["lan"], PRESETS["wan"]], machine)
+    scenarios = Grid(resolve_models(MODELS, ["tiny"]), lengths=(8, 999), pasts=(4,)).scenarios()
+    prices = make_price_tables(resolve_protocols(["crypten", "sigma", "bolt"]))
+    return Sweep(scenarios, prices, [PRESETS["lan"], PRESETS["wan"]], machine)
 
 
 def run(sweep: Sweep) -> list[SweepRow]:
@@ -59,7 +62,8 @@ def sweep(*arguments: str) -> Result:
 def one(answer: SweepRow, machine: Machine | None) -> Estimate:
     """The estimate that an answer is a line of."""
     length, links = answer.seq_len if answer.past is None else None, [PRESETS[answer.network]]
-    return estimate_model(answer.model, answer.size, answer.protocol, length, links, past=answer.past, machine=machine)
+    source, protocol = ModelSource.parse(answer.model, answer.size), resolve_protocol(answer.protocol)
+    return estimate_model(source, protocol, length, links, past=answer.past, machine=machine)
 
 
 @pytest.mark.slow
@@ -107,8 +111,8 @@ def test_any_census_sums_as_its_estimate_does(
 ) -> None:
     """The sweep sums by operation, the estimate by row; both round nothing."""
     monkeypatch.setattr(sweep_module, "scenario_census", lambda *_: (1, census))
-    sigma = PriceTable("sigma")
-    (answer,) = run(Sweep([Scenario("a", "b", 1, 1, None, False)], [sigma], [network]))
+    sigma = PriceTable(resolve_protocol("sigma"))
+    (answer,) = run(Sweep([Scenario(ModelSource.parse("relu_nonorm", "tiny"), 1)], [sigma], [network]))
     expected = Estimate("a", "b", "sigma", 1, price_census(census, sigma.protocol), frozenset(), [network])
     assert (answer.rounds, answer.bytes) == (expected.total.rounds, expected.total.bytes)
     assert answer.seconds == expected.seconds(expected.overall)[network.name]
@@ -139,9 +143,8 @@ def test_two_protocols_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_model_with_a_config_has_one_size() -> None:
-    axes = Grid(("bert-base", "gelu_ln"), ("tiny", "gpt2"), batches=(1, 2))
-    found = [(each.model, each.size, each.seq_len, each.batch) for each in axes.scenarios()]
-    assert found == [
+    grid = Grid(resolve_models(["bert-base", "gelu_ln"], ["tiny", "gpt2"]), batches=(1, 2))
+    assert [scenario.key[:4] for scenario in grid.scenarios()] == [
         ("bert-base", "own", 512, 1),
         ("bert-base", "own", 512, 2),
         ("gelu_ln", "tiny", 128, 1),

@@ -14,6 +14,7 @@ from pi_sim.cli import main
 from pi_sim.errors import UsageError
 from pi_sim.zoo import build
 from pi_sim.zoo.scales import ScaledModel
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.tiny_models import SMALL, hugging_face, tiny_model
 
 CARDS, SIZES = specs.list_names("models"), specs.list_names("models/sizes")
@@ -25,7 +26,7 @@ CARDS, SIZES = specs.list_names("models"), specs.list_names("models/sizes")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("card", CARDS)
 def test_every_card_builds_at_every_size_without_memory(card: str, size: str) -> None:
-    model, wanted = build.build_meta_model(card, size), specs.load_size(size)
+    model, wanted = ModelSource.parse(card, size).meta(), specs.load_size(size)
     assert {weight.device.type for weight in model.parameters()} == {"meta"}
     assert model.num_parameters() == parameters(specs.load_model_card(card), wanted)
     design = specs.load_model_card(card).architecture
@@ -84,14 +85,14 @@ def test_a_card_of_another_design_does_not_get_the_shipped_weights(
     mine = tmp_path / "mine.toml"
     mine.write_text(specs.find_file("models", "relu_nonorm").read_text().replace(*change))
     with pytest.raises(UsageError, match=complaint):
-        build.load_model(str(mine), "tiny")
+        ModelSource.parse(str(mine), "tiny").load()
 
 
 def test_a_size_of_other_dimensions_does_not_get_the_shipped_weights(tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
     mine.write_text(specs.find_file("models/sizes", "tiny").read_text().replace("layers = 4", "layers = 5"))
     with pytest.raises(UsageError, match="num_hidden_layers is 5 here and 4 there"):
-        build.load_model("relu_nonorm", str(mine))
+        ModelSource.parse("relu_nonorm", str(mine)).load()
 
 
 # Scales
@@ -126,13 +127,13 @@ def test_a_saved_model_loads_with_its_surgery(saved: Path, ids: Tensor) -> None:
     loaded, known = build.load_checkpoint(saved), ScaledModel(tiny_model("relu_nonorm"), 4.0, 3.0).fold()
     assert torch.equal(loaded(ids).logits, known(ids).logits)
     assert loaded.config.pi_sim == {"norm": "none", "final_norm": "none"}
-    assert build.build_meta_model(str(saved), "tiny").state_dict().keys() == loaded.state_dict().keys()
+    assert ModelSource.parse(str(saved), "tiny").meta().state_dict().keys() == loaded.state_dict().keys()
 
 
 def test_a_foreign_checkpoint_loads(tmp_path: Path, ids: Tensor) -> None:
     model = hugging_face("gelu_new")
     model.save_pretrained(tmp_path)
-    torch.testing.assert_close(build.load_model(str(tmp_path), "tiny")(ids).logits, model(ids).logits)
+    torch.testing.assert_close(ModelSource.parse(str(tmp_path), "tiny").load()(ids).logits, model(ids).logits)
 
 
 def test_our_checkpoints_without_surgery_load_in_transformers(tmp_path: Path, ids: Tensor) -> None:
@@ -179,7 +180,7 @@ DAMAGES = (
 def test_a_damaged_checkpoint_is_one_sentence(saved: Path, how: str) -> None:
     spoil(saved, how)
     with pytest.raises(UsageError) as refusal:
-        build.load_model(str(saved), "tiny")
+        ModelSource.parse(str(saved), "tiny").load()
     assert "\n" not in str(refusal.value)
 
 
@@ -192,7 +193,7 @@ def test_a_foreign_checkpoint_with_gaps_is_refused(tmp_path: Path) -> None:
 
 def test_missing_weights_say_how_to_make_them() -> None:
     with pytest.raises(UsageError, match="pi-sim train --model relu_nonorm --size gpt2"):
-        build.load_model("relu_nonorm", "gpt2")
+        ModelSource.parse("relu_nonorm", "gpt2").load()
 
 
 SLOPED = (specs.data_root() / "models" / "relu_ln.toml").read_text().partition("\n# ")[0] + "\n"

@@ -7,7 +7,8 @@ import pytest
 from pi_sim import records, specs
 from pi_sim.errors import UsageError
 from pi_sim.training import corpus, evaluation, plan
-from pi_sim.zoo import build, source
+from pi_sim.zoo import source
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.cli import invoke
 
 SHIPPED = [name for name in specs.list_names("models") if source.weights_folder(name, "tiny").is_dir()]
@@ -18,7 +19,7 @@ def test_shipped_weights_reproduce_their_record(name: str) -> None:
     folder = source.weights_folder(name, "tiny")
     sample = records.load(folder / "record.json").held_out.sample
     ids = evaluation.held_out_tokens(folder, sample.sequences, specs.load_size("tiny").context)
-    assert evaluation.mean_loss(build.load_model(name, "tiny"), ids) == pytest.approx(sample.loss, rel=1e-4)
+    assert evaluation.mean_loss(ModelSource.parse(name, "tiny").load(), ids) == pytest.approx(sample.loss, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -32,8 +33,8 @@ def test_shipped_records_fit_their_cards(name: str) -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_records_count_their_weights(name: str) -> None:
     record = records.load(source.weights_folder(name, "tiny") / "record.json")
-    assert record.parameters == build.load_model(name, "tiny").num_parameters()
-    assert record.trained_parameters == build.build_meta_model(name, "tiny").num_parameters()
+    assert record.parameters == ModelSource.parse(name, "tiny").load().num_parameters()
+    assert record.trained_parameters == ModelSource.parse(name, "tiny").meta().num_parameters()
 
 
 def test_a_shipped_record_without_its_quality_is_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,3 +97,52 @@ class RandomBit(Correlation):
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
         return values
+
+
+PRODUCTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"multiply": torch.mul, "matmul": torch.matmul}
+"""The operations that triples are dealt for."""
+
+
+@dataclass(frozen=True)
+class Triple(Correlation):
+    """A, B, and their product."""
+
+    operation: str
+    first: Shape
+    second: Shape
+
+    @property
+    def random_parts(self) -> tuple[TensorSpec, ...]:
+        return TensorSpec(self.first), TensorSpec(self.second)
+
+    @property
+    def dependent_parts(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec(_product_shape(self.operation, self.first, self.second)),)
+
+    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
+        return (PRODUCTS[self.operation](*values),)
+
+
+@dataclass(frozen=True)
+class SquarePair(Correlation):
+    """R, and its square."""
+
+    shape: Shape
+
+    @property
+    def random_parts(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec(self.shape),)
+
+    @property
+    def dependent_parts(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec(self.shape),)
+
+    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
+        return (values[0] * values[0],)
+
+
+def _product_shape(operation: str, first: Shape, second: Shape) -> Shape:
+    """The product's shape, found without tensors: a phantom counts what is done to these."""
+    if operation == "multiply":
+        return np.broadcast_shapes(first, second)
+    return (*np.broadcast_shapes(first[:-2], second[:-2]), *first[-2:-1], second[-1])

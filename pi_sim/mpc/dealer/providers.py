@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from pi_sim.mpc import backend
-from pi_sim.mpc.dealer.correlations import AndTriple, RandomBit
+from pi_sim.mpc.dealer.correlations import AndTriple, RandomBit, SquarePair, Triple
 from pi_sim.mpc.dealer.sources import Source
-from pi_sim.mpc.primitives.beaver import SquarePair, Triple
 
 WORD = 8
 PRODUCT_NAMES = {"mul": "multiply", "matmul": "matmul"}

@@ -8,21 +8,22 @@
 # MERGED: The error function, by which Derf takes the place of a norm.
 
 import math
-from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
 
+from pi_sim.mpc.backend import Shared
 from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import FITS_32_BIT, Domain, kernel, magnitude
 from pi_sim.mpc.primitives import fourier, piecewise
 from pi_sim.mpc.primitives.fourier import FourierSeries
 from pi_sim.mpc.primitives.piecewise import RELU, Linear, Piecewise, Polynomial, evaluate
 from pi_sim.mpc.primitives.ring import FRACTION_BITS
+from pi_sim.mpc.runtime import Runtime
 
 
 @kernel("relu", "kogge-stone")
-def relu_kogge_stone(x: Any) -> Any:
+def relu_kogge_stone(rt: Runtime, x: Shared) -> Shared:
     """x * (x >= 0), stock CrypTen.
 
     1. Turn the arithmetic shares into exclusive-or shares: a 64-bit addition of the two parties' shares by a
@@ -36,17 +37,17 @@ def relu_kogge_stone(x: Any) -> Any:
 
 
 @kernel("relu", "masked", FITS_32_BIT)
-def relu_masked(x: Any) -> Any:
+def relu_masked(rt: Runtime, x: Shared) -> Shared:
     """max(x, 0) by one masked opening, see `pi_sim.mpc.primitives.piecewise`: exact.
 
     4 rounds, 10 3/8 bytes and 40 offline per element.
     Source: ours; its parts are a dealer's tables and Beaver's products.
     """
-    return map_share(x, lambda share: evaluate(share, RELU))
+    return map_share(x, lambda share: evaluate(rt, share, RELU))
 
 
 @kernel("clamp", "kogge-stone")
-def clamp_kogge_stone(x: Any, *, low: float, high: float) -> Any:
+def clamp_kogge_stone(rt: Runtime, x: Shared, *, low: float, high: float) -> Shared:
     """low + relu(x - low) - relu(x - high), stock CrypTen: both ReLUs at once, see `relu`.
 
     9 rounds, 464 bytes and 240 offline per element. Exact. Source: CrypTen (arXiv 2109.00984), section 4.2.
@@ -55,16 +56,16 @@ def clamp_kogge_stone(x: Any, *, low: float, high: float) -> Any:
 
 
 @kernel("clamp", "masked", FITS_32_BIT)
-def clamp_masked(x: Any, *, low: float, high: float) -> Any:
+def clamp_masked(rt: Runtime, x: Shared, *, low: float, high: float) -> Shared:
     """Both ends compared with at once, see `pi_sim.mpc.primitives.piecewise`: exact.
 
     4 rounds, 12 7/8 bytes and 63 offline per element.
     """
     ends = Piecewise((low, high), (Linear(low), Linear(slope=1), Linear(high)))
-    return map_share(x, lambda share: evaluate(share, ends))
+    return map_share(x, lambda share: evaluate(rt, share, ends))
 
 
-def relu_plus_series(x: Any, series: FourierSeries) -> Any:
+def relu_plus_series(rt: Runtime, x: Shared, series: FourierSeries) -> Shared:
     """relu(x) plus a sine series of |x|, where |x| is within half the period.
 
     1. relu(x), see `relu` (9 rounds, 232 bytes); |x| = 2 relu(x) - x.
@@ -77,7 +78,7 @@ def relu_plus_series(x: Any, series: FourierSeries) -> Any:
     rectified = x.relu()
     size = map_share(rectified, lambda share: 2 * share - x.share)
     within = size < 2 ** (series.period_bits - FRACTION_BITS - 1)
-    return rectified + within * map_share(size, lambda share: fourier.evaluate_local_truncation(share, series))
+    return rectified + within * map_share(size, lambda share: fourier.evaluate_local_truncation(rt, share, series))
 
 
 GELU_SERIES = FourierSeries(
@@ -113,7 +114,7 @@ def _distance_from_gelu(x: Tensor) -> Tensor:
 
 
 @kernel("gelu", "erf-taylor", Domain("|input|", magnitude, 0, 1))
-def gelu_erf_taylor(x: Any, *, approximate: str) -> Any:
+def gelu_erf_taylor(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     """x/2 (1 + erf(x / sqrt 2)), erf by CrypTen's Taylor series of `functions.erf_iterations` terms.
 
     Right to 0.02 for |x| up to 1 and useless beyond 2: CrypTen 0.4.1 raises to an odd power by cubing first, so that
@@ -124,7 +125,7 @@ def gelu_erf_taylor(x: Any, *, approximate: str) -> Any:
 
 
 @kernel("gelu", "tanh-form", Domain("|input|", magnitude, 0, 18))
-def gelu_tanh_form(x: Any, *, approximate: str) -> Any:
+def gelu_tanh_form(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     """x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), tanh by CrypTen's reciprocal of 1 + exp(-2|x|).
 
     Right to 0.01 for |x| up to 18; beyond 19 the tanh's exponential leaves its own domain and comes back huge.
@@ -135,27 +136,27 @@ def gelu_tanh_form(x: Any, *, approximate: str) -> Any:
 
 
 @kernel("gelu", "fourier", FITS_32_BIT)
-def gelu_fourier(x: Any, *, approximate: str) -> Any:
+def gelu_fourier(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     """0, x/2 plus a cosine series, or x, see `pi_sim.mpc.primitives.piecewise`: right to 0.0003 everywhere.
 
     5 rounds, 16 3/4 bytes and 183 offline per element. Serves both of torch's forms, which differ by less than 0.0005.
     Source: the masked series is SHAFT's (NDSS 2025); the pieces and their comparison are ours.
     """
-    return map_share(x, lambda share: evaluate(share, GELU))
+    return map_share(x, lambda share: evaluate(rt, share, GELU))
 
 
 @kernel("gelu", "fourier-shaft")
-def gelu_fourier_shaft(x: Any, *, approximate: str) -> Any:
+def gelu_fourier_shaft(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     """relu(x) and, for |x| < 4, a series of |x| of 8 terms, see `fourier.beside_relu`: right to 0.005 everywhere.
 
     19 rounds, 472 bytes and 368 offline per element. Serves both of torch's forms.
     Source: SHAFT (NDSS 2025) and its code, `approximations.py`, which prints the coefficients to four digits.
     """
-    return relu_plus_series(x, GELU_MINUS_RELU_SERIES)
+    return relu_plus_series(rt, x, GELU_MINUS_RELU_SERIES)
 
 
 @kernel("gelu", "quad", Domain("distance of Quad from GELU", _distance_from_gelu, 0, 0.05))
-def gelu_quad(x: Any, *, approximate: str) -> Any:
+def gelu_quad(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     """0.125 x^2 + 0.25 x + 0.5: another function than GELU, for models that were distilled to it.
 
     1 round, 16 bytes and 8 offline per element: x x by a product, as in MPCFormer's code, where a square would take
@@ -166,13 +167,13 @@ def gelu_quad(x: Any, *, approximate: str) -> Any:
 
 
 @kernel("gelu", "poly", FITS_32_BIT)
-def gelu_poly(x: Any, *, approximate: str) -> Any:
+def gelu_poly(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     """PUMA's polynomials of degree 3 and 6 between -4, -1.95 and 3: right to 0.02, worst just below 3.
 
     12 rounds, 143 bytes and 206 offline per element, see `primitives.polynomials`. Serves both of torch's forms.
     Source: PUMA (arXiv 2307.12533), section 4.2; comparison and selection are ours.
     """
-    return map_share(x, lambda share: piecewise.evaluate_polynomials(share, (-4.0, -1.95, 3.0), GELU_POLYNOMIALS))
+    return map_share(x, lambda share: piecewise.evaluate_polynomials(rt, share, (-4.0, -1.95, 3.0), GELU_POLYNOMIALS))
 
 
 SILU_SERIES = FourierSeries(
@@ -203,7 +204,7 @@ SILU_MINUS_RELU_SERIES = FourierSeries(
 
 
 @kernel("silu", "sigmoid", Domain("|input|", magnitude, 0, 490))
-def silu_sigmoid(x: Any) -> Any:
+def silu_sigmoid(rt: Runtime, x: Shared) -> Shared:
     """x sigmoid(x), the sigmoid as in `tanh` (23 rounds), then one product.
 
     24 rounds, 392 bytes and 240 offline per element. Right to 0.008 for |x| up to 490: to 0.004 below 100; from 510 on
@@ -213,23 +214,23 @@ def silu_sigmoid(x: Any) -> Any:
 
 
 @kernel("silu", "fourier", FITS_32_BIT)
-def silu_fourier(x: Any) -> Any:
+def silu_fourier(rt: Runtime, x: Shared) -> Shared:
     """0, x/2 plus a cosine series, or x, see `pi_sim.mpc.primitives.piecewise`: right to 0.0012 everywhere.
 
     5 rounds, 16 3/4 bytes and 263 offline per element.
     Source: the masked series is SHAFT's (NDSS 2025); the pieces and their comparison are ours.
     """
-    return map_share(x, lambda share: evaluate(share, SILU))
+    return map_share(x, lambda share: evaluate(rt, share, SILU))
 
 
 @kernel("silu", "fourier-shaft")
-def silu_fourier_shaft(x: Any) -> Any:
+def silu_fourier_shaft(rt: Runtime, x: Shared) -> Shared:
     """relu(x) and, for |x| < 8, a series of |x| of 12 terms, see `fourier.beside_relu`: right to 0.006 everywhere.
 
     19 rounds, 472 bytes and 432 offline per element.
     Source: SHAFT (NDSS 2025) and its code, `approximations.py`, which prints the coefficients to four digits.
     """
-    return relu_plus_series(x, SILU_MINUS_RELU_SERIES)
+    return relu_plus_series(rt, x, SILU_MINUS_RELU_SERIES)
 
 
 TANH_SERIES = FourierSeries(
@@ -247,7 +248,7 @@ TANH = Piecewise(thresholds=(-4.6, 4.6), pieces=(Linear(-1.0), TANH_SERIES, Line
 
 
 @kernel("tanh", "sigmoid", Domain("|input|", magnitude, 0, 245))
-def tanh_sigmoid(x: Any) -> Any:
+def tanh_sigmoid(rt: Runtime, x: Shared) -> Shared:
     """2 sigmoid(2 x) - 1, stock CrypTen.
 
     1. Take the sign of 2 x (8 rounds) and multiply by it (1 round): |2 x|.
@@ -263,23 +264,23 @@ def tanh_sigmoid(x: Any) -> Any:
 
 
 @kernel("tanh", "fourier", FITS_32_BIT)
-def tanh_fourier(x: Any) -> Any:
+def tanh_fourier(rt: Runtime, x: Shared) -> Shared:
     """-1, a sine series, or 1, see `pi_sim.mpc.primitives.piecewise`: right to 0.0004 everywhere.
 
     5 rounds, 16 7/8 bytes and 259 offline per element.
     Source: the masked series is SHAFT's (NDSS 2025); the pieces and their comparison are ours.
     """
-    return map_share(x, lambda share: evaluate(share, TANH))
+    return map_share(x, lambda share: evaluate(rt, share, TANH))
 
 
 @kernel("tanh", "fourier-bounded", Domain("|input|", magnitude, 0, 4.6))
-def tanh_fourier_bounded(x: Any) -> Any:
+def tanh_fourier_bounded(rt: Runtime, x: Shared) -> Shared:
     """The sine series of `fourier` alone, one masked opening, see `bounded`: right to 0.0004 for |x| up to 4.6.
 
     1 round, 8 bytes and 192 offline per element. Nothing keeps x within the domain: beyond, it swings to the other
     sign. Source: SHAFT (NDSS 2025); the coefficients are ours.
     """
-    return map_share(x, lambda share: fourier.evaluate_local_truncation(share, TANH_SERIES))
+    return map_share(x, lambda share: fourier.evaluate_local_truncation(rt, share, TANH_SERIES))
 
 
 ERF_SERIES = FourierSeries(
@@ -297,7 +298,7 @@ ERF = Piecewise(thresholds=(-3.0, 3.0), pieces=(Linear(-1.0), ERF_SERIES, Linear
 
 
 @kernel("erf", "taylor", Domain("|input|", magnitude, 0, 0.6))
-def erf_taylor(x: Any) -> Any:
+def erf_taylor(rt: Runtime, x: Shared) -> Shared:
     """Stock CrypTen: the Taylor series of `functions.erf_iterations` terms, its odd powers miscomputed (see `gelu`).
 
     34 rounds, 376 bytes and 272 offline per element. Right to 0.015 for |x| up to 0.6, off by 177 at 2.
@@ -306,7 +307,7 @@ def erf_taylor(x: Any) -> Any:
 
 
 @kernel("erf", "tanh-form", Domain("|input|", magnitude, 0, 13))
-def erf_tanh_form(x: Any) -> Any:
+def erf_tanh_form(rt: Runtime, x: Shared) -> Shared:
     """tanh(2 / sqrt(pi) (x + 0.08943 x^3)), the approximation that GELU's tanh form is made of.
 
     25 rounds, 400 bytes and 248 offline per element: the square, one product, and `tanh`. Right to 0.006 for |x| up to
@@ -317,21 +318,21 @@ def erf_tanh_form(x: Any) -> Any:
 
 
 @kernel("erf", "fourier", FITS_32_BIT)
-def erf_fourier(x: Any) -> Any:
+def erf_fourier(rt: Runtime, x: Shared) -> Shared:
     """-1, a sine series, or 1, see `pi_sim.mpc.primitives.piecewise`: right to 0.0002 everywhere.
 
     5 rounds, 16 7/8 bytes and 227 offline per element.
     Source: the masked series is SHAFT's (NDSS 2025); the pieces and their comparison are ours.
     """
-    return map_share(x, lambda share: evaluate(share, ERF))
+    return map_share(x, lambda share: evaluate(rt, share, ERF))
 
 
 @kernel("erf", "fourier-bounded", Domain("|input|", magnitude, 0, 3))
-def erf_fourier_bounded(x: Any) -> Any:
+def erf_fourier_bounded(rt: Runtime, x: Shared) -> Shared:
     """The sine series of `fourier` alone, one masked opening, see `bounded`: right to 0.0002 for |x| up to 3.
 
     1 round, 8 bytes and 160 offline per element. Nothing keeps x within the domain: beyond, it swings to the other
     sign. Source: SHAFT (NDSS 2025); the coefficients are ours.
     SHAFT itself takes the first five terms of the plain series of erf on [-8, 8], which are off by up to 0.07 below 5.
     """
-    return map_share(x, lambda share: fourier.evaluate_local_truncation(share, ERF_SERIES))
+    return map_share(x, lambda share: fourier.evaluate_local_truncation(rt, share, ERF_SERIES))

@@ -2,13 +2,13 @@
 
 # MERGED: x / sqrt(mean of squares + eps) * gamma over the last dimension.
 
-from typing import Any
-
 from torch import Tensor
 
+from pi_sim.mpc.backend import Shared
 from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import Domain, kernel
 from pi_sim.mpc.primitives.inverse import apply_affine, divide_by_rms, subtract_mean
+from pi_sim.mpc.runtime import Runtime
 
 
 def _variance(x: Tensor, *_: Tensor) -> Tensor:
@@ -16,7 +16,7 @@ def _variance(x: Tensor, *_: Tensor) -> Tensor:
 
 
 @kernel("layernorm", "newton", Domain("variance", _variance, 0.1, 150))
-def layernorm_newton(x: Any, gamma: Any = None, beta: Any = None, *, eps: float) -> Any:
+def layernorm_newton(rt: Runtime, x: Shared, gamma: Shared = None, beta: Shared = None, *, eps: float) -> Shared:
     """Built of CrypTen's functions, its `var` aside, which divides by d - 1 where d is asked for.
 
     1. Subtract the mean: local.
@@ -50,7 +50,7 @@ def _centred_sum_of_squares(x: Tensor, *_: Tensor) -> Tensor:
     Domain("sum of squares of a centred row", _centred_sum_of_squares, 0.05, 1e9),
     Domain("|mean|", _absolute_mean, 0, 16_000),
 )
-def layernorm_normalised(x: Any, gamma: Any = None, beta: Any = None, *, eps: float) -> Any:
+def layernorm_normalised(rt: Runtime, x: Shared, gamma: Shared = None, beta: Shared = None, *, eps: float) -> Shared:
     """For all that networks have: a row's sum of squares is brought to [1, 4) first, see `primitives.norms`.
 
     1. Subtract the mean, truncated faithfully (1 round for each row).
@@ -59,7 +59,7 @@ def layernorm_normalised(x: Any, gamma: Any = None, beta: Any = None, *, eps: fl
 
     16 rounds; 40 bytes per element. Without gamma 2 rounds and 16 bytes per element less.
     """
-    return map_share(x, lambda share: apply_affine(divide_by_rms(subtract_mean(share), eps), gamma, beta))
+    return map_share(x, lambda share: apply_affine(rt, divide_by_rms(rt, subtract_mean(rt, share), eps), gamma, beta))
 
 
 def _mean_square(x: Tensor, *_: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def _mean_square(x: Tensor, *_: Tensor) -> Tensor:
 
 
 @kernel("rmsnorm", "newton", Domain("mean square", _mean_square, 0.1, 150))
-def rmsnorm_newton(x: Any, gamma: Any = None, *, eps: float) -> Any:
+def rmsnorm_newton(rt: Runtime, x: Shared, gamma: Shared = None, *, eps: float) -> Shared:
     """Built of CrypTen's functions: the steps of `layernorm` that do not centre.
 
     1. Square and average (1 round).
@@ -87,9 +87,9 @@ def _sum_of_squares(x: Tensor, *_: Tensor) -> Tensor:
 
 
 @kernel("rmsnorm", "normalised", Domain("sum of squares of a row", _sum_of_squares, 0.05, 1e9))
-def rmsnorm_normalised(x: Any, gamma: Any = None, *, eps: float) -> Any:
+def rmsnorm_normalised(rt: Runtime, x: Shared, gamma: Shared = None, *, eps: float) -> Shared:
     """For all that networks have: the steps of `layernorm` that do not centre.
 
     15 rounds; 40 bytes per element. Without gamma 2 rounds and 16 bytes per element less.
     """
-    return map_share(x, lambda share: apply_affine(divide_by_rms(share, eps), gamma))
+    return map_share(x, lambda share: apply_affine(rt, divide_by_rms(rt, share, eps), gamma))

@@ -1,13 +1,13 @@
 """1 / x for positive x."""
 
-from typing import Any
-
 from torch import Tensor
 
 from pi_sim.mpc import backend
+from pi_sim.mpc.backend import Shared
 from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import Domain, kernel
 from pi_sim.mpc.primitives import inverse
+from pi_sim.mpc.runtime import Runtime
 
 MIN_POWER_OF_2, MAX_POWER_OF_2 = -8, 14
 """Powers of 2 between which `normalised` is right."""
@@ -18,7 +18,7 @@ def _identity(x: Tensor) -> Tensor:
 
 
 @kernel("reciprocal", "newton", Domain("input", _identity, 0.005, 50))
-def reciprocal_newton(x: Any) -> Any:
+def reciprocal_newton(rt: Runtime, x: Shared) -> Shared:
     """Stock CrypTen, told that x is positive, which saves it a comparison.
 
     1. First guess 3 exp(1 - 2 x) + 0.003, exp by 8 squarings (8 rounds).
@@ -33,10 +33,10 @@ def reciprocal_newton(x: Any) -> Any:
 
 
 @kernel("reciprocal", "normalised", Domain("input", _identity, 2.0**MIN_POWER_OF_2, 2.0**MAX_POWER_OF_2))
-def reciprocal_normalised(x: Any) -> Any:
+def reciprocal_normalised(rt: Runtime, x: Shared) -> Shared:
     """For all that is divided by: the range is brought to [1, 2] first, see `primitives.rows`.
 
     10 rounds, 114 bytes and 436 offline per element. Right to 2^-15, or to 0.0002 of the result where that is more.
     Source: ours.
     """
-    return map_share(x, lambda share: inverse.reciprocal(share, MAX_POWER_OF_2, MIN_POWER_OF_2))
+    return map_share(x, lambda share: inverse.reciprocal(rt, share, MAX_POWER_OF_2, MIN_POWER_OF_2))

@@ -6,12 +6,12 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from pi_sim.mpc import backend, runtime
+from pi_sim.mpc import backend
+from pi_sim.mpc.backend import Shared
 from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import KERNELS, Domain, kernel
 from pi_sim.mpc.primitives import beaver
@@ -21,6 +21,7 @@ from pi_sim.mpc.primitives.inverse import reciprocal
 from pi_sim.mpc.primitives.piecewise import Linear, Piecewise, evaluate
 from pi_sim.mpc.primitives.ring import FRACTION_BITS
 from pi_sim.mpc.primitives.truncation import truncate
+from pi_sim.mpc.runtime import Runtime
 
 HIDDEN_SCORE = -200.0
 """The score of a place that is not allowed: its exponential rounds to zero as long as the row maximum is above -188."""
@@ -75,7 +76,7 @@ def _row_sum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     Domain("row maximum", _row_maximum, HIDDEN_SCORE + 12, HIDDEN_SCORE + 490),
     Domain("row sum of exponentials", _row_sum, 1, 50),
 )
-def limit_newton(scores: Any, allowed: Tensor | None = None, *, causal: bool = False) -> Any:
+def limit_newton(rt: Runtime, scores: Shared, allowed: Tensor | None = None, *, causal: bool = False) -> Shared:
     """Stock CrypTen, with places that are not allowed made exactly zero, which a causal mask makes no cheaper.
 
     1. Replace the scores of hidden places by a low public number: local, the mask is public.
@@ -92,7 +93,7 @@ def limit_newton(scores: Any, allowed: Tensor | None = None, *, causal: bool = F
     return map_share(visible.softmax(-1), lambda share: share * keep)
 
 
-def hide_scores(scores: Any, allowed: Tensor | None) -> tuple[Any, Tensor | int]:
+def hide_scores(scores: Shared, allowed: Tensor | None) -> tuple[Shared, Tensor | int]:
     """Shared scores, hidden ones at a low public number; and one where a place counts, zero elsewhere."""
     if allowed is None:
         return scores, 1
@@ -106,7 +107,7 @@ def hide_scores(scores: Any, allowed: Tensor | None) -> tuple[Any, Tensor | int]
     Domain("score minus row maximum", _exponents, -16_000, 0),
     Domain("row maximum", _row_maximum, -16_000, 16_000),
 )
-def tournament(scores: Any, allowed: Tensor | None = None, *, causal: bool = False) -> Any:
+def tournament(rt: Runtime, scores: Shared, allowed: Tensor | None = None, *, causal: bool = False) -> Shared:
     """Of a causal mask only the places that it leaves are computed; those of another one are made low, then zero.
 
     1. Row maxima by a tournament of masked comparisons (4 rounds for each halving, 10 3/8 bytes for each place).
@@ -118,23 +119,23 @@ def tournament(scores: Any, allowed: Tensor | None = None, *, causal: bool = Fal
     of any kind, and to 0.00003 for each place of longer ones: what every exponential is off by adds up in a row's sum.
     Source: the masked series is SHAFT's (NDSS 2025); the rest is ours.
     """
-    return map_share(scores, lambda share: _tournament_on_share(share, allowed, causal))
+    return map_share(scores, lambda share: _tournament_on_share(rt, share, allowed, causal))
 
 
-def _tournament_on_share(share: Tensor, allowed: Tensor | None, causal: bool) -> Tensor:
+def _tournament_on_share(rt: Runtime, share: Tensor, allowed: Tensor | None, causal: bool) -> Tensor:
     m, n = share.shape[-2:]
     rows = CausalRows(torch.arange(n - m + 1, n + 1) if causal else torch.full((m,), n), n)
     if allowed is not None and not causal:
-        share = share * allowed.long() + (HIDDEN_SCORE_SHARE * ~allowed if runtime.rank() == 0 else 0)
+        share = share * allowed.long() + (HIDDEN_SCORE_SHARE * ~allowed if rt.rank == 0 else 0)
     places = rows.gather(share)
-    powers = evaluate(places - rows.broadcast(rows.row_maxima(places)), EXP)
-    inverse = reciprocal(rows.row_sums(powers), n.bit_length() + 1)
-    found = rows.scatter(truncate(beaver.multiply(powers, rows.broadcast(inverse)), FRACTION_BITS))
+    powers = evaluate(rt, places - rows.broadcast(rows.row_maxima(rt, places)), EXP)
+    inverse = reciprocal(rt, rows.row_sums(powers), n.bit_length() + 1)
+    found = rows.scatter(truncate(rt, beaver.multiply(rt, powers, rows.broadcast(inverse)), FRACTION_BITS))
     return found if allowed is None or causal else found * allowed.long()
 
 
 @kernel("softmax", "limit-newton-max", *KERNELS["softmax", "limit-newton"].domains)
-def limit_newton_max(scores: Any, allowed: Tensor | None = None, *, causal: bool = False) -> Any:
+def limit_newton_max(rt: Runtime, scores: Shared, allowed: Tensor | None = None, *, causal: bool = False) -> Shared:
     """The steps of `limit_newton`, the row maximum by a tournament of max(a, b) = b + relu(a - b), stock ReLUs.
 
     100 rounds and 305 bytes per element for rows of 128, the maximum being 63 and 230 of them.
@@ -147,7 +148,7 @@ def limit_newton_max(scores: Any, allowed: Tensor | None = None, *, causal: bool
     return map_share(powers * inverse, lambda share: share * keep)
 
 
-def _relu_tournament(x: Any) -> Any:
+def _relu_tournament(x: Shared) -> Shared:
     """Of each row (..., n): (..., 1); 9 rounds for each halving, 232 bytes for each place but one."""
     while (n := x.share.shape[-1]) > 1:
         first, second, odd = x.share.split([n // 2, n // 2, n % 2], -1)
@@ -167,7 +168,7 @@ def _visible_scores(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
 
 
 @kernel("softmax", "ode", Domain("score", _visible_scores, ODE_MIN_SCORE, ODE_MAX_SCORE))
-def ode(scores: Any, allowed: Tensor | None = None, *, causal: bool = False) -> Any:
+def ode(rt: Runtime, scores: Shared, allowed: Tensor | None = None, *, causal: bool = False) -> Shared:
     """Euler's method for g' = (x - <g, x>) g, which leads from g = 1 / n at time 0 to softmax(x) at time 1.
 
     1. Zero the scores of hidden places, and begin with g = 1 / n at the n others of a row: local, the mask is public.
@@ -181,7 +182,7 @@ def ode(scores: Any, allowed: Tensor | None = None, *, causal: bool = False) -> 
     """
     keep = torch.ones_like(scores.share) if allowed is None else allowed.long().expand(scores.share.shape)
     x = _clip_scores(map_share(scores, lambda share: share * keep)) / ODE_STEPS
-    g = map_share(scores, lambda share: _uniform_rows(keep) if runtime.rank() == 0 else torch.zeros_like(share))
+    g = map_share(scores, lambda share: _uniform_rows(keep) if rt.rank == 0 else torch.zeros_like(share))
     for _ in range(ODE_STEPS):
         g = g + (x - (g * x).sum(-1, keepdim=True)) * g
     return map_share(g, lambda share: share * keep)
@@ -192,7 +193,7 @@ def _uniform_rows(keep: Tensor) -> Tensor:
     return torch.div(keep * 2**FRACTION_BITS, keep.sum(-1, keepdim=True).clamp(min=1)).round().long()
 
 
-def _clip_scores(x: Any) -> Any:
+def _clip_scores(x: Shared) -> Shared:
     """x + relu(LOWEST - x) - relu(x - HIGHEST), both in the same rounds."""
     below, above = ODE_MIN_SCORE - x, x - ODE_MAX_SCORE
     outside = map_share(x, lambda _: torch.stack([below.share, above.share])).relu()
@@ -238,7 +239,7 @@ def _substitute_domains(form: ScoreFunction, name: str) -> tuple[Domain, Domain]
 
 
 @kernel("softmax", "2relu", *_substitute_domains(_relu_plus_floor, "2ReLU"))
-def two_relu(scores: Any, allowed: Tensor | None = None, *, causal: bool = False) -> Any:
+def two_relu(rt: Runtime, scores: Shared, allowed: Tensor | None = None, *, causal: bool = False) -> Shared:
     """(relu(x) + 0.01) / sum: another function than softmax, for models that were distilled to it.
 
     1. relu(x) (9 rounds, 232 bytes).
@@ -251,7 +252,7 @@ def two_relu(scores: Any, allowed: Tensor | None = None, *, causal: bool = False
 
 
 @kernel("softmax", "2quad", *_substitute_domains(_shifted_square, "2Quad"))
-def two_quad(scores: Any, allowed: Tensor | None = None, *, causal: bool = False) -> Any:
+def two_quad(rt: Runtime, scores: Shared, allowed: Tensor | None = None, *, causal: bool = False) -> Shared:
     """(x + 5)^2 / sum: another function than softmax, for models that were distilled to it.
 
     1. (x + 5)^2, by a product as in MPCFormer's code, where a square would take half (1 round, 16 bytes).
@@ -264,7 +265,7 @@ def two_quad(scores: Any, allowed: Tensor | None = None, *, causal: bool = False
     return _divide_by_row_sum(shifted * shifted, allowed)
 
 
-def _divide_by_row_sum(kept: Any, allowed: Tensor | None) -> Any:
+def _divide_by_row_sum(kept: Shared, allowed: Tensor | None) -> Shared:
     """Each place's share of its row, exact zeros where nothing is allowed.
 
     1. Zero the hidden places; the mean of the n others: local, the mask is public. A mean is safer to divide by than

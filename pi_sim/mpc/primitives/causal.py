@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pi_sim.mpc.primitives.piecewise import RELU, evaluate
+from pi_sim.mpc.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class CausalRows:
         """The sum of each row: (..., m)."""
         return self.scatter(values).sum(-1)
 
-    def row_maxima(self, values: Tensor) -> Tensor:
+    def row_maxima(self, rt: Runtime, values: Tensor) -> Tensor:
         """The largest of each row (..., m), by a tournament of max(a, b) = b + relu(a - b).
 
         4 rounds for each halving of the longest row, 10 3/8 bytes for each place but one in a row.
@@ -43,7 +44,7 @@ class CausalRows:
             pairs, odd = lengths // 2, lengths % 2
             left = _row_start(lengths).repeat_interleave(pairs) + 2 * _position_in_row(pairs)
             last = (_row_start(lengths) + lengths - 1)[odd == 1]
-            winners = _take(values, left + 1) + evaluate(_take(values, left) - _take(values, left + 1), RELU)
+            winners = _take(values, left + 1) + evaluate(rt, _take(values, left) - _take(values, left + 1), RELU)
             order = torch.cat([_row_index(pairs), _row_index(odd)]).argsort(stable=True)
             values = _take(torch.cat([winners, _take(values, last)], -1), order)
             lengths = pairs + odd

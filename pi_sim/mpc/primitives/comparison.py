@@ -11,7 +11,7 @@ digits' answers together, and so tells whether m - r borrowed, hence x's sign. A
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from itertools import combinations
 from operator import and_, or_
 
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from pi_sim.graph.ops import Shape
-from pi_sim.mpc import runtime
 from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
 from pi_sim.mpc.primitives.ring import FRACTION_BITS, blockwise
+from pi_sim.mpc.runtime import Runtime
 
 NARROW, WIDE = torch.int32, torch.int64
 """Words for |x| < 2^31 and |x| < 2^63 in units of the ring."""
@@ -43,7 +43,7 @@ def build_digit_tables(r: Tensor, word: torch.dtype) -> tuple[Tensor, Tensor]:
     return torch.stack(blockwise(_less_than_tables, low)), _top_bit(low)
 
 
-def is_negative(m: Tensor, table: Tensor, top: Tensor) -> Tensor:
+def is_negative(rt: Runtime, m: Tensor, table: Tensor, top: Tensor) -> Tensor:
     """Exclusive-or shares (0 or 1, uint8) of [m - r < 0] for public words m (T, n) and shares of what `derive` found.
 
     1. Look up lt = [v < digit] and eq = [v = digit], which is lt(v - 1) ^ lt(v), for every digit: local.
@@ -53,17 +53,17 @@ def is_negative(m: Tensor, table: Tensor, top: Tensor) -> Tensor:
     2 rounds; 2 1/4 bytes for each element of m in words of 32 bits, 5 in words of 64.
     """
     fours = m.dtype.itemsize // 2
-    found = blockwise(_look_up_digits, m, table)
-    less, equal = _combine_digits(found[:DIGITS_PER_AND], found[DIGITS_PER_AND:], bits=fours, last=False)
-    borrowed, _ = _combine_digits(_split_bits(less, fours), _split_bits(equal, fours), bits=1, last=True)
-    return borrowed ^ top ^ (_top_bit(m) * (1 - runtime.rank()))
+    found = blockwise(partial(_look_up_digits, rt), m, table)
+    less, equal = _combine_digits(rt, found[:DIGITS_PER_AND], found[DIGITS_PER_AND:], bits=fours, last=False)
+    borrowed, _ = _combine_digits(rt, _split_bits(less, fours), _split_bits(equal, fours), bits=1, last=True)
+    return borrowed ^ top ^ (_top_bit(m) * (1 - rt.rank))
 
 
-def boolean_interval_bits(m: Tensor, table: Tensor, top: Tensor, thresholds: Sequence[float]) -> Tensor:
+def boolean_interval_bits(rt: Runtime, m: Tensor, table: Tensor, top: Tensor, thresholds: Sequence[float]) -> Tensor:
     """Exclusive-or shares of whether x = m - r lies before, between and behind ascending thresholds: (T + 1, n)."""
     ends = torch.tensor([round(each * 2**FRACTION_BITS) for each in thresholds], dtype=m.dtype, device=m.device)
-    below = is_negative(m - ends.view(-1, 1), table, top)
-    everywhere = torch.full_like(below[:1], 1 - runtime.rank())
+    below = is_negative(rt, m - ends.view(-1, 1), table, top)
+    everywhere = torch.full_like(below[:1], 1 - rt.rank)
     return torch.cat([below, everywhere]) ^ torch.cat([torch.zeros_like(everywhere), below])
 
 
@@ -90,11 +90,11 @@ def _less_than_tables(r: Tensor) -> tuple[Tensor, ...]:
     return partial | upper | high, high | (upper & partial), high & (upper | partial), high & upper & partial
 
 
-def _look_up_digits(m: Tensor, table: Tensor) -> tuple[Tensor, ...]:
+def _look_up_digits(rt: Runtime, m: Tensor, table: Tensor) -> tuple[Tensor, ...]:
     """lt of the four neighbours, then eq: of digit 4 g + k as bit g of the k-th byte."""
     lowest, low, upper, high = _bit_planes(m)
     pair, upper, high = low * 3, upper * 15, high * 15
-    first = runtime.rank() - 1  # nothing is less than digit 0: a table before the first holds ones
+    first = rt.rank - 1  # nothing is less than digit 0: a table before the first holds ones
     words = _select_bits(_select_bits(table[0], table[1], upper), _select_bits(table[2], table[3], upper), high)
     before = _select_bits(_select_bits(first, table[0], upper), _select_bits(table[1], table[2], upper), high)
     ones = _lowest_bits(m)
@@ -122,13 +122,15 @@ def _group_by_digit(word: Tensor) -> list[Tensor]:
     return [(folded >> 4 * k).to(torch.uint8) & (2**fours - 1) for k in range(DIGITS_PER_AND)]
 
 
-def _combine_digits(less: Sequence[Tensor], equal: Sequence[Tensor], bits: int, last: bool) -> tuple[Tensor, Tensor]:
+def _combine_digits(
+    rt: Runtime, less: Sequence[Tensor], equal: Sequence[Tensor], bits: int, last: bool
+) -> tuple[Tensor, Tensor]:
     """lt and eq of neighbours, the lowest first; the last eq is not needed."""
     count = len(less)
     factors = [*less[:-1], *equal[1:], *([] if last else equal[:1])]
     higher = [tuple(range(count - 1 + place, 2 * count - 2)) for place in range(count - 1)]
     wanted = [(place, *equals) for place, equals in enumerate(higher)]
-    found = and_products(factors, (*wanted, *([] if last else [(*higher[0], 2 * count - 2)])), bits)
+    found = and_products(rt, factors, (*wanted, *([] if last else [(*higher[0], 2 * count - 2)])), bits)
     return reduce(lambda one, other: one ^ other, found[: count - 1], less[-1]), found[-1]
 
 
@@ -175,7 +177,7 @@ class AndMasks(Correlation):
         return TensorSpec((-(-count // together), *self.shape), used, torch.uint8)
 
 
-def and_products(factors: Sequence[Tensor], wanted: FactorSets, bits: int) -> tuple[Tensor, ...]:
+def and_products(rt: Runtime, factors: Sequence[Tensor], wanted: FactorSets, bits: int) -> tuple[Tensor, ...]:
     """Exclusive-or shares of products of exclusive-or shared bits, `bits` of them in each byte of a factor.
 
     1. Take shares of a mask for each factor, and of all products of masks from the dealer.
@@ -187,15 +189,15 @@ def and_products(factors: Sequence[Tensor], wanted: FactorSets, bits: int) -> tu
     """
     sets = _subsets(wanted)
     correlation = AndMasks(tuple(factors[0].shape), len(factors), sets, bits)
-    masks, products = runtime.correlated(correlation)
+    masks, products = rt.correlated(correlation)
     (packed,) = blockwise(lambda *each: (_pack_factors(each, bits),), *factors)
-    opened = runtime.reveal_bits(packed ^ masks, correlation.random_parts[0].bits or 8)
+    opened = rt.reveal_bits(packed ^ masks, correlation.random_parts[0].bits or 8)
 
     def multiply(opened: Tensor, masks: Tensor, products: Tensor) -> tuple[Tensor, ...]:
         known = dict(zip(sets, _unpack_factors(products, len(sets), bits), strict=True))
         known |= {(factor,): mask for factor, mask in enumerate(_unpack_factors(masks, len(factors), bits))}
         public = _unpack_factors(opened, len(factors), bits)
-        ones = (2**bits - 1) * (1 - runtime.rank())
+        ones = (2**bits - 1) * (1 - rt.rank)
         return tuple(_expand_product(chosen, (), public, known, ones) for chosen in wanted)
 
     return blockwise(multiply, opened, masks, products)
@@ -261,16 +263,16 @@ class IntervalBits(Correlation):
         return *build_digit_tables(r, self.word), p.to(torch.int64)
 
 
-def interval_bits(share: Tensor, thresholds: Sequence[float], word: torch.dtype = NARROW) -> Tensor:
+def interval_bits(rt: Runtime, share: Tensor, thresholds: Sequence[float], word: torch.dtype = NARROW) -> Tensor:
     """Shares in the ring of 0 or 1 for each interval between ascending thresholds: (T + 1, ...), no fraction.
 
     The masked comparison in words of either length, and one more opening of z = i ^ p: i = z + (1 - 2 z) p.
     4 rounds; 8 bytes, and 2 3/8 for each threshold (5 1/8 in words of 64 bits).
     """
     flat = share.reshape(-1)
-    r, p, table, top, ring_p = runtime.correlated(IntervalBits(len(flat), len(thresholds) + 1, word))
-    (m,) = runtime.reveal(flat + r)
-    inside = boolean_interval_bits(m.to(word), table, top, thresholds)
-    z = runtime.reveal_bits(inside ^ p, 1).to(torch.int64)
-    found = z * (1 - runtime.rank()) + (1 - 2 * z) * ring_p
+    r, p, table, top, ring_p = rt.correlated(IntervalBits(len(flat), len(thresholds) + 1, word))
+    (m,) = rt.reveal(flat + r)
+    inside = boolean_interval_bits(rt, m.to(word), table, top, thresholds)
+    z = rt.reveal_bits(inside ^ p, 1).to(torch.int64)
+    found = z * (1 - rt.rank) + (1 - 2 * z) * ring_p
     return found.view(len(thresholds) + 1, *share.shape)

@@ -12,10 +12,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from pi_sim.mpc import runtime
 from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
 from pi_sim.mpc.primitives.ring import FRACTION_BITS
 from pi_sim.mpc.primitives.truncation import lift_u32_to_u64, truncate_locally
+from pi_sim.mpc.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class FourierBasis(Correlation):
         return (basis(self.series, values[0].to(torch.int32)).to(self.word),)
 
 
-def evaluate(share: Tensor, curve: FourierSeries) -> Tensor:
+def evaluate(rt: Runtime, share: Tensor, curve: FourierSeries) -> Tensor:
     """The series of every element; its slope must be zero.
 
     1. Take shares of a random r and of the cosines and sines of its multiples from the dealer.
@@ -87,25 +87,25 @@ def evaluate(share: Tensor, curve: FourierSeries) -> Tensor:
     2 rounds, 8 bytes per element. Source: SHAFT (NDSS 2025).
     """
     flat = share.reshape(-1).to(curve.word)
-    r, dealt = runtime.correlated(FourierBasis(len(flat), curve, curve.word))
-    m = runtime.reveal_u32(flat + r)
-    return truncate_series(combine_basis(curve, m, dealt), curve).view(share.shape)
+    r, dealt = rt.correlated(FourierBasis(len(flat), curve, curve.word))
+    m = rt.reveal_u32(flat + r)
+    return truncate_series(rt, combine_basis(rt, curve, m, dealt), curve).view(share.shape)
 
 
-def combine_basis(curve: FourierSeries, m: Tensor, dealt: Tensor) -> Tensor:
+def combine_basis(rt: Runtime, curve: FourierSeries, m: Tensor, dealt: Tensor) -> Tensor:
     """Shares of the series at m - r, of the opened m and the shared waves of r, before truncation: local."""
-    total = torch.full_like(m, round(curve.constant * curve.encoded_one) if runtime.rank() == 0 else 0)
+    total = torch.full_like(m, round(curve.constant * curve.encoded_one) if rt.rank == 0 else 0)
     for factor, wave in zip(public_coefficients(curve, m.to(torch.int32)), dealt, strict=True):
         total.addcmul_(factor.to(m.dtype), wave)
     return total
 
 
-def truncate_series(total: Tensor, curve: FourierSeries) -> Tensor:
+def truncate_series(rt: Runtime, total: Tensor, curve: FourierSeries) -> Tensor:
     """A curve's values in words of 64 bits and the fraction of values."""
-    return lift_u32_to_u64(total, curve.fraction_bits - FRACTION_BITS, round(curve.low * curve.encoded_one))
+    return lift_u32_to_u64(rt, total, curve.fraction_bits - FRACTION_BITS, round(curve.low * curve.encoded_one))
 
 
-def evaluate_local_truncation(share: Tensor, curve: FourierSeries) -> Tensor:
+def evaluate_local_truncation(rt: Runtime, share: Tensor, curve: FourierSeries) -> Tensor:
     """The series of every element, which must lie within its period; its slope must be zero.
 
     1. Take shares of a random r and of the cosines and sines of its multiples from the dealer.
@@ -116,9 +116,9 @@ def evaluate_local_truncation(share: Tensor, curve: FourierSeries) -> Tensor:
     1 round, 8 bytes per element, 16 offline for each harmonic. Source: SHAFT (NDSS 2025).
     """
     flat = share.reshape(-1)
-    r, dealt = runtime.correlated(FourierBasis(len(flat), curve, torch.int64))
-    (m,) = runtime.reveal(flat + r)
-    return truncate_locally(combine_basis(curve, m, dealt), curve.fraction_bits - FRACTION_BITS).view(share.shape)
+    r, dealt = rt.correlated(FourierBasis(len(flat), curve, torch.int64))
+    (m,) = rt.reveal(flat + r)
+    return truncate_locally(combine_basis(rt, curve, m, dealt), curve.fraction_bits - FRACTION_BITS).view(share.shape)
 
 
 WORKING_BITS = 30

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from pi_sim.mpc import runtime
 from pi_sim.mpc.primitives import beaver, comparison, fourier
 from pi_sim.mpc.primitives.comparison import interval_bits
 from pi_sim.mpc.primitives.fourier import FourierSeries
 from pi_sim.mpc.primitives.ring import FRACTION_BITS
 from pi_sim.mpc.primitives.truncation import truncate
+from pi_sim.mpc.runtime import Runtime
 
 RECIPROCAL_SERIES = FourierSeries(
     period_bits=18,
@@ -38,7 +38,7 @@ MIN_POWER_OF_4, MAX_POWER_OF_4 = -6, 14
 """Powers of 4 between which `inverse_root` normalises."""
 
 
-def reciprocal(v: Tensor, most: int, least: int = 0) -> Tensor:
+def reciprocal(rt: Runtime, v: Tensor, most: int, least: int = 0) -> Tensor:
     """1 / v for 2^least <= v <= 2^most, of which least is -8 or more, with 16 bits of fraction.
 
     1. Compare v with the powers of two between, all at once: shares of c = 2^-j for v in [2^j, 2^(j + 1)) (4 rounds).
@@ -49,13 +49,13 @@ def reciprocal(v: Tensor, most: int, least: int = 0) -> Tensor:
     10 rounds; 64 + 2 3/8 (most - least - 1) bytes. Right to 2^-15, or to 0.0002 of it where that is more.
     """
     powers = range(least, most)
-    bits = interval_bits(v, [2.0**power for power in powers[1:]])
+    bits = interval_bits(rt, v, [2.0**power for power in powers[1:]])
     scale = _select_weight(bits, [2.0**-power for power in powers], FRACTION_BITS)
-    near = truncate(beaver.multiply(v, scale), FRACTION_BITS)
-    return truncate(beaver.multiply(fourier.evaluate(near, RECIPROCAL_SERIES), scale), FRACTION_BITS)
+    near = truncate(rt, beaver.multiply(rt, v, scale), FRACTION_BITS)
+    return truncate(rt, beaver.multiply(rt, fourier.evaluate(rt, near, RECIPROCAL_SERIES), scale), FRACTION_BITS)
 
 
-def inverse_root(v: Tensor, factor: float) -> Tensor:
+def inverse_root(rt: Runtime, v: Tensor, factor: float) -> Tensor:
     """A public factor of up to 1 times 1 / sqrt(v), for 4^-6 <= v < 4^15, with 32 bits of fraction.
 
     1. Compare v with the powers of 4, all at once: shares of c = 2^-j and c^2 for v in [4^j, 4^(j + 1)) (4 rounds).
@@ -66,11 +66,11 @@ def inverse_root(v: Tensor, factor: float) -> Tensor:
     9 rounds; 56 + 5 1/8 * 20 bytes.
     """
     powers = range(MIN_POWER_OF_4, MAX_POWER_OF_4 + 1)
-    bits = interval_bits(v, [4.0**power for power in powers[1:]], comparison.WIDE)
+    bits = interval_bits(rt, v, [4.0**power for power in powers[1:]], comparison.WIDE)
     square = _select_weight(bits, [4.0**-power for power in powers], 2 * FRACTION_BITS)
-    near = truncate(beaver.multiply(v, square), 2 * FRACTION_BITS)
+    near = truncate(rt, beaver.multiply(rt, v, square), 2 * FRACTION_BITS)
     scale = _select_weight(bits, [2.0**-power for power in powers], FRACTION_BITS)
-    return beaver.multiply(fourier.evaluate(near, INVERSE_ROOT_SERIES.scale(factor)), scale)
+    return beaver.multiply(rt, fourier.evaluate(rt, near, INVERSE_ROOT_SERIES.scale(factor)), scale)
 
 
 def _select_weight(bits: Tensor, weights: list[float], fraction: int) -> Tensor:
@@ -84,13 +84,13 @@ MEAN_FRACTION_BITS = 32
 """Bits of the fraction of 1 / d: with as few as values have, the mean of a wide row would be off by percents."""
 
 
-def subtract_mean(x: Tensor) -> Tensor:
+def subtract_mean(rt: Runtime, x: Tensor) -> Tensor:
     """x minus its mean over the last dimension, less than 2^14 in size: 1 round, 8 bytes for each row."""
     total = x.sum(-1, keepdim=True)
-    return x - truncate(total * round(2**MEAN_FRACTION_BITS / x.shape[-1]), MEAN_FRACTION_BITS)
+    return x - truncate(rt, total * round(2**MEAN_FRACTION_BITS / x.shape[-1]), MEAN_FRACTION_BITS)
 
 
-def divide_by_rms(x: Tensor, eps: float) -> Tensor:
+def divide_by_rms(rt: Runtime, x: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean of x^2 + eps) over the last dimension d.
 
     1. Square (1 round); add up v = sum of x^2 + d eps, truncated (1 round for each row).
@@ -100,13 +100,13 @@ def divide_by_rms(x: Tensor, eps: float) -> Tensor:
     13 rounds; 24 bytes for each element.
     """
     width = x.shape[-1]
-    v = truncate(beaver.square(x).sum(-1, keepdim=True), FRACTION_BITS)
-    v = v + (round(width * eps * 2**FRACTION_BITS) if runtime.rank() == 0 else 0)
+    v = truncate(rt, beaver.square(rt, x).sum(-1, keepdim=True), FRACTION_BITS)
+    v = v + (round(width * eps * 2**FRACTION_BITS) if rt.rank == 0 else 0)
     root, doublings = math.frexp(math.sqrt(width))
-    return truncate(beaver.multiply(x, inverse_root(v, root)), 2 * FRACTION_BITS - doublings)
+    return truncate(rt, beaver.multiply(rt, x, inverse_root(rt, v, root)), 2 * FRACTION_BITS - doublings)
 
 
-def apply_affine(x: Tensor, gamma: Any = None, beta: Any = None) -> Tensor:
+def apply_affine(rt: Runtime, x: Tensor, gamma: Any = None, beta: Any = None) -> Tensor:
     """x gamma + beta: 2 rounds, 16 bytes for each element and 8 for each column with gamma, none without."""
-    scaled = x if gamma is None else truncate(beaver.multiply(x, gamma.share), FRACTION_BITS)
+    scaled = x if gamma is None else truncate(rt, beaver.multiply(rt, x, gamma.share), FRACTION_BITS)
     return scaled if beta is None else scaled + beta.share

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from pi_sim.graph.ops import Shape
-from pi_sim.mpc import runtime
 from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
 from pi_sim.mpc.primitives.beaver import OpenedWeight
+from pi_sim.mpc.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def next_power_of_two(length: int) -> int:
     return 1 << (length - 1).bit_length()
 
 
-def rotate_onehot(onehot: Tensor) -> Tensor:
+def rotate_onehot(rt: Runtime, onehot: Tensor) -> Tensor:
     """Fresh shares of one-hot vectors (..., V), made from shares of the numbers that they stand for.
 
     1. Take shares of a random r and of the one-hot vector of r mod 2^k from the dealer, V <= 2^k.
@@ -56,8 +56,8 @@ def rotate_onehot(onehot: Tensor) -> Tensor:
     """
     x, length = onehot_indices(onehot), onehot.shape[-1]
     size = next_power_of_two(length)
-    r, vectors = runtime.correlated(OneHot(tuple(x.shape), size))
-    (distance,) = runtime.reveal(x - r)
+    r, vectors = rt.correlated(OneHot(tuple(x.shape), size))
+    (distance,) = rt.reveal(x - r)
     places = torch.arange(length, device=onehot.device) - distance.unsqueeze(-1)
     return vectors.gather(-1, places & (size - 1))
 
@@ -85,7 +85,7 @@ class SplitLookup(Correlation):
         return with_a, _contract_low(b, table, self.high), b.unsqueeze(-2) @ with_a
 
 
-def split_lookup(onehot: Tensor, table: OpenedWeight) -> Tensor:
+def split_lookup(rt: Runtime, onehot: Tensor, table: OpenedWeight) -> Tensor:
     """e @ W: shares of one-hot vectors (..., V) times the kept table (V, d).
 
     1. The place's number in two halves, x = low h + l: their one-hot vectors are sums of e's entries, local.
@@ -100,11 +100,11 @@ def split_lookup(onehot: Tensor, table: OpenedWeight) -> Tensor:
     low = math.isqrt(length - 1) + 1
     high = -(-length // low)
     places = functional.pad(onehot, (0, high * low - length)).view(*onehot.shape[:-1], high, low)
-    a, b, with_a, with_b, with_both = runtime.correlated(
+    a, b, with_a, with_b, with_both = rt.correlated(
         SplitLookup(tuple(onehot.shape[:-1]), high, low, columns), table.mask_id
     )
-    first, second = runtime.reveal(places.sum(-1) - a, places.sum(-2) - b)
-    with_high = with_a + _contract_high(first, _mask_share(table), low)
+    first, second = rt.reveal(places.sum(-1) - a, places.sum(-2) - b)
+    with_high = with_a + _contract_high(first, _mask_share(rt, table), low)
     found = second.unsqueeze(-2) @ with_high + first.unsqueeze(-2) @ with_b + with_both
     return onehot @ table.masked + found.squeeze(-2)
 
@@ -131,7 +131,7 @@ class RotatedTable(Correlation):
         return (_pad_rows(table, self.size)[rows & (self.size - 1)],)
 
 
-def one_time_truth_table(onehot: Tensor, table: OpenedWeight) -> Tensor:
+def one_time_truth_table(rt: Runtime, onehot: Tensor, table: OpenedWeight) -> Tensor:
     """e @ W: shares of one-hot vectors (..., V) times the kept table (V, d).
 
     1. Take shares of a random r and of B's rows r, r + 1, ... mod 2^k from the dealer, V <= 2^k.
@@ -142,8 +142,8 @@ def one_time_truth_table(onehot: Tensor, table: OpenedWeight) -> Tensor:
     """
     length, columns = table.masked.shape
     x, size = onehot_indices(onehot), next_power_of_two(length)
-    r, rotated = runtime.correlated(RotatedTable(tuple(x.shape), size, columns), table.mask_id)
-    (distance,) = runtime.reveal(x - r)
+    r, rotated = rt.correlated(RotatedTable(tuple(x.shape), size, columns), table.mask_id)
+    (distance,) = rt.reveal(x - r)
     row = (distance & (size - 1))[..., None, None].expand(*x.shape, 1, columns)
     return onehot @ table.masked + rotated.gather(-2, row).squeeze(-2)
 
@@ -162,9 +162,9 @@ def _contract_low(vectors: Tensor, table: Tensor, high: int) -> Tensor:
     return (vectors @ turned).view(*vectors.shape[:-1], high, columns)
 
 
-def _mask_share(table: OpenedWeight) -> Tensor:
+def _mask_share(rt: Runtime, table: OpenedWeight) -> Tensor:
     """This party's share of B."""
-    return table.share - table.masked if runtime.rank() == 0 else table.share
+    return table.share - table.masked if rt.rank == 0 else table.share
 
 
 def _pad_rows(table: Tensor, rows: int) -> Tensor:

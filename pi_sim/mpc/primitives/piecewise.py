@@ -10,13 +10,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pi_sim.mpc import runtime
 from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
 from pi_sim.mpc.primitives import beaver, comparison
 from pi_sim.mpc.primitives.comparison import interval_bits
 from pi_sim.mpc.primitives.fourier import FourierSeries, basis, public_coefficients, truncate_series
 from pi_sim.mpc.primitives.ring import FRACTION_BITS, blockwise
 from pi_sim.mpc.primitives.truncation import truncate
+from pi_sim.mpc.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _basis_and_selected(curve: FourierSeries, r: Tensor, bit: Tensor) -> tuple[T
     return dealt, bit * dealt
 
 
-def evaluate(share: Tensor, function: Piecewise) -> Tensor:
+def evaluate(rt: Runtime, share: Tensor, function: Piecewise) -> Tensor:
     """The function of every element, for |x| < 2^15 less its largest threshold.
 
     1. Take a mask r with its tables, a bit p for each interval, and their products from the dealer (`Selection`).
@@ -128,21 +128,23 @@ def evaluate(share: Tensor, function: Piecewise) -> Tensor:
     4 rounds, or 5 with step 6. Sources: comparison and selection are ours; the masked series is SHAFT's (NDSS 2025).
     """
     flat = share.reshape(-1)
-    r, p, table, top, *dealt = runtime.correlated(SelectionCorrelation(len(flat), function))
-    (m,) = runtime.reveal(flat + r)
-    inside = comparison.boolean_interval_bits(m.to(comparison.NARROW), table, top, function.thresholds)
-    z = runtime.reveal_bits(inside[list(function.nonzero_intervals)] ^ p, 1)
-    straight, *curved = blockwise(partial(_select_pieces, function), m, flat, z, *dealt)
+    r, p, table, top, *dealt = rt.correlated(SelectionCorrelation(len(flat), function))
+    (m,) = rt.reveal(flat + r)
+    inside = comparison.boolean_interval_bits(rt, m.to(comparison.NARROW), table, top, function.thresholds)
+    z = rt.reveal_bits(inside[list(function.nonzero_intervals)] ^ p, 1)
+    straight, *curved = blockwise(partial(_select_pieces, rt, function), m, flat, z, *dealt)
     if function.series:
-        straight += truncate_series(curved[0], function.series)
+        straight += truncate_series(rt, curved[0], function.series)
     return straight.view(share.shape)
 
 
-def _select_pieces(function: Piecewise, m: Tensor, share: Tensor, z: Tensor, *dealt: Tensor) -> tuple[Tensor, ...]:
+def _select_pieces(
+    rt: Runtime, function: Piecewise, m: Tensor, share: Tensor, z: Tensor, *dealt: Tensor
+) -> tuple[Tensor, ...]:
     """The sum of all lines in the fraction of values, and the curve in its own."""
     remaining, straight, curved = iter(dealt), torch.zeros_like(share), []
     for bit, piece in zip(z, _nonzero_pieces(function), strict=True):
-        found = _evaluate_piece(piece, m.to(piece.word), share.to(piece.word), bit.to(piece.word), remaining)
+        found = _evaluate_piece(rt, piece, m.to(piece.word), share.to(piece.word), bit.to(piece.word), remaining)
         if isinstance(piece, FourierSeries):
             curved.append(found)
         else:
@@ -150,10 +152,10 @@ def _select_pieces(function: Piecewise, m: Tensor, share: Tensor, z: Tensor, *de
     return straight, *curved
 
 
-def _evaluate_piece(piece: Piece, m: Tensor, share: Tensor, z: Tensor, dealt: Iterator[Tensor]) -> Tensor:
+def _evaluate_piece(rt: Runtime, piece: Piece, m: Tensor, share: Tensor, z: Tensor, dealt: Iterator[Tensor]) -> Tensor:
     """i times the piece's value u: p u + z (u - 2 p u)."""
     p, one = next(dealt), round(piece.constant * piece.encoded_one)
-    value: Tensor | int = one if runtime.rank() == 0 else 0
+    value: Tensor | int = one if rt.rank == 0 else 0
     masked = p * one
     if piece.slope:
         value = share * piece.encoded_slope + value
@@ -172,7 +174,7 @@ Polynomial = Mapping[int, float]
 """Coefficients by powers, of 0, 1, 2, 3, 4 and 6."""
 
 
-def evaluate_polynomials(x: Tensor, thresholds: Sequence[float], pieces: Sequence[Polynomial]) -> Tensor:
+def evaluate_polynomials(rt: Runtime, x: Tensor, thresholds: Sequence[float], pieces: Sequence[Polynomial]) -> Tensor:
     """Between ascending thresholds a polynomial each, one more than these; without the pieces that are zero.
 
     1. Compare with all thresholds at once: a bit for each interval (4 rounds).
@@ -183,22 +185,22 @@ def evaluate_polynomials(x: Tensor, thresholds: Sequence[float], pieces: Sequenc
     12 rounds; 88 bytes, 2 3/8 for each threshold and 16 for each piece that is not zero. Where a power leaves the
     ring, its piece's bit is zero.
     """
-    bits = interval_bits(x, thresholds)
-    powers = _truncated_powers(x)
+    bits = interval_bits(rt, x, thresholds)
+    powers = _truncated_powers(rt, x)
     chosen = [number for number, piece in enumerate(pieces) if piece]
-    values = torch.stack([_combine_powers(powers, pieces[number]) for number in chosen])
-    return truncate(beaver.multiply(bits[chosen], values).sum(0), EXTRA_FRACTION_BITS)
+    values = torch.stack([_combine_powers(rt, powers, pieces[number]) for number in chosen])
+    return truncate(rt, beaver.multiply(rt, bits[chosen], values).sum(0), EXTRA_FRACTION_BITS)
 
 
-def _truncated_powers(x: Tensor) -> dict[int, Tensor]:
-    square = truncate(beaver.square(x), FRACTION_BITS)
-    cube, fourth = truncate(beaver.multiply(torch.stack([x, square]), square), FRACTION_BITS)
-    return {1: x, 2: square, 3: cube, 4: fourth, 6: truncate(beaver.square(cube), FRACTION_BITS)}
+def _truncated_powers(rt: Runtime, x: Tensor) -> dict[int, Tensor]:
+    square = truncate(rt, beaver.square(rt, x), FRACTION_BITS)
+    cube, fourth = truncate(rt, beaver.multiply(rt, torch.stack([x, square]), square), FRACTION_BITS)
+    return {1: x, 2: square, 3: cube, 4: fourth, 6: truncate(rt, beaver.square(rt, cube), FRACTION_BITS)}
 
 
-def _combine_powers(powers: Mapping[int, Tensor], piece: Polynomial) -> Tensor:
+def _combine_powers(rt: Runtime, powers: Mapping[int, Tensor], piece: Polynomial) -> Tensor:
     """FRACTION + FINE bits of fraction."""
-    constant = round(piece.get(0, 0.0) * 2 ** (FRACTION_BITS + EXTRA_FRACTION_BITS)) if runtime.rank() == 0 else 0
+    constant = round(piece.get(0, 0.0) * 2 ** (FRACTION_BITS + EXTRA_FRACTION_BITS)) if rt.rank == 0 else 0
     total = torch.full_like(powers[1], constant)
     for power, coefficient in piece.items():
         if power:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+WORD_BYTES = 8
+"""Bytes of a word of the ring of integers modulo 2^64."""
 FRACTION_BITS = 16
 """Bits of a value's fraction."""
 

@@ -6,9 +6,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pi_sim.mpc import runtime
 from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
 from pi_sim.mpc.primitives.ring import blockwise
+from pi_sim.mpc.runtime import Runtime
 
 OFFSET = 2**62
 """Makes numbers of less than 2^62 in size positive."""
@@ -34,7 +34,7 @@ class Truncation(Correlation):
         return blockwise(partial(_shifted_and_top_bit, self.fraction), values[0])
 
 
-def truncate(share: Tensor, fraction: int) -> Tensor:
+def truncate(rt: Runtime, share: Tensor, fraction: int) -> Tensor:
     """x / 2^fraction, rounded down or up, for every |x| < 2^62: no local truncation's rare, ruinous errors.
 
     1. Take shares of a random r, of R = r >> fraction and of its top bit T from the dealer.
@@ -45,19 +45,19 @@ def truncate(share: Tensor, fraction: int) -> Tensor:
     1 round, 8 bytes and 16 offline per element. The result is floor(x / 2^fraction) or one more.
     """
     flat = share.reshape(-1)
-    r, shifted, top = runtime.correlated(Truncation(len(flat), fraction, torch.int64))
-    (m,) = runtime.reveal(flat + r + (OFFSET if runtime.rank() == 0 else 0))
-    return _unmask(fraction, OFFSET, m, shifted, top).view(share.shape)
+    r, shifted, top = rt.correlated(Truncation(len(flat), fraction, torch.int64))
+    (m,) = rt.reveal(flat + r + (OFFSET if rt.rank == 0 else 0))
+    return _unmask(rt, fraction, OFFSET, m, shifted, top).view(share.shape)
 
 
-def lift_u32_to_u64(share: Tensor, fraction: int, lowest: int) -> Tensor:
+def lift_u32_to_u64(rt: Runtime, share: Tensor, fraction: int, lowest: int) -> Tensor:
     """x / 2^fraction in words of 64 bits, for x in words of 32 with lowest <= x < lowest + 2^31: the same steps.
 
     `lowest` is a multiple of 2^fraction. 1 round, 4 bytes and 16 offline per element.
     """
-    r, shifted, top = runtime.correlated(Truncation(len(share), fraction, torch.int32))
-    m = runtime.reveal_u32(share + r - (lowest if runtime.rank() == 0 else 0))
-    return _unmask(fraction, -lowest, m, shifted, top)
+    r, shifted, top = rt.correlated(Truncation(len(share), fraction, torch.int32))
+    m = rt.reveal_u32(share + r - (lowest if rt.rank == 0 else 0))
+    return _unmask(rt, fraction, -lowest, m, shifted, top)
 
 
 def truncate_locally(share: Tensor, fraction: int) -> Tensor:
@@ -77,13 +77,13 @@ def _shifted_and_top_bit(fraction: int, r: Tensor) -> tuple[Tensor, ...]:
     return logical_shift(r, fraction).to(torch.int64), (r < 0).to(torch.int64)
 
 
-def _unmask(fraction: int, offset: int, m: Tensor, shifted: Tensor, top: Tensor) -> Tensor:
+def _unmask(rt: Runtime, fraction: int, offset: int, m: Tensor, shifted: Tensor, top: Tensor) -> Tensor:
     """Step 3 of `truncate`, on words of either length."""
     lost = 1 << 8 * m.dtype.itemsize - fraction
 
     def unmask(m: Tensor, shifted: Tensor, top: Tensor) -> tuple[Tensor]:
         wrapped = (m >= 0) * top * lost - shifted
         public = logical_shift(m, fraction).to(torch.int64) - (offset >> fraction)
-        return (wrapped + public if runtime.rank() == 0 else wrapped,)
+        return (wrapped + public if rt.rank == 0 else wrapped,)
 
     return blockwise(unmask, m, shifted, top)[0]

@@ -18,7 +18,7 @@ from pi_sim.records import BenchRecord, BenchSize, KernelTiming, ModelTiming, Tr
 from pi_sim.run.bench import models
 from pi_sim.run.bench.kernels import BenchJob, batch_count, bench_peer
 from pi_sim.run.bench.workloads import Workload, list_workloads
-from pi_sim.run.dealing import require_executable_protocol
+from pi_sim.run.dealing import check_executable
 from pi_sim.specs import ExecutableProtocol
 
 QUICK = BenchSize(
@@ -55,18 +55,19 @@ class BenchCase:
         )  # fmt: skip
 
 
-def bench_cases(protocols: list[str], extent: BenchSize) -> list[BenchCase]:
+def bench_cases(protocols: list[ExecutableProtocol], extent: BenchSize) -> list[BenchCase]:
     """A plan for each, before anything is measured: a phantom prices them, which must not come between two parties."""
-    cards = [require_executable_protocol(name) for name in protocols]
+    for protocol in protocols:
+        check_executable(protocol)
     plans: list[BenchCase] = []
     for workload in list_workloads(extent):
-        for name, card in zip(protocols, cards, strict=True):
-            plan = BenchCase(workload, card, price_op(workload.op, card), (name,))
+        for protocol in protocols:
+            plan = BenchCase(workload, protocol, price_op(workload.op, protocol), (protocol.name,))
             known = next((number for number, each in enumerate(plans) if each.matches(plan)), None)
             if known is None:
                 plans.append(plan)
             else:
-                plans[known] = replace(plans[known], protocols=(*plans[known].protocols, name))
+                plans[known] = replace(plans[known], protocols=(*plans[known].protocols, protocol.name))
     return plans
 
 
@@ -77,12 +78,12 @@ ProgressBar = Callable[[str], AbstractContextManager[Callable[[float], None]]]
 T = TypeVar("T")
 
 
-def run_bench(protocols: list[str], extent: BenchSize, bar: ProgressBar) -> BenchRecord:
+def run_bench(protocols: list[ExecutableProtocol], extent: BenchSize, bar: ProgressBar) -> BenchRecord:
     """Measure everything; a `RunError` where anything was counted that was not predicted."""
     before = os.getloadavg()[0]
     plans = bench_cases(protocols, extent)
     operations, truncated = measure_kernels(plans, extent, bar)
-    ran = measure_models([name for name in protocols if name not in UNUSABLE_PROTOCOLS], extent, bar)
+    ran = measure_models([each for each in protocols if each.name not in UNUSABLE_PROTOCOLS], extent, bar)
     return BenchRecord(
         extent=extent,
         threads=threads_per_party(),
@@ -98,7 +99,7 @@ def measure_kernels(
 ) -> tuple[tuple[KernelTiming, ...], tuple[TruncationTest, ...]]:
     """Single operations, then truncations, between this process and another one."""
     run = [plan for plan in plans if plan.workload.is_run]
-    job = BenchJob(extent, [(plan.workload.name, plan.protocols[0]) for plan in run])
+    job = BenchJob(extent, [(plan.workload.name, plan.card) for plan in run])
     with bench_peer(job) as end:
         measured = job.measure_operations(end, [plan.price for plan in run])
         timings = iter(_collect(measured, len(run), bar("operations")))
@@ -107,7 +108,7 @@ def measure_kernels(
     return tuple(found), tuple({(each.protocol, each.bound): each for each in counted}.values())
 
 
-def measure_models(protocols: list[str], extent: BenchSize, bar: ProgressBar) -> tuple[ModelTiming, ...]:
+def measure_models(protocols: list[ExecutableProtocol], extent: BenchSize, bar: ProgressBar) -> tuple[ModelTiming, ...]:
     """Models under every protocol with every dealer."""
     if not protocols:
         return ()

@@ -25,17 +25,16 @@ from pi_sim.cost.pricing import OpPrice
 from pi_sim.errors import RunError
 from pi_sim.graph.bundle import PRECISION, to_fixed_point
 from pi_sim.graph.ops import Op
-from pi_sim.graph.reference import REFERENCE
-from pi_sim.mpc import backend, runtime
+from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
 from pi_sim.mpc.dealer.prg import SEED_BYTES, AesCtrPrg
-from pi_sim.mpc.dealer.providers import Provider
 from pi_sim.mpc.dealer.sources import Source
 from pi_sim.mpc.executor import apply_op, fixed_operand
 from pi_sim.mpc.primitives.beaver import open_weight_shares
+from pi_sim.mpc.runtime import Runtime
 from pi_sim.mpc.transport.link import Link
 from pi_sim.records import BenchSize, TruncationTest
-from pi_sim.run.bench.workloads import Workload, example_operands, list_workloads
+from pi_sim.run.bench.workloads import Workload, draw_operands, evaluate_reference, list_workloads
 from pi_sim.run.peer import connected_party, peer_process
 from pi_sim.specs import ExecutableProtocol
 
@@ -87,10 +86,10 @@ class BenchParty:
     source: Source
 
     @contextmanager
-    def protocol_context(self, card: ExecutableProtocol, source: Source | None = None) -> Iterator[None]:
+    def protocol_context(self, card: ExecutableProtocol, source: Source | None = None) -> Iterator[Runtime]:
         """Kernels that are called inside run as a protocol says, with randomness from `source`."""
-        with backend.crypten_context(self.link, Provider(source or self.source), card.settings), torch.no_grad():
-            yield
+        with Runtime.running(self.link, source or self.source, card) as rt:
+            yield rt
 
     def share_of(self, ring: Tensor, mask: Tensor) -> Tensor:
         """This party's share of values that both know, as the same mask hides them at both."""
@@ -112,19 +111,19 @@ class BenchParty:
     def _synchronise(self) -> None:
         self.link.all_reduce(torch.zeros(1, dtype=torch.long))
 
-    def count_both(self, source: Source, run: Callable[[], object]) -> Tensor:
+    def count_both(self, rt: Runtime, run: Callable[[], object]) -> Tensor:
         """What both parties count while they run it, by several counters: a row (7) for each, the same at both."""
-        before = self._read_counters(source)
+        before = self._read_counters(rt)
         run()
-        mine = self._read_counters(source) - before
+        mine = self._read_counters(rt) - before
         rows = torch.zeros(2, len(mine), dtype=torch.long)
         rows[self.link.rank] = mine
         return self.reveal(rows)
 
-    def _read_counters(self, source: Source) -> Tensor:
+    def _read_counters(self, rt: Runtime) -> Tensor:
         link = self.link
         ours = link.rounds, link.sent, link.received
-        return torch.tensor([*ours, link.comm_rounds, link.comm_bytes, source.offline_bytes, runtime.requested_bytes()])
+        return torch.tensor([*ours, link.comm_rounds, link.comm_bytes, rt.source.offline_bytes, rt.requested_bytes])
 
 
 def check_counters(what: str, predicted: Cost, counted: Tensor) -> None:
@@ -152,31 +151,33 @@ def measure_kernel(
 ) -> Timings:
     """What it takes; a `RunError` where the counters part from the charge, which one of the parties knows."""
     op, noting, results = workload.op, LoggingSource(end.source), list[Any]()
-    plain = example_operands(op)
-    with end.protocol_context(card, noting):
-        shared = _share_operands(end, workload, card, plain)
-        counted = end.count_both(noting, lambda: results.append(apply_op(op, shared, card)))
+    plain = draw_operands(workload.operands)
+    with end.protocol_context(card, noting) as rt:
+        shared = _share_operands(end, rt, workload, card, plain)
+        counted = end.count_both(rt, lambda: results.append(apply_op(rt, op, shared, card)))
         error = _max_error(end, workload, results.pop(), plain)
     if charge:
         check_counters(f"{op} under {card.name}", charge.cost, counted)
 
     def seconds(dealt: bool) -> float:
         source = PreloadedSource(end.source, noting.requests) if dealt else end.source
-        with end.protocol_context(card, source):
-            return end.time_both(lambda: apply_op(op, shared, card))
+        with end.protocol_context(card, source) as rt:
+            return end.time_both(lambda: apply_op(rt, op, shared, card))
 
     whole, online = (min(seconds(dealt) for _ in range(repetitions)) for dealt in (False, True))
     return {"seconds": whole, "online_seconds": online, "error": error}
 
 
-def _share_operands(end: BenchParty, workload: Workload, card: ExecutableProtocol, plain: list[Tensor]) -> list[Any]:
+def _share_operands(
+    end: BenchParty, rt: Runtime, workload: Workload, card: ExecutableProtocol, plain: list[Tensor]
+) -> list[Any]:
     """This party's shares of the operands; a weight that stays put is opened, as it is before the first sequence."""
     op, masks = workload.op, AesCtrPrg(bytes(SEED_BYTES))
     pairs = zip(plain, op.secret, strict=True)
     found: list[Any] = [_share_operand(end, value, masks) if hidden else value for value, hidden in pairs]
     place = fixed_operand(op, card)
     if place is not None:
-        found[place] = open_weight_shares([found[place].share])[0]
+        found[place] = open_weight_shares(rt, [found[place].share])[0]
     return found
 
 
@@ -190,8 +191,7 @@ def _share_operand(end: BenchParty, value: Tensor, masks: AesCtrPrg) -> Any:
 def _max_error(end: BenchParty, workload: Workload, result: Any, plain: list[Tensor]) -> float:
     """The largest distance of the value from the plain one in double precision."""
     op = workload.op
-    clear = [plain[0], plain[1].argmax(-1)] if op.name == "embedding" else plain
-    expected = REFERENCE[op.name](*clear, **dict(op.attributes))
+    expected = evaluate_reference(workload, plain)
     share = _client_value(op, result) if op.name == "reveal" else result.share
     return float((end.reveal(share).double() / 2**PRECISION - expected).abs().max())
 
@@ -238,11 +238,11 @@ def _measure_batch(
     """Multiply between the parties, and compare with the product of the plain integers."""
     x, y, *masks = batch
     op = Op("multiply", (tuple(x.shape), tuple(y.shape)), (True, True))
-    with end.protocol_context(card):
+    with end.protocol_context(card) as rt:
         shared = [
             backend.fixed_point_tensor(end.share_of(value, mask)) for value, mask in zip((x, y), masks, strict=True)
         ]
-        truncated = end.reveal(apply_op(op, shared, card).share)
+        truncated = end.reveal(apply_op(rt, op, shared, card).share)
     return _with_batch(found, x * y, truncated)
 
 
@@ -265,25 +265,24 @@ class BenchJob:
     """What both parties go through: workloads by name with the protocols that compute them, then truncations."""
 
     extent: BenchSize
-    tasks: Sequence[tuple[str, str]]
+    tasks: Sequence[tuple[str, ExecutableProtocol]]
 
     def to_json(self) -> str:
         """What `from_json` reads."""
-        return json.dumps({"extent": self.extent.model_dump(), "tasks": list(self.tasks)})
+        tasks = [(name, protocol.model_dump()) for name, protocol in self.tasks]
+        return json.dumps({"extent": self.extent.model_dump(), "tasks": tasks})
 
     @classmethod
     def from_json(cls, text: str) -> "BenchJob":
         """The job that the other party has."""
         told = json.loads(text)
-        return cls(BenchSize(**told["extent"]), [(name, protocol) for name, protocol in told["tasks"]])
+        return cls(BenchSize(**told["extent"]), [(name, ExecutableProtocol(**table)) for name, table in told["tasks"]])
 
     def measure_operations(self, end: BenchParty, charges: Sequence[OpPrice | None]) -> Iterator[Timings]:
         """Every task in turn; who knows what it costs gives the charges."""
         known = {workload.name: workload for workload in list_workloads(self.extent)}
         for (name, protocol), charge in zip(self.tasks, charges, strict=True):
-            yield measure_kernel(
-                end, known[name], specs.load_executable_protocol(protocol), charge, self.extent.repetitions
-            )
+            yield measure_kernel(end, known[name], protocol, charge, self.extent.repetitions)
 
     def measure_truncations(self, end: BenchParty) -> Iterator[TruncationTest]:
         """What follows the tasks."""

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pi_sim import specs
 from pi_sim.graph import bundle
 from pi_sim.graph.bundle import Bundle
 from pi_sim.graph.capture import capture_model
@@ -19,8 +18,10 @@ from pi_sim.records import BenchSize, ModelTiming
 from pi_sim.run import dealing
 from pi_sim.run.accuracy import model_logits
 from pi_sim.run.audit import audit_run, summarize_counters
+from pi_sim.specs import ExecutableProtocol
 from pi_sim.training.evaluation import held_out_tokens
-from pi_sim.zoo.build import build_model, checkpoint_folder, load_model
+from pi_sim.zoo.build import build_model
+from pi_sim.zoo.source import CardModel
 
 BLOCK_NAME = "one GPT-2 block"
 BLOCK_CARD, TINY_SIZE = "gelu_ln", "tiny"
@@ -44,19 +45,20 @@ def bench_models(extent: BenchSize) -> Iterator[BenchModel]:
     """The block with random weights and tokens, then shipped models on held-out text."""
     yield BenchModel(BLOCK_NAME, gpt2_block(extent), torch.randint(BLOCK_VOCABULARY, (extent.sequences, extent.tokens)))
     for name in extent.models:
-        model, folder = load_model(name, TINY_SIZE), checkpoint_folder(name, TINY_SIZE)
+        source = CardModel.parse(name, TINY_SIZE)
+        model = source.load()
         length = model.config.max_position_embeddings
-        yield BenchModel(name, model, held_out_tokens(folder, extent.sequences, length))
+        yield BenchModel(name, model, held_out_tokens(source.folder, extent.sequences, length))
 
 
 def gpt2_block(extent: BenchSize) -> PreTrainedModel:
     """A layer of GPT-2 between an embedding and a head, without the norm before the head."""
-    card, size = specs.load_model_card(BLOCK_CARD), specs.load_size("gpt2")
+    block = CardModel.parse(BLOCK_CARD, "gpt2")
     dimensions = {"layers": 1, "heads": extent.heads, "width": extent.width, "context": extent.tokens}
-    size = size.model_copy(update={**dimensions, "vocabulary": BLOCK_VOCABULARY})
-    design = card.architecture.model_copy(update={"final_norm": "none"})
+    size = block.size.model_copy(update={**dimensions, "vocabulary": BLOCK_VOCABULARY})
+    design = block.card.architecture.model_copy(update={"final_norm": "none"})
     torch.manual_seed(0)
-    model = build_model(card.model_copy(update={"architecture": design}), size).eval()
+    model = build_model(block.card.model_copy(update={"architecture": design}), size).eval()
     with torch.no_grad():
         for each in model.modules():
             if isinstance(each, torch.nn.Embedding):
@@ -64,7 +66,7 @@ def gpt2_block(extent: BenchSize) -> PreTrainedModel:
     return model
 
 
-def measure_model(subject: BenchModel, protocols: list[str], scratch: Path) -> Iterator[ModelTiming]:
+def measure_model(subject: BenchModel, protocols: list[ExecutableProtocol], scratch: Path) -> Iterator[ModelTiming]:
     """A run under every protocol with every dealer, each audited; a `RunError` where one costs what it should not."""
     model, tokens = subject.model, subject.tokens
     folder = scratch / subject.name
@@ -77,20 +79,23 @@ def measure_model(subject: BenchModel, protocols: list[str], scratch: Path) -> I
             yield _measure_run(opened, protocol, dealer, tokens, plain)
 
 
-def _measure_run(opened: Bundle, protocol: str, dealer: str, tokens: Tensor, plain: Tensor) -> ModelTiming:
+def _measure_run(
+    opened: Bundle, protocol: ExecutableProtocol, dealer: str, tokens: Tensor, plain: Tensor
+) -> ModelTiming:
     """One run; of its sequences the quickest counts."""
-    card, path = specs.load_executable_protocol(protocol), specs.find_file("protocols", protocol)
     with tempfile.TemporaryDirectory(dir=opened.folder) as scratch:
         if dealer == DEALT_FILE:
             dealing.write_dealt_files(
                 opened.folder, protocol, len(tokens), Path(scratch) / DEALT_FILE, lambda fraction: None
             )
         place = str(Path(scratch) / DEALT_FILE) if dealer == DEALT_FILE else dealer
-        outcome = launch.run_local(opened.folder, path, tokens.unsqueeze(1), opened.graph.vocabulary, dealer=place)
-    audit_run(opened.graph, card, outcome)
+        outcome = launch.run_local(
+            opened.folder, Path(protocol.origin), tokens.unsqueeze(1), opened.graph.vocabulary, dealer=place
+        )
+    audit_run(opened.graph, protocol, outcome)
     counted, quickest = summarize_counters(outcome), min(outcome.counts[0], key=lambda each: float(each["seconds"]))
     return ModelTiming(
-        model=opened.origin["model"], protocol=card.name, dealer=dealer,
+        model=opened.origin["model"], protocol=protocol.name, dealer=dealer,
         rounds=counted.rounds, bytes=counted.bytes, offline_bytes=counted.offline_bytes or 0,
         session_bytes=counted.session_bytes or 0,
         seconds=quickest["seconds"], communication_seconds=quickest["communication_seconds"],
