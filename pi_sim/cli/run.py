@@ -68,7 +68,7 @@ def two_party(
     """Two processes on this machine, each with its own shares, compute the logits of held-out text."""
     from pi_sim import records
     from pi_sim.cli import progress
-    from pi_sim.mpc.dealer.dealer_spec import DealerSpec
+    from pi_sim.mpc.dealer.dealers import DealerSpec
     from pi_sim.report import terminal
     from pi_sim.run.two_party import TwoPartyRequest, run_two_party
 
@@ -131,7 +131,7 @@ def party(
     """
     from pi_sim import records
     from pi_sim.cli import progress
-    from pi_sim.mpc.dealer.dealer_spec import DealerSpec
+    from pi_sim.mpc.dealer.dealers import DealerSpec
     from pi_sim.mpc.transport.rendezvous import parse_address
     from pi_sim.report import terminal
     from pi_sim.run import remote

@@ -26,6 +26,7 @@ from pi_sim.records.costs import (
 )
 from pi_sim.records.envelope import (
     ARGV,
+    RECORD_FILE,
     VERSION,
     JsonObject,
     Record,
@@ -50,6 +51,7 @@ from pi_sim.records.models import (
 
 __all__ = [
     "ARGV",
+    "RECORD_FILE",
     "SCHEMAS",
     "VERSION",
     "Agreement",

@@ -20,6 +20,8 @@ from pi_sim.files import write_text
 from pi_sim.specs import TomlModel
 
 VERSION = 2
+RECORD_FILE = "record.json"
+"""Name of the record beside a checkpoint or bundle."""
 ARGV = "pi_sim.argv"
 """Key of the command line in the metadata of click's context."""
 PACKAGE = Path(__file__).parent.parent

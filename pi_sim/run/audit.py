@@ -60,9 +60,11 @@ def _audit_nodes(graph: Graph, steps: list[Cost], server: Counters, client: Coun
 def _audit_offline_bytes(predicted: int, server: Counters, client: Counters) -> None:
     """What either party asked the dealer for, and what came: out of the file or the socket, with a dealer apart."""
     for rank, each in enumerate((server, client)):
-        if {each["asked"], each["offline"]} != {predicted}:
-            said = f"party {rank} asked for {each['asked']}, and {each['offline']} came"
-            raise RunError(f"predicted {predicted} offline bytes, {said}.")
+        if {each["requested"], each["offline"]} != {predicted}:
+            raise RunError(
+                f"predicted {predicted} offline bytes; party {rank} requested {each['requested']}, received "
+                f"{each['offline']}."
+            )
 
 
 def summarize_counters(counted: PartyCounters, network: Network | None = None, rank: int = 0) -> Measured:
