@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pi_sim.errors import RunError, UsageError
-from pi_sim.files import new_folder
+from pi_sim.files import new_folder, user_folder
 from pi_sim.mpc.dealer.dealers import DEALING_NUMBER_BYTES, DEALT_FILE, ExternalDealer, RunIdentity
 from pi_sim.mpc.dealer.prg import SEED_BYTES, AesCtrPrg, new_seed
 from pi_sim.mpc.dealer.sources import DealerSource, Demand, raw_bytes
@@ -126,8 +126,7 @@ def mark_used(path: Path, header: Header) -> None:
 
 def _marker_path(header: Header) -> Path:
     """Return the path of an empty file in `$XDG_STATE_HOME/pi-sim`, by default `~/.local/state/pi-sim`."""
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111
-    return Path(state) / "pi-sim/dealings" / f"{header.number}.party{header.rank}"
+    return user_folder("XDG_STATE_HOME", "~/.local/state") / "dealings" / f"{header.number}.party{header.rank}"
 
 
 BUFFER_BYTES = 2**20
