@@ -7,12 +7,11 @@ from fractions import Fraction
 from torch import Tensor
 
 from pi_sim.mpc.backend import Shared
-from pi_sim.mpc.kernels.costs import PRODUCT, SQUARE, TRUNCATION, Dimensions, KernelCost, inv_sqrt_cost
+from pi_sim.mpc.kernels.costs import SQUARE, TRUNCATION, Dimensions, KernelCost, inv_sqrt_cost
 from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import Domain, kernel
 from pi_sim.mpc.primitives.inverse import apply_affine, divide_by_rms, subtract_mean
 from pi_sim.mpc.runtime import Runtime
-
 
 NORMALISED_INVERSE_ROOT = KernelCost(rounds=9, bytes=Fraction(1269, 8), offline=557)
 """Cost of `pi_sim.mpc.primitives.inverse.inverse_root` of one number."""
