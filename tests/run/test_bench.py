@@ -106,7 +106,7 @@ def test_a_wrong_price_fails_the_bench() -> None:
     plan = next(plan for plan in bench_cases([LEAN], SMALL) if plan.workload.name == "relu")
     wrong = plan.price._replace(cost=plan.price.cost + Cost(bytes=8))
     with pytest.raises(RunError, match=r"relu\(1x4x64\) under lean: predicted were 4 rounds"):
-        measure_kernels([replace(plan, charge=wrong)], SMALL, silent)
+        measure_kernels([replace(plan, price=wrong)], SMALL, silent)
 
 
 COUNTED = [3, 80, 72, 3, 152, 16, 16]
