@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pi_sim.cost.cache import cached_json
-from pi_sim.cost.sheet import PRODUCT_OPS, factor_shapes, result_shape
+from pi_sim.cost.sheet import PRODUCT_OPS, factor_shapes
 from pi_sim.errors import UsageError
 from pi_sim.graph.ops import Graph, Op, Shape
 from pi_sim.zoo.source import ModelSource
@@ -109,7 +109,7 @@ def count_by_shape(census: Census) -> list[OpCount]:
     """Count operations by shape, one for each matrix: a softmax of 12 heads counts as 12."""
     counts: Counter[tuple[str, str, int]] = Counter()
     for (_, op), count in census.counts.items():
-        counts[op.name, _shape_text(op), _multiplication_count(op)] += count * math.prod(result_shape(op)[:-2])
+        counts[op.name, _shape_text(op), _multiplication_count(op)] += count * math.prod(op.result_shape[:-2])
     return [
         OpCount(op, count, shape, count * multiplications if multiplications else None)
         for (op, shape, multiplications), count in counts.items()
@@ -120,7 +120,7 @@ def _shape_text(op: Op) -> str:
     """Return the last two dimensions, "128x128", or those of a product's factors, "128x64 @ 64x128"."""
     if op.name in PRODUCT_OPS:
         return " @ ".join(map(_matrix_text, factor_shapes(op)))
-    return _matrix_text(result_shape(op))
+    return _matrix_text(op.result_shape)
 
 
 def _matrix_text(shape: Shape) -> str:
@@ -129,4 +129,4 @@ def _matrix_text(shape: Shape) -> str:
 
 def _multiplication_count(op: Op) -> int:
     """Return the multiplications of one matrix product, 0 for any other operation."""
-    return math.prod(result_shape(op)[-2:]) * factor_shapes(op)[0][-1] if op.name in PRODUCT_OPS else 0
+    return math.prod(op.result_shape[-2:]) * factor_shapes(op)[0][-1] if op.name in PRODUCT_OPS else 0

@@ -17,16 +17,10 @@ from pi_sim.cost.cost import Cost, Work
 from pi_sim.cost.plugins import Plugin
 from pi_sim.cost.rows import Row
 from pi_sim.errors import PiSimError, UnpricedError, UsageError
-from pi_sim.graph.ops import STRUCTURAL, Op
+from pi_sim.graph.ops import VOCABULARY, Op
 from pi_sim.specs import DeclaredProtocol, ExecutableProtocol
 
 PricedProtocol = ExecutableProtocol | DeclaredProtocol | Plugin
-COMMON_PROVENANCE = {
-    **dict.fromkeys(("lookup", "add", "neg", "sum", "mask"), "local"),
-    **dict.fromkeys(STRUCTURAL, "local"),
-    "reveal": "derived",
-}
-"""Operations that every executable protocol does alike, without a kernel of its choice."""
 
 
 def resolve_protocol(name: str) -> PricedProtocol:
@@ -67,12 +61,23 @@ def price_provenance(op: Op, protocol: PricedProtocol) -> str:
 def op_coverage(name: str, protocol: PricedProtocol) -> str:
     """Return the provenance of an operation's price: derived, declared, scaled, fitted, plugin, local or none."""
     if isinstance(protocol, ExecutableProtocol):
-        return COMMON_PROVENANCE.get(name, "derived" if name in protocol.kernels else "none")
+        return _kernel_coverage(name, protocol)
     if not isinstance(protocol, DeclaredProtocol):
         return "plugin"
     if sheet.is_local(name, protocol):
         return "local"
     return next((price.provenance for key, price in protocol.price.items() if key.partition("-")[0] == name), "none")
+
+
+def _kernel_coverage(name: str, protocol: ExecutableProtocol) -> str:
+    """Return local, derived or none; kernels are imported only for an operation that the protocol does not name."""
+    if VOCABULARY[name].kind != "interactive":
+        return "local"
+    if name == "reveal" or name in protocol.kernels:
+        return "derived"
+    from pi_sim.mpc.kernels import kernel_names
+
+    return "derived" if len(kernel_names(name)) == 1 else "none"
 
 
 def is_offline_known(protocol: PricedProtocol) -> bool:

@@ -91,7 +91,7 @@ PRODUCT_OPS = ("linear", "matmul", "embedding")
 
 def op_features(op: Op) -> dict[str, float]:
     """Return the operation's features, see `pi_sim.specs.FEATURES`; only products have mk, kn, mn, mkn and batch."""
-    shape = result_shape(op)
+    shape = op.result_shape
     elements, cols = math.prod(shape), shape[-1] if shape else 1
     features = {
         "each": 1,
@@ -103,20 +103,6 @@ def op_features(op: Op) -> dict[str, float]:
     features["log2_cols"] = (cols - 1).bit_length()
     features["operands"] = sum(math.prod(size) for size, secret in zip(op.shapes, op.secret, strict=True) if secret)
     return features | (_product_features(op, shape) if op.name in PRODUCT_OPS else {})
-
-
-def result_shape(op: Op) -> Shape:
-    """Return the shape of the operation's result."""
-    if op.name in ("linear", "matmul"):
-        first, second = factor_shapes(op)
-        batch = first[:-2] if math.prod(first[:-2]) >= math.prod(second[:-2]) else second[:-2]
-        return (*batch, first[-2], second[-1]) if len(first) > 1 else (second[-1],)
-    if op.name in ("embedding", "lookup"):
-        table, indices = op.shapes[:2]
-        return (*(indices[:-1] if op.name == "embedding" else indices), table[-1])
-    rank = max(len(shape) for shape in op.shapes)
-    padded = [(1,) * (rank - len(shape)) + shape for shape in op.shapes]
-    return tuple(map(max, *padded)) if len(padded) > 1 else padded[0]
 
 
 def factor_shapes(op: Op) -> tuple[Shape, Shape]:

@@ -12,44 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from pi_sim.graph.vocabulary import VOCABULARY, Attribute, Shape
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-Shape = tuple[int, ...]
-Attribute = bool | int | float | str | tuple[int, ...]
-VOCABULARY = {
-    "embedding": "table (V, d), one-hot tokens (B, T, V) -> (B, T, d): secret rows of a secret table",
-    "lookup": "table (V, d), public indices (...) -> (..., d): public rows of a secret table, local",
-    "linear": "x (..., k), weight (k, n)[, bias (n)] -> (..., n); attribute client_only: opened to the client alone",
-    "matmul": "a (..., m, k), b (..., k, n) -> (..., m, n), both secret activations",
-    "multiply": "a * b, both secret, broadcast",
-    "square": "x * x",
-    "reciprocal": "1 / x, x positive",
-    "layernorm": "x (..., d)[, gamma (d)[, beta (d)]] -> (..., d); attribute eps",
-    "rmsnorm": "x (..., d)[, gamma (d)] -> (..., d): x / sqrt(mean x^2 + eps) * gamma; attribute eps",
-    "softmax": "scores (..., n)[, public mask of allowed places] -> (..., n), exact zeros where not allowed; "
-    "attribute causal: the mask is the one that hides later tokens",
-    "gelu": "elementwise; attribute approximate: none | tanh",
-    "relu": "elementwise",
-    "silu": "elementwise: x / (1 + exp(-x))",
-    "tanh": "elementwise",
-    "erf": "elementwise",
-    "clamp": "elementwise: low where x < low, high where x > high; attributes low, high",
-    "add": "a + b, the second may be public, broadcast; local",
-    "neg": "-x; local",
-    "sum": "over dimension dim (attribute), which remains with one element; local",
-    "mask": "x, public mask -> x where it is true, exact zeros elsewhere, broadcast; local",
-    "scale": "x * factor, a public number (attribute); local but for its truncation",
-    "scale_by": "x * factors, a public tensor, broadcast; local but for its truncation",
-    "view": "attribute shape; local",
-    "expand": "repeated along dimensions of one element; attribute shape; local",
-    "transpose": "attributes dim0, dim1; local",
-    "slice": "attributes dim, start, stop; local",
-    "concat": "one or more, along dimension dim (attribute); local",
-    "reveal": "logits -> plain logits, to the client alone",
-}
-"""Every operation: its operands, attributes and result. B batch, T tokens, V vocabulary, d width."""
-STRUCTURAL = frozenset({"view", "expand", "transpose", "slice", "concat"})
+__all__ = ["CLIENT_ONLY", "STRUCTURAL", "VOCABULARY", "Attribute", "Graph", "Node", "Op", "Shape", "mark_client_only"]
+
+STRUCTURAL = frozenset(name for name, operation in VOCABULARY.items() if operation.kind == "structural")
 """Operations that only rearrange elements: no protocol can make them cost anything."""
 
 
@@ -70,6 +40,11 @@ class Op:
         shapes = ", ".join("x".join(map(str, shape)) or "scalar" for shape in self.shapes)
         attributes = "".join(f", {key}={value}" for key, value in self.attributes)
         return f"{self.name}({shapes}{attributes})"
+
+    @property
+    def result_shape(self) -> Shape:
+        """Shape of the result."""
+        return VOCABULARY[self.name].result(*self.shapes, **dict(self.attributes))
 
     def to_json(self) -> list[Any]:
         """A JSON value that `from_json` reads back."""

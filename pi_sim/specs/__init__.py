@@ -4,9 +4,18 @@ Each is data that can be reviewed without reading Python; a mistake in one is a 
 line and the key.
 """
 
+from pathlib import Path
+
 from pi_sim.errors import UsageError
 from pi_sim.specs.designs import Architecture, ModelCard, Recipe, Size, Surgery
-from pi_sim.specs.protocols import FEATURES, DeclaredProtocol, ExecutableProtocol, Price, ProtocolHeader
+from pi_sim.specs.protocols import (
+    FEATURES,
+    DeclaredProtocol,
+    ExecutableProtocol,
+    Price,
+    ProtocolHeader,
+    merge_protocol_tables,
+)
 from pi_sim.specs.toml import (
     FactKind,
     TomlModel,
@@ -59,18 +68,29 @@ def load_size(name: str) -> Size:
 
 
 def load_protocol(name: str) -> ExecutableProtocol | DeclaredProtocol:
-    """The protocol called `name`, or at that path: an executable one chooses kernels, a declared one lists prices."""
+    """Return the protocol called `name`, or at that path: an executable one has kernels, a declared one prices."""
     path = find_file("protocols", name)
-    declared = parse_toml(path).get("provenance") == "declared"
-    protocol: ExecutableProtocol | DeclaredProtocol = (
-        read_toml(DeclaredProtocol, path) if declared else read_toml(ExecutableProtocol, path)
-    )
-    return protocol.with_origin(path)
+    table = parse_toml(path)
+    if table.get("provenance") == "declared":
+        return read_toml(DeclaredProtocol, path).with_origin(path)
+    if "extends" in table:
+        table = merge_protocol_tables(table, _load_base_protocol(path, table.pop("extends")))
+    return validate_table(ExecutableProtocol, table, str(path), path.read_text(encoding="utf-8")).with_origin(path)
+
+
+def _load_base_protocol(path: Path, base: object) -> ExecutableProtocol:
+    """Return the protocol that the one at `path` extends; it has to be executable and must not extend another one."""
+    where = location(str(path), path.read_text(encoding="utf-8"), ("extends",))
+    if not isinstance(base, str):
+        raise UsageError(f"{where}, key 'extends': it names one protocol, such as \"crypten\".")
+    if "extends" in parse_toml(find_file("protocols", base)):
+        raise UsageError(f"{where}, key 'extends': {base} extends another protocol itself; extend that one.")
+    return load_executable_protocol(base)
 
 
 def load_executable_protocol(name: str) -> ExecutableProtocol:
-    """The executable protocol called `name`, or at that path."""
-    found = load_protocol(name)
-    if isinstance(found, DeclaredProtocol):
-        raise UsageError(f"protocol {found.name} is declared: it has prices and no kernels to run; use crypten.")
-    return found
+    """Return the executable protocol called `name`, or at that path."""
+    protocol = load_protocol(name)
+    if isinstance(protocol, DeclaredProtocol):
+        raise UsageError(f"protocol {protocol.name} is declared: it has prices and no kernels to run; use crypten.")
+    return protocol

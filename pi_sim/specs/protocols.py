@@ -1,7 +1,7 @@
 """Protocols: executable ones choose kernels, and their prices are derived; declared ones are sheets of prices."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
@@ -68,12 +68,19 @@ class ProtocolHeader(TomlModel):
 
 
 class ExecutableProtocol(ProtocolHeader):
-    """An executable protocol: a choice of kernels and their settings."""
+    """An executable protocol: a choice of kernels and their settings, those of the one it extends included."""
 
     parties: Literal[2] = 2
     provenance: Literal["derived"] = "derived"
     kernels: dict[str, str]
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
+
+
+def merge_protocol_tables(table: dict[str, Any], base: ExecutableProtocol) -> dict[str, Any]:
+    """Return the flat table of a protocol that extends `base`: its own kernels and settings replace those of `base`."""
+    inherited: dict[str, dict[str, Any]] = {"kernels": base.kernels, "settings": base.settings}
+    own = {key: table.get(key, {}) for key in inherited}
+    return table | {key: inherited[key] | own[key] if isinstance(own[key], dict) else own[key] for key in inherited}
 
 
 class Price(TomlModel):

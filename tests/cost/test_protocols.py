@@ -15,7 +15,6 @@ import pytest
 from pi_sim import specs
 from pi_sim.cost.cost import ZERO_COST, Cost
 from pi_sim.cost.pricing import (
-    COMMON_PROVENANCE,
     op_cost,
     op_coverage,
     price_provenance,
@@ -35,11 +34,37 @@ def op(name: str, *shapes: tuple[int, ...], **attributes: Any) -> Op:
     return Op(name, shapes, (True,) * len(shapes), tuple(attributes.items()))
 
 
-def test_kernels_that_nobody_chooses_are_known_without_torch() -> None:
-    fixed = {name for name, kernel in KERNELS if kernel == UNIVERSAL}
-    assert set(COMMON_PROVENANCE) == fixed
-    local = {name for name in fixed if "local" in VOCABULARY[name]} | {"lookup"}
-    assert {name for name, kind in COMMON_PROVENANCE.items() if kind == "local"} == local
+def test_operations_without_a_choice_of_kernels_are_known_without_torch() -> None:
+    universal = {name for name, kernel in KERNELS if kernel == UNIVERSAL}
+    assert {name for name, operation in VOCABULARY.items() if operation.kind != "interactive"} == universal - {"reveal"}
+    assert all("local" in VOCABULARY[name].doc for name in universal - {"reveal"})
+
+
+HEAD = 'name = "own"\ntitle = "t"\nthreat_model = "m"\nsource = "s"\n'
+
+
+def test_a_protocol_states_what_differs_from_the_one_it_extends(tmp_path: Path) -> None:
+    path, base = tmp_path / "own.toml", specs.load_executable_protocol("crypten")
+    tables = '[kernels]\ngelu = "quad"\n[settings]\n"functions.exp_iterations" = 9\n'
+    path.write_text(f'{HEAD}extends = "crypten"\n{tables}', encoding="utf-8")
+    protocol = specs.load_executable_protocol(str(path))
+    assert protocol.kernels == base.kernels | {"gelu": "quad"}
+    assert protocol.settings == base.settings | {"functions.exp_iterations": 9}
+
+
+@pytest.mark.parametrize(
+    ("base", "sentence"),
+    [
+        ("shaft", "line 5, key 'extends': shaft extends another protocol itself"),
+        ("puma", "protocol puma is declared"),
+        ("magic", "unknown protocol 'magic'"),
+    ],
+)
+def test_only_an_executable_protocol_can_be_extended(tmp_path: Path, base: str, sentence: str) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(f'{HEAD}extends = "{base}"\n', encoding="utf-8")
+    with pytest.raises(UsageError, match=sentence):
+        specs.load_protocol(str(path))
 
 
 def test_coverage_tells_how_an_operation_is_priced() -> None:

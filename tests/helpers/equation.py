@@ -13,7 +13,7 @@ from torch import Tensor
 from pi_sim import specs
 from pi_sim.cost import derived
 from pi_sim.graph.ops import Op
-from pi_sim.graph.reference import REFERENCE
+from pi_sim.graph.vocabulary import VOCABULARY
 from tests.helpers.two_processes import TwoParties
 
 EXAMPLES = settings(max_examples=8)
@@ -81,6 +81,6 @@ def assert_equation(
     for rank in (0, 1):
         assert evaluation.crypten[rank]["rounds"] == price.rounds
         assert evaluation.crypten[rank]["bytes"] == evaluation.sent[rank] + evaluation.received[rank]
-    expected = (reference or REFERENCE[name])(*map(plain_operand, operands), **attributes)
+    expected = (reference or VOCABULARY[name].reference)(*map(plain_operand, operands), **attributes)
     torch.testing.assert_close(evaluation.value.double(), expected, atol=atol, rtol=rtol)
     return evaluation.value

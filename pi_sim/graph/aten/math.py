@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pi_sim.graph.aten.registry import Translator, UnsupportedError, require, translates
+from pi_sim.graph.aten.registry import UnsupportedError, require, translates
 from pi_sim.graph.aten.shapes import expand, permute, transpose, view
 from pi_sim.graph.builder import Builder, MaskedScores, Secret, Tokens
 from pi_sim.graph.ops import Attribute, Shape
@@ -54,17 +54,12 @@ def _combine_masks(build: Builder, shape: Shape, x: MaskedScores, other: Any) ->
 
 @translates("sub")
 def subtract(build: Builder, shape: Shape, a: Any, b: Any, *, alpha: float = 1) -> Secret | MaskedScores:
-    return add(build, shape, a, negate(build, b.shape, b) if isinstance(b, Secret) else -b, alpha=alpha)
+    return add(build, shape, a, build.emit("neg", [b], b.shape) if isinstance(b, Secret) else -b, alpha=alpha)
 
 
 @translates("rsub")
 def subtract_from(build: Builder, shape: Shape, a: Any, b: Any, alpha: float = 1) -> Secret | MaskedScores:
     return subtract(build, shape, b, a, alpha=alpha)
-
-
-@translates("neg")
-def negate(build: Builder, shape: Shape, x: Secret) -> Secret:
-    return build.emit("neg", [x], shape)
 
 
 @translates("mul")
@@ -84,29 +79,19 @@ def multiply(build: Builder, shape: Shape, a: Any, b: Any) -> Secret:
 def divide(build: Builder, shape: Shape, a: Any, b: Any, *, rounding_mode: str | None = None) -> Secret:
     require(rounding_mode is None, "it rounds")
     if isinstance(b, Secret):
-        return multiply(build, shape, a, reciprocal(build, b.shape, b))
+        return multiply(build, shape, a, build.emit("reciprocal", [b], b.shape))
     require(bool(torch.as_tensor(b).all()), "the divisor is zero")
     return multiply(build, shape, a, 1 / b)
-
-
-@translates("reciprocal")
-def reciprocal(build: Builder, shape: Shape, x: Secret) -> Secret:
-    return build.emit("reciprocal", [x], shape)
 
 
 def _emit_scale(build: Builder, x: Secret, factor: float) -> Secret:
     return x if factor == 1 else build.emit("scale", [x], x.shape, factor=factor)
 
 
-@translates("square")
-def square(build: Builder, shape: Shape, x: Secret) -> Secret:
-    return build.emit("square", [x], shape)
-
-
 @translates("pow")
 def power(build: Builder, shape: Shape, x: Secret, exponent: Any) -> Secret:
     require(exponent == 2, "its exponent is not 2")
-    return square(build, shape, x)
+    return build.emit("square", [x], shape)
 
 
 @translates("sum")
@@ -127,22 +112,10 @@ def zeros_like(build: Builder, shape: Shape, x: Secret, **_: Any) -> Tensor:
     return torch.zeros(shape)
 
 
-def _unary_translator(name: str) -> Translator:
-    """A function that the vocabulary knows by torch's own name."""
-
-    def translator(build: Builder, shape: Shape, x: Secret) -> Secret:
-        return build.emit(name, [x], shape)
-
-    return translates(name)(translator)
-
-
-relu, silu, tanh, erf = map(_unary_translator, ("relu", "silu", "tanh", "erf"))
-
-
 @translates("sigmoid")
 def sigmoid(build: Builder, shape: Shape, x: Secret) -> Secret:
     """(1 + tanh(x / 2)) / 2, so that every protocol with a tanh has it."""
-    halved = tanh(build, shape, multiply(build, shape, x, 0.5))
+    halved = build.emit("tanh", [multiply(build, shape, x, 0.5)], shape)
     return multiply(build, shape, add(build, shape, halved, 1.0), 0.5)
 
 
@@ -154,7 +127,12 @@ def gelu(build: Builder, shape: Shape, x: Secret, *, approximate: str = "none") 
 @translates("leaky_relu")
 def leaky_relu(build: Builder, shape: Shape, x: Secret, slope: float = 0.01) -> Secret | MaskedScores:
     """slope x + (1 - slope) relu(x): the slope is public, so that only the ReLU costs anything."""
-    return add(build, shape, multiply(build, shape, x, slope), multiply(build, shape, relu(build, shape, x), 1 - slope))
+    return add(
+        build,
+        shape,
+        multiply(build, shape, x, slope),
+        multiply(build, shape, build.emit("relu", [x], shape), 1 - slope),
+    )
 
 
 @translates("clamp")

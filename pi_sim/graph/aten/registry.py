@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pi_sim.errors import UsageError
 from pi_sim.graph.builder import Builder, MaskedScores, Tokens
+from pi_sim.graph.vocabulary import VOCABULARY
 
 Translator = Callable[..., Any]
 TranslatorT = TypeVar("TranslatorT", bound=Translator)
@@ -46,7 +47,7 @@ def translate(build: Builder, node: torch.fx.Node, args: tuple[Any, ...], kwargs
     value = node.meta.get("val")
     shape = tuple(value.shape) if isinstance(value, Tensor) else ()
     try:
-        require(called in TRANSLATORS, "it is not in the vocabulary")
+        translator = _find_translator(called)
         require(
             called in MASKED_SCORE_OPS or not _contains_kind(MaskedScores, args),
             "masked scores may only go through softmax",
@@ -55,7 +56,7 @@ def translate(build: Builder, node: torch.fx.Node, args: tuple[Any, ...], kwargs
             called in ("embedding", *TOKEN_PRESERVING_OPS) or not _contains_kind(Tokens, args),
             "tokens may only be embedded",
         )
-        return _call_translator(TRANSLATORS[called], build, shape, *args, **kwargs)
+        return _call_translator(translator, build, shape, *args, **kwargs)
     except UnsupportedError as reason:
         where = build.module or "the model"
         raise UsageError(f"cannot express aten.{called} of {where}: {reason}; teach it to pi_sim/graph/aten.") from None
@@ -64,6 +65,16 @@ def translate(build: Builder, node: torch.fx.Node, args: tuple[Any, ...], kwargs
 def aten_name(node: torch.fx.Node) -> str:
     """An ATen operation's name without its overload; "" for an input or an output."""
     return str(node.target).removeprefix("aten.").split(".")[0] if node.op == "call_function" else ""
+
+
+def _find_translator(called: str) -> Translator:
+    """Return the registered translator, or that of an operation whose definition names this ATen operation."""
+    if called in TRANSLATORS:
+        return TRANSLATORS[called]
+    name = next((operation.name for operation in VOCABULARY.values() if operation.aten == called), None)
+    if name is None:
+        raise UnsupportedError("it is not in the vocabulary")
+    return lambda build, shape, x: build.emit(name, [x], shape)
 
 
 def _contains_kind(kind: type, args: tuple[Any, ...]) -> bool:

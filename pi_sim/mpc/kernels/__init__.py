@@ -1,19 +1,11 @@
-"""Secure algorithms, a module for each family of operations; importing the package registers them all."""
+"""Secure kernels, a module per family of operations; importing the package registers all of them."""
 
-from pi_sim.mpc.kernels import activations, embedding, linear, local, norms, reciprocal, softmax
-from pi_sim.mpc.kernels.registry import KERNELS, Domain, Kernel, check_kernel_table, kernel_for
+import pkgutil
+from importlib import import_module
 
-__all__ = [
-    "KERNELS",
-    "Domain",
-    "Kernel",
-    "activations",
-    "check_kernel_table",
-    "embedding",
-    "kernel_for",
-    "linear",
-    "local",
-    "norms",
-    "reciprocal",
-    "softmax",
-]
+from pi_sim.mpc.kernels.registry import KERNELS, Domain, Kernel, check_kernel_table, kernel_for, kernel_names
+
+__all__ = ["KERNELS", "Domain", "Kernel", "check_kernel_table", "kernel_for", "kernel_names"]
+
+for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+    import_module(module.name)

@@ -58,22 +58,28 @@ def kernel(
     return register
 
 
+def kernel_names(op: str) -> list[str]:
+    """Return the names of an operation's kernels."""
+    return [name for kernel_op, name in KERNELS if kernel_op == op]
+
+
 def kernel_for(op: str, chosen: Mapping[str, str], protocol: str) -> Kernel:
-    """The kernel that a protocol's `[kernels]` table names for an operation."""
-    if (op, UNIVERSAL) in KERNELS:
-        return KERNELS[op, UNIVERSAL]
-    if op not in chosen:
+    """Return the kernel that a protocol's `[kernels]` table names for an operation, or the only one that there is."""
+    names = kernel_names(op)
+    name = chosen.get(op, names[0] if len(names) == 1 else None)
+    if name is None:
         raise UnpricedError(f"protocol {protocol} has no kernel for {op}; name one in the [kernels] of its TOML.")
-    if (op, chosen[op]) not in KERNELS:
-        known = ", ".join(name for known_op, name in KERNELS if known_op == op) or "none"
-        raise UsageError(f"protocol {protocol}: there is no kernel {chosen[op]!r} for {op}; known: {known}.")
-    return KERNELS[op, chosen[op]]
+    if name not in names:
+        raise UsageError(
+            f"protocol {protocol}: there is no kernel {name!r} for {op}; known: {', '.join(names) or 'none'}."
+        )
+    return KERNELS[op, name]
 
 
 def check_kernel_table(chosen: Mapping[str, str], protocol: str) -> None:
-    """A `UsageError` for a `[kernels]` entry that means nothing: a typing mistake would otherwise go unnoticed."""
+    """Raise a `UsageError` for an entry of `[kernels]` without effect, which could hide a typing mistake."""
     for op in chosen:
-        if (op, UNIVERSAL) in KERNELS or op not in {known for known, _ in KERNELS}:
-            names = ", ".join(sorted({known for known, name in KERNELS if name != UNIVERSAL}))
+        if not kernel_names(op) or (op, UNIVERSAL) in KERNELS:
+            names = ", ".join(sorted({kernel_op for kernel_op, name in KERNELS if name != UNIVERSAL}))
             raise UsageError(f"protocol {protocol}: [kernels] cannot choose {op!r}; it may choose {names}.")
         kernel_for(op, chosen, protocol)

@@ -25,7 +25,6 @@ from pi_sim.cost.pricing import OpPrice
 from pi_sim.errors import RunError
 from pi_sim.graph.bundle import PRECISION, to_fixed_point
 from pi_sim.graph.ops import Op
-from pi_sim.graph.reference import REFERENCE
 from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
 from pi_sim.mpc.dealer.prg import SEED_BYTES, AesCtrPrg
@@ -35,7 +34,7 @@ from pi_sim.mpc.primitives.beaver import open_weight_shares
 from pi_sim.mpc.runtime import Runtime
 from pi_sim.mpc.transport.link import Link
 from pi_sim.records import BenchSize, TruncationTest
-from pi_sim.run.bench.workloads import Workload, example_operands, list_workloads
+from pi_sim.run.bench.workloads import Workload, draw_operands, evaluate_reference, list_workloads
 from pi_sim.run.peer import connected_party, peer_process
 from pi_sim.specs import ExecutableProtocol
 
@@ -152,7 +151,7 @@ def measure_kernel(
 ) -> Timings:
     """What it takes; a `RunError` where the counters part from the charge, which one of the parties knows."""
     op, noting, results = workload.op, LoggingSource(end.source), list[Any]()
-    plain = example_operands(op)
+    plain = draw_operands(workload.operands)
     with end.protocol_context(card, noting) as rt:
         shared = _share_operands(end, rt, workload, card, plain)
         counted = end.count_both(rt, lambda: results.append(apply_op(rt, op, shared, card)))
@@ -192,8 +191,7 @@ def _share_operand(end: BenchParty, value: Tensor, masks: AesCtrPrg) -> Any:
 def _max_error(end: BenchParty, workload: Workload, result: Any, plain: list[Tensor]) -> float:
     """The largest distance of the value from the plain one in double precision."""
     op = workload.op
-    clear = [plain[0], plain[1].argmax(-1)] if op.name == "embedding" else plain
-    expected = REFERENCE[op.name](*clear, **dict(op.attributes))
+    expected = evaluate_reference(workload, plain)
     share = _client_value(op, result) if op.name == "reveal" else result.share
     return float((end.reveal(share).double() / 2**PRECISION - expected).abs().max())
 
