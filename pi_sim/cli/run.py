@@ -41,9 +41,7 @@ def run() -> None:
 @LENGTH
 @click.option("--protocol", default="crypten", show_default=True, help=PROTOCOL_HELP)
 @click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="Held-out texts.")
-@click.option(
-    "--network", default="none", show_default=True, help=f"Network to imitate by delaying messages. {NETWORK_HELP}"
-)
+@click.option("--network", default="none", show_default=True, help=f"Network to imitate. {NETWORK_HELP}")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Output of `pi-sim export`, instead of the weights.")
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="TCP port on the loopback; 0 takes a free one.")
 @TIMEOUT
@@ -70,7 +68,7 @@ def two_party(
     """Compute the logits of held-out text between two processes on this machine, each with its own shares."""
     from pi_sim import records
     from pi_sim.cli import progress
-    from pi_sim.mpc.dealer.dealer_spec import DealerSpec
+    from pi_sim.mpc.dealer.dealers import DealerSpec
     from pi_sim.report import terminal
     from pi_sim.run.two_party import TwoPartyRequest, run_two_party
 
@@ -133,7 +131,7 @@ def party(
     """
     from pi_sim import records
     from pi_sim.cli import progress
-    from pi_sim.mpc.dealer.dealer_spec import DealerSpec
+    from pi_sim.mpc.dealer.dealers import DealerSpec
     from pi_sim.mpc.transport.rendezvous import parse_address
     from pi_sim.report import terminal
     from pi_sim.run import remote
@@ -170,9 +168,7 @@ def keys(out: Path) -> None:
     from pi_sim.mpc.transport import tls
 
     tls.make_test_certificates(out)
-    click.echo(
-        f"{out}: server for party 0, client for party 1; take each to its machine, by a channel that nobody reads"
-    )
+    click.echo(f"{out}: server for party 0, client for party 1; take each to its machine over a private channel")
 
 
 @click.command()
@@ -191,9 +187,7 @@ def export(model: str, size: str, seq_len: int | None, out: Path) -> None:
 @click.command()
 @click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Output of `pi-sim export`.")
 @click.option("--protocol", default="crypten", show_default=True, help=PROTOCOL_HELP)
-@click.option(
-    "--sequences", default=1, show_default=True, type=click.IntRange(1), help="Sequences that the files serve."
-)
+@click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="Number of sequences.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder.")
 def deal(bundle: Path, protocol: str, sequences: int, out: Path) -> None:
     """Deal the correlated randomness of a graph ahead of time: one file for each party, to be used once.

@@ -59,7 +59,7 @@ def axis_option(
 @axis_option("--network", "networks", NETWORK_HELP, "lan", "wan")
 @MACHINE
 @click.option(
-    "--out", type=FILE_PATH, help="A .csv or .parquet file, continued if it exists; by default standard output."
+    "--out", type=FILE_PATH, help="A .csv or .parquet file, continued if it exists; default: standard output."
 )
 @click.option(
     "--report", type=FILE_PATH, metavar="FILE.md", help="A page with the Pareto fronts of quality and seconds."

@@ -75,9 +75,7 @@ def convert(
 @click.option("--seq-len", type=click.IntRange(1), help="Tokens; by default the model's context, at most 1,024.")
 @click.option("--sequences", default=32, show_default=True, type=click.IntRange(1), help="Number of texts.")
 @click.option("--corpus", metavar="TEXT", help="packages, stdlib, a path, or random; by default the held-out text.")
-@click.option(
-    "--protocol", default="crypten", show_default=True, help=f"Kernels whose domains are checked. {PROTOCOL_HELP}"
-)
+@click.option("--protocol", default="crypten", show_default=True, help=f"Its domains are checked. {PROTOCOL_HELP}")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="A folder for figures, SVG and PNG.")
 @click.option("--json", "record", type=click.Path(path_type=Path, dir_okay=False), help="Write the record here.")
 @STYLE

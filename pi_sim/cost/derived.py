@@ -1,6 +1,8 @@
-"""Derived prices: the protocol's own kernels, run by one phantom party on tensors without data."""
+"""Derived prices: the protocol's own kernels in a dry run, on tensors without data.
 
-# MERGED: Counting work: every operation on tensors that a kernel calls is seen once, with or without data, and every draw.  # noqa: E501
+Communication is counted by the dry run's communicator and dealer. Work is counted by `WorkCounter`, which sees every
+tensor operation that a kernel calls, with or without data, and every draw from a PRG.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -30,119 +32,123 @@ PUBLIC_DTYPES = {"softmax": torch.bool, "lookup": torch.long}
 
 
 class DerivedPrice(NamedTuple):
-    """What one operation communicates, what computing it takes, and what it opens once in a session."""
+    """Price of one operation: communication, work, and bytes that are sent once per session."""
 
     cost: Cost
     work: Work
-    """Party 0's own."""
+    """Work of party 0."""
     dealer_work: Work
-    """What it takes to deal the correlations, for whoever plays the dealer."""
+    """Work of dealing the correlations, besides drawing party 0's shares."""
     session_bytes: int
     """Bytes that one party sends to open a weight under its mask; all weights of a session share a round."""
 
 
 def derive_cost(op: Op, protocol: ExecutableProtocol) -> Cost:
-    """What one operation costs."""
+    """Return the communication of one operation."""
     return derive_price(op, protocol).cost
 
 
 def derive_price(op: Op, protocol: ExecutableProtocol) -> DerivedPrice:
-    """One operation, its weight opened beforehand where the kernel keeps it; again where that made constants."""
-    made = _constant_count()
-    found = _derive_once(op, protocol)
-    return found if _constant_count() == made else _derive_once(op, protocol)
+    """Return the price of one operation; a fixed operand is opened beforehand.
+
+    Constants that are computed once per process, such as circuits and tables, are no work: where the first dry run
+    computed some, the second one counts.
+    """
+    count_before = _constant_count()
+    price = _derive_once(op, protocol)
+    return price if _constant_count() == count_before else _derive_once(op, protocol)
 
 
 def _constant_count() -> int:
-    """How often any were made so far, which is no work: circuits and series of CrypTen's, tables of our kernels."""
-    return sum(each.cache_info().misses for each in (*backend.CONSTANT_FUNCTIONS, interpolation_tables))
+    """Return how many constants were computed so far: circuits and series of CrypTen's, tables of our kernels."""
+    return sum(function.cache_info().misses for function in (*backend.CONSTANT_FUNCTIONS, interpolation_tables))
 
 
 def _derive_once(op: Op, protocol: ExecutableProtocol) -> DerivedPrice:
-    """The same, with the work of making constants where they are not yet known."""
-    with _metered_dry_run(protocol) as seen:
-        operands, place, counted = (
-            _shape_only_operands(op),
-            fixed_operand(op, protocol),
-            WorkCounter(seen.prg, rt=seen.rt),
-        )
-        if place is not None:
-            operands[place] = beaver.open_weight_shares(seen.rt, [operands[place].share])[0]
-        opened, before = seen.take_cost(), seen.source.take_items()
-        with counted:
-            apply_op(seen.rt, op, operands, protocol)
+    """Return the price of one operation, including the work of computing constants that are not cached yet."""
+    with _metered_dry_run(protocol) as meter:
+        operands, index = _shape_only_operands(op), fixed_operand(op, protocol)
+        counter = WorkCounter(meter.prg, rt=meter.rt)
+        if index is not None:
+            operands[index] = beaver.open_weight_shares(meter.rt, [operands[index].share])[0]
+        session_cost, session_items = meter.take_cost(), meter.source.take_items()
+        with counter:
+            apply_op(meter.rt, op, operands, protocol)
         return DerivedPrice(
-            seen.take_cost(), counted.work, _dealer_work(before, seen.source.take_items()), opened.bytes
+            cost=meter.take_cost(),
+            work=counter.work,
+            dealer_work=_dealer_work(session_items, meter.source.take_items()),
+            session_bytes=session_cost.bytes,
         )
 
 
 def derive_graph_cost(graph: Graph, protocol: ExecutableProtocol) -> Cost:
-    """What a whole graph costs, run from end to end: the check on the sum of prices."""
-    with _metered_dry_run(protocol) as seen:
-        opened = run_setup(seen.rt, graph, protocol)
-        seen.take_cost()
-        run_sequence(seen.rt, graph, protocol, opened)
-        return seen.take_cost()
+    """Return the communication of a graph, run from end to end: the check on the sum of its operations' prices."""
+    with _metered_dry_run(protocol) as meter:
+        opened_weights = run_setup(meter.rt, graph, protocol)
+        meter.take_cost()
+        run_sequence(meter.rt, graph, protocol, opened_weights)
+        return meter.take_cost()
 
 
 @dataclass
 class _DryRunMeter:
-    """What the phantom and its dealer have counted, and what was drawn."""
+    """Runtime, dealer and PRG of a dry run, whose counters it reads."""
 
     rt: Runtime
     source: RecordingSource
     prg: ShapePrg
 
     def take_cost(self) -> Cost:
-        """All since the last time."""
+        """Return the communication since the last call, and reset its counters."""
         communicator = self.rt.communicator
-        found = Cost(communicator.rounds, communicator.bytes, self.source.offline_bytes)
+        cost = Cost(communicator.rounds, communicator.bytes, self.source.offline_bytes)
         communicator.rounds = communicator.bytes = self.source.offline_bytes = 0
-        return found
+        return cost
 
 
 @contextmanager
 def _metered_dry_run(protocol: ExecutableProtocol) -> Iterator[_DryRunMeter]:
-    drawn = ShapePrg()
-    source = RecordingSource(drawn)
-    with dry_runtime(protocol, source, drawn) as rt:
-        yield _DryRunMeter(rt, source, drawn)
+    prg = ShapePrg()
+    source = RecordingSource(prg)
+    with dry_runtime(protocol, source, prg) as rt:
+        yield _DryRunMeter(rt, source, prg)
 
 
-def _dealer_work(before: tuple[DemandItem, ...], entries: tuple[DemandItem, ...]) -> Work:
-    """What a dealer does for these entries, besides drawing party 0's shares, which party 0 draws as well."""
-    drawn, numbers = ShapePrg(), list[int]()
-    source, counted = DealerSource(ShapePrg(), drawn), WorkCounter(drawn)
-    for entry in before:
-        entry.request(source, numbers)
-    with counted:
-        for entry in entries:
-            entry.request(source, numbers)
-    return counted.work
+def _dealer_work(session_items: tuple[DemandItem, ...], items: tuple[DemandItem, ...]) -> Work:
+    """Return a dealer's work for `items`, besides drawing party 0's shares, which party 0 draws as well."""
+    peer_prg, mask_ids = ShapePrg(), list[int]()
+    source, counter = DealerSource(ShapePrg(), peer_prg), WorkCounter(peer_prg)
+    for item in session_items:
+        item.request(source, mask_ids)
+    with counter:
+        for item in items:
+            item.request(source, mask_ids)
+    return counter.work
 
 
 def _shape_only_operands(op: Op) -> list[Any]:
     onehot = 1 if op.name == "embedding" else None
     return [
         secret_tensor(shape, precision=0 if index == onehot else None)
-        if hidden
+        if is_secret
         else torch.empty(shape, dtype=PUBLIC_DTYPES.get(op.name, torch.float32), device="meta")
-        for index, (shape, hidden) in enumerate(zip(op.shapes, op.secret, strict=True))
+        for index, (shape, is_secret) in enumerate(zip(op.shapes, op.secret, strict=True))
     ]
 
 
 aten = torch.ops.aten
 MATRIX_PRODUCTS = (aten.mm, aten.bmm, aten.mv, aten.dot)
-"""What torch makes of every matrix product; the first factor's last dimension is summed over."""
+"""Operations that every matrix product of torch becomes; they sum over the first factor's last dimension."""
 NON_WRITING_OPS = (aten.set_, aten.squeeze_, aten._unsafe_view, aten.empty)
-"""What writes nothing: views that torch does not call so, and the memory that is drawn into."""
+"""Operations that write nothing: views that torch does not mark as such, and allocations."""
 
 
 class WorkCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A context that adds up the work done in it."""
+    """Context that adds up the work done in it."""
 
     def __init__(self, *prgs: Prg, rt: Runtime | None = None) -> None:
-        """`prgs` are those that the work draws from; `rt` is the runtime that counts CrypTen's tuples, if any."""
+        """`prgs` are those that the work draws from; `rt`, if CrypTen runs, counts its tuples."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.totals: Counter[str] = Counter()
         self.prgs, self.rt = prgs, rt
@@ -157,41 +163,41 @@ class WorkCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @property
     def work(self) -> Work:
-        """All of it so far."""
+        """The work counted so far."""
         return Work(**self.totals)
 
     def _add_external_counters(self, sign: int) -> None:
-        """What others count. A draw is a call like any other."""
+        """Add the counters kept elsewhere: tuples, and bytes and draws of the PRGs. A draw is a call."""
         self.totals["tuples"] += sign * (self.rt.tuple_count if self.rt else 0)
-        for stream in self.prgs:
-            self.totals["random"] += sign * stream.bytes
-            self.totals["calls"] += sign * stream.draws
+        for prg in self.prgs:
+            self.totals["random"] += sign * prg.bytes
+            self.totals["calls"] += sign * prg.draws
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         unit = _work_unit(function)
         if unit and not _is_device_copy(function, args, result):
-            written = [each for each in _as_sequence(result) if isinstance(each, Tensor)]
+            tensors = [output for output in _as_sequence(result) if isinstance(output, Tensor)]
             self.totals["calls"] += 1
-            self.totals[unit] += sum(_work_amount(unit, args, each) for each in written)
+            self.totals[unit] += sum(_work_amount(unit, args, tensor) for tensor in tensors)
         return result
 
 
 @cache
 def _work_unit(function: Any) -> Literal["macs", "elements"] | None:
-    """The unit of `Work` that an operation of torch is counted in; None for a view."""
+    """Return the unit of `Work` in which an operation of torch is counted; None for a view."""
     if function.is_view or function.overloadpacket in NON_WRITING_OPS:
         return None
     return "macs" if function.overloadpacket in MATRIX_PRODUCTS else "elements"
 
 
 def _is_device_copy(function: Any, args: Any, result: Any) -> bool:
-    """Whether a tensor only went to another device: a phantom's indices do, a party's are where they are needed."""
+    """Return True if a tensor was only copied to another device: a dry run copies indices, a party need not."""
     return bool(function.overloadpacket == aten._to_copy and args[0].device != result.device)
 
 
-def _work_amount(unit: str, args: Any, written: Tensor) -> int:
-    return int(written.numel() * args[0].shape[-1]) if unit == "macs" else -(-written.nbytes // WORD_BYTES)
+def _work_amount(unit: str, args: Any, output: Tensor) -> int:
+    return int(output.numel() * args[0].shape[-1]) if unit == "macs" else -(-output.nbytes // WORD_BYTES)
 
 
 def _as_sequence(result: Any) -> Any:

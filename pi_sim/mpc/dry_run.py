@@ -1,7 +1,7 @@
-"""A phantom: a party without data and without a partner, for what is known before anybody runs.
+"""The dry run: kernels on shapes without data, by one phantom party, to count rounds, bytes and correlations.
 
-It believes that it is party 0 of 2. What it opens goes nowhere and comes back unchanged, which is harmless because
-there is no data; every opening is written down. Tensors are on the meta device: shapes without elements.
+The phantom is party 0 of 2. Its openings return its own shares unchanged, which is harmless because there is no data:
+tensors are on the meta device. Each opening is counted, and a `RecordingSource` records each correlation.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from pi_sim.specs import ExecutableProtocol
 
 
 class CountingCommunicator(backend.Communicator):  # type: ignore[misc]
-    """A communicator that sends nothing and records what it was asked to."""
+    """Communicator of party 0 that sends nothing, and counts the rounds and bytes that it would send."""
 
     def __init__(self) -> None:
         self.rounds = self.bytes = 0
@@ -35,12 +35,12 @@ class CountingCommunicator(backend.Communicator):  # type: ignore[misc]
         return 2
 
     def all_reduce(self, shares: Any, op: Any = None, batched: bool = False) -> Any:
-        """An opening to both parties: one message from each to the other, however many tensors are in it."""
+        """Count an opening to both parties, one message of all tensors; return the shares unchanged."""
         self.count_message(shares if batched else [shares])
         return shares
 
     def reduce(self, share: Tensor, dst: int, op: Any = None) -> None:
-        """An opening to the other party, priced from the side that sends."""
+        """Count an opening to the other party, from the side that sends."""
         self.count_message([share])
 
     def count_message(self, tensors: list[Tensor]) -> None:
@@ -50,38 +50,40 @@ class CountingCommunicator(backend.Communicator):  # type: ignore[misc]
 
 @contextmanager
 def dry_runtime(protocol: ExecutableProtocol, source: Source, zeros: Prg) -> Iterator[Runtime]:
-    """A phantom that runs kernels with correlations from `source`, and CrypTen's sharings of zero from `zeros`."""
+    """Context of a dry run, with correlations from `source` and CrypTen's sharings of zero from `zeros`."""
     backend.set_zero_prgs(zeros, zeros, zeros)
     with Runtime.running(CountingCommunicator(), source, protocol) as rt:
         yield rt
 
 
 def secret_tensor(shape: Shape, precision: int | None = None) -> Any:
-    """A shared tensor without data."""
+    """Return a shared tensor without data; `precision` as in `backend.fixed_point_tensor`."""
     return backend.fixed_point_tensor(torch.empty(shape, dtype=torch.long, device="meta"), precision)
 
 
 def run_setup(rt: Runtime, graph: Graph, protocol: ExecutableProtocol) -> dict[str, OpenedWeight]:
-    """Open the weights that stay put, as a party does once in a session."""
+    """Open all fixed operands, as a party does once per session."""
     return open_graph_weights(rt, graph, _secret_weights(graph), protocol)
 
 
-def run_sequence(rt: Runtime, graph: Graph, protocol: ExecutableProtocol, opened: dict[str, OpenedWeight]) -> None:
+def run_sequence(
+    rt: Runtime, graph: Graph, protocol: ExecutableProtocol, opened_weights: dict[str, OpenedWeight]
+) -> None:
     """Run a graph from end to end, as a party does for each sequence."""
     inputs = {**graph.inputs, "tokens": (*graph.input, graph.vocabulary)}
-    whole_numbers = graph.one_hot_inputs()
+    integers = graph.one_hot_inputs()
     values: dict[str, Any] = {name: value.to("meta") for name, value in graph.constants.items()}
-    values |= {name: secret_tensor(shape, 0 if name in whole_numbers else None) for name, shape in inputs.items()}
-    execute(rt, graph, _secret_weights(graph) | values, protocol, opened)
+    values |= {name: secret_tensor(shape, 0 if name in integers else None) for name, shape in inputs.items()}
+    execute(rt, graph, _secret_weights(graph) | values, protocol, opened_weights)
 
 
 def record_demand(graph: Graph, protocol: ExecutableProtocol) -> Demand:
-    """Everything that one party asks the dealer for, for any graph and protocol, from public knowledge alone."""
+    """Return all correlations that a party requests, once per session and per sequence, from public knowledge alone."""
     source = RecordingSource(ShapePrg())
     with dry_runtime(protocol, source, ShapePrg()) as rt:
-        opened = run_setup(rt, graph, protocol)
+        opened_weights = run_setup(rt, graph, protocol)
         session = source.take_items()
-        run_sequence(rt, graph, protocol, opened)
+        run_sequence(rt, graph, protocol, opened_weights)
         return Demand(session, source.take_items())
 
 

@@ -1,4 +1,4 @@
-"""Runs a Graph with the kernels that a protocol names: the same code for two real parties and for a phantom."""
+"""The executor: it runs a Graph with the kernels that a protocol names, for real parties and for the dry run alike."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,20 +12,23 @@ from pi_sim.specs import ExecutableProtocol
 
 
 def apply_op(rt: Runtime, op: Op, operands: list[Any], protocol: ExecutableProtocol) -> Any:
-    """The result of one operation on shared and public operands."""
+    """Return the result of one operation on shared and public operands, by the protocol's kernel."""
     kernel = kernel_for(op.name, protocol.kernels, protocol.name)
     return kernel.function(rt, *operands, **dict(op.attributes))
 
 
 def fixed_operand(op: Op, protocol: ExecutableProtocol) -> int | None:
-    """The operand that stays put in a session: it is opened under a mask once, for all calls."""
+    """Return the index of the operand that is opened under a mask once per session, for all calls; None without one."""
     return kernel_for(op.name, protocol.kernels, protocol.name).fixed_operand
 
 
 def open_graph_weights(
     rt: Runtime, graph: Graph, weights: Mapping[str, Any], protocol: ExecutableProtocol
 ) -> dict[str, OpenedWeight]:
-    """Every weight that stays put, by the name its operations read it under: 1 round in all, if there are any."""
+    """Open all fixed operands, 1 round in all if there are any; return them by the names under which nodes read them.
+
+    `weights` are this party's shares. Raises `UsageError` where a fixed operand is no weight.
+    """
     names = list(dict.fromkeys(name for node in graph.nodes if (name := _fixed_input(node, protocol))))
     nodes = {node.name: node for node in graph.nodes}
     shares = [_resolve_weight(rt, name, nodes, weights, protocol).share for name in names]
@@ -37,21 +40,21 @@ def execute(
     graph: Graph,
     values: dict[str, Any],
     protocol: ExecutableProtocol,
-    opened: Mapping[str, OpenedWeight],
-    after: Callable[[Node], None] = lambda node: None,
+    opened_weights: Mapping[str, OpenedWeight],
+    on_node: Callable[[Node], None] = lambda node: None,
 ) -> Any:
-    """The last node's result from shared weights and tokens in `values`, which also holds the public constants.
+    """Return the last node's result.
 
-    `opened` is what `open_weights` found. `after` is called when a node is done. A value is dropped after its last
-    use, so that memory stays bounded.
+    `values` holds this party's shares of weights and tokens, and the public constants, by name; `opened_weights` comes
+    from `open_graph_weights`. `on_node` is called after each node. Values are dropped after their last use.
     """
     values = dict(values)
     last = graph.last_uses()
     for index, node in enumerate(graph.nodes):
-        settled = _fixed_input(node, protocol)
-        operands = [opened[name] if name == settled else values[name] for name in node.inputs]
+        fixed_name = _fixed_input(node, protocol)
+        operands = [opened_weights[name] if name == fixed_name else values[name] for name in node.inputs]
         values[node.name] = apply_op(rt, node.op, operands, protocol)
-        after(node)
+        on_node(node)
         for name in set(node.inputs):
             if last[name] == index:
                 del values[name]
@@ -59,18 +62,20 @@ def execute(
 
 
 def _fixed_input(node: Node, protocol: ExecutableProtocol) -> str | None:
-    place = fixed_operand(node.op, protocol)
-    return None if place is None else node.inputs[place]
+    index = fixed_operand(node.op, protocol)
+    return None if index is None else node.inputs[index]
 
 
 def _resolve_weight(
     rt: Runtime, name: str, nodes: Mapping[str, Node], weights: Mapping[str, Any], protocol: ExecutableProtocol
 ) -> Any:
-    """A weight, or a rearranged one."""
+    """Return the share of a weight, or of a weight rearranged by structural operations: local."""
     if name in weights:
         return weights[name]
     node = nodes.get(name)
     if node is None or node.op.name not in STRUCTURAL:
-        raise UsageError(f"protocol {protocol.name} keeps {name} in a session, but it is no weight; choose beaver.")
+        raise UsageError(
+            f"protocol {protocol.name} opens {name} once per session, but it is no weight; choose the kernel beaver."
+        )
     operands = [_resolve_weight(rt, operand, nodes, weights, protocol) for operand in node.inputs]
     return apply_op(rt, node.op, operands, protocol)

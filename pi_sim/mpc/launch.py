@@ -1,6 +1,7 @@
-"""The processes of a run on one machine: started, watched, and never left behind."""
+"""A private run on this machine: two parties as processes, and a third one if a third party deals.
 
-# MERGED: Two parties as two processes on this machine, and a third one as their dealer.
+All processes are watched; none is left behind, whatever ends the run.
+"""
 
 import json
 import os
@@ -8,13 +9,12 @@ import secrets
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -23,104 +23,101 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pi_sim.errors import RunError, UsageError
-from pi_sim.graph.bundle import one_hot, share_tensor
+from pi_sim.graph.bundle import Bundle, one_hot, share_tensor
 from pi_sim.mpc import party_main, worker
 from pi_sim.mpc.dealer import server
-from pi_sim.mpc.dealer.dealer_spec import DealerSpec
-from pi_sim.mpc.dealer.dealers import FIRST_PARTY, THIRD_PARTY
+from pi_sim.mpc.dealer.dealers import THIRD_PARTY, DealerSpec
 from pi_sim.mpc.kernels.local import CLIENT
 from pi_sim.mpc.party import CPU, Counters, sequence_progress
 from pi_sim.mpc.party_main import PartyJob
 from pi_sim.network import Network
+from pi_sim.specs import ExecutableProtocol
 
 PARTY_COUNT = 2
 GRACE_PERIOD_S = 5.0
-"""Seconds that a party gets to notice that the other one has failed."""
+"""Seconds that a party has to notice the failure of the other one."""
+FIRST_PARTY_DEALER = DealerSpec()
 
 
 class ChildProcess(NamedTuple):
-    """A process of a run: what it is called, its module, its job, and its folder."""
+    """A process of a run: its name in messages, its module, its job, and a folder for what it prints on stderr."""
 
     name: str
     module: ModuleType
-    job: party_main.PartyJob | server.DealerJob
+    job: worker.Job
     folder: Path
 
     def start(self, stdout: int) -> "subprocess.Popen[bytes]":
-        worker.save_job(self.job, self.folder / "job.json")
+        """Start the process; its standard error goes to a file."""
         with (self.folder / "errors").open("wb") as errors:
-            return subprocess.Popen(
-                [sys.executable, "-m", self.module.__name__, str(self.folder / "job.json")],
-                stdin=subprocess.PIPE,
-                stdout=stdout,
-                stderr=errors,
-                pass_fds=[self.job.listener] if self.job.listener is not None else [],
-                start_new_session=True,
-            )
+            return worker.start(self.module.__name__, self.job, stdout, errors)
 
     def failure_reason(self, status: int | None) -> str | None:
-        """What it said, which signal ended it, or that it never ended; None after a success.
+        """Return why the process failed, or None if it succeeded; `status` is None for a process that did not exit.
 
-        A dealer that is still there has nothing to answer for.
+        The reason is its last line on standard error or the signal that killed it. A dealer that is still running is
+        not a failure.
         """
-        said = (self.folder / "errors").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        lines = (self.folder / "errors").read_text(encoding="utf-8", errors="replace").strip().splitlines()
         if status is None:
-            return f"{self.name} did not end" if self.module is party_main else None
+            return f"{self.name} did not exit" if self.module is party_main else None
         if status < 0:
-            return f"{self.name} was ended by {signal.Signals(-status).name}"
-        return f"{self.name}: {said[-1] if said else f'exit status {status}'}".rstrip(".") if status else None
+            return f"{self.name} was killed by {signal.Signals(-status).name}"
+        return f"{self.name}: {lines[-1] if lines else f'exit status {status}'}".rstrip(".") if status else None
 
 
 def supervise(members: list[ChildProcess], sequences: int, timeout: float, progress: Callable[[float], None]) -> None:
-    """Start all processes, follow party 0's progress, and end all when one fails."""
-    running = [each.start(subprocess.DEVNULL if number else subprocess.PIPE) for number, each in enumerate(members)]
-    follower = threading.Thread(target=_forward_progress, args=(running[0].stdout, sequences, progress), daemon=True)
+    """Start all processes, the parties first, forward party 0's progress, and end all when one fails.
+
+    Raises `RunError` with the reason of every process that failed.
+    """
+    outputs = [subprocess.PIPE] + [subprocess.DEVNULL] * (len(members) - 1)
+    processes = [member.start(stdout) for member, stdout in zip(members, outputs, strict=True)]
+    follower = threading.Thread(target=_forward_progress, args=(processes[0].stdout, sequences, progress), daemon=True)
     follower.start()
     try:
-        statuses = _wait_for_exit(running, timeout)
+        statuses = _wait_for_exit(processes, timeout)
     finally:
-        for each in running:
-            each.kill()
-            each.wait()
+        for process in processes:
+            process.kill()
         follower.join()
-        for stream in (running[0].stdout, *(each.stdin for each in running)):
-            if stream:
-                stream.close()
-    reasons = [said for each, status in zip(members, statuses, strict=True) if (said := each.failure_reason(status))]
-    if reasons:
-        raise RunError(f"the run failed; {'; '.join(reasons)}.")
+        for process in processes:
+            process.communicate()  # waits, and closes the pipes
+    failures = [member.failure_reason(status) for member, status in zip(members, statuses, strict=True)]
+    if any(failures):
+        raise RunError(f"the run failed; {'; '.join(filter(None, failures))}.")
 
 
 def _forward_progress(lines: Iterable[bytes], sequences: int, progress: Callable[[float], None]) -> None:
-    """Report the fraction done, from what party 0 says after every node."""
-    told = sequence_progress(sequences, progress)
+    """Report the completed fraction from the lines that party 0 prints after every node."""
+    on_node = sequence_progress(sequences, progress)
     for line in lines:
         state = json.loads(line)
-        with suppress(OSError):  # whoever watched has gone; the run goes on
-            told(state["done"], state["of"])
+        with suppress(OSError):  # nobody reads the progress any more; the run goes on
+            on_node(state["done"], state["total"])
 
 
-def _wait_for_exit(running: "list[subprocess.Popen[bytes]]", timeout: float) -> list[int | None]:
-    """All exit statuses, None for a process that did not end in time after another one.
+def _wait_for_exit(processes: "list[subprocess.Popen[bytes]]", timeout: float) -> list[int | None]:
+    """Return all exit statuses, None for a process that did not exit in time after another one.
 
-    After a failure the others have a few seconds left, after a success as long as a message may take. A dealer, which
-    comes after the parties, is not waited for.
+    After a failure the remaining processes have `GRACE_PERIOD_S`, after a success `timeout` seconds, as long as a
+    message may take. Processes after the two parties, the dealer, are not waited for.
     """
     deadline = float("inf")
-    while any(party.poll() is None for party in running[:PARTY_COUNT]) and time.monotonic() < deadline:
-        ended = [status for each in running if (status := each.poll()) is not None]
-        if ended:
-            deadline = min(deadline, time.monotonic() + (GRACE_PERIOD_S if any(ended) else timeout))
+    while any(party.poll() is None for party in processes[:PARTY_COUNT]) and time.monotonic() < deadline:
+        statuses = [status for process in processes if (status := process.poll()) is not None]
+        if statuses:
+            deadline = min(deadline, time.monotonic() + (GRACE_PERIOD_S if any(statuses) else timeout))
         time.sleep(0.01)
-    return [each.poll() for each in running]
+    return [process.poll() for process in processes]
 
 
 @dataclass(frozen=True)
 class PartyCounters:
-    """What both parties counted: `counts[rank][sequence]`.
+    """Counters of both parties: `counts[rank][sequence]`, and `session[rank]` from before the first sequence.
 
-    `session[rank]` is what each counted before the first sequence, opening weights that stay put. `seconds` are those
-    of everything, `link` what one party measured of the connection itself, see `pi_sim.mpc.transport.link`.
+    The session is the opening of fixed weights. `seconds` is the time of the whole run, `link` what party 0 measured of
+    the connection itself, see `pi_sim.mpc.transport.link`.
     """
 
     counts: list[list[Counters]]
@@ -131,108 +128,107 @@ class PartyCounters:
 
 @dataclass(frozen=True)
 class RunResult(PartyCounters):
-    """The same with the logits (N, T, V) that the client opened."""
+    """Counters of a run with the logits (N, T, V) that the client opened."""
 
     logits: Tensor
 
 
 def run_local(
-    bundle: Path,
-    protocol: Path,
-    tokens: Tensor,
-    vocabulary: int,
+    bundle: Bundle,
+    protocol: ExecutableProtocol,
+    ids: Tensor,
     *,
     port: int = 0,
     timeout: float = 60.0,
     network: Network | None = None,
-    dealer: str = FIRST_PARTY,
+    dealer: DealerSpec = FIRST_PARTY_DEALER,
     device: str = CPU,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> RunResult:
-    """Evaluate a bundle's graph on token ids (N, B, T), one sequence after another, between two local processes.
+    """Evaluate a bundle's graph on token ids (N, B, T) between two local processes, sequence by sequence.
 
-    Each party finds its own shares of the tokens and its own results in a folder of its own. Raises `RunError` when
-    a party fails, naming it and its reason; nothing is left running or on disk, whatever ends the run.
+    Each party has a folder of its own with its shares of the tokens and its results. Raises `RunError` if a process
+    fails, with its name and reason; nothing is left running or on disk, whatever ends the run.
     """
     started = time.perf_counter()
     with (
         tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch,
-        _bind_listener(port) as listener,
-        _bind_listener(0) as calls,
+        _bind_listener(port) as party_listener,
+        _bind_listener(0) as dealer_listener,
     ):
-        folders = _share_tokens(Path(scratch), tokens, vocabulary)
-        choice = _with_address(DealerSpec.parse(dealer), calls)
-        parties = [
+        folders = _share_tokens(Path(scratch), ids, bundle.graph.vocabulary)
+        spec = _with_address(dealer, dealer_listener)
+        jobs = [
             PartyJob(
                 rank=rank,
-                bundle=str(bundle),
-                folder=str(folder),
-                protocol=str(protocol),
-                port=listener.getsockname()[1],
-                listener=listener.fileno() if rank == 0 else None,
+                bundle=bundle.folder,
+                folder=folder,
+                protocol=protocol,
+                port=party_listener.getsockname()[1],
+                listener=party_listener.fileno() if rank == 0 else None,
                 timeout=timeout,
                 threads=threads_per_party(),
-                network=asdict(network) if network else None,
-                sequences=len(tokens),
+                network=network,
+                sequences=len(ids),
                 device=device,
-                dealer=asdict(choice),
+                dealer=spec,
             )
             for rank, folder in enumerate(folders)
         ]
-        members = [ChildProcess(f"party {job.rank}", party_main, job, Path(job.folder)) for job in parties]
-        if choice.kind == THIRD_PARTY:
-            members.append(_dealer_process(choice, parties[0], calls, Path(scratch)))
-        supervise(members, len(tokens), timeout, progress)
+        members = [ChildProcess(f"party {job.rank}", party_main, job, job.folder) for job in jobs]
+        if spec.kind == THIRD_PARTY:
+            members.append(_dealer_process(jobs[0], dealer_listener, Path(scratch)))
+        supervise(members, len(ids), timeout, progress)
         return _collect_result(folders, started)
 
 
 def _collect_result(folders: list[Path], started: float) -> RunResult:
-    """What both parties left in their folders, of a run that began at a time of `time.perf_counter`."""
-    counted = [json.loads((folder / party_main.COUNTERS_FILE).read_text(encoding="utf-8")) for folder in folders]
-    counts, session = ([each[key] for each in counted] for key in ("sequences", "session"))
+    """Read the results from both parties' folders; the run started at `started` by `time.perf_counter`."""
+    server, client = (json.loads((folder / party_main.COUNTERS_FILE).read_text(encoding="utf-8")) for folder in folders)
+    counts, session = ([server[key], client[key]] for key in ("sequences", "session"))
     logits = load_file(folders[CLIENT] / party_main.LOGITS_FILE)["logits"]
-    return RunResult(counts, session, time.perf_counter() - started, counted[0]["link"], logits)
+    return RunResult(counts, session, time.perf_counter() - started, server["link"], logits)
 
 
 def threads_per_party() -> int:
-    """A party's share of this machine's cores."""
+    """Return the number of threads of a party: half of this machine's cores."""
     return max(1, (os.cpu_count() or 2) // 2)
 
 
 def _bind_listener(port: int) -> socket.socket:
-    """The socket on which party 0 will wait, bound here so that a port in use is found out at once."""
+    """Bind a listening socket on the loopback here, so that a port in use is an immediate `UsageError`."""
     try:
         return socket.create_server(("127.0.0.1", port))
     except (OSError, OverflowError):
         raise UsageError(f"port {port} cannot be used; choose another --port, or none for any free one.") from None
 
 
-def _share_tokens(scratch: Path, tokens: Tensor, vocabulary: int) -> list[Path]:
-    """A private folder per party with its shares of the one-hot tokens (N, B, T, V)."""
+def _share_tokens(scratch: Path, ids: Tensor, vocabulary: int) -> list[Path]:
+    """Create a private folder per party, with its shares of the one-hot tokens (N, B, T, V)."""
     folders = [scratch / f"party{rank}" for rank in (0, 1)]
-    for folder, share in zip(folders, share_tensor(one_hot(tokens, vocabulary)), strict=True):
+    for folder, share in zip(folders, share_tensor(one_hot(ids, vocabulary)), strict=True):
         folder.mkdir(mode=0o700)
         save_file({"tokens": share}, folder / party_main.TOKENS_FILE)
     return folders
 
 
-def _with_address(choice: DealerSpec, calls: socket.socket) -> DealerSpec:
-    """A third party with its port, and a token that this run's processes alone know."""
-    if choice.kind != THIRD_PARTY:
-        return choice
-    return replace(choice, port=calls.getsockname()[1], token=secrets.token_hex(server.TOKEN_BYTES))
+def _with_address(dealer: DealerSpec, listener: socket.socket) -> DealerSpec:
+    """Give a third party its port, and a token that only the processes of this run know."""
+    if dealer.kind != THIRD_PARTY:
+        return dealer
+    return replace(dealer, port=listener.getsockname()[1], token=secrets.token_hex(server.TOKEN_BYTES))
 
 
-def _dealer_process(choice: DealerSpec, party: PartyJob, calls: socket.socket, scratch: Path) -> ChildProcess:
-    """The third process: it is told what a party is told, and nothing of tokens and weights."""
+def _dealer_process(party: PartyJob, listener: socket.socket, scratch: Path) -> ChildProcess:
+    """Return the third process: it gets the public parameters of a party, and no shares of tokens or weights."""
     folder = scratch / "dealer"
     folder.mkdir(mode=0o700)
     job = server.DealerJob(
         bundle=party.bundle,
         protocol=party.protocol,
         sequences=party.sequences,
-        token=choice.token,
-        listener=calls.fileno(),
+        token=party.dealer.token,
+        listener=listener.fileno(),
         timeout=party.timeout,
         threads=party.threads,
     )

@@ -1,11 +1,10 @@
-"""A party: its shares, its end of the link and its dealer, evaluating the graph on one sequence after another."""
-
-# MERGED: Where a party computes: on the processor, or on a GPU that multiplies integers by limbs.
+"""A party: its shares, its end of the link, its dealer and its device, evaluating a graph sequence by sequence."""
 
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,8 @@ from torch import Tensor
 from pi_sim.errors import UsageError
 from pi_sim.graph.ops import Graph, Node
 from pi_sim.mpc import backend
+from pi_sim.mpc.dealer import dealt_file, server
+from pi_sim.mpc.dealer.dealers import DEALT_FILE, THIRD_PARTY, Dealer, DealerSpec, FirstPartyDealer, RunIdentity
 from pi_sim.mpc.dealer.sources import Source
 from pi_sim.mpc.executor import execute, open_graph_weights
 from pi_sim.mpc.primitives.beaver import OpenedWeight
@@ -26,41 +27,50 @@ CPU = "cpu"
 
 
 def require_device(name: str) -> None:
-    """A `UsageError` where this machine has no such device."""
+    """Raise `UsageError` if this machine has no such device."""
     if torch.device(name).type == "cuda" and not torch.cuda.is_available():
         raise UsageError("torch sees no CUDA GPU on this machine; use --device cpu.")
 
 
 def device_context(name: str) -> AbstractContextManager[object]:
-    """A context in which every kernel, CrypTen's too, can compute on tensors that lie there."""
+    """Return a context in which kernels, CrypTen's too, compute on a device: a GPU multiplies integers by limbs."""
     return nullcontext() if name == CPU else LimbMatmulMode(torch.device(name))
 
 
+def open_dealer(spec: DealerSpec, rank: int, identity: RunIdentity, sequences: int, timeout: float) -> Dealer:
+    """Return the dealer as a party sees it; raise `UsageError` or `RunError` if it does not serve this run."""
+    if spec.kind == DEALT_FILE:
+        return dealt_file.open_dealt_file(Path(spec.path), rank, identity, sequences)
+    if spec.kind == THIRD_PARTY:
+        return server.request_seed(spec.port, bytes.fromhex(spec.token), rank, identity, sequences, timeout)
+    return FirstPartyDealer(rank)
+
+
 Counters = dict[str, Any]
-"""What a party counted in one stretch of a run, see `Party.counters`; of a sequence also up to each of its `nodes`."""
+"""Counters of one stretch of a run, see `Party.read_counters`; of a sequence also at each of its `nodes`."""
 ProgressCallback = Callable[[int, int], None]
-"""Is told after every node how many of how many are done."""
+"""Called after every node with the number of evaluated nodes and of all nodes."""
 
 
 def sequence_progress(sequences: int, progress: Callable[[float], None]) -> ProgressCallback:
-    """Tells nodes done of one sequence after another as a fraction of all."""
+    """Return a callback that turns nodes of consecutive sequences into a fraction of all sequences."""
     finished = 0
 
-    def told(done: int, of: int) -> None:
+    def on_node(done: int, total: int) -> None:
         nonlocal finished
-        fraction = (finished + done / of) / sequences
-        finished += done == of
+        fraction = (finished + done / total) / sequences
+        finished += done == total
         progress(fraction)
 
-    return told
+    return on_node
 
 
 @dataclass(frozen=True)
 class PartyResult:
-    """What one party counted, opening its weights (`session`) and in each sequence, and what it measured of its `link`.
+    """Counters of one party, of its `session` (opening fixed weights) and of each sequence, and the speed of its link.
 
-    `logits` (N, T, V) are the client's; the server opens none. `passed` is all payload that was sent and received, with
-    what measuring the link took.
+    `logits` (N, T, V) are the client's, None at the server. `payload_bytes` are all bytes of payload, sent and
+    received, including those of the link's benchmark.
     """
 
     link: dict[str, float]
@@ -77,24 +87,29 @@ def run_party(
     link: Link,
     source: Source,
     onehots: Iterable[Tensor],
-    told: ProgressCallback,
+    on_node: ProgressCallback,
     device: str = CPU,
 ) -> PartyResult:
-    """Run a party on its shares of one-hot tokens (B, T, V), one sequence after another."""
+    """Run a party on its shares of one-hot tokens (B, T, V), sequence by sequence."""
     source.device = torch.device(device)
     with Runtime.running(link, source, protocol) as rt, device_context(device):
         weights = {name: backend.fixed_point_tensor(share.to(device)) for name, share in shares.items()}
         party = Party(rt, graph, protocol, weights, link, source)
-        measured = benchmark_link(link)
-        opening = party.open_weights()
-        runs = [party.infer(onehot, told) for onehot in onehots]
-    logits = [found for _, found in runs if found is not None]
-    opened, passed = torch.cat(logits) if logits else None, (link.sent, link.received)
-    return PartyResult(measured, opening, [counts for counts, _ in runs], opened, passed)
+        link_speed = benchmark_link(link)
+        session = party.open_weights()
+        results = [party.infer(onehot, on_node) for onehot in onehots]
+    logits = [values for _, values in results if values is not None]
+    return PartyResult(
+        link=link_speed,
+        session=session,
+        sequences=[counters for counters, _ in results],
+        logits=torch.cat(logits) if logits else None,
+        payload_bytes=(link.sent, link.received),
+    )
 
 
 class Party:
-    """A party that holds its shares of the weights and evaluates the graph on one sequence after another."""
+    """A party that holds its shares of the weights and evaluates the graph on sequences."""
 
     def __init__(
         self,
@@ -111,31 +126,32 @@ class Party:
         self.opened_weights: dict[str, OpenedWeight] = {}
 
     def open_weights(self) -> Counters:
-        """What was counted while the weights that stay put were opened under their masks, once for all sequences."""
+        """Open the fixed weights under their masks, once for all sequences; return the counters of that."""
         before = self.read_counters()
         self.opened_weights = open_graph_weights(self.rt, self.graph, self.weights, self.protocol)
         return self._counters_since(before)
 
-    def infer(self, onehot: Tensor, told: ProgressCallback) -> tuple[Counters, Tensor | None]:
-        """What was counted for one sequence, in all and up to each node, and its logits (at the client)."""
+    def infer(self, onehot: Tensor, on_node: ProgressCallback) -> tuple[Counters, Tensor | None]:
+        """Return the counters of one sequence, in total and up to each node, and its logits (None at the server)."""
         before, nodes = self.read_counters(), []
 
-        def note(node: Node) -> None:
+        def count_node(node: Node) -> None:
             nodes.append((self.link.rounds - before["rounds"], self.link.sent - before["sent"]))
-            told(len(nodes), len(self.graph.nodes))
+            on_node(len(nodes), len(self.graph.nodes))
 
         tokens = backend.fixed_point_tensor(onehot.to(self.source.device), precision=0)
         values = {**self.weights, **self.constants, "tokens": tokens}
-        logits = execute(self.rt, self.graph, values, self.protocol, self.opened_weights, note)
+        logits = execute(self.rt, self.graph, values, self.protocol, self.opened_weights, count_node)
         return {**self._counters_since(before), "nodes": nodes}, logits
 
     def _counters_since(self, before: Counters) -> Counters:
         return {name: count - before[name] for name, count in self.read_counters().items()}
 
     def read_counters(self) -> Counters:
-        """Every counter as it stands: the link's own, CrypTen's, the dealer's, and the clock.
+        """Return every counter's present value: the link's, CrypTen's, the dealer's, and the clock.
 
-        Of the seconds those of communicating and waiting lie on the critical path, see `pi_sim.mpc.transport.link`.
+        `offline` counts the bytes that came from the dealer, `requested` those that kernels asked it for. Seconds of
+        communication and waiting are those on the critical path, see `pi_sim.mpc.transport.link`.
         """
         return {
             "rounds": self.link.rounds,
@@ -144,7 +160,7 @@ class Party:
             "crypten_rounds": self.link.comm_rounds,
             "crypten_bytes": self.link.comm_bytes,
             "offline": self.source.offline_bytes,
-            "asked": self.rt.requested_bytes,
+            "requested": self.rt.requested_bytes,
             "communication_seconds": self.link.critical_path.network + self.link.critical_path.delay,
             "late_seconds": self.link.critical_path.delay,
             "peer_wait_seconds": self.link.critical_path.peer_compute,

@@ -61,9 +61,11 @@ def _audit_nodes(graph: Graph, costs: list[Cost], server: Counters, client: Coun
 def _audit_offline_bytes(predicted: int, server: Counters, client: Counters) -> None:
     """Check the bytes that each party requested from the dealer and received, from its file or socket."""
     for rank, counters in enumerate((server, client)):
-        if {counters["asked"], counters["offline"]} != {predicted}:
-            measured = f"party {rank} asked for {counters['asked']}, and {counters['offline']} came"
-            raise RunError(f"predicted {predicted} offline bytes, {measured}.")
+        if {counters["requested"], counters["offline"]} != {predicted}:
+            raise RunError(
+                f"predicted {predicted} offline bytes; party {rank} requested {counters['requested']}, received "
+                f"{counters['offline']}."
+            )
 
 
 def summarize_counters(counters: PartyCounters, network: Network | None = None, rank: int = 0) -> Measured:

@@ -7,8 +7,7 @@ from pi_sim.errors import UsageError
 from pi_sim.graph.bundle import PRECISION, Bundle, read_bundle
 from pi_sim.mpc import dry_run, kernels
 from pi_sim.mpc.dealer import dealt_file
-from pi_sim.mpc.dealer.dealer_spec import DealerSpec
-from pi_sim.mpc.dealer.dealers import DEALT_FILE, RunIdentity
+from pi_sim.mpc.dealer.dealers import DEALT_FILE, DealerSpec, RunIdentity
 from pi_sim.mpc.dealer.dealt_file import Header
 from pi_sim.specs import ExecutableProtocol
 

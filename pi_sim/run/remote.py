@@ -18,13 +18,12 @@ from torch import Tensor
 from pi_sim.errors import RunError, UsageError
 from pi_sim.graph.bundle import Bundle, read_bundle
 from pi_sim.graph.ops import Graph
-from pi_sim.mpc.dealer.dealer_spec import DealerSpec
-from pi_sim.mpc.dealer.dealers import THIRD_PARTY, Dealer, RunIdentity
+from pi_sim.mpc.dealer.dealers import THIRD_PARTY, Dealer, DealerSpec, RunIdentity
 from pi_sim.mpc.kernels.local import CLIENT
 from pi_sim.mpc.launch import PartyCounters, threads_per_party
-from pi_sim.mpc.party import CPU, Counters, PartyResult, require_device, run_party, sequence_progress
+from pi_sim.mpc.party import CPU, Counters, PartyResult, open_dealer, require_device, run_party, sequence_progress
 from pi_sim.mpc.transport import wire
-from pi_sim.mpc.transport.handshake import expand_token_shares, handshake, share_tokens
+from pi_sim.mpc.transport.handshake import expand_token_shares, perform_handshake, share_tokens
 from pi_sim.mpc.transport.link import Link
 from pi_sim.mpc.transport.rendezvous import Transport, accept_peer, connect_to_server, is_loopback, listen_at
 from pi_sim.mpc.transport.tls import TlsTransport, choose_transport
@@ -120,7 +119,7 @@ def _prepare_task(request: PartyRequest) -> PartyTask:
         shares=bundle.party_shares(request.rank),
         ids=held_out_ids(bundle, request.sequences) if request.rank == CLIENT else None,
         identity=identity,
-        dealer=request.dealer.open(request.rank, identity, request.sequences, request.timeout),
+        dealer=open_dealer(request.dealer, request.rank, identity, request.sequences, request.timeout),
     )
 
 
@@ -134,7 +133,7 @@ def _run_graph(
     task: PartyTask, request: PartyRequest, connection: wire.Connection, progress: Callable[[float], None]
 ) -> PartyResult:
     graph, report_node = task.bundle.graph, sequence_progress(task.sequences, progress)
-    source = handshake(connection, task.dealer, task.identity.agreement_terms(task.sequences))
+    source = perform_handshake(connection, task.dealer, task.identity.agreement_terms(task.sequences))
     onehots = _one_hot_shares(connection, graph, task.sequences, task.ids)
     link = Link(connection, request.rank, common_clock=False)
     result = run_party(graph, task.protocol, task.shares, link, source, onehots, report_node, request.device)
@@ -160,7 +159,7 @@ def _pair_counters(rank: int, result: PartyResult, peer: PeerCounters, seconds: 
     return PartyCounters(list(sequences), list(sessions), seconds, result.link)
 
 
-COUNTER_NAMES = ("rounds", "sent", "received", "crypten_rounds", "crypten_bytes", "offline", "asked")
+COUNTER_NAMES = ("rounds", "sent", "received", "crypten_rounds", "crypten_bytes", "offline", "requested")
 MAX_COUNTERS_BYTES = 2**26
 """Limit on the size of a counters message; those of a long run are far smaller."""
 

@@ -17,8 +17,7 @@ from pi_sim.graph.bundle import Bundle, read_bundle, write_bundle
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph
 from pi_sim.mpc import launch
-from pi_sim.mpc.dealer.dealer_spec import DealerSpec
-from pi_sim.mpc.dealer.dealers import FIRST_PARTY
+from pi_sim.mpc.dealer.dealers import FIRST_PARTY, DealerSpec
 from pi_sim.mpc.party import CPU, require_device
 from pi_sim.network import PRESETS, Network
 from pi_sim.records import RunRecord
@@ -86,14 +85,13 @@ def run_two_party(
         tokens = held_out_ids(bundle, request.sequences)
         expected = _reference_logits(request, model, bundle.graph, tokens, warn) if model else None
         outcome = launch.run_local(
-            bundle.folder,
-            Path(protocol.origin),
+            bundle,
+            protocol,
             tokens.unsqueeze(1),
-            bundle.graph.vocabulary,
             port=request.port,
             timeout=request.timeout,
             network=request.network,
-            dealer=request.dealer.path or request.dealer.kind,
+            dealer=request.dealer,
             device=request.device,
             progress=progress,
         )

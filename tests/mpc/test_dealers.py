@@ -33,7 +33,7 @@ from pi_sim.mpc.dealer.sources import (
 )
 from pi_sim.mpc.primitives.beaver import FixedOperandTriple
 from pi_sim.mpc.runtime import Runtime
-from pi_sim.mpc.transport.handshake import handshake
+from pi_sim.mpc.transport.handshake import perform_handshake
 from pi_sim.zoo.source import ModelSource
 
 EXECUTABLE = [
@@ -201,7 +201,7 @@ def met(*dealers: Dealer) -> list[Any]:
 
     def play(rank: int) -> None:
         try:
-            found[rank] = handshake(ends[rank], dealers[rank], {"graph": "the same"})
+            found[rank] = perform_handshake(ends[rank], dealers[rank], {"graph": "the same"})
         except RunError as error:
             found[rank] = error
 

@@ -33,12 +33,9 @@ def test_a_design_runs_as_predicted(card: str, protocol: str, ids: Tensor, tmp_p
         model.get_input_embeddings().weight.mul_(20)
         expected = model(tokens).logits
     graph = capture_model(model, tokens.shape[1])
-    bundle.write_bundle(
-        folder, graph, model.state_dict(), {"model": card, "size": "own", "seq_len": tokens.shape[1]}, folder
-    )
-    path, connection = specs.find_file("protocols", protocol), {"port": 0, "timeout": 60, "network": None}
-    found = launch.run_local(
-        folder, path, tokens.unsqueeze(1), graph.vocabulary, **connection, progress=lambda part: None
-    )
-    audit_run(graph, specs.load_executable_protocol(protocol), found)
-    torch.testing.assert_close(found.logits, expected, atol=0.05, rtol=0.02)
+    origin = {"model": card, "size": "own", "seq_len": tokens.shape[1]}
+    bundle.write_bundle(folder, graph, model.state_dict(), origin, folder)
+    executable = specs.load_executable_protocol(protocol)
+    result = launch.run_local(bundle.read_bundle(folder), executable, tokens.unsqueeze(1))
+    audit_run(graph, executable, result)
+    torch.testing.assert_close(result.logits, expected, atol=0.05, rtol=0.02)

@@ -97,8 +97,8 @@ def test_local_truncation_fails_as_often_as_expected_and_ours_never(found: Found
 
 
 def test_the_other_party_gets_the_same_job() -> None:
-    job = BenchJob(SMALL, [("gelu", LEAN)])
-    assert BenchJob.from_json(job.to_json()).to_json() == job.to_json()
+    job = BenchJob(extent=SMALL, tasks=[("gelu", LEAN)])
+    assert BenchJob.model_validate_json(job.model_dump_json()).model_dump() == job.model_dump()
 
 
 @pytest.mark.parties

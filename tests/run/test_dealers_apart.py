@@ -73,7 +73,7 @@ def test_a_dealer_that_dies_ends_both_parties(bundle: Path) -> None:
         out, errors = process.communicate(timeout=120)
         assert (process.returncode, out) == (1, "")
         assert errors.splitlines()[-1].startswith("pi-sim: the run failed; party 0: the dealer closed the connection")
-        assert "the dealer was ended by SIGKILL" in errors
+        assert "the dealer was killed by SIGKILL" in errors
         assert "Traceback" not in errors
         assert not psutil.wait_procs(others, timeout=5)[1]
     finally:
@@ -135,7 +135,7 @@ def test_a_stranger_is_told_no_seed_and_does_not_end_the_dealing() -> None:
     for thread in (*threads, dealer):
         thread.join(20)
     for rank, party in enumerate(parties):
-        (drawn,) = party.source(bytes(16)).mine.draw(TensorSpec((4,)))
+        (drawn,) = party.open_source(bytes(16)).own_prg.draw(TensorSpec((4,)))
         assert torch.equal(drawn, *AesCtrPrg(bytes([rank] * 16)).draw(TensorSpec((4,))))
 
 
@@ -155,7 +155,7 @@ def test_a_party_with_other_terms_is_refused(terms: RunIdentity, sequences: int)
 def test_a_dealer_does_not_wait_for_ever() -> None:
     dealer = Answer(timeout=0.2)
     dealer.join()
-    assert dealer.found == "the parties did not call in time."
+    assert dealer.found == "the parties did not connect in time."
 
 
 def test_a_dealer_that_is_not_there_is_one_sentence() -> None:

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from pi_sim.errors import RunError
-from pi_sim.mpc import party_main
+from pi_sim.mpc import party_main, worker
 from pi_sim.mpc.dealer import server
 from pi_sim.mpc.dealer.dealers import FirstPartyDealer
 from pi_sim.mpc.launch import ChildProcess, _forward_progress, _wait_for_exit
-from pi_sim.mpc.transport.handshake import connect, handshake
+from pi_sim.mpc.transport.handshake import connect, perform_handshake
 from pi_sim.mpc.transport.link import HEADER, Link
 from pi_sim.network import parse_network
 
@@ -72,7 +72,7 @@ def test_a_party_that_dies_ends_the_other(rank: int, running: "subprocess.Popen[
     assert running.returncode == 1
     assert out == ""
     assert errors.count("\n") <= 2, errors
-    assert f"party {rank} was ended by SIGKILL" in errors
+    assert f"party {rank} was killed by SIGKILL" in errors
     assert "Traceback" not in errors
     assert gone(parties, within=5)
     assert not list(tmp_path.glob("pi-sim-*"))
@@ -171,7 +171,7 @@ def test_parties_with_different_graphs_do_not_start() -> None:
     ours, theirs = socket.socketpair()
     theirs.sendall(bytes(1000))
     with pytest.raises(RunError, match="the parties differ in graph and dealer; start both with the same"):
-        handshake(ours, FirstPartyDealer(0), TERMS)
+        perform_handshake(ours, FirstPartyDealer(0), TERMS)
 
 
 def test_a_stranger_who_says_nothing_is_not_waited_for() -> None:
@@ -180,7 +180,7 @@ def test_a_stranger_who_says_nothing_is_not_waited_for() -> None:
         caller = socket.create_connection(listener.getsockname())
         descriptor = listener.detach()
     with pytest.raises(RunError, match=r"sent nothing for 0\.3 seconds"):
-        handshake(connect(descriptor, 0, 0.3), FirstPartyDealer(0), TERMS)
+        perform_handshake(connect(descriptor, 0, 0.3), FirstPartyDealer(0), TERMS)
     caller.close()
 
 
@@ -201,12 +201,14 @@ def test_a_dealer_that_is_still_there_is_not_waited_for(tmp_path: Path) -> None:
         dealer.kill()
         dealer.wait()
     (tmp_path / "errors").touch()
-    failures = {each: ChildProcess("it", each, None, tmp_path).failure_reason(None) for each in (party_main, server)}
-    assert failures == {party_main: "it did not end", server: None}
+    failures = {
+        each: ChildProcess("it", each, worker.Job(), tmp_path).failure_reason(None) for each in (party_main, server)
+    }
+    assert failures == {party_main: "it did not exit", server: None}
 
 
 def test_progress_that_nobody_reads_does_not_stop_the_run() -> None:
     def broken(fraction: float) -> None:
         raise BrokenPipeError
 
-    _forward_progress([b'{"done": 1, "of": 2}\n', b'{"done": 2, "of": 2}\n'], 1, broken)
+    _forward_progress([b'{"done": 1, "total": 2}\n', b'{"done": 2, "total": 2}\n'], 1, broken)

@@ -1,6 +1,11 @@
-"""What a dealing is for. Randomness that was dealt for something else would not fit, so everybody compares these."""
+"""The dealer as one party sees it: a dealing number that both parties compare, then a source of shares.
 
-# MERGED: A party's way to its dealer: what it compares with the other party when they meet, and then its source. first-party party 0 plays the dealer and learns the seed that party 1 expands: it could open everything third-party another process, which both parties call; it learns nothing of what they compute file what such a dealer wrote beforehand, see `files`  # noqa: E501
+    first-party     party 0 is the dealer and learns the seed that party 1 expands: it could open everything
+    third-party     another process, to which both parties connect; it learns nothing about their computation
+    file            randomness that such a dealer wrote beforehand, see `dealt_file`
+
+Randomness that was dealt for another graph or protocol would not fit, so everybody compares a `RunIdentity`.
+"""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -22,20 +27,20 @@ class RunIdentity:
     protocol: str
     version: str = __version__
     export: str = ""
-    """The export's number: both parties' shares must be of one, whereas a dealing serves every export of a graph."""
+    """Number of the export: both parties' shares must be of one export, whereas a dealing serves every export."""
 
     @classmethod
-    def of_run(cls, opened: Bundle, protocol: ExecutableProtocol) -> "RunIdentity":
-        """Those of a run."""
-        chosen = hashlib.sha256(protocol.model_dump_json().encode()).hexdigest()
-        return cls(opened.digest().hex(), chosen, export=opened.export_number())
+    def of_run(cls, bundle: Bundle, protocol: ExecutableProtocol) -> "RunIdentity":
+        """Return the identity of a run of this bundle under this protocol."""
+        protocol_digest = hashlib.sha256(protocol.model_dump_json().encode()).hexdigest()
+        return cls(bundle.digest().hex(), protocol_digest, export=bundle.export_number())
 
     def digest(self) -> bytes:
-        """What a dealer must know, in 32 bytes."""
+        """Return 32 bytes for the dealer to compare: graph, protocol and version."""
         return hashlib.sha256("\n".join((self.graph, self.protocol, self.version)).encode()).digest()
 
     def agreement_terms(self, sequences: int) -> dict[str, str]:
-        """What two parties compare before they start, by the names that a user knows."""
+        """Return the values that two parties compare before they start, by their names in messages."""
         return {
             "version": self.version,
             "graph": self.graph,
@@ -47,26 +52,41 @@ class RunIdentity:
 
 FIRST_PARTY, THIRD_PARTY, DEALT_FILE = "first-party", "third-party", "file"
 DEALING_NUMBER_BYTES = 16
-"""Bytes of a dealing's number, which tells the shares of one dealing from those of another."""
+"""Bytes of the random number of a dealing, by which shares of different dealings are told apart."""
+
+
+@dataclass(frozen=True)
+class DealerSpec:
+    """A kind of dealer, with the port and token of a third party, or the path of dealt files."""
+
+    kind: str = FIRST_PARTY
+    port: int = 0
+    token: str = ""
+    path: str = ""
+
+    @classmethod
+    def parse(cls, name: str) -> "DealerSpec":
+        """Return the dealer that a user named: first-party, third-party, or a path."""
+        return cls(name) if name in (FIRST_PARTY, THIRD_PARTY) else cls(DEALT_FILE, path=name)
 
 
 class Dealer(ABC):
-    """What both parties hold before they meet. `number` must be the same at both."""
+    """A party's access to a dealer before it meets the other party. `number` must be the same at both."""
 
     kind: str
     number: bytes
 
     @abstractmethod
     def seed_offer(self) -> bytes:
-        """What the other party may know: a seed, or zeros."""
+        """Return the bytes that the other party may know: a seed, or zeros."""
 
     @abstractmethod
-    def open_source(self, theirs: bytes) -> Source:
-        """This party's source, once it knows the other party's offer. Called once."""
+    def open_source(self, peer_offer: bytes) -> Source:
+        """Return this party's source, given the other party's offer. Called once."""
 
 
 class FirstPartyDealer(Dealer):
-    """Party 0 plays the dealer."""
+    """Party 0 as the dealer."""
 
     kind, number = FIRST_PARTY, bytes(DEALING_NUMBER_BYTES)
 
@@ -74,16 +94,16 @@ class FirstPartyDealer(Dealer):
         self.rank, self.seed = rank, new_seed()
 
     def seed_offer(self) -> bytes:
-        """Party 1's seed."""
+        """Return party 1's seed; zeros at party 0."""
         return self.seed if self.rank == 1 else bytes(SEED_BYTES)
 
-    def open_source(self, theirs: bytes) -> Source:
-        mine = AesCtrPrg(self.seed)
-        return DealerSource(mine, AesCtrPrg(theirs)) if self.rank == 0 else SeedSource(mine)
+    def open_source(self, peer_offer: bytes) -> Source:
+        own_prg = AesCtrPrg(self.seed)
+        return DealerSource(own_prg, AesCtrPrg(peer_offer)) if self.rank == 0 else SeedSource(own_prg)
 
 
 class ExternalDealer(Dealer):
-    """A dealer that is neither party gave a seed to each, and party 0 a supply of its derived shares."""
+    """A dealer that is neither party: it gave a seed to each, and party 0 a stream of its dependent shares."""
 
     def __init__(
         self,
@@ -91,24 +111,21 @@ class ExternalDealer(Dealer):
         rank: int,
         number: bytes,
         seed: bytes,
-        supply: ShareStream,
-        use: Callable[[], None] = lambda: None,
+        share_stream: ShareStream,
+        mark_used: Callable[[], None] = lambda: None,
     ) -> None:
-        """`use` is called before the first share is drawn. Party 1 takes nothing out of its supply."""
-        self.kind, self.rank, self.number, self.seed, self.share_stream, self.mark_used = (
-            kind,
-            rank,
-            number,
-            seed,
-            supply,
-            use,
-        )
+        """Hold a seed and a stream; `mark_used` is called before the first share is drawn.
+
+        Party 1 takes nothing from its stream.
+        """
+        self.kind, self.rank, self.number, self.seed = kind, rank, number, seed
+        self.share_stream, self.mark_used = share_stream, mark_used
 
     def seed_offer(self) -> bytes:
-        """Nothing: nobody else may expand the seed."""
+        """Return zeros: nobody else may expand the seed."""
         return bytes(SEED_BYTES)
 
-    def open_source(self, theirs: bytes) -> Source:
+    def open_source(self, peer_offer: bytes) -> Source:
         self.mark_used()
-        mine = AesCtrPrg(self.seed)
-        return StreamedSource(mine, self.share_stream) if self.rank == 0 else SeedSource(mine)
+        own_prg = AesCtrPrg(self.seed)
+        return StreamedSource(own_prg, self.share_stream) if self.rank == 0 else SeedSource(own_prg)

@@ -1,10 +1,9 @@
-"""How parties and a third-party dealer meet: each party calls, says who it is, and is told its seed.
+"""A third-party dealer as a process of its own: `python -m pi_sim.mpc.dealer.server`, with a job on standard input.
 
-The dealer then streams party 0's shares over party 0's connection; party 1's stays idle. Both stay open until the run
-is over.
+It reads the public part of the bundle only. Each party connects, identifies itself and receives its seed. The dealer
+then streams party 0's dependent shares over party 0's connection while the parties run; party 1's connection stays
+idle. It ends when both parties have hung up.
 """
-
-# MERGED: A third-party dealer, as a process of its own: `python -m pi_sim.mpc.dealer.server JOB.json`. It reads the public part of the bundle alone, draws a seed for each party, and sends party 0 its shares while the parties run. It ends when both parties have gone, or when its standard input closes.  # noqa: E501
 
 import secrets
 import socket
@@ -13,13 +12,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pi_sim import specs
 from pi_sim.errors import RunError
 from pi_sim.graph import bundle
 from pi_sim.mpc import dry_run, worker
@@ -27,17 +24,20 @@ from pi_sim.mpc.dealer.dealers import DEALING_NUMBER_BYTES, THIRD_PARTY, Externa
 from pi_sim.mpc.dealer.prg import SEED_BYTES, AesCtrPrg, new_seed
 from pi_sim.mpc.dealer.sources import DealerSource, Demand, raw_bytes
 from pi_sim.mpc.transport import wire
+from pi_sim.specs import ExecutableProtocol
 
 TOKEN_BYTES = 16
-"""Bytes that only processes of this run know: nobody else is told a seed."""
+"""Bytes of a token that only the processes of a run know; a caller without it receives no seed."""
 HELLO_TIMEOUT_S = 5.0
-"""Seconds that a caller has to say hello."""
+"""Seconds that a caller has to send its hello."""
 HELLO = struct.Struct(f"<{TOKEN_BYTES}sBQ32s")
+"""Token, rank, number of sequences, and digest of the run's identity."""
 WELCOME = struct.Struct(f"<{DEALING_NUMBER_BYTES}s{SEED_BYTES}s")
+"""Number of the dealing, and the party's seed."""
 
 
 class StreamedShares:
-    """Party 0's derived shares, as the dealer sends them."""
+    """Party 0's dependent shares, as the dealer sends them."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -50,53 +50,56 @@ class StreamedShares:
 
 
 def request_seed(
-    port: int, token: bytes, rank: int, terms: RunIdentity, sequences: int, timeout: float
+    port: int, token: bytes, rank: int, identity: RunIdentity, sequences: int, timeout: float
 ) -> ExternalDealer:
-    """A party's way to a dealer on this machine; a `RunError` where it does not answer."""
+    """Connect to the dealer on this machine and request a party's seed; a `RunError` if it does not answer."""
     try:
         connection = socket.create_connection(("127.0.0.1", port), timeout=timeout)
     except OSError:
         raise RunError(f"the dealer could not be reached within {timeout:g} seconds.") from None
     with _name_dealer_in_errors():
-        wire.send_all(connection, HELLO.pack(token, rank, sequences, terms.digest()))
+        wire.send_all(connection, HELLO.pack(token, rank, sequences, identity.digest()))
         number, seed = WELCOME.unpack(wire.receive_exactly(connection, bytearray(WELCOME.size)))
     return ExternalDealer(THIRD_PARTY, rank, number, seed, StreamedShares(connection))
 
 
 def accept_parties(
-    listener: socket.socket, token: bytes, terms: RunIdentity, sequences: int, timeout: float
+    listener: socket.socket, token: bytes, identity: RunIdentity, sequences: int, timeout: float
 ) -> tuple[socket.socket, socket.socket]:
-    """The dealer's connections to both parties; strangers are hung up on, a party with other terms is a `RunError`."""
+    """Return the dealer's connections to both parties.
+
+    Unauthenticated callers are hung up on; a party of another run is a `RunError`.
+    """
     callers: dict[int, socket.socket] = {}
-    until = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout
     while set(callers) != {0, 1}:
-        connection = _accept_connection(listener, until)
-        known, rank, wanted, digest = _read_hello(connection)
-        if known != token:
+        connection = _accept_connection(listener, deadline)
+        caller_token, rank, caller_sequences, digest = _read_hello(connection)
+        if not secrets.compare_digest(caller_token, token):
             connection.close()
-        elif (wanted, digest) != (sequences, terms.digest()):
+        elif (caller_sequences, digest) != (sequences, identity.digest()):
             raise RunError(f"party {rank} holds another graph, protocol, version or number of sequences.")
         else:
             callers[rank] = connection
     return callers[0], callers[1]
 
 
-def _accept_connection(listener: socket.socket, until: float) -> socket.socket:
+def _accept_connection(listener: socket.socket, deadline: float) -> socket.socket:
     try:
-        listener.settimeout(max(0.001, until - time.monotonic()))
+        listener.settimeout(max(0.001, deadline - time.monotonic()))
         connection = listener.accept()[0]
     except OSError:
-        raise RunError("the parties did not call in time.") from None
+        raise RunError("the parties did not connect in time.") from None
     connection.settimeout(HELLO_TIMEOUT_S)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
 
 def _read_hello(connection: socket.socket) -> tuple[bytes, int, int, bytes]:
-    """What a caller says; nothing that anybody would say where it hangs up or is silent."""
+    """Return token, rank, number of sequences and digest; an empty token if the caller hangs up or is silent."""
     with suppress(RunError):
-        known, rank, wanted, digest = HELLO.unpack(wire.receive_exactly(connection, bytearray(HELLO.size)))
-        return known, rank, wanted, digest
+        token, rank, sequences, digest = HELLO.unpack(wire.receive_exactly(connection, bytearray(HELLO.size)))
+        return token, rank, sequences, digest
     return b"", 0, 0, b""
 
 
@@ -108,42 +111,40 @@ def _name_dealer_in_errors() -> Iterator[None]:
         raise RunError(str(error).replace("the other party", "the dealer")) from None
 
 
-@dataclass(frozen=True)
-class DealerJob:
-    """What the dealer is told. `listener` is the descriptor of a bound socket."""
+class DealerJob(worker.Job):
+    """Parameters of the dealer: public ones, and the token of the run."""
 
-    bundle: str
-    protocol: str
+    listener: int
+    bundle: Path
+    protocol: ExecutableProtocol
     sequences: int
     token: str
-    listener: int
     timeout: float
     threads: int
 
 
 def serve_parties(job: DealerJob) -> None:
-    """Find out what will be needed, answer both parties, then deal."""
+    """Record the demand of the graph, send both parties their seeds, then deal."""
     torch.set_num_threads(job.threads)
-    opened, protocol = bundle.read_bundle(Path(job.bundle)), specs.load_executable_protocol(job.protocol)
-    tape = dry_run.record_demand(opened.graph, protocol)
+    public_bundle = bundle.read_bundle(job.bundle)
+    identity = RunIdentity.of_run(public_bundle, job.protocol)
+    demand = dry_run.record_demand(public_bundle.graph, job.protocol)
     with socket.socket(fileno=job.listener) as listener:
-        parties = accept_parties(
-            listener, bytes.fromhex(job.token), RunIdentity.of_run(opened, protocol), job.sequences, job.timeout
-        )
+        parties = accept_parties(listener, bytes.fromhex(job.token), identity, job.sequences, job.timeout)
     seeds, number = (new_seed(), new_seed()), secrets.token_bytes(DEALING_NUMBER_BYTES)
-    for party, each in zip(parties, seeds, strict=True):
-        wire.send_all(party, WELCOME.pack(number, each))
-    with suppress(RunError):  # a party that goes ends the dealing, and says itself why it went
-        _stream_shares(tape, DealerSource(*map(AesCtrPrg, seeds)), job.sequences, parties)
+    for party, seed in zip(parties, seeds, strict=True):
+        wire.send_all(party, WELCOME.pack(number, seed))
+    with suppress(RunError):  # a party that hangs up ends the dealing, and reports the reason itself
+        _stream_shares(demand, DealerSource(*map(AesCtrPrg, seeds)), job.sequences, parties)
 
 
 def _stream_shares(
-    tape: Demand, source: DealerSource, sequences: int, parties: tuple[socket.socket, socket.socket]
+    demand: Demand, source: DealerSource, sequences: int, parties: tuple[socket.socket, socket.socket]
 ) -> None:
-    """Send party 0's shares as fast as it takes them, then wait until both parties have hung up."""
+    """Send party 0's shares as fast as it reads them, then wait until both parties have hung up."""
     for party in parties:
         party.settimeout(None)
-    for shares in tape.replay(source, sequences):
+    for shares in demand.replay(source, sequences):
         for share in shares:
             wire.send_all(parties[0], raw_bytes(share))
     for party in parties:
@@ -151,4 +152,4 @@ def _stream_shares(
 
 
 if __name__ == "__main__":
-    sys.exit(worker.run_job(serve_parties, DealerJob, sys.argv[1]))
+    sys.exit(worker.run_job(serve_parties, DealerJob))

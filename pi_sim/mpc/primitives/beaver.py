@@ -1,6 +1,8 @@
-"""Products of two secrets, with as many bits of fraction as both factors have together: truncation is the caller's."""
+"""Products of two secrets by Beaver triples, and by fixed operands: weights that are opened under a mask once.
 
-# MERGED: Weights that stay put: opened under a mask once in a session, so that each call opens its input alone.
+A product has as many bits of fraction as both factors together; truncation is up to the caller. A fixed operand is
+opened once per session, so that each call opens its input alone.
+"""
 
 from dataclasses import dataclass
 
@@ -13,7 +15,7 @@ from pi_sim.mpc.runtime import Runtime
 
 
 def multiply(rt: Runtime, a: Tensor, b: Tensor, operation: str = "multiply") -> Tensor:
-    """a * b, broadcast, or a @ b.
+    """Return a * b, broadcast, or a @ b with operation "matmul".
 
     1. Take shares of random A and B and of their product from the dealer.
     2. Open a - A and b - B (1 round, 8 (|a| + |b|) bytes).
@@ -21,23 +23,26 @@ def multiply(rt: Runtime, a: Tensor, b: Tensor, operation: str = "multiply") -> 
 
     8 |a b| bytes offline. Source: Beaver (CRYPTO 1991).
     """
-    multiply = PRODUCTS[operation]
-    first, second, both = rt.correlated(Triple(operation, tuple(a.shape), tuple(b.shape)))
-    x, y = rt.reveal(a - first, b - second)
-    mine = multiply(x, second + y) if rt.rank == 0 else multiply(x, second)
-    return mine + multiply(first, y) + both
+    product = PRODUCTS[operation]
+    mask_a, mask_b, mask_product = rt.correlated(Triple(operation, tuple(a.shape), tuple(b.shape)))
+    masked_a, masked_b = rt.reveal(a - mask_a, b - mask_b)
+    with_masked_a = product(masked_a, mask_b + masked_b) if rt.rank == 0 else product(masked_a, mask_b)
+    return with_masked_a + product(mask_a, masked_b) + mask_product
 
 
 def square(rt: Runtime, a: Tensor) -> Tensor:
-    """a * a: 1 round, 8 bytes and 8 offline per element."""
-    random, both = rt.correlated(SquarePair(tuple(a.shape)))
-    (x,) = rt.reveal(a - random)
-    return 2 * x * random + both + (x * x if rt.rank == 0 else 0)
+    """Return a * a from a pair (A, A * A): 1 round, 8 bytes and 8 offline per element."""
+    mask, mask_square = rt.correlated(SquarePair(tuple(a.shape)))
+    (masked,) = rt.reveal(a - mask)
+    return 2 * masked * mask + mask_square + (masked * masked if rt.rank == 0 else 0)
 
 
 @dataclass(frozen=True)
 class OpenedWeight:
-    """A shared matrix W: the public W - B, the dealer's number for B, and B's share, to which party 0 adds W - B."""
+    """A fixed operand W: the public W - B, this party's share of B, and the dealer's number of the mask B.
+
+    Party 0's `share` has W - B added, which saves it an addition in every product.
+    """
 
     masked: Tensor
     share: Tensor
@@ -46,7 +51,7 @@ class OpenedWeight:
 
 @dataclass(frozen=True)
 class FixedOperandTriple(Correlation):
-    """A fresh A, and A @ B for a B that the dealer kept."""
+    """A fresh A of shape `first`, and A @ B for a persistent mask B with `columns` columns."""
 
     first: Shape
     columns: int
@@ -64,25 +69,24 @@ class FixedOperandTriple(Correlation):
 
 
 def open_weight_shares(rt: Runtime, shares: list[Tensor]) -> list[OpenedWeight]:
-    """Open every matrix under a mask of its own: 1 round for all, 8 bytes per element."""
-    kept = [rt.persistent_mask(TensorSpec(tuple(share.shape))) for share in shares]
-    opened = rt.reveal(*(share - mask for share, (_, mask) in zip(shares, kept, strict=True)))
-    first = rt.rank == 0
+    """Open each matrix under its own persistent mask: 1 round for all, 8 bytes per element."""
+    masks = [rt.persistent_mask(TensorSpec(tuple(share.shape))) for share in shares]
+    masked_values = rt.reveal(*(share - mask for share, (_, mask) in zip(shares, masks, strict=True)))
     return [
-        OpenedWeight(masked, mask + masked if first else mask, number)
-        for masked, (number, mask) in zip(opened, kept, strict=True)
+        OpenedWeight(masked, mask + masked if rt.rank == 0 else mask, mask_id)
+        for masked, (mask_id, mask) in zip(masked_values, masks, strict=True)
     ]
 
 
 def multiply_by_weight(rt: Runtime, x: Tensor, weight: OpenedWeight) -> Tensor:
-    """x @ W, with the bits of fraction of both.
+    """Return x @ W for a fixed operand W.
 
     1. Take shares of a fresh A and of A @ B from the dealer.
     2. Open x - A (1 round, 8 |x| bytes).
     3. x W = (x - A) (W - B) + (x - A) B + A (W - B) + A B.
 
-    8 |x W| bytes offline. B hides W alone, and no A is used twice.
+    8 |x W| bytes offline. B masks W alone, and no A is used twice.
     """
-    first, both = rt.correlated(FixedOperandTriple(tuple(x.shape), weight.masked.shape[-1]), weight.mask_id)
-    (opened,) = rt.reveal(x - first)
-    return opened @ weight.share + first @ weight.masked + both
+    mask, mask_product = rt.correlated(FixedOperandTriple(tuple(x.shape), weight.masked.shape[-1]), weight.mask_id)
+    (masked,) = rt.reveal(x - mask)
+    return masked @ weight.share + mask @ weight.masked + mask_product

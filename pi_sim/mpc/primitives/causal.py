@@ -1,4 +1,4 @@
-"""Rows of different lengths, one after another: what a causal mask leaves of attention scores, and no more."""
+"""Ragged rows stored back to back: the attention scores that a causal mask leaves, and no others."""
 
 from dataclasses import dataclass
 
@@ -11,33 +11,36 @@ from pi_sim.mpc.runtime import Runtime
 
 @dataclass(frozen=True)
 class CausalRows:
-    """The places that count in matrices (m, n): of each row the first so many, one at least."""
+    """The visible elements of matrices (rows, width): the first `lengths[j]`, at least one, of row j.
+
+    Ragged tensors (..., elements) hold the visible elements of all rows back to back.
+    """
 
     lengths: Tensor
     width: int
 
     def gather(self, x: Tensor) -> Tensor:
-        """The places that count: (..., m, n) becomes (..., places)."""
+        """Return the visible elements of matrices (..., rows, width): (..., elements)."""
         return _take(x.flatten(-2), self._flat_positions())
 
     def scatter(self, values: Tensor) -> Tensor:
-        """Back to (..., m, n), exact zeros elsewhere."""
-        whole = values.new_zeros((*values.shape[:-1], len(self.lengths) * self.width))
-        whole[..., self._flat_positions().to(values.device)] = values
-        return whole.reshape(*values.shape[:-1], len(self.lengths), self.width)
+        """Return matrices (..., rows, width) from a ragged tensor, exact zeros at hidden elements."""
+        matrices = values.new_zeros((*values.shape[:-1], len(self.lengths) * self.width))
+        matrices[..., self._flat_positions().to(values.device)] = values
+        return matrices.reshape(*values.shape[:-1], len(self.lengths), self.width)
 
-    def broadcast(self, rows: Tensor) -> Tensor:
-        """One value for each row (..., m) becomes one for each place."""
-        return _take(rows, _row_index(self.lengths))
+    def broadcast(self, row_values: Tensor) -> Tensor:
+        """Return each row's value (..., rows) at every visible element of the row: (..., elements)."""
+        return _take(row_values, _row_index(self.lengths))
 
     def row_sums(self, values: Tensor) -> Tensor:
-        """The sum of each row: (..., m)."""
+        """Return the sum of each row: (..., rows)."""
         return self.scatter(values).sum(-1)
 
     def row_maxima(self, rt: Runtime, values: Tensor) -> Tensor:
-        """The largest of each row (..., m), by a tournament of max(a, b) = b + relu(a - b).
+        """Return the maximum of each row (..., rows), by a tournament of max(a, b) = b + relu(a - b).
 
-        4 rounds for each halving of the longest row, 10 3/8 bytes for each place but one in a row.
+        4 rounds per halving of the longest row; 10 3/8 bytes per visible element but one in each row.
         """
         lengths = self.lengths
         while int(lengths.max()) > 1:
@@ -54,20 +57,20 @@ class CausalRows:
         return _row_index(self.lengths) * self.width + _position_in_row(self.lengths)
 
 
-def _take(values: Tensor, places: Tensor) -> Tensor:
-    return values[..., places.to(values.device)]
+def _take(values: Tensor, indices: Tensor) -> Tensor:
+    return values[..., indices.to(values.device)]
 
 
 def _row_index(lengths: Tensor) -> Tensor:
-    """For every place the number of its row."""
+    """Return the row number of every element."""
     return torch.arange(len(lengths)).repeat_interleave(lengths)
 
 
 def _row_start(lengths: Tensor) -> Tensor:
-    """Each row's first place."""
+    """Return the index of each row's first element."""
     return lengths.cumsum(0) - lengths
 
 
 def _position_in_row(lengths: Tensor) -> Tensor:
-    """For every place its number within its row."""
+    """Return the position of every element within its row."""
     return torch.arange(int(lengths.sum())) - _row_start(lengths).repeat_interleave(lengths)

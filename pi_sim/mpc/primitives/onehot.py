@@ -1,6 +1,14 @@
-"""One-hot vectors of secret numbers, made from a dealer's by one short opening."""
+"""Lookups at secret positions: one-hot vectors and rows of a secret table from one short opening.
 
-# MERGED: Rows of a secret table that stays put, at secret one-hot places, with fewer words opened than the table has rows. Of the table W, W - B is public and the one-hot vector e is shared, so e (W - B) is local; what costs is the row of the random B, which neither party knows. What is not opened has to be dealt: for every value that the opened words may take, the dealer must have shared what belongs to it. For V rows of d columns `stationary.product` opens V words and is dealt d, `by_halves` about 2 sqrt(V) and 2 sqrt(V) d, `by_table` one and V d.  # noqa: E501
+A fixed table W (V, d) is opened under a mask once: W - B is public, and the one-hot vector e is shared, so that
+e (W - B) is local. The cost lies in the row of the random B, which neither party knows. What is not opened has to be
+dealt: for every value that the opened words may take, the dealer must share the matching correlation.
+
+    primitive               words opened        words dealt, per lookup
+    multiply_by_weight      V                   d
+    split_lookup            about 2 sqrt(V)     about 2 sqrt(V) d
+    one_time_truth_table    1                   V d, rounded up to a power of two
+"""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +25,7 @@ from pi_sim.mpc.runtime import Runtime
 
 @dataclass(frozen=True)
 class OneHot(Correlation):
-    """r, and the one-hot vector of r mod `size`, a power of two: only then is a sum of shares right modulo it."""
+    """A mask r, and the one-hot vector of r mod `size`, a power of two: only then do shares add up modulo it."""
 
     shape: Shape
     size: int
@@ -31,40 +39,40 @@ class OneHot(Correlation):
         return (TensorSpec((*self.shape, self.size)),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        places = torch.arange(self.size, device=values[0].device)
-        return ((places == (values[0] & (self.size - 1)).unsqueeze(-1)).long(),)
+        indices = torch.arange(self.size, device=values[0].device)
+        return ((indices == (values[0] & (self.size - 1)).unsqueeze(-1)).long(),)
 
 
 def onehot_indices(onehot: Tensor) -> Tensor:
-    """Shares of the numbers that one-hot vectors (..., V) stand for: a public linear map of theirs, local."""
+    """Return shares of the indices (...) of the ones in one-hot vectors (..., V): a public linear map, local."""
     return (onehot * torch.arange(onehot.shape[-1], device=onehot.device)).sum(-1)
 
 
 def next_power_of_two(length: int) -> int:
-    """The least that is not below a length."""
+    """Return the least power of two that is not below `length`."""
     return 1 << (length - 1).bit_length()
 
 
 def rotate_onehot(rt: Runtime, onehot: Tensor) -> Tensor:
-    """Fresh shares of one-hot vectors (..., V), made from shares of the numbers that they stand for.
+    """Return fresh shares of one-hot vectors (..., V), made from shares of the indices of their ones.
 
     1. Take shares of a random r and of the one-hot vector of r mod 2^k from the dealer, V <= 2^k.
-    2. Open x - r (1 round, 8 bytes), x the number; its last k bits say how far x is from r.
+    2. Open x - r (1 round, 8 bytes per vector), x the index; its last k bits are the distance from r to x.
     3. Entry j is the dealer's entry j - (x - r) mod 2^k: local.
 
-    8 2^k bytes offline for each vector.
+    8 2^k bytes offline per vector.
     """
     x, length = onehot_indices(onehot), onehot.shape[-1]
     size = next_power_of_two(length)
     r, vectors = rt.correlated(OneHot(tuple(x.shape), size))
     (distance,) = rt.reveal(x - r)
-    places = torch.arange(length, device=onehot.device) - distance.unsqueeze(-1)
-    return vectors.gather(-1, places & (size - 1))
+    indices = torch.arange(length, device=onehot.device) - distance.unsqueeze(-1)
+    return vectors.gather(-1, indices & (size - 1))
 
 
 @dataclass(frozen=True)
 class SplitLookup(Correlation):
-    """a and b; of the table B (V, columns) that the dealer kept, its products with a, with b, and with both."""
+    """Random a and b, and products of a persistent mask B (V, columns): with a, with b, and with both."""
 
     shape: Shape
     high: int
@@ -86,32 +94,31 @@ class SplitLookup(Correlation):
 
 
 def split_lookup(rt: Runtime, onehot: Tensor, table: OpenedWeight) -> Tensor:
-    """e @ W: shares of one-hot vectors (..., V) times the kept table (V, d).
+    """Return e @ W (..., d) for shares of one-hot vectors e (..., V) and a fixed table W (V, d).
 
-    1. The place's number in two halves, x = low h + l: their one-hot vectors are sums of e's entries, local.
+    1. Split the index of the one, x = low h + l: the one-hot vectors of h and l are sums of e's entries, local.
     2. Take shares of random a and b, of a B, b B and (a x b) B from the dealer.
-    3. Open h - a and l - b, as vectors (1 round, 8 (high + low) bytes for each place).
+    3. Open h - a and l - b, as vectors (1 round, 8 (high + low) bytes per lookup).
     4. (h x l) B = (h - a) x (l - b) B + (h - a) x b B + a x (l - b) B + (a x b) B, and add e (W - B): local.
 
-    8 (high + low + 1) d bytes offline for each place; high and low are about sqrt(V). Source: ours, a product of three
+    8 (high + low + 1) d bytes offline per lookup; high and low are about sqrt(V). Source: ours, a product of three
     factors after Beaver (CRYPTO 1991).
     """
     length, columns = table.masked.shape
     low = math.isqrt(length - 1) + 1
     high = -(-length // low)
-    places = functional.pad(onehot, (0, high * low - length)).view(*onehot.shape[:-1], high, low)
-    a, b, with_a, with_b, with_both = rt.correlated(
-        SplitLookup(tuple(onehot.shape[:-1]), high, low, columns), table.mask_id
-    )
-    first, second = rt.reveal(places.sum(-1) - a, places.sum(-2) - b)
-    with_high = with_a + _contract_high(first, _mask_share(rt, table), low)
-    found = second.unsqueeze(-2) @ with_high + first.unsqueeze(-2) @ with_b + with_both
-    return onehot @ table.masked + found.squeeze(-2)
+    grid = functional.pad(onehot, (0, high * low - length)).view(*onehot.shape[:-1], high, low)
+    correlation = SplitLookup(tuple(onehot.shape[:-1]), high, low, columns)
+    a, b, with_a, with_b, with_both = rt.correlated(correlation, table.mask_id)
+    masked_high, masked_low = rt.reveal(grid.sum(-1) - a, grid.sum(-2) - b)
+    with_high = with_a + _contract_high(masked_high, _mask_share(rt, table), low)
+    mask_row = masked_low.unsqueeze(-2) @ with_high + masked_high.unsqueeze(-2) @ with_b + with_both
+    return onehot @ table.masked + mask_row.squeeze(-2)
 
 
 @dataclass(frozen=True)
 class RotatedTable(Correlation):
-    """r, and the table B (V, columns) that the dealer kept, filled up to 2^k rows and rotated by r."""
+    """A mask r, and a persistent mask B (V, columns), padded to `size` rows, a power of two, and rotated by r."""
 
     shape: Shape
     size: int
@@ -132,13 +139,13 @@ class RotatedTable(Correlation):
 
 
 def one_time_truth_table(rt: Runtime, onehot: Tensor, table: OpenedWeight) -> Tensor:
-    """e @ W: shares of one-hot vectors (..., V) times the kept table (V, d).
+    """Return e @ W (..., d) for shares of one-hot vectors e (..., V) and a fixed table W (V, d).
 
     1. Take shares of a random r and of B's rows r, r + 1, ... mod 2^k from the dealer, V <= 2^k.
-    2. Open x - r (1 round, 8 bytes for each place), x the place's number, and take that row.
+    2. Open x - r (1 round, 8 bytes per lookup), x the index of the one, and take that row.
     3. Add e (W - B): local.
 
-    8 2^k d bytes offline for each place. Source: one-time truth tables, Ishai et al. (TCC 2013).
+    8 2^k d bytes offline per lookup. Source: one-time truth tables, Ishai et al. (TCC 2013).
     """
     length, columns = table.masked.shape
     x, size = onehot_indices(onehot), next_power_of_two(length)
@@ -149,24 +156,24 @@ def one_time_truth_table(rt: Runtime, onehot: Tensor, table: OpenedWeight) -> Te
 
 
 def _contract_high(vectors: Tensor, table: Tensor, low: int) -> Tensor:
-    """(..., high) with a table (high low, d): (..., low, d)."""
+    """Contract vectors (..., high) with a table (high low, d): (..., low, d)."""
     high, columns = vectors.shape[-1], table.shape[-1]
     rows = vectors @ _pad_rows(table, high * low).view(high, low * columns)
     return rows.view(*vectors.shape[:-1], low, columns)
 
 
 def _contract_low(vectors: Tensor, table: Tensor, high: int) -> Tensor:
-    """(..., low) with a table (high low, d): (..., high, d)."""
+    """Contract vectors (..., low) with a table (high low, d): (..., high, d)."""
     low, columns = vectors.shape[-1], table.shape[-1]
-    turned = _pad_rows(table, high * low).view(high, low, columns).transpose(0, 1).reshape(low, high * columns)
-    return (vectors @ turned).view(*vectors.shape[:-1], high, columns)
+    transposed = _pad_rows(table, high * low).view(high, low, columns).transpose(0, 1).reshape(low, high * columns)
+    return (vectors @ transposed).view(*vectors.shape[:-1], high, columns)
 
 
 def _mask_share(rt: Runtime, table: OpenedWeight) -> Tensor:
-    """This party's share of B."""
+    """Return this party's share of the mask B: local."""
     return table.share - table.masked if rt.rank == 0 else table.share
 
 
 def _pad_rows(table: Tensor, rows: int) -> Tensor:
-    """Filled up with rows of zeros."""
+    """Return the table padded to `rows` rows with zeros."""
     return functional.pad(table, (0, 0, 0, rows - len(table)))

@@ -1,7 +1,8 @@
-"""Functions by pieces, of one masked opening: each interval's line or series, chosen by secret bits."""
+"""Functions by pieces from one masked opening: each interval's line or series, selected by secret bits.
 
-# MERGED: What a function by pieces is: lines, and one short Fourier series, between thresholds.
-# MERGED: Functions by pieces that are polynomials, each chosen by secret bits.
+A `Piecewise` function has lines and at most one Fourier series between thresholds. Polynomials by pieces are computed
+by `evaluate_polynomials`, from powers and additive indicator bits.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from pi_sim.mpc.runtime import Runtime
 
 @dataclass(frozen=True)
 class Linear:
-    """constant + slope x, the slope a whole number: exact."""
+    """constant + slope x, with an integer slope: exact."""
 
     constant: float = 0.0
     slope: int = 0
@@ -29,12 +30,12 @@ class Linear:
 
     @property
     def encoded_one(self) -> int:
-        """What one counts in the piece's own fraction."""
+        """The number 1 in fixed point."""
         return 1 << FRACTION_BITS
 
     @property
     def encoded_slope(self) -> int:
-        """What x is multiplied by."""
+        """The integer factor of a fixed-point x."""
         return self.slope
 
 
@@ -43,14 +44,14 @@ Piece = Linear | FourierSeries
 
 @dataclass(frozen=True)
 class Piecewise:
-    """Pieces between ascending thresholds, one more than these; at most one of them is a curve."""
+    """Pieces between ascending thresholds, one more than these; at most one of them is a series."""
 
     thresholds: tuple[float, ...]
     pieces: tuple[Piece, ...]
 
     @property
     def nonzero_intervals(self) -> tuple[int, ...]:
-        """The intervals on which it is not zero."""
+        """The intervals on which the function is not zero."""
         return tuple(number for number, piece in enumerate(self.pieces) if piece != Linear())
 
     @property
@@ -63,30 +64,29 @@ RELU = Piecewise(thresholds=(0.0,), pieces=(Linear(), Linear(slope=1)))
 
 @dataclass(frozen=True)
 class SelectionCorrelation(Correlation):
-    """r with the tables of its digits and its top bit; for each interval a bit p, p r, and p times the waves of r."""
+    """A mask r with its digits' tables and its top bit; for each piece a bit p, p r, and p times r's Fourier basis."""
 
     length: int
     function: Piecewise
 
     @property
     def random_parts(self) -> tuple[TensorSpec, ...]:
-        return TensorSpec((self.length,)), TensorSpec(
-            (len(self.function.nonzero_intervals), self.length), 1, torch.uint8
-        )
+        intervals = len(self.function.nonzero_intervals)
+        return TensorSpec((self.length,)), TensorSpec((intervals, self.length), 1, torch.uint8)
 
     @property
     def dependent_parts(self) -> tuple[TensorSpec, ...]:
-        dealt = (part for piece in _nonzero_pieces(self.function) for part in self._piece_specs(piece))
-        return *comparison.digit_table_specs(self.length, comparison.NARROW), *dealt
+        parts = (part for piece in _nonzero_pieces(self.function) for part in self._piece_specs(piece))
+        return *comparison.digit_table_specs(self.length, comparison.NARROW), *parts
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
         r, p = values
-        dealt = (
+        dependent_values = (
             value
             for bit, piece in zip(p, _nonzero_pieces(self.function), strict=True)
             for value in _dependent_values(r, bit, piece)
         )
-        return *comparison.build_digit_tables(r, comparison.NARROW), *dealt
+        return *comparison.build_digit_tables(r, comparison.NARROW), *dependent_values
 
     def _piece_specs(self, piece: Piece) -> Iterator[TensorSpec]:
         yield TensorSpec((self.length,), dtype=piece.word)
@@ -101,6 +101,7 @@ def _nonzero_pieces(function: Piecewise) -> list[Piece]:
 
 
 def _dependent_values(r: Tensor, p: Tensor, piece: Piece) -> Iterator[Tensor]:
+    """Yield p; p r if the piece has a slope; and of a series r's basis, then p times it."""
     bit, mask = p.to(piece.word), r.to(piece.word)
     yield bit
     if piece.slope:
@@ -109,97 +110,102 @@ def _dependent_values(r: Tensor, p: Tensor, piece: Piece) -> Iterator[Tensor]:
         yield from blockwise(partial(_basis_and_selected, piece), mask, bit)
 
 
-def _basis_and_selected(curve: FourierSeries, r: Tensor, bit: Tensor) -> tuple[Tensor, Tensor]:
-    dealt = basis(curve, r)
-    return dealt, bit * dealt
+def _basis_and_selected(series: FourierSeries, r: Tensor, bit: Tensor) -> tuple[Tensor, Tensor]:
+    basis_values = basis(series, r)
+    return basis_values, bit * basis_values
 
 
 def evaluate(rt: Runtime, share: Tensor, function: Piecewise) -> Tensor:
-    """The function of every element, for |x| < 2^15 less its largest threshold.
+    """Return the function of every element, for |x| < 2^15 less its largest threshold.
 
-    1. Take a mask r with its tables, a bit p for each interval, and their products from the dealer (`Selection`).
+    1. Take a mask r with its tables, a bit p for each interval, and their products from the dealer
+       (`SelectionCorrelation`).
     2. Open m = x + r (1 round, 8 bytes).
-    3. Compare x with all thresholds at once (`comparison`: 2 rounds, 2 1/4 bytes for each threshold).
-    4. Open z = i ^ p, i telling whether x is in an interval (1 round, 1/8 byte for each interval).
+    3. Compare x with all thresholds at once (`comparison`: 2 rounds, 2 1/4 bytes per threshold).
+    4. Open z = i ^ p, i the indicator of x in an interval (1 round, 1/8 byte per interval).
     5. i u = p u + z (u - 2 p u): local, since x = m - r, and cos(w x) and sin(w x) are linear in the cosine and the
        sine of w r with public factors.
-    6. Truncate what is curved (1 round, 4 bytes).
+    6. Truncate the series (1 round, 4 bytes).
 
     4 rounds, or 5 with step 6. Sources: comparison and selection are ours; the masked series is SHAFT's (NDSS 2025).
     """
     flat = share.reshape(-1)
-    r, p, table, top, *dealt = rt.correlated(SelectionCorrelation(len(flat), function))
+    r, p, table, top, *dependent = rt.correlated(SelectionCorrelation(len(flat), function))
     (m,) = rt.reveal(flat + r)
     inside = comparison.boolean_interval_bits(rt, m.to(comparison.NARROW), table, top, function.thresholds)
     z = rt.reveal_bits(inside[list(function.nonzero_intervals)] ^ p, 1)
-    straight, *curved = blockwise(partial(_select_pieces, rt, function), m, flat, z, *dealt)
+    lines, *curve = blockwise(partial(_select_pieces, rt, function), m, flat, z, *dependent)
     if function.series:
-        straight += truncate_series(rt, curved[0], function.series)
-    return straight.view(share.shape)
+        lines += truncate_series(rt, curve[0], function.series)
+    return lines.view(share.shape)
 
 
 def _select_pieces(
-    rt: Runtime, function: Piecewise, m: Tensor, share: Tensor, z: Tensor, *dealt: Tensor
+    rt: Runtime, function: Piecewise, m: Tensor, share: Tensor, z: Tensor, *dependent: Tensor
 ) -> tuple[Tensor, ...]:
-    """The sum of all lines in the fraction of values, and the curve in its own."""
-    remaining, straight, curved = iter(dealt), torch.zeros_like(share), []
+    """Return the sum of all selected lines, and the selected series, if any, in its own fixed point: local."""
+    remaining, lines, curve = iter(dependent), torch.zeros_like(share), []
     for bit, piece in zip(z, _nonzero_pieces(function), strict=True):
-        found = _evaluate_piece(rt, piece, m.to(piece.word), share.to(piece.word), bit.to(piece.word), remaining)
+        value = _evaluate_piece(rt, piece, m.to(piece.word), share.to(piece.word), bit.to(piece.word), remaining)
         if isinstance(piece, FourierSeries):
-            curved.append(found)
+            curve.append(value)
         else:
-            straight = straight + found
-    return straight, *curved
+            lines = lines + value
+    return lines, *curve
 
 
-def _evaluate_piece(rt: Runtime, piece: Piece, m: Tensor, share: Tensor, z: Tensor, dealt: Iterator[Tensor]) -> Tensor:
-    """i times the piece's value u: p u + z (u - 2 p u)."""
-    p, one = next(dealt), round(piece.constant * piece.encoded_one)
+def _evaluate_piece(
+    rt: Runtime, piece: Piece, m: Tensor, share: Tensor, z: Tensor, dependent: Iterator[Tensor]
+) -> Tensor:
+    """Return i times the piece's value u, p u + z (u - 2 p u), taking the piece's `dependent` parts: local."""
+    p, one = next(dependent), round(piece.constant * piece.encoded_one)
     value: Tensor | int = one if rt.rank == 0 else 0
-    masked = p * one
+    selected = p * one
     if piece.slope:
         value = share * piece.encoded_slope + value
-        masked += (m * p - next(dealt)) * piece.encoded_slope
+        selected += (m * p - next(dependent)) * piece.encoded_slope
     if isinstance(piece, FourierSeries):
         value = torch.zeros_like(m) + value
-        for factor, wave, product in zip(public_coefficients(piece, m), next(dealt), next(dealt), strict=True):
-            value.addcmul_(factor, wave)
-            masked.addcmul_(factor, product)
-    return torch.addcmul(masked, z, value - 2 * masked)
+        rows = zip(public_coefficients(piece, m), next(dependent), next(dependent), strict=True)
+        for coefficient, basis_row, selected_row in rows:
+            value.addcmul_(coefficient, basis_row)
+            selected.addcmul_(coefficient, selected_row)
+    return torch.addcmul(selected, z, value - 2 * selected)
 
 
 EXTRA_FRACTION_BITS = 24
-"""Further bits that polynomials are computed with: coefficients of high powers are small."""
+"""Further bits of fraction of polynomials: coefficients of high powers are small."""
 Polynomial = Mapping[int, float]
 """Coefficients by powers, of 0, 1, 2, 3, 4 and 6."""
 
 
 def evaluate_polynomials(rt: Runtime, x: Tensor, thresholds: Sequence[float], pieces: Sequence[Polynomial]) -> Tensor:
-    """Between ascending thresholds a polynomial each, one more than these; without the pieces that are zero.
+    """Return a polynomial per interval between ascending thresholds; an empty one is zero and costs nothing.
 
     1. Compare with all thresholds at once: a bit for each interval (4 rounds).
     2. x^2, x^3 and x^4, x^6, each truncated (6 rounds, 72 bytes).
-    3. The polynomials, with FINE more bits of fraction: local.
-    4. Multiply each by its bit and add up (1 round, 16 bytes for each); truncate (1 round, 8 bytes).
+    3. The polynomials, with `EXTRA_FRACTION_BITS` more bits of fraction: local.
+    4. Multiply each by its bit and add up (1 round, 16 bytes each); truncate (1 round, 8 bytes).
 
-    12 rounds; 88 bytes, 2 3/8 for each threshold and 16 for each piece that is not zero. Where a power leaves the
-    ring, its piece's bit is zero.
+    12 rounds; 88 bytes, 2 3/8 per threshold and 16 per piece that is not zero. Where a power leaves the ring, its
+    piece's bit is zero.
     """
     bits = interval_bits(rt, x, thresholds)
     powers = _truncated_powers(rt, x)
-    chosen = [number for number, piece in enumerate(pieces) if piece]
-    values = torch.stack([_combine_powers(rt, powers, pieces[number]) for number in chosen])
-    return truncate(rt, beaver.multiply(rt, bits[chosen], values).sum(0), EXTRA_FRACTION_BITS)
+    nonzero = [number for number, piece in enumerate(pieces) if piece]
+    values = torch.stack([_combine_powers(rt, powers, pieces[number]) for number in nonzero])
+    return truncate(rt, beaver.multiply(rt, bits[nonzero], values).sum(0), EXTRA_FRACTION_BITS)
 
 
 def _truncated_powers(rt: Runtime, x: Tensor) -> dict[int, Tensor]:
+    """Return x, x^2, x^3, x^4 and x^6 by power: 6 rounds, 72 bytes per element."""
     square = truncate(rt, beaver.square(rt, x), FRACTION_BITS)
     cube, fourth = truncate(rt, beaver.multiply(rt, torch.stack([x, square]), square), FRACTION_BITS)
     return {1: x, 2: square, 3: cube, 4: fourth, 6: truncate(rt, beaver.square(rt, cube), FRACTION_BITS)}
 
 
 def _combine_powers(rt: Runtime, powers: Mapping[int, Tensor], piece: Polynomial) -> Tensor:
-    """FRACTION + FINE bits of fraction."""
+    """Return a polynomial with FRACTION_BITS + EXTRA_FRACTION_BITS bits of fraction: local."""
     constant = round(piece.get(0, 0.0) * 2 ** (FRACTION_BITS + EXTRA_FRACTION_BITS)) if rt.rank == 0 else 0
     total = torch.full_like(powers[1], constant)
     for power, coefficient in piece.items():

@@ -1,4 +1,8 @@
-"""Faithful truncation: the product of two fixed-point numbers back to the fraction of one."""
+"""Truncation: the product of two fixed-point numbers back to the fraction of one.
+
+`truncate` is faithful: wrap-free, within one unit of the last place, for 1 round. `truncate_locally` is stock CrypTen's
+probabilistic truncation, without communication and with rare, ruinous errors.
+"""
 
 from dataclasses import dataclass
 from functools import partial
@@ -11,12 +15,12 @@ from pi_sim.mpc.primitives.ring import blockwise
 from pi_sim.mpc.runtime import Runtime
 
 OFFSET = 2**62
-"""Makes numbers of less than 2^62 in size positive."""
+"""Added to numbers of magnitude below 2^62 to make them positive."""
 
 
 @dataclass(frozen=True)
 class Truncation(Correlation):
-    """r, a word; r without its last `fraction` bits, and its top bit."""
+    """A random word r; r shifted right by `fraction` bits, and its top bit, both shared in 64-bit words."""
 
     length: int
     fraction: int
@@ -35,11 +39,11 @@ class Truncation(Correlation):
 
 
 def truncate(rt: Runtime, share: Tensor, fraction: int) -> Tensor:
-    """x / 2^fraction, rounded down or up, for every |x| < 2^62: no local truncation's rare, ruinous errors.
+    """Return x / 2^fraction, rounded down or up, for every |x| < 2^62: no rare errors of local truncation.
 
     1. Take shares of a random r, of R = r >> fraction and of its top bit T from the dealer.
     2. Open m = x + 2^62 + r.
-    3. Its top bit is clear where r's is set exactly if the sum wrapped around:
+    3. The sum wrapped around exactly if m's top bit is clear where r's is set:
        y = (m >> fraction) - 2^(62 - fraction) - R + (1 - top(m)) T 2^(64 - fraction).
 
     1 round, 8 bytes and 16 offline per element. The result is floor(x / 2^fraction) or one more.
@@ -51,9 +55,9 @@ def truncate(rt: Runtime, share: Tensor, fraction: int) -> Tensor:
 
 
 def lift_u32_to_u64(rt: Runtime, share: Tensor, fraction: int, lowest: int) -> Tensor:
-    """x / 2^fraction in words of 64 bits, for x in words of 32 with lowest <= x < lowest + 2^31: the same steps.
+    """Return x / 2^fraction in 64-bit words for x (n) in 32-bit words, lowest <= x < lowest + 2^31.
 
-    `lowest` is a multiple of 2^fraction. 1 round, 4 bytes and 16 offline per element.
+    The steps of `truncate`; `lowest` is a multiple of 2^fraction. 1 round, 4 bytes and 16 offline per element.
     """
     r, shifted, top = rt.correlated(Truncation(len(share), fraction, torch.int32))
     m = rt.reveal_u32(share + r - (lowest if rt.rank == 0 else 0))
@@ -61,16 +65,16 @@ def lift_u32_to_u64(rt: Runtime, share: Tensor, fraction: int, lowest: int) -> T
 
 
 def truncate_locally(share: Tensor, fraction: int) -> Tensor:
-    """x / 2^fraction, off by one unit at most, unless the shares' sum wraps around: each party shifts its own share.
+    """Return x / 2^fraction within one unit, unless the shares' sum wraps around: each party shifts its own share.
 
-    Nothing is sent. With probability |x| / 2^64 the result is off by 2^(64 - fraction): stock CrypTen's truncation.
+    Nothing is sent. With probability |x| / 2^64 the result is off by 2^(64 - fraction).
     """
     return torch.div(share, 1 << fraction, rounding_mode="trunc")
 
 
-def logical_shift(word: Tensor, places: int) -> Tensor:
-    """The word's bits moved to the right, zeros coming in at the left; torch's own shift copies the sign."""
-    return (word >> places) & ((1 << 8 * word.dtype.itemsize - places) - 1)
+def logical_shift(word: Tensor, bits: int) -> Tensor:
+    """Return the word shifted right with zeros coming in at the left; torch's own shift copies the sign."""
+    return (word >> bits) & ((1 << 8 * word.dtype.itemsize - bits) - 1)
 
 
 def _shifted_and_top_bit(fraction: int, r: Tensor) -> tuple[Tensor, ...]:
@@ -78,12 +82,12 @@ def _shifted_and_top_bit(fraction: int, r: Tensor) -> tuple[Tensor, ...]:
 
 
 def _unmask(rt: Runtime, fraction: int, offset: int, m: Tensor, shifted: Tensor, top: Tensor) -> Tensor:
-    """Step 3 of `truncate`, on words of either length."""
-    lost = 1 << 8 * m.dtype.itemsize - fraction
+    """Step 3 of `truncate`, on words of either length: local."""
+    wrap = 1 << 8 * m.dtype.itemsize - fraction
 
     def unmask(m: Tensor, shifted: Tensor, top: Tensor) -> tuple[Tensor]:
-        wrapped = (m >= 0) * top * lost - shifted
+        secret = (m >= 0) * top * wrap - shifted
         public = logical_shift(m, fraction).to(torch.int64) - (offset >> fraction)
-        return (wrapped + public if rt.rank == 0 else wrapped,)
+        return (secret + public if rt.rank == 0 else secret,)
 
     return blockwise(unmask, m, shifted, top)[0]

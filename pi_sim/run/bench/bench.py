@@ -99,7 +99,7 @@ def measure_kernels(
 ) -> tuple[tuple[KernelTiming, ...], tuple[TruncationTest, ...]]:
     """Single operations, then truncations, between this process and another one."""
     run = [plan for plan in plans if plan.workload.is_run]
-    job = BenchJob(extent, [(plan.workload.name, plan.card) for plan in run])
+    job = BenchJob(extent=extent, tasks=[(plan.workload.name, plan.card) for plan in run])
     with bench_peer(job) as end:
         measured = job.measure_operations(end, [plan.price for plan in run])
         timings = iter(_collect(measured, len(run), bar("operations")))

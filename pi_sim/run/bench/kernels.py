@@ -5,8 +5,6 @@
 # MERGED: Many products of two secrets, truncated: how many come out wrong, and by how much the others are off.
 # MERGED: Both parties of a bench, and the other one as a process: `python -m pi_sim.run.bench.kernels PORT JOB`.
 
-import json
-import socket
 import sys
 import time
 from collections import deque
@@ -25,7 +23,7 @@ from pi_sim.cost.pricing import OpPrice
 from pi_sim.errors import RunError
 from pi_sim.graph.bundle import PRECISION, to_fixed_point
 from pi_sim.graph.ops import Op
-from pi_sim.mpc import backend
+from pi_sim.mpc import backend, worker
 from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
 from pi_sim.mpc.dealer.prg import SEED_BYTES, AesCtrPrg
 from pi_sim.mpc.dealer.sources import Source
@@ -35,7 +33,7 @@ from pi_sim.mpc.runtime import Runtime
 from pi_sim.mpc.transport.link import Link
 from pi_sim.records import BenchSize, TruncationTest
 from pi_sim.run.bench.workloads import Workload, draw_operands, evaluate_reference, list_workloads
-from pi_sim.run.peer import connected_party, peer_process
+from pi_sim.run.peer import PeerJob, call_party, connected_party, peer_process
 from pi_sim.specs import ExecutableProtocol
 
 CorrelationRequest = tuple[Correlation, tuple[int, ...]]
@@ -260,23 +258,11 @@ def _with_batch(found: TruncationTest, whole: Tensor, truncated: Tensor) -> Trun
     )
 
 
-@dataclass(frozen=True)
-class BenchJob:
-    """What both parties go through: workloads by name with the protocols that compute them, then truncations."""
+class BenchJob(PeerJob):
+    """Work of both parties: workloads by name with the protocols that compute them, then truncations."""
 
     extent: BenchSize
-    tasks: Sequence[tuple[str, ExecutableProtocol]]
-
-    def to_json(self) -> str:
-        """What `from_json` reads."""
-        tasks = [(name, protocol.model_dump()) for name, protocol in self.tasks]
-        return json.dumps({"extent": self.extent.model_dump(), "tasks": tasks})
-
-    @classmethod
-    def from_json(cls, text: str) -> "BenchJob":
-        """The job that the other party has."""
-        told = json.loads(text)
-        return cls(BenchSize(**told["extent"]), [(name, ExecutableProtocol(**table)) for name, table in told["tasks"]])
+    tasks: list[tuple[str, ExecutableProtocol]]
 
     def measure_operations(self, end: BenchParty, charges: Sequence[OpPrice | None]) -> Iterator[Timings]:
         """Every task in turn; who knows what it costs gives the charges."""
@@ -291,21 +277,18 @@ class BenchJob:
 
 @contextmanager
 def bench_peer(job: BenchJob) -> Iterator[BenchParty]:
-    """This process as party 0, the other one started and going through the same job."""
-    with peer_process(__name__, job.to_json()) as connection, connected_party(connection, 0) as both:
-        yield BenchParty(*both)
+    """Yield this process as party 0, with a second process that goes through the same job."""
+    with peer_process(__name__, job) as connection, connected_party(connection, 0) as ends:
+        yield BenchParty(*ends)
 
 
-def run_peer(port: int, job: BenchJob) -> None:
-    """The other party: it goes through the whole job and tells nothing. It ends when the connection does."""
-    try:
-        with connected_party(socket.create_connection(("127.0.0.1", port)), 1) as both:
-            end = BenchParty(*both)
-            deque(job.measure_operations(end, [None] * len(job.tasks)), maxlen=0)
-            deque(job.measure_truncations(end), maxlen=0)
-    except RunError as error:
-        sys.exit(str(error))
+def run_peer(job: BenchJob) -> None:
+    """Run the second party through the whole job, without results."""
+    with connected_party(call_party(job), 1) as ends:
+        party = BenchParty(*ends)
+        deque(job.measure_operations(party, [None] * len(job.tasks)), maxlen=0)
+        deque(job.measure_truncations(party), maxlen=0)
 
 
 if __name__ == "__main__":
-    run_peer(int(sys.argv[1]), BenchJob.from_json(sys.argv[2]))
+    sys.exit(worker.run_job(run_peer, BenchJob))

@@ -13,7 +13,7 @@ from pi_sim.graph import bundle
 from pi_sim.graph.bundle import Bundle
 from pi_sim.graph.capture import capture_model
 from pi_sim.mpc import launch
-from pi_sim.mpc.dealer.dealers import DEALT_FILE, FIRST_PARTY
+from pi_sim.mpc.dealer.dealers import DEALT_FILE, FIRST_PARTY, DealerSpec
 from pi_sim.records import BenchSize, ModelTiming
 from pi_sim.run import dealing
 from pi_sim.run.accuracy import model_logits
@@ -88,10 +88,8 @@ def _measure_run(
             dealing.write_dealt_files(
                 opened.folder, protocol, len(tokens), Path(scratch) / DEALT_FILE, lambda fraction: None
             )
-        place = str(Path(scratch) / DEALT_FILE) if dealer == DEALT_FILE else dealer
-        outcome = launch.run_local(
-            opened.folder, Path(protocol.origin), tokens.unsqueeze(1), opened.graph.vocabulary, dealer=place
-        )
+        spec = DealerSpec(dealer, path=str(Path(scratch) / DEALT_FILE)) if dealer == DEALT_FILE else DealerSpec(dealer)
+        outcome = launch.run_local(opened, protocol, tokens.unsqueeze(1), dealer=spec)
     audit_run(opened.graph, protocol, outcome)
     counted, quickest = summarize_counters(outcome), min(outcome.counts[0], key=lambda each: float(each["seconds"]))
     return ModelTiming(
