@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pi_sim.errors import UsageError
-from pi_sim.files import write_text
+from pi_sim.files import user_folder, write_text
 from pi_sim.records import code_fingerprint
 
 
@@ -32,4 +31,4 @@ def cached_json(kind: str, key: Any, derive: Callable[[], Any]) -> Any:
 
 def cache_dir() -> Path:
     """Return `$XDG_CACHE_HOME/pi-sim`, by default `~/.cache/pi-sim`; it may be removed at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "pi-sim"  # noqa: PTH111
+    return user_folder("XDG_CACHE_HOME", "~/.cache")

@@ -1,11 +1,11 @@
 """Machine: seconds of computing, from a party's work and the seconds of one unit of it."""
 
-import os
 from pathlib import Path
 
 from pi_sim import records
 from pi_sim.cost.cost import Work
 from pi_sim.errors import UsageError
+from pi_sim.files import user_folder
 from pi_sim.records import MachineRecord, SecondsEach
 from pi_sim.specs.toml import TomlModel, read_toml
 
@@ -29,7 +29,7 @@ class Machine(TomlModel):
 
 def profile_path() -> Path:
     """Return the path of this machine's profile, in `$XDG_CONFIG_HOME/pi-sim`, by default `~/.config/pi-sim`."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "pi-sim/machine.json"  # noqa: PTH111
+    return user_folder("XDG_CONFIG_HOME", "~/.config") / "machine.json"
 
 
 def save_profile(machine: Machine, path: Path) -> None:
