@@ -1,6 +1,7 @@
-"""The short diagnosis that a training takes along its way."""
+"""Diagnosis of a causal language model: a quick one during training, and a full one with ranges for fixed point.
 
-# MERGED: The whole diagnosis of a model: one sequence at a time, every reduction at once, nothing kept but sums.
+Sequences are evaluated singly, and every tensor is reduced at once: nothing but sums is stored.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,12 +16,14 @@ from pi_sim.diagnosis.sparsity import SparsityProbe, uncounted_matrices
 from pi_sim.errors import UsageError
 from pi_sim.graph.capture import capture_model
 
+Advance = Callable[[float], None]
+
 
 def quick_diagnosis(model: nn.Module, ids: Tensor) -> dict[str, Any]:
-    """What one forward pass over token ids (B, T) shows of a causal language model, as JSON values.
+    """Return a diagnosis of one forward pass over token ids (B, T), as JSON values.
 
     - entropy, entropy_share: by layer and head, in nats and as a share of the maximum; null where there is NaN
-    - overload, collapse: parts of all heads (see `pi_sim.diagnosis.entropy`)
+    - overload, collapse: fractions of all heads (see `pi_sim.diagnosis.entropy`)
     - non_finite: counts of "nan" and "inf" in each block's output
     - slopes: by layer, null in a layer that has none; absent where no layer has one
     - alphas: {module, alpha, inverse_std} of every DyT and Derf; absent where there are none
@@ -28,24 +31,21 @@ def quick_diagnosis(model: nn.Module, ids: Tensor) -> dict[str, Any]:
     return run_probes(model, [ids], [EntropyProbe(), NonFiniteCounts(), LearnedSlopes(), LearnedAlphas()])
 
 
-Advance = Callable[[float], None]
-
-
 def diagnose(model: PreTrainedModel, ids: Tensor, quantities: list[Quantity], advance: Advance) -> dict[str, Any]:
-    """What token ids (N, T) show of a causal language model, as JSON values; `advance` is told the share done.
+    """Return the full diagnosis on token ids (N, T), as JSON values; `advance` receives the completed share.
 
-    The keys of `pi_sim.diagnosis.diagnose.observe`, and beside them
+    It has the keys of `quick_diagnosis` and
 
-    - by_layer: overload and collapse, as parts of a layer's heads
+    - by_layer: overload and collapse, as fractions of a layer's heads
     - sparsity: by role ("qkv", "up", "down") and layer, null where a layer has none
-    - flops: of a token in the blocks' matrices "per_token", what zeros save of them in the clear, and the share
+    - flops: of a token in the blocks' matrices "per_token", those that zeros save on plaintext "saved", and the share
     - histograms: {module, layer, reach, counts, below, above, negative} of each activation's input
     - ranges: {op, quantity, module, layer, min, max, largest, fits} in fixed point, with {kernel, domain, in_domain}
-      where a kernel asks for the quantity; empty where the model cannot be captured
-    - truncations: {op, module, layer, expected_failures}, as expected in a sequence; likewise
-    - missing: sentences that say what is not there and why
+      for a quantity that a kernel's domain bounds; empty where the model cannot be captured
+    - truncations: {op, module, layer, expected_failures}, expected per sequence; likewise
+    - missing: sentences that name missing parts and their reasons
     """
-    reading, missing = _prepare_graph(model, ids.shape[1], quantities)
+    observed_graph, missing = _prepare_graph(model, ids.shape[1], quantities)
     probes = [
         EntropyProbe(),
         NonFiniteCounts(),
@@ -54,18 +54,20 @@ def diagnose(model: PreTrainedModel, ids: Tensor, quantities: list[Quantity], ad
         SparsityProbe(),
         PreActivationProbe(),
     ]
-    found = run_probes(model, _single_sequences(ids, reading, advance), probes)
-    shares = found["entropy_share"]
+    diagnosis = run_probes(model, _single_sequences(ids, observed_graph, advance), probes)
+    shares = diagnosis["entropy_share"]
     limits = {"overload": is_overloaded, "collapse": is_collapsed}
-    found["by_layer"] = {name: [head_fraction([heads], beyond) for heads in shares] for name, beyond in limits.items()}
-    read = reading.results() if reading else {"ranges": [], "truncations": []}
-    return {**found, **read, "missing": missing + uncounted_matrices(model)}
+    diagnosis["by_layer"] = {
+        name: [head_fraction([heads], is_beyond) for heads in shares] for name, is_beyond in limits.items()
+    }
+    graph_results = observed_graph.results() if observed_graph else {"ranges": [], "truncations": []}
+    return {**diagnosis, **graph_results, "missing": missing + uncounted_matrices(model)}
 
 
 def _prepare_graph(
     model: PreTrainedModel, length: int, quantities: list[Quantity]
 ) -> tuple[ObservedGraph | None, list[str]]:
-    """Nothing to read, and why, where an operation is not known."""
+    """Return the model's graph with its observers, or None and the reason where the model cannot be captured."""
     try:
         graph = capture_model(model, length)
     except UsageError as error:
@@ -73,10 +75,10 @@ def _prepare_graph(
     return ObservedGraph(graph, model.state_dict(), [RangeObserver(graph, quantities), TruncationObserver()]), []
 
 
-def _single_sequences(ids: Tensor, reading: ObservedGraph | None, advance: Advance) -> Iterator[Tensor]:
-    """Each sequence (1, T) for the probes; once they have seen it, its operations."""
+def _single_sequences(ids: Tensor, observed_graph: ObservedGraph | None, advance: Advance) -> Iterator[Tensor]:
+    """Yield each sequence (1, T) to the probes, then evaluate the graph on it."""
     for done, sequence in enumerate(ids, start=1):
         yield sequence[None]
-        if reading:
-            reading.evaluate(sequence[None])
+        if observed_graph:
+            observed_graph.evaluate(sequence[None])
         advance(done / len(ids))

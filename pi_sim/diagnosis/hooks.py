@@ -1,8 +1,8 @@
-"""Probes: what is learned from the tensors that pass through a model, batch by batch, without keeping any of them."""
+"""Probes: hooks that reduce the tensors of a forward pass, batch by batch, without storing them.
 
-# MERGED: Where numbers break: NaN and infinities in the output of each block.
-# MERGED: How the inputs of activations are distributed: counts in fixed bins, never the numbers themselves.
-# MERGED: What activations and norm substitutes learned: the slopes of leaky ReLUs, the alphas of DyT and Derf.
+They count NaN and infinities in the output of each block, bin the inputs of activations, and read learned scalars: the
+slopes of leaky ReLUs, the alphas of DyT and Derf.
+"""
 
 import math
 from abc import ABC, abstractmethod
@@ -22,22 +22,22 @@ from pi_sim.zoo.scales import ScaledModel
 
 
 class Probe(ABC):
-    """Hooks on some modules of a model, and what they found."""
+    """Hooks on modules of a model, and the statistics that they collect."""
 
     @abstractmethod
     def attach(self, model: nn.Module) -> Iterator[RemovableHandle]:
-        """Place the hooks; each reduces what it sees at once."""
+        """Register the hooks, each of which reduces its tensors at once, and yield their handles."""
 
     @abstractmethod
     def result(self) -> dict[str, Any]:
-        """JSON values: null stands for what is no finite number."""
+        """Return the statistics as JSON values; None stands for a number that is not finite."""
 
 
 @torch.no_grad()
 def run_probes(model: nn.Module, batches: Iterable[Tensor], probes: list[Probe]) -> dict[str, Any]:
-    """What the probes find while the model, in evaluation mode, reads batches of token ids (B, T).
+    """Run the model in evaluation mode on batches of token ids (B, T) and return the results of all probes.
 
-    Draws no random numbers, and leaves the model in the mode that it was in.
+    Draws no random numbers, and restores the model's mode.
     """
     training, inner = model.training, model.model if isinstance(model, ScaledModel) else model
     options = {"use_cache": False} if isinstance(model, PreTrainedModel) else {}
@@ -53,23 +53,23 @@ def run_probes(model: nn.Module, batches: Iterable[Tensor], probes: list[Probe])
 
 
 def first_output(output: Any) -> Tensor:
-    """The hidden states among a block's outputs."""
+    """Return the hidden states among a block's outputs."""
     tensor: Tensor = output[0] if isinstance(output, tuple) else output
     return tensor
 
 
 def finite_or_none(value: float) -> float | None:
-    """A number that JSON can hold."""
+    """Return the number, or None for one that JSON cannot represent."""
     return value if math.isfinite(value) else None
 
 
 def finite_values(tensor: Tensor) -> list[float | None]:
-    """Those of a vector."""
+    """Return the elements of a vector as numbers for JSON."""
     return [finite_or_none(value) for value in tensor.tolist()]
 
 
 class NonFiniteCounts(Probe):
-    """Counts of them over all places, by layer."""
+    """Counts of NaN and infinities over all positions, by layer."""
 
     def __init__(self) -> None:
         self.nan: dict[int, Tensor] = {}
@@ -86,17 +86,17 @@ class NonFiniteCounts(Probe):
 
     def result(self) -> dict[str, Any]:
         counts = {"nan": self.nan, "inf": self.inf}
-        return {"non_finite": {kind: [int(seen[layer]) for layer in sorted(seen)] for kind, seen in counts.items()}}
+        return {"non_finite": {kind: [int(total[layer]) for layer in sorted(total)] for kind, total in counts.items()}}
 
 
 HISTOGRAM_BINS = 96
-"""An even number: zero is an edge."""
+"""Bins of a histogram; an even number, so that zero is an edge."""
 HISTOGRAM_DEVIATIONS = 4
-"""How far the bins reach, in standard deviations of the first batch."""
+"""Distance of the outermost edges from zero, in standard deviations of the first batch."""
 
 
 class PreActivationProbe(Probe):
-    """A histogram of the inputs of each activation; the first batch decides how far its bins reach from zero."""
+    """Histogram of the inputs of each activation; the first batch determines the reach of its bins."""
 
     def __init__(self) -> None:
         self.histograms: dict[str, Histogram] = {}
@@ -112,13 +112,15 @@ class PreActivationProbe(Probe):
         self.histograms[path].add(x)
 
     def result(self) -> dict[str, Any]:
-        found = self.histograms.items()
-        rows = [{"module": path, "layer": modules.layer_index(path), **each.to_json()} for path, each in found]
+        rows = [
+            {"module": path, "layer": modules.layer_index(path), **histogram.to_json()}
+            for path, histogram in self.histograms.items()
+        ]
         return {"histograms": rows}
 
 
 class Histogram:
-    """Counts of numbers between -reach and reach, below and above; NaN is counted nowhere."""
+    """Counts of numbers in bins between -reach and reach, below and above; NaN is not counted."""
 
     def __init__(self, reach: float) -> None:
         self.reach = reach
@@ -126,35 +128,35 @@ class Histogram:
         self.negative = self.below = self.above = 0
 
     def add(self, x: Tensor) -> None:
-        """Count some numbers."""
+        """Count the elements of a tensor."""
         self.counts = self.counts + torch.histc(x, HISTOGRAM_BINS, -self.reach, self.reach).long()
         self.negative += int((x < 0).sum())
         self.below += int((x < -self.reach).sum())
         self.above += int((x > self.reach).sum())
 
     def to_json(self) -> dict[str, Any]:
-        """Equal bins from -reach to reach; `negative` is the share below zero, which a ReLU would make zeros."""
+        """Return counts of equal bins from -reach to reach; `negative` is the share that a ReLU would set to zero."""
         counts = torch.as_tensor(self.counts).tolist()
-        whole = sum(counts) + self.below + self.above
-        negative = self.negative / whole if whole else 0.0
+        total = sum(counts) + self.below + self.above
+        negative = self.negative / total if total else 0.0
         return {"reach": self.reach, "counts": counts, "below": self.below, "above": self.above, "negative": negative}
 
 
 def _histogram_reach(x: Tensor) -> float:
-    """Some standard deviations around the mean; 1 where that is no finite number above zero."""
+    """Return |mean| plus some standard deviations; 1 where that is not a finite positive number."""
     reach = x.mean().abs().item() + HISTOGRAM_DEVIATIONS * x.std().item()
     return reach if math.isfinite(reach) and reach > 0 else 1.0
 
 
 class LearnedSlopes(Probe):
-    """The learned slope for negative inputs in each layer ("ReLU's Revival", arXiv 2410.09637); nothing to see."""
+    """Learned slope for negative inputs in each layer ("ReLU's Revival", arXiv 2410.09637); needs no hooks."""
 
     def __init__(self) -> None:
         self.slopes: list[float | None] = []
 
     def attach(self, model: nn.Module) -> Iterator[RemovableHandle]:
-        found = [_learned_slope(block) for _, block in modules.block_modules(model)]
-        self.slopes = found if any(slope is not None for slope in found) else []
+        slopes = [_learned_slope(block) for _, block in modules.block_modules(model)]
+        self.slopes = slopes if any(slope is not None for slope in slopes) else []
         yield from ()
 
     def result(self) -> dict[str, Any]:
@@ -162,13 +164,13 @@ class LearnedSlopes(Probe):
 
 
 def _learned_slope(block: nn.Module) -> float | None:
-    """None for a layer without one, such as one whose FFN was dropped."""
+    """Return the slope of a layer; None for a layer without one, such as one whose FFN was dropped."""
     slopes = (part.slope.item() for part in block.modules() if isinstance(part, LearnableLeakyReLU))
     return finite_or_none(next(slopes, float("nan")))
 
 
 class LearnedAlphas(Probe):
-    """alpha of every DyT and Derf beside 1 / std of all numbers in its input, which it follows (arXiv 2503.10622)."""
+    """Alpha of every DyT and Derf, with 1 / std of its input, which alpha tracks (arXiv 2503.10622)."""
 
     def __init__(self) -> None:
         self.alphas: dict[str, float] = {}
@@ -181,7 +183,7 @@ class LearnedAlphas(Probe):
                 yield module.register_forward_pre_hook(partial(self._add_moments, path))
 
     def _add_moments(self, path: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        """Count, sum and sum of squares: enough for a standard deviation over all batches."""
+        """Add count, sum and sum of squares, which give the standard deviation over all batches."""
         x = args[0].double()
         moments = torch.stack([torch.full_like(x.sum(), x.numel()), x.sum(), x.square().sum()])
         self.moments[path] = self.moments.get(path, 0.0) + moments
@@ -195,6 +197,6 @@ class LearnedAlphas(Probe):
 
 
 def _inverse_std(moments: Tensor) -> float | None:
-    """1 / std, of a count, a sum and a sum of squares."""
+    """Return 1 / std from a count, a sum and a sum of squares (3,)."""
     count, total, squares = moments.unbind()
     return finite_or_none((squares / count - (total / count).square()).rsqrt().item())

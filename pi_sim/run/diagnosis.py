@@ -10,7 +10,7 @@ from pi_sim.diagnosis.diagnose import Advance, diagnose
 from pi_sim.diagnosis.ranges import Quantity
 from pi_sim.errors import UsageError
 from pi_sim.mpc.kernels import kernel_for
-from pi_sim.records import DiagnosisRecord
+from pi_sim.records import RECORD_FILE, DiagnosisRecord
 from pi_sim.specs import ExecutableProtocol
 from pi_sim.training import tokenizer
 from pi_sim.training.corpus import load_corpus
@@ -68,7 +68,7 @@ def _load_token_ids(model: PreTrainedModel, folder: Path, text: str | None, shap
     vocabulary = model.config.vocab_size
     if text == RANDOM_TEXT:
         return torch.randint(vocabulary, shape, generator=torch.Generator().manual_seed(0))
-    if text is None and not (folder / "record.json").is_file():
+    if text is None and not (folder / RECORD_FILE).is_file():
         raise UsageError(f"{folder} does not tell its held-out text; give --corpus a path of text, or `random`.")
     ids = held_out_tokens(folder, *shape) if text is None else _encode_text(folder, text, shape)
     if ids.max() >= vocabulary:

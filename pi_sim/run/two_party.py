@@ -20,7 +20,7 @@ from pi_sim.mpc import launch
 from pi_sim.mpc.dealer.dealers import FIRST_PARTY, DealerSpec
 from pi_sim.mpc.party import CPU, require_device
 from pi_sim.network import PRESETS, Network
-from pi_sim.records import RunRecord
+from pi_sim.records import RECORD_FILE, RunRecord
 from pi_sim.run import dealing
 from pi_sim.run.accuracy import compare_logits, domain_warnings, model_logits
 from pi_sim.run.audit import audit_run, summarize_counters
@@ -140,7 +140,7 @@ def _check_bundle(request: TwoPartyRequest, bundle: Bundle) -> Bundle:
         raise UsageError(f"{request.bundle} was exported for {length} tokens; leave --seq-len out.")
     check_recorded_corpus(bundle.folder)
     if request.model:
-        records = [folder / "record.json" for folder in (bundle.folder, request.model.folder)]
+        records = [folder / RECORD_FILE for folder in (bundle.folder, request.model.folder)]
         if len({path.read_bytes() for path in records if path.is_file()}) != 1:
             raise UsageError(f"{request.bundle} was not exported from {request.model.name}; leave --model out.")
     return bundle

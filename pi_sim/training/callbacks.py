@@ -1,7 +1,8 @@
-"""A training whose loss is no longer a finite number cannot recover: it ends at once, and that is its result."""
+"""Callbacks of a training with transformers' Trainer: progress, observations, interruption and divergence.
 
-# MERGED: What a model looks like along its training: observed at a few steps on held-out text, kept in the Trainer's log. The log is part of every checkpoint, so that an interrupted training keeps what it saw before.  # noqa: E501
-# MERGED: What a training tells while it runs, and how it stops when it is asked to.
+Observations and losses are entries of the Trainer's log. The log is part of every checkpoint, so an interrupted
+training keeps them.
+"""
 
 import math
 import signal
@@ -21,11 +22,23 @@ from pi_sim.training import distributed
 from pi_sim.training.evaluation import SAMPLE_CHUNKS, batch_limit
 from pi_sim.zoo.scales import ScaledModel
 
+PROGRESS_LINES = 20
+"""Lines that an uninterrupted training prints where there is no terminal."""
+OBSERVATION_COUNT = 20
+"""Observations of a training, evenly spaced, besides that of the untrained model."""
+OBSERVED_CHUNKS = 8
+"""Chunks in the diagnosis of an observation, at most; its loss is taken over all `SAMPLE_CHUNKS`."""
+OBSERVATION_KEY = "observation"
+"""Key of an observation in the Trainer's log."""
+
 TrainerLog = list[dict[str, Any]]
 
 
 class DivergenceCallback(TrainerCallback):  # type: ignore[misc]
-    """Ends the training at the first logged loss that is NaN or infinite, with a checkpoint that tells so."""
+    """Ends the training, with a checkpoint, at the first logged loss that is NaN or infinite.
+
+    Such a training cannot recover: the divergence is its result.
+    """
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if divergence_step(state.log_history[-1:]) is not None:
@@ -33,13 +46,8 @@ class DivergenceCallback(TrainerCallback):  # type: ignore[misc]
 
 
 def divergence_step(log: TrainerLog) -> int | None:
-    """The step of the first loss in a Trainer's log that is not finite; a loss is the mean since the one before."""
+    """Return the step of the first loss in a Trainer's log that is not finite; a loss is the mean since the last."""
     return next((entry["step"] for entry in log if not math.isfinite(entry.get("loss", 0.0))), None)
-
-
-OBSERVATION_COUNT = 20  # evenly spaced, besides the untrained model
-OBSERVED_CHUNKS = 8  # at most that are looked into, of those whose loss is taken
-OBSERVATION_KEY = "observation"  # of its entries in the log
 
 
 class ObservationCallback(TrainerCallback):  # type: ignore[misc]
@@ -60,23 +68,26 @@ class ObservationCallback(TrainerCallback):  # type: ignore[misc]
     def _append_observation(self, state: Any, model: ScaledModel) -> None:
         if state.is_world_process_zero:
             tokens = state.global_step * self.tokens_per_step
-            found = {"step": state.global_step, "tokens": tokens, **observe_model(model, self.ids)}
-            state.log_history.append({"step": state.global_step, OBSERVATION_KEY: found})
+            observation = {"step": state.global_step, "tokens": tokens, **observe_model(model, self.ids)}
+            state.log_history.append({"step": state.global_step, OBSERVATION_KEY: observation})
 
 
 def is_observation_due(step: int, steps: int) -> bool:
-    """Whether another twentieth of the steps is over, as it is after the last one."""
+    """Return True where the step completes another twentieth of all steps; the last step does."""
     return OBSERVATION_COUNT * step // steps > OBSERVATION_COUNT * (step - 1) // steps
 
 
-def logged_observations(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The observations in a Trainer's log."""
+def logged_observations(log: TrainerLog) -> list[dict[str, Any]]:
+    """Return the observations in a Trainer's log."""
     return [entry[OBSERVATION_KEY] for entry in log if OBSERVATION_KEY in entry]
 
 
 @torch.no_grad()
 def observe_model(model: ScaledModel, ids: Tensor) -> dict[str, Any]:
-    """The held-out loss of the chunks (N, T) and a look into the first; the training goes on as if without."""
+    """Return the held-out loss of the chunks (N, T) and a quick diagnosis of the first ones.
+
+    Neither the model's mode nor the state of the random number generators changes.
+    """
     training, ids = model.training, ids.to(next(model.parameters()).device)
     with torch.random.fork_rng():
         model.eval()
@@ -87,21 +98,18 @@ def observe_model(model: ScaledModel, ids: Tensor) -> dict[str, Any]:
 
 
 def chunk_loss(model: ScaledModel, ids: Tensor) -> float:
-    """The mean loss in nats of predicting ids[:, 1:] of the chunks (N, T)."""
+    """Return the mean loss in nats of predicting ids[:, 1:] of the chunks (N, T)."""
     total: float = sum(model(batch).loss.item() * len(batch) for batch in torch.split(ids, chunk_limit(ids)))
     return total / len(ids)
 
 
 def chunk_limit(ids: Tensor) -> int:
-    """How many of the chunks (N, T) are looked at together: fewer where they are long."""
+    """Return the number of chunks (N, T) that are evaluated together, fewer for long chunks."""
     return min(OBSERVED_CHUNKS, batch_limit(ids.shape[1]))
 
 
-PROGRESS_LINES = 20  # that a whole training prints where there is no terminal
-
-
 class ProgressBarCallback(TrainerCallback):  # type: ignore[misc]
-    """A progress bar on a terminal, plain lines elsewhere, on stderr; keeps the seconds beside each loss."""
+    """Progress on stderr, a bar on a terminal and plain lines elsewhere; logs the elapsed seconds with every entry."""
 
     def __init__(self, title: str, tokens_per_step: int) -> None:
         self.title = title
@@ -126,23 +134,23 @@ class ProgressBarCallback(TrainerCallback):  # type: ignore[misc]
             self._print_line(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        control.should_log |= control.should_save  # a loss that is not logged is lost where the training continues
+        control.should_log |= control.should_save  # losses that are not logged are lost when the training continues
         self.bar.update(self.task, completed=state.global_step, note=self.status)
 
     def _print_line(self, state: Any) -> None:
-        """A plain line each time another twentieth of the training is over."""
+        """Print a plain line for every twentieth of the steps."""
         if self.bar.disable and _lines_due(state) > self.printed_lines:
             self.printed_lines = _lines_due(state)
             click.echo(f"{self.title}: step {state.global_step}/{state.max_steps}, {self.status}", err=True)
 
 
 def _lines_due(state: Any) -> int:
-    """How much of the training is over, in lines."""
+    """Return the number of progress lines due at the current step."""
     return int(PROGRESS_LINES * state.global_step // state.max_steps)
 
 
 class InterruptCallback(TrainerCallback):  # type: ignore[misc]
-    """Ctrl-C ends the training after the running step, with a checkpoint; a second one ends it at once."""
+    """Ends the training after the current step, with a checkpoint, on Ctrl-C; a second Ctrl-C ends it at once."""
 
     interrupted = False
 

@@ -1,7 +1,7 @@
-"""Several processes that train one model together, as `torchrun` and `accelerate launch` start them.
+"""Data-parallel training in several processes that `torchrun` or `accelerate launch` started.
 
-Each takes its part of every batch; the first speaks and writes. Those on several machines share the folder of the
-checkpoint.
+Each process computes on its part of every batch; only rank zero prints and writes. Processes on several machines need
+a shared folder for the checkpoint.
 """
 
 import os
@@ -12,37 +12,41 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
-from torch import distributed
+import torch.distributed as dist
 
 from pi_sim.errors import PiSimError, RunError, UsageError
 
-PROCESS_GROUP_TIMEOUT = timedelta(hours=2)  # of the others, while the first makes a tokenizer for a large corpus
+PROCESS_GROUP_TIMEOUT = timedelta(hours=2)
+"""Longest wait of the other ranks while rank zero trains a tokenizer on a large corpus."""
 
 
 def world_size() -> int:
-    """How many there are."""
+    """Return the number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_rank_zero() -> bool:
-    """Whether this is the one that speaks and writes."""
+    """Return True in the process that prints and writes."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def check_gpus() -> None:
-    """Refuse several GPUs for one process, which the Trainer would give a whole batch each, and the reverse."""
-    gpus, here = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    """Refuse one process on several GPUs, each of which the Trainer would give a full batch, and the reverse.
+
+    Raises `UsageError`.
+    """
+    gpus, local_processes = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if world_size() == 1 and gpus > 1:
         raise UsageError(
             f"this machine has {gpus} GPUs; train on all with `torchrun --nproc-per-node {gpus} -m pi_sim train ...`, "
             "or choose one: CUDA_VISIBLE_DEVICES=0."
         )
-    if here > gpus > 0:
-        raise UsageError(f"{here} processes need a GPU each, but this machine has {gpus}; start fewer.")
+    if local_processes > gpus > 0:
+        raise UsageError(f"{local_processes} processes need a GPU each, but this machine has {gpus}; start fewer.")
 
 
 def local_batch_size(batch_size: int) -> int:
-    """The sequences of every batch that each process takes."""
+    """Return each process's share of a batch, in sequences; raise `UsageError` where it does not divide evenly."""
     if batch_size % world_size():
         raise UsageError(
             f"a batch of {batch_size} does not divide among {world_size()} processes; change one of the two."
@@ -52,19 +56,19 @@ def local_batch_size(batch_size: int) -> int:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """The processes know each other: by gloo on the CPU, by NCCL between GPUs."""
+    """Connect the processes: by gloo on the CPU, by NCCL between GPUs."""
     if world_size() == 1:
         yield
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    distributed.init_process_group(backend, timeout=PROCESS_GROUP_TIMEOUT)
+    dist.init_process_group(backend, timeout=PROCESS_GROUP_TIMEOUT)
     yield
-    distributed.destroy_process_group()
+    dist.destroy_process_group()
 
 
 @contextmanager
 def rank_zero_first() -> Iterator[None]:
-    """Let the first process make what the others then find."""
+    """Run the body in rank zero before the other ranks, which read the files that it writes."""
     if not is_rank_zero():
         any_rank(False)
     yield
@@ -72,27 +76,30 @@ def rank_zero_first() -> Iterator[None]:
         any_rank(False)
 
 
-def any_rank(asked: bool) -> bool:
-    """Whether one of the processes was asked; each waits here for all."""
+def any_rank(flag: bool) -> bool:
+    """Return True if the flag is set in any process; all processes wait for each other here.
+
+    Raises `RunError` where another process has ended.
+    """
     if world_size() == 1:
-        return asked
-    flag = torch.tensor(int(asked))  # on the CPU: no GPU must be waited for
+        return flag
+    shared_flag = torch.tensor(int(flag))  # on the CPU, which waits for no GPU
     try:
-        distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
+        dist.all_reduce(shared_flag, op=dist.ReduceOp.MAX)
     except RuntimeError as error:
         raise RunError(f"another process of this training has ended: {error}.") from None
-    return bool(flag)
+    return bool(shared_flag)
 
 
 @contextmanager
 def quiet_nonzero_ranks() -> Iterator[None]:
-    """Keep the others quiet; of an error, each machine tells once."""
+    """Silence every rank but zero; each machine prints an error once."""
     try:
         with ExitStack() as stack:
             if not is_rank_zero():
-                nowhere = stack.enter_context(Path(os.devnull).open("w"))
-                stack.enter_context(redirect_stdout(nowhere))
-                stack.enter_context(redirect_stderr(nowhere))
+                devnull = stack.enter_context(Path(os.devnull).open("w"))
+                stack.enter_context(redirect_stdout(devnull))
+                stack.enter_context(redirect_stderr(devnull))
             yield
     except PiSimError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":

@@ -1,10 +1,8 @@
-"""Fine-tuning: training goes on from a checkpoint that pi-sim trained or converted, or that is anybody's.
+"""Fine-tuning plans: training continues from a checkpoint of pi-sim, converted or not, or from any other.
 
-The weights, the dimensions and the tokenizer are the checkpoint's, of which the context may be shortened; the recipe is
-that of a size, or one of a card's. Its two scales are folded already and stay so.
+Weights, dimensions and tokenizer are the checkpoint's; its context may be shortened. The recipe is that of a size or
+one of a card's. The two scales of a recipe are already folded into the weights and are not trained again.
 """
-
-# MERGED: Which of the two trainings a command asks for: from scratch, or on from a checkpoint.
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,14 +15,16 @@ from transformers import PreTrainedModel
 from pi_sim import records, specs
 from pi_sim.errors import UsageError
 from pi_sim.records import ConversionRecord, TrainingRecord
-from pi_sim.training import corpus, evaluation, plan, tokenizer
-from pi_sim.training.checkpoints import RECORD_FILE
-from pi_sim.training.corpus import Corpus
-from pi_sim.training.plan import Plan, card_overrides, parse_settings, recipe_with, setting_labels
+from pi_sim.training.corpus import Corpus, absolute_name
+from pi_sim.training.evaluation import resolve_length
+from pi_sim.training.plan import Plan, card_overrides, override_labels, parse_settings, plan_from_scratch, recipe_with
+from pi_sim.training.tokenizer import load_tokenizer
 from pi_sim.zoo import build
 from pi_sim.zoo.scales import check_plain_logits
+from pi_sim.zoo.source import CONFIG_FILE
 
-INHERITED_SETTINGS = ("init_std", "embedding_scale", "logit_scale", "embedding_dropout")  # with the checkpoint
+INHERITED_SETTINGS = ("init_std", "embedding_scale", "logit_scale", "embedding_dropout")
+"""Settings of a recipe that the checkpoint determines."""
 SETTABLE_KEYS = (*(key for key in specs.Recipe.model_fields if key not in INHERITED_SETTINGS), "context")
 CONFIG_KEYS = {
     "layers": "num_hidden_layers",
@@ -33,14 +33,14 @@ CONFIG_KEYS = {
     "context": "max_position_embeddings",
     "vocabulary": "vocab_size",
 }
-"""What transformers calls them, in every family."""
+"""Dimensions by their names in transformers' configs of every family."""
 HISTORY_KEYS = {"kind", "argv", "surgery", "before", "after", "held_out", "source", "origin"}
-"""What the checkpoint's record tells of what became of the model before."""
+"""Parts of the checkpoint's record that tell the model's history."""
 
 
 @dataclass(frozen=True)
 class SourceCheckpoint:
-    """A checkpoint's folder."""
+    """Checkpoint folder from which training continues."""
 
     folder: Path
 
@@ -50,8 +50,8 @@ class SourceCheckpoint:
 
     @cached_property
     def record(self) -> TrainingRecord | ConversionRecord | None:
-        """The record beside it; None beside a checkpoint from elsewhere."""
-        path = self.folder / RECORD_FILE
+        """Record of the checkpoint; None for one that pi-sim did not write."""
+        path = self.folder / records.RECORD_FILE
         record = records.load(path) if path.is_file() else None
         return record if isinstance(record, (TrainingRecord, ConversionRecord)) else None
 
@@ -61,7 +61,7 @@ class SourceCheckpoint:
 
     @property
     def dimensions(self) -> dict[str, Any]:
-        return {ours: getattr(self.config, theirs, None) for ours, theirs in CONFIG_KEYS.items()}
+        return {name: getattr(self.config, config_key, None) for name, config_key in CONFIG_KEYS.items()}
 
     @property
     def history(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class SourceCheckpoint:
 
 @dataclass(frozen=True)
 class FineTuning(Plan):
-    """A checkpoint's model, with its tokenizer."""
+    """Training of a checkpoint's model, with its tokenizer."""
 
     source: SourceCheckpoint
 
@@ -84,91 +84,22 @@ class FineTuning(Plan):
         return model
 
     def build_meta_model(self) -> PreTrainedModel:
-        return build.build_config_model(self.source.folder.resolve() / "config.json")
+        return build.build_config_model(self.source.folder.resolve() / CONFIG_FILE)
 
-    def make_tokenizer(self, text: Corpus) -> Tokenizer:
-        known, most = tokenizer.load_tokenizer(self.source.folder), self.size.vocabulary
-        if known.get_vocab_size() > most:
+    def make_tokenizer(self, corpus: Corpus) -> Tokenizer:
+        tokenizer, limit = load_tokenizer(self.source.folder), self.size.vocabulary
+        if tokenizer.get_vocab_size() > limit:
             raise UsageError(
-                f"the tokenizer in {self.source.folder} has {known.get_vocab_size():,} tokens, and its model knows "
-                f"{most:,}; put the tokenizer that the model was trained with there."
+                f"the tokenizer in {self.source.folder} has {tokenizer.get_vocab_size():,} tokens, more than its "
+                f"model's {limit:,}; replace it by the tokenizer that the model was trained with."
             )
-        return known
+        return tokenizer
 
     def to_record(self) -> dict[str, Any]:
-        known = self.source.record
-        card = known.card if known and known.card else self.source.name
-        design = known.architecture.model_dump(mode="json") if known and known.architecture else None
+        record = self.source.record
+        card = record.card if record and record.card else self.source.name
+        design = record.architecture.model_dump(mode="json") if record and record.architecture else None
         return {"card": card, "architecture": design, **super().to_record(), "origin": self.source.history}
-
-
-def plan_fine_tuning(
-    folder: Path,
-    size: str | None,
-    corpus_name: str | None,
-    seed: int,
-    tokens: int | None,
-    settings: tuple[str, ...],
-    card: str | None = None,
-    recipe: str | None = None,
-) -> FineTuning:
-    """The plan of `pi-sim train --from`: what is not named is as the checkpoint's record tells."""
-    source, chosen = SourceCheckpoint(folder), parse_settings(settings, tokens, SETTABLE_KEYS)
-    text = corpus_name or (source.record.corpus.name if source.record else None)
-    if not text:
-        raise UsageError(f"{folder} does not tell what it was trained on; name a corpus, such as --corpus packages.")
-    known = specs.load_size(size or _recorded_size(source))
-    changes = card_overrides(_recipe_card(source, card), known, recipe) if recipe else {}
-    changes = {
-        **changes,
-        **_inherited_settings(source),
-        **{key: value for key, value in chosen.items() if key != "context"},
-    }
-    return FineTuning(
-        source=source,
-        size=_size_with_recipe(source, known, changes, chosen.get("context")),
-        corpus=corpus.absolute_name(text),
-        seed=seed,
-        overrides=(*([f"recipe={recipe}"] if recipe else []), *setting_labels(chosen)),
-    )
-
-
-def _size_with_recipe(
-    source: SourceCheckpoint, size: specs.Size, changes: dict[str, Any], context: str | None
-) -> specs.Size:
-    """The checkpoint's dimensions, with a context that is chosen or its own, and the size's recipe with changes."""
-    whole = {**source.dimensions, **({"context": context} if context else {})}
-    for name in (name for name, value in whole.items() if value is None):
-        remedy = "; choose one by --set context=" if name == "context" else ", so that it cannot be trained"
-        raise UsageError(f"{source.folder}/config.json does not tell its {name}{remedy}.")
-    recipe = recipe_with(size, changes).model_dump()
-    whole |= {"name": size.name, "title": size.title, "training": recipe}
-    found = specs.validate_table(specs.Size, whole, f"{source.folder} as it is to be trained")
-    evaluation.resolve_length(source.config, found.context, "--set context=")
-    return found
-
-
-def _inherited_settings(source: SourceCheckpoint) -> dict[str, Any]:
-    """What of a recipe came with the checkpoint: scales are folded, and a dropout is in its config."""
-    dropout = getattr(source.config, "embd_pdrop", 0.0)
-    return {"embedding_scale": None, "logit_scale": None, "embedding_dropout": dropout}
-
-
-def _recipe_card(source: SourceCheckpoint, named: str | None) -> specs.ModelCard:
-    """The card whose recipe is meant: the one that is named, or that of the checkpoint's record."""
-    known = named or str(source.record.card if source.record else None)
-    if not named and known not in specs.list_names("models"):
-        raise UsageError(f"{source.folder} tells no card that is known here; name one, such as --model relufied1.")
-    return specs.load_model_card(known)
-
-
-def _recorded_size(source: SourceCheckpoint) -> str:
-    """The size that the checkpoint's record names, whose recipe is then meant."""
-    name = source.record.size if source.record else None
-    if name not in specs.list_names("models/sizes"):
-        told = f"names the size {name}, which is not known here" if name else "does not tell its size"
-        raise UsageError(f"{source.folder} {told}; name one whose recipe to use, such as --size tiny.")
-    return str(name)
 
 
 def plan_from_options(
@@ -180,13 +111,93 @@ def plan_from_options(
     seed: int,
     tokens: int | None,
     settings: tuple[str, ...],
-) -> plan.Plan:
-    """The plan of `pi-sim train`; what is None was not said."""
+) -> Plan:
+    """Return the plan of `pi-sim train`, from scratch or from a checkpoint; None stands for an option not given."""
     if source is not None and (model is None or recipe is not None):
-        return plan_fine_tuning(source, size, corpus, seed, tokens, settings, model, recipe)
+        return plan_fine_tuning(
+            SourceCheckpoint(source),
+            specs.load_size(size) if size else None,
+            corpus,
+            seed,
+            tokens,
+            settings,
+            specs.load_model_card(model) if model else None,
+            recipe,
+        )
     if source is not None or model is None:
         raise UsageError(
-            "give --model, a card to train from scratch, or --from, a checkpoint to go on with: one of them; both only "
-            "with --recipe, for one of that card's."
+            "give either --model, a card to train from scratch, or --from, a checkpoint to fine-tune; give both only "
+            "with --recipe, for a recipe of that card."
         )
-    return plan.plan_from_scratch(model, size or "tiny", corpus or "packages", seed, tokens, settings, recipe)
+    card, dimensions = specs.load_model_card(model), specs.load_size(size or "tiny")
+    return plan_from_scratch(card, dimensions, corpus or "packages", seed, tokens, settings, recipe)
+
+
+def plan_fine_tuning(
+    source: SourceCheckpoint,
+    size: specs.Size | None,
+    corpus: str | None,
+    seed: int,
+    tokens: int | None,
+    settings: tuple[str, ...],
+    card: specs.ModelCard | None = None,
+    recipe: str | None = None,
+) -> FineTuning:
+    """Return the plan of `pi-sim train --from`; size, corpus and card are by default those of the source's record."""
+    chosen = parse_settings(settings, tokens, SETTABLE_KEYS)
+    corpus = corpus or (source.record.corpus.name if source.record else None)
+    if not corpus:
+        raise UsageError(
+            f"{source.folder} does not state what it was trained on; name a corpus, such as --corpus packages."
+        )
+    size = size or _recorded_size(source)
+    changes = {
+        **(card_overrides(card or _recorded_card(source), size, recipe) if recipe else {}),
+        **_inherited_settings(source),
+        **{key: value for key, value in chosen.items() if key != "context"},
+    }
+    return FineTuning(
+        source=source,
+        size=_size_with_recipe(source, size, changes, chosen.get("context")),
+        corpus=absolute_name(corpus),
+        seed=seed,
+        overrides=override_labels(recipe, chosen),
+    )
+
+
+def _size_with_recipe(
+    source: SourceCheckpoint, size: specs.Size, changes: dict[str, Any], context: str | None
+) -> specs.Size:
+    """Return the checkpoint's dimensions, the context perhaps shortened, with the size's recipe after changes."""
+    table = {**source.dimensions, **({"context": context} if context else {})}
+    for name in (name for name, value in table.items() if value is None):
+        remedy = "; choose one with --set context=" if name == "context" else ", so it cannot be trained"
+        raise UsageError(f"{source.folder}/config.json does not state its {name}{remedy}.")
+    recipe = recipe_with(size, changes).model_dump()
+    table |= {"name": size.name, "title": size.title, "training": recipe}
+    result = specs.validate_table(specs.Size, table, f"the fine-tuning of {source.folder}")
+    resolve_length(source.config, result.context, "--set context=")
+    return result
+
+
+def _inherited_settings(source: SourceCheckpoint) -> dict[str, Any]:
+    """Return the settings that the checkpoint determines: folded scales, and a dropout in its config."""
+    dropout = getattr(source.config, "embd_pdrop", 0.0)
+    return {"embedding_scale": None, "logit_scale": None, "embedding_dropout": dropout}
+
+
+def _recorded_card(source: SourceCheckpoint) -> specs.ModelCard:
+    """Return the card that the checkpoint's record names; raise `UsageError` where no such card ships."""
+    name = str(source.record.card if source.record else None)
+    if name not in specs.list_names("models"):
+        raise UsageError(f"{source.folder} names no known card; name one, such as --model relufied1.")
+    return specs.load_model_card(name)
+
+
+def _recorded_size(source: SourceCheckpoint) -> specs.Size:
+    """Return the size that the checkpoint's record names; raise `UsageError` where no such size ships."""
+    name = source.record.size if source.record else None
+    if name is None or name not in specs.list_names("models/sizes"):
+        cause = f"names the size {name}, which is unknown here" if name else "does not state its size"
+        raise UsageError(f"{source.folder} {cause}; choose a size for its recipe, such as --size tiny.")
+    return specs.load_size(name)

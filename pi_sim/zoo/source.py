@@ -287,7 +287,7 @@ def model_table() -> str:
 
 def heldout_quality(folder: Path) -> TableRow:
     """What the record beside the weights says; dashes where none ship."""
-    path = folder / "record.json"
+    path = folder / records.RECORD_FILE
     if not path.is_file():
         return "-", "-"
     held_out = records.load(path, records.TrainingRecord).held_out

@@ -172,6 +172,7 @@ MASK = torch.ones(8, 50).tril()
         (lambda x: torch.where(MASK > 0, x, x.square()), ["square", "mask", "mask", "add"]),
         (lambda x: x.masked_fill(MASK == 0, -torch.inf).softmax(-1), ["softmax"]),
         (lambda x: x.sigmoid_(), ["scale", "tanh", "add", "scale"]),
+        (lambda x: nn.functional.silu(x.clone().add_(x)), ["add", "silu"]),
     ],
 )
 def test_arithmetic_becomes_few_operations(odd: Callable[[Tensor], Tensor], operations: list[str]) -> None:

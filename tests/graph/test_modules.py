@@ -124,7 +124,7 @@ def test_public_integers_have_values() -> None:
         (lambda m, t: embedding(t, m.weight) @ embedding(t, m.weight[:4]).mT, "table of another size"),
         (lambda m, t: conv2d(embedding(t, m.weight), m.weight[None, None, :3]), "aten.conv2d .* another way"),
         (lambda m, t: t.sum(), "nothing that depends on its inputs or weights"),
-        (lambda m, t: m.weight.svd()[0], "aten.*svd of the model: it is not in the vocabulary; teach it to pi_sim"),
+        (lambda m, t: m.weight.svd()[0], "aten.*svd of the model: it is not in the vocabulary; extend pi_sim"),
     ],
 )  # fmt: skip
 def test_tokens_are_never_taken_for_public(function: object, sentence: str) -> None:

@@ -1,12 +1,6 @@
-"""Kernels that the tests of the equation cover, by test file, and their inputs and errors."""
+"""Inputs and max errors of elementwise kernels; every other kernel is tested at the example of its operation."""
 
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
-
-from pi_sim import specs
-from tests.helpers.equation import normal
 
 
 @dataclass(frozen=True)
@@ -42,35 +36,6 @@ ELEMENTWISE = {
     ("reciprocal", "normalised"): Case(2.0**-8, 2.0**14, 2**-15, relative=2e-4),
 }
 
-EXACT = 1e-9
-
-
-@dataclass(frozen=True)
-class LocalCase:
-    """Operands, public where they are float32, long or bool, attributes, and max error."""
-
-    operands: list[Tensor]
-    attributes: dict[str, object] = field(default_factory=dict)
-    tolerance: float = EXACT
-
-
-X, ROW = normal(1, 3, 4), normal(2, 4)
-
-LOCAL = {
-    "add": LocalCase([X, ROW]),
-    "neg": LocalCase([X]),
-    "sum": LocalCase([X], {"dim": 0}),
-    "mask": LocalCase([X, torch.tensor([True, False, True, False])]),
-    "scale": LocalCase([X], {"factor": 0.25}, 1e-3),
-    "scale_by": LocalCase([X, torch.linspace(-1, 1, 12).view(3, 4)], tolerance=1e-3),
-    "view": LocalCase([X], {"shape": (2, 6)}),
-    "expand": LocalCase([normal(1, 2, 1, 3)], {"shape": (2, 4, 3)}),
-    "transpose": LocalCase([X], {"dim0": 0, "dim1": 1}),
-    "slice": LocalCase([X], {"dim": 1, "start": 1, "stop": 3}),
-    "concat": LocalCase([X, normal(3, 3, 1), X], {"dim": 1}),
-    "lookup": LocalCase([normal(1, 5, 4), torch.tensor([[3, 0, 3]])]),
-}
-
 LEAN = "lean"
 LEAN_ELEMENTWISE = {
     "relu": 0.0,
@@ -80,16 +45,3 @@ LEAN_ELEMENTWISE = {
     "erf": 0.0002,
 }
 """Max error of each, for inputs of any size."""
-LEAN_CHOICE = specs.load_executable_protocol(LEAN).kernels
-LEAN_TESTED = {
-    *LEAN_ELEMENTWISE,
-    *("clamp", "linear", "matmul", "multiply", "square", "scale", "scale_by"),
-    *("layernorm", "rmsnorm", "softmax", "embedding"),
-}
-LEAN_KERNELS = {(op, LEAN_CHOICE[op]) for op in LEAN_TESTED} | {
-    ("embedding", "split-lookup"),
-    ("embedding", "truth-table"),
-}
-MPCFORMER = {("gelu", "quad"), ("softmax", "2relu"), ("softmax", "2quad")}
-
-SHAFT = {("softmax", "ode"), ("embedding", "rotated")}

@@ -1,5 +1,7 @@
 """The equation for each kernel: price == both parties' counters == bytes on the sockets; and the value."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,10 +12,23 @@ from torch.nn import functional
 from pi_sim import specs
 from pi_sim.cost import derived
 from pi_sim.graph.ops import Op
+from pi_sim.graph.vocabulary import VOCABULARY
 from pi_sim.mpc.kernels import KERNELS
 from pi_sim.mpc.kernels.registry import UNIVERSAL
-from tests.helpers.equation import EXAMPLES, FEW, SEEDS, SHAPES, SMALL, assert_equation, exact, normal, protocol_with
-from tests.helpers.kernel_cases import ELEMENTWISE, LEAN_KERNELS, LOCAL, MPCFORMER, SHAFT
+from pi_sim.records import BenchSize
+from pi_sim.run.bench.workloads import draw_operands, example_workload
+from tests.helpers.equation import (
+    EXAMPLES,
+    FEW,
+    SEEDS,
+    SHAPES,
+    SMALL,
+    assert_declared_cost,
+    assert_equation,
+    exact,
+    normal,
+    protocol_with,
+)
 from tests.helpers.two_processes import TwoParties
 
 
@@ -147,19 +162,41 @@ def test_softmax_holds_to_the_ends_of_its_row_sums(two_parties: TwoParties, visi
     assert total.statistic(scores, allowed).tolist() == [visible] * 2
 
 
-def test_every_kernel_is_tested() -> None:
-    """A new kernel without a test of the equation, here or in `kernel_cases`, fails this test."""
-    here = {"matmul", "linear", "multiply", "square", "embedding", "softmax", "layernorm", "rmsnorm", "reveal"}
-    stock = KERNELS.keys() - LEAN_KERNELS - SHAFT - MPCFORMER - {("softmax", "limit-newton-max")}
-    tabulated = {(op, name) for op, name in stock if op not in here}
-    assert tabulated == ELEMENTWISE.keys() | {(op, "local" if op.startswith("scale") else UNIVERSAL) for op in LOCAL}
-    assert len(stock) == len(here) + len(tabulated)
+ALIGNED = BenchSize(tokens=64, width=8, heads=2, vocabulary=10)
+"""Sizes at which no opening is padded."""
+UNEVEN = BenchSize(tokens=5, width=6, heads=2, vocabulary=7)
+OTHER_SETTINGS = {"exp_iterations": 9, "reciprocal_nr_iters": 9, "sqrt_nr_iters": 4, "erf_iterations": 7}
+TOLERANCES = {("softmax", "ode"): 0.2}
+EVERY_KERNEL = pytest.mark.parametrize("kernel", KERNELS, ids="-".join)
 
 
-@pytest.mark.parametrize("name", LOCAL)
-def test_local_operations(two_parties: TwoParties, name: str) -> None:
-    case = LOCAL[name]
-    assert_equation(two_parties, name, case.operands, atol=case.tolerance, **case.attributes)
+def protocol_of(kernel: tuple[str, str], **settings: object) -> str:
+    """Write a protocol that has this kernel."""
+    op, name = kernel
+    return protocol_with(**({} if name == UNIVERSAL else {op: name}), settings=settings)
+
+
+@EVERY_KERNEL
+@pytest.mark.parametrize("settings", [{}, OTHER_SETTINGS], ids=["stock", "other"])
+def test_every_kernel_costs_what_it_declares(kernel: tuple[str, str], settings: dict[str, object]) -> None:
+    op, protocol = example_workload(kernel[0], ALIGNED).op, protocol_of(kernel, **settings)
+    assert_declared_cost(op, protocol, padded=False)
+    assert KERNELS[kernel].cost or kernel == ("softmax", "limit-newton")
+
+
+@EVERY_KERNEL
+def test_every_kernel_keeps_the_equation(two_parties: TwoParties, kernel: tuple[str, str]) -> None:
+    """At the example of its operation; the value is compared if the operands are in the domain of the kernel."""
+    name, domains = kernel[0], KERNELS[kernel].domains
+    workload = example_workload(name, UNEVEN)
+    operands = draw_operands(workload.operands)
+    if [domain.quantity for domain in domains] == ["|input|"]:
+        operands = [exact(operands[0].clamp(-domains[0].high, domains[0].high))]
+    statistics = [(domain, domain.statistic(*operands)) for domain in domains]
+    accurate = all(domain.low <= values.min() and values.max() <= domain.high for domain, values in statistics)
+    tolerance = 1e-6 if VOCABULARY[name].kind != "interactive" else TOLERANCES.get(kernel, 0.05)
+    atol, attributes = tolerance if accurate else math.inf, dict(workload.op.attributes)
+    assert_equation(two_parties, name, operands, atol=atol, protocol=protocol_of(kernel), **attributes)
 
 
 @pytest.mark.parametrize("public", [torch.tensor(5.0), torch.linspace(-1, 1, 12).view(3, 4)])

@@ -17,9 +17,9 @@ from tests.helpers.small_training import make_plan
 
 def test_the_split_is_by_path_alone_and_leaves_nothing_out(texts: Path) -> None:
     text = corpus.load_corpus(str(texts))
-    training, kept = ({each.path for each in part} for part in (text.training, text.held_out))
-    assert not training & kept
-    assert len(training | kept) == 120
+    training, held_out = ({document.path for document in part} for part in (text.training, text.held_out))
+    assert not training & held_out
+    assert len(training | held_out) == 120
     assert text.sha256 == corpus.load_corpus(str(texts)).sha256
     assert Document("a.py", "one").is_held_out == Document("a.py", "two").is_held_out
 
@@ -66,12 +66,12 @@ def test_the_default_corpus_is_the_committed_one() -> None:
 def test_a_different_corpus_is_told_by_package(
     version: str | None, complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = corpus.load_manifest()
-    sympy = known.packages["sympy"]
+    manifest = corpus.load_manifest()
+    sympy = manifest.packages["sympy"]
     changed = sympy.model_copy(update={"sha256": "0", "version": version or sympy.version})
-    altered = known.model_copy(update={"sha256": "0", "packages": {**known.packages, "sympy": changed}})
+    altered = manifest.model_copy(update={"sha256": "0", "packages": {**manifest.packages, "sympy": changed}})
     monkeypatch.setattr(corpus, "load_manifest", lambda: altered)
-    monkeypatch.setattr(corpus, "build_manifest", lambda corpus: known)
+    monkeypatch.setattr(corpus, "build_manifest", lambda corpus: manifest)
     (sentence,) = corpus.manifest_differences(Corpus("packages", ()))
     assert complaint in sentence
 
@@ -118,14 +118,14 @@ def test_a_dataset_without_its_package_names_it(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("splits", [["test", "train"], ["validation", "test"]])
 def test_the_split_for_training_is_read(splits: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against a stand-in, as machines without the package have it."""
+    """Uses a stand-in for the package, which may not be installed."""
 
     class Rows(dict[str, list[str]]):
         column_names = ("text",)
 
-    found = {split: Rows(text=[f"{split} {number}" for number in range(100)]) for split in splits}
+    dataset = {split: Rows(text=[f"{split} {number}" for number in range(100)]) for split in splits}
     log = SimpleNamespace(set_verbosity_error=lambda: None)
-    package = SimpleNamespace(load_dataset=lambda name: found, disable_progress_bars=lambda: None, logging=log)
+    package = SimpleNamespace(load_dataset=lambda name: dataset, disable_progress_bars=lambda: None, logging=log)
     monkeypatch.setitem(sys.modules, "datasets", package)
     chosen = "train" if "train" in splits else splits[0]
     assert corpus.load_corpus("hf:some/name").documents[3] == Document("row000000003", f"{chosen} 3")
@@ -155,8 +155,8 @@ def test_texts_are_encoded_a_batch_at_a_time(texts: Path, monkeypatch: pytest.Mo
     encoder = tokenizer.train_tokenizer(documents, 300)
     expected = tokenizer.encode_documents(encoder, documents)
     monkeypatch.setattr(tokenizer, "ENCODING_BATCH", 3)
-    found = tokenizer.encode_documents(encoder, documents)
-    assert [ids.tolist() for ids in found] == [ids.tolist() for ids in expected]
+    encoded = tokenizer.encode_documents(encoder, documents)
+    assert [ids.tolist() for ids in encoded] == [ids.tolist() for ids in expected]
 
 
 def test_chunks_are_full_and_in_order() -> None:

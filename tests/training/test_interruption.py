@@ -1,4 +1,4 @@
-"""A training that is interrupted, repeated or cannot be written loses nothing and blames the right folder."""
+"""Trainings that are interrupted, repeated or cannot be written: nothing is lost, and errors name the right folder."""
 
 import signal
 from pathlib import Path
@@ -21,7 +21,7 @@ LARGEST_WITHOUT = {"tokenizer.json": 2_000, "model.safetensors": 20_000, "optimi
 
 
 class Impatient(callbacks.InterruptCallback):
-    """Somebody who presses Ctrl-C during a step."""
+    """Callback of a user who presses Ctrl-C during a step."""
 
     step = 4
 
@@ -43,12 +43,12 @@ def test_an_interrupted_training_continues_to_the_same_weights(
     assert_same(trained, tmp_path / "out")
 
 
-def assert_same(whole: Path, resumed: Path) -> None:
+def assert_same(uninterrupted: Path, resumed: Path) -> None:
     """Two checkpoints have the same weights, loss curve and observations."""
-    expected, found = read_weights(whole), read_weights(resumed)
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
-    assert curve(whole) == curve(resumed)
-    assert observations(whole) == observations(resumed)
+    expected, weights = read_weights(uninterrupted), read_weights(resumed)
+    assert all(torch.equal(expected[name], weights[name]) for name in expected)
+    assert curve(uninterrupted) == curve(resumed)
+    assert observations(uninterrupted) == observations(resumed)
 
 
 def curve(folder: Path) -> list[tuple[int, float]]:
@@ -85,9 +85,9 @@ def test_no_loss_is_missing_from_the_curve_of_an_interrupted_training(
     train(size, texts, tmp_path / "out")
     ends, means = zip(*curve(tmp_path / "out"), strict=True)
     assert ends == (4, 6, 8, 10)
-    every = dict(curve(trained))
+    losses = dict(curve(trained))
     for first, last, mean in zip((0, *ends), ends, means, strict=False):
-        assert mean == pytest.approx(sum(every[step + 1] for step in range(first, last)) / (last - first), abs=2e-4)
+        assert mean == pytest.approx(sum(losses[step + 1] for step in range(first, last)) / (last - first), abs=2e-4)
 
 
 def test_a_checkpoint_that_a_crash_cut_off_is_passed_over(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Training: the checkpoint and the record that it leaves, its recipe carried out, and what is seen along the way."""
+"""Training: its checkpoint and record, its recipe, and the observations during training."""
 
 import json
 import math
@@ -17,6 +17,7 @@ from pi_sim import records
 from pi_sim.diagnosis import diagnose
 from pi_sim.errors import UsageError
 from pi_sim.training import callbacks, corpus, entropy_penalty, evaluation, plan, tokenizer
+from pi_sim.training import train as training
 from pi_sim.zoo import build, scales
 from tests.helpers.small_training import STEPS, make_plan, read_weights, train
 
@@ -59,7 +60,7 @@ def test_a_training_that_diverges_ends_early_and_its_record_says_so(size: str, t
     assert record.corpus.tokens_seen == 128 * step
     assert result.exit_code == 0
     assert result.stdout == f"{tmp_path / 'out'}: diverged at step {step}\n"
-    assert f"diverged: its loss at step {step} of 10 is no finite number" in result.stderr
+    assert f"diverged: its loss at step {step} of 10 is not finite" in result.stderr
     assert not all(weight.isfinite().all() for weight in read_weights(tmp_path / "out").values())
 
 
@@ -112,7 +113,7 @@ def test_a_schedule_decays_to_zero_after_its_warm_up(
     monkeypatch.setattr(callbacks.ProgressBarCallback, "_print_line", lambda self, state: rates.append(_rate(state)))
     train(size, texts, tmp_path / "out", "--set", f"schedule={schedule}", "--set", "warmup_ratio=0.2")
     left = [(STEPS - step) / (STEPS - 2) for step in range(2, STEPS)]
-    assert rates == pytest.approx([0.0, 5e-4, *(1e-3 * DECAYS[schedule](each) for each in left)])
+    assert rates == pytest.approx([0.0, 5e-4, *(1e-3 * DECAYS[schedule](share) for share in left)])
 
 
 def _rate(state: object) -> float:
@@ -122,7 +123,7 @@ def _rate(state: object) -> float:
 def test_matrices_decay_and_gains_do_not(size: str, texts: Path) -> None:
     chosen = make_plan(size, texts, "norm=dyt", "temperature=true", "entropy_penalty=1e-5")
     model = entropy_penalty.make_trainable(chosen.build_model(), chosen.recipe)
-    decayed, free = (group["params"] for group in train._make_optimizer(chosen, model).param_groups)
+    decayed, free = (group["params"] for group in training._make_optimizer(chosen, model).param_groups)
     named = {id(weight): name for name, weight in model.named_parameters()}
     names = [named[id(weight)] for weight in decayed]
     assert len(names) == 6  # two tables, and the matrices of the one layer
@@ -133,7 +134,7 @@ def test_matrices_decay_and_gains_do_not(size: str, texts: Path) -> None:
 def test_the_recipe_decides_adam_s_second_decay(size: str, texts: Path) -> None:
     for settings, beta2 in (((), 0.999), (("adam_beta2=0.95",), 0.95)):
         chosen = make_plan(size, texts, *settings)
-        groups = train._make_optimizer(
+        groups = training._make_optimizer(
             chosen, entropy_penalty.make_trainable(chosen.build_model(), chosen.recipe)
         ).param_groups
         assert {group["betas"] for group in groups} == {(0.9, beta2)}
@@ -142,7 +143,7 @@ def test_the_recipe_decides_adam_s_second_decay(size: str, texts: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "opt", "llama"])
 def test_the_dropout_of_the_embedding_is_every_family_s(family: str, size: str, texts: Path) -> None:
-    """As the record says: while it trains, and once."""
+    """In training mode only, and not twice."""
     native = "rmsnorm" if family == "llama" else "layernorm"
     design = (f"family={family}", f"norm={native}", f"final_norm={native}")
     for rate in (0.5, 0.0):
@@ -192,16 +193,16 @@ def test_two_kinds_of_mixed_precision_are_refused(size: str, texts: Path, tmp_pa
 def test_every_step_sees_a_whole_batch_in_every_pass(
     batch: int, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, forward = [], scales.ScaledModel.forward
+    token_counts, forward = [], scales.ScaledModel.forward
 
     def count(model: scales.ScaledModel, input_ids: torch.Tensor) -> object:
-        seen.append(input_ids.numel() if model.training else 0)
+        token_counts.append(input_ids.numel() if model.training else 0)
         return forward(model, input_ids)
 
     monkeypatch.setattr(scales.ScaledModel, "forward", count)
     result = train(size, texts, tmp_path / "out", "--tokens", "16000", "--set", f"batch_size={batch}")
     assert "passes over" in result.stderr
-    assert sum(seen) == records.load(tmp_path / "out" / "record.json").corpus.tokens_seen
+    assert sum(token_counts) == records.load(tmp_path / "out" / "record.json").corpus.tokens_seen
 
 
 @pytest.mark.parametrize(
@@ -209,43 +210,43 @@ def test_every_step_sees_a_whole_batch_in_every_pass(
     [(32, 128, 1), (512, 128, 16), (48, 128, 2), (8, 1024, 2), (7, 1024, 7), (1000, 4096, 1000), (2, 10_000, 2)],
 )
 def test_a_batch_is_cut_into_equal_parts_that_fit_into_memory(batch: int, length: int, parts: int) -> None:
-    assert train._accumulation_steps(batch, length) == parts
+    assert training._accumulation_steps(batch, length) == parts
 
 
 def test_a_long_text_is_measured_a_few_chunks_at_a_time() -> None:
-    seen: list[int] = []
+    batch_sizes: list[int] = []
 
     class Uniform(torch.nn.Module):
         device = torch.device("cpu")
 
         def forward(self, ids: torch.Tensor, use_cache: bool) -> CausalLMOutput:
-            seen.append(len(ids))
+            batch_sizes.append(len(ids))
             return CausalLMOutput(logits=torch.zeros(*ids.shape, 8))
 
     assert evaluation.mean_loss(Uniform(), torch.zeros(5, 2048, dtype=torch.int64)) == pytest.approx(math.log(8))
     assert evaluation.mean_loss(Uniform(), torch.zeros(40, 128, dtype=torch.int64)) == pytest.approx(math.log(8))
-    assert seen == [2, 2, 1, 32, 8]
+    assert batch_sizes == [2, 2, 1, 32, 8]
     assert [callbacks.chunk_limit(torch.zeros(32, length)) for length in (16, 128, 1024, 8192)] == [8, 8, 4, 1]
 
 
-# What is seen along the way
+# Observations during training
 
 
 def test_a_training_is_observed_from_its_first_step_to_its_last(trained: Path) -> None:
     record = records.load(trained / "record.json")
-    seen = record.observations
-    assert [each.step for each in seen] == list(range(STEPS + 1))
-    assert [each.tokens for each in seen] == [128 * each.step for each in seen]
-    assert seen[-1].held_out_loss == pytest.approx(record.held_out.sample.loss, rel=1e-4)
-    assert seen[-1].held_out_loss < seen[0].held_out_loss
-    assert {(len(each.entropy), len(each.entropy[0])) for each in seen} == {(1, 2)}  # layers, heads
+    observations = record.observations
+    assert [row.step for row in observations] == list(range(STEPS + 1))
+    assert [row.tokens for row in observations] == [128 * row.step for row in observations]
+    assert observations[-1].held_out_loss == pytest.approx(record.held_out.sample.loss, rel=1e-4)
+    assert observations[-1].held_out_loss < observations[0].held_out_loss
+    assert {(len(row.entropy), len(row.entropy[0])) for row in observations} == {(1, 2)}  # layers, heads
 
 
 @pytest.mark.parametrize("steps", [1, 7, 20, 21, 1201])
 def test_observations_are_evenly_spaced_and_include_the_last_step(steps: int) -> None:
-    due = [step for step in range(1, train + 1) if callbacks.is_observation_due(step, train)]
-    assert len(due) == min(train, callbacks.OBSERVATION_COUNT)
-    assert due[-1] == train
+    due = [step for step in range(1, steps + 1) if callbacks.is_observation_due(step, steps)]
+    assert len(due) == min(steps, callbacks.OBSERVATION_COUNT)
+    assert due[-1] == steps
     gaps = {after - before for before, after in pairwise([0, *due])}
     assert max(gaps) - min(gaps) <= 1
 
@@ -263,10 +264,10 @@ def test_a_training_does_not_notice_that_it_is_observed(
     assert train(size, texts, tmp_path / "observed", *dropout).exit_code == 0
     monkeypatch.setattr(callbacks.ObservationCallback, "_append_observation", lambda *_: None)
     assert train(size, texts, tmp_path / "alone", *dropout).exit_code == 0
-    found, expected = read_weights(tmp_path / "observed"), read_weights(tmp_path / "alone")
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    observed, expected = read_weights(tmp_path / "observed"), read_weights(tmp_path / "alone")
+    assert all(torch.equal(observed[name], expected[name]) for name in expected)
     assert records.load(tmp_path / "alone" / "record.json").observations == ()
-    assert len({each.overload for each in records.load(tmp_path / "observed" / "record.json").observations}) > 1
+    assert len({row.overload for row in records.load(tmp_path / "observed" / "record.json").observations}) > 1
 
 
 def test_held_out_text_shorter_than_a_context_is_refused_before_training(size: str, tmp_path: Path) -> None:
@@ -301,7 +302,7 @@ def test_the_record_tells_the_checkpoint_s_quality(trained: Path, texts: Path) -
     ],
 )
 def test_a_checkpoint_without_a_corpus_is_refused(lacking: str, complaint: str, trained: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(trained, tmp_path / "mine"))
+    folder = Path(shutil.copytree(trained, tmp_path / "copy"))
     evaluation.check_recorded_corpus(folder)
     if lacking.endswith(".json"):
         (folder / lacking).unlink()
@@ -309,7 +310,7 @@ def test_a_checkpoint_without_a_corpus_is_refused(lacking: str, complaint: str, 
         record = json.loads((folder / "record.json").read_text())
         (record["corpus"] if lacking == "name" else record).pop(lacking)
         (folder / "record.json").write_text(json.dumps(record))
-    with pytest.raises(UsageError, match=f"mine.* {complaint}"):
+    with pytest.raises(UsageError, match=f"copy.* {complaint}"):
         evaluation.check_recorded_corpus(folder)
 
 

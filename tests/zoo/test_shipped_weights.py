@@ -6,10 +6,11 @@ import pytest
 
 from pi_sim import records, specs
 from pi_sim.errors import UsageError
-from pi_sim.training import corpus, evaluation, plan
+from pi_sim.training import corpus, evaluation
 from pi_sim.zoo import source
 from pi_sim.zoo.source import ModelSource
 from tests.helpers.cli import invoke
+from tests.helpers.small_training import make_plan
 
 SHIPPED = [name for name in specs.list_names("models") if source.weights_folder(name, "tiny").is_dir()]
 
@@ -26,7 +27,7 @@ def test_shipped_weights_reproduce_their_record(name: str) -> None:
 def test_shipped_records_fit_their_cards(name: str) -> None:
     record = records.load(source.weights_folder(name, "tiny") / "record.json")
     assert record.architecture == specs.load_model_card(name).architecture
-    assert record.recipe == plan.plan_from_scratch(name, "tiny", "packages", 0, None, ()).recipe
+    assert record.recipe == make_plan("tiny", Path("packages"), card=name).recipe
     assert record.corpus.sha256 == corpus.load_manifest().sha256
 
 

@@ -8,11 +8,13 @@
 # MERGED: The error function, by which Derf takes the place of a norm.
 
 import math
+from fractions import Fraction
 
 from torch import Tensor
 from torch.nn import functional
 
 from pi_sim.mpc.backend import Shared
+from pi_sim.mpc.kernels.costs import PRODUCT, SQUARE, erf_cost, tanh_cost
 from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import FITS_32_BIT, Domain, kernel, magnitude
 from pi_sim.mpc.primitives import fourier, piecewise
@@ -22,7 +24,7 @@ from pi_sim.mpc.primitives.ring import FRACTION_BITS
 from pi_sim.mpc.runtime import Runtime
 
 
-@kernel("relu", "kogge-stone")
+@kernel("relu", "kogge-stone", rounds=9, bytes=232, offline=120)
 def relu_kogge_stone(rt: Runtime, x: Shared) -> Shared:
     """x * (x >= 0), stock CrypTen.
 
@@ -36,7 +38,7 @@ def relu_kogge_stone(rt: Runtime, x: Shared) -> Shared:
     return x.relu()
 
 
-@kernel("relu", "masked", FITS_32_BIT)
+@kernel("relu", "masked", FITS_32_BIT, rounds=4, bytes=Fraction(83, 8), offline=40)
 def relu_masked(rt: Runtime, x: Shared) -> Shared:
     """max(x, 0) by one masked opening, see `pi_sim.mpc.primitives.piecewise`: exact.
 
@@ -46,7 +48,7 @@ def relu_masked(rt: Runtime, x: Shared) -> Shared:
     return map_share(x, lambda share: evaluate(rt, share, RELU))
 
 
-@kernel("clamp", "kogge-stone")
+@kernel("clamp", "kogge-stone", rounds=9, bytes=464, offline=240)
 def clamp_kogge_stone(rt: Runtime, x: Shared, *, low: float, high: float) -> Shared:
     """low + relu(x - low) - relu(x - high), stock CrypTen: both ReLUs at once, see `relu`.
 
@@ -55,7 +57,7 @@ def clamp_kogge_stone(rt: Runtime, x: Shared, *, low: float, high: float) -> Sha
     return x.hardtanh(low, high)
 
 
-@kernel("clamp", "masked", FITS_32_BIT)
+@kernel("clamp", "masked", FITS_32_BIT, rounds=4, bytes=Fraction(103, 8), offline=63)
 def clamp_masked(rt: Runtime, x: Shared, *, low: float, high: float) -> Shared:
     """Both ends compared with at once, see `pi_sim.mpc.primitives.piecewise`: exact.
 
@@ -113,7 +115,12 @@ def _distance_from_gelu(x: Tensor) -> Tensor:
     return (0.125 * x.square() + 0.25 * x + 0.5 - functional.gelu(x)).abs()
 
 
-@kernel("gelu", "erf-taylor", Domain("|input|", magnitude, 0, 1))
+@kernel(
+    "gelu",
+    "erf-taylor",
+    Domain("|input|", magnitude, 0, 1),
+    cost=lambda d: (erf_cost(d) + PRODUCT).parallel(d.elements),
+)
 def gelu_erf_taylor(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     """x/2 (1 + erf(x / sqrt 2)), erf by CrypTen's Taylor series of `functions.erf_iterations` terms.
 
@@ -124,7 +131,12 @@ def gelu_erf_taylor(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     return (x * 0.5) * ((x * math.sqrt(0.5)).erf() + 1)
 
 
-@kernel("gelu", "tanh-form", Domain("|input|", magnitude, 0, 18))
+@kernel(
+    "gelu",
+    "tanh-form",
+    Domain("|input|", magnitude, 0, 18),
+    cost=lambda d: (SQUARE + PRODUCT + tanh_cost(d) + PRODUCT).parallel(d.elements),
+)
 def gelu_tanh_form(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     """x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), tanh by CrypTen's reciprocal of 1 + exp(-2|x|).
 
@@ -135,7 +147,7 @@ def gelu_tanh_form(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     return (x * 0.5) * (((x + cubic * 0.044715) * math.sqrt(2 / math.pi)).tanh() + 1)
 
 
-@kernel("gelu", "fourier", FITS_32_BIT)
+@kernel("gelu", "fourier", FITS_32_BIT, rounds=5, bytes=Fraction(67, 4), offline=183)
 def gelu_fourier(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     """0, x/2 plus a cosine series, or x, see `pi_sim.mpc.primitives.piecewise`: right to 0.0003 everywhere.
 
@@ -145,7 +157,7 @@ def gelu_fourier(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     return map_share(x, lambda share: evaluate(rt, share, GELU))
 
 
-@kernel("gelu", "fourier-shaft")
+@kernel("gelu", "fourier-shaft", rounds=19, bytes=472, offline=368)
 def gelu_fourier_shaft(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     """relu(x) and, for |x| < 4, a series of |x| of 8 terms, see `fourier.beside_relu`: right to 0.005 everywhere.
 
@@ -155,7 +167,9 @@ def gelu_fourier_shaft(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     return relu_plus_series(rt, x, GELU_MINUS_RELU_SERIES)
 
 
-@kernel("gelu", "quad", Domain("distance of Quad from GELU", _distance_from_gelu, 0, 0.05))
+@kernel(
+    "gelu", "quad", Domain("distance of Quad from GELU", _distance_from_gelu, 0, 0.05), rounds=1, bytes=16, offline=8
+)
 def gelu_quad(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     """0.125 x^2 + 0.25 x + 0.5: another function than GELU, for models that were distilled to it.
 
@@ -166,7 +180,7 @@ def gelu_quad(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     return (x * 0.125) * x + x * 0.25 + 0.5
 
 
-@kernel("gelu", "poly", FITS_32_BIT)
+@kernel("gelu", "poly", FITS_32_BIT, rounds=12, bytes=Fraction(573, 4), offline=206)
 def gelu_poly(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     """PUMA's polynomials of degree 3 and 6 between -4, -1.95 and 3: right to 0.02, worst just below 3.
 
@@ -203,7 +217,12 @@ SILU_MINUS_RELU_SERIES = FourierSeries(
 """|x| (sigmoid(|x|) - 1), by which SiLU is below ReLU, on [-8, 8], of period 16: plain Fourier series, to 0.0053."""
 
 
-@kernel("silu", "sigmoid", Domain("|input|", magnitude, 0, 490))
+@kernel(
+    "silu",
+    "sigmoid",
+    Domain("|input|", magnitude, 0, 490),
+    cost=lambda d: (tanh_cost(d) + PRODUCT).parallel(d.elements),
+)
 def silu_sigmoid(rt: Runtime, x: Shared) -> Shared:
     """x sigmoid(x), the sigmoid as in `tanh` (23 rounds), then one product.
 
@@ -213,7 +232,7 @@ def silu_sigmoid(rt: Runtime, x: Shared) -> Shared:
     return x * x.sigmoid()
 
 
-@kernel("silu", "fourier", FITS_32_BIT)
+@kernel("silu", "fourier", FITS_32_BIT, rounds=5, bytes=Fraction(67, 4), offline=263)
 def silu_fourier(rt: Runtime, x: Shared) -> Shared:
     """0, x/2 plus a cosine series, or x, see `pi_sim.mpc.primitives.piecewise`: right to 0.0012 everywhere.
 
@@ -223,7 +242,7 @@ def silu_fourier(rt: Runtime, x: Shared) -> Shared:
     return map_share(x, lambda share: evaluate(rt, share, SILU))
 
 
-@kernel("silu", "fourier-shaft")
+@kernel("silu", "fourier-shaft", rounds=19, bytes=472, offline=432)
 def silu_fourier_shaft(rt: Runtime, x: Shared) -> Shared:
     """relu(x) and, for |x| < 8, a series of |x| of 12 terms, see `fourier.beside_relu`: right to 0.006 everywhere.
 
@@ -247,7 +266,7 @@ TANH_SERIES = FourierSeries(
 TANH = Piecewise(thresholds=(-4.6, 4.6), pieces=(Linear(-1.0), TANH_SERIES, Linear(1.0)))
 
 
-@kernel("tanh", "sigmoid", Domain("|input|", magnitude, 0, 245))
+@kernel("tanh", "sigmoid", Domain("|input|", magnitude, 0, 245), cost=lambda d: tanh_cost(d).parallel(d.elements))
 def tanh_sigmoid(rt: Runtime, x: Shared) -> Shared:
     """2 sigmoid(2 x) - 1, stock CrypTen.
 
@@ -263,7 +282,7 @@ def tanh_sigmoid(rt: Runtime, x: Shared) -> Shared:
     return x.tanh()
 
 
-@kernel("tanh", "fourier", FITS_32_BIT)
+@kernel("tanh", "fourier", FITS_32_BIT, rounds=5, bytes=Fraction(135, 8), offline=259)
 def tanh_fourier(rt: Runtime, x: Shared) -> Shared:
     """-1, a sine series, or 1, see `pi_sim.mpc.primitives.piecewise`: right to 0.0004 everywhere.
 
@@ -273,7 +292,7 @@ def tanh_fourier(rt: Runtime, x: Shared) -> Shared:
     return map_share(x, lambda share: evaluate(rt, share, TANH))
 
 
-@kernel("tanh", "fourier-bounded", Domain("|input|", magnitude, 0, 4.6))
+@kernel("tanh", "fourier-bounded", Domain("|input|", magnitude, 0, 4.6), rounds=1, bytes=8, offline=192)
 def tanh_fourier_bounded(rt: Runtime, x: Shared) -> Shared:
     """The sine series of `fourier` alone, one masked opening, see `bounded`: right to 0.0004 for |x| up to 4.6.
 
@@ -297,7 +316,7 @@ ERF_SERIES = FourierSeries(
 ERF = Piecewise(thresholds=(-3.0, 3.0), pieces=(Linear(-1.0), ERF_SERIES, Linear(1.0)))
 
 
-@kernel("erf", "taylor", Domain("|input|", magnitude, 0, 0.6))
+@kernel("erf", "taylor", Domain("|input|", magnitude, 0, 0.6), cost=lambda d: erf_cost(d).parallel(d.elements))
 def erf_taylor(rt: Runtime, x: Shared) -> Shared:
     """Stock CrypTen: the Taylor series of `functions.erf_iterations` terms, its odd powers miscomputed (see `gelu`).
 
@@ -306,7 +325,12 @@ def erf_taylor(rt: Runtime, x: Shared) -> Shared:
     return x.erf()
 
 
-@kernel("erf", "tanh-form", Domain("|input|", magnitude, 0, 13))
+@kernel(
+    "erf",
+    "tanh-form",
+    Domain("|input|", magnitude, 0, 13),
+    cost=lambda d: (SQUARE + PRODUCT + tanh_cost(d)).parallel(d.elements),
+)
 def erf_tanh_form(rt: Runtime, x: Shared) -> Shared:
     """tanh(2 / sqrt(pi) (x + 0.08943 x^3)), the approximation that GELU's tanh form is made of.
 
@@ -317,7 +341,7 @@ def erf_tanh_form(rt: Runtime, x: Shared) -> Shared:
     return ((x + cubic * 0.08943) * (2 / math.sqrt(math.pi))).tanh()
 
 
-@kernel("erf", "fourier", FITS_32_BIT)
+@kernel("erf", "fourier", FITS_32_BIT, rounds=5, bytes=Fraction(135, 8), offline=227)
 def erf_fourier(rt: Runtime, x: Shared) -> Shared:
     """-1, a sine series, or 1, see `pi_sim.mpc.primitives.piecewise`: right to 0.0002 everywhere.
 
@@ -327,7 +351,7 @@ def erf_fourier(rt: Runtime, x: Shared) -> Shared:
     return map_share(x, lambda share: evaluate(rt, share, ERF))
 
 
-@kernel("erf", "fourier-bounded", Domain("|input|", magnitude, 0, 3))
+@kernel("erf", "fourier-bounded", Domain("|input|", magnitude, 0, 3), rounds=1, bytes=8, offline=160)
 def erf_fourier_bounded(rt: Runtime, x: Shared) -> Shared:
     """The sine series of `fourier` alone, one masked opening, see `bounded`: right to 0.0002 for |x| up to 3.
 

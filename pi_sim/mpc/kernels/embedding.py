@@ -1,14 +1,37 @@
 """Rows of a secret table at secret tokens."""
 
+import math
+
 from pi_sim.mpc import backend
 from pi_sim.mpc.backend import Shared
+from pi_sim.mpc.kernels.costs import Dimensions, KernelCost
 from pi_sim.mpc.kernels.registry import kernel
 from pi_sim.mpc.primitives import beaver
-from pi_sim.mpc.primitives.onehot import one_time_truth_table, rotate_onehot, split_lookup
+from pi_sim.mpc.primitives.onehot import next_power_of_two, one_time_truth_table, rotate_onehot, split_lookup
 from pi_sim.mpc.runtime import Runtime
 
 
-@kernel("embedding", "one-hot")
+def _rotated_cost(d: Dimensions) -> KernelCost:
+    """Open a number per token, then multiply as `one-hot` does."""
+    rows, tokens = d.op.shapes[0][0], d.rows
+    rotation = KernelCost(rounds=1, bytes=8 * tokens, offline=8 * tokens * next_power_of_two(rows))
+    return rotation + KernelCost(rounds=1, bytes=8 * d.operands, offline=8 * d.elements)
+
+
+def _split_lookup_cost(d: Dimensions) -> KernelCost:
+    """Open two halves per token, of about sqrt(V) words each."""
+    rows = d.op.shapes[0][0]
+    low = math.isqrt(rows - 1) + 1
+    high = -(-rows // low)
+    return KernelCost(rounds=1, bytes=8 * d.rows * (high + low), offline=8 * d.elements * (high + low + 1))
+
+
+def _truth_table_cost(d: Dimensions) -> KernelCost:
+    """Open a word per token; the dealer sends the padded table."""
+    return KernelCost(rounds=1, bytes=8 * d.rows, offline=8 * d.elements * next_power_of_two(d.op.shapes[0][0]))
+
+
+@kernel("embedding", "one-hot", cost=lambda d: KernelCost(rounds=1, bytes=8 * d.operands, offline=8 * d.elements))
 def embedding_one_hot(rt: Runtime, table: Shared, onehot: Shared) -> Shared:
     """onehot (B, T, V) @ table (V, d): (B, T, d), as CrypTen users do it.
 
@@ -19,13 +42,18 @@ def embedding_one_hot(rt: Runtime, table: Shared, onehot: Shared) -> Shared:
     return onehot.matmul(table)
 
 
-@kernel("embedding", "fixed-weight", fixed_operand=0)
+@kernel(
+    "embedding",
+    "fixed-weight",
+    fixed_operand=0,
+    cost=lambda d: KernelCost(rounds=1, bytes=8 * d.operand(1), offline=8 * d.elements),
+)
 def embedding_fixed_weight(rt: Runtime, table: beaver.OpenedWeight, onehot: Shared) -> Shared:
     """The same, the table opened under its mask once in a session: 1 round, 8 B T V bytes, 8 B T d offline."""
     return backend.fixed_point_tensor(beaver.multiply_by_weight(rt, onehot.share, table))
 
 
-@kernel("embedding", "rotated")
+@kernel("embedding", "rotated", cost=_rotated_cost)
 def embedding_rotated(rt: Runtime, table: Shared, onehot: Shared) -> Shared:
     """The dealer's one-hot vector, rotated to the token, @ table: what takes tokens that are shared as numbers.
 
@@ -40,7 +68,7 @@ def embedding_rotated(rt: Runtime, table: Shared, onehot: Shared) -> Shared:
     return backend.fixed_point_tensor(rotate_onehot(rt, onehot.share), precision=0).matmul(table)
 
 
-@kernel("embedding", "split-lookup", fixed_operand=0)
+@kernel("embedding", "split-lookup", fixed_operand=0, cost=_split_lookup_cost)
 def embedding_split_lookup(rt: Runtime, table: beaver.OpenedWeight, onehot: Shared) -> Shared:
     """The kept table at tokens in two halves, see `lookup.by_halves`: opens 2 sqrt(V) words for a token, not V.
 
@@ -49,7 +77,7 @@ def embedding_split_lookup(rt: Runtime, table: beaver.OpenedWeight, onehot: Shar
     return backend.fixed_point_tensor(split_lookup(rt, onehot.share, table))
 
 
-@kernel("embedding", "truth-table", fixed_operand=0)
+@kernel("embedding", "truth-table", fixed_operand=0, cost=_truth_table_cost)
 def embedding_truth_table(rt: Runtime, table: beaver.OpenedWeight, onehot: Shared) -> Shared:
     """The kept table, dealt anew for every token and rotated, see `lookup.by_table`: opens one word for a token.
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from pi_sim.mpc import backend
 from pi_sim.mpc.backend import Shared
+from pi_sim.mpc.kernels.costs import TRUNCATION, Dimensions, KernelCost
 from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import kernel
 from pi_sim.mpc.primitives import beaver
@@ -14,7 +15,28 @@ from pi_sim.mpc.primitives.truncation import truncate
 from pi_sim.mpc.runtime import Runtime
 
 
-@kernel("matmul", "beaver")
+def product_cost(d: Dimensions) -> KernelCost:
+    """Return the cost of a product by a Beaver triple: both factors are opened before they are broadcast."""
+    return KernelCost(rounds=1, bytes=8 * (d.operand(0) + d.operand(1)), offline=8 * d.elements)
+
+
+def faithful_product_cost(d: Dimensions) -> KernelCost:
+    """Return the cost of a product that is truncated faithfully."""
+    return product_cost(d) + TRUNCATION.parallel(d.elements)
+
+
+def _fixed_weight_cost(d: Dimensions) -> KernelCost:
+    """Open the input alone; a result for the client is not truncated."""
+    product = KernelCost(rounds=1, bytes=8 * d.operand(0), offline=8 * d.elements)
+    return product if d.attribute("client_only") else product + TRUNCATION.parallel(d.elements)
+
+
+def _faithful_scale_cost(d: Dimensions) -> KernelCost:
+    """Truncate, unless the factor is an integer."""
+    return KernelCost() if float(d.attribute("factor")).is_integer() else TRUNCATION.parallel(d.elements)
+
+
+@kernel("matmul", "beaver", cost=product_cost)
 def matmul(rt: Runtime, a: Shared, b: Shared) -> Shared:
     """a (..., m, k) @ b (..., k, n), stock CrypTen.
 
@@ -28,7 +50,7 @@ def matmul(rt: Runtime, a: Shared, b: Shared) -> Shared:
     return a.matmul(b)
 
 
-@kernel("linear", "beaver")
+@kernel("linear", "beaver", cost=product_cost)
 def linear(rt: Runtime, x: Shared, weight: Shared, bias: Shared = None, *, client_only: bool = False) -> Shared:
     """x (..., k) @ weight (k, n) + bias (n), stock CrypTen: `matmul`, then a local sum.
 
@@ -38,7 +60,7 @@ def linear(rt: Runtime, x: Shared, weight: Shared, bias: Shared = None, *, clien
     return product if bias is None else product + bias
 
 
-@kernel("multiply", "beaver")
+@kernel("multiply", "beaver", cost=product_cost)
 def multiply(rt: Runtime, a: Shared, b: Shared) -> Shared:
     """a * b elementwise, stock CrypTen: 1 round, 8 (|a| + |b|) bytes, 8 |a * b| offline.
 
@@ -47,7 +69,7 @@ def multiply(rt: Runtime, a: Shared, b: Shared) -> Shared:
     return a * b
 
 
-@kernel("square", "pair")
+@kernel("square", "pair", rounds=1, bytes=8, offline=8)
 def square(rt: Runtime, x: Shared) -> Shared:
     """x * x elementwise, stock CrypTen.
 
@@ -60,7 +82,7 @@ def square(rt: Runtime, x: Shared) -> Shared:
     return x.square()
 
 
-@kernel("matmul", "faithful")
+@kernel("matmul", "faithful", cost=faithful_product_cost)
 def faithful_matmul(rt: Runtime, a: Shared, b: Shared) -> Shared:
     """a (..., m, k) @ b (..., k, n) by a Beaver triple, then faithful truncation.
 
@@ -69,7 +91,7 @@ def faithful_matmul(rt: Runtime, a: Shared, b: Shared) -> Shared:
     return map_share(a, lambda share: truncate(rt, beaver.multiply(rt, share, b.share, "matmul"), FRACTION_BITS))
 
 
-@kernel("linear", "fixed-weight", fixed_operand=1)
+@kernel("linear", "fixed-weight", fixed_operand=1, cost=_fixed_weight_cost)
 def fixed_weight_linear(
     rt: Runtime, x: Shared, weight: beaver.OpenedWeight, bias: Shared = None, *, client_only: bool = False
 ) -> Shared:
@@ -86,7 +108,7 @@ def fixed_weight_linear(
     return map_share(x, lambda _: truncate(rt, mapped, FRACTION_BITS))
 
 
-@kernel("multiply", "faithful")
+@kernel("multiply", "faithful", cost=faithful_product_cost)
 def faithful_multiply(rt: Runtime, a: Shared, b: Shared) -> Shared:
     """a * b, broadcast, by a Beaver triple, then faithful truncation.
 
@@ -95,7 +117,7 @@ def faithful_multiply(rt: Runtime, a: Shared, b: Shared) -> Shared:
     return map_share(a, lambda share: truncate(rt, beaver.multiply(rt, share, b.share), FRACTION_BITS))
 
 
-@kernel("square", "faithful")
+@kernel("square", "faithful", rounds=2, bytes=16, offline=24)
 def faithful_square(rt: Runtime, x: Shared) -> Shared:
     """x * x by a pair, then faithful truncation: 2 rounds, 16 bytes and 24 offline per element."""
     return map_share(x, lambda share: truncate(rt, beaver.square(rt, share), FRACTION_BITS))
@@ -113,7 +135,7 @@ def local_scale_by(rt: Runtime, x: Shared, factors: Tensor) -> Shared:
     return x * factors
 
 
-@kernel("scale", "faithful")
+@kernel("scale", "faithful", cost=_faithful_scale_cost)
 def faithful_scale(rt: Runtime, x: Shared, *, factor: float) -> Shared:
     """A public multiple, truncated faithfully: 1 round, 8 bytes and 16 offline per element; none for a whole factor.
 
@@ -124,7 +146,7 @@ def faithful_scale(rt: Runtime, x: Shared, *, factor: float) -> Shared:
     return map_share(x, lambda share: truncate(rt, share * round(factor * 2**FRACTION_BITS), FRACTION_BITS))
 
 
-@kernel("scale_by", "faithful")
+@kernel("scale_by", "faithful", rounds=1, bytes=8, offline=16)
 def faithful_scale_by(rt: Runtime, x: Shared, factors: Tensor) -> Shared:
     """The product with a public tensor, truncated faithfully: 1 round, 8 bytes and 16 offline per element."""
     return map_share(

@@ -90,7 +90,7 @@ CLIENT = 1
 """Party 0 is the server."""
 
 
-@kernel("reveal", UNIVERSAL)
+@kernel("reveal", UNIVERSAL, rounds=1, bytes=8)
 def reveal(rt: Runtime, x: Shared) -> Tensor | None:
     """The server sends its share of x: plain values at the client, None at the server. 1 round, 8 |x| bytes.
 

@@ -2,20 +2,47 @@
 
 # MERGED: x / sqrt(mean of squares + eps) * gamma over the last dimension.
 
+from fractions import Fraction
+
 from torch import Tensor
 
 from pi_sim.mpc.backend import Shared
+from pi_sim.mpc.kernels.costs import SQUARE, TRUNCATION, Dimensions, KernelCost, inv_sqrt_cost
 from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import Domain, kernel
 from pi_sim.mpc.primitives.inverse import apply_affine, divide_by_rms, subtract_mean
 from pi_sim.mpc.runtime import Runtime
+
+NORMALISED_INVERSE_ROOT = KernelCost(rounds=9, bytes=Fraction(1269, 8), offline=557)
+"""Cost of `pi_sim.mpc.primitives.inverse.inverse_root` of one number."""
+
+
+def _newton_cost(d: Dimensions) -> KernelCost:
+    """Square, inverse square root per row, product by it, and by gamma if there is one."""
+    root = SQUARE.parallel(d.elements) + inv_sqrt_cost(d).parallel(d.rows) + _broadcast_product_cost(d, d.rows)
+    return root + _broadcast_product_cost(d, d.operand(1)) if d.operand(1) else root
+
+
+def _normalised_cost(d: Dimensions) -> KernelCost:
+    """Square, sum and inverse square root per row, product by it, and by gamma if there is one; all truncated."""
+    n = d.elements
+    root = SQUARE.parallel(n) + (TRUNCATION + NORMALISED_INVERSE_ROOT).parallel(d.rows)
+    normalised = root + _broadcast_product_cost(d, d.rows) + TRUNCATION.parallel(n)
+    return (
+        normalised + _broadcast_product_cost(d, d.operand(1)) + TRUNCATION.parallel(n) if d.operand(1) else normalised
+    )
+
+
+def _broadcast_product_cost(d: Dimensions, factors: int) -> KernelCost:
+    """Return the cost of the product of all elements and so many factors, which are broadcast."""
+    return KernelCost(rounds=1, bytes=8 * (d.elements + factors), offline=8 * d.elements)
 
 
 def _variance(x: Tensor, *_: Tensor) -> Tensor:
     return x.var(-1, unbiased=False)
 
 
-@kernel("layernorm", "newton", Domain("variance", _variance, 0.1, 150))
+@kernel("layernorm", "newton", Domain("variance", _variance, 0.1, 150), cost=_newton_cost)
 def layernorm_newton(rt: Runtime, x: Shared, gamma: Shared = None, beta: Shared = None, *, eps: float) -> Shared:
     """Built of CrypTen's functions, its `var` aside, which divides by d - 1 where d is asked for.
 
@@ -49,6 +76,7 @@ def _centred_sum_of_squares(x: Tensor, *_: Tensor) -> Tensor:
     "normalised",
     Domain("sum of squares of a centred row", _centred_sum_of_squares, 0.05, 1e9),
     Domain("|mean|", _absolute_mean, 0, 16_000),
+    cost=lambda d: TRUNCATION.parallel(d.rows) + _normalised_cost(d),
 )
 def layernorm_normalised(rt: Runtime, x: Shared, gamma: Shared = None, beta: Shared = None, *, eps: float) -> Shared:
     """For all that networks have: a row's sum of squares is brought to [1, 4) first, see `primitives.norms`.
@@ -66,7 +94,7 @@ def _mean_square(x: Tensor, *_: Tensor) -> Tensor:
     return x.square().mean(-1)
 
 
-@kernel("rmsnorm", "newton", Domain("mean square", _mean_square, 0.1, 150))
+@kernel("rmsnorm", "newton", Domain("mean square", _mean_square, 0.1, 150), cost=_newton_cost)
 def rmsnorm_newton(rt: Runtime, x: Shared, gamma: Shared = None, *, eps: float) -> Shared:
     """Built of CrypTen's functions: the steps of `layernorm` that do not centre.
 
@@ -86,7 +114,7 @@ def _sum_of_squares(x: Tensor, *_: Tensor) -> Tensor:
     return x.square().sum(-1)
 
 
-@kernel("rmsnorm", "normalised", Domain("sum of squares of a row", _sum_of_squares, 0.05, 1e9))
+@kernel("rmsnorm", "normalised", Domain("sum of squares of a row", _sum_of_squares, 0.05, 1e9), cost=_normalised_cost)
 def rmsnorm_normalised(rt: Runtime, x: Shared, gamma: Shared = None, *, eps: float) -> Shared:
     """For all that networks have: the steps of `layernorm` that do not centre.
 

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from pi_sim.mpc import backend
 from pi_sim.mpc.backend import Shared
+from pi_sim.mpc.kernels.costs import reciprocal_cost
 from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import Domain, kernel
 from pi_sim.mpc.primitives import inverse
@@ -17,7 +18,12 @@ def _identity(x: Tensor) -> Tensor:
     return x
 
 
-@kernel("reciprocal", "newton", Domain("input", _identity, 0.005, 50))
+@kernel(
+    "reciprocal",
+    "newton",
+    Domain("input", _identity, 0.005, 50),
+    cost=lambda d: reciprocal_cost(d).parallel(d.elements),
+)
 def reciprocal_newton(rt: Runtime, x: Shared) -> Shared:
     """Stock CrypTen, told that x is positive, which saves it a comparison.
 
@@ -32,7 +38,14 @@ def reciprocal_newton(rt: Runtime, x: Shared) -> Shared:
         return x.reciprocal()
 
 
-@kernel("reciprocal", "normalised", Domain("input", _identity, 2.0**MIN_POWER_OF_2, 2.0**MAX_POWER_OF_2))
+@kernel(
+    "reciprocal",
+    "normalised",
+    Domain("input", _identity, 2.0**MIN_POWER_OF_2, 2.0**MAX_POWER_OF_2),
+    rounds=10,
+    bytes=114,
+    offline=436,
+)
 def reciprocal_normalised(rt: Runtime, x: Shared) -> Shared:
     """For all that is divided by: the range is brought to [1, 2] first, see `primitives.rows`.
 

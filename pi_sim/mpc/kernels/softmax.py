@@ -5,6 +5,7 @@
 # MERGED: MPCFormer's stand-ins for softmax: a row's share in its sum, of something cheaper than the exponential.
 
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from pi_sim.mpc import backend
 from pi_sim.mpc.backend import Shared
+from pi_sim.mpc.kernels.costs import PRODUCT, TRUNCATION, Dimensions, KernelCost, exp_cost, reciprocal_cost
 from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import KERNELS, Domain, kernel
 from pi_sim.mpc.primitives import beaver
@@ -69,12 +71,44 @@ def _row_sum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     return (visible - visible.amax(-1, keepdim=True)).exp().sum(-1)
 
 
+def _levels(length: int) -> int:
+    """Return the number of halvings of a row in a tournament."""
+    return (length - 1).bit_length()
+
+
+def _limit_newton_max_cost(d: Dimensions) -> KernelCost:
+    """A ReLU per comparison of the tournament, exp, a reciprocal per row, and the product."""
+    maximum = KernelCost(9 * _levels(d.cols), 232 * (d.cols - 1), 120 * (d.cols - 1)).parallel(d.rows)
+    product = KernelCost(rounds=1, bytes=8 * (d.elements + d.rows), offline=8 * d.elements)
+    return maximum + exp_cost(d).parallel(d.elements) + reciprocal_cost(d).parallel(d.rows) + product
+
+
+def _tournament_cost(d: Dimensions) -> KernelCost:
+    """A masked ReLU per comparison, exp per visible score, a reciprocal per row, and a truncated product."""
+    scores, (m, n) = d.elements, d.op.shapes[0][-2:]
+    if d.attribute("causal"):
+        scores -= d.rows * (m - 1) // 2
+    comparisons = scores - d.rows
+    maximum = KernelCost(4 * _levels(n), comparisons * Fraction(83, 8), 40 * comparisons)
+    exponential = KernelCost(rounds=5, bytes=Fraction(115, 8), offline=188)
+    powers = n.bit_length()
+    inverse = KernelCost(rounds=10, bytes=Fraction(513 + 19 * powers, 8), offline=121 + 15 * powers)
+    return maximum + (exponential + PRODUCT + TRUNCATION).parallel(scores) + inverse.parallel(d.rows)
+
+
+def _row_division_cost(d: Dimensions) -> KernelCost:
+    """Return the cost of `_divide_by_row_sum`: a reciprocal of either sign per row, and the product."""
+    inverse = reciprocal_cost(d) + KernelCost(rounds=10, bytes=248, offline=128)
+    return inverse.parallel(d.rows) + KernelCost(1, 8 * (d.elements + d.rows), 8 * d.elements)
+
+
 @kernel(
     "softmax",
     "limit-newton",
     Domain("score minus row maximum", _exponents, -490, 0),
     Domain("row maximum", _row_maximum, HIDDEN_SCORE + 12, HIDDEN_SCORE + 490),
     Domain("row sum of exponentials", _row_sum, 1, 50),
+    closed_form=False,
 )
 def limit_newton(rt: Runtime, scores: Shared, allowed: Tensor | None = None, *, causal: bool = False) -> Shared:
     """Stock CrypTen, with places that are not allowed made exactly zero, which a causal mask makes no cheaper.
@@ -106,6 +140,7 @@ def hide_scores(scores: Shared, allowed: Tensor | None) -> tuple[Shared, Tensor 
     "tournament",
     Domain("score minus row maximum", _exponents, -16_000, 0),
     Domain("row maximum", _row_maximum, -16_000, 16_000),
+    cost=_tournament_cost,
 )
 def tournament(rt: Runtime, scores: Shared, allowed: Tensor | None = None, *, causal: bool = False) -> Shared:
     """Of a causal mask only the places that it leaves are computed; those of another one are made low, then zero.
@@ -134,7 +169,7 @@ def _tournament_on_share(rt: Runtime, share: Tensor, allowed: Tensor | None, cau
     return found if allowed is None or causal else found * allowed.long()
 
 
-@kernel("softmax", "limit-newton-max", *KERNELS["softmax", "limit-newton"].domains)
+@kernel("softmax", "limit-newton-max", *KERNELS["softmax", "limit-newton"].domains, cost=_limit_newton_max_cost)
 def limit_newton_max(rt: Runtime, scores: Shared, allowed: Tensor | None = None, *, causal: bool = False) -> Shared:
     """The steps of `limit_newton`, the row maximum by a tournament of max(a, b) = b + relu(a - b), stock ReLUs.
 
@@ -167,7 +202,9 @@ def _visible_scores(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     return found[found.isfinite()]
 
 
-@kernel("softmax", "ode", Domain("score", _visible_scores, ODE_MIN_SCORE, ODE_MAX_SCORE))
+@kernel(
+    "softmax", "ode", Domain("score", _visible_scores, ODE_MIN_SCORE, ODE_MAX_SCORE), rounds=41, bytes=976, offline=496
+)
 def ode(rt: Runtime, scores: Shared, allowed: Tensor | None = None, *, causal: bool = False) -> Shared:
     """Euler's method for g' = (x - <g, x>) g, which leads from g = 1 / n at time 0 to softmax(x) at time 1.
 
@@ -238,7 +275,12 @@ def _substitute_domains(form: ScoreFunction, name: str) -> tuple[Domain, Domain]
     )
 
 
-@kernel("softmax", "2relu", *_substitute_domains(_relu_plus_floor, "2ReLU"))
+@kernel(
+    "softmax",
+    "2relu",
+    *_substitute_domains(_relu_plus_floor, "2ReLU"),
+    cost=lambda d: KernelCost(9, 232, 120).parallel(d.elements) + _row_division_cost(d),
+)
 def two_relu(rt: Runtime, scores: Shared, allowed: Tensor | None = None, *, causal: bool = False) -> Shared:
     """(relu(x) + 0.01) / sum: another function than softmax, for models that were distilled to it.
 
@@ -251,7 +293,12 @@ def two_relu(rt: Runtime, scores: Shared, allowed: Tensor | None = None, *, caus
     return _divide_by_row_sum(scores.relu() + RELU_FLOOR, allowed)
 
 
-@kernel("softmax", "2quad", *_substitute_domains(_shifted_square, "2Quad"))
+@kernel(
+    "softmax",
+    "2quad",
+    *_substitute_domains(_shifted_square, "2Quad"),
+    cost=lambda d: PRODUCT.parallel(d.elements) + _row_division_cost(d),
+)
 def two_quad(rt: Runtime, scores: Shared, allowed: Tensor | None = None, *, causal: bool = False) -> Shared:
     """(x + 5)^2 / sum: another function than softmax, for models that were distilled to it.
 
