@@ -1,6 +1,7 @@
 """The equation for each kernel: price == both parties' counters == bytes on the sockets; and the value."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from pi_sim.cost import derived
 from pi_sim.graph.ops import Op
 from pi_sim.graph.vocabulary import VOCABULARY
 from pi_sim.mpc.kernels import KERNELS
+from pi_sim.mpc.kernels.costs import Dimensions
 from pi_sim.mpc.kernels.registry import UNIVERSAL
 from pi_sim.records import BenchSize
 from pi_sim.run.bench.workloads import draw_operands, example_workload
@@ -182,6 +184,17 @@ def test_every_kernel_costs_what_it_declares(kernel: tuple[str, str], settings: 
     op, protocol = example_workload(kernel[0], ALIGNED).op, protocol_of(kernel, **settings)
     assert_declared_cost(op, protocol, padded=False)
     assert KERNELS[kernel].cost or kernel == ("softmax", "limit-newton")
+
+
+@EVERY_KERNEL
+def test_rounds_of_the_steps_in_a_docstring_add_up(kernel: tuple[str, str]) -> None:
+    """Steps whose rounds depend on the shape are left out: theirs are "per" something."""
+    text = KERNELS[kernel].function.__doc__ or ""
+    steps, cost = re.findall(r"\((\d+) rounds?\)", text), KERNELS[kernel].cost
+    if steps and cost and "rounds per" not in text:
+        protocol = specs.load_executable_protocol("crypten")
+        declared = cost(Dimensions(example_workload(kernel[0], UNEVEN).op, protocol.settings))
+        assert sum(map(int, steps)) == declared.rounds
 
 
 @EVERY_KERNEL
