@@ -1,14 +1,14 @@
-"""The export: a graph, and each party's shares of the weights in a file of its own.
+"""Bundle: the export of a model as a graph and a file of weight shares for each party.
 
 graph.json             nodes and shapes, and what they were made from: public
 export.json            a number that tells this export's shares from those of another: public
 constants.safetensors  masks and positions: public
-tokenizer.json         and record.json, which names the corpus, where the model has them: public
+tokenizer.json         and record.json, which names the corpus, if the model has them: public
 party0.safetensors     the server's shares
 party1.safetensors     the client's shares: alone, either file is uniformly random
-"""
 
-# MERGED: Additive sharing of fixed-point numbers in the ring of integers modulo 2^64.
+Weights are fixed-point numbers with 16 fractional bits, shared additively in the ring of integers modulo 2^64.
+"""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ COMPANIONS = ("tokenizer.json", "record.json")
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened export: the graph, and where it came from (model, size, seq_len)."""
+    """Bundle read from disk: the graph, and its origin (model, size, seq_len)."""
 
     folder: Path
     graph: Graph
@@ -44,7 +44,7 @@ class Bundle:
     precision: int
 
     def party_shares(self, rank: int) -> dict[str, Tensor]:
-        """One party's shares of the weights, int64."""
+        """Return one party's shares of the weights, int64, by name."""
         path = self.folder / f"party{rank}.safetensors"
         shares = _load_tensors(path)
         if {name: tuple(share.shape) for name, share in shares.items()} != self.graph.weights:
@@ -52,12 +52,12 @@ class Bundle:
         return shares
 
     def export_number(self) -> str:
-        """Of this export: shares of different ones do not fit together. Exports of before it was written have none."""
+        """Return the number of this export, or "" before it was stored. Shares of two exports do not fit together."""
         path = self.folder / "export.json"
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     def digest(self) -> bytes:
-        """What is to be computed, whoever exported it: 32 bytes over the graph and its public constants."""
+        """Return 32 bytes over the graph and its public constants, equal for all exports of one computation."""
         public = hashlib.sha256()
         for name in ("graph.json", "constants.safetensors"):
             public.update((self.folder / name).read_bytes())
@@ -67,20 +67,20 @@ class Bundle:
 def write_bundle(
     folder: Path, graph: Graph, weights: Mapping[str, Tensor], origin: Mapping[str, Any], checkpoint: Path
 ) -> None:
-    """Share `weights` and write the bundle, whole or not at all; the folder must not exist yet or be empty.
+    """Share `weights` and write the bundle, complete or not at all; the folder must not exist or be empty.
 
-    `checkpoint` is the folder that the weights were loaded from: its tokenizer and record are public and come along.
+    `checkpoint` is the folder that the weights were loaded from: its tokenizer and record are public and copied.
     """
-    with new_folder(folder) as inside:
-        _write_public(inside, graph, origin)
-        _write_shares(inside, graph, weights)
+    with new_folder(folder) as staged:
+        _write_public(staged, graph, origin)
+        _write_shares(staged, graph, weights)
         for name in COMPANIONS:
             if (checkpoint / name).is_file():
-                shutil.copyfile(checkpoint / name, inside / name)
+                shutil.copyfile(checkpoint / name, staged / name)
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """Open a bundle; a `UsageError` says what is missing or damaged."""
+    """Read a bundle. Raises `UsageError` if a file is missing, damaged or of another version."""
     try:
         public = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
         if public["format"] != BUNDLE_FORMAT:
@@ -132,16 +132,16 @@ PRECISION = 16
 
 
 def to_fixed_point(values: Tensor) -> Tensor:
-    """Reals as ring elements, rounded to the nearest multiple of 2^-16."""
+    """Return reals as ring elements, rounded to the nearest multiple of 2^-16."""
     return values.double().mul(2**PRECISION).round().long()
 
 
 def share_tensor(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Two shares whose sum modulo 2^64 is `values`; the first is drawn from the system's cryptographic generator."""
+    """Return two additive shares of `values`, the first from the system's cryptographic generator."""
     first = torch.frombuffer(bytearray(os.urandom(8 * values.numel())), dtype=torch.long).reshape(values.shape)
     return first, values - first
 
 
 def one_hot(tokens: Tensor, vocabulary: int) -> Tensor:
-    """Token ids (...) as plain ring integers (..., V), one of which is 1."""
+    """Return token ids (...) as one-hot vectors (..., V) of ring integers, without a fraction."""
     return functional.one_hot(tokens, vocabulary)

@@ -1,11 +1,9 @@
-"""An exported program becomes the secrecy-typed Graph.
+"""Lowering of an exported program to the secrecy-typed Graph.
 
-Secrecy flows from the parameters and the inputs. Whatever depends on public values alone (masks, position ids) is
-computed here, once, and becomes a constant; what touches a secret is translated by `pi_sim.graph.aten`.
+Secrecy propagates from the parameters and the inputs. Values that depend on public values alone (masks, position ids)
+are computed once, here, and become constants; operations on secrets are translated by `pi_sim.graph.aten`. Buffers are
+public: those of a model on the meta device are taken from a second model, whose weights take no memory.
 """
-
-# MERGED: What depends on what in an exported program.
-# MERGED: A model made for its buffers: they hold public numbers, while its weights take no memory.
 
 import operator
 from collections import defaultdict
@@ -28,21 +26,21 @@ CPU = torch.device("cpu")
 
 
 class Lowering:
-    """Visits the nodes of an exported program in order; `values` holds what each of them became.
+    """Lowering of one exported program: its nodes are visited in order, and `values` holds the value of each.
 
-    `given` are the values of its inputs in order: of integers that are not tokens, the graph keeps the values.
+    `inputs` are example values of its inputs in order; integers that are not tokens become constants of the graph.
     """
 
-    def __init__(self, model: torch.nn.Module, program: torch.export.ExportedProgram, given: list[Any]) -> None:
+    def __init__(self, model: torch.nn.Module, program: torch.export.ExportedProgram, inputs: list[Any]) -> None:
         self.model, self.program, self.builder = model, program, Builder()
-        inputs = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
-        self.example_values = dict(zip(inputs, given, strict=True))
+        names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
+        self.example_values = dict(zip(names, inputs, strict=True))
         self.embedding_index_nodes = find_embedding_index_nodes(program.graph)
         self.values: dict[torch.fx.Node, Any] = {}
         self.last_uses = find_last_uses(program.graph)
 
     def lower(self) -> Graph:
-        """Translate every node."""
+        """Return the graph of all nodes, with the linear maps that only the client reads marked."""
         visit: dict[str, Callable[[torch.fx.Node], Any]] = {
             "placeholder": self.lower_placeholder,
             "call_function": self.lower_call,
@@ -50,12 +48,12 @@ class Lowering:
         }
         for node in self.program.graph.nodes:
             self.values[node] = visit[node.op](node)
-            for done in self.last_uses[node]:
-                del self.values[done]
+            for unused in self.last_uses[node]:
+                del self.values[unused]
         return mark_client_only(self.builder.graph)
 
     def lower_placeholder(self, node: torch.fx.Node) -> Any:
-        """Parameters are secret, buffers are public; of inputs see `input`."""
+        """Return a secret for a parameter, the value of a buffer or constant, or an input (see `lower_input`)."""
         signature = self.program.graph_signature
         if node.name in signature.inputs_to_parameters:
             return self.builder.add_weight(signature.inputs_to_parameters[node.name], tuple(node.meta["val"].shape))
@@ -66,7 +64,7 @@ class Lowering:
         return self.lower_input(node)
 
     def lower_input(self, node: torch.fx.Node) -> Any:
-        """Real numbers are secret, and integers that choose rows of an embedding; all else is public."""
+        """Return a secret for real numbers and for integers that index an embedding, and any other input as it is."""
         value = self.example_values[node.name]
         if not isinstance(value, Tensor):
             return value
@@ -79,7 +77,7 @@ class Lowering:
         return _to_cpu(value)
 
     def lower_constant(self, name: str) -> Any:
-        """A public tensor that the program itself makes; an empty one has no data to miss."""
+        """Return a public tensor that the program makes; on the meta device only an empty one has a value."""
         value = self.program.constants[name]
         if isinstance(value, Tensor) and value.is_meta:
             if value.numel():
@@ -88,7 +86,7 @@ class Lowering:
         return _to_cpu(value)
 
     def lower_buffer(self, name: str) -> Tensor:
-        """A public tensor of the model; on the meta device, where it has no data, that of the model made once more."""
+        """Return a public tensor of the model; on the meta device, where it has no data, that of the rebuilt model."""
         value = self.program.state_dict.get(name, self.program.constants.get(name))
         if isinstance(value, Tensor) and value.is_meta:
             value = self.rebuilt_buffers.get(name)
@@ -98,16 +96,16 @@ class Lowering:
 
     @cached_property
     def rebuilt_buffers(self) -> dict[str, Tensor]:
-        """The buffers of a model like this one; none where it cannot be made from its config."""
+        """The buffers of a second model of the same class and config; none if it cannot be built from the config."""
         kind, config = type(self.model), getattr(self.model, "config", None)
         try:
             with CPU, RealBuffersOnly():
                 return dict(kind(config).named_buffers())
-        except Exception:  # modules of other people's may ask for anything
+        except Exception:  # classes outside transformers may need other arguments
             return {}
 
     def lower_call(self, node: torch.fx.Node) -> Any:
-        """Fold a public operation into its value, translate a secret one."""
+        """Evaluate an operation on public values, translate one on secrets."""
         args: Any = torch.fx.map_arg(node.args, self.values.__getitem__)
         kwargs: Any = torch.fx.map_arg(dict(node.kwargs), self.values.__getitem__)
         if node.target is operator.getitem:
@@ -118,10 +116,10 @@ class Lowering:
         return aten.translate(self.builder, node, args, kwargs)
 
     def lower_output(self, node: torch.fx.Node) -> None:
-        """Every output is opened to the client; what is public needs no opening."""
+        """Open every secret output to the client. Raises `UsageError` without one, or if one cannot be opened."""
         self.builder.module = "output"
         outputs = self.program.graph_signature.user_outputs
-        nodes = [each for each in node.args[0] if isinstance(each, torch.fx.Node) and each.name in outputs]  # type: ignore[union-attr]
+        nodes = [arg for arg in node.args[0] if isinstance(arg, torch.fx.Node) and arg.name in outputs]  # type: ignore[union-attr]
         for result in map(self.values.__getitem__, nodes):
             if isinstance(result, MaskedScores | Tokens):
                 raise UsageError("the model returns its tokens or masked scores, which cannot be opened.")
@@ -132,7 +130,7 @@ class Lowering:
 
 
 def _contains_secret(value: Any) -> bool:
-    """Whether a secret stands anywhere in nested arguments."""
+    """Return whether nested arguments contain a secret."""
     if isinstance(value, dict):
         return any(map(_contains_secret, value.values()))
     if isinstance(value, (tuple, list)):
@@ -145,42 +143,42 @@ def _to_cpu(value: Any) -> Any:
 
 
 def _fold_public_call(node: torch.fx.Node, args: Any, kwargs: dict[str, Any]) -> Tensor | None:
-    """The value of an operation on public values, computed on the CPU."""
+    """Return the value of an operation on public values, computed on the CPU; None for an assertion."""
     if "_assert" in str(node.target):
         return None
-    here = [CPU if isinstance(value, torch.device) else value for value in args]
-    return node.target(*here, **{key: CPU if key == "device" else value for key, value in kwargs.items()})  # type: ignore[operator, no-any-return]
+    on_cpu = [CPU if isinstance(value, torch.device) else value for value in args]
+    return node.target(*on_cpu, **{key: CPU if key == "device" else value for key, value in kwargs.items()})  # type: ignore[operator, no-any-return]
 
 
 def _module_path(node: torch.fx.Node) -> str:
-    """The path of the innermost module that the node came from."""
+    """Return the path of the innermost module that the node came from."""
     stack = node.meta.get("nn_module_stack") or {"": ("", None)}
     return str(list(stack.values())[-1][0])
 
 
 def find_embedding_index_nodes(graph: torch.fx.Graph) -> set[torch.fx.Node]:
-    """Every node from which the indices of some embedding are computed: an input among them may be tokens."""
-    found: set[torch.fx.Node] = set()
-    waiting = [node.args[1] for node in graph.nodes if aten_name(node) == "embedding"]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, torch.fx.Node) and node not in found:
-            found.add(node)
-            waiting.extend(node.all_input_nodes)
-    return found
+    """Return every node that the indices of an embedding depend on: an input among them may be tokens."""
+    sources: set[torch.fx.Node] = set()
+    pending = [node.args[1] for node in graph.nodes if aten_name(node) == "embedding"]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, torch.fx.Node) and node not in sources:
+            sources.add(node)
+            pending.extend(node.all_input_nodes)
+    return sources
 
 
 def find_last_uses(graph: torch.fx.Graph) -> dict[torch.fx.Node, list[torch.fx.Node]]:
-    """For each node what nothing after it reads, so that large masks do not pile up."""
-    last = {read: node for node in graph.nodes for read in node.all_input_nodes}
-    found: dict[torch.fx.Node, list[torch.fx.Node]] = defaultdict(list)
-    for read, node in last.items():
-        found[node].append(read)
-    return found
+    """Return for each node the values that it reads last, so that large masks can be freed."""
+    last_reader = {value: node for node in graph.nodes for value in node.all_input_nodes}
+    last_uses: dict[torch.fx.Node, list[torch.fx.Node]] = defaultdict(list)
+    for value, node in last_reader.items():
+        last_uses[node].append(value)
+    return last_uses
 
 
 class RealBuffersOnly(TorchFunctionMode):
-    """Within it, uninitialised tensors, as large weights are at first, have no data; computed ones are real."""
+    """Mode in which uninitialised tensors, as large weights are at first, have no data; computed ones are real."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options = dict(kwargs or {})

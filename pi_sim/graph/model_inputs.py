@@ -1,6 +1,9 @@
-"""What a Hugging Face model is asked: which inputs it reads, and how many tokens of them it can."""
+"""Inputs of a Hugging Face model: texts, images and decoding steps, and the lengths that it can read.
 
-# MERGED: One decoding step: a new token for each sequence, after others whose keys and values are in a cache. The cached keys and values are secret inputs, as the parties' shares of them are; what the step adds to the cache stays shared, and only the new token's logits are opened.  # noqa: E501
+A decoding step is one new token for each sequence, after tokens whose keys and values are in a cache. The parties hold
+shares of the cached keys and values, which are secret inputs of the graph. Keys and values of the new token stay
+shared; only its logits are opened.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +16,11 @@ from pi_sim.errors import UsageError
 from pi_sim.zoo.source import config_context
 
 MAX_LENGTH = 16_384
-"""Tokens whose mask of attention, a number for each pair, still fits beside everything else into 4 GB."""
+"""Tokens. The attention mask, a number for each pair of them, has to fit into 4 GB with everything else."""
 
 
 def example_inputs(model: Any, length: int, batch: int) -> tuple[Tensor, ...]:
-    """Token ids (batch, length), or images (batch, channels, height, width)."""
+    """Return token ids (batch, length), or images (batch, channels, height, width), all zero."""
     if not _reads_images(model):
         return (torch.zeros(batch, length, dtype=torch.long),)
     size = model.config.image_size
@@ -26,12 +29,12 @@ def example_inputs(model: Any, length: int, batch: int) -> tuple[Tensor, ...]:
 
 
 def forward_kwargs(model: Any) -> dict[str, bool]:
-    """A structured answer, without a cache for further tokens where there could be one."""
+    """Return the options of `forward` for a structured output, without a cache for further tokens."""
     return {"return_dict": True} | ({"use_cache": False} if hasattr(model.config, "use_cache") else {})
 
 
 def check_length(model: Any, length: int, past: int | None) -> None:
-    """A `UsageError` for a length that the model cannot read, and for a step that it does not have."""
+    """Raise `UsageError` for a length that the model cannot read, or a decoding step that it does not have."""
     longest = config_context(model.config.to_dict())
     if _reads_images(model):
         _check_image(length, past, longest)
@@ -58,19 +61,20 @@ def _check_step(model: Any, past: int, longest: int | None) -> None:
 
 
 def _reads_images(model: Any) -> bool:
-    """Whether the model reads images."""
+    """Return whether the model reads images."""
     return getattr(model, "main_input_name", "") == "pixel_values"
 
 
 def decode_inputs(model: Any, batch: int, past: int) -> tuple[Tensor, ...]:
-    """The new tokens (batch, 1), and each layer's cached keys and values (batch, heads, past, width of a head)."""
+    """Return the new tokens (batch, 1), and the cached keys and values (batch, heads, past, head width) by layer."""
     token = torch.zeros(batch, 1, dtype=torch.long)
-    return (token, *(each.expand(-1, -1, past, -1) for layer in _cache_entries(model, token) for each in layer))
+    cached = (tensor for layer in _cache_entries(model, token) for tensor in layer)
+    return (token, *(tensor.expand(-1, -1, past, -1) for tensor in cached))
 
 
 @contextmanager
 def decode_step_forward(model: Any) -> Iterator[None]:
-    """Let the model read a token and cached keys and values, and answer with logits alone."""
+    """Let `forward` take a token and cached keys and values, and return the logits alone."""
     from transformers import DynamicCache
 
     forward = model.forward
@@ -87,10 +91,10 @@ def decode_step_forward(model: Any) -> Iterator[None]:
 
 
 def _cache_entries(model: Any, token: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """What the model keeps of one token, layer by layer: it tells the shapes."""
-    first = type(model).forward
+    """Return the keys and values that the model caches for one token, by layer: their shapes are needed."""
+    forward = type(model).forward
     with torch.no_grad():
-        kept = first(model, token.to(model.device), use_cache=True, return_dict=True).past_key_values
-    if kept is None:
+        cache = forward(model, token.to(model.device), use_cache=True, return_dict=True).past_key_values
+    if cache is None:
         raise UsageError(f"{type(model).__name__} keeps no keys and values of earlier tokens; leave --past out.")
-    return [(layer.keys, layer.values) for layer in kept.layers]
+    return [(layer.keys, layer.values) for layer in cache.layers]

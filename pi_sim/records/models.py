@@ -1,4 +1,4 @@
-"""Schemas of records of models: trainings, conversions and diagnoses; null stands for what is no finite number."""
+"""Schemas of records of models: trainings, conversions and diagnoses; null replaces NaN and infinities."""
 
 import math
 from typing import Any, Literal
@@ -28,7 +28,7 @@ class CorpusId(TomlModel):
 
 
 class CorpusSeen(CorpusId):
-    """A corpus, and how much of its training split was seen."""
+    """A corpus, and the amount of its training split that was read."""
 
     tokens_seen: int
     epochs: float | None = None
@@ -42,7 +42,7 @@ class Sample(TomlModel):
 
 
 class HeldOut(TomlModel):
-    """Held-out quality: loss in nats per token. Null where it overflows."""
+    """Held-out quality: loss in nats per token; null if it overflows."""
 
     loss: float | None = None
     perplexity: float | None
@@ -72,7 +72,7 @@ class Alpha(TomlModel):
 
 
 class Attention(TomlModel):
-    """Attention entropy in nats and as a share of its maximum, and what else one forward pass shows."""
+    """Attention entropy in nats and as a share of its maximum, and other measurements of the same forward passes."""
 
     entropy: Heads
     entropy_share: Heads
@@ -96,7 +96,7 @@ class Observation(Attention, Step):
 
 
 class Divergence(TomlModel):
-    """The step at which the loss was no finite number."""
+    """Step at which the loss was not finite."""
 
     step: int
 
@@ -173,7 +173,7 @@ class Sparsity(TomlModel):
 
 
 class Flops(TomlModel):
-    """Operations of a token in the blocks' matrices, and how many of them zeros save in the clear."""
+    """Operations per token in the blocks' matrices, and those that zeros save in plaintext inference."""
 
     per_token: int
     saved: float
@@ -218,7 +218,7 @@ class TruncationRisk(TomlModel):
 
 
 class DiagnosisRecord(Attention, Record):
-    """A look inside a model: entropy, sparsity, pre-activations, and ranges for fixed point."""
+    """Diagnosis of a model: entropy, sparsity, pre-activations, and ranges for fixed point."""
 
     kind: Literal["diagnosis"] = "diagnosis"
     model: str

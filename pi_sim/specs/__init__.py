@@ -1,7 +1,6 @@
-"""The TOML facts: `models/*.toml` are model cards, `models/sizes/*.toml` sizes, `protocols/*.toml` protocols.
+"""Specifications in TOML: model cards (`models/*.toml`), sizes (`models/sizes/*.toml`), protocols (`protocols/*.toml`).
 
-Each is data that can be reviewed without reading Python; a mistake in one is a `UsageError` that names the file, the
-line and the key.
+They are data, to be reviewed without reading Python. A mistake in one raises a `UsageError` with file, line and key.
 """
 
 from pathlib import Path
@@ -58,12 +57,12 @@ __all__ = [
 
 
 def load_model_card(name: str) -> ModelCard:
-    """The model card called `name`, or at that path."""
+    """Load the model card called `name`, or the one at that path."""
     return read_toml(ModelCard, find_file("models", name))
 
 
 def load_size(name: str) -> Size:
-    """The size called `name`, or at that path."""
+    """Load the size called `name`, or the one at that path."""
     return read_toml(Size, find_file("models/sizes", name))
 
 

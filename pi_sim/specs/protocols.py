@@ -1,4 +1,4 @@
-"""Protocols: executable ones choose kernels, and their prices are derived; declared ones are sheets of prices."""
+"""Schemas of protocols: executable (kernels, prices derived from them) and declared (prices from publications)."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -8,20 +8,20 @@ from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 from pi_sim.specs.toml import TomlModel
 
 FEATURES = {
-    "each": "1 for every operation, whatever its size",
+    "each": "1 for every operation of any size",
     "elements": "elements of the result",
     "rows": "rows of the result: its elements / its last dimension",
     "cols": "the result's last dimension",
-    "log2_cols": "its logarithm to base 2, rounded up",
-    "visible": "elements of the result that a causal mask leaves, all of them without one",
-    "operands": "elements of the secret operands together, each as it is before it is broadcast",
-    "batch": "matrices that a product multiplies, one after another",
+    "log2_cols": "base-2 logarithm of the last dimension, rounded up",
+    "visible": "elements of the result that a causal mask leaves; all of them without a mask",
+    "operands": "elements of all secret operands, before broadcasting",
+    "batch": "matrix products in a batched product",
     "mk": "elements of the first factor of a product",
     "kn": "elements of the second factor",
     "mn": "elements of the product",
-    "mkn": "multiplications in it",
+    "mkn": "multiplications in the product",
 }
-"""What a price may be proportional to, each a public number of an operation's shapes."""
+"""Features that a price may be proportional to: public numbers that follow from an operation's shapes."""
 
 BYTES_PER_UNIT = {
     "B": 1.0,
@@ -36,7 +36,7 @@ BYTES_PER_UNIT = {
 
 Feature = Annotated[str, BeforeValidator(lambda name: _check_feature(name))]
 Terms = dict[Feature, float]
-"""A sum of coefficients times features."""
+"""Sum of coefficients times features."""
 
 
 def _check_feature(name: str) -> str:
@@ -46,7 +46,7 @@ def _check_feature(name: str) -> str:
 
 
 class ProtocolHeader(TomlModel):
-    """What every protocol says of itself."""
+    """Keys that every protocol has."""
 
     name: str
     title: str
@@ -58,17 +58,17 @@ class ProtocolHeader(TomlModel):
 
     @property
     def origin(self) -> str:
-        """The path of the file that it was read from, for error messages; empty for a protocol made in Python."""
+        """Path of the protocol's file, for error messages; empty for a protocol made in Python."""
         return self._origin
 
     def with_origin(self, path: Path) -> Self:
-        """Record the path of the file that it was read from."""
+        """Set the path of the protocol's file, and return the protocol."""
         self._origin = str(path)
         return self
 
 
 class ExecutableProtocol(ProtocolHeader):
-    """An executable protocol: a choice of kernels and their settings, those of the one it extends included."""
+    """Protocol that runs here: a kernel for each operation, and settings, including those of a protocol it extends."""
 
     parties: Literal[2] = 2
     provenance: Literal["derived"] = "derived"
@@ -84,25 +84,25 @@ def merge_protocol_tables(table: dict[str, Any], base: ExecutableProtocol) -> di
 
 
 class Price(TomlModel):
-    """What a source says an operation costs, as printed there, with what it is proportional to."""
+    """Price of an operation as its source prints it, in terms of features."""
 
     source: str = Field(min_length=1)
     provenance: Literal["declared", "scaled", "fitted"] = "declared"
     """Declared: a formula of the source, for any size; scaled: one size of the source, proportional to a feature;
     fitted: coefficients that reproduce several figures of the source, none of which states them."""
     note: str = ""
-    """What the figure includes, and how it was scaled or fitted."""
+    """Contents of the figure, and how it was scaled or fitted."""
     rounds: Terms
     bytes: Terms
     offline: Terms = Field(default_factory=dict)
     unit: Literal["B", "kB", "MB", "GB", "KiB", "MiB", "GiB", "bits"] = "B"
-    """Of bytes and offline."""
+    """Unit of bytes and offline."""
     at: dict[Feature, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    """The features' values where the source measured: a coefficient is divided by its feature's value."""
+    """Values of features in the source's measurement: a coefficient is divided by its feature's value."""
 
     @model_validator(mode="after")
     def _check_divisors_used(self) -> Self:
-        """Refuse a size that divides nothing: its coefficient is missing or misnamed."""
+        """Refuse a value that divides no coefficient: the coefficient is missing or misnamed."""
         unused = sorted(set(self.at) - {*self.rounds, *self.bytes, *self.offline})
         if unused:
             raise ValueError(f"at names {unused[0]}, to which no term is proportional")
@@ -113,22 +113,22 @@ CountedParties = Literal["one party", "both parties", "all parties"]
 
 
 class DeclaredProtocol(ProtocolHeader):
-    """A declared protocol: one that cannot be run here, with its source's prices."""
+    """Protocol that cannot be run here, with its source's prices."""
 
     provenance: Literal["declared"]
     counted: CountedParties
-    """Whose sent bytes the source's figures are; sheets are read as those that one party sends."""
+    """Parties whose sent bytes the source's figures count; estimates count those of one party."""
     offline_counted: CountedParties | None = None
-    """The same for offline bytes, where they differ: a dealer with seeds sends its corrections to one party alone."""
+    """`counted` of offline bytes, if it differs: a dealer with seeds sends its corrections to one party alone."""
     no_offline: bool = False
-    """Whether there is no offline phase, so that nobody has to send anything beforehand."""
+    """True if there is no offline phase."""
     local: tuple[str, ...] = ()
     """Operations that need no communication."""
     price: dict[str, Price]
-    """By operation, or by one of its forms, such as gelu-tanh, which goes before."""
+    """Prices by operation, or by one of its variants such as gelu-tanh, which take precedence."""
     notes: str = ""
 
     @property
     def has_offline_figures(self) -> bool:
-        """Whether a zero of offline bytes is a fact; otherwise the sources do not tell of them."""
+        """True if zero offline bytes are a fact; otherwise the sources do not state offline bytes."""
         return self.no_offline or any(price.offline for price in self.price.values())

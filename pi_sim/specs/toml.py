@@ -1,6 +1,7 @@
-"""TOML files: found in a wheel or in a checkout, read, and checked against a schema."""
+"""TOML files of a wheel or a checkout: lookup by name, parsing and validation against a schema.
 
-# MERGED: Where a TOML file names a key: tomllib itself tells the line of an error of syntax alone.
+tomllib reports lines of syntax errors only; `toml_line` finds the line of a key that a schema refuses.
+"""
 
 import re
 import tomllib
@@ -16,7 +17,7 @@ FactKind = Literal["models", "models/sizes", "protocols", "protocols/published"]
 
 
 class TomlModel(BaseModel):
-    """A checked, read-only TOML table: unknown keys are errors, so a typing mistake cannot pass unnoticed."""
+    """Validated, read-only TOML table. Unknown keys are errors, so that a misspelt key is noticed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -31,24 +32,24 @@ ALTERNATIVES: dict[FactKind, tuple[str, str]] = {
     "protocols": ("protocol", "a .toml file"),
     "protocols/published": ("published source", "a .toml file"),
 }
-"""What a kind's facts are called, and what may be named instead of one that is known."""
+"""Noun of each kind of file for error messages, and the alternatives to a known name."""
 TomlModelT = TypeVar("TomlModelT", bound=TomlModel)
 
 
 @cache
 def data_root() -> Path:
-    """The folder that holds `models` and `protocols`: inside an installed package, or the checkout's root."""
+    """Return the folder of `models` and `protocols`: in an installed package, or the root of a checkout."""
     package = Path(__file__).parent.parent
     return package / "facts" if (package / "facts").is_dir() else package.parent
 
 
 def list_names(kind: FactKind) -> list[str]:
-    """The names that `find` accepts, in alphabetical order."""
+    """Return the names that `find_file` accepts, in alphabetical order."""
     return sorted(path.stem for path in (data_root() / kind).glob("*.toml"))
 
 
 def find_file(kind: FactKind, name: str) -> Path:
-    """The TOML file called `name`, or the file that `name` is the path of."""
+    """Return the TOML file called `name`, or the one at that path. Raises `UsageError` if neither exists."""
     if name.endswith(".toml"):
         if not Path(name).is_file():
             raise UsageError(f"there is no file {name}.")
@@ -60,12 +61,12 @@ def find_file(kind: FactKind, name: str) -> Path:
 
 
 def read_toml(schema: type[TomlModelT], path: Path) -> TomlModelT:
-    """The file's table as a `schema`; a `UsageError` names the file, the line and the key that is wrong."""
+    """Read a file as a `schema`. Raises `UsageError` with file, line and key of a mistake."""
     return validate_table(schema, parse_toml(path), str(path), _read_text(path))
 
 
 def parse_toml(path: Path) -> dict[str, Any]:
-    """The file's table; a `UsageError` names the file and the line that is wrong."""
+    """Parse a file. Raises `UsageError` with file and line of a syntax error."""
     try:
         return tomllib.loads(_read_text(path))
     except tomllib.TOMLDecodeError as error:
@@ -73,19 +74,19 @@ def parse_toml(path: Path) -> dict[str, Any]:
 
 
 def validate_table(schema: type[TomlModelT], table: dict[str, Any], origin: str, text: str = "") -> TomlModelT:
-    """The table as a `schema`; a `UsageError` names its origin, and the key that is wrong with its line in `text`."""
+    """Validate a table against a `schema`. Raises `UsageError` with origin, key and its line in `text`."""
     try:
         return schema.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
         key = tuple(str(part) for part in first["loc"])
-        named = f", key {'.'.join(key)!r}" if key else ""  # a table whose keys do not go together has none
+        key_text = f", key {'.'.join(key)!r}" if key else ""  # keys that contradict each other have no common key
         complaint = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{location(origin, text, key)}{named}: {complaint}.") from None
+        raise UsageError(f"{location(origin, text, key)}{key_text}: {complaint}.") from None
 
 
 def location(origin: str, text: str, key: tuple[str, ...]) -> str:
-    """The file, with the line of `text` that names the key or the table that should."""
+    """Return the file, and the line of `text` that names the key or the table that lacks it."""
     line = toml_line(text, key)
     return f"{origin}, line {line}" if line else origin
 
@@ -103,26 +104,26 @@ KeyPath = tuple[str, ...]
 
 
 def toml_line(text: str, path: KeyPath) -> int | None:
-    """The line, counted from 1, of the deepest part of `path` that the text names; None if it names none of it."""
-    named = _key_lines(text)
-    return next((named[path[:depth]] for depth in range(len(path), 0, -1) if path[:depth] in named), None)
+    """Return the line, counted from 1, of the longest prefix of `path` in the text; None if there is none."""
+    lines = _key_lines(text)
+    return next((lines[path[:depth]] for depth in range(len(path), 0, -1) if path[:depth] in lines), None)
 
 
 def _key_lines(text: str) -> dict[KeyPath, int]:
-    """The tables and keys that have a line of their own, each with the first such line."""
+    """Return the first line of every table and key that begins a line."""
     table: KeyPath = ()
-    found: dict[KeyPath, int] = {}
+    lines: dict[KeyPath, int] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if header := TABLE_HEADER.fullmatch(line):
             table = _key_path(header[1])
-            found.setdefault(table, number)
+            lines.setdefault(table, number)
         elif assignment := KEY_ASSIGNMENT.match(line):
-            found.setdefault((*table, *_key_path(assignment[1])), number)
-    return found
+            lines.setdefault((*table, *_key_path(assignment[1])), number)
+    return lines
 
 
 def _key_path(key: str) -> KeyPath:
-    """The parts of a dotted key; none for a line that only looks like one, within a text of several lines."""
+    """Return the parts of a dotted key; none for a line of a multi-line string that looks like a key."""
     try:
         table: Any = tomllib.loads(f"{key} = 0")
     except tomllib.TOMLDecodeError:

@@ -1,7 +1,7 @@
-"""Attention without an exponential, and with a learned temperature, for every Hugging Face model at once.
+"""Attention without an exponential, and with a learned temperature, for all Hugging Face models.
 
-transformers looks its attention up by name, so that a model changes its attention by its config alone. Scores are
-(B, H, T, T); a mask holds 0 where a query may see a key and a hugely negative number where it may not.
+transformers looks attention up by name, so the config alone selects it. Scores are (B, H, T, T); a mask holds 0 where a
+query may see a key and a very negative number where it may not.
 """
 
 from collections.abc import Callable
@@ -20,13 +20,13 @@ from pi_sim.errors import UsageError
 Normaliser = Callable[[Tensor, Tensor | None], Tensor]
 
 EAGER_SOFTMAX = "eager"
-"""transformers' own name for plain softmax attention."""
+"""transformers' name for plain softmax attention."""
 QUAD_SHIFT = 5.0
 """MPCFormer's constant c: scores seldom fall below -c, where (x + c)^2 would rise again."""
 UNSUPPORTED_SCORE_OPTIONS = ("softcap", "s_aux")
-"""What transformers calls a cap of the scores (Gemma 2) and a key that nobody has (gpt-oss)."""
+"""Options of transformers that surgery would drop: a cap of the scores (Gemma 2) and attention sinks (gpt-oss)."""
 RELU_FLOOR = 0.01
-"""Added to every rectified score, so that a row without a positive one still has a sum to divide by."""
+"""Added to every rectified score, so that a row without a positive score has a sum to divide by."""
 
 
 def softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
@@ -44,14 +44,14 @@ def two_quad(scores: Tensor, mask: Tensor | None) -> Tensor:
     return _divide_by_sum((scores + QUAD_SHIFT).square(), mask)
 
 
-def _divide_by_sum(kept: Tensor, mask: Tensor | None) -> Tensor:
-    """Each place's share of its row, exactly zero where the mask is.
+def _divide_by_sum(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Return every score over the sum of its row's visible scores, exactly zero where the mask hides it.
 
     Rows are divided by their public length first: a secret sum that does not grow with it is safer to divide by.
     """
-    allowed = torch.ones_like(kept) if mask is None else (mask > -1).to(kept.dtype)
-    kept = kept * (allowed / allowed.sum(-1, keepdim=True))
-    return kept / kept.sum(-1, keepdim=True)
+    allowed = torch.ones_like(scores) if mask is None else (mask > -1).to(scores.dtype)
+    visible = scores * (allowed / allowed.sum(-1, keepdim=True))
+    return visible / visible.sum(-1, keepdim=True)
 
 
 def attend(
@@ -64,14 +64,15 @@ def attend(
     dropout: float = 0.0,
     *,
     normalise: Normaliser,
-    **more: Any,
+    **options: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Values (B, T, H, d) averaged by normalised scores, and those; fewer keys than queries are shared by groups.
+    """Return values (B, T, H, d) averaged by normalised scores, and the normalised scores (B, H, T, T).
 
-    Raises `UsageError` for what a family does to its scores beyond that.
+    Groups of heads share keys and values if there are fewer. Raises `UsageError` for a family that changes its scores
+    in another way.
     """
-    if beyond := [name for name in UNSUPPORTED_SCORE_OPTIONS if more.get(name) is not None]:
-        raise UsageError(f"{type(module).__name__} has {beyond[0]} in its scores, which surgery would take away.")
+    if unsupported := [name for name in UNSUPPORTED_SCORE_OPTIONS if options.get(name) is not None]:
+        raise UsageError(f"{type(module).__name__} has {unsupported[0]} in its scores, which surgery would drop.")
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     scores = query @ key.transpose(-1, -2) * (scaling or query.shape[-1] ** -0.5)
@@ -90,8 +91,8 @@ for form, name in ATTENTION_IMPLEMENTATIONS.items():
 
 
 def add_temperature(attention: nn.Module, heads: int) -> None:
-    """Let every head divide its scores by a learned number; AERO (arXiv 2410.13060) learns one for every query too.
+    """Add a learned temperature to every head; AERO (arXiv 2410.13060) learns one for every query as well.
 
-    Stored as its reciprocal (H, 1, 1), which starts at 1 and could be folded into the queries' projection.
+    Its reciprocal (H, 1, 1) is stored: it starts at 1 and could be folded into the queries' projection.
     """
     attention.inverse_temperature = nn.Parameter(torch.ones(heads, 1, 1))

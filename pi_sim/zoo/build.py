@@ -1,6 +1,4 @@
-"""A model card and a size become a Hugging Face model: untrained, trained, or shapes on the meta device."""
-
-# MERGED: Which of Hugging Face's model classes a config describes.
+"""Hugging Face models from cards, configs and checkpoints: untrained, trained, or shapes on the meta device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,16 +23,16 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 def build_model(card: specs.ModelCard, size: specs.Size) -> PreTrainedModel:
-    """The card's model at that size, with fresh random weights (or none, inside `torch.device("meta")`)."""
+    """Build the card's model at that size, with random weights (without data inside `torch.device("meta")`)."""
     model = AutoModelForCausalLM.from_config(families.hf_config(card, size))
     return _equalise_initial_scales(apply_surgery(model, families.surgery_plan(card.architecture)))
 
 
 def _equalise_initial_scales(model: PreTrainedModel) -> PreTrainedModel:
-    """Draw all matrices from one normal distribution, as the paper does (arXiv 2410.09637).
+    """Draw all matrices from one normal distribution, as in arXiv 2410.09637.
 
-    Hugging Face narrows those of GPT-2 that write to the residual stream by 1/sqrt(2 layers), and the product of two
-    matrices that surgery made one has another scale.
+    Hugging Face scales GPT-2's matrices that write to the residual stream by 1/sqrt(2 layers), and a matrix fused from
+    two has the scale of their product.
     """
     for path, module in model.named_modules():
         if path.endswith("c_proj") or isinstance(module, FusedFFN):
@@ -55,16 +53,16 @@ def build_config_model(path: Path) -> PreTrainedModel:
 
 
 def design_differences(folder: Path, card: specs.ModelCard, size: specs.Size) -> Iterator[tuple[str, Any, Any]]:
-    """Each part of the card's design at that size that the folder's checkpoint does not have."""
-    wanted, found = families.hf_config(card, size), read_config(folder)
-    wanted.pi_sim = families.surgery_plan(card.architecture)
+    """Yield key, card's value and checkpoint's value where the folder's design differs from the card's at that size."""
+    expected, actual = families.hf_config(card, size), read_config(folder)
+    expected.pi_sim = families.surgery_plan(card.architecture)
     for key in families.DESIGN_KEYS:
-        if getattr(found, key, None) != getattr(wanted, key, None):
-            yield key, getattr(wanted, key, None), getattr(found, key, None)
+        if getattr(actual, key, None) != getattr(expected, key, None):
+            yield key, getattr(expected, key, None), getattr(actual, key, None)
 
 
 def read_config(folder: Path) -> Any:
-    """The folder's config.json as a Hugging Face config with plain ("eager") attention."""
+    """Return the folder's config.json as a Hugging Face config with plain ("eager") attention."""
     return _read_config_file(folder / "config.json")
 
 
@@ -73,12 +71,12 @@ def _read_config_file(path: Path) -> Any:
         raise UsageError(f"{path.parent} has no config.json: give a folder saved by pi-sim or by save_pretrained.")
     try:
         return AutoConfig.from_pretrained(path, attn_implementation="eager", local_files_only=True)
-    except Exception as error:  # transformers raises nearly anything for a config that it cannot read
+    except Exception as error:  # transformers has no common exception for a config that it cannot read
         raise UsageError(f"{path} cannot be read: {_first_line(error)}") from None
 
 
 def load_checkpoint(folder: Path) -> PreTrainedModel:
-    """The checkpoint in the folder, every weight accounted for: float32, in evaluation mode."""
+    """Load a checkpoint in float32, in evaluation mode. Raises `UsageError` for a missing or surplus weight."""
     config = read_config(folder)
     read = _load_own_checkpoint if hasattr(config, "pi_sim") else _load_foreign_checkpoint
     try:
@@ -88,7 +86,7 @@ def load_checkpoint(folder: Path) -> PreTrainedModel:
 
 
 def save_checkpoint(model: PreTrainedModel, folder: Path) -> None:
-    """Write config.json and model.safetensors, as `load` and, without surgery, transformers read them."""
+    """Write config.json and model.safetensors for `load_checkpoint`, and, without surgery, for transformers."""
     model.config.architectures = [type(model).__name__]
     model.config.dtype = next(model.parameters()).dtype
     model.config.save_pretrained(folder)
@@ -96,13 +94,13 @@ def save_checkpoint(model: PreTrainedModel, folder: Path) -> None:
 
 
 def _build_from_config(config: Any) -> PreTrainedModel:
-    """The model that a config describes, its surgery done."""
+    """Build the model that a config describes, surgery included."""
     try:
         with quiet_transformers():
             model = model_class(config)._from_config(config, attn_implementation="eager", dtype=torch.float32)
     except UsageError:
         raise
-    except Exception as error:  # transformers raises nearly anything for values that it does not expect
+    except Exception as error:  # transformers has no common exception for values that it does not expect
         raise UsageError(f"no model can be built from this config: {_first_line(error)}") from None
     plan = getattr(config, "pi_sim", {})
     if not isinstance(plan, dict):
@@ -111,14 +109,14 @@ def _build_from_config(config: Any) -> PreTrainedModel:
 
 
 def _load_own_checkpoint(folder: Path, config: Any) -> PreTrainedModel:
-    """A checkpoint that `save` wrote: build what its config tells, then fill it strictly."""
+    """Load a checkpoint of `save_checkpoint`: build the model of its config, then load every weight strictly."""
     model = _build_from_config(config)
     safetensors.torch.load_model(model, folder / WEIGHTS_FILE)
     return model
 
 
 def _load_foreign_checkpoint(folder: Path, config: Any) -> PreTrainedModel:
-    """A checkpoint of any Hugging Face causal language model; transformers would fill its gaps at random."""
+    """Load any Hugging Face causal language model; transformers would fill missing weights at random."""
     with quiet_transformers():
         model, info = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
@@ -131,7 +129,7 @@ def _load_foreign_checkpoint(folder: Path, config: Any) -> PreTrainedModel:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Let transformers report errors only: the rest is ours to say."""
+    """Let transformers report errors only; pi-sim reports the rest."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -150,15 +148,15 @@ FALLBACK_MODEL_MAPPINGS = (
     modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING,
     modeling_auto.MODEL_MAPPING,
 )
-"""What a family is used for where its config does not say; encoders, which fill in masks, have a causal form too."""
+"""Model classes in order of preference if a config names none; masked models first, as encoders have both."""
 
 
 def model_class(config: Any) -> Any:
-    """The class that the config's `architectures` name, or else the usual one of its family."""
+    """Return the class that the config's `architectures` name, or else the usual one of its family."""
     for name in config.architectures or ():
-        found = getattr(transformers, str(name), None)
-        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
-            return found
+        named = getattr(transformers, str(name), None)
+        if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel):
+            return named
     usual = next((mapping[type(config)] for mapping in FALLBACK_MODEL_MAPPINGS if type(config) in mapping), None)
     if usual is None:
         raise UsageError(f"transformers has no model for a config of type {config.model_type!r} alone.")

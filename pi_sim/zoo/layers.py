@@ -1,10 +1,8 @@
-"""The layers that designs for private inference put in the place of a transformer's own.
+"""Layers by which designs for private inference replace a transformer's, and activations by their names in cards.
 
-x is a tensor (..., d) of activations; every layer returns the shape that it is given. Learned numbers have the shape
-(1,). None is divided by, since dividing by a secret is dear: what the papers divide by is stored as its reciprocal.
+x is a tensor (..., d) of activations; every layer returns the shape of its input. Learned numbers have shape (1,).
+Division by a secret is expensive, so divisors of the papers are stored as reciprocals.
 """
-
-# MERGED: Activations by the names that cards use.
 
 import math
 from collections.abc import Callable
@@ -17,14 +15,14 @@ from pi_sim.specs import Surgery
 
 
 class DyT(nn.Module):
-    """gamma * tanh(alpha x) + beta: Dynamic Tanh, in the place of a norm (arXiv 2503.10622, section 4).
+    """gamma * tanh(alpha x) + beta: Dynamic Tanh, which replaces a norm (arXiv 2503.10622, section 4).
 
-    alpha is one learned number, gamma and beta are (d,). Where the norm had no bias, as in Llama, there is no beta.
+    alpha is one learned number, gamma and beta are (d,). Without a bias in the norm, as in Llama, there is no beta.
     """
 
     squash: Callable[[Tensor], Tensor] = staticmethod(torch.tanh)
     slope_at_zero = 1.0
-    """The slope of what squashes at zero."""
+    """Slope of `squash` at zero."""
 
     def __init__(self, width: int, alpha: float, bias: bool = True) -> None:
         super().__init__()
@@ -37,18 +35,18 @@ class DyT(nn.Module):
         return scaled if self.bias is None else scaled + self.bias
 
     def squash_input(self, x: Tensor) -> Tensor:
-        """What is squashed."""
+        """Return the argument of `squash`."""
         return self.alpha * x
 
 
 class HardDyT(DyT):
-    """DyT with max(-1, min(1, y)) for tanh (arXiv 2503.10622, table 7): two comparisons where tanh needs a division."""
+    """DyT with max(-1, min(1, y)) for tanh (arXiv 2503.10622, table 7): two comparisons instead of a division."""
 
     squash = staticmethod(F.hardtanh)
 
 
 class Derf(DyT):
-    """gamma * erf(alpha x + s) + beta, s one more learned number (arXiv 2512.10938)."""
+    """gamma * erf(alpha x + s) + beta, with a learned number s (arXiv 2512.10938)."""
 
     squash = staticmethod(torch.erf)
     slope_at_zero = 2 / math.sqrt(math.pi)
@@ -62,7 +60,7 @@ class Derf(DyT):
 
 
 class Rectified(nn.Module):
-    """A ReLU after a norm, which makes the inputs of both projections sparse (arXiv 2310.04564, section 4, stage 2)."""
+    """Norm followed by a ReLU, which makes the inputs of projections sparse (arXiv 2310.04564, section 4, stage 2)."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
@@ -73,7 +71,7 @@ class Rectified(nn.Module):
 
 
 class LearnableLeakyReLU(nn.Module):
-    """max(x, 0) + slope * min(x, 0), the slope learned (arXiv 2410.09637, section 3), one comparison as ReLU has."""
+    """max(x, 0) + slope * min(x, 0) with a learned slope (arXiv 2410.09637, section 3): one comparison, as in ReLU."""
 
     def __init__(self, slope: nn.Parameter) -> None:
         super().__init__()
@@ -92,9 +90,9 @@ class Quad(nn.Module):
 
 
 class ScaledFFN(nn.Module):
-    """beta x + FFN(x) / alpha with both factors learned, AERO's stand-in for the norm (arXiv 2410.13060, equation 8).
+    """beta x + FFN(x) / alpha with both factors learned: AERO's replacement of the norm (arXiv 2410.13060, equation 8).
 
-    The block adds x itself, so that this returns one x less. 1 / alpha is what is stored and learned.
+    The block adds x itself, so this layer returns (beta - 1) x + FFN(x) / alpha. 1 / alpha is stored and learned.
     """
 
     def __init__(self, ffn: nn.Module) -> None:
@@ -109,29 +107,29 @@ class ScaledFFN(nn.Module):
 
 
 class FusedFFN(nn.Linear):
-    """The two matrices of an FFN without a nonlinearity as one (d, d) (arXiv 2410.13060, section 4)."""
+    """Product of the two matrices of an FFN without a nonlinearity, (d, d) (arXiv 2410.13060, section 4)."""
 
     @classmethod
     @torch.no_grad()
     def from_ffn(cls, ffn: nn.Module, width: int) -> "FusedFFN":
-        """The same map: of an affine FFN its values at zero and at the unit vectors are all there is to know."""
-        like = next(ffn.parameters())
-        fused = cls(width, width, device=like.device, dtype=like.dtype)
-        bias = ffn(torch.zeros(1, 1, width).to(like))[0, 0]
+        """Return the same map as one matrix: values at zero and at the unit vectors determine an affine FFN."""
+        parameter = next(ffn.parameters())
+        fused = cls(width, width, device=parameter.device, dtype=parameter.dtype)
+        bias = ffn(torch.zeros(1, 1, width).to(parameter))[0, 0]
         fused.bias.copy_(bias)
-        fused.weight.copy_((ffn(torch.eye(width).to(like)[None])[0] - bias).T)
+        fused.weight.copy_((ffn(torch.eye(width).to(parameter)[None])[0] - bias).T)
         return fused
 
 
 class NoFFN(nn.Module):
-    """In the place of an FFN that is dropped: the residual stream passes unchanged."""
+    """Replacement of a dropped FFN: the residual stream passes unchanged."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x)
 
 
 CONFIG_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
-"""Those that a config can name by itself."""
+"""Activations that a Hugging Face config can name, by their names in cards."""
 FIXED_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "gelu_tanh": lambda: nn.GELU("tanh"),
@@ -143,7 +141,7 @@ FIXED_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def activation_factory(switches: Surgery) -> Callable[[], nn.Module]:
-    """A function that makes the activation, called once for each layer."""
+    """Return a function that makes the activation of one layer."""
     if switches.activation == "leaky_relu":
         return lambda: nn.LeakyReLU(switches.slope)
     if switches.activation == "learnable_lrelu":
@@ -152,7 +150,7 @@ def activation_factory(switches: Surgery) -> Callable[[], nn.Module]:
 
 
 def _learnable_lrelu_factory(switches: Surgery) -> Callable[[], nn.Module]:
-    """A slope for each layer, or one that all share."""
+    """Return a factory with a new slope for each layer, or one that all share."""
 
     def slope() -> nn.Parameter:
         return nn.Parameter(torch.full((1,), switches.slope))

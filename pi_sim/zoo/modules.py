@@ -1,9 +1,8 @@
-"""Where things are in a Hugging Face causal language model: families name their parts differently, but alike enough.
+"""Paths and roles of norms, activations, attention, FFNs and matrices in a Hugging Face causal language model.
 
-What a part does must be known to be changed: a family's own class counts once it is listed here.
+Families name these modules differently, but similarly enough. Surgery changes only modules whose function is known: a
+class of a family has to be listed here. Paths are in the order of the layers.
 """
-
-# MERGED: The places that probes look at, as (path, module) in the order of the layers.
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -19,23 +18,23 @@ GAIN_NORM_CLASSES = (
     *("LayerNorm", "LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm"),
     *("RMSNorm", "DyT", "HardDyT", "Derf"),
 )
-"""Norms whose weight is their gain, as another norm can take it over; in Gemma, for one, it is the gain less one."""
+"""Norms whose weight is their gain, which another norm can take over; Gemma's weight is the gain minus one."""
 RESIDUAL_FFN_CLASSES = ("GPT2MLP", "GPTNeoXMLP", "LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP", "ScaledFFN")
-"""FFNs that take the stream alone, behind one norm at most, and that the block adds to it as they are."""
+"""FFNs of the residual stream alone, after at most one norm, whose output the block adds to the stream unchanged."""
 
 
 def is_norm(module: nn.Module) -> bool:
-    """A LayerNorm, an RMSNorm or what stands for one; families define classes of their own, but name them alike."""
+    """Return whether a module is a LayerNorm, an RMSNorm or a replacement; families name their classes alike."""
     return isinstance(module, DyT) or type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
 
 
 def block_norm_paths(model: nn.Module) -> list[str]:
-    """The paths of the numbered blocks' own norms, such as transformer.h.3.ln_1; not those inside their attention."""
+    """Return the paths of the norms in numbered blocks, such as transformer.h.3.ln_1; not those inside attention."""
     return [path for path, module in model.named_modules() if is_norm(module) and _belongs_to_block(model, path)]
 
 
 def _belongs_to_block(model: nn.Module, path: str) -> bool:
-    """Whether a norm, or the norm and the ReLU after it, is a block's own."""
+    """Return whether a norm, or the norm inside a `Rectified`, is a direct child of a numbered block."""
     parent = path.rpartition(".")[0]
     if isinstance(model.get_submodule(parent), Rectified):
         parent = parent.rpartition(".")[0]
@@ -43,7 +42,7 @@ def _belongs_to_block(model: nn.Module, path: str) -> bool:
 
 
 def final_norm_paths(model: nn.Module) -> list[str]:
-    """The norm between the last block and the head, such as transformer.ln_f; not one of the embeddings."""
+    """Return the path of the norm between last block and head, such as transformer.ln_f; not one of the embeddings."""
     return [
         path
         for path, module in model.named_modules()
@@ -52,23 +51,23 @@ def final_norm_paths(model: nn.Module) -> list[str]:
 
 
 def is_before_attention(path: str) -> bool:
-    """Whether a norm of a block is the one before its attention; with a ReLU after it, it has a path of its own."""
+    """Return whether a norm of a block precedes its attention; inside a `Rectified` its path is one part longer."""
     return any(part in PRE_ATTENTION_NORM_NAMES for part in path.split("."))
 
 
 def activation_paths(model: nn.Module) -> list[str]:
-    """The activations of FFNs, modules of their own in every family of today."""
+    """Return the paths of the FFNs' activations, which are modules in every current family."""
     return _paths_named(model, ACTIVATION_NAMES)
 
 
 def attention_paths(model: nn.Module) -> list[str]:
-    """The attention modules, the innermost where one holds another: they return the output and the weights."""
-    found = [path for path in _paths_named(model, ATTENTION_NAMES) if layer_index(path) is not None]
-    return [path for path in found if not any(other.startswith(f"{path}.") for other in found)]
+    """Return the paths of the innermost attention modules, which return the output and the attention weights."""
+    paths = [path for path in _paths_named(model, ATTENTION_NAMES) if layer_index(path) is not None]
+    return [path for path in paths if not any(inner.startswith(f"{path}.") for inner in paths)]
 
 
 def ffn_paths(model: nn.Module) -> list[str]:
-    """The FFNs that are modules of their own, those that were dropped aside; OPT has none."""
+    """Return the paths of FFNs that are modules and were not dropped; OPT has none."""
     return [path for path in _paths_named(model, FFN_NAMES) if not isinstance(model.get_submodule(path), NoFFN)]
 
 
@@ -77,7 +76,7 @@ def _paths_named(model: nn.Module, names: tuple[str, ...]) -> list[str]:
 
 
 def layer_index(path: str) -> int | None:
-    """The number of the block that a module lies in; None outside the blocks."""
+    """Return the number of the block that contains a module; None outside the blocks."""
     return next((int(part) for part in path.split(".") if part.isdigit()), None)
 
 
@@ -87,13 +86,13 @@ MATRIX_ROLES = {
     "up": ("c_fc", "dense_h_to_4h", "fc1", "up_proj", "gate_proj", "gate_up_proj"),
     "down": ("dense_4h_to_h", "fc2", "down_proj"),
 }
-"""What families call the matrices that read a sparse input, if there is one; GPT-2 calls two of its matrices c_proj."""
+"""Names of the matrices that may read a sparse input, by role; GPT-2 calls two of its matrices c_proj."""
 ATTENTION_OUTPUTS = ("c_proj", "o_proj", "out_proj", "dense")
-"""What they call the matrix at attention's end, which reads averaged values: never sparse."""
+"""Names of attention's output matrix, which reads averaged values: never sparse."""
 
 
 def attention_modules(model: nn.Module) -> NamedModules:
-    """Every layer's attention."""
+    """Return path and module of every layer's attention. Raises `UsageError` if none has a usual name."""
     paths = attention_paths(model)
     if not paths:
         raise UsageError(f"{type(model).__name__} has no attention under a name that Hugging Face's families use.")
@@ -101,20 +100,20 @@ def attention_modules(model: nn.Module) -> NamedModules:
 
 
 def block_modules(model: nn.Module) -> NamedModules:
-    """Every layer's block: what is numbered around its attention, such as transformer.h.3."""
+    """Return path and module of every layer's block, such as transformer.h.3: its attention's numbered ancestor."""
     paths = [block_path(path) for path, _ in attention_modules(model)]
     return [(path, model.get_submodule(path)) for path in paths]
 
 
 def block_path(path: str) -> str:
-    """The block's path in that of a module inside it; empty for a module outside all blocks."""
+    """Return the path of the block that contains a module; empty for a module outside all blocks."""
     parts = path.split(".")
-    number = next((place for place, part in enumerate(parts) if part.isdigit()), -1)
-    return ".".join(parts[: number + 1])
+    depth = next((depth for depth, part in enumerate(parts, start=1) if part.isdigit()), 0)
+    return ".".join(parts[:depth])
 
 
 def weight_matrices(model: nn.Module) -> NamedModules:
-    """The weight matrices inside all blocks."""
+    """Return path and module of the weight matrices in all blocks."""
     return [
         (path, module)
         for path, module in model.named_modules()
@@ -123,7 +122,7 @@ def weight_matrices(model: nn.Module) -> NamedModules:
 
 
 def matrix_role(path: str, module: nn.Module) -> str | None:
-    """What a matrix reads: the input of "qkv", of "up" or of "down"; None for others, such as attention's output."""
+    """Return a matrix's role by its input: "qkv", "up" or "down"; None for others, such as attention's output."""
     name = path.rpartition(".")[2]
     if isinstance(module, FusedFFN):
         return "up"
@@ -133,11 +132,13 @@ def matrix_role(path: str, module: nn.Module) -> str | None:
 
 
 def unclassified_matrices(model: nn.Module) -> list[str]:
-    """Matrices whose names tell no role, and FFNs that have none in the form of a module, such as a set of experts."""
-    found = weight_matrices(model)
-    nameless = [path for path, module in found if matrix_role(path, module) is None and not _is_attention_output(path)]
-    experts = [ffn for ffn in ffn_paths(model) if not any(path.startswith(f"{ffn}.") for path, _ in found)]
-    return nameless + experts
+    """Return the matrices without a known name, and the FFNs without a matrix that is a module, such as experts."""
+    matrices = weight_matrices(model)
+    unnamed = [
+        path for path, module in matrices if matrix_role(path, module) is None and not _is_attention_output(path)
+    ]
+    experts = [ffn for ffn in ffn_paths(model) if not any(path.startswith(f"{ffn}.") for path, _ in matrices)]
+    return unnamed + experts
 
 
 def _is_attention_output(path: str) -> bool:
@@ -145,5 +146,5 @@ def _is_attention_output(path: str) -> bool:
 
 
 def _is_inside(path: str, names: tuple[str, ...]) -> bool:
-    """Whether a module lies in one of that name, directly or not."""
+    """Return whether a module has an ancestor of one of these names."""
     return any(part in names for part in path.split(".")[:-1])

@@ -1,6 +1,4 @@
-"""What stands in the place of a norm."""
-
-# MERGED: Where DyT and Derf start in a model that had norms: at the slope that the norms had, which is 1 / std.
+"""Replacement of norms; DyT and Derf start at the slope of the norm that they replace, which is 1 / std."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -21,9 +19,9 @@ AFFINE_PARAMETERS = ("weight", "bias")
 
 @dataclass(frozen=True)
 class NativeNorm:
-    """What the family's own norm had, and all that take its place have as well, however many were between.
+    """Bias and eps of the family's norm, which every replacement inherits, also from an earlier replacement.
 
-    A checkpoint loads by one operation on the family's own model, whatever the operations were that led there.
+    So a checkpoint loads by one surgery on the family's model, however many led to it.
     """
 
     bias: bool
@@ -31,67 +29,67 @@ class NativeNorm:
 
 
 def replacement_norm(name: str, old: nn.Module, alpha: float) -> nn.Module:
-    """A norm of that name with the gain and the bias that the old one has learned; DyT and Derf start from alpha.
+    """Return a norm of that name with the old one's learned gain and bias; DyT and Derf start from `alpha`.
 
-    Raises `UsageError` for a norm without a gain, or one whose gain is not known to be its weight.
+    Raises `UsageError` for a norm without a gain, or a class whose weight is not known to be its gain.
     """
     if name == "none":
         return nn.Identity()
     gain = getattr(old, "weight", None)
     if type(old).__name__ not in GAIN_NORM_CLASSES or not isinstance(gain, Tensor):
         raise UsageError(f"{type(old).__name__} has no gain that {name} could take over; surgery can make it none.")
-    own = getattr(old, "own", None) or NativeNorm(getattr(old, "bias", None) is not None, _norm_eps(old))
-    fresh = _new_norm(name, gain.numel(), own, alpha).to(gain)
-    kept = [
-        part
-        for part in AFFINE_PARAMETERS
-        if getattr(fresh, part, None) is not None and getattr(old, part, None) is not None
+    native = getattr(old, "native", None) or NativeNorm(getattr(old, "bias", None) is not None, _norm_eps(old))
+    fresh = _new_norm(name, gain.numel(), native, alpha).to(gain)
+    shared = [
+        name
+        for name in AFFINE_PARAMETERS
+        if getattr(fresh, name, None) is not None and getattr(old, name, None) is not None
     ]
-    fresh.load_state_dict({part: getattr(old, part) for part in kept}, strict=False)
-    fresh.own = own  # type: ignore[assignment]  # no tensor and no module, but nn.Module keeps anything
+    fresh.load_state_dict({name: getattr(old, name) for name in shared}, strict=False)
+    fresh.native = native  # type: ignore[assignment]  # neither tensor nor module, but nn.Module stores any attribute
     return fresh
 
 
-def _new_norm(name: str, width: int, own: NativeNorm, alpha: float) -> nn.Module:
-    """As wide as the old one, and with a bias only where the family's own has one."""
+def _new_norm(name: str, width: int, native: NativeNorm, alpha: float) -> nn.Module:
+    """Return a new norm of that width, with a bias only if the family's norm has one."""
     if name == "layernorm":
-        return nn.LayerNorm(width, eps=own.eps, bias=own.bias)
+        return nn.LayerNorm(width, eps=native.eps, bias=native.bias)
     if name == "rmsnorm":
-        return nn.RMSNorm(width, eps=own.eps)
-    return SQUASHING_LAYERS[name](width, alpha, own.bias)
+        return nn.RMSNorm(width, eps=native.eps)
+    return SQUASHING_LAYERS[name](width, alpha, native.bias)
 
 
 def _norm_eps(norm: nn.Module) -> float:
-    """A norm's guard against a division by zero; families call it differently."""
-    known = (getattr(norm, name, None) for name in ("eps", "variance_epsilon"))
-    return next((eps for eps in known if eps is not None), 1e-5)
+    """Return a norm's eps, which families name differently; 1e-5 if it has none."""
+    values = (getattr(norm, name, None) for name in ("eps", "variance_epsilon"))
+    return next((eps for eps in values if eps is not None), 1e-5)
 
 
 @torch.no_grad()
 def input_stds(model: PreTrainedModel, ids: Tensor) -> dict[str, float]:
-    """The standard deviation of what each norm reads, by its path, over token ids (N, T)."""
-    found: dict[str, float] = {}
+    """Return the standard deviation of every norm's input over token ids (N, T), by path."""
+    stds: dict[str, float] = {}
 
-    def see(path: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        found[path] = inputs[0].float().std().item()
+    def record_std(path: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        stds[path] = inputs[0].float().std().item()
 
     paths = modules.block_norm_paths(model) + modules.final_norm_paths(model)
-    hooks = [model.get_submodule(path).register_forward_pre_hook(partial(see, path)) for path in paths]
+    hooks = [model.get_submodule(path).register_forward_pre_hook(partial(record_std, path)) for path in paths]
     try:
         model(ids, use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return stds
 
 
 @torch.no_grad()
-def init_alphas(model: PreTrainedModel, spreads: dict[str, float], kept: set[nn.Module]) -> None:
-    """Give DyT and Derf the slope 1 / std at zero where they took a norm's place, `kept` aside.
+def init_alphas(model: PreTrainedModel, stds: dict[str, float], excluded: set[nn.Module]) -> None:
+    """Set the slope at zero of every DyT and Derf to 1 / std of its input, except in modules of `excluded`.
 
-    For DyT that is alpha = 1 / std, which alpha follows in training too (arXiv 2503.10622, section 5).
+    For DyT that is alpha = 1 / std, which alpha approximates in training too (arXiv 2503.10622, section 5).
     """
     for path, module in model.named_modules():
-        spread = spreads.get(path, spreads.get(path.removesuffix(".norm")))  # with a ReLU after it, it lies one deeper
-        if isinstance(module, DyT) and module not in kept and spread:
-            module.alpha.fill_(1 / (module.slope_at_zero * spread))
+        std = stds.get(path, stds.get(path.removesuffix(".norm")))  # inside a Rectified, a norm is one level deeper
+        if isinstance(module, DyT) and module not in excluded and std:
+            module.alpha.fill_(1 / (module.slope_at_zero * std))

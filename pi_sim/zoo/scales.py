@@ -1,8 +1,8 @@
-"""The two learnable scales that a narrow transformer needs while it trains, and needs no longer afterwards.
+"""Learnable scales of embeddings and logits, which a narrow transformer needs in training alone.
 
-A tied table must serve two masters: as embedding it should have entries near one, as head its logits should be
-able to grow. At small widths neither comes out of the usual initialization, so the token embeddings and the
-logits each get a learnable factor. After training both are constants, and `fold` multiplies them into the tables.
+A tied table has two uses with different scales: an embedding should have entries near one, and a head should let logits
+grow. At small widths the usual initialization provides neither, so the token embeddings and the logits each get a
+learnable factor. After training both are constants, and `fold` multiplies them into the tables.
 """
 
 import copy
@@ -19,16 +19,15 @@ from pi_sim.errors import UsageError
 
 StateDict = dict[str, Any]
 
-IGNORED_TARGET = (
-    -100
-)  # the target after a sequence's last token: cheaper than a copy of the logits without their last row
+IGNORED_TARGET = -100
+"""Target after a sequence's last token: cheaper than a copy of the logits without their last row."""
 
 
 class ScaledModel(nn.Module):
-    """A Hugging Face causal language model, with its token embeddings and its logits scaled.
+    """Hugging Face causal language model with scaled token embeddings and logits.
 
-    Its logits are its head's product with what its body returns; `check_plain` refuses one that does more. Dropout of
-    its scaled embeddings is for families whose config has none.
+    The logits are the head's product with the body's output; `check_plain_logits` refuses other models. Dropout of the
+    scaled embeddings is for families whose config has none.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class ScaledModel(nn.Module):
         return head
 
     def forward(self, input_ids: Tensor) -> CausalLMOutput:
-        """Ids (B, T) to logits (B, T, V), and the mean loss in nats of predicting ids[:, 1:]."""
+        """Map ids (B, T) to logits (B, T, V), and the mean loss in nats of predicting ids[:, 1:]."""
         embedded = F.dropout(self.embedding(input_ids) * self.embedding_scale, self.embedding_dropout, self.training)
         hidden = self.model.base_model(inputs_embeds=embedded, use_cache=False)[0]  # (B, T, d)
         logits = self.head(hidden * self.logit_scale)
@@ -69,7 +68,7 @@ class ScaledModel(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> PreTrainedModel:
-        """A plain model with the same logits: both scales inside its tables, the head no longer tied."""
+        """Return a plain model with the same logits: both scales are in its tables, and the head is not tied."""
         plain = copy.deepcopy(self.model)
         head = plain.get_output_embeddings()
         head.weight = nn.Parameter(head.weight * self.logit_scale)
@@ -80,31 +79,31 @@ class ScaledModel(nn.Module):
 
 @torch.no_grad()
 def check_plain_logits(model: PreTrainedModel) -> None:
-    """Refuse a model that scales or caps its logits, as Cohere's and Gemma 2 do: it would be trained without."""
+    """Raise `UsageError` for a model that scales or caps its logits, as Cohere's and Gemma 2 do: training would not."""
     ids = torch.arange(4)[None]
     if not torch.allclose(ScaledModel(model, None, None)(ids).logits, model(ids).logits, rtol=1e-3, equal_nan=True):
-        raise UsageError(f"{type(model).__name__} has logits of its own kind, which training would take away.")
+        raise UsageError(f"{type(model).__name__} has custom logits, which training would change.")
 
 
 def _scale_parameter(start: float | None) -> nn.Parameter:
-    """A learnable scale, or the constant one where the recipe has none."""
+    """Return a learnable scale, or the constant one if the recipe has none."""
     return nn.Parameter(torch.tensor(start or 1.0), requires_grad=start is not None)
 
 
 def _drop_shared_copies(scaled: ScaledModel, state: StateDict, prefix: str, *_: Any) -> None:
-    """A checkpoint holds a shared tensor once: safetensors refuses to write it twice."""
-    for again, _first in _shared_parameters(scaled):
-        del state[f"{prefix}{again}"]
+    """Remove further names of shared tensors from a state dict: safetensors refuses to write a tensor twice."""
+    for alias, _first in _shared_parameters(scaled):
+        del state[f"{prefix}{alias}"]
 
 
 def _restore_shared_copies(scaled: ScaledModel, state: StateDict, prefix: str, *_: Any) -> None:
-    """What `_without_copies` left out, for a strict reader."""
-    for again, first in _shared_parameters(scaled):
-        state[f"{prefix}{again}"] = state[f"{prefix}{first}"]
+    """Restore the names that `_drop_shared_copies` removed, for strict loading."""
+    for alias, first in _shared_parameters(scaled):
+        state[f"{prefix}{alias}"] = state[f"{prefix}{first}"]
 
 
 def _shared_parameters(scaled: ScaledModel) -> Iterator[tuple[str, str]]:
-    """Each further name of a parameter, such as a tied head's, with its first."""
+    """Yield every further name of a parameter, such as a tied head's, with its first name."""
     first: dict[nn.Parameter, str] = {}
     for name, parameter in scaled.named_parameters(remove_duplicate=False):
         if first.setdefault(parameter, name) != name:

@@ -1,16 +1,15 @@
 """Surgery: swap the norms, activations, attention and FFNs of a Hugging Face causal language model.
 
 A plan is a table such as {"norm": "none", "final_norm": "none", "activation": "relu"}, the switches of
-`pi_sim.specs.Surgery`; what it does not name is left as it is. Weights that a switch does not replace stay untouched.
+`pi_sim.specs.Surgery`; the model keeps everything else. Each switch has one function, which changes the model in place.
+Weights that a switch does not replace stay untouched.
 
-Plans may follow one another. What all of them made of the family's own model is one plan again: it travels in
-config.json under `pi_sim`, from which `zoo.build.load` rebuilds the same model.
+Plans can be applied in sequence. Their composition is one plan for the family's model: config.json holds it as
+`pi_sim`, from which `zoo.build.load_checkpoint` rebuilds the model.
 
-Tested on GPT-2, GPT-NeoX, OPT, Llama, Mistral, Qwen2 and Qwen3. In other families a switch is carried out where that
-takes no knowledge of their own, such as norm = none, and refused where it does.
+Tested on GPT-2, GPT-NeoX, OPT, Llama, Mistral, Qwen2 and Qwen3. In other families, switches that need no knowledge of
+the family, such as norm = none, are carried out, and the others refused.
 """
-
-# MERGED: What each switch of surgery does to a model, in place; `pi_sim.zoo.surgery` calls them by their names.
 
 from collections.abc import Callable
 from typing import Any
@@ -30,9 +29,9 @@ Plan = dict[str, Any]
 
 
 def apply_surgery(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
-    """Carry out the plan on the model, in place, and record in the model's config what it is now.
+    """Carry out the plan on the model, in place, and store the composed plan in the model's config.
 
-    Raises `UsageError` for an unknown switch, for one that this model has no place for, and for what no model can be.
+    Raises `UsageError` for an unknown switch, a switch without a counterpart in this model, and an impossible plan.
     """
     switches = specs.validate_table(Surgery, plan, "surgery")
     after = _combined_surgery(getattr(model.config, "pi_sim", {}), switches)
@@ -44,26 +43,26 @@ def apply_surgery(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
 
 
 def affected_switches(plan: Plan) -> set[str]:
-    """The switches that a plan decides: those that it names, and the settings of these."""
+    """Return the switches that a plan names, and their settings."""
     return {*plan, *(setting for setting in DEPENDENT_SETTINGS if not plan.keys().isdisjoint(REQUIRES[setting][0]))}
 
 
-def _combined_surgery(known: Plan, switches: Surgery) -> Surgery:
-    """What a model is after both: a switch replaces the same one with its settings, and dropped FFNs stay dropped."""
+def _combined_surgery(earlier: Plan, switches: Surgery) -> Surgery:
+    """Compose two plans: a switch replaces the earlier one and its settings, and dropped FFNs stay dropped."""
     chosen = switches.model_dump(mode="json", exclude_unset=True)
-    kept = {switch: value for switch, value in known.items() if switch not in affected_switches(chosen)}
+    unaffected = {switch: value for switch, value in earlier.items() if switch not in affected_switches(chosen)}
     if "dropped_ffn" in chosen:
-        chosen["dropped_ffn"] = sorted({*known.get("dropped_ffn", []), *chosen["dropped_ffn"]})
-    return specs.validate_table(Surgery, {**kept, **chosen}, "the model after this surgery")
+        chosen["dropped_ffn"] = sorted({*earlier.get("dropped_ffn", []), *chosen["dropped_ffn"]})
+    return specs.validate_table(Surgery, {**unaffected, **chosen}, "the model after this surgery")
 
 
 def _replace_modules(
-    model: nn.Module, places: list[str], make: Callable[[str, nn.Module], nn.Module], what: str
+    model: nn.Module, paths: list[str], make: Callable[[str, nn.Module], nn.Module], description: str
 ) -> None:
-    """Put what `make` makes of a path and its module in that module's place."""
-    if not places:
-        raise UsageError(f"{type(model).__name__} has no {what}.")
-    for path in places:
+    """Replace the modules at `paths` by `make(path, module)`. Raises `UsageError` with `description` if none exists."""
+    if not paths:
+        raise UsageError(f"{type(model).__name__} has no {description}.")
+    for path in paths:
         model.set_submodule(path, make(path, model.get_submodule(path)))
 
 
@@ -88,8 +87,8 @@ def _swap_final_norm(model: PreTrainedModel, switches: Surgery) -> None:
 
 def _swap_activations(model: PreTrainedModel, switches: Surgery) -> None:
     make = activation_factory(switches)
-    what = f"activation that surgery could make {switches.activation}"
-    _replace_modules(model, modules.activation_paths(model), lambda path, old: make(), what)
+    description = f"activation that surgery could make {switches.activation}"
+    _replace_modules(model, modules.activation_paths(model), lambda path, old: make(), description)
 
 
 def _swap_attention(model: PreTrainedModel, switches: Surgery) -> None:
@@ -97,20 +96,20 @@ def _swap_attention(model: PreTrainedModel, switches: Surgery) -> None:
 
 
 def _set_attention_form(model: PreTrainedModel, form: str) -> None:
-    """Let the model look its attention up under our name, which not all families can."""
+    """Let the model look its attention up under pi-sim's name, which not all families support."""
     if not model._can_set_attn_implementation() or getattr(model.config, "attn_logit_softcapping", None):
-        raise UsageError(f"{type(model).__name__} has an attention of its own kind, which surgery cannot change.")
+        raise UsageError(f"{type(model).__name__} has a custom attention, which surgery cannot change.")
     model.set_attn_implementation(ATTENTION_IMPLEMENTATIONS[form])
 
 
 def _add_temperatures(model: PreTrainedModel, switches: Surgery) -> None:
     if model.config._attn_implementation not in ATTENTION_IMPLEMENTATIONS.values():
         _set_attention_form(model, "softmax")
-    places = [model.get_submodule(path) for path in modules.attention_paths(model)]
-    without = [attention for attention in places if not hasattr(attention, "inverse_temperature")]
-    if not without:
+    attentions = [model.get_submodule(path) for path in modules.attention_paths(model)]
+    without_temperature = [attention for attention in attentions if not hasattr(attention, "inverse_temperature")]
+    if not without_temperature:
         raise UsageError(f"{type(model).__name__} has no attention without a temperature that could learn one.")
-    for attention in without:
+    for attention in without_temperature:
         add_temperature(attention, model.config.num_attention_heads)
 
 
@@ -119,10 +118,8 @@ def _add_relus_after_norms(model: PreTrainedModel, switches: Surgery) -> None:
         _check_class(old, path, modules.GAIN_NORM_CLASSES)
         return Rectified(old)
 
-    places = [
-        path for path in modules.block_norm_paths(model) if not isinstance(_parent_module(model, path), Rectified)
-    ]
-    _replace_modules(model, places, make, "norm in its blocks to put a ReLU after")
+    paths = [path for path in modules.block_norm_paths(model) if not isinstance(_parent_module(model, path), Rectified)]
+    _replace_modules(model, paths, make, "norm in its blocks to put a ReLU after")
 
 
 def _parent_module(model: nn.Module, path: str) -> nn.Module:
@@ -130,10 +127,10 @@ def _parent_module(model: nn.Module, path: str) -> nn.Module:
 
 
 def _check_class(module: nn.Module, path: str, classes: tuple[str, ...]) -> None:
-    """Refuse what a family may have made for a purpose of its own."""
-    kind = type(module).__name__
-    if kind not in classes:
-        raise UsageError(f"{path} is a {kind}, which surgery does not know; it knows {', '.join(classes)}.")
+    """Raise `UsageError` for a class that is not listed: its function is not known."""
+    name = type(module).__name__
+    if name not in classes:
+        raise UsageError(f"{path} is a {name}, which surgery does not know; it knows {', '.join(classes)}.")
 
 
 def _swap_ffns(model: PreTrainedModel, switches: Surgery) -> None:
@@ -150,32 +147,33 @@ def _swap_ffns(model: PreTrainedModel, switches: Surgery) -> None:
         return scaled
 
     _replace_modules(
-        model, modules.ffn_paths(model), make, f"FFN as a module of its own that surgery could make {switches.ffn}"
+        model, modules.ffn_paths(model), make, f"separate FFN module that surgery could make {switches.ffn}"
     )
 
 
 def _fuse_ffn(model: PreTrainedModel, path: str, ffn: nn.Module) -> nn.Module:
-    """One matrix for two, where there is nothing between them."""
+    """Return one matrix for the FFN's two. Raises `UsageError` if an activation or a gate lies between them."""
     if isinstance(ffn, FusedFFN):
         return ffn
-    acts = [ffn.get_submodule(place) for place in modules.activation_paths(ffn)]
-    if not acts or hasattr(ffn, "gate_proj") or not all(isinstance(act, nn.Identity) for act in acts):
+    activations = [ffn.get_submodule(name) for name in modules.activation_paths(ffn)]
+    is_linear = activations and all(isinstance(activation, nn.Identity) for activation in activations)
+    if not is_linear or hasattr(ffn, "gate_proj"):
         raise UsageError(f"{path} cannot be fused into one matrix: it needs activation = identity, and no gate.")
     return FusedFFN.from_ffn(ffn, model.config.hidden_size)
 
 
 def _drop_ffns(model: PreTrainedModel, switches: Surgery) -> None:
-    """Drop the FFN of the layers named, with the norm before it."""
+    """Drop the FFNs of the listed layers, and the norms before them."""
     layers = model.config.num_hidden_layers
-    if wrong := [layer for layer in switches.dropped_ffn if layer >= layers]:
-        raise UsageError(f"the model has no layer {wrong[0]}: dropped_ffn may name 0 to {layers - 1}.")
+    if missing := [layer for layer in switches.dropped_ffn if layer >= layers]:
+        raise UsageError(f"the model has no layer {missing[0]}: dropped_ffn may name 0 to {layers - 1}.")
 
     def make(path: str, old: nn.Module) -> nn.Module:
         _check_class(old, path, modules.RESIDUAL_FFN_CLASSES)
         return NoFFN()
 
-    places = [path for path in modules.ffn_paths(model) if modules.layer_index(path) in switches.dropped_ffn]
-    _replace_modules(model, places, make, "FFN as a module of its own that could be dropped")
+    paths = [path for path in modules.ffn_paths(model) if modules.layer_index(path) in switches.dropped_ffn]
+    _replace_modules(model, paths, make, "separate FFN module that surgery could drop")
     for path in modules.block_norm_paths(model):
         if modules.layer_index(path) in switches.dropped_ffn and not modules.is_before_attention(path):
             model.set_submodule(path, nn.Identity())
@@ -191,4 +189,5 @@ SWAPS: dict[str, Callable[[PreTrainedModel, Surgery], None]] = {
     "ffn": _swap_ffns,
     "dropped_ffn": _drop_ffns,
 }
-"""In this order: an FFN can be fused once its activation is gone, a norm rectified once it is what it will be."""
+"""Functions by switch, in the order of application: an FFN is fused after its activation is gone, and a norm rectified
+after it is replaced."""

@@ -228,7 +228,7 @@ def test_a_tokenizer_of_another_model_is_refused(foreign: Path, size: str, texts
             BloomConfig(vocab_size=320, hidden_size=16, n_layer=1, n_head=2),
             "its context; choose one with --set context=",
         ),
-        (CohereConfig(logit_scale=0.5, **SMALL), "CohereForCausalLM has logits of its own kind"),
+        (CohereConfig(logit_scale=0.5, **SMALL), "CohereForCausalLM has custom logits"),
     ],
 )
 def test_a_model_that_cannot_be_trained_is_refused_and_leaves_nothing(

@@ -1,9 +1,10 @@
-"""Sums, products and quotients, in which either side may be public."""
+"""ATen arithmetic on secrets: sums and products, activations, linear maps, norms, attention and convolutions.
 
-# MERGED: Functions of one number: activations, and what norm-free designs put in a norm's place.
-# MERGED: What torch keeps whole: look-ups, linear maps, softmax and norms.
-# MERGED: Scores, what hides some of them, and the softmax over the rest.
-# MERGED: The one kind of convolution that is a linear map: of patches that lie side by side.
+Either operand of a sum, a product or a quotient may be public. Activations are functions of one number, among them the
+replacements of norms in norm-free designs. Look-ups, linear maps, softmax and norms are one operation in torch and one
+in the vocabulary. Masks hide attention scores from the softmax over the rest. Only a convolution whose patches lie side
+by side can be translated: it is a linear map of each patch.
+"""
 
 from typing import Any
 
@@ -16,7 +17,7 @@ from pi_sim.graph.builder import Builder, MaskedScores, Secret, Tokens
 from pi_sim.graph.ops import Attribute, Shape
 
 MASKED_BELOW = -1e4
-"""Public summands below this mean "not allowed": transformers masks with the type's lowest number."""
+"""Public summands below this mean "hidden": transformers masks with the type's lowest number."""
 
 
 @translates("add")
@@ -35,20 +36,20 @@ def add(build: Builder, shape: Shape, a: Any, b: Any, *, alpha: float = 1) -> Se
 
 
 def _split_mask(summand: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Where a public summand leaves scores visible, and what it adds there; None for everywhere and for nothing."""
+    """Return the positions that a summand leaves visible (None: all), and the values it adds there (None: zeros)."""
     allowed = summand > MASKED_BELOW
     rest = summand.float() if bool(allowed.all()) else torch.where(allowed, summand.float(), 0.0)
     return None if bool(allowed.all()) else allowed, rest if bool(rest.any()) else None
 
 
 def _combine_masks(build: Builder, shape: Shape, x: MaskedScores, other: Any) -> MaskedScores:
-    """One mask after another."""
+    """Apply a further mask to masked scores."""
     require(isinstance(other, Tensor), "masked scores may only go through softmax")
-    more = add(build, shape, x.scores, other)
+    total = add(build, shape, x.scores, other)
     return (
-        MaskedScores(more.scores, x.allowed & more.allowed)
-        if isinstance(more, MaskedScores)
-        else MaskedScores(more, x.allowed)
+        MaskedScores(total.scores, x.allowed & total.allowed)
+        if isinstance(total, MaskedScores)
+        else MaskedScores(total, x.allowed)
     )
 
 
@@ -108,13 +109,13 @@ def mean(build: Builder, shape: Shape, x: Secret, dims: list[int], keepdim: bool
 
 @translates("zeros_like")
 def zeros_like(build: Builder, shape: Shape, x: Secret, **_: Any) -> Tensor:
-    """Of its operand, only the shape is used: the result is public."""
+    """Public zeros: only the shape of the operand is used."""
     return torch.zeros(shape)
 
 
 @translates("sigmoid")
 def sigmoid(build: Builder, shape: Shape, x: Secret) -> Secret:
-    """(1 + tanh(x / 2)) / 2, so that every protocol with a tanh has it."""
+    """(1 + tanh(x / 2)) / 2, so that every protocol with a tanh can compute it."""
     halved = build.emit("tanh", [multiply(build, shape, x, 0.5)], shape)
     return multiply(build, shape, add(build, shape, halved, 1.0), 0.5)
 
@@ -126,7 +127,7 @@ def gelu(build: Builder, shape: Shape, x: Secret, *, approximate: str = "none") 
 
 @translates("leaky_relu")
 def leaky_relu(build: Builder, shape: Shape, x: Secret, slope: float = 0.01) -> Secret | MaskedScores:
-    """slope x + (1 - slope) relu(x): the slope is public, so that only the ReLU costs anything."""
+    """slope x + (1 - slope) relu(x): the slope is public, so only the ReLU costs anything."""
     return add(
         build,
         shape,
@@ -137,7 +138,7 @@ def leaky_relu(build: Builder, shape: Shape, x: Secret, slope: float = 0.01) -> 
 
 @translates("clamp")
 def clamp(build: Builder, shape: Shape, x: Secret, low: Any = None, high: Any = None) -> Secret:
-    require(all(isinstance(end, int | float) for end in (low, high)), "its ends are not two public numbers")
+    require(all(isinstance(bound, int | float) for bound in (low, high)), "its bounds are not two public numbers")
     return build.emit("clamp", [x], shape, low=float(low), high=float(high))
 
 
@@ -148,7 +149,7 @@ def hardtanh(build: Builder, shape: Shape, x: Secret, low: float = -1.0, high: f
 
 @translates("embedding")
 def embedding(build: Builder, shape: Shape, table: Secret, indices: Secret | Tensor, *_: Any) -> Secret:
-    """Secret indices are the tokens, shared as one-hot vectors; public ones are positions."""
+    """Look rows up: by tokens, which are secret one-hot vectors, or by public indices, which are positions."""
     if isinstance(indices, Tensor):
         return build.emit("lookup", [table, indices], shape)
     if not isinstance(indices, Tokens):
@@ -170,8 +171,8 @@ def addmm(
 @translates("linear")
 def linear(build: Builder, shape: Shape, x: Secret, weight: Secret, bias: Secret | None = None) -> Secret:
     """torch keeps the weight as (n, k)."""
-    turned = transpose(build, (weight.shape[1], weight.shape[0]), weight)
-    return build.emit("linear", [x, turned, *([bias] if bias else [])], shape)
+    transposed = transpose(build, (weight.shape[1], weight.shape[0]), weight)
+    return build.emit("linear", [x, transposed, *([bias] if bias else [])], shape)
 
 
 @translates("matmul", "bmm", "mm")
@@ -200,7 +201,7 @@ def layernorm(
 def rmsnorm(
     build: Builder, shape: Shape, x: Secret, dims: list[int], gamma: Secret | None = None, eps: float | None = None
 ) -> Secret:
-    """Without an eps of its own torch takes the type's."""
+    """RMSNorm; without an eps, torch uses the machine epsilon of the type."""
     require(len(dims) == 1, "it normalises more than the last dimension")
     eps = torch.finfo(torch.float32).eps if eps is None else eps
     return build.emit("rmsnorm", [x, *([gamma] if gamma else [])], shape, eps=eps)
@@ -211,19 +212,19 @@ def softmax(build: Builder, shape: Shape, x: Secret | MaskedScores, dim: int, *_
     require(dim in (-1, len(shape) - 1), "it is not over the last dimension")
     if isinstance(x, Secret):
         return build.emit("softmax", [x], shape)
-    known: dict[str, Attribute] = {"causal": True} if build.compute_once(is_causal_mask, x.allowed) else {}
-    return build.emit("softmax", [x.scores, x.allowed], shape, **known)
+    attributes: dict[str, Attribute] = {"causal": True} if build.compute_once(is_causal_mask, x.allowed) else {}
+    return build.emit("softmax", [x.scores, x.allowed], shape, **attributes)
 
 
 def is_causal_mask(allowed: Tensor) -> bool:
-    """Whether the last of m rows sees all n places, and each row before it one less than the next."""
+    """Return whether the last of m rows sees all n positions, and each row before it one less than the next."""
     m, n = allowed.shape[-2:] if allowed.dim() > 1 else (0, 0)
     return 0 < m <= n and bool((allowed == torch.ones(m, n, dtype=torch.bool).tril(n - m)).all())
 
 
 @translates("where")
 def where(build: Builder, shape: Shape, condition: Any, a: Any, b: Any) -> Secret | MaskedScores:
-    """A choice by a public condition: each side where it is chosen, and zero elsewhere, summed."""
+    """Choice by a public condition: the sum of both sides, each zeroed where it is not chosen."""
     require(isinstance(condition, Tensor), "its condition is secret")
     if isinstance(a, Secret) and not isinstance(b, Secret) and bool((torch.as_tensor(b) < MASKED_BELOW).all()):
         return mask_scores(build, shape, a, condition)
@@ -239,7 +240,7 @@ def masked_fill(build: Builder, shape: Shape, x: Secret, hidden: Any, value: Any
 
 
 def mask_scores(build: Builder, shape: Shape, x: Secret, allowed: Tensor) -> Secret | MaskedScores:
-    """Scores of which only the allowed ones count."""
+    """Mark the scores that softmax may see; without a mask if it may see all."""
     x = expand(build, shape, x)
     return x if bool(allowed.all()) else MaskedScores(x, allowed)
 
@@ -264,29 +265,30 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Secret:
-    """softmax(query key' / sqrt(width)) value, step by step."""
+    """softmax(query key^T / sqrt(width)) value, in single operations."""
     require(not dropout, "the model is in training mode")
     if enable_gqa:
-        key, value = (_repeat_heads(build, each, query.shape[-3]) for each in (key, value))
-    places = (*query.shape[:-1], key.shape[-2])
+        key, value = (_repeat_heads(build, heads, query.shape[-3]) for heads in (key, value))
+    score_shape = (*query.shape[:-1], key.shape[-2])
     rank = len(key.shape)
-    turned = transpose(build, (*key.shape[:-2], key.shape[-1], key.shape[-2]), key, rank - 2, rank - 1)
-    scores = multiply(build, places, matmul(build, places, query, turned), scale or query.shape[-1] ** -0.5)
+    transposed = transpose(build, (*key.shape[:-2], key.shape[-1], key.shape[-2]), key, rank - 2, rank - 1)
+    products = matmul(build, score_shape, query, transposed)
+    scores = multiply(build, score_shape, products, scale or query.shape[-1] ** -0.5)
     if is_causal:
-        mask = torch.ones(places[-2:], dtype=torch.bool).tril()
-    weights = softmax(build, places, _apply_mask(build, places, scores, mask), -1)
+        mask = torch.ones(score_shape[-2:], dtype=torch.bool).tril()
+    weights = softmax(build, score_shape, _apply_mask(build, score_shape, scores, mask), -1)
     return matmul(build, shape, weights, value)
 
 
 def _repeat_heads(build: Builder, x: Secret, heads: int) -> Secret:
-    """Keys or values (..., fewer heads, n, width), each for as many heads as share it."""
-    *batch, shared, n, width = x.shape
-    apart = view(build, (*batch, shared, 1, n, width), x)
-    return view(build, (*batch, heads, n, width), expand(build, (*batch, shared, heads // shared, n, width), apart))
+    """Repeat keys or values (..., groups, n, width) for the heads of each group: (..., heads, n, width)."""
+    *batch, groups, n, width = x.shape
+    grouped = view(build, (*batch, groups, 1, n, width), x)
+    return view(build, (*batch, heads, n, width), expand(build, (*batch, groups, heads // groups, n, width), grouped))
 
 
 def _apply_mask(build: Builder, shape: Shape, scores: Secret, mask: Any) -> Secret | MaskedScores:
-    """A mask is true where a score counts, or is added to it."""
+    """Apply a public mask: boolean, true where a score counts, or a summand of the scores."""
     if mask is None:
         return scores
     require(isinstance(mask, Tensor), "its mask is secret")
@@ -305,16 +307,17 @@ def conv2d(
     dilation: tuple[int, ...] = (1, 1),
     groups: int = 1,
 ) -> Secret:
-    """x (B, C, H, W), weight (D, C, high, wide) -> (B, D, rows, cols): a patch is a vector of C high wide numbers."""
+    """x (B, C, H, W), weight (D, C, h, w) -> (B, D, rows, cols), as a linear map of patches of C h w numbers."""
     batch, channels, height, width = x.shape
-    features, _, high, wide = weight.shape
-    require(tuple(stride) == (high, wide), "its patches overlap or leave gaps, so it is no linear map of each")
+    features, _, patch_height, patch_width = weight.shape
+    no_overlap = tuple(stride) == (patch_height, patch_width)
+    require(no_overlap, "its patches overlap or leave gaps, so it is no linear map of each")
     require(not any(padding) and set(dilation) == {1} and groups == 1, "it pads, dilates or groups")
-    require(height % high == width % wide == 0, "its patches do not cover the image")
-    rows, cols, patch = height // high, width // wide, channels * high * wide
-    cut = view(build, (batch, channels, rows, high, cols, wide), x)
-    sorted_by_patch = permute(build, (batch, rows, cols, channels, high, wide), cut, [0, 2, 4, 1, 3, 5])
-    patches = view(build, (batch, rows * cols, patch), sorted_by_patch)
+    require(height % patch_height == width % patch_width == 0, "its patches do not cover the image")
+    rows, cols, patch = height // patch_height, width // patch_width, channels * patch_height * patch_width
+    grid = view(build, (batch, channels, rows, patch_height, cols, patch_width), x)
+    by_patch = permute(build, (batch, rows, cols, channels, patch_height, patch_width), grid, [0, 2, 4, 1, 3, 5])
+    patches = view(build, (batch, rows * cols, patch), by_patch)
     flat = view(build, (features, patch), weight)
     mapped = linear(build, (batch, rows * cols, features), patches, flat, bias)
     return view(build, shape, permute(build, (batch, features, rows * cols), mapped, [0, 2, 1]))

@@ -1,4 +1,4 @@
-"""Which translator serves which ATen operation, and the sentence for a call that none can express."""
+"""Registry of translators by ATen operation, and the error for a call that the vocabulary cannot express."""
 
 import inspect
 from collections.abc import Callable
@@ -16,13 +16,13 @@ TranslatorT = TypeVar("TranslatorT", bound=Translator)
 TRANSLATORS: dict[str, Translator] = {}
 
 MASKED_SCORE_OPS = ("softmax", "_softmax", "add")
-"""What may follow a mask: a softmax, or one more mask."""
+"""Operations that may follow a mask: a softmax, or a further mask."""
 TOKEN_PRESERVING_OPS = ("to", "alias", "clone", "contiguous", "detach", "view", "reshape")
-"""What leaves tokens as they are."""
+"""Operations that leave tokens as they are."""
 
 
 class UnsupportedError(Exception):
-    """A translator cannot express this call; `translate` adds where it stands."""
+    """Call that a translator cannot express; `translate` adds operation and module to the reason."""
 
 
 def translates(*names: str) -> Callable[[TranslatorT], TranslatorT]:
@@ -35,19 +35,21 @@ def translates(*names: str) -> Callable[[TranslatorT], TranslatorT]:
     return register
 
 
-def require(meant: bool, what: str) -> None:
-    """Refuse a call that the vocabulary would take for something else."""
-    if not meant:
-        raise UnsupportedError(what)
+def require(condition: bool, reason: str) -> None:
+    """Raise `UnsupportedError` for a call with another meaning than the vocabulary's operation."""
+    if not condition:
+        raise UnsupportedError(reason)
 
 
 def translate(build: Builder, node: torch.fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Translate one call; a `UsageError` names an operation that is outside the vocabulary, and its module."""
+    """Translate one call. Raises `UsageError` with operation and module if the vocabulary cannot express it."""
     called = aten_name(node)
     value = node.meta.get("val")
     shape = tuple(value.shape) if isinstance(value, Tensor) else ()
     try:
-        translator = _find_translator(called)
+        translator = find_translator(called)
+        if translator is None:
+            raise UnsupportedError("it is not in the vocabulary")
         require(
             called in MASKED_SCORE_OPS or not _contains_kind(MaskedScores, args),
             "masked scores may only go through softmax",
@@ -59,7 +61,7 @@ def translate(build: Builder, node: torch.fx.Node, args: tuple[Any, ...], kwargs
         return _call_translator(translator, build, shape, *args, **kwargs)
     except UnsupportedError as reason:
         where = build.module or "the model"
-        raise UsageError(f"cannot express aten.{called} of {where}: {reason}; teach it to pi_sim/graph/aten.") from None
+        raise UsageError(f"cannot express aten.{called} of {where}: {reason}; extend pi_sim/graph/aten.") from None
 
 
 def aten_name(node: torch.fx.Node) -> str:
@@ -67,14 +69,12 @@ def aten_name(node: torch.fx.Node) -> str:
     return str(node.target).removeprefix("aten.").split(".")[0] if node.op == "call_function" else ""
 
 
-def _find_translator(called: str) -> Translator:
-    """Return the registered translator, or that of an operation whose definition names this ATen operation."""
+def find_translator(called: str) -> Translator | None:
+    """Return the registered translator, or that of the vocabulary's operation that names this ATen operation."""
     if called in TRANSLATORS:
         return TRANSLATORS[called]
     name = next((operation.name for operation in VOCABULARY.values() if operation.aten == called), None)
-    if name is None:
-        raise UnsupportedError("it is not in the vocabulary")
-    return lambda build, shape, x: build.emit(name, [x], shape)
+    return (lambda build, shape, x: build.emit(name, [x], shape)) if name else None
 
 
 def _contains_kind(kind: type, args: tuple[Any, ...]) -> bool:
@@ -82,7 +82,7 @@ def _contains_kind(kind: type, args: tuple[Any, ...]) -> bool:
 
 
 def _call_translator(translator: Translator, *args: Any, **kwargs: Any) -> Any:
-    """Call a translator; an argument that it does not name, or not of that kind, would change the result unnoticed."""
+    """Call a translator. An argument that it does not expect is refused: it could change the result unnoticed."""
     try:
         inspect.signature(translator).bind(*args, **kwargs)
         return translator(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Calls that rearrange, copy or relabel elements."""
+"""ATen operations that rearrange, copy or relabel elements: none of them communicates."""
 
 from itertools import accumulate, pairwise
 from typing import Any
@@ -18,12 +18,12 @@ def identity(build: Builder, shape: Shape, x: Secret, *, memory_format: Any = No
 
 @translates("to")
 def cast(build: Builder, shape: Shape, x: Secret, *args: Any, **kwargs: Any) -> Secret:
-    """The ring has one type: a cast between floating types is none, nor is one between integers for tokens."""
+    """Casts between floating types, or of tokens between integer types, change nothing: the ring has one type."""
     types = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.dtype)]
     if isinstance(x, Tokens):
-        require(not any(each.is_floating_point for each in types), "tokens may only be embedded")
+        require(not any(dtype.is_floating_point for dtype in types), "tokens may only be embedded")
     else:
-        require(all(each.is_floating_point for each in types), "it casts to a type that is not floating")
+        require(all(dtype.is_floating_point for dtype in types), "it casts to a type that is not floating")
     return x
 
 
@@ -57,20 +57,20 @@ def transpose(build: Builder, shape: Shape, x: Secret, dim0: int = 0, dim1: int 
 
 @translates("permute")
 def permute(build: Builder, shape: Shape, x: Secret, dims: list[int]) -> Secret:
-    """One exchange of two dimensions after another."""
-    wanted, order = [dim % len(dims) for dim in dims], list(range(len(dims)))
-    for at, dim in enumerate(wanted):
-        found = order.index(dim)
-        if found != at:
-            order[at], order[found] = order[found], order[at]
-            x = _swap_dims(build, x, at, found)
+    """Permute dimensions by transposing two at a time."""
+    order = list(range(len(dims)))
+    for target, dim in enumerate(dims):
+        current = order.index(dim % len(dims))
+        if current != target:
+            order[target], order[current] = order[current], order[target]
+            x = _swap_dims(build, x, target, current)
     return x
 
 
-def _swap_dims(build: Builder, x: Secret, one: int, other: int) -> Secret:
-    turned = list(x.shape)
-    turned[one], turned[other] = turned[other], turned[one]
-    return transpose(build, tuple(turned), x, one, other)
+def _swap_dims(build: Builder, x: Secret, dim0: int, dim1: int) -> Secret:
+    shape = list(x.shape)
+    shape[dim0], shape[dim1] = shape[dim1], shape[dim0]
+    return transpose(build, tuple(shape), x, dim0, dim1)
 
 
 @translates("slice")
@@ -83,7 +83,7 @@ def slice_dim(
     stop: int | None = None,
     step: int = 1,
 ) -> Secret:
-    """Python's slicing: ends may be missing, negative, or beyond the last element."""
+    """Slice as Python does: ends may be missing, negative, or beyond the last element."""
     dim %= len(x.shape)
     first, last, _ = slice(start, stop).indices(x.shape[dim])
     if step == 1:
@@ -106,12 +106,13 @@ def select(build: Builder, shape: Shape, x: Secret, dim: int, index: int) -> Sec
 
 @translates("index")
 def index(build: Builder, shape: Shape, x: Secret, indices: list[Any]) -> Secret:
-    """Public places of one dimension, in their order."""
-    chosen = [(dim, places) for dim, places in enumerate(indices) if places is not None]
-    require(len(chosen) == 1 and isinstance(chosen[0][1], Tensor), "it is not by public places of one dimension")
-    dim, places = chosen[0]
-    require(places.dim() == 1 and places.dtype == torch.long, "it is not by public places of one dimension")
-    return concat(build, shape, [_emit_slice(build, x, dim, int(at), int(at) + 1) for at in places % x.shape[dim]], dim)
+    """Select public indices of one dimension, in their order."""
+    chosen = [(dim, rows) for dim, rows in enumerate(indices) if rows is not None]
+    require(len(chosen) == 1 and isinstance(chosen[0][1], Tensor), "it is not by public indices of one dimension")
+    dim, rows = chosen[0]
+    require(rows.dim() == 1 and rows.dtype == torch.long, "it is not by public indices of one dimension")
+    starts = map(int, rows % x.shape[dim])
+    return concat(build, shape, [_emit_slice(build, x, dim, start, start + 1) for start in starts], dim)
 
 
 @translates("unbind")
@@ -124,8 +125,8 @@ def unbind(build: Builder, shape: Shape, x: Secret, dim: int = 0) -> list[Secret
 @translates("split", "split_with_sizes")
 def split(build: Builder, shape: Shape, x: Secret, sizes: int | list[int], dim: int = 0) -> list[Secret]:
     dim %= len(x.shape)
-    whole = x.shape[dim]
-    ends = list(accumulate(sizes)) if isinstance(sizes, list) else [*range(sizes, whole, sizes), whole]
+    total = x.shape[dim]
+    ends = list(accumulate(sizes)) if isinstance(sizes, list) else [*range(sizes, total, sizes), total]
     return [_emit_slice(build, x, dim, start, stop) for start, stop in pairwise([0, *ends])]
 
 
@@ -141,10 +142,10 @@ def _emit_slice(build: Builder, x: Secret, dim: int, start: int, stop: int) -> S
 
 @translates("cat", "concat")
 def concat(build: Builder, shape: Shape, parts: list[Any], dim: int = 0) -> Secret:
-    """An empty public part, such as a cache before its first token, adds nothing."""
-    full = [part for part in parts if isinstance(part, Secret) or part.numel()]
-    require(all(isinstance(part, Secret) for part in full), "one part is public")
-    return full[0] if len(full) == 1 else build.emit("concat", full, shape, dim=dim % len(shape))
+    """Concatenate secrets; empty public parts, such as a cache before its first token, are left out."""
+    nonempty = [part for part in parts if isinstance(part, Secret) or part.numel()]
+    require(all(isinstance(part, Secret) for part in nonempty), "one part is public")
+    return nonempty[0] if len(nonempty) == 1 else build.emit("concat", nonempty, shape, dim=dim % len(shape))
 
 
 @translates("stack")
