@@ -35,7 +35,7 @@ CONFIG_KEYS = {
 }
 """Dimensions by their names in transformers' configs of every family."""
 HISTORY_KEYS = {"kind", "argv", "surgery", "before", "after", "held_out", "source", "origin"}
-"""Parts of the checkpoint's record that tell the model's history."""
+"""Parts of the checkpoint's record that describe the model's history."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,12 @@ class FineTuning(Plan):
 
 def plan_fine_tuning(
     source: SourceCheckpoint,
-    size: specs.Size | None,
-    corpus: str | None,
-    seed: int,
-    tokens: int | None,
-    settings: tuple[str, ...],
+    *,
+    size: specs.Size | None = None,
+    corpus: str | None = None,
+    seed: int = 0,
+    tokens: int | None = None,
+    settings: tuple[str, ...] = (),
     card: specs.ModelCard | None = None,
     recipe: str | None = None,
 ) -> FineTuning:
