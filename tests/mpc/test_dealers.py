@@ -1,4 +1,4 @@
-"""Dealers: the cryptographic PRG, correlations that hold whoever deals them, and the demand of a graph."""
+"""Dealers: cryptographic PRGs, correlations that hold under every dealer, and recorded demands."""
 
 import socket
 import threading
@@ -54,55 +54,54 @@ BYTES = st.builds(
     TensorSpec, st.lists(st.integers(0, 9), max_size=2).map(tuple), st.integers(1, 8), st.just(torch.uint8)
 )
 KEYSTREAM = "66e94bd4ef8a2c3b884cfa59ca342b2e"
-"""AES-128 of a zero block under the zero key, as FIPS 197 defines it: the first block of a zero seed's stream."""
+"""AES-128 of a zero block under the zero key (FIPS 197): the first block of the PRG with a zero seed."""
 
 
-def stream(number: int) -> AesCtrPrg:
+def prg(number: int) -> AesCtrPrg:
     return AesCtrPrg(bytes([number] * 16))
 
 
 class MemoryStream:
-    """A dealer's shares in memory."""
+    """A `ShareStream` of bytes in memory."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
 
     def take(self, length: int) -> Tensor:
-        piece, self.content = self.content[:length], self.content[length:]
-        return torch.tensor(list(piece), dtype=torch.uint8)
+        head, self.content = self.content[:length], self.content[length:]
+        return torch.tensor(list(head), dtype=torch.uint8)
 
 
-def test_a_stream_is_aes_in_counter_mode() -> None:
+def test_the_prg_is_aes_in_counter_mode() -> None:
     (words,) = AesCtrPrg(bytes(16)).draw(TensorSpec((2,)))
     assert bytes(raw_bytes(words)).hex() == KEYSTREAM
 
 
 @given(st.lists(PARTS | BYTES, max_size=6), st.integers(0, 6))
-def test_a_seed_gives_one_stream_however_it_is_drawn(parts: list[TensorSpec], cut: int) -> None:
-    """In one draw, in two draws, and as blocks of the cipher, of which each part uses whole ones."""
-    together = stream(1).draw(*parts)
-    other, plain = stream(1), stream(1)
-    for part, tensor, again in zip(parts, together, other.draw(*parts[:cut]) + other.draw(*parts[cut:]), strict=True):
+def test_both_ends_expand_the_same_stream_however_it_is_drawn(parts: list[TensorSpec], cut: int) -> None:
+    """Together, in two draws, and as plain blocks of the cipher, of which each part takes whole ones."""
+    together = prg(1).draw(*parts)
+    two_draws, plain = prg(1), prg(1)
+    split = two_draws.draw(*parts[:cut]) + two_draws.draw(*parts[cut:])
+    for part, value, value_of_two in zip(parts, together, split, strict=True):
         (blocks,) = plain.draw(TensorSpec((-(-part.bytes // 16) * 16,), None, torch.uint8))
         expected = blocks[: part.bytes].view(part.dtype).view(part.shape)
-        assert torch.equal(tensor, expected if part.mask is None else expected & part.mask)
-        assert torch.equal(tensor, again)
+        assert torch.equal(value, expected if part.mask is None else expected & part.mask)
+        assert torch.equal(value, value_of_two)
 
 
-def test_random_words_of_crypten_are_the_streams() -> None:
-    """All 64 bits are random: CrypTen's own generator never yields the ring's largest value."""
-    backend.set_zero_prgs(stream(1), stream(2), stream(3))
-    ((previous,), (following,)), (bits,) = (
-        (stream(number).draw(TensorSpec((3, 5))) for number in (1, 2)),
-        stream(3).draw(TensorSpec((9,), 3)),
-    )
+def test_random_words_of_crypten_are_the_prgs() -> None:
+    """All 64 bits of them: CrypTen's own never had the ring's largest value."""
+    backend.set_zero_prgs(prg(1), prg(2), prg(3))
+    ((previous,), (following,)) = (prg(number).draw(TensorSpec((3, 5))) for number in (1, 2))
+    (low_bits,) = prg(3).draw(TensorSpec((9,), 3))
     zero = backend.ArithmeticSharedTensor.PRZS(torch.Size([3, 5]), device="cpu")
     assert torch.equal(zero.share, previous - following)
-    assert torch.equal(backend.BinarySharedTensor.rand(torch.Size([9]), bits=3).share, bits)
+    assert torch.equal(backend.BinarySharedTensor.rand(torch.Size([9]), bits=3).share, low_bits)
 
 
 class NoOtherRandomness(TorchDispatchMode):
-    """A mode that fails on torch's own generators, which are not cryptographic."""
+    """Context in which torch's generators, which are not cryptographic, must not be used."""
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert torch.Tag.nondeterministic_seeded not in function.tags, function
@@ -121,88 +120,89 @@ def graph(size: str) -> Graph:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXECUTABLE)
-def test_the_demand_of_a_graph_is_dealt_completely(name: str, graph: Graph) -> None:
+def test_the_demand_of_a_graph_has_its_offline_bytes_and_its_correlations_hold(name: str, graph: Graph) -> None:
     card = specs.load_executable_protocol(name)
     with NoOtherRandomness():
         demand = dry_run.record_demand(graph, card)
     assert demand.offline_bytes(0) == 0
     assert demand.offline_bytes(3) == 3 * derived.derive_graph_cost(graph, card).offline
     for correlation in {type(item.correlation): item.correlation for item in independent_items(demand)}.values():
-        assert_holds(correlation)
+        assert_correlation_holds(correlation)
 
 
 def independent_items(demand: Demand) -> list[CorrelationItem]:
-    """Return the correlations that depend on no persistent mask."""
+    """Return the correlations that do not follow from persistent masks."""
     return [item for item in demand.sequence if isinstance(item, CorrelationItem) and not item.mask_indices]
 
 
 @pytest.mark.parametrize("correlation", CORRELATIONS, ids=lambda correlation: type(correlation).__name__)
-def test_a_correlation_of_crypten_holds_whoever_deals_it(correlation: Correlation) -> None:
-    assert_holds(correlation)
+def test_a_correlation_of_crypten_holds_under_every_dealer(correlation: Correlation) -> None:
+    assert_correlation_holds(correlation)
 
 
-def assert_holds(correlation: Correlation) -> None:
-    """Check a correlation that party 0 deals, and one that a dealer sends to party 0."""
+def assert_correlation_holds(correlation: Correlation) -> None:
+    """Check both sources of party 0: it deals itself, or receives a dealer's shares."""
     demand = Demand((), (CorrelationItem(correlation, ()),))
     sent = b"".join(
-        bytes(raw_bytes(share)) for shares in demand.replay(DealerSource(stream(1), stream(2)), 2) for share in shares
+        bytes(raw_bytes(share)) for shares in demand.replay(DealerSource(prg(1), prg(2)), 2) for share in shares
     )
     assert len(sent) == demand.offline_bytes(2)
-    stream_of_shares = MemoryStream(sent)
-    for party in (DealerSource(stream(1), stream(2)), StreamedSource(stream(1), stream_of_shares)):
-        peer = SeedSource(stream(2))
+    share_stream = MemoryStream(sent)
+    for party in (DealerSource(prg(1), prg(2)), StreamedSource(prg(1), share_stream)):
+        peer = SeedSource(prg(2))
         for _ in range(2):
             check(correlation, party.deal(correlation), peer.deal(correlation))
         assert party.offline_bytes == peer.offline_bytes == demand.offline_bytes(2)
-    assert not stream_of_shares.content
+    assert not share_stream.content
 
 
-def check(correlation: Correlation, own: tuple[Tensor, ...], peer: tuple[Tensor, ...], *masks: Tensor) -> None:
-    """Check that the dependent parts follow from the random ones."""
+def check(
+    correlation: Correlation, shares: tuple[Tensor, ...], peer_shares: tuple[Tensor, ...], *masks: Tensor
+) -> None:
+    """Check that the dependent parts follow from the random ones and from persistent masks."""
     parts = (*correlation.random_parts, *correlation.dependent_parts)
-    values = [part.join(*pair) for part, *pair in zip(parts, own, peer, strict=True)]
-    derived = correlation.derive(*values[: len(correlation.random_parts)], *masks)
-    for part, value, expected in zip(parts, values, (*values[: len(correlation.random_parts)], *derived), strict=True):
+    values = [part.join(*pair) for part, *pair in zip(parts, shares, peer_shares, strict=True)]
+    random_values = values[: len(correlation.random_parts)]
+    dependent_values = correlation.derive(*random_values, *masks)
+    for part, value, expected in zip(parts, values, (*random_values, *dependent_values), strict=True):
         assert torch.equal(value, expected)
         assert tuple(value.shape) == part.shape
 
 
 @settings(max_examples=20)
 @given(session=st.integers(0, 3), sequence=st.integers(0, 3), sequences=st.integers(1, 3), data=st.data())
-def test_a_demand_follows_the_masks_of_its_own_sequence(
+def test_a_demand_refers_to_the_masks_of_its_own_sequence(
     session: int, sequence: int, sequences: int, data: st.DataObject
 ) -> None:
-    """A session has masks, and so has each sequence, whose numbers differ from the indices in the demand."""
+    """Some masks persist for the session, others for a sequence, where their numbers differ from the recorded ones."""
     if not session + sequence:
         return
     index = data.draw(st.integers(0, session + sequence - 1))
-    triple, mask = FixedOperandTriple((2, 3), 4), MaskItem(TensorSpec((3, 4)))
-    demand = Demand((mask,) * session, (*(mask,) * sequence, CorrelationItem(triple, (index,))))
-    shares = list(demand.replay(DealerSource(stream(1), stream(2)), sequences))
-    server, client = stream(1), SeedSource(stream(2))
-    session_masks = [server.draw(mask.part)[0] + client.persistent_mask(mask.part)[1] for _ in range(session)]
+    triple, item = FixedOperandTriple((2, 3), 4), MaskItem(TensorSpec((3, 4)))
+    demand = Demand((item,) * session, (*(item,) * sequence, CorrelationItem(triple, (index,))))
+    dealt = list(demand.replay(DealerSource(prg(1), prg(2)), sequences))
+    own_prg, peer = prg(1), SeedSource(prg(2))
+    session_masks = [own_prg.draw(item.part)[0] + peer.persistent_mask(item.part)[1] for _ in range(session)]
     for number in range(sequences):
-        masks = session_masks + [
-            server.draw(mask.part)[0] + client.persistent_mask(mask.part)[1] for _ in range(sequence)
-        ]
-        (dependent,) = shares[session + (number + 1) * (sequence + 1) - 1]
-        peer_shares = client.deal(triple)
-        check(triple, (*server.draw(*triple.random_parts), dependent), peer_shares, masks[index])
+        sequence_masks = [own_prg.draw(item.part)[0] + peer.persistent_mask(item.part)[1] for _ in range(sequence)]
+        (derived,) = dealt[session + (number + 1) * (sequence + 1) - 1]
+        shares = (*own_prg.draw(*triple.random_parts), derived)
+        check(triple, shares, peer.deal(triple), (session_masks + sequence_masks)[index])
 
 
 def test_a_recording_source_records_the_demand() -> None:
-    source, image = RecordingSource(stream(1)), FixedOperandTriple((2, 3), 4)
+    source, triple = RecordingSource(prg(1)), FixedOperandTriple((2, 3), 4)
     rt = Runtime(None, source)
-    number, _ = rt.persistent_mask(TensorSpec((3, 4)))
-    rt.correlated(image, number)
+    mask_id, _ = rt.persistent_mask(TensorSpec((3, 4)))
+    rt.correlated(triple, mask_id)
     assert rt.requested_bytes == source.offline_bytes == 8 * 2 * 4
-    assert source.take_items() == (MaskItem(TensorSpec((3, 4))), CorrelationItem(image, (0,)))
+    assert source.take_items() == (MaskItem(TensorSpec((3, 4))), CorrelationItem(triple, (0,)))
     assert source.take_items() == ()
 
 
-def shake_hands(*dealers: Dealer) -> list[Any]:
+def handshake_both(*dealers: Dealer) -> list[Any]:
     """Return the sources, or the failures, of two parties after their handshake."""
-    ends, results = socket.socketpair(), [None, None]
+    ends, results = socket.socketpair(), list[Any]([None, None])
 
     def run(rank: int) -> None:
         try:
@@ -220,8 +220,8 @@ def shake_hands(*dealers: Dealer) -> list[Any]:
     return results
 
 
-def test_the_first_party_learns_the_peers_seed_and_deals() -> None:
-    server, client = shake_hands(FirstPartyDealer(0), FirstPartyDealer(1))
+def test_the_first_party_gets_the_peers_seed_and_deals() -> None:
+    server, client = handshake_both(FirstPartyDealer(0), FirstPartyDealer(1))
     check(SquarePair((4,)), server.deal(SquarePair((4,))), client.deal(SquarePair((4,))))
 
 
@@ -233,16 +233,16 @@ def dealt(rank: int, number: int, used: list[int]) -> ExternalDealer:
 
 def test_files_of_different_dealings_are_refused_by_both_and_stay_unused() -> None:
     used: list[int] = []
-    for failure in shake_hands(dealt(0, 7, used), dealt(1, 8, used)):
+    for failure in handshake_both(dealt(0, 7, used), dealt(1, 8, used)):
         assert isinstance(failure, RunError)
         assert "of different dealings" in str(failure)
     assert not used
-    assert all(isinstance(source, Source) for source in shake_hands(dealt(0, 7, used), dealt(1, 7, used)))
+    assert all(isinstance(source, Source) for source in handshake_both(dealt(0, 7, used), dealt(1, 7, used)))
     assert sorted(used) == [0, 1]
 
 
 def test_parties_with_different_kinds_of_dealers_do_not_start() -> None:
-    assert all(isinstance(failure, RunError) for failure in shake_hands(FirstPartyDealer(0), dealt(1, 0, [])))
+    assert all(isinstance(failure, RunError) for failure in handshake_both(FirstPartyDealer(0), dealt(1, 0, [])))
 
 
 @pytest.mark.parametrize("name", EXECUTABLE)
