@@ -29,11 +29,11 @@ from pi_sim.files import new_folder, user_folder
 from pi_sim.mpc.dealer.dealers import DEALING_NUMBER_BYTES, DEALT_FILE, ExternalDealer, RunIdentity
 from pi_sim.mpc.dealer.prg import SEED_BYTES, AesCtrPrg, new_seed
 from pi_sim.mpc.dealer.sources import DealerSource, Demand, raw_bytes
+from pi_sim.mpc.primitives.ring import WORD_BYTES
 from pi_sim.specs.toml import TomlModel, validate_table
 
 MAX_HEADER_BYTES = 4096
 """Limit on the length of the header."""
-WORD = 8
 
 
 class Header(TomlModel):
@@ -56,7 +56,7 @@ class Header(TomlModel):
     def line(self) -> bytes:
         """The header as bytes, padded with spaces so that the shares are aligned to words."""
         text = self.model_dump_json().encode()
-        return text + b" " * (-(len(text) + 1) % WORD) + b"\n"
+        return text + b" " * (-(len(text) + 1) % WORD_BYTES) + b"\n"
 
     def check_run(self, path: Path, rank: int, identity: RunIdentity, sequences: int) -> None:
         """Raise `UsageError` if the file does not serve a run, or has the wrong size."""
@@ -180,7 +180,7 @@ class MappedShares:
         if self.position > self.window_end:
             self._map(start)
         share = torch.frombuffer(self.window, dtype=torch.uint8, count=length, offset=start - self.window_start)
-        return share.clone() if start % WORD else share
+        return share.clone() if start % WORD_BYTES else share
 
     def _map(self, start: int) -> None:
         """Map a window that starts at the page of the next bytes."""

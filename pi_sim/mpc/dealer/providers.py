@@ -11,8 +11,8 @@ from typing import Any
 from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.correlations import AndTriple, RandomBit, SquarePair, Triple
 from pi_sim.mpc.dealer.sources import Source
+from pi_sim.mpc.primitives.ring import WORD_BYTES
 
-WORD = 8
 PRODUCT_NAMES = {"mul": "multiply", "matmul": "matmul"}
 """Products that need triples: CrypTen's names and ours."""
 
@@ -55,7 +55,7 @@ class Provider(backend.TupleProvider):  # type: ignore[misc]
 
     def requested_bytes(self) -> int:
         """Return the bytes of the dependent parts of all tuples that CrypTen has requested, from their shapes alone."""
-        return WORD * sum(_dependent_elements(name, args) for name, args, _ in self.request_cache)
+        return WORD_BYTES * sum(_dependent_elements(name, args) for name, args, _ in self.request_cache)
 
 
 def _dependent_elements(request: str, args: tuple[Any, ...]) -> int:

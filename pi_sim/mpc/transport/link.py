@@ -26,6 +26,7 @@ from torch.distributed import ReduceOp
 
 from pi_sim.errors import RunError
 from pi_sim.mpc.backend import Communicator, log_communication
+from pi_sim.mpc.primitives.ring import WORD_BYTES
 from pi_sim.mpc.transport import wire
 from pi_sim.network import Network
 
@@ -67,7 +68,6 @@ class CriticalPath:
 
 
 HEADER = struct.Struct("<QQ5d")
-WORD = 8
 SMALL_MESSAGE_BYTES = 2**14
 """Bytes that any socket accepts at once: the parties are in step, so all earlier messages have been read."""
 SPIN_S = 150e-6
@@ -83,7 +83,7 @@ class Link(Communicator):  # type: ignore[misc]
     party closed it, was silent for longer than the socket's time-out, or sent anything but the next message.
     """
 
-    BYTES_PER_ELEMENT = WORD
+    BYTES_PER_ELEMENT = WORD_BYTES
 
     def __init__(
         self, connection: wire.Connection, rank: int, network: Network | None = None, common_clock: bool = True
@@ -146,7 +146,7 @@ class Link(Communicator):  # type: ignore[misc]
     def _receive_message(self, like: Sequence[Tensor]) -> list[Tensor]:
         """Receive the other party's next message, in the shapes of `like` and on their devices."""
         sizes = [tensor.nelement() for tensor in like]
-        expected = WORD * sum(sizes)
+        expected = WORD_BYTES * sum(sizes)
         buffer = bytearray(HEADER.size + expected)
         filled = self._receive_bytes(memoryview(buffer), HEADER.size)
         number, length, *stamp = HEADER.unpack_from(buffer)
@@ -158,7 +158,7 @@ class Link(Communicator):  # type: ignore[misc]
         self._receive_bytes(memoryview(buffer)[filled:], len(buffer) - filled)
         self.received += length
         self._delay_delivery(tuple(stamp), length)
-        words = torch.frombuffer(buffer, dtype=torch.long)[HEADER.size // WORD :]
+        words = torch.frombuffer(buffer, dtype=torch.long)[HEADER.size // WORD_BYTES :]
         pieces = zip(torch.split(words, sizes), like, strict=True)
         return [piece.view(tensor.shape).to(tensor.device) for piece, tensor in pieces]
 
@@ -237,7 +237,7 @@ def benchmark_link(link: Link) -> dict[str, float]:
     network, link.network = link.network, None
     small, large = (
         median(_time_exchange(link, torch.zeros(words, dtype=torch.long)) for _ in range(times))
-        for words, times in ((1, SMALL_EXCHANGES), (MEGABYTE // WORD, LARGE_EXCHANGES))
+        for words, times in ((1, SMALL_EXCHANGES), (MEGABYTE // WORD_BYTES, LARGE_EXCHANGES))
     )
     link.network = network
     return {"round_seconds": small, "megabyte_seconds": max(0.0, large - small)}
