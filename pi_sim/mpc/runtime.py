@@ -15,7 +15,6 @@ from torch.distributed import ReduceOp
 
 from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
-from pi_sim.mpc.dealer.providers import Provider
 from pi_sim.mpc.dealer.sources import Source
 from pi_sim.mpc.primitives.ring import WORD_BYTES
 from pi_sim.specs import ExecutableProtocol
@@ -27,7 +26,7 @@ class Runtime:
     Rounds and bytes in the docstrings are those of one party; offline bytes are what a dealer sends to party 0.
     """
 
-    def __init__(self, communicator: Any, source: Source, provider: Provider | None = None) -> None:
+    def __init__(self, communicator: Any, source: Source, provider: backend.Provider | None = None) -> None:
         """`provider` answers CrypTen's requests for tuples; without one, only kernels that do not use CrypTen run."""
         self.communicator, self.source = communicator, source
         self._provider = provider
@@ -37,7 +36,7 @@ class Runtime:
     @contextmanager
     def running(cls, communicator: Any, source: Source, protocol: ExecutableProtocol) -> Iterator["Runtime"]:
         """Context in which kernels run over `communicator` with a protocol's settings of CrypTen, without gradients."""
-        provider = Provider(source)
+        provider = backend.Provider(source)
         with backend.crypten_context(communicator, provider, protocol.settings), torch.no_grad():
             yield cls(communicator, source, provider)
 

@@ -61,24 +61,13 @@ class FourierSeries:
         return replace(self, constant=factor * self.constant, slope=factor * self.slope, cosines=cosines, sines=sines)
 
 
-@dataclass(frozen=True)
-class FourierBasis(Correlation):
-    """A mask r (length), and the cosines and sines (2 harmonics, length) of its multiples, in words of `word`."""
+def masked_basis(length: int, series: FourierSeries, word: torch.dtype) -> Correlation:
+    """Return the correlation of a mask r (length), and the cosines and sines (2 harmonics, length) of its multiples.
 
-    length: int
-    series: FourierSeries
-    word: torch.dtype
-
-    @property
-    def random_parts(self) -> tuple[TensorSpec, ...]:
-        return (TensorSpec((self.length,), dtype=self.word),)
-
-    @property
-    def dependent_parts(self) -> tuple[TensorSpec, ...]:
-        return (TensorSpec((2 * self.series.harmonics, self.length), dtype=self.word),)
-
-    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        return (basis(self.series, values[0].to(torch.int32)).to(self.word),)
+    All are shared in words of `word`.
+    """
+    r, values = TensorSpec((length,), dtype=word), TensorSpec((2 * series.harmonics, length), dtype=word)
+    return Correlation((r,), (values,), lambda r: (basis(series, r.to(torch.int32)).to(word),))
 
 
 def evaluate(rt: Runtime, share: Tensor, series: FourierSeries) -> Tensor:
@@ -92,7 +81,7 @@ def evaluate(rt: Runtime, share: Tensor, series: FourierSeries) -> Tensor:
     2 rounds, 8 bytes per element. Source: SHAFT (NDSS 2025).
     """
     flat = share.reshape(-1).to(series.word)
-    r, basis_share = rt.correlated(FourierBasis(len(flat), series, series.word))
+    r, basis_share = rt.correlated(masked_basis(len(flat), series, series.word))
     m = rt.reveal_u32(flat + r)
     return truncate_series(rt, combine_basis(rt, series, m, basis_share), series).view(share.shape)
 
@@ -121,7 +110,7 @@ def evaluate_local_truncation(rt: Runtime, share: Tensor, series: FourierSeries)
     1 round, 8 bytes per element, 16 offline per harmonic. Source: SHAFT (NDSS 2025).
     """
     flat = share.reshape(-1)
-    r, basis_share = rt.correlated(FourierBasis(len(flat), series, torch.int64))
+    r, basis_share = rt.correlated(masked_basis(len(flat), series, torch.int64))
     (m,) = rt.reveal(flat + r)
     total = combine_basis(rt, series, m, basis_share)
     return truncate_locally(total, series.fraction_bits - FRACTION_BITS).view(share.shape)

@@ -27,7 +27,7 @@ from torch.distributed import ReduceOp
 from pi_sim.errors import RunError
 from pi_sim.mpc.backend import Communicator, log_communication
 from pi_sim.mpc.primitives.ring import WORD_BYTES
-from pi_sim.mpc.transport import wire
+from pi_sim.mpc.transport.connection import Connection, receive_at_least, send_all
 from pi_sim.network import Network
 
 ChainStamp = tuple[float, ...]
@@ -86,7 +86,7 @@ class Link(Communicator):  # type: ignore[misc]
     BYTES_PER_ELEMENT = WORD_BYTES
 
     def __init__(
-        self, connection: wire.Connection, rank: int, network: Network | None = None, common_clock: bool = True
+        self, connection: Connection, rank: int, network: Network | None = None, common_clock: bool = True
     ) -> None:
         self.connection, self.rank, self.network = connection, rank, network
         self.failure: RunError | None = None
@@ -138,7 +138,7 @@ class Link(Communicator):  # type: ignore[misc]
         header = HEADER.pack(self.rounds, length, *self.critical_path.on_send())
         sender_is_idle = self.queued_count == self.sent_count
         if length <= SMALL_MESSAGE_BYTES and sender_is_idle:
-            wire.send_all(self.connection, b"".join([header, *payloads]))
+            send_all(self.connection, b"".join([header, *payloads]))
         else:
             self.queued_count += 1
             self.outbox.put([header, *payloads])
@@ -165,7 +165,7 @@ class Link(Communicator):  # type: ignore[misc]
     def _receive_bytes(self, buffer: memoryview, minimum: int) -> int:
         """Receive at least `minimum` bytes; if sending has failed, raise that failure instead."""
         try:
-            return wire.receive_at_least(self.connection, buffer, minimum)
+            return receive_at_least(self.connection, buffer, minimum)
         except RunError as error:
             raise self.failure or error from None
 
@@ -183,7 +183,7 @@ class Link(Communicator):  # type: ignore[misc]
         try:
             while message := self.outbox.get():
                 for piece in message:
-                    wire.send_all(self.connection, piece)
+                    send_all(self.connection, piece)
                 self.sent_count += 1
         except RunError as error:
             self.failure = error

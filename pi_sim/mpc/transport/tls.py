@@ -18,8 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from pi_sim.errors import RunError, UsageError
 from pi_sim.files import new_folder
-from pi_sim.mpc.transport import wire
-from pi_sim.mpc.transport.rendezvous import TO_CLIENT, TO_SERVER, PlainTransport, Transport, is_loopback
+from pi_sim.mpc.transport.connection import TO_CLIENT, TO_SERVER, Connection, PlainTransport, Transport, is_loopback
 
 KEY_FILE, CERTIFICATE_FILE, PEER_FILE = "key.pem", "certificate.pem", "peer.pem"
 
@@ -74,7 +73,7 @@ class TlsTransport:
             raise RunError(f"its certificate is not the one in {PEER_FILE}.")
         return encrypted
 
-    def combine(self, streams: dict[int, socket.socket], server: bool) -> wire.Connection:
+    def combine(self, streams: dict[int, socket.socket], server: bool) -> Connection:
         to_client, to_server = streams[TO_CLIENT], streams[TO_SERVER]
         return DuplexTls(to_client, to_server) if server else DuplexTls(to_server, to_client)
 
