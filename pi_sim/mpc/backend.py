@@ -11,11 +11,12 @@ CrypTen's primitives look for one.
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -204,14 +205,7 @@ def _dependent_elements(request: str, args: tuple[Any, ...]) -> int:
     """Return the number of elements of the dependent part of one request in CrypTen's trace."""
     if request == "generate_additive_triple" and args[2] == "matmul":
         (*batch, rows, _), (*second_batch, _, columns) = args[0], args[1]
-        return _broadcast_size(batch, second_batch) * int(rows * columns)
+        return math.prod((*np.broadcast_shapes(batch, second_batch), rows, columns))
     if request in ("generate_additive_triple", "generate_binary_triple"):
-        return _broadcast_size(args[0], args[1])
+        return math.prod(np.broadcast_shapes(args[0], args[1]))
     return math.prod(args[0])
-
-
-def _broadcast_size(a: Sequence[int], b: Sequence[int]) -> int:
-    """Return the number of elements of two shapes broadcast together."""
-    rank = max(len(a), len(b))
-    a_padded, b_padded = ([1] * (rank - len(shape)) + list(shape) for shape in (a, b))
-    return math.prod(x if y == 1 else y for x, y in zip(a_padded, b_padded, strict=True))

@@ -22,14 +22,13 @@ from pi_sim.graph import bundle
 from pi_sim.mpc import executor, worker
 from pi_sim.mpc.dealer.dealers import DEALING_NUMBER_BYTES, THIRD_PARTY, ExternalDealer, RunIdentity
 from pi_sim.mpc.dealer.prg import SEED_BYTES, AesCtrPrg, new_seed
-from pi_sim.mpc.dealer.sources import DealerSource, Demand, raw_bytes
+from pi_sim.mpc.dealer.sources import DealerSource, raw_bytes
 from pi_sim.mpc.transport.connection import receive_exactly, send_all
 from pi_sim.specs import ExecutableProtocol
 
 TOKEN_BYTES = 16
 """Bytes of a token that only the processes of a run know; a caller without it receives no seed."""
 HELLO_TIMEOUT_S = 5.0
-"""Seconds that a caller has to send its hello."""
 HELLO = struct.Struct(f"<{TOKEN_BYTES}sBQ32s")
 """Token, rank, number of sequences, and digest of the run's identity."""
 WELCOME = struct.Struct(f"<{DEALING_NUMBER_BYTES}s{SEED_BYTES}s")
@@ -124,7 +123,10 @@ class DealerJob(worker.Job):
 
 
 def serve_parties(job: DealerJob) -> None:
-    """Record the demand of the graph, send both parties their seeds, then deal."""
+    """Record the demand of the graph, send both parties their seeds, then deal.
+
+    Party 0's shares are sent as fast as it reads them; the dealer then waits until both parties have hung up.
+    """
     torch.set_num_threads(job.threads)
     public_bundle = bundle.read_bundle(job.bundle)
     identity = RunIdentity.of_run(public_bundle, job.protocol)
@@ -134,21 +136,13 @@ def serve_parties(job: DealerJob) -> None:
     seeds, number = (new_seed(), new_seed()), secrets.token_bytes(DEALING_NUMBER_BYTES)
     for party, seed in zip(parties, seeds, strict=True):
         send_all(party, WELCOME.pack(number, seed))
-    with suppress(RunError):  # a party that hangs up ends the dealing, and reports the reason itself
-        _stream_shares(demand, DealerSource(*map(AesCtrPrg, seeds)), job.sequences, parties)
-
-
-def _stream_shares(
-    demand: Demand, source: DealerSource, sequences: int, parties: tuple[socket.socket, socket.socket]
-) -> None:
-    """Send party 0's shares as fast as it reads them, then wait until both parties have hung up."""
-    for party in parties:
         party.settimeout(None)
-    for shares in demand.replay(source, sequences):
-        for share in shares:
-            send_all(parties[0], raw_bytes(share))
-    for party in parties:
-        receive_exactly(party, bytearray(1))
+    with suppress(RunError):  # a party that hangs up ends the dealing, and reports the reason itself
+        for shares in demand.replay(DealerSource(*map(AesCtrPrg, seeds)), job.sequences):
+            for share in shares:
+                send_all(parties[0], raw_bytes(share))
+        for party in parties:
+            receive_exactly(party, bytearray(1))
 
 
 if __name__ == "__main__":

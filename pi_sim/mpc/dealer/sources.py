@@ -190,5 +190,8 @@ class RecordingSource(Source):
 
 
 def raw_bytes(share: Tensor) -> memoryview:
-    """Return the bytes of a share, as they are sent and stored: little-endian words, on the supported machines."""
-    return share.contiguous().view(-1).view(torch.uint8).numpy().data
+    """Return the bytes of a share, as they are sent and stored: little-endian words, on the supported machines.
+
+    They are not copied if the share is contiguous and on the CPU.
+    """
+    return share.contiguous().view(-1).view(torch.uint8).cpu().numpy().data

@@ -193,14 +193,13 @@ def _cos_sin(turn: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _taylor_series(square: Tensor, first: int) -> Tensor:
-    """Evaluate the Taylor series of the cosine (`first` = 0), or of the sine over its argument, by Horner's rule."""
+    """Evaluate the Taylor series of the cosine (`first` = 0), or of the sine over its argument, by Horner's rule.
+
+    The coefficients are (pi/2)^power / power! with their signs.
+    """
     total = torch.zeros_like(square)
     for power in range(first + 12, first - 1, -2):
-        total = _taylor_coefficient(power) + ((total * square) >> WORKING_BITS)
+        magnitude: float = math.prod([math.pi / 2] * power) / math.factorial(power)
+        coefficient = round(magnitude * (1 << WORKING_BITS)) * (-1 if power % 4 > 1 else 1)
+        total = coefficient + ((total * square) >> WORKING_BITS)
     return total
-
-
-def _taylor_coefficient(power: int) -> int:
-    """Return (pi/2)^power / power!, with its sign in the series."""
-    value: float = math.prod([math.pi / 2] * power) / math.factorial(power)
-    return round(value * (1 << WORKING_BITS)) * (-1 if power % 4 > 1 else 1)

@@ -26,6 +26,7 @@ from torch.distributed import ReduceOp
 
 from pi_sim.errors import RunError
 from pi_sim.mpc.backend import Communicator, log_communication
+from pi_sim.mpc.dealer.sources import raw_bytes
 from pi_sim.mpc.primitives.ring import WORD_BYTES
 from pi_sim.mpc.transport.connection import Connection, receive_at_least, send_all
 from pi_sim.network import Network
@@ -131,7 +132,7 @@ class Link(Communicator):  # type: ignore[misc]
 
     def _send_message(self, tensors: Sequence[Tensor]) -> None:
         """Send a message: a small one at once, a large one from the sending thread, so that both parties can send."""
-        payloads = [_payload_view(tensor) for tensor in tensors]
+        payloads = [raw_bytes(tensor) for tensor in tensors]
         length = sum(map(len, payloads))
         self.rounds += 1
         self.sent += length
@@ -203,11 +204,6 @@ class Link(Communicator):  # type: ignore[misc]
             self.finish()
         finally:
             self.connection.close()
-
-
-def _payload_view(tensor: Tensor) -> memoryview:
-    """Return the bytes of a tensor, without a copy if it is contiguous and on the CPU."""
-    return tensor.contiguous().view(-1).view(torch.uint8).cpu().numpy().data
 
 
 def _sleep_until(due: float) -> None:
