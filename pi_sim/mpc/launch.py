@@ -154,7 +154,8 @@ def run_local(
         _bind_listener(0) as dealer_listener,
     ):
         folders = _share_tokens(Path(scratch), ids, bundle.graph.vocabulary)
-        spec = _with_address(dealer, dealer_listener)
+        # Only a third party uses them; the token is known to the processes of this run alone.
+        spec = replace(dealer, port=dealer_listener.getsockname()[1], token=secrets.token_hex(server.TOKEN_BYTES))
         jobs = [
             PartyJob(
                 rank=rank,
@@ -207,13 +208,6 @@ def _share_tokens(scratch: Path, ids: Tensor, vocabulary: int) -> list[Path]:
         folder.mkdir(mode=0o700)
         save_file({"tokens": share}, folder / TOKENS_FILE)
     return folders
-
-
-def _with_address(dealer: DealerSpec, listener: socket.socket) -> DealerSpec:
-    """Give a third party its port, and a token that only the processes of this run know."""
-    if dealer.kind != THIRD_PARTY:
-        return dealer
-    return replace(dealer, port=listener.getsockname()[1], token=secrets.token_hex(server.TOKEN_BYTES))
 
 
 def _dealer_process(party: PartyJob, listener: socket.socket, scratch: Path) -> ChildProcess:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed import ReduceOp
 
 from pi_sim.mpc import backend
-from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
+from pi_sim.mpc.dealer.correlations import Correlation
 from pi_sim.mpc.dealer.sources import Source
 from pi_sim.mpc.primitives.ring import WORD_BYTES
 from pi_sim.specs import ExecutableProtocol
@@ -62,10 +62,6 @@ class Runtime:
         """
         self._own_requested_bytes += sum(part.bytes for part in correlation.dependent_parts)
         return self.source.deal(correlation, *mask_ids)
-
-    def persistent_mask(self, part: TensorSpec) -> tuple[int, Tensor]:
-        """Return the number of a new random tensor that later correlations may follow from, and this party's share."""
-        return self.source.persistent_mask(part)
 
     def reveal(self, *shares: Tensor) -> list[Tensor]:
         """Open additive shares of 64-bit words to both parties, all tensors in 1 round; 8 bytes per element."""

@@ -199,7 +199,7 @@ def test_a_demand_refers_to_the_masks_of_its_own_sequence(
 def test_a_recording_source_records_the_demand() -> None:
     source, triple = RecordingSource(prg(1)), fixed_operand_triple((2, 3), 4)
     rt = Runtime(None, source)
-    mask_id, _ = rt.persistent_mask(TensorSpec((3, 4)))
+    mask_id, _ = rt.source.persistent_mask(TensorSpec((3, 4)))
     rt.correlated(triple, mask_id)
     assert rt.requested_bytes == source.offline_bytes == 8 * 2 * 4
     assert source.take_items() == (MaskItem(TensorSpec((3, 4))), CorrelationItem(triple, (0,)))

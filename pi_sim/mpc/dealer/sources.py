@@ -103,10 +103,8 @@ class StreamedSource(Source):
 
     def _shares(self, correlation: Correlation, mask_ids: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
         shares = self.own_prg.draw(*correlation.random_parts, device=self.device)
-        return shares, [self._next_share(part) for part in correlation.dependent_parts]
-
-    def _next_share(self, part: TensorSpec) -> Tensor:
-        return self.share_stream.take(part.bytes).view(part.dtype).view(part.shape).to(self.device)
+        streamed = ((part, self.share_stream.take(part.bytes)) for part in correlation.dependent_parts)
+        return shares, [share.view(part.dtype).view(part.shape).to(self.device) for part, share in streamed]
 
 
 @dataclass(frozen=True)

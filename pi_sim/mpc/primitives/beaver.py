@@ -57,7 +57,7 @@ def fixed_operand_triple(first: Shape, columns: int) -> Correlation:
 
 def open_weight_shares(rt: Runtime, shares: list[Tensor]) -> list[OpenedWeight]:
     """Open each matrix under its own persistent mask: 1 round for all, 8 bytes per element."""
-    masks = [rt.persistent_mask(TensorSpec(tuple(share.shape))) for share in shares]
+    masks = [rt.source.persistent_mask(TensorSpec(tuple(share.shape))) for share in shares]
     masked_values = rt.reveal(*(share - mask for share, (_, mask) in zip(shares, masks, strict=True)))
     return [
         OpenedWeight(masked, mask + masked if rt.rank == 0 else mask, mask_id)

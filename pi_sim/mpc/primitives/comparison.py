@@ -6,7 +6,7 @@ into the borrow of m - r, hence x's sign. A digit is a nibble of a word of 32 or
 are looked up at once. The indicator bits of intervals are converted to additive shares by one more opening.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial, reduce
 from itertools import combinations
 from operator import and_, or_, xor
@@ -182,7 +182,16 @@ def and_products(rt: Runtime, factors: Sequence[Tensor], products: FactorSets, b
         shares |= {(factor,): mask for factor, mask in enumerate(_unpack_factors(masks, len(factors), bits))}
         public = _unpack_factors(differences, len(factors), bits)
         ones = (2**bits - 1) * (1 - rt.rank)
-        return tuple(_expand_product(product, (), public, shares, ones) for product in products)
+
+        def expand(product: tuple[int, ...], hidden: tuple[int, ...] = ()) -> Tensor:
+            """Expand the product of (d ^ a) times the masks of `hidden`; party 0 adds the all-public term."""
+            if not product:
+                return shares[hidden]
+            first, rest = product[0], product[1:]
+            outer = ones if not rest and not hidden else expand(rest, hidden)
+            return (public[first] & outer) ^ expand(rest, (*hidden, first))
+
+        return tuple(map(expand, products))
 
     return blockwise(multiply, differences, masks, mask_products)
 
@@ -198,33 +207,13 @@ def _subsets(products: FactorSets) -> FactorSets:
 def _pack_factors(values: Sequence[Tensor], bits: int) -> Tensor:
     """Return the values as (count, ...) bytes, as many to a byte as fit."""
     per_byte = 8 // bits
-    return torch.stack(
-        [_pack_byte(values[start : start + per_byte], bits) for start in range(0, len(values), per_byte)]
-    )
-
-
-def _pack_byte(values: Iterable[Tensor], bits: int) -> Tensor:
-    return reduce(or_, (value << bits * index for index, value in enumerate(values)))
+    chunks = (values[start : start + per_byte] for start in range(0, len(values), per_byte))
+    return torch.stack([reduce(or_, (value << bits * index for index, value in enumerate(chunk))) for chunk in chunks])
 
 
 def _unpack_factors(packed: Tensor, count: int, bits: int) -> list[Tensor]:
     positions = (divmod(number, 8 // bits) for number in range(count))
     return [(packed[byte] >> bits * index) & (2**bits - 1) for byte, index in positions]
-
-
-def _expand_product(
-    factors: tuple[int, ...],
-    hidden: tuple[int, ...],
-    public: Sequence[Tensor],
-    shares: Mapping[tuple[int, ...], Tensor],
-    ones: int,
-) -> Tensor:
-    """Expand the product of (d ^ a) over `factors` times the masks of `hidden`; party 0 adds the all-public term."""
-    if not factors:
-        return shares[hidden]
-    first, rest = factors[0], factors[1:]
-    outer = ones if not rest and not hidden else _expand_product(rest, hidden, public, shares, ones)
-    return (public[first] & outer) ^ _expand_product(rest, (*hidden, first), public, shares, ones)
 
 
 def shared_bits(length: int, count: int, word: torch.dtype) -> Correlation:

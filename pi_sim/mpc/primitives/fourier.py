@@ -102,12 +102,8 @@ def truncate_series(rt: Runtime, total: Tensor, series: FourierSeries) -> Tensor
 def evaluate_local_truncation(rt: Runtime, share: Tensor, series: FourierSeries) -> Tensor:
     """Return the series of every element, which must lie within its period; its slope must be zero.
 
-    1. Take shares of a random r and of the cosines and sines of its multiples from the dealer.
-    2. Open m = x + r (1 round, 8 bytes).
-    3. cos(w (m - r)) and sin(w (m - r)) are linear in what is shared: local.
-    4. Truncate, each party its own share: local, and wrong with probability |y| / 2^(64 - fraction).
-
-    1 round, 8 bytes per element, 16 offline per harmonic. Source: SHAFT (NDSS 2025).
+    The steps of `evaluate` in words of 64 bits (1 round, 8 bytes), but each party truncates its own share: local, and
+    wrong with probability |y| / 2^(64 - fraction). 16 bytes offline per harmonic. Source: SHAFT (NDSS 2025).
     """
     flat = share.reshape(-1)
     r, basis_share = rt.correlated(masked_basis(len(flat), series, torch.int64))

@@ -96,12 +96,12 @@ def _dependent_values(r: Tensor, p: Tensor, piece: Piece) -> Iterator[Tensor]:
     if piece.slope:
         yield bit * mask
     if isinstance(piece, FourierSeries):
-        yield from blockwise(partial(_basis_and_selected, piece), mask, bit)
 
+        def select_basis(mask: Tensor, bit: Tensor) -> tuple[Tensor, Tensor]:
+            values = basis(piece, mask)
+            return values, bit * values
 
-def _basis_and_selected(series: FourierSeries, r: Tensor, bit: Tensor) -> tuple[Tensor, Tensor]:
-    basis_values = basis(series, r)
-    return basis_values, bit * basis_values
+        yield from blockwise(select_basis, mask, bit)
 
 
 def evaluate(rt: Runtime, share: Tensor, function: Piecewise) -> Tensor:

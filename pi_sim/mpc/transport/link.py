@@ -219,21 +219,16 @@ def _combine_shares(own_share: Tensor, peer_share: Tensor, op: Any) -> Tensor:
     return peer_share.bitwise_xor_(own_share) if op == ReduceOp.BXOR else peer_share.add_(own_share)
 
 
-SMALL_EXCHANGES = 25
-LARGE_EXCHANGES = 9
-MEGABYTE = 1_000_000
-
-
 def benchmark_link(link: Link) -> dict[str, float]:
     """Return the seconds of a round and of a megabyte each way, without an imitated network.
 
     Both parties call this at the same time, before a run and outside of its counters. The values come from the medians
-    of exchanges of one word, and of one megabyte.
+    of 25 exchanges of one word, and of 9 of one megabyte.
     """
     network, link.network = link.network, None
     small, large = (
         median(_time_exchange(link, torch.zeros(words, dtype=torch.long)) for _ in range(times))
-        for words, times in ((1, SMALL_EXCHANGES), (MEGABYTE // WORD_BYTES, LARGE_EXCHANGES))
+        for words, times in ((1, 25), (1_000_000 // WORD_BYTES, 9))
     )
     link.network = network
     return {"round_seconds": small, "megabyte_seconds": max(0.0, large - small)}
