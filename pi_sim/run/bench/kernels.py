@@ -1,8 +1,7 @@
-"""Benchmark of kernels between two parties over a real connection: `pi-sim bench`.
+"""Single operations and truncations between two processes: `python -m pi_sim.run.bench.kernels` is the second one.
 
-Both parties go through the same steps at once. An operation is counted and audited first, then timed with the dealer's
-work and without it: the correlated randomness is then in memory before the kernel requests it. After the operations,
-many products are truncated; the wrong ones are counted. The second party is `python -m pi_sim.run.bench.kernels`.
+Both parties go through the same steps over a real connection. An operation is first counted and audited, then timed
+with the dealer's work and without it, all randomness being in memory.
 """
 
 import sys
@@ -37,7 +36,7 @@ from pi_sim.run.peer import PeerJob, call_party, connected_party, peer_process
 from pi_sim.specs import ExecutableProtocol
 
 CorrelationRequest = tuple[Correlation, tuple[int, ...]]
-"""A requested correlation, and the ids of the persistent masks that it depends on."""
+"""A requested correlation, and the numbers of the persistent masks that it follows from."""
 PartShares = tuple[list[Tensor], list[Tensor]]
 
 
@@ -58,7 +57,7 @@ class LoggingSource(Source):
 
 
 class PreloadedSource(Source):
-    """Source with fresh shares for logged requests, all of them in memory."""
+    """Source of fresh shares for all logged requests, dealt beforehand and kept in memory."""
 
     def __init__(self, source: Source, requests: list[CorrelationRequest]) -> None:
         super().__init__(source.own_prg)
@@ -71,35 +70,35 @@ class PreloadedSource(Source):
 
 
 def _split_parts(correlation: Correlation, shares: tuple[Tensor, ...]) -> PartShares:
-    """Return the shares of the random parts, and those of the derived parts."""
-    number = len(correlation.random_parts)
-    return list(shares[:number]), list(shares[number:])
+    """Return the shares of the random parts, and those of the dependent parts."""
+    count = len(correlation.random_parts)
+    return list(shares[:count]), list(shares[count:])
 
 
 @dataclass(frozen=True)
 class BenchParty:
-    """A party's link and its source of correlated randomness; party 0 plays the dealer."""
+    """One party's link and its source of randomness; party 0 deals."""
 
     link: Link
     source: Source
 
     @contextmanager
     def protocol_context(self, card: ExecutableProtocol, source: Source | None = None) -> Iterator[Runtime]:
-        """Yield a runtime for a protocol, with correlated randomness from `source`."""
+        """Context in which kernels run under a protocol, with randomness from `source`."""
         with Runtime.running(self.link, source or self.source, card) as rt:
             yield rt
 
     def share_of(self, ring: Tensor, mask: Tensor) -> Tensor:
-        """Return this party's share of values that both know, under a mask that both know."""
+        """Return this party's share of values that both parties know, hidden by a mask that both know."""
         return mask if self.link.rank else ring - mask
 
     def reveal(self, share: Tensor) -> Tensor:
-        """Open a value of which each party holds a share."""
+        """Open a shared value to both parties."""
         value: Tensor = self.link.all_reduce(share)
         return value
 
     def time_both(self, run: Callable[[], object]) -> float:
-        """Return the seconds from the common start until both parties are done."""
+        """Return the seconds from when both parties start until both are done."""
         self._synchronise()
         started = time.perf_counter()
         run()
@@ -110,32 +109,30 @@ class BenchParty:
         self.link.all_reduce(torch.zeros(1, dtype=torch.long))
 
     def count_both(self, rt: Runtime, run: Callable[[], object]) -> Tensor:
-        """Run, and return the increments of both parties' counters (2, 7), the same at both."""
+        """Return what both parties' counters add while they run it, a row (7) per party, the same at both."""
         before = self._read_counters(rt)
         run()
-        increments = self._read_counters(rt) - before
-        rows = torch.zeros(2, len(increments), dtype=torch.long)
-        rows[self.link.rank] = increments
+        counts = self._read_counters(rt) - before
+        rows = torch.zeros(2, len(counts), dtype=torch.long)
+        rows[self.link.rank] = counts
         return self.reveal(rows)
 
     def _read_counters(self, rt: Runtime) -> Tensor:
         link = self.link
-        own, crypten = (link.rounds, link.sent, link.received), (link.comm_rounds, link.comm_bytes)
-        return torch.tensor([*own, *crypten, rt.source.offline_bytes, rt.requested_bytes])
+        counts = link.rounds, link.sent, link.received, link.comm_rounds, link.comm_bytes
+        return torch.tensor([*counts, rt.source.offline_bytes, rt.requested_bytes])
 
 
-def check_counters(title: str, predicted: Cost, counters: Tensor) -> None:
-    """Raise a `RunError` if counters (2, 7) differ from the price, or if link, CrypTen and dealer disagree."""
-    rows = counters.tolist()
+def check_counters(what: str, predicted: Cost, counted: Tensor) -> None:
+    """Raise a `RunError` for counts that differ from the price, or between the link, CrypTen and the dealer."""
+    rows = counted.tolist()
     for own, peer in zip(rows, reversed(rows), strict=True):
         rounds, sent, received, crypten_rounds, crypten_bytes, offline, requested = own
-        measured = Cost(rounds, max(sent, peer[1]), offline)
-        if measured != predicted:
-            raise RunError(
-                f"{title}: predicted were {_describe_cost(predicted)}; counted were {_describe_cost(measured)}."
-            )
+        cost = Cost(rounds, max(sent, peer[1]), offline)
+        if cost != predicted:
+            raise RunError(f"{what}: predicted were {_describe_cost(predicted)}; counted were {_describe_cost(cost)}.")
         if (crypten_rounds, crypten_bytes, requested) != (rounds, sent + received, offline) or received != peer[1]:
-            raise RunError(f"{title}: the counters of the link, of CrypTen and of the dealer disagree: {rows}.")
+            raise RunError(f"{what}: the counters of the link, of CrypTen and of the dealer disagree: {rows}.")
 
 
 def _describe_cost(cost: Cost) -> str:
@@ -143,21 +140,24 @@ def _describe_cost(cost: Cost) -> str:
 
 
 Timings = dict[str, float]
-"""Seconds with the dealer's work and without it, and the max error of the result."""
+"""Seconds with the dealer's work and without it, and the max error."""
 
 
 def measure_kernel(
     end: BenchParty, workload: Workload, card: ExecutableProtocol, price: OpPrice | None, repetitions: int
 ) -> Timings:
-    """Count and time one operation; a `RunError` if the counters differ from the price, which party 0 knows."""
+    """Count, check and time one operation by one kernel.
+
+    The counters are checked by the party that knows the price; a difference raises a `RunError`.
+    """
     op, log, results = workload.op, LoggingSource(end.source), list[Any]()
     plain = draw_operands(workload.operands)
     with end.protocol_context(card, log) as rt:
         shared = _share_operands(end, rt, workload, card, plain)
-        counters = end.count_both(rt, lambda: results.append(apply_op(rt, op, shared, card)))
+        counted = end.count_both(rt, lambda: results.append(apply_op(rt, op, shared, card)))
         error = _max_error(end, workload, results.pop(), plain)
     if price:
-        check_counters(f"{op} under {card.name}", price.cost, counters)
+        check_counters(f"{op} under {card.name}", price.cost, counted)
 
     def seconds(dealt: bool) -> float:
         source = PreloadedSource(end.source, log.requests) if dealt else end.source
@@ -171,7 +171,7 @@ def measure_kernel(
 def _share_operands(
     end: BenchParty, rt: Runtime, workload: Workload, card: ExecutableProtocol, plain: list[Tensor]
 ) -> list[Any]:
-    """Return this party's shares of the operands; a fixed weight is opened under its mask, as at a session's start."""
+    """Return this party's shares of the operands; a weight that is opened once per session is opened here."""
     op, masks = workload.op, AesCtrPrg(bytes(SEED_BYTES))
     pairs = zip(plain, op.secret, strict=True)
     operands: list[Any] = [_share_operand(end, value, masks) if secret else value for value, secret in pairs]
@@ -182,14 +182,14 @@ def _share_operands(
 
 
 def _share_operand(end: BenchParty, value: Tensor, masks: AesCtrPrg) -> Any:
-    """Return this party's share: reals in fixed point, one-hot tokens as plain integers."""
+    """Share reals in fixed point, one-hot tokens as plain integers."""
     real = value.is_floating_point()
     (mask,) = masks.draw(TensorSpec(tuple(value.shape)))
     return backend.fixed_point_tensor(end.share_of(to_fixed_point(value) if real else value, mask), None if real else 0)
 
 
 def _max_error(end: BenchParty, workload: Workload, result: Any, plain: list[Tensor]) -> float:
-    """Return the max error of the result against the plaintext one in double precision."""
+    """Return the max error of a result against its plaintext reference in double precision."""
     op = workload.op
     expected = evaluate_reference(workload, plain)
     share = _client_value(op, result) if op.name == "reveal" else result.share
@@ -197,14 +197,14 @@ def _max_error(end: BenchParty, workload: Workload, result: Any, plain: list[Ten
 
 
 def _client_value(op: Op, value: Tensor | None) -> Tensor:
-    """Return the client's plain value as a share; the server has none."""
+    """Return a plain value as if it were shared; the server has none."""
     return torch.zeros(op.shapes[0], dtype=torch.long) if value is None else to_fixed_point(value)
 
 
 TRUNCATION_PROTOCOLS = ("crypten", "lean")
 BATCH_ELEMENTS = 2**20
 MAX_UNITS_OFF = 2
-"""Error of a correct product in units of the last place: local truncation of each share errs by 2, lean by 1."""
+"""Max error of a product in units of the last place: two where each share is rounded towards zero, one wrap-free."""
 
 
 def batch_count(extent: BenchSize) -> int:
@@ -213,19 +213,18 @@ def batch_count(extent: BenchSize) -> int:
 
 
 def measure_truncations(end: BenchParty, extent: BenchSize) -> Iterator[TruncationTest]:
-    """Yield the running result after each batch of products, for every bound and protocol."""
-    number = extent.truncations
+    """Yield the result so far after each batch of products, by every protocol's kernel and of every size."""
     for bound, protocol in product(extent.bounds, TRUNCATION_PROTOCOLS):
         card, values = specs.load_executable_protocol(protocol), AesCtrPrg(bytes(SEED_BYTES))
         result = TruncationTest(protocol=protocol, kernel=card.kernels["multiply"], bound=bound)
-        while result.number < number:
-            batch = _draw_batch(values, bound, min(BATCH_ELEMENTS, number - result.number))
-            result = _measure_batch(result, end, card, batch)
+        while result.number < extent.truncations:
+            length = min(BATCH_ELEMENTS, extent.truncations - result.number)
+            result = _measure_batch(result, end, card, _draw_batch(values, bound, length))
             yield result
 
 
 def _draw_batch(values: AesCtrPrg, bound: int, length: int) -> list[Tensor]:
-    """Draw two factors, uniform from -bound to bound with 16 bits of fraction, and a mask for each."""
+    """Draw two factors, uniform from -bound to bound with 16 fractional bits, and a mask for each."""
     x, y, *masks = values.draw(*[TensorSpec((length,))] * 4)
     unit = 2**PRECISION
     return [*((factor & (2 * bound * unit - 1)) - bound * unit for factor in (x, y)), *masks]
@@ -234,7 +233,7 @@ def _draw_batch(values: AesCtrPrg, bound: int, length: int) -> list[Tensor]:
 def _measure_batch(
     result: TruncationTest, end: BenchParty, card: ExecutableProtocol, batch: list[Tensor]
 ) -> TruncationTest:
-    """Multiply between the parties, compare with the product of the plain integers, and add to the result."""
+    """Multiply between the parties, and compare with the product of the plain integers."""
     x, y, *masks = batch
     op = Op("multiply", (tuple(x.shape), tuple(y.shape)), (True, True))
     with end.protocol_context(card) as rt:
@@ -245,16 +244,16 @@ def _measure_batch(
     return _with_batch(result, x * y, truncated)
 
 
-def _with_batch(result: TruncationTest, products: Tensor, truncated: Tensor) -> TruncationTest:
+def _with_batch(result: TruncationTest, product: Tensor, truncated: Tensor) -> TruncationTest:
     """Return the result with one more batch."""
-    errors = (truncated - (products >> PRECISION)).abs()
-    correct = errors <= MAX_UNITS_OFF
+    off = (truncated - (product >> PRECISION)).abs()
+    accurate = off <= MAX_UNITS_OFF
     return result.model_copy(
         update={
-            "number": result.number + len(errors),
-            "wrong": result.wrong + int((~correct).sum()),
-            "units": max(result.units, int(errors[correct].amax())),
-            "expected_locally": result.expected_locally + float(products.abs().double().sum()) / 2**64,
+            "number": result.number + len(off),
+            "wrong": result.wrong + int((~accurate).sum()),
+            "units": max(result.units, int(off[accurate].amax())),
+            "expected_locally": result.expected_locally + float(product.abs().double().sum()) / 2**64,
         }
     )
 
@@ -266,14 +265,10 @@ class BenchJob(PeerJob):
     tasks: list[tuple[str, ExecutableProtocol]]
 
     def measure_operations(self, end: BenchParty, prices: Sequence[OpPrice | None]) -> Iterator[Timings]:
-        """Measure every task in turn; party 0 knows the prices."""
+        """Measure every task in turn; the prices are None at the party that does not check them."""
         workloads = {workload.name: workload for workload in list_workloads(self.extent)}
         for (name, protocol), price in zip(self.tasks, prices, strict=True):
             yield measure_kernel(end, workloads[name], protocol, price, self.extent.repetitions)
-
-    def measure_truncations(self, end: BenchParty) -> Iterator[TruncationTest]:
-        """Measure truncations, after the tasks."""
-        return measure_truncations(end, self.extent)
 
 
 @contextmanager
@@ -288,7 +283,7 @@ def run_peer(job: BenchJob) -> None:
     with connected_party(call_party(job), 1) as ends:
         party = BenchParty(*ends)
         deque(job.measure_operations(party, [None] * len(job.tasks)), maxlen=0)
-        deque(job.measure_truncations(party), maxlen=0)
+        deque(measure_truncations(party, job.extent), maxlen=0)
 
 
 if __name__ == "__main__":

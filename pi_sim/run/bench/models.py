@@ -1,4 +1,4 @@
-"""Whole models between two real processes: one block of GPT-2's size, and models that ship."""
+"""Whole models between two real processes: one block of GPT-2's size, and shipped models."""
 
 import tempfile
 from collections.abc import Iterator
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pi_sim.graph.bundle import Bundle, read_bundle, write_bundle
+from pi_sim.graph import bundle
+from pi_sim.graph.bundle import Bundle
 from pi_sim.graph.capture import capture_model
 from pi_sim.mpc import launch
 from pi_sim.mpc.dealer.dealers import DEALT_FILE, FIRST_PARTY, DealerSpec
@@ -25,15 +26,15 @@ from pi_sim.zoo.source import CardModel
 BLOCK_NAME = "one GPT-2 block"
 BLOCK_CARD, TINY_SIZE = "gelu_ln", "tiny"
 BLOCK_VOCABULARY = 256
-"""Vocabulary of the block alone, so that embedding and head weigh little."""
+"""Vocabulary of the block, small so that embedding and head cost little."""
 EMBEDDING_STD = 0.5
-"""Standard deviation of the block's embeddings: its norms then see variances within the domain of all kernels."""
+"""Standard deviation of the block's embeddings, for variances in the domain of all kernels of norms."""
 DEALERS = (FIRST_PARTY, DEALT_FILE)
 
 
 @dataclass(frozen=True)
 class BenchModel:
-    """A model and its input token ids (N, T)."""
+    """A model and its input tokens (N, T)."""
 
     name: str
     model: PreTrainedModel
@@ -65,36 +66,36 @@ def gpt2_block(extent: BenchSize) -> PreTrainedModel:
     return model
 
 
-def measure_model(subject: BenchModel, protocols: list[ExecutableProtocol], scratch: Path) -> Iterator[ModelTiming]:
-    """Run a model under every protocol with every dealer; a `RunError` if a run does not cost what was predicted."""
-    model, tokens = subject.model, subject.tokens
-    folder = scratch / subject.name
-    origin = {"model": subject.name, "size": TINY_SIZE, "seq_len": tokens.shape[1]}
-    write_bundle(folder, capture_model(model, tokens.shape[1]), model.state_dict(), origin, scratch)
-    bundle = read_bundle(folder)
+def measure_model(bench_model: BenchModel, protocols: list[ExecutableProtocol], scratch: Path) -> Iterator[ModelTiming]:
+    """Run a model under every protocol with every dealer; a counter that differs from its price is a `RunError`."""
+    model, tokens = bench_model.model, bench_model.tokens
+    folder = scratch / bench_model.name
+    origin = {"model": bench_model.name, "size": TINY_SIZE, "seq_len": tokens.shape[1]}
+    bundle.write_bundle(folder, capture_model(model, tokens.shape[1]), model.state_dict(), origin, scratch)
+    loaded = bundle.read_bundle(folder)
     plain = model_logits(model, tokens)
     for protocol in protocols:
         for dealer in DEALERS:
-            yield _measure_run(bundle, protocol, dealer, tokens, plain)
+            yield _measure_run(loaded, protocol, dealer, tokens, plain)
 
 
 def _measure_run(
-    bundle: Bundle, protocol: ExecutableProtocol, dealer: str, tokens: Tensor, plain: Tensor
+    loaded: Bundle, protocol: ExecutableProtocol, dealer: str, tokens: Tensor, plain: Tensor
 ) -> ModelTiming:
-    """Run and audit once; the timing is that of the fastest sequence."""
-    with tempfile.TemporaryDirectory(dir=bundle.folder) as scratch:
-        spec = DealerSpec(dealer)
+    """Run all sequences once; the fastest one counts."""
+    with tempfile.TemporaryDirectory(dir=loaded.folder) as scratch:
         if dealer == DEALT_FILE:
-            spec = DealerSpec(dealer, path=str(Path(scratch) / DEALT_FILE))
-            dealing.write_dealt_files(bundle.folder, protocol, len(tokens), Path(spec.path), lambda fraction: None)
-        result = launch.run_local(bundle, protocol, tokens.unsqueeze(1), dealer=spec)
-    audit_run(bundle.graph, protocol, result)
-    measured = summarize_counters(result)
-    fastest = min(result.counts[0], key=lambda sequence: float(sequence["seconds"]))
+            dealing.write_dealt_files(
+                loaded.folder, protocol, len(tokens), Path(scratch) / DEALT_FILE, lambda fraction: None
+            )
+        spec = DealerSpec(dealer, path=str(Path(scratch) / DEALT_FILE)) if dealer == DEALT_FILE else DealerSpec(dealer)
+        outcome = launch.run_local(loaded, protocol, tokens.unsqueeze(1), dealer=spec)
+    audit_run(loaded.graph, protocol, outcome)
+    counters, fastest = summarize_counters(outcome), min(outcome.counts[0], key=lambda count: float(count["seconds"]))
     return ModelTiming(
-        model=bundle.origin["model"], protocol=protocol.name, dealer=dealer,
-        rounds=measured.rounds, bytes=measured.bytes, offline_bytes=measured.offline_bytes or 0,
-        session_bytes=measured.session_bytes or 0,
+        model=loaded.origin["model"], protocol=protocol.name, dealer=dealer,
+        rounds=counters.rounds, bytes=counters.bytes, offline_bytes=counters.offline_bytes or 0,
+        session_bytes=counters.session_bytes or 0,
         seconds=fastest["seconds"], communication_seconds=fastest["communication_seconds"],
-        difference=float((result.logits - plain).abs().max()),
+        difference=float((outcome.logits - plain).abs().max()),
     )  # fmt: skip
