@@ -17,14 +17,7 @@ from pi_sim.records import DiagnosisRecord, EstimateRecord, Observation, Origin,
 from pi_sim.records.models import held_out_perplexity
 from pi_sim.report import figures, frames
 from pi_sim.report.figures import Drawing, LayerSeries, Matrix, Recovery
-from pi_sim.report.frames import (
-    PUBLISHED,
-    RECORDS,
-    design_rank,
-    key_of,
-    published_change,
-    seeds_of,
-)
+from pi_sim.report.frames import PUBLISHED, RECORDS, design_rank, key_of, published_change, seeds_of
 from pi_sim.report.statistics import Seeds, claim_verdict, overload_verdict
 from pi_sim.report.tables import Unit, format_change
 
