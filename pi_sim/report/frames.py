@@ -38,12 +38,6 @@ def load_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, Record]]:
         yield from ((path, records.load(path)) for path in sorted(folder.glob("*.json")))
 
 
-def shipped_records() -> list[tuple[Path, TrainingRecord]]:
-    """Load the records of the weights that ship."""
-    paths = sorted((specs.facts() / "models" / "weights").glob("*/record.json"))
-    return [(path, records.load(path, TrainingRecord)) for path in paths]
-
-
 def design_rank(model: str, order: tuple[str, ...] = DESIGNS) -> tuple[int, str]:
     """Return a key that sorts models as the papers do, all others by name behind them."""
     return order.index(model) if model in order else len(order), model
@@ -54,34 +48,35 @@ def design_rank(model: str, order: tuple[str, ...] = DESIGNS) -> tuple[int, str]
 
 def run_frame(runs: Iterable[tuple[Path, RunRecord]]) -> pd.DataFrame:
     """Build one row for each run: the keys of its record, nested ones joined by _, and what follows from them."""
-    rows = [_run_row(path, record) for path, record in runs]
+    rows = []
+    for path, record in runs:
+        total, measured, agreement, compared = record.total, record.measured, record.agreement, record.compared
+        expected = total.seconds.get(record.network)
+        corrupted = agreement.corrupted_positions if agreement else 0
+        privacy = None if compared.plain is None else "wrong"
+        if compared.plain and compared.private and not record.is_wrong:
+            lost = f", {corrupted} places lost" if corrupted else ""
+            privacy = format_change(compared.private, compared.plain) + lost
+        rows.append(
+            {
+                **record.model_dump(exclude={"rows", "conventions", "argv", "versions", "agreement"}),
+                "agreement": agreement.model_dump() if agreement else dict.fromkeys(Agreement.model_fields),
+                "path": path,
+                "record": record,
+                "tokens": record.sequences * record.seq_len,
+                "plain": (record.perplexity.plain or math.inf) if agreement else None,
+                "private": record.perplexity.private or math.inf,
+                "drift": record.drift,
+                "privacy": privacy,
+                "wrong": record.is_wrong,
+                "rounds_equal": equality(total.rounds, measured.rounds),
+                "bytes_equal": equality(total.bytes, measured.bytes),
+                "expected": expected,
+                "network_ratio": measured.communication_seconds / expected if expected else None,
+                "imitated": "none imitated" if record.network == "none" else record.network,
+            }
+        )
     return pd.json_normalize(rows, sep="_") if rows else pd.DataFrame()
-
-
-def _run_row(path: Path, record: RunRecord) -> dict[str, Any]:
-    total, measured, agreement, compared = record.total, record.measured, record.agreement, record.compared
-    expected = total.seconds.get(record.network)
-    corrupted = agreement.corrupted_positions if agreement else 0
-    privacy = None if compared.plain is None else "wrong"
-    if compared.plain and compared.private and not record.is_wrong:
-        privacy = format_change(compared.private, compared.plain) + (f", {corrupted} places lost" if corrupted else "")
-    return {
-        **record.model_dump(exclude={"rows", "conventions", "argv", "versions", "agreement"}),
-        "agreement": agreement.model_dump() if agreement else dict.fromkeys(Agreement.model_fields),
-        "path": path,
-        "record": record,
-        "tokens": record.sequences * record.seq_len,
-        "plain": (record.perplexity.plain or math.inf) if agreement else None,
-        "private": record.perplexity.private or math.inf,
-        "drift": record.drift,
-        "privacy": privacy,
-        "wrong": record.is_wrong,
-        "rounds_equal": equality(total.rounds, measured.rounds),
-        "bytes_equal": equality(total.bytes, measured.bytes),
-        "expected": expected,
-        "network_ratio": measured.communication_seconds / expected if expected else None,
-        "imitated": "none imitated" if record.network == "none" else record.network,
-    }
 
 
 def operation_frame(runs: pd.DataFrame, key: str) -> pd.DataFrame:
@@ -103,41 +98,29 @@ def operation_frame(runs: pd.DataFrame, key: str) -> pd.DataFrame:
 # ---- trainings
 
 
-def training_frame(trainings: Iterable[tuple[Path, TrainingRecord]]) -> pd.DataFrame:
-    """Build one row for each training, with keys of all that decides its result."""
-    weights = specs.facts() / "models" / "weights"
-    columns = ["path", "record", "shipped", *TRAINING_COLUMNS]
-    rows = [[path, record, path.is_relative_to(weights), *_training_values(record)] for path, record in trainings]
-    return pd.DataFrame(rows, columns=columns)
-
-
 TRAINING_COLUMNS = (
-    *("model", "size", "seed", "from_scratch", "perplexity", "diverged", "text", "on_card", "usual_recipe", "plan"),
-    *("design", "dimensions", "recipe", "corpus"),
+    *("path", "record", "shipped", "model", "size", "seed", "from_scratch", "perplexity", "diverged", "text"),
+    *("on_card", "usual_recipe", "plan", "design", "dimensions", "recipe", "corpus"),
 )
 
 
-def _training_values(record: TrainingRecord) -> list[Any]:
-    """Return the values of TRAINING_COLUMNS; plan, design, dimensions, recipe and corpus are keys."""
-    plan = record.model_dump(mode="json", include=set(PLAN))
-    plan["corpus"] = {key: plan["corpus"][key] for key in ("sha256", "tokens_seen")}
-    perplexity, model, size = held_out_perplexity(record.held_out), record.card, record.size
-    return [
-        *(model, size, record.seed, record.origin is None, perplexity, math.isinf(perplexity), record.corpus.sha256),
-        *(plan["architecture"] == card_design(model), plan["recipe"] == usual_recipe(model, size), key_of(plan)),
-        *(key_of(plan[key]) for key in ("architecture", "dimensions", "recipe", "corpus")),
-    ]
+def training_frame(trainings: Iterable[tuple[Path, TrainingRecord]]) -> pd.DataFrame:
+    """Build one row for each training; plan, design, dimensions, recipe and corpus are keys that decide its result."""
+    weights, rows = specs.facts() / "models" / "weights", []
+    for path, record in trainings:
+        plan = record.model_dump(mode="json", include=set(PLAN))
+        plan["corpus"] = {key: plan["corpus"][key] for key in ("sha256", "tokens_seen")}
+        perplexity, model, size = held_out_perplexity(record.held_out), record.card, record.size
+        is_usual = plan["architecture"] == card_design(model), plan["recipe"] == usual_recipe(model, size)
+        keys = (key_of(plan[key]) for key in ("architecture", "dimensions", "recipe", "corpus"))
+        row = (path, record, path.is_relative_to(weights), model, size, record.seed, record.origin is None, perplexity)
+        rows.append((*row, math.isinf(perplexity), record.corpus.sha256, *is_usual, key_of(plan), *keys))
+    return pd.DataFrame(rows, columns=list(TRAINING_COLUMNS))
 
 
 def key_of(value: Any) -> str:
     """Return a value as a key that compares equal for equal JSON."""
     return json.dumps(value, sort_keys=True)
-
-
-def distinct_trainings(trainings: pd.DataFrame) -> pd.DataFrame:
-    """Keep the last record of every training; one that ships counts as shipped wherever else it is recorded."""
-    shipped = trainings.groupby("plan")["shipped"].transform("any")
-    return trainings.assign(shipped=shipped).drop_duplicates("plan", keep="last").sort_values("plan")
 
 
 def card_design(model: str) -> dict[str, Any] | None:

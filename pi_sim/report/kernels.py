@@ -102,16 +102,11 @@ def context(data: KernelData) -> dict[str, Any]:
             **{key: accuracy[key].map(format_perplexity) for key in ("plain", "private") if runs}
         ),
         "missing": data.missing,
-        "commands": [*map(frames.command_line, runs), *map(_missing_command, data.missing)],
+        "commands": list(map(frames.command_line, runs)),
         "environment": frames.environment(bench),
         "threads": bench.threads,
         "load": bench.load,
     }
-
-
-def _missing_command(model: str) -> str:
-    record = f"reports/records/run-{model}-tiny-{LEAN}.json"
-    return f"pi-sim run two-party --model {model} --protocol {LEAN} --sequences 100 --json {record}"
 
 
 def terminal_tables(bench: BenchRecord) -> str:
@@ -136,24 +131,31 @@ def _measured(data: KernelData) -> dict[str, Any]:
 
 def targets(data: KernelData) -> Iterator[dict[str, str]]:
     """Yield every target of lean that something was measured for."""
-    pairs = data.pairs.set_index("name")
+    pairs = data.pairs.set_index("name").to_dict("index")
     for name, (most, rounds) in ELEMENT_TARGETS.items():
-        if name in pairs.index:
-            row = pairs.loc[name]
-            result = f"{row['bytes_each']:,.1f} bytes and {row['rounds']} rounds; "
-            result += f"stock {row['bytes_each_stock']:,.1f} and {row['rounds_stock']}"
+        if row := pairs.get(name):
+            lean = f"{row['bytes_each']:,.1f} bytes and {row['rounds']} rounds"
+            result = f"{lean}; stock {row['bytes_each_stock']:,.1f} and {row['rounds_stock']}"
             is_met = row["bytes_each"] <= most and row["rounds"] <= rounds
             yield _target(name, f"at most {most} bytes an element and {rounds} rounds", result, is_met)
     for timing in data.bench.models:
         stock = data.stock(timing)
         if timing.protocol == LEAN and stock:
             yield from _model_targets(timing, stock)
-    for row in data.bench.truncations:
-        if row.protocol == LEAN:
-            is_met = not row.wrong and row.number >= PRODUCTS
-            subject = f"products of factors up to {row.bound}"
-            yield _target(subject, f"none of {PRODUCTS:,} wrong", f"{row.wrong:,} of {row.number:,}", is_met)
-    yield from _accuracy_targets(data)
+    for test in data.bench.truncations:
+        if test.protocol == LEAN:
+            is_met = not test.wrong and test.number >= PRODUCTS
+            subject, result = f"products of factors up to {test.bound}", f"{test.wrong:,} of {test.number:,}"
+            yield _target(subject, f"none of {PRODUCTS:,} wrong", result, is_met)
+    aim = f"perplexity within {DRIFT:.1%}, likeliest token above {TOP1:.0%}, nothing destroyed in {SEQUENCES} sequences"
+    for model, record in sorted(data.runs.items()):
+        if record.agreement:
+            drift, top1, corrupted = record.drift, record.agreement.top1, record.agreement.corrupted_positions
+            is_met = drift is not None and abs(drift) <= DRIFT and top1 > TOP1 and not corrupted
+            change = "beyond all numbers" if drift is None else f"{drift:+.3%}"
+            result = f"{change}, {top1:.2%}, {corrupted} in {record.sequences}"
+            yield _target(model, aim, result, is_met and record.sequences >= SEQUENCES)
+    yield from (_target(model, aim, "", None) for model in data.missing)
 
 
 def _target(subject: str, aim: str, result: str, is_met: bool | None) -> dict[str, str]:
@@ -173,28 +175,14 @@ def _model_targets(timing: ModelTiming, stock: ModelTiming) -> Iterator[dict[str
     yield _target(subject, f"{FASTER:g} times faster", f"{faster:.1f} times", faster >= FASTER)
 
 
-def _accuracy_targets(data: KernelData) -> Iterator[dict[str, str]]:
-    aim = f"perplexity within {DRIFT:.1%}, likeliest token above {TOP1:.0%}, nothing destroyed in {SEQUENCES} sequences"
-    for model, record in sorted(data.runs.items()):
-        assert record.agreement is not None
-        drift, top1, corrupted = record.drift, record.agreement.top1, record.agreement.corrupted_positions
-        is_exact = drift is not None and abs(drift) <= DRIFT and top1 > TOP1
-        change = "beyond all numbers" if drift is None else f"{drift:+.3%}"
-        result = f"{change}, {top1:.2%}, {corrupted} in {record.sequences}"
-        yield _target(model, aim, result, is_exact and not corrupted and record.sequences >= SEQUENCES)
-    yield from (_target(model, aim, "", None) for model in data.missing)
-
-
 def drawings(data: KernelData) -> dict[str, Drawing]:
     """Return every figure that something was measured for, by name."""
+    sent, seconds = dot_values(data, "bytes_each"), dot_values(data, "seconds_each", 1e6)
     drawn: dict[str, Drawing] = {}
-    specs_of = {
-        "kernels-bytes": ("bytes_each", 1, "bytes an element"),
-        "kernels-microseconds": ("seconds_each", 1e6, "µs an element"),
-    }
-    for name, (key, factor, title) in specs_of.items():
-        if values := dot_values(data, key, factor):
-            drawn[name] = partial(figures.dots_by_protocol, values, title)
+    if sent:
+        drawn["kernels-bytes"] = partial(figures.dots_by_protocol, sent, "bytes an element")
+    if seconds:
+        drawn["kernels-microseconds"] = partial(figures.dots_by_protocol, seconds, "µs an element")
     return drawn
 
 

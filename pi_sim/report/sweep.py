@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -84,15 +85,12 @@ def _training_records(folders: list[Path]) -> Iterator[tuple[Path, TrainingRecor
     for folder in folders:
         if not folder.is_dir() and folder not in default_folders():
             raise UsageError(f"there is no folder {folder} of records; choose another --records.")
-        paths = filter(_is_training, sorted(folder.rglob("*.json")))
-        yield from ((path, records.load(path, TrainingRecord)) for path in paths)
-
-
-def _is_training(path: Path) -> bool:
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["kind"]) == "training"
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        for path in sorted(folder.rglob("*.json")):
+            is_training = False
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                is_training = json.loads(path.read_text(encoding="utf-8"))["kind"] == "training"
+            if is_training:
+                yield path, records.load(path, TrainingRecord)
 
 
 def compare_designs(answers: Iterable[Answer], qualities: pd.DataFrame) -> list[DesignComparison]:
@@ -110,6 +108,8 @@ def context(answers: list[Answer], compared: dict[str, DesignComparison]) -> dic
     counts = [(frame[key].nunique(), noun) for noun, key in axes.items()]
     shown = {(size, model) for each in compared.values() for size, model in each.rows[["size", "model"]].to_numpy()}
     with_price = dict.fromkeys((answer.size, answer.model) for answer in answers if answer.seconds is not None)
+    computed = {COMPUTED.format(answer.machine): None for answer in answers if answer.compute_seconds is not None}
+    alone = {ALONE: None} if any(answer.compute_seconds is None for answer in answers) else {}
     return {
         "estimates": len(answers),
         "axes": ", ".join(f"{count} {noun}{'s' if count > 1 else ''}" for count, noun in counts),
@@ -117,7 +117,7 @@ def context(answers: list[Answer], compared: dict[str, DesignComparison]) -> dic
         "comparisons": [_comparison_context(name, comparison) for name, comparison in compared.items()],
         "without_perplexity": [f"{model} ({size})" for size, model in with_price if (size, model) not in shown],
         "reasons": dict(Counter(answer.reason for answer in answers if answer.reason)),
-        "conventions": list(_conventions(answers)),
+        "conventions": [text for s in CONVENTIONS for text in ({**alone, **computed} if s == ALONE else [s])],
     }
 
 
@@ -125,26 +125,14 @@ def _comparison_context(name: str, comparison: DesignComparison) -> dict[str, An
     scenario, networks = comparison.rows.iloc[0], comparison.networks
     past = None if pd.isna(scenario["past"]) else int(scenario["past"])
     tokens = describe_tokens(scenario["seq_len"], scenario["batch"], past)
-    rows = [
-        {
-            "model": model,
-            **seeds.summary(),
-            **{network: seconds.get(model) for network, seconds in networks.items()},
-            "front": ", ".join(network for network in networks if model in comparison.front(network)),
-        }
-        for model, seeds in comparison.designs.items()
-    ]
+    rows = []
+    for model, seeds in comparison.designs.items():
+        costs = {network: seconds.get(model) for network, seconds in networks.items()}
+        fronts = [network for network in networks if model in comparison.front(network)]
+        rows.append({"model": model, **seeds.summary(), **costs, "front": ", ".join(fronts)})
     columns = {**{network: (network, SECONDS) for network in networks}, "front": "on the front of"}
     title = {"figure": name, "tokens": tokens + (", inner" if scenario["only_inner"] else "")}
     return {**scenario[["protocol", "size", "text", "trained_tokens"]], **title, "columns": columns, "rows": rows}
-
-
-def _conventions(answers: list[Answer]) -> Iterator[str]:
-    """Yield what the numbers mean, with and without seconds of computing."""
-    computed = {COMPUTED.format(answer.machine): None for answer in answers if answer.compute_seconds is not None}
-    alone = {ALONE: None} if any(answer.compute_seconds is None for answer in answers) else {}
-    for sentence in CONVENTIONS:
-        yield from {**alone, **computed} if sentence == ALONE else [sentence]
 
 
 def drawings(compared: dict[str, DesignComparison]) -> dict[str, Drawing]:
