@@ -7,7 +7,6 @@ import pandas as pd
 
 from pi_sim.report import tables
 from pi_sim.report.tables import Format, tabulate
-from pi_sim.validation.comparison import Comparison
 from pi_sim.validation.validate import Validation
 
 KEYS = (
