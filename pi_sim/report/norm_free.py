@@ -156,9 +156,9 @@ def _taylor_failures(size: SizeData) -> list[dict[str, Any]]:
     models: dict[str, dict[str, None]] = {}
     for record in size.runs["record"]:
         has_gelu = any(row.op == "gelu" and row.bytes for row in record.rows)
-        if record.is_wrong and has_gelu and record.protocol in specs.names("protocols"):
-            if specs.protocol_card(record.protocol).kernels.get("gelu") == "erf-taylor":
-                models.setdefault(record.protocol, {})[record.model] = None
+        card = specs.protocol_card(record.protocol) if record.protocol in specs.names("protocols") else None
+        if record.is_wrong and has_gelu and card and card.kernels.get("gelu") == "erf-taylor":
+            models.setdefault(record.protocol, {})[record.model] = None
     return [{"protocol": protocol, "models": list(models[protocol])} for protocol in sorted(models)]
 
 

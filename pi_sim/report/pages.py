@@ -79,11 +79,13 @@ def write_page(path: Path, template: str, context: dict[str, Any], drawn: Mappin
 
 
 def render_page(template: str, context: dict[str, Any], drawn: Collection[str]) -> str:
-    """Render a page, without a final line break."""
-    return tables.render_template(f"{template}.md.j2", "markdown", **context, figure=partial(_figure, drawn))
+    """Render a page, without a final line break, with the figures that are drawn.
 
+    A caption's first sentence stands for its figure where that cannot be shown.
+    """
 
-def _figure(drawn: Collection[str], name: str, caption: str) -> str:
-    """Embed a figure with its caption, if it is drawn; the first sentence stands for it where it cannot be shown."""
-    text = " ".join(caption.split())
-    return f"![{text.split('.')[0]}](figures/{name}.svg)\n\n*{text}*" if name in drawn else ""
+    def figure(name: str, caption: str) -> str:
+        text = " ".join(caption.split())
+        return f"![{text.split('.')[0]}](figures/{name}.svg)\n\n*{text}*" if name in drawn else ""
+
+    return tables.render_template(f"{template}.md.j2", "markdown", **context, figure=figure)

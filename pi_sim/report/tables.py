@@ -108,13 +108,18 @@ class Table:
             gap.join([*column.title.split("\n"), *([unit.name] if unit and unit.name else [])])
             for column, unit in zip(self.columns, chosen, strict=True)
         ]
-        return [header, *([_show(cell, unit) for cell, unit in zip(line, chosen, strict=True)] for line in self.lines)]
+        return [header, *(list(map(_show, line, chosen)) for line in self.lines)]
 
     def _unit(self, units: Units) -> Unit | None:
         """Choose one unit for all columns of a kind, so that they can be compared; None for columns of text."""
         pairs = (pair for line in self.lines for pair in zip(line, self.columns, strict=True))
         numbers = [cell for cell, column in pairs if column.units == units and isinstance(cell, (int, float))]
         return choose_unit(units, numbers) if units else None
+
+
+def _show(cell: Cell, unit: Unit | None) -> str:
+    text = "" if cell is None else str(cell)
+    return text if unit is None or cell is None or isinstance(cell, str) else unit.show(cell)
 
 
 def tabulate(
@@ -146,13 +151,12 @@ def _cell(value: Any, shown: Units | Formatter, missing: str) -> Cell:
 
 def render(table: Table, style: Format) -> str:
     """Render a table as text without a final line break."""
-    return {"table": _terminal, "markdown": _markdown, "csv": _csv}[style](table)
-
-
-def _show(cell: Cell, unit: Unit | None) -> str:
-    if cell is None:
-        return ""
-    return str(cell) if unit is None or isinstance(cell, str) else unit.show(cell)
+    if style == "csv":
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows([[column.key for column in table.columns], *table.lines])
+        return text.getvalue().rstrip("\n")
+    return _terminal(table) if style == "table" else _markdown(table)
 
 
 def _terminal(table: Table) -> str:
@@ -160,23 +164,17 @@ def _terminal(table: Table) -> str:
     from rich.console import Console
 
     on_terminal = sys.stdout.isatty()
-    width = _width(table, shutil.get_terminal_size().columns if on_terminal else None)
+    columns = ["\n".join(cells).split("\n") for cells in zip(*table.text("\n"), strict=True)]
+    widths = [max(map(len, cells)) for cells in columns]
+    width = sum(widths) + 3 * len(widths) + 1
+    if on_terminal:
+        texts = [size for size, column in zip(widths, table.columns, strict=True) if not column.units]
+        narrowest = width - sum(max(0, size - LEGIBLE) for size in texts)
+        width = min(width, max(shutil.get_terminal_size().columns, narrowest))
     console = Console(width=width, force_terminal=on_terminal, markup=False, emoji=False, highlight=False)
     with console.capture() as captured:
         console.print(_rich_table(table))
     return captured.get().rstrip("\n")
-
-
-def _width(table: Table, available: int | None) -> int:
-    """Return the box's natural width, or the available one as long as that leaves the columns of text legible."""
-    columns = ["\n".join(cells).split("\n") for cells in zip(*table.text("\n"), strict=True)]
-    widths = [max(map(len, cells)) for cells in columns]
-    natural = sum(widths) + 3 * len(widths) + 1
-    if available is None:
-        return natural
-    texts = [width for width, column in zip(widths, table.columns, strict=True) if not column.units]
-    narrowest = natural - sum(max(0, width - LEGIBLE) for width in texts)
-    return min(natural, max(available, narrowest))
 
 
 def _rich_table(table: Table) -> "RichTable":
@@ -209,15 +207,6 @@ def _markdown(table: Table) -> str:
         for line in text
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *lines])
-
-
-def _csv(table: Table) -> str:
-    """Write the numbers as they are, under the columns' keys."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column.key for column in table.columns])
-    writer.writerows(table.lines)
-    return text.getvalue().rstrip("\n")
 
 
 # ---- templates
@@ -259,8 +248,6 @@ def _table_filter(
 
 def unwrap(text: str) -> str:
     """Join the lines of each paragraph and list item; headings, tables, figures and code stay as they are."""
-    return "\n\n".join(_join_lines(block) for block in re.split(r"\n{2,}", text.strip()))
-
-
-def _join_lines(block: str) -> str:
-    return block if block.startswith(("```", "|", "#", "!")) else re.sub(r"\s*\n(?!- )\s*", " ", block)
+    blocks = re.split(r"\n{2,}", text.strip())
+    verbatim = ("```", "|", "#", "!")
+    return "\n\n".join(b if b.startswith(verbatim) else re.sub(r"\s*\n(?!- )\s*", " ", b) for b in blocks)
