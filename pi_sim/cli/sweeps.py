@@ -53,9 +53,9 @@ def sweep(out: Path | None, report: Path | None, records: tuple[Path, ...], **as
     already is not asked again, so that an interrupted sweep goes on where it stopped; remove a line to ask anew.
     """
     grid = _asked(**asked)
-    quality = _quality(grid, report, records) if report else []
+    quality = _quality(grid, report, records) if report else None
     answers = _run(grid, out)
-    if report:
+    if report and quality is not None:
         from pi_sim.report import pages
 
         for path in pages.write_sweep(answers, quality, report):

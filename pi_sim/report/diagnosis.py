@@ -99,9 +99,6 @@ def range_table(record: DiagnosisRecord, bar: str) -> Table:
     return Table(columns, lines)
 
 
-# ---- figures
-
-
 LETTERS = 15
 """Letters of a caption in an inch."""
 QUANTITIES = (
@@ -179,7 +176,7 @@ def _lines(lines: dict[str, dict[int, float]], height: float, colors: dict[str, 
     """Draw one line over the layers for each name."""
     figure, (panel,) = panels(1, height=height)
     for name, values in lines.items():
-        color = {"color": colors[name]} if name in colors else {}
+        color: dict[str, Any] = {"color": colors[name]} if name in colors else {}
         panel.plot(list(values), list(values.values()), marker="o", markersize=4, label=name, **color)
     panel.set(**axes)
     label_layers(panel)

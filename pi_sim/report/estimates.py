@@ -165,9 +165,6 @@ def _session_note(estimate: Estimate) -> str:
     return f"once in a session, beside the above: 1 round, {estimate.session / 1e6:,.2f} MB to open the weights"
 
 
-# ---- comparisons
-
-
 def render_comparison(estimates: list[Estimate], view: View, style: Format) -> str:
     """Render two or more estimates in one table; as CSV or JSON with every number of each, against the first's."""
     compared = check_comparable(estimates)
@@ -240,9 +237,6 @@ def _comparison_table(estimates: list[Estimate], view: View, everything: bool) -
             rows.append(row)
         tables_of_rows.append(rows)
     return tabulate(tables_of_rows[0], heads, totals=tables_of_rows[1])
-
-
-# ---- counts
 
 
 def render_counts(counts: Counts, style: Format) -> str:

@@ -43,9 +43,6 @@ def design_rank(model: str, order: tuple[str, ...] = DESIGNS) -> tuple[int, str]
     return order.index(model) if model in order else len(order), model
 
 
-# ---- runs
-
-
 def run_frame(runs: Iterable[tuple[Path, RunRecord]]) -> pd.DataFrame:
     """Build one row for each run: the keys of its record, nested ones joined by _, and what follows from them."""
     rows = []
@@ -93,9 +90,6 @@ def operation_frame(runs: pd.DataFrame, key: str) -> pd.DataFrame:
     costly = sums[(sums > 0).any(axis=1)][key].unstack("op")
     order = sorted(costly.columns, key=lambda op: (-costly[op].max(), op))
     return costly.reindex(index=runs.index, columns=order)
-
-
-# ---- trainings
 
 
 TRAINING_COLUMNS = (
@@ -148,13 +142,15 @@ def reference_trainings(trainings: pd.DataFrame) -> pd.DataFrame:
     )
     chosen = order.drop_duplicates("model").set_index("model", drop=False)
     alike = ["design", "dimensions", "recipe", "corpus"]
-    return chosen.assign(seeds=[seeds_of(same_but(trainings, row, alike)) for _, row in chosen.iterrows()])
+    seeds: list[Any] = [seeds_of(same_but(trainings, row, alike)) for _, row in chosen.iterrows()]
+    return chosen.assign(seeds=pd.Series(seeds, chosen.index, dtype=object))
 
 
 def same_but(trainings: pd.DataFrame, reference: Any, alike: list[str]) -> pd.DataFrame:
     """Return the trainings of the reference's model and size that equal it in some columns."""
     keys = ["model", "size", *alike]
-    return trainings[(trainings[keys] == reference[keys]).all(axis=1)]
+    same: pd.DataFrame = trainings[(trainings[keys] == reference[keys]).all(axis=1)]
+    return same
 
 
 def seeds_of(trainings: pd.DataFrame) -> Seeds:

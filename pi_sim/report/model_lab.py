@@ -277,9 +277,6 @@ def _commands(lab: Lab) -> Iterator[str]:
         yield f"{frames.command_line(estimate)} > {FOLDER}/estimate-{model}.json"
 
 
-# ---- figures
-
-
 def drawings(lab: Lab) -> dict[str, Drawing]:
     """Return every figure that there are records for, by name."""
     trained = {m: record for m, record in lab.first.items() if not math.isinf(held_out_perplexity(record.held_out))}

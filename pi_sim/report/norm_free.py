@@ -58,7 +58,7 @@ class SizeData:
     def length(self) -> int:
         """The length that the models are trained for, if it was run, else the longest."""
         context = specs.size(self.name).context if self.name in specs.names("models/sizes") else None
-        return context if context in set(self.runs["seq_len"]) else max(self.runs["seq_len"])
+        return context if context and context in set(self.runs["seq_len"]) else int(self.runs["seq_len"].max())
 
     def design(self, model: str) -> dict[str, Any]:
         """Return the architecture of the reference training, else of the model card."""
@@ -273,9 +273,9 @@ def _draw_operations(size: SizeData) -> Any:
 def tradeoff_points(size: SizeData) -> list[Point]:
     """Return the models with a finite perplexity, at one length."""
     return [
-        Point(row.model, row.protocol, row.wrong, size.seeds[row.model], row.record.total.seconds)
-        for row in size.prices.itertuples()
-        if row.seq_len == size.length and row.model in size.seeds and size.seeds[row.model].is_finite
+        Point(record.model, record.protocol, record.is_wrong, size.seeds[record.model], record.total.seconds)
+        for record in size.prices["record"]
+        if record.seq_len == size.length and record.model in size.seeds and size.seeds[record.model].is_finite
     ]
 
 

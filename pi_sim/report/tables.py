@@ -146,7 +146,7 @@ def _cell(value: Any, shown: Units | Formatter, missing: str) -> Cell:
     """Format one value, or leave it to the unit that its column will choose."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return missing or None
-    return shown(value) if callable(shown) and not isinstance(value, str) else value  # type: ignore[no-any-return]
+    return shown(value) if callable(shown) and not isinstance(value, str) else value
 
 
 def render(table: Table, style: Format) -> str:
@@ -207,9 +207,6 @@ def _markdown(table: Table) -> str:
         for line in text
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *lines])
-
-
-# ---- templates
 
 
 def render_template(name: str, style: Literal["table", "markdown"], **values: Any) -> str:

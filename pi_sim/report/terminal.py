@@ -95,9 +95,6 @@ def _format_terms(terms: Terms, price: Price, unit: str = "") -> str:
     return " + ".join(parts)
 
 
-# ---- networks and machines
-
-
 def render_networks(style: Format) -> str:
     """Render the named networks, one row for each."""
     columns: dict[str, Any] = {
@@ -132,9 +129,6 @@ def render_machine(machine: Machine, style: Format) -> str:
     table = Table(columns, [[unit, meaning, seconds[unit]] for unit, meaning in MACHINE_UNITS.items()])
     title = "" if style == "csv" else f"{machine.name}; {machine.source}\n\n"
     return title + tables.render(table, style)
-
-
-# ---- runs
 
 
 def summarize_run(record: RunRecord | PartyRecord) -> str:
