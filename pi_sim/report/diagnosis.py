@@ -121,8 +121,14 @@ def write_figures(record: DiagnosisRecord, folder: Path) -> list[Path]:
 
 def draw(record: DiagnosisRecord) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """Yield the name and a function that draws it, caption included, of every figure that there are data for."""
+
+    def captioned(caption: str, figure: Callable[[], Figure]) -> Figure:
+        drawing = figure()
+        drawing.supxlabel(textwrap.fill(caption, int(LETTERS * drawing.get_figwidth())), fontsize=8)
+        return drawing
+
     for name, caption, figure in _figures(record):
-        yield name, partial(_captioned, caption, figure)
+        yield name, partial(captioned, caption, figure)
 
 
 def _figures(record: DiagnosisRecord) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
@@ -147,13 +153,6 @@ def _figures(record: DiagnosisRecord) -> Iterator[tuple[str, str, Callable[[], F
         yield "alphas", alphas, partial(alpha_scatter, record)
     if record.slopes:
         yield "slopes", "The learned slope for negative inputs, by layer.", partial(slopes_by_layer, record)
-
-
-def _captioned(caption: str, draw: Callable[[], Figure]) -> Figure:
-    """Put a caption below a figure that stands on no page."""
-    figure = draw()
-    figure.supxlabel(textwrap.fill(caption, int(LETTERS * figure.get_figwidth())), fontsize=8)
-    return figure
 
 
 def sparsity_by_layer(record: DiagnosisRecord) -> Figure:

@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from pi_sim.records import RunRecord
 from pi_sim.report import styles
 from pi_sim.report.statistics import Curve, Seeds, above, running_mean, without_start
 from pi_sim.report.styles import Look, panel_grid, panels
@@ -66,40 +67,32 @@ WRONG = "X"
 """The marker of a run whose private result is wrong."""
 
 
-class Point(NamedTuple):
-    """A model under a protocol: perplexity by seed, and seconds by network."""
-
-    model: str
-    protocol: str
-    wrong: bool
-    perplexity: Seeds
-    seconds: dict[str, float]
-
-
-def tradeoff(points: list[Point], looks: dict[str, Look], protocols: list[str]) -> Figure:
+def tradeoff(
+    runs: list[RunRecord], perplexities: dict[str, Seeds], looks: dict[str, Look], protocols: list[str]
+) -> Figure:
     """Draw perplexity against predicted seconds, one panel for each network; models that come first lie on top."""
     figure, axes = panels(2, height=3.2, sharey=True)
     shapes = {protocol: styles.SHAPES[index % len(styles.SHAPES)] for index, protocol in enumerate(protocols)}
-    pairs = [(point, WRONG if point.wrong else shapes[point.protocol]) for point in points]
+    pairs = [(run, WRONG if run.is_wrong else shapes[run.protocol]) for run in runs]
     for panel, network in zip(axes, ("wan", "lan"), strict=True):
-        shown = [(point, shape) for point, shape in pairs if network in point.seconds]
-        unit = choose_unit(SECONDS, [point.seconds[network] for point, _ in shown])
-        for point, shape in reversed(shown):
-            marker = looks[point.model].marker(shape)
-            seconds, values = point.seconds[network] / unit.divisor, point.perplexity.values
-            panel.vlines(seconds, min(values), max(values), color=marker["color"], linewidth=1)
-            panel.plot(seconds, point.perplexity.mean, **marker)
+        shown = [(run, shape) for run, shape in pairs if network in run.total.seconds]
+        unit = choose_unit(SECONDS, [run.total.seconds[network] for run, _ in shown])
+        for run, shape in reversed(shown):
+            marker, seeds = looks[run.model].marker(shape), perplexities[run.model]
+            seconds = run.total.seconds[network] / unit.divisor
+            panel.vlines(seconds, min(seeds.values), max(seeds.values), color=marker["color"], linewidth=1)
+            panel.plot(seconds, seeds.mean, **marker)
         panel.set(title=network, xlabel=f"predicted network time, {unit.name}")
         panel.margins(x=0.15)
         panel.grid(True)
     # At least a tenth of the perplexity's size is shown, so that small differences look small.
-    values = [value for point in points for value in point.perplexity.values]
+    values = [value for run in runs for value in perplexities[run.model].values]
     middle, reach = (min(values) + max(values)) / 2, 0.75 * (max(values) - min(values))
     reach = max(reach, 0.05 * middle)
     axes[0].set(ylabel="held-out perplexity", ylim=(middle - reach, middle + reach))
     used = {shape for _, shape in pairs}
     legend = {name: shape for name, shape in {**shapes, "private result wrong": WRONG}.items() if shape in used}
-    keys = {model: looks[model].marker() for model in dict.fromkeys(point.model for point in points)}
+    keys = {model: looks[model].marker() for model in dict.fromkeys(run.model for run in runs)}
     if len(legend) > 1:
         keys |= {name: {"marker": shape, "color": styles.OTHER} for name, shape in legend.items()}
     handles = [Line2D([], [], linestyle="", label=label, **marker) for label, marker in keys.items()]

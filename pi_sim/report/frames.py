@@ -105,7 +105,11 @@ def training_frame(trainings: Iterable[tuple[Path, TrainingRecord]]) -> pd.DataF
         plan = record.model_dump(mode="json", include=set(PLAN))
         plan["corpus"] = {key: plan["corpus"][key] for key in ("sha256", "tokens_seen")}
         perplexity, model, size = held_out_perplexity(record.held_out), record.card, record.size
-        is_usual = plan["architecture"] == card_design(model), plan["recipe"] == usual_recipe(model, size)
+        usual = None
+        if model in specs.names("models") and size in specs.names("models/sizes"):
+            changes = specs.model_card(model).training.get(size, {})
+            usual = {**specs.size(size).training.model_dump(mode="json"), **changes}
+        is_usual = plan["architecture"] == card_design(model), plan["recipe"] == usual
         keys = (key_of(plan[key]) for key in ("architecture", "dimensions", "recipe", "corpus"))
         row = (path, record, path.is_relative_to(weights), model, size, record.seed, record.origin is None, perplexity)
         rows.append((*row, math.isinf(perplexity), record.corpus.sha256, *is_usual, key_of(plan), *keys))
@@ -122,13 +126,6 @@ def card_design(model: str) -> dict[str, Any] | None:
     if model not in specs.names("models"):
         return None
     return specs.model_card(model).architecture.model_dump(mode="json")
-
-
-def usual_recipe(model: str, size: str) -> dict[str, Any] | None:
-    """Return the recipe of a size with the card's changes; None where either is unknown."""
-    if model not in specs.names("models") or size not in specs.names("models/sizes"):
-        return None
-    return {**specs.size(size).training.model_dump(mode="json"), **specs.model_card(model).training.get(size, {})}
 
 
 def reference_trainings(trainings: pd.DataFrame) -> pd.DataFrame:
@@ -179,22 +176,9 @@ def _millions(counts: list[int]) -> str:
     return f"{' to '.join(dict.fromkeys(ends))} M"
 
 
-def command_line(record: Record) -> str:
-    """Return the command that made a record; empty for one that Python code made."""
-    return " ".join(record.argv or ())
-
-
 def training_commands(path: Path, record: TrainingRecord, folder: Path = RECORDS) -> list[str]:
     """Return the command of a training, and of copying its record to where pages are made from."""
     if record.argv is None:
         return []
     out = record.argv[record.argv.index("--out") + 1]
-    return [command_line(record), f"cp {out}/record.json {folder / path.name}"]
-
-
-def environment(record: Record) -> str:
-    """Return the machine and the versions of a record in a line."""
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(record.versions.items()))
-    if record.machine is None:
-        return f"unknown processor, unknown cores, unknown system; {versions}"
-    return f"{record.machine.cpu}, {record.machine.cores} cores, {record.machine.system}; {versions}"
+    return [record.command, f"cp {out}/record.json {folder / path.name}"]

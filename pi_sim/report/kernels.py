@@ -89,8 +89,8 @@ def context(data: KernelData) -> dict[str, Any]:
             **{key: accuracy[key].map(format_perplexity) for key in ("plain", "private") if runs}
         ),
         "missing": data.missing,
-        "commands": list(map(frames.command_line, runs)),
-        "environment": frames.environment(bench),
+        "commands": [record.command for record in runs],
+        "environment": bench.environment,
         "threads": bench.threads,
         "load": bench.load,
     }

@@ -94,7 +94,7 @@ def load(folders: list[Path]) -> Lab | None:
     if not trainings:
         return None
     frame = frames.training_frame(trainings).join(pd.DataFrame([_entropy(record) for _, record in trainings]))
-    frame["last"] = [record.observations[-1] for _, record in trainings]
+    frame["last"] = pd.Series([record.observations[-1] for _, record in trainings], dtype=object)
     diagnoses = [record for _, record in loaded if isinstance(record, DiagnosisRecord)]
     estimates = {record.model: record for _, record in loaded if isinstance(record, EstimateRecord)}
     lab = Lab(frame, diagnoses, estimates)
@@ -156,7 +156,7 @@ def context(lab: Lab) -> dict[str, Any]:
         "trainings": len(records),
         "hours": sum(record.seconds for record in records) / 3600,
         "threads": " or ".join(map(str, sorted({record.threads for record in records}))),
-        "environments": sorted(set(map(frames.environment, records))),
+        "environments": sorted({record.environment for record in records}),
     }
 
 
@@ -272,9 +272,9 @@ def _commands(lab: Lab) -> Iterator[str]:
     ):
         yield from [" ".join(origin.argv)] if origin.argv else []
         yield from frames.training_commands(path, record, FOLDER)
-    yield from map(frames.command_line, lab.diagnoses)
+    yield from (record.command for record in lab.diagnoses)
     for model, estimate in lab.estimates.items():
-        yield f"{frames.command_line(estimate)} > {FOLDER}/estimate-{model}.json"
+        yield f"{estimate.command} > {FOLDER}/estimate-{model}.json"
 
 
 def drawings(lab: Lab) -> dict[str, Drawing]:

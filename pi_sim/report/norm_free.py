@@ -14,7 +14,7 @@ from pi_sim.cost.estimate import CONVENTIONS
 from pi_sim.errors import UsageError
 from pi_sim.records import RunRecord, TrainingRecord
 from pi_sim.report import figures, frames
-from pi_sim.report.figures import Drawing, Point
+from pi_sim.report.figures import Drawing
 from pi_sim.report.frames import PUBLISHED, design_rank, seeds_of
 from pi_sim.report.statistics import Curve, Seeds, compare_ranges, order_verdict
 from pi_sim.report.styles import Look
@@ -235,11 +235,11 @@ def _provenance(sizes: list[SizeData]) -> dict[str, Any]:
         for path, record, shipped in trainings:
             # Shipped weights lie beside their record.
             commands += frames.training_commands(path, record)[: 1 if shipped else None]
-        commands += filter(None, map(frames.command_line, size.runs["record"]))
+        commands += (run.command for run in size.runs["record"] if run.argv)
         texts = [(run, f"run {run.model} {run.protocol}") for run in size.runs["record"]]
         texts += [(training, f"training {training.card} seed {training.seed}") for training in size.trainings["record"]]
         for record, text in texts:
-            names.setdefault(frames.environment(record), {})[text] = None
+            names.setdefault(record.environment, {})[text] = None
     environments = {environment: ", ".join(names[environment]) for environment in sorted(names)}
     return {"commands": commands, "environments": environments}
 
@@ -249,9 +249,9 @@ def drawings(size: SizeData) -> dict[str, Drawing]:
     designs = {model: size.design(model) for model in size.models}
     looks = {m: Look(design.get("activation", ""), design.get("norm") != "none") for m, design in designs.items()}
     drawn: dict[str, Drawing] = {f"operations-{size.name}": partial(_draw_operations, size)}
-    if points := tradeoff_points(size):
+    if runs := tradeoff_runs(size):
         protocols = sorted(set(size.runs["protocol"]))
-        drawn[f"tradeoff-{size.name}"] = partial(figures.tradeoff, points, looks, protocols)
+        drawn[f"tradeoff-{size.name}"] = partial(figures.tradeoff, runs, size.seeds, looks, protocols)
     if curves := _curves(size):
         drawn[f"loss-{size.name}"] = partial(figures.loss_curves, curves, looks)
     return drawn
@@ -270,13 +270,10 @@ def _draw_operations(size: SizeData) -> Any:
     return figures.stacked_bars(sent, rounds, unit.name, unit.divisor)
 
 
-def tradeoff_points(size: SizeData) -> list[Point]:
-    """Return the models with a finite perplexity, at one length."""
-    return [
-        Point(record.model, record.protocol, record.is_wrong, size.seeds[record.model], record.total.seconds)
-        for record in size.prices["record"]
-        if record.seq_len == size.length and record.model in size.seeds and size.seeds[record.model].is_finite
-    ]
+def tradeoff_runs(size: SizeData) -> list[RunRecord]:
+    """Return the runs of models with a finite perplexity, at one length."""
+    finite = [model for model, seeds in size.seeds.items() if seeds.is_finite]
+    return [run for run in size.prices["record"] if run.seq_len == size.length and run.model in finite]
 
 
 def _curves(size: SizeData) -> dict[str, Curve]:

@@ -31,7 +31,7 @@ def comparison_frame(validations: list[Validation]) -> pd.DataFrame:
             *(claim.counted, comparison.error, comparison.provenance, claim.role, comparison.tolerance),
             *(comparison.verdict, claim.reason),
         )
-        row = dict(zip(KEYS, values, strict=True))
+        row: dict[str, Any] = dict(zip(KEYS, values, strict=True))
         for key in ("published", "ours"):
             row |= {
                 f"{key}_text": f"{row[key]:,.{comparison.decimals}f} {unit}".strip(),

@@ -96,11 +96,6 @@ class Table:
     rows: list[list[Cell]]
     totals: list[list[Cell]] = field(default_factory=list)
 
-    @property
-    def lines(self) -> list[list[Cell]]:
-        """All rows."""
-        return self.rows + self.totals
-
     def text(self, gap: str) -> list[list[str]]:
         """Return the header and every line as text, with a gap between a column's title and its unit."""
         chosen = [self._unit(column.units) for column in self.columns]
@@ -108,11 +103,11 @@ class Table:
             gap.join([*column.title.split("\n"), *([unit.name] if unit and unit.name else [])])
             for column, unit in zip(self.columns, chosen, strict=True)
         ]
-        return [header, *(list(map(_show, line, chosen)) for line in self.lines)]
+        return [header, *(list(map(_show, line, chosen)) for line in self.rows + self.totals)]
 
     def _unit(self, units: Units) -> Unit | None:
         """Choose one unit for all columns of a kind, so that they can be compared; None for columns of text."""
-        pairs = (pair for line in self.lines for pair in zip(line, self.columns, strict=True))
+        pairs = (pair for line in self.rows + self.totals for pair in zip(line, self.columns, strict=True))
         numbers = [cell for cell, column in pairs if column.units == units and isinstance(cell, (int, float))]
         return choose_unit(units, numbers) if units else None
 
@@ -154,7 +149,7 @@ def render(table: Table, style: Format) -> str:
     if style == "csv":
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([[column.key for column in table.columns], *table.lines])
+        writer.writerows([[column.key for column in table.columns], *table.rows, *table.totals])
         return text.getvalue().rstrip("\n")
     return _terminal(table) if style == "table" else _markdown(table)
 

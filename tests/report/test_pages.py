@@ -181,7 +181,7 @@ def test_layernorm_is_drawn_for_its_rounds(full: Path) -> None:
 
 def test_a_wrong_result_is_no_ordinary_point(full: Path) -> None:
     size = norm_free.load([full])[0]
-    assert {(point.model, point.wrong) for point in norm_free.tradeoff_points(size)} >= {
+    assert {(run.model, run.is_wrong) for run in norm_free.tradeoff_runs(size)} >= {
         ("gelu_ln", True),
         ("relu_ln", False),
     }
