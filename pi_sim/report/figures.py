@@ -24,14 +24,13 @@ if TYPE_CHECKING:
 Drawing = Callable[[], Figure]
 Matrix = Sequence[Sequence[float | None]]
 MILLION = 1e6
-ACROSS = 4
-"""Small panels in a row."""
+ACROSS = 4  # small panels in a row
 
 
-SLIVER = 0.02
-"""An operation below this share of the longest bar, in bytes and in rounds, is drawn as part of the others."""
-ALWAYS_SHOWN = "layernorm"
-"""The page's topic is drawn however small it is."""
+SLIVER = (
+    0.02  # an operation below this share of the longest bar, in bytes and in rounds, is drawn as part of the others
+)
+ALWAYS_SHOWN = "layernorm"  # the page's topic is drawn however small it is
 
 
 def stacked_bars(sent: "pd.DataFrame", rounds: "pd.DataFrame", unit: str, divisor: float) -> Figure:
@@ -63,8 +62,7 @@ def stacked_bars(sent: "pd.DataFrame", rounds: "pd.DataFrame", unit: str, diviso
     return figure
 
 
-WRONG = "X"
-"""The marker of a run whose private result is wrong."""
+WRONG = "X"  # the marker of a run whose private result is wrong
 
 
 def tradeoff(
@@ -211,23 +209,19 @@ def loss_curves(curves: dict[str, Curve], looks: dict[str, Look]) -> Figure:
     return figure
 
 
-class LayerSeries(NamedTuple):
-    """A quantity of each layer along a training; NaN where it is not a number."""
-
-    title: str
-    tokens: list[int]
-    layers: list[list[float]]
+LayerSeries = tuple[str, list[int], list[list[float]]]
+"""A title, the tokens of observations, and a quantity of each layer at them; NaN where it is not a number."""
 
 
 def lines_by_layer(models: list[LayerSeries], label: str, top: float | None = None) -> Figure:
     """Draw a panel for each model, a line for each layer: early layers dark, late ones light; one scale up to `top`."""
     figure, axes = panel_grid(len(models), ACROSS, height=1.9)
-    for panel, series in zip(axes, models, strict=True):
-        colors = colormaps["viridis"].resampled(len(series.layers) + 1)
-        for layer, values in enumerate(series.layers):
-            millions = [tokens / MILLION for tokens in series.tokens]
+    for panel, (title, tokens, layers) in zip(axes, models, strict=True):
+        colors = colormaps["viridis"].resampled(len(layers) + 1)
+        for layer, values in enumerate(layers):
+            millions = [count / MILLION for count in tokens]
             panel.plot(millions, values, color=colors(layer), linewidth=1.2, label=f"layer {layer}")
-        panel.set(title=series.title, xlabel="tokens, millions")
+        panel.set(title=title, xlabel="tokens, millions")
         panel.grid(True)
         if top is not None:
             panel.set_ylim(0, 1.03 * top)
@@ -263,10 +257,8 @@ def recoveries(conversions: list[Recovery]) -> Figure:
     return figure
 
 
-LEGIBLE = 48
-"""A heat map of at most this many cells shows their numbers."""
-TICKS = 8
-"""Ticks along an axis, at most."""
+LEGIBLE = 48  # a heat map of at most this many cells shows their numbers
+TICKS = 8  # ticks along an axis, at most
 
 
 def heat_maps(models: Sequence[tuple[str, Matrix]]) -> Figure:

@@ -158,22 +158,20 @@ def seeds_of(trainings: pd.DataFrame) -> Seeds:
 def setup(trainings: pd.DataFrame) -> dict[str, Any]:
     """Return dimensions, text and recipe of the first of some trainings, and what they do not share."""
     first, trained = trainings["record"].iloc[0], [record.trained_parameters for record in trainings["record"]]
+
+    def millions(counts: list[int]) -> str:
+        return " to ".join(dict.fromkeys(f"{count / 1e6:.2f}" for count in (min(counts), max(counts)))) + " M"
+
     return {
         **first.dimensions.model_dump(),
         "recipe": first.recipe.model_dump(),
-        "parameters": _millions([record.parameters for record in trainings["record"]]),
-        "trained": _millions(trained) if all(trained) else None,
+        "parameters": millions([record.parameters for record in trainings["record"]]),
+        "trained": millions(trained) if all(trained) else None,
         "tokens": first.corpus.tokens_seen,
         "corpus": first.corpus.name,
         "differing": [part for part in ("dimensions", "recipe", "corpus") if trainings[part].nunique() > 1],
         "alone": len(trainings) == 1,
     }
-
-
-def _millions(counts: list[int]) -> str:
-    """Format a number, or the range of several."""
-    ends = [f"{count / 1e6:.2f}" for count in (min(counts), max(counts))]
-    return f"{' to '.join(dict.fromkeys(ends))} M"
 
 
 def training_commands(path: Path, record: TrainingRecord, folder: Path = RECORDS) -> list[str]:

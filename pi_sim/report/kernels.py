@@ -18,6 +18,9 @@ LINEAR_MAPS = 4
 """The maps of a block, 12 times the width squared, over the one to queries, keys and values that is measured."""
 
 
+AMOUNTS = ("bytes", "offline_bytes", "seconds", "online_seconds")
+
+
 @dataclass(frozen=True)
 class KernelData:
     """A benchmark, and runs under lean by model."""
@@ -42,7 +45,10 @@ class KernelData:
         """One row for each operation that both were measured for: stock CrypTen's columns end in _stock."""
         stock, lean = (self.by_protocol[self.by_protocol["protocols"] == name] for name in (STOCK, LEAN))
         pairs = stock.merge(lean, on="name", suffixes=("_stock", ""))
-        return pairs.assign(**{f"{key}_ratio": ratio(pairs[f"{key}_stock"], pairs[key]) for key in AMOUNTS})
+        for key in AMOUNTS:
+            ours, usual = pairs[key], pairs[f"{key}_stock"]
+            pairs[f"{key}_ratio"] = (usual / ours).where((ours > 0) & (usual > 0))
+        return pairs
 
     @cached_property
     def missing(self) -> list[str]:
@@ -50,14 +56,6 @@ class KernelData:
         weights = specs.facts() / "models" / "weights"
         shipped = sorted(path.parent.name.rpartition("-")[0] for path in weights.glob("*/record.json"))
         return [model for model in shipped if model not in self.runs]
-
-
-AMOUNTS = ("bytes", "offline_bytes", "seconds", "online_seconds")
-
-
-def ratio(stock: Any, lean: Any) -> Any:
-    """Return how many times less lean is; NaN where there is nothing to divide."""
-    return (stock / lean).where((stock > 0) & (lean > 0))
 
 
 def load(folders: list[Path]) -> KernelData | None:
@@ -116,12 +114,8 @@ def _measured(data: KernelData) -> dict[str, Any]:
 def drawings(data: KernelData) -> dict[str, Drawing]:
     """Return every figure that something was measured for, by name."""
     sent, seconds = dot_values(data, "bytes_each"), dot_values(data, "seconds_each", 1e6)
-    drawn: dict[str, Drawing] = {}
-    if sent:
-        drawn["kernels-bytes"] = partial(figures.dots_by_protocol, sent, "bytes an element")
-    if seconds:
-        drawn["kernels-microseconds"] = partial(figures.dots_by_protocol, seconds, "µs an element")
-    return drawn
+    values = {"kernels-bytes": (sent, "bytes an element"), "kernels-microseconds": (seconds, "µs an element")}
+    return {name: partial(figures.dots_by_protocol, *pair) for name, pair in values.items() if pair[0]}
 
 
 def dot_values(data: KernelData, key: str, factor: float = 1) -> dict[str, dict[str, float]]:

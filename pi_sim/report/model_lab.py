@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pi_sim.diagnosis.entropy import OVERLOAD, overloaded, part
@@ -243,16 +244,11 @@ def recovery(record: TrainingRecord, origin: Origin) -> Recovery:
     row, quality = _conversion_row(record, origin), origin.quality
     before = quality.sample.loss if quality and quality.sample else None
     losses = {row.tokens: row.held_out_loss for row in record.observations if row.held_out_loss is not None}
-    perplexities = {tokens: _perplexity(loss) for tokens, loss in losses.items()}
-    return Recovery(f"{row['source']}: {row['surgery']}", _perplexity(before), perplexities)
-
-
-def _perplexity(loss: float | None) -> float:
-    """Return e^loss, infinite where a float overflows."""
-    try:
-        return math.inf if loss is None else math.exp(loss)
-    except OverflowError:
-        return math.inf
+    with np.errstate(over="ignore"):
+        perplexities = {tokens: float(np.exp(loss)) for tokens, loss in losses.items()}
+    return Recovery(
+        f"{row['source']}: {row['surgery']}", math.inf if before is None else math.exp(before), perplexities
+    )
 
 
 def _commands(lab: Lab) -> Iterator[str]:
@@ -313,4 +309,4 @@ def changed_maps(lab: Lab) -> list[tuple[str, Matrix]]:
 def _series(record: TrainingRecord, layers: Callable[[Observation], list[Any]]) -> LayerSeries:
     """Return a quantity of each layer along a training."""
     tokens, values = [row.tokens for row in record.observations], map(layers, record.observations)
-    return LayerSeries(record.card, tokens, [list(layer) for layer in zip(*values, strict=True)])
+    return record.card, tokens, [list(layer) for layer in zip(*values, strict=True)]

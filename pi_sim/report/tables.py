@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import pandas as pd
     from jinja2 import Environment
-    from rich.table import Table as RichTable
 
 
 Cell = str | int | float | None
@@ -155,8 +154,13 @@ def render(table: Table, style: Format) -> str:
 
 
 def _terminal(table: Table) -> str:
-    """Draw a box as wide as it needs to be; on a narrow terminal its text is folded, its numbers never."""
+    """Draw a box as wide as it needs to be; on a narrow terminal its text is folded, its numbers never.
+
+    Numbers stand to the right, closing rows below a rule.
+    """
+    from rich import box
     from rich.console import Console
+    from rich.table import Table as RichTable
 
     on_terminal = sys.stdout.isatty()
     columns = ["\n".join(cells).split("\n") for cells in zip(*table.text("\n"), strict=True)]
@@ -166,26 +170,18 @@ def _terminal(table: Table) -> str:
         texts = [size for size, column in zip(widths, table.columns, strict=True) if not column.units]
         narrowest = width - sum(max(0, size - LEGIBLE) for size in texts)
         width = min(width, max(shutil.get_terminal_size().columns, narrowest))
-    console = Console(width=width, force_terminal=on_terminal, markup=False, emoji=False, highlight=False)
-    with console.capture() as captured:
-        console.print(_rich_table(table))
-    return captured.get().rstrip("\n")
-
-
-def _rich_table(table: Table) -> "RichTable":
-    """Build rich's table: numbers to the right, closing rows below a rule."""
-    from rich import box
-    from rich.table import Table as RichTable
-
-    header, *lines = table.text("\n")
     grid = RichTable(box=box.ROUNDED, border_style="dim", header_style="bold")
+    header, *lines = table.text("\n")
     for title, column in zip(header, table.columns, strict=True):
         numeric = bool(column.units)
         grid.add_column(title, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for number, line in enumerate(lines, start=1):
         closing = number > len(table.rows)
         grid.add_row(*line, style="bold" if closing else "", end_section=number == len(table.rows))
-    return grid
+    console = Console(width=width, force_terminal=on_terminal, markup=False, emoji=False, highlight=False)
+    with console.capture() as captured:
+        console.print(grid)
+    return captured.get().rstrip("\n")
 
 
 def _markdown(table: Table) -> str:
