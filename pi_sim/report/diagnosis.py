@@ -99,8 +99,7 @@ def range_table(record: DiagnosisRecord, bar: str) -> Table:
     return Table(columns, lines)
 
 
-LETTERS = 15
-"""Letters of a caption in an inch."""
+LETTERS = 15  # letters of a caption in an inch
 QUANTITIES = (
     *("residual stream", "score minus row maximum", "row maximum", "row sum of exponentials"),
     *("variance", "mean square"),
@@ -109,7 +108,7 @@ ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "erf")
 
 
 def write_figures(record: DiagnosisRecord, folder: Path) -> list[Path]:
-    """Write every figure as SVG and PNG, drawn before the first is written; return where they lie."""
+    """Write every figure as SVG and PNG, all of them drawn before the first is written."""
     drawings = dict(draw(record))
     contents = {f"{name}.svg": styles.svg(figure).encode() for name, figure in drawings.items()}
     contents |= {f"{name}.png": styles.png(figure) for name, figure in drawings.items()}

@@ -18,8 +18,6 @@ from pi_sim.report.tables import BYTES, COUNT, RATIO, SECONDS, SHARE, Format, Ta
 TITLES: dict[View, str] = {"op": "operation", "layer": "layer", "module": "module", "total": ""}
 INNER = "without embedding and head"
 SCENARIO = ("model", "size", "protocol", "seq_len", "batch", "past")
-Numbers = dict[str, float | None]
-"""Numbers by the key of their column; None where one is unknown."""
 
 
 def number_columns(estimates: list[Estimate]) -> dict[str, tuple[str, Units]]:
@@ -35,8 +33,8 @@ def number_columns(estimates: list[Estimate]) -> dict[str, tuple[str, Units]]:
     }
 
 
-def _numbers(estimate: Estimate, part: Part) -> Numbers:
-    """Return rounds, bytes and seconds of a part of an estimate."""
+def _numbers(estimate: Estimate, part: Part) -> dict[str, float | None]:
+    """Return rounds, bytes and seconds of a part of an estimate; None where one is unknown."""
     return {
         "rounds": part.cost.rounds,
         "bytes": part.cost.bytes,

@@ -27,9 +27,7 @@ MILLION = 1e6
 ACROSS = 4  # small panels in a row
 
 
-SLIVER = (
-    0.02  # an operation below this share of the longest bar, in bytes and in rounds, is drawn as part of the others
-)
+SLIVER = 0.02  # of the longest bar, in bytes and in rounds: smaller operations are drawn as part of the others
 ALWAYS_SHOWN = "layernorm"  # the page's topic is drawn however small it is
 
 
@@ -194,12 +192,12 @@ def dot_plot(designs: dict[str, tuple[list[float], float | None]]) -> Figure:
 
 def loss_curves(curves: dict[str, Curve], looks: dict[str, Look]) -> Figure:
     """Draw the first model's loss, and the smoothed differences of the others, which would overlap otherwise."""
-    (first, baseline), *others = curves.items()
+    (first, baseline), *rest = curves.items()
     figure, (left, right) = panels(2, height=2.8)
     left.plot(list(baseline), list(baseline.values()), **looks[first].line)
     left.set(xscale="log", xlabel="step", title=f"{first}: loss, nats per token")
     right.axhline(0, label=first, **looks[first].line)
-    for model, curve in others:
+    for model, curve in rest:
         shown = running_mean(without_start(above(curve, baseline)))
         right.plot(list(shown), list(shown.values()), label=model, **looks[model].line)
     right.set(xlabel="step", title=f"above {first}, nats per token")

@@ -32,8 +32,8 @@ class KernelData:
     def operations(self) -> pd.DataFrame:
         """One row for each measured kernel, with amounts for each element."""
         frame = pd.DataFrame([row.model_dump() for row in self.bench.operations])
-        each = {key: pd.to_numeric(frame[key]) / frame["elements"] for key in AMOUNTS}
-        return frame.assign(**{f"{key}_each": values for key, values in each.items()})
+        amounts = {key: pd.to_numeric(frame[key]) / frame["elements"] for key in AMOUNTS}
+        return frame.assign(**{f"{key}_each": values for key, values in amounts.items()})
 
     @cached_property
     def by_protocol(self) -> pd.DataFrame:
@@ -46,8 +46,8 @@ class KernelData:
         stock, lean = (self.by_protocol[self.by_protocol["protocols"] == name] for name in (STOCK, LEAN))
         pairs = stock.merge(lean, on="name", suffixes=("_stock", ""))
         for key in AMOUNTS:
-            ours, usual = pairs[key], pairs[f"{key}_stock"]
-            pairs[f"{key}_ratio"] = (usual / ours).where((ours > 0) & (usual > 0))
+            own, reference = pairs[key], pairs[f"{key}_stock"]
+            pairs[f"{key}_ratio"] = (reference / own).where((own > 0) & (reference > 0))
         return pairs
 
     @cached_property

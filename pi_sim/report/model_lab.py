@@ -67,10 +67,10 @@ class Lab:
     @cached_property
     def changed(self) -> list[pd.DataFrame]:
         """Trainings of compared designs with something changed, those that differ in the seed alone together."""
-        others = self.trainings[self.trainings["from_scratch"] & self.trainings["model"].isin(self.groups)]
-        others = others[~others.index.isin(self.compared.index)]
-        keys = [key_of([record.card, _decisions(record)]) for record in others["record"]]
-        return [group for _, group in others.groupby(keys, sort=False)]
+        candidates = self.trainings[self.trainings["from_scratch"] & self.trainings["model"].isin(self.groups)]
+        candidates = candidates[~candidates.index.isin(self.compared.index)]
+        keys = [key_of([record.card, _decisions(record)]) for record in candidates["record"]]
+        return [group for _, group in candidates.groupby(keys, sort=False)]
 
     @cached_property
     def conversions(self) -> list[tuple[Path, TrainingRecord, Origin]]:
@@ -86,10 +86,7 @@ class Lab:
 
 
 def load(folders: list[Path]) -> Lab | None:
-    """Load the records in the folders' `lab`; None where there are no trainings.
-
-    A `UsageError` asks for the design that all others are compared with.
-    """
+    """Load the records in the folders' `lab`; None without trainings, a `UsageError` without those of the baseline."""
     loaded = list(frames.load_folders(folder / FOLDER.name for folder in folders))
     trainings = [(path, record) for path, record in loaded if isinstance(record, TrainingRecord)]
     if not trainings:
@@ -282,20 +279,20 @@ def drawings(lab: Lab) -> dict[str, Drawing]:
     for model, seeds in lab.seeds.items():
         published = None if model == BASELINE else published_change(model)
         changes[model] = [value / reference - 1 for value in seeds.values if math.isfinite(value)], published
-    drawn: dict[str, Drawing] = {
+    plots: dict[str, Drawing] = {
         "lab-quality": partial(figures.dot_plot, changes),
         "lab-entropy": partial(figures.heat_maps, heads),
         "lab-entropy-along": partial(figures.lines_by_layer, along, "entropy / maximum", top=1.0),
     }
     if maps := changed_maps(lab):
-        drawn["lab-changed"] = partial(figures.heat_maps, maps)
+        plots["lab-changed"] = partial(figures.heat_maps, maps)
     if slopes := [record for record in lab.first.values() if record.observations[-1].slopes]:
         series = [_series(record, lambda row: list(row.slopes or ())) for record in slopes]
-        drawn["lab-slopes"] = partial(figures.lines_by_layer, series, "slope")
+        plots["lab-slopes"] = partial(figures.lines_by_layer, series, "slope")
     if lab.conversions:
         rows = [recovery(record, origin) for _, record, origin in lab.conversions]
-        drawn["lab-recovery"] = partial(figures.recoveries, rows)
-    return drawn
+        plots["lab-recovery"] = partial(figures.recoveries, rows)
+    return plots
 
 
 def changed_maps(lab: Lab) -> list[tuple[str, Matrix]]:

@@ -21,8 +21,7 @@ from pi_sim.report.styles import Look
 from pi_sim.report.tables import BYTES, COUNT, Unit, choose_unit, format_change, format_perplexity
 
 BASELINE = "gelu_ln"
-GPT2_STD = 0.02
-"""The standard deviation of GPT-2's own initial weights."""
+GPT2_STD = 0.02  # the standard deviation of GPT-2's own initial weights
 
 
 @dataclass(frozen=True)
@@ -115,8 +114,8 @@ def _size_context(size: SizeData) -> dict[str, Any]:
         "truncations_failed": bool(((runs["agreement_corrupted_positions"] > 0) & ~runs["wrong"]).any()),
         "taylor": _taylor_failures(size),
         "unit": unit,
-        **dict(_by_operation(size, prices, "bytes", "sent", replace(unit, name=""))),
-        **dict(_by_operation(size, prices, "rounds", "rounds", COUNT[0])),
+        **_by_operation(size, prices, "bytes", "sent", replace(unit, name="")),
+        **_by_operation(size, prices, "rounds", "rounds", COUNT[0]),
         "imitated": runs[runs["expected"].notna()],
         "order": _order(size),
         "recipes": recipes.sort_values("changed", kind="stable") if len(recipes) else recipes,
@@ -128,11 +127,11 @@ def _size_context(size: SizeData) -> dict[str, Any]:
     }
 
 
-def _by_operation(size: SizeData, prices: pd.DataFrame, key: str, name: str, unit: Unit) -> Iterator[tuple[str, Any]]:
-    """Yield one row for every run with a column for every operation that is not free, and those columns."""
+def _by_operation(size: SizeData, prices: pd.DataFrame, key: str, name: str, unit: Unit) -> dict[str, Any]:
+    """Return one row for every run with a column for every operation that is not free, and those columns."""
     operations = frames.operation_frame(size.prices, key)
-    yield name, prices.join(operations)
-    yield f"{name}_columns", {**{op: (op, (unit,)) for op in operations}, f"total_{key}": ("total", (unit,))}
+    columns = {**{op: (op, (unit,)) for op in operations}, f"total_{key}": ("total", (unit,))}
+    return {name: prices.join(operations), f"{name}_columns": columns}
 
 
 def _labelled(runs: pd.DataFrame, *keys: str) -> pd.DataFrame:
@@ -248,13 +247,13 @@ def drawings(size: SizeData) -> dict[str, Drawing]:
     """Return every figure that there are data for, by name."""
     designs = {model: size.design(model) for model in size.models}
     looks = {m: Look(design.get("activation", ""), design.get("norm") != "none") for m, design in designs.items()}
-    drawn: dict[str, Drawing] = {f"operations-{size.name}": partial(_draw_operations, size)}
+    plots: dict[str, Drawing] = {f"operations-{size.name}": partial(_draw_operations, size)}
     if runs := tradeoff_runs(size):
         protocols = sorted(set(size.runs["protocol"]))
-        drawn[f"tradeoff-{size.name}"] = partial(figures.tradeoff, runs, size.seeds, looks, protocols)
+        plots[f"tradeoff-{size.name}"] = partial(figures.tradeoff, runs, size.seeds, looks, protocols)
     if curves := _curves(size):
-        drawn[f"loss-{size.name}"] = partial(figures.loss_curves, curves, looks)
-    return drawn
+        plots[f"loss-{size.name}"] = partial(figures.loss_curves, curves, looks)
+    return plots
 
 
 def _draw_operations(size: SizeData) -> Any:

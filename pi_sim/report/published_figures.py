@@ -14,8 +14,7 @@ KEYS = (
     *("role", "tolerance", "verdict", "reason"),
 )
 """The columns that programs get of each figure."""
-UNEXPLAINED = 0.01
-"""An error beyond this is worth a reason."""
+UNEXPLAINED = 0.01  # an error beyond this is worth a reason
 
 
 def comparison_frame(validations: list[Validation]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ from pi_sim import records, specs
 from pi_sim.cost.estimate import ALONE, COMPUTED, CONVENTIONS
 from pi_sim.errors import UsageError
 from pi_sim.records import TrainingRecord
-from pi_sim.report import figures, frames
+from pi_sim.report import frames
 from pi_sim.report.estimates import describe_tokens
-from pi_sim.report.figures import Drawing
 from pi_sim.report.statistics import Seeds, pareto_front
 from pi_sim.report.tables import SECONDS
 from pi_sim.specs import configs
@@ -106,7 +105,7 @@ def context(answers: list[Answer], compared: dict[str, DesignComparison]) -> dic
     frame = pd.DataFrame(answers, columns=list(Answer._fields))
     axes = {"design": "model", "size": "size", "length": "seq_len", "protocol": "protocol", "network": "network"}
     counts = [(frame[key].nunique(), noun) for noun, key in axes.items()]
-    shown = {(size, model) for each in compared.values() for size, model in each.rows[["size", "model"]].to_numpy()}
+    shown = {(size, model) for item in compared.values() for size, model in item.rows[["size", "model"]].to_numpy()}
     with_price = dict.fromkeys((answer.size, answer.model) for answer in answers if answer.seconds is not None)
     computed = {COMPUTED.format(answer.machine): None for answer in answers if answer.compute_seconds is not None}
     alone = {ALONE: None} if any(answer.compute_seconds is None for answer in answers) else {}
@@ -133,8 +132,3 @@ def _comparison_context(name: str, comparison: DesignComparison) -> dict[str, An
     columns = {**{network: (network, SECONDS) for network in networks}, "front": "on the front of"}
     title = {"figure": name, "tokens": tokens + (", inner" if scenario["only_inner"] else "")}
     return {**scenario[["protocol", "size", "text", "trained_tokens"]], **title, "columns": columns, "rows": rows}
-
-
-def drawings(compared: dict[str, DesignComparison]) -> dict[str, Drawing]:
-    """Return one figure for each comparison, by name."""
-    return {name: partial(figures.pareto_fronts, comparison) for name, comparison in compared.items()}

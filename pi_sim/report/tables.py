@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 Cell = str | int | float | None
 """Text stands as it is, also in a column of numbers; None is an empty cell."""
-LEGIBLE = 12
-"""A column of text is folded to no less than this."""
+LEGIBLE = 12  # a column of text is folded to no less than this
 
 
 @dataclass(frozen=True)
