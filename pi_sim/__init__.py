@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """`pi_sim.estimate`, loaded when it is asked for, so that importing the package needs no torch."""
+    """Load `pi_sim.estimate` on first use, so that importing the package needs no torch."""
     if name != "estimate":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from pi_sim.api import estimate

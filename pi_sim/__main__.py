@@ -1,4 +1,4 @@
-"""`python -m pi_sim`."""
+"""Entry point of `python -m pi_sim`."""
 
 from pi_sim.cli import main
 

@@ -1,26 +1,27 @@
-"""For Python: what a call of any torch module costs."""
+"""Python interface: the price of one call of any torch module."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from pi_sim.cost import protocols
+from pi_sim.cost import pricing
 from pi_sim.cost.census import Census
 from pi_sim.cost.estimate import Estimate
-from pi_sim.cost.pricing import priced
-from pi_sim.graph import questions
-from pi_sim.graph.capture import trace
+from pi_sim.cost.pricing import price_census
+from pi_sim.graph import model_inputs
+from pi_sim.graph.capture import trace_module
 from pi_sim.graph.ops import Graph, Shape
-from pi_sim.network import network
+from pi_sim.network import parse_network
+from pi_sim.zoo.source import OWN_SIZE
 
-Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
+ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 
 
 def estimate(
-    model: nn.Module, example_inputs: Inputs, protocol: str = "crypten", networks: Sequence[str] = ("lan", "wan")
+    model: nn.Module, example_inputs: ExampleInputs, protocol: str = "crypten", networks: Sequence[str] = ("lan", "wan")
 ) -> Estimate:
-    """What one call of `model` costs under a protocol: rounds, bytes and seconds, without running it.
+    """Price one call of `model` under a protocol: rounds, bytes and seconds, without running it.
 
     `example_inputs` is a tensor, a tuple of positional arguments or a dict of named ones. Weights, real numbers and
     integers that an embedding looks up are secret, of which only shapes are read; other integers, booleans and the
@@ -31,26 +32,31 @@ def estimate(
     >>> pi_sim.estimate(torch.nn.Linear(768, 3072), torch.zeros(1, 128, 768)).total
     Cost(rounds=2, bytes=22806528, offline=3145728)
     """
-    graph = trace(model, *_call(model, example_inputs))
-    counted, card = Census.of(graph), protocols.protocol(protocol)
-    batch, length = _size(graph)
-    rows = priced(counted, card, protocols.origin(protocol))
-    named = [network(name) for name in networks]
-    known = protocols.offline_known(card)
+    graph = trace_module(model, *_call_arguments(model, example_inputs))
+    census, resolved = Census.from_graph(graph), pricing.resolve_protocol(protocol)
+    batch, length = _batch_and_tokens(graph)
     return Estimate(
-        type(model).__name__, "own", card.name, length, rows, counted.boundary, named, batch, offline_known=known
+        model=type(model).__name__,
+        size=OWN_SIZE,
+        protocol=resolved.name,
+        seq_len=length,
+        rows=price_census(census, resolved),
+        embedding_and_head=census.embedding_and_head,
+        networks=[parse_network(name) for name in networks],
+        batch=batch,
+        offline_known=pricing.is_offline_known(resolved),
     )
 
 
-def _call(model: nn.Module, example_inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and named arguments; a transformers model answers without a cache for further tokens."""
-    options = questions.options(model) if hasattr(model, "can_generate") else {}
+def _call_arguments(model: nn.Module, example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return positional and named arguments; a transformers model is called without a KV cache."""
+    options = model_inputs.forward_kwargs(model) if hasattr(model, "can_generate") else {}
     if isinstance(example_inputs, Mapping):
         return (), {**options, **example_inputs}
     return (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs), options
 
 
-def _size(graph: Graph) -> tuple[int, int]:
-    """(batch, tokens) of the first input; what is no text, nor a series of vectors, counts as one token."""
+def _batch_and_tokens(graph: Graph) -> tuple[int, int]:
+    """Return (batch, tokens) of the first input; one token unless it is ids (B, T) or vectors (B, T, d)."""
     shape: Shape = graph.input or next(iter(graph.inputs.values()), ())
     return shape[0] if shape else 1, shape[1] if len(shape) in (2, 3) else 1

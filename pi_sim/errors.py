@@ -1,32 +1,32 @@
-"""The two ways a command ends without a result, in one sentence; and how it says something that is not a failure."""
+"""Exceptions with exit statuses (1: the execution failed, 2: the request cannot be met), and warnings."""
 
 import click
 
 
 class PiSimError(Exception):
-    """Anything the user can act upon: one sentence that names the cause and the next step."""
+    """Error that the user can act upon: one sentence that names the cause and the next step."""
 
     exit_status = 1
 
 
 class UsageError(PiSimError):
-    """The request cannot be met as it was asked: exit status 2."""
+    """Request that cannot be met as it stands: exit status 2."""
 
     exit_status = 2
 
 
 class UnpricedError(UsageError):
-    """A protocol has neither kernel nor price for an operation."""
+    """Protocol without a kernel or a price for an operation."""
 
 
-class MissingError(UsageError):
-    """A package that the request needs cannot be imported."""
+class MissingDependencyError(UsageError):
+    """Package that the request needs and that cannot be imported."""
 
 
 class RunError(PiSimError):
-    """The request was sound and its execution failed: exit status 1."""
+    """Failure while a valid request was executed: exit status 1."""
 
 
 def warn(sentence: str) -> None:
-    """Say on standard error what is worth knowing about work that goes on all the same."""
+    """Print a warning to standard error; the command goes on."""
     click.echo(f"pi-sim: warning: {sentence}", err=True)

@@ -1,6 +1,7 @@
-"""Atomic writes: a file is replaced as a whole or stays as it is."""
+"""Atomic writes of files and new folders, complete or not at all, and the folders of this user."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,12 +10,12 @@ from pi_sim.errors import UsageError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing: under a temporary name first, then renamed. `UsageError` where that fails."""
+    """Write a file under a temporary name, then rename it. Raises `UsageError` if it cannot be written."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write binary content likewise."""
+    """Write binary content in the same way."""
     with _staged(path) as staged:
         staged.write_bytes(content)
         if staged != path:
@@ -22,14 +23,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise the `UsageError` of `write_text` before hours of work instead of after them."""
+    """Raise the `UsageError` that `write_text` would raise, before hours of work instead of after them."""
     with _staged(path) as staged:
         staged.touch()
 
 
 @contextmanager
 def _staged(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`, removed afterwards; `path` itself where it is a device or a pipe."""
+    """Yield a temporary name beside `path`, removed afterwards; `path` itself if it is a device or a pipe."""
     special = path.exists() and not path.is_file() and not path.is_dir()
     staged = path if special else path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -41,3 +42,27 @@ def _staged(path: Path) -> Iterator[Path]:
         if not special:
             with suppress(OSError):
                 staged.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(out: Path, mode: int = 0o777) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `out` when the block ends without an error.
+
+    `out` must not exist or be empty. Raises `UsageError` if it is not, or cannot be written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is not empty; choose another --out, or remove it.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+            staged = Path(temporary) / out.name
+            staged.mkdir(mode)
+            yield staged
+            staged.replace(out)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written ({error.strerror}); choose another --out.") from None
+
+
+def user_folder(variable: str, default: str) -> Path:
+    """Return pi-sim's folder of this user: `pi-sim` in the folder that an XDG variable names, or in `default`."""
+    return Path(os.environ.get(variable) or os.path.expanduser(default)) / "pi-sim"  # noqa: PTH111

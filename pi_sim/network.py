@@ -1,4 +1,4 @@
-"""Networks: a link has a latency and a bandwidth; named ones come with their source."""
+"""Networks, by latency and bandwidth; presets come with their source."""
 
 import re
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Network:
     source: str
 
     def seconds(self, rounds: int, sent: int) -> float:
-        """A round costs one one-way latency; the bytes that one party sends pass one after the other."""
+        """Seconds of `rounds` rounds, a one-way latency each, and of the `sent` bytes that one party sends."""
         return rounds * self.latency + 8 * sent / self.bandwidth
 
 
@@ -37,20 +37,23 @@ PRESETS = {
         Network("suf-wan", 4e-3, 3.2e9, f"WAN, 4 ms a round, {SUF}"),
     )
 }
-"""Named networks; a round trip, which is what papers tell, halves into a one-way latency."""
+"""Networks by name. Papers state the round trip; half of it is the one-way latency."""
 
-SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
-BITS = {"k": 1e3, "m": 1e6, "g": 1e9}
-NUMBER = r"(\d+\.?\d*|\.\d+)"
-WRITTEN = re.compile(rf"bw={NUMBER}([kKmMgG])bps,rtt={NUMBER}(us|ms|s)")
+SECONDS_PER_UNIT = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+BITS_PER_PREFIX = {"k": 1e3, "m": 1e6, "g": 1e9}
+NUMBER_PATTERN = r"(\d+\.?\d*|\.\d+)"
+LINK_PATTERN = re.compile(rf"bw={NUMBER_PATTERN}([kKmMgG])bps,rtt={NUMBER_PATTERN}(us|ms|s)")
 
 
-def network(text: str) -> Network:
-    """A preset by name, or a link written as `rtt=40ms,bw=200Mbps`, in either order; `Mbps` are bits, not bytes."""
+def parse_network(text: str) -> Network:
+    """Return a preset by name, or the link that `rtt=40ms,bw=200Mbps` describes, in either order.
+
+    `Mbps` are bits, not bytes. Raises `UsageError` for an unknown name, another form or a bandwidth of zero.
+    """
     if text in PRESETS:
         return PRESETS[text]
-    written = WRITTEN.fullmatch(",".join(sorted(text.replace(" ", "").split(","))))
-    if not written or float(written[1]) == 0:
+    match = LINK_PATTERN.fullmatch(",".join(sorted(text.replace(" ", "").split(","))))
+    if not match or float(match[1]) == 0:
         raise UsageError(f"unknown network {text!r}; use {', '.join(PRESETS)} or rtt=40ms,bw=200Mbps.")
-    latency = float(written[3]) * SECONDS[written[4]] / 2
-    return Network(text, latency, float(written[1]) * BITS[written[2].lower()], "as given")
+    latency = float(match[3]) * SECONDS_PER_UNIT[match[4]] / 2
+    return Network(text, latency, float(match[1]) * BITS_PER_PREFIX[match[2].lower()], "as given")

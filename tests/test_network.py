@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pi_sim.cli import main
 from pi_sim.errors import UsageError
-from pi_sim.network import PRESETS, network
+from pi_sim.network import PRESETS, parse_network
 from pi_sim.report.terminal import render_networks
 from tests.helpers.golden import Golden
 
@@ -26,14 +26,14 @@ RATES = {"kbps": 1e3, "Mbps": 1e6, "gbps": 1e9}
 )
 def test_a_link_means_what_is_written(rtt: str, unit: str, bandwidth: str, rate: str, swapped: bool) -> None:
     fields = [f"rtt={rtt}{unit}", f"bw={bandwidth}{rate}"]
-    link = network(", ".join(reversed(fields) if swapped else fields))
+    link = parse_network(", ".join(reversed(fields) if swapped else fields))
     assert link.latency == pytest.approx(float(rtt) * UNITS[unit] / 2)
     assert link.bandwidth == pytest.approx(float(bandwidth) * RATES[rate])
 
 
 @pytest.mark.parametrize("text", ["rtt=.8ms,bw=3.Gbps", "bw=3Gbps,rtt=800us", " rtt = 0.0008s , bw = 3000Mbps "])
 def test_one_link_can_be_written_in_several_ways(text: str) -> None:
-    written, lan = network(text), PRESETS["lan"]
+    written, lan = parse_network(text), PRESETS["lan"]
     assert (written.latency, written.bandwidth) == pytest.approx((lan.latency, lan.bandwidth))
 
 
@@ -47,17 +47,17 @@ def test_one_link_can_be_written_in_several_ways(text: str) -> None:
 )  # fmt: skip
 def test_an_unknown_network_is_named(text: str) -> None:
     with pytest.raises(UsageError, match=r"unknown network .*; use lan, wan, .* or rtt=40ms,bw=200Mbps\.$"):
-        network(text)
+        parse_network(text)
 
 
 def test_megabytes_are_not_taken_for_megabits() -> None:
     with pytest.raises(UsageError, match="unknown network"):
-        network("rtt=40ms,bw=200MBps")
+        parse_network("rtt=40ms,bw=200MBps")
 
 
 def test_a_rounds_latency_is_one_way_and_half_the_round_trip() -> None:
-    assert network("rtt=40ms,bw=1Gbps").seconds(rounds=10, sent=0) == pytest.approx(10 * 0.020)
-    assert network("rtt=0ms,bw=200Mbps").seconds(rounds=10, sent=25_000_000) == pytest.approx(1.0)
+    assert parse_network("rtt=40ms,bw=1Gbps").seconds(rounds=10, sent=0) == pytest.approx(10 * 0.020)
+    assert parse_network("rtt=0ms,bw=200Mbps").seconds(rounds=10, sent=25_000_000) == pytest.approx(1.0)
 
 
 def test_the_networks_of_bolt_are_those_of_its_paper() -> None:
@@ -68,7 +68,7 @@ def test_the_networks_of_bolt_are_those_of_its_paper() -> None:
 
 def test_every_named_network_has_a_source_and_can_be_asked_for() -> None:
     for name, preset in PRESETS.items():
-        assert network(name) is preset
+        assert parse_network(name) is preset
         assert preset.name == name
         assert preset.source
         assert preset.latency > 0
@@ -84,6 +84,6 @@ def test_the_list_for_programs_has_seconds_and_bits() -> None:
     told = json.loads(CliRunner().invoke(main, ["networks", "--format", "json"]).stdout)
     assert [row["name"] for row in told] == list(PRESETS)
     assert set(told[0]) == {"name", "round_trip_seconds", "bits_per_second", "source"}
-    assert [network(f"rtt={row['round_trip_seconds']:f}s,bw=1Mbps").latency for row in told] == pytest.approx(
+    assert [parse_network(f"rtt={row['round_trip_seconds']:f}s,bw=1Mbps").latency for row in told] == pytest.approx(
         [preset.latency for preset in PRESETS.values()]
     )

@@ -15,13 +15,11 @@ from pi_sim.network import PRESETS
 from pi_sim.report.pages import render_validations
 from pi_sim.report.published_figures import UNEXPLAINED
 from pi_sim.specs.published import Claim, Publication
-from pi_sim.validation.comparison import Comparison
-from pi_sim.validation.pricing import price
-from pi_sim.validation.validate import Validation
-from pi_sim.validation.validate import validate as hold
+from pi_sim.validation import Comparison, Validation, price_claim
+from pi_sim.validation import validate_publication as hold
 from tests.helpers.cli import invoke, refused
 
-SOURCES = specs.names("protocols/published")
+SOURCES = specs.list_names("protocols/published")
 CRYPTEN = Path("protocols/published/crypten.toml").read_text(encoding="utf-8")
 BOLT = Path("protocols/published/bolt.toml").read_text(encoding="utf-8")
 
@@ -32,7 +30,7 @@ validate = cache(hold)
 
 
 def publication(name: str) -> Publication:
-    return specs.read(Publication, specs.find("protocols/published", name))
+    return specs.read_toml(Publication, specs.find_file("protocols/published", name))
 
 
 def checked(validation: Validation) -> list[Comparison]:
@@ -89,14 +87,14 @@ def test_crypten_costs_what_its_counters_say() -> None:
     found = validate("crypten").comparisons
     assert {each.provenance for each in found} == {"derived"}
     assert all(each.verdict == "exact" for each in found if each.quantity == "rounds")
-    assert validate("crypten").count("missed") == 0
+    assert validate("crypten").count_verdicts("missed") == 0
 
 
 @pytest.mark.slow
 def test_sums_over_both_parties_are_twice_what_one_sends(tmp_path: Path) -> None:
     one = falsified(tmp_path, CRYPTEN, 'counted = "both parties"', 'counted = "one party"').comparisons
     for half, whole in zip(one, validate("crypten").comparisons, strict=True):
-        assert whole.ours == (2 if whole.quantity == "bytes" else 1) * half.ours
+        assert whole.predicted == (2 if whole.quantity == "bytes" else 1) * half.predicted
 
 
 def falsified(folder: Path, text: str, old: str, new: str) -> Validation:
@@ -150,10 +148,10 @@ def test_an_unknown_source_is_named() -> None:
 def test_seconds_are_the_networks_and_one_fitted_number() -> None:
     claims = [claim for claim in publication("bolt").row if claim.seconds is not None]
     found = [each for each in validate("bolt").comparisons if each.quantity == "seconds"]
-    assert len({each.computing for each in found}) == 1
+    assert len({each.compute_seconds for each in found}) == 1
     for claim, each in zip(claims, found, strict=True):
-        cost, link = price(claim).cost, PRESETS[claim.network or ""]
-        assert each.ours == pytest.approx((each.computing or 0) + link.seconds(cost.rounds, cost.bytes))
+        cost, link = price_claim(claim).cost, PRESETS[claim.network or ""]
+        assert each.predicted == pytest.approx((each.compute_seconds or 0) + link.seconds(cost.rounds, cost.bytes))
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pi_sim import __version__
-from pi_sim.cli import bench, costs, dealing, facts, findings, lab, machine, runs, sweeps, validation
+from pi_sim.cli import bench, estimate, run, sweep, train
 from pi_sim.errors import PiSimError
 from pi_sim.records import ARGV
 
@@ -42,22 +42,22 @@ def main() -> None:
 
 
 for command in (
-    costs.estimate,
-    costs.compare,
-    sweeps.sweep,
-    validation.validate,
-    runs.run,
-    runs.export,
-    dealing.deal,
-    runs.keys,
-    lab.train,
-    lab.convert,
-    lab.diagnose,
-    findings.report,
-    facts.models,
-    facts.protocols,
-    facts.networks,
-    machine.calibrate,
+    estimate.estimate,
+    estimate.compare,
+    sweep.sweep,
+    sweep.validate,
+    run.run,
+    run.export,
+    run.deal,
+    run.keys,
+    train.train,
+    train.convert,
+    train.diagnose,
+    bench.report,
+    estimate.models,
+    estimate.protocols,
+    estimate.networks,
+    bench.calibrate,
     bench.bench,
 ):
     main.add_command(command)

@@ -1,17 +1,24 @@
-"""Kernels and whole models, measured."""
+"""Commands that measure kernels and this machine, and that write the pages of reports."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from pi_sim.cli.options import PROTOCOL
+from pi_sim import files
+from pi_sim.cli.options import PROTOCOL_HELP, STYLE, resolve_executable
 
-PROTOCOLS = ("crypten", "crypten_tanh", "shaft", "lean")
+DEFAULT_PROTOCOLS = ("crypten", "crypten_tanh", "shaft", "lean")
 
 
 @click.command()
 @click.option(
-    "--protocol", "protocols", multiple=True, default=PROTOCOLS, show_default=True, help=f"{PROTOCOL} Repeatable."
+    "--protocol",
+    "protocols",
+    multiple=True,
+    default=DEFAULT_PROTOCOLS,
+    show_default=True,
+    help=f"{PROTOCOL_HELP} Repeatable.",
 )
 @click.option(
     "--out", metavar="DIR", type=click.Path(path_type=Path, file_okay=False),
@@ -24,22 +31,70 @@ def bench(protocols: tuple[str, ...], out: Path | None, quick: bool, record: Pat
 
     Nothing else should keep the machine busy. What is counted must equal its price, or the exit status is 1.
     """
-    from pi_sim import files, records
+    from pi_sim import records
     from pi_sim.cli import progress
     from pi_sim.errors import warn
     from pi_sim.report import kernels, pages
-    from pi_sim.run import calibrate
-    from pi_sim.run.bench.bench import bench as measure
-    from pi_sim.run.bench.plan import QUICK
+    from pi_sim.run.bench.bench import QUICK, run_bench
+    from pi_sim.run.calibrate import load_warning
 
-    places = [place for place in (record, out and out / "records" / "bench.json") if place]
-    for place in places:
-        files.check_writable(place)
-    if sentence := calibrate.busy():
+    executables = [resolve_executable(name) for name in dict.fromkeys(protocols)]
+    paths = [path for path in (record, out and out / "records" / "bench.json") if path]
+    for path in paths:
+        files.check_writable(path)
+    if sentence := load_warning():
         warn(sentence)
-    found = measure(list(dict.fromkeys(protocols)), QUICK if quick else records.BenchSize(), progress.bar)
-    for place in places:
-        records.save(place, found)
-    click.echo(kernels.terminal_tables(found))
+    result = run_bench(executables, QUICK if quick else records.BenchSize(), progress.bar)
+    for path in paths:
+        records.save(path, result)
+    click.echo(kernels.terminal_tables(result))
     for path in pages.write_kernels([out / "records"], out) if out else []:
+        click.echo(path)
+
+
+@click.command()
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of this machine's own profile."
+)
+@STYLE
+def calibrate(out: Path | None, style: Any) -> None:
+    """Measure how fast this machine computes in the ring, so that estimates tell the seconds of computing too.
+
+    Takes half a minute; nothing else should keep the machine busy. Without --out, estimates find the profile.
+    """
+    from pi_sim.cli import progress
+    from pi_sim.cost import machine
+    from pi_sim.errors import warn
+    from pi_sim.report import terminal
+    from pi_sim.run.calibrate import calibrate as measure_machine
+    from pi_sim.run.calibrate import load_warning
+
+    path = out or machine.profile_path()
+    files.check_writable(path)
+    if sentence := load_warning():
+        warn(sentence)
+    with progress.bar("calibration") as advance:
+        profile = measure_machine(advance)
+    machine.save_profile(profile, path)
+    click.echo(terminal.render_machine(profile, style))
+    click.echo(f"{path}: the profile", err=True)
+
+
+@click.command()
+@click.option(
+    "--records",
+    "sources",
+    multiple=True,
+    default=["reports/records"],
+    show_default=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A folder of records; repeatable, a later one overrides.",
+)
+@click.option("--out", default="reports", show_default=True, metavar="DIR", type=click.Path(path_type=Path))
+def report(sources: tuple[Path, ...], out: Path) -> None:
+    """Make the page and the figures from records of trainings and runs."""
+    from pi_sim.report import pages
+
+    for path in pages.write_report(list(sources), out):
         click.echo(path)

@@ -1,18 +1,29 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the objects that their texts name.
 
-from collections.abc import Callable
+Each text of `--model`, `--size`, `--protocol`, `--network` and `--dealer` is resolved here, once: functions below the
+command line take the objects.
+"""
+
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from pi_sim.cost.pricing import PricedProtocol
+    from pi_sim.network import Network
+    from pi_sim.specs import ExecutableProtocol
+    from pi_sim.zoo.source import ModelSource
+
+DEFAULT_MODEL = "relu_nonorm"
 MODEL = click.option(
-    "--model", metavar="MODEL", default="relu_nonorm", show_default=True,
+    "--model", metavar="MODEL", default=DEFAULT_MODEL, show_default=True,
     help="A card or a public model such as bert-base, or the path of a card, a config or a checkpoint.",
 )  # fmt: skip
 SIZE = click.option("--size", default="tiny", show_default=True, help="A size's name or path.")
-PROTOCOL = "A protocol's name, or a .toml file."
-NETWORK = "A network's name, or a link such as rtt=40ms,bw=200Mbps."
+PROTOCOL_HELP = "A protocol's name, or a .toml file."
+NETWORK_HELP = "A network's name, or a link such as rtt=40ms,bw=200Mbps."
 STYLE = click.option(
     "--format", "style", type=click.Choice(["table", "json", "csv", "markdown"]), default="table", show_default=True,
     help="How it is written to standard output.",
@@ -28,15 +39,44 @@ MACHINE = click.option(
 )
 
 
-def networks(*names: str) -> Callable[[Any], Any]:
-    """The option `--network`, with these by default."""
+def network_option(*names: str) -> Callable[[Any], Any]:
+    """Return the repeatable option `--network`, with these defaults."""
     return click.option(
-        "--network", "networks", multiple=True, default=names, show_default=True, help=f"{NETWORK} Repeatable."
+        "--network", "networks", multiple=True, default=names, show_default=True, help=f"{NETWORK_HELP} Repeatable."
     )
 
 
-def question(command: Any) -> Any:
-    """The options that say what is asked of a model."""
+def scenario_options(command: Any) -> Any:
+    """Add the options of one inference: size, length, batch, KV cache and `--inner`."""
     for option in (INNER, PAST, BATCH, LENGTH, SIZE):
         command = option(command)
     return command
+
+
+def resolve_models(models: Iterable[str], sizes: Iterable[str]) -> "list[ModelSource]":
+    """Return the source of each model at each size, each name once; a `UsageError` for an unknown name."""
+    from pi_sim.zoo.source import ModelSource
+
+    names = list(dict.fromkeys(sizes))
+    return [ModelSource.parse(model, size) for model in dict.fromkeys(models) for size in names]
+
+
+def resolve_protocols(names: Iterable[str]) -> "list[PricedProtocol]":
+    """Return the protocols, executable, declared or plugins, each name once."""
+    from pi_sim.cost.pricing import resolve_protocol
+
+    return [resolve_protocol(name) for name in dict.fromkeys(names)]
+
+
+def resolve_executable(name: str) -> "ExecutableProtocol":
+    """Return a protocol that runs here; a `UsageError` for a declared one."""
+    from pi_sim.specs import load_executable_protocol
+
+    return load_executable_protocol(name)
+
+
+def resolve_networks(texts: Iterable[str]) -> "list[Network]":
+    """Return the networks, presets or links, each text once."""
+    from pi_sim.network import parse_network
+
+    return [parse_network(text) for text in dict.fromkeys(texts)]

@@ -1,5 +1,7 @@
 """Cost: what a protocol communicates, as a monoid that knows no hardware."""
 
+# MERGED: Work: what a party computes, as a monoid that knows no hardware.
+
 from dataclasses import dataclass
 
 
@@ -22,4 +24,39 @@ class Cost:
         return Cost(times * self.rounds, times * self.bytes, times * self.offline)
 
 
-ZERO = Cost()
+ZERO_COST = Cost()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one party computes for an operation.
+
+    Multiply-accumulates of matrix products in the ring; elements that all other operations on tensors write, in words
+    of 64 bits, so that eight bytes count as one; bytes of randomness drawn; calls of operations on tensors, whatever
+    their size: on small ones the calls are what takes time; and tuples that CrypTen asks for, because it looks up
+    its settings anew for every product, which takes longer than many calls.
+
+    It is everything that party 0 of a real run computes. With the first-party dealer that includes the dealer's work,
+    because party 0 makes the correlations in its own process: a product of m x k with k x n by a Beaver triple is three
+    products online and one of the dealer's, 4 m k n multiply-accumulates. With a dealer apart the last is not its own.
+    """
+
+    macs: int = 0
+    elements: int = 0
+    random: int = 0
+    calls: int = 0
+    tuples: int = 0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(
+            self.macs + other.macs,
+            self.elements + other.elements,
+            self.random + other.random,
+            self.calls + other.calls,
+            self.tuples + other.tuples,
+        )
+
+    def __rmul__(self, times: int) -> "Work":
+        return Work(
+            times * self.macs, times * self.elements, times * self.random, times * self.calls, times * self.tuples
+        )

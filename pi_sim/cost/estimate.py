@@ -4,36 +4,32 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pi_sim.cost import protocols
-from pi_sim.cost.census import Census, census, context, label
+from pi_sim.cost import pricing
+from pi_sim.cost.census import scenario_census
 from pi_sim.cost.cost import Cost
 from pi_sim.cost.machine import Machine
-from pi_sim.cost.pricing import priced
-from pi_sim.cost.rows import Part, Row, View, grouped
-from pi_sim.errors import UsageError
+from pi_sim.cost.pricing import PricedProtocol, price_census
+from pi_sim.cost.rows import Row, Subtotal, View, group_rows
 from pi_sim.network import Network
+from pi_sim.zoo.source import ModelSource
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CONVENTIONS", "OTHERS", "Estimate", "Part", "Row", "View", "counted", "estimate", "numbers", "priced"]
-
-ALONE = "seconds are the network's alone, rounds x latency + bytes / bandwidth, without computing"
-COMPUTED = "seconds are rounds x latency + bytes / bandwidth + computing on {}, one after the other"
+SECONDS_WITHOUT_COMPUTE = "seconds are the network's alone, rounds x latency + bytes / bandwidth, without computing"
+SECONDS_WITH_COMPUTE = "seconds are rounds x latency + bytes / bandwidth + computing on {}, one after the other"
 """What seconds are without the profile of a machine, and with one."""
-
 CONVENTIONS = [
     "bytes are payload bytes that one party sends, the larger of the two, or an even share where a declared protocol's "
     "source states a sum alone; links are full duplex",
     "a round is one exchange that cannot start before the previous one has arrived; it costs one one-way latency",
     "offline bytes are correlated randomness that must reach a party, its shares expanded from seeds where they can be",
-    ALONE,
+    SECONDS_WITHOUT_COMPUTE,
     "weights and one-hot tokens are already shared when counting starts; the logits are opened to the client",
     "1 MB = 1e6 bytes, 1 GB = 1e9 bytes",
 ]
 """Printed under every table: each of them changes published numbers by a factor of two or more."""
-
-OTHERS = "others"
+OTHER_ROWS = "others"
 """The row of all that is not among the dearest."""
 
 
@@ -50,7 +46,7 @@ class Estimate:
     protocol: str
     seq_len: int
     rows: list[Row]
-    boundary: frozenset[str]
+    embedding_and_head: frozenset[str]
     networks: list[Network]
     batch: int = 1
     past: int | None = None
@@ -60,46 +56,46 @@ class Estimate:
     """Whether a zero of offline bytes is one, and not what the protocol's sources do not tell."""
 
     @cached_property
-    def whole(self) -> Part:
+    def overall(self) -> Subtotal:
         """All rows together."""
-        return Part.of(self.rows)
+        return Subtotal.sum_of(self.rows)
 
     @cached_property
-    def within(self) -> Part:
+    def body(self) -> Subtotal:
         """Without the private look-up, the vocabulary head and the opening of the logits."""
-        return Part.of(row for row in self.rows if row.module not in self.boundary)
+        return Subtotal.sum_of(row for row in self.rows if row.module not in self.embedding_and_head)
 
     @property
     def total(self) -> Cost:
         """What all rows cost."""
-        return self.whole.cost
+        return self.overall.cost
 
     @property
-    def inner(self) -> Cost:
+    def body_cost(self) -> Cost:
         """What the rows within cost."""
-        return self.within.cost
+        return self.body.cost
 
     @property
-    def session(self) -> int:
+    def session_bytes(self) -> int:
         """Bytes that one party sends once in a session, all in one round, before the first inference."""
-        return sum(row.session for row in self.rows)
+        return sum(row.session_bytes for row in self.rows)
 
-    def by(self, view: View) -> dict[str, Part]:
+    def group_by(self, view: View) -> dict[str, Subtotal]:
         """The parts by operation, layer, module or in total, in order of first occurrence."""
-        return grouped(self.rows, view)
+        return group_rows(self.rows, view)
 
-    def dearest(self, parts: dict[str, Part], top: int) -> dict[str, Part]:
+    def top_groups(self, parts: dict[str, Subtotal], top: int) -> dict[str, Subtotal]:
         """The `top` parts that take longest on the first network, and all others as one."""
-        ranked = sorted(parts.items(), key=lambda item: self._price(item[1]), reverse=True)
+        ranked = sorted(parts.items(), key=lambda item: self._ranking_key(item[1]), reverse=True)
         others = [part for _, part in ranked[top:]]
-        return dict(ranked[:top]) | ({OTHERS: Part.of(others)} if others else {})
+        return dict(ranked[:top]) | ({OTHER_ROWS: Subtotal.sum_of(others)} if others else {})
 
-    def seconds(self, part: Part) -> dict[str, float]:
+    def seconds(self, part: Subtotal) -> dict[str, float]:
         """Seconds by network, with those of computing where they are known."""
-        computing = self.computing(part) or 0.0
+        computing = self.compute_seconds(part) or 0.0
         return {each.name: each.seconds(part.cost.rounds, part.cost.bytes) + computing for each in self.networks}
 
-    def computing(self, part: Part) -> float | None:
+    def compute_seconds(self, part: Subtotal) -> float | None:
         """Seconds of computing: known for a protocol that runs here, on a machine that has been measured."""
         if self.machine is None or part.work is None:
             return None
@@ -108,9 +104,12 @@ class Estimate:
     @property
     def conventions(self) -> list[str]:
         """What the numbers mean."""
-        if self.machine is None or self.computing(self.whole) is None:
+        if self.machine is None or self.compute_seconds(self.overall) is None:
             return CONVENTIONS
-        return [COMPUTED.format(self.machine.name) if sentence == ALONE else sentence for sentence in CONVENTIONS]
+        return [
+            SECONDS_WITH_COMPUTE.format(self.machine.name) if sentence == SECONDS_WITHOUT_COMPUTE else sentence
+            for sentence in CONVENTIONS
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """The record; `pi_sim.cli.json_help` says what its keys mean."""
@@ -122,9 +121,9 @@ class Estimate:
             "batch": self.batch,
             "past": self.past,
             "only_inner": self.only_inner,
-            "total": self._totals(self.whole),
-            "without_embedding_and_head": self._totals(self.within),
-            "session_bytes": self.session,
+            "total": self._total_fields(self.overall),
+            "without_embedding_and_head": self._total_fields(self.body),
+            "session_bytes": self.session_bytes,
             "rows": [
                 {
                     "module": row.module,
@@ -132,7 +131,7 @@ class Estimate:
                     "shapes": row.shapes,
                     "count": row.count,
                     "provenance": row.provenance,
-                    **self._numbers(row.cost),
+                    **self._cost_fields(row.cost),
                 }
                 for row in self.rows
             ],
@@ -145,25 +144,28 @@ class Estimate:
 
         return pd.DataFrame(self.to_json()["rows"])
 
-    def _totals(self, part: Part) -> dict[str, Any]:
-        return {**self._numbers(part.cost), "seconds": self.seconds(part), "compute_seconds": self.computing(part)}
+    def _total_fields(self, part: Subtotal) -> dict[str, Any]:
+        return {
+            **self._cost_fields(part.cost),
+            "seconds": self.seconds(part),
+            "compute_seconds": self.compute_seconds(part),
+        }
 
-    def _numbers(self, cost: Cost) -> dict[str, int | None]:
-        return {**numbers(cost), **({} if self.offline_known else {"offline_bytes": None})}
+    def _cost_fields(self, cost: Cost) -> dict[str, int | None]:
+        return {**cost_fields(cost), **({} if self.offline_known else {"offline_bytes": None})}
 
-    def _price(self, part: Part) -> float:
+    def _ranking_key(self, part: Subtotal) -> float:
         return next(iter(self.seconds(part).values()), part.cost.bytes)
 
 
-def numbers(cost: Cost) -> dict[str, int]:
+def cost_fields(cost: Cost) -> dict[str, int]:
     """A cost under the names that records use."""
     return {"rounds": cost.rounds, "bytes": cost.bytes, "offline_bytes": cost.offline}
 
 
-def estimate(
-    model: str,
-    size: str,
-    protocol: str,
+def estimate_model(
+    source: ModelSource,
+    protocol: PricedProtocol,
     seq_len: int | None,
     networks: list[Network],
     *,
@@ -172,39 +174,24 @@ def estimate(
     inner: bool = False,
     machine: Machine | None = None,
 ) -> Estimate:
-    """What a model card at a size, or a model with a config.json, costs under a protocol.
+    """Price one inference of a model under a protocol.
 
-    `seq_len` is the model's context by default; with `past` it is one step after so many tokens in a KV cache. `inner`
-    leaves out embedding and head, for which not every protocol has a price. Torch is imported only for what no earlier
-    estimate has derived.
+    `seq_len` is the model's context by default; with `past` the inference is one decode step after that many tokens in
+    a KV cache. `inner` leaves out embedding and head, for which not every protocol has a price. Torch is imported only
+    for what no earlier estimate has derived.
     """
-    card = protocols.protocol(protocol)
-    length, found = counted(model, size, seq_len, batch, past, inner)
+    length, census = scenario_census(source, seq_len, batch, past, inner)
     return Estimate(
-        model,
-        label(model, size),
-        card.name,
-        length,
-        priced(found, card, protocols.origin(protocol)),
-        found.boundary,
-        networks,
-        batch,
-        past,
-        inner,
-        machine,
-        protocols.offline_known(card),
+        model=source.name,
+        size=source.label,
+        protocol=protocol.name,
+        seq_len=length,
+        rows=price_census(census, protocol),
+        embedding_and_head=census.embedding_and_head,
+        networks=networks,
+        batch=batch,
+        past=past,
+        only_inner=inner,
+        machine=machine,
+        offline_known=pricing.is_offline_known(protocol),
     )
-
-
-def counted(
-    model: str, size: str, seq_len: int | None, batch: int, past: int | None, inner: bool
-) -> tuple[int, Census]:
-    """The tokens that are read at once, and the operations that this takes."""
-    if past is not None and seq_len is not None:
-        raise UsageError("--past asks for one step of one token; leave --seq-len out.")
-    length = 1 if past is not None else seq_len or context(model, size)
-    found = census(model, size, length, batch, past)
-    if not inner:
-        return length, found
-    within = {key: count for key, count in found.counts.items() if key[0] not in found.boundary}
-    return length, Census(within, found.boundary)

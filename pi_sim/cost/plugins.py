@@ -12,8 +12,8 @@ from pi_sim.cost.cost import Cost
 from pi_sim.errors import PiSimError, UsageError
 from pi_sim.graph.ops import STRUCTURAL, Op
 
-GROUP = "pi_sim.protocols"
-ATTRIBUTES = ("name", "title", "threat_model", "source", "parties", "price")
+ENTRY_POINT_GROUP = "pi_sim.protocols"
+REQUIRED_ATTRIBUTES = ("name", "title", "threat_model", "source", "parties", "price")
 
 
 class Plugin(Interface):
@@ -29,27 +29,27 @@ class Plugin(Interface):
         """What one party sends for `op`; raises `pi_sim.errors.UnpricedError` for what it has no price for."""
 
 
-def names() -> list[str]:
+def plugin_names() -> list[str]:
     """The installed ones, in alphabetical order; none of them is loaded for that."""
-    return sorted({point.name for point in metadata.entry_points(group=GROUP)})
+    return sorted({point.name for point in metadata.entry_points(group=ENTRY_POINT_GROUP)})
 
 
-def load(name: str) -> Plugin:
+def load_plugin(name: str) -> Plugin:
     """The installed plugin; a `UsageError` tells what is wrong with it."""
-    point = next(point for point in metadata.entry_points(group=GROUP) if point.name == name)
+    point = next(point for point in metadata.entry_points(group=ENTRY_POINT_GROUP) if point.name == name)
     try:
         found: Any = point.load()
         found = found() if callable(found) else found
     except Exception as error:
         raise UsageError(f"the protocol plugin {name} ({point.value}) cannot be loaded: {error}.") from None
-    missing = [attribute for attribute in ATTRIBUTES if not hasattr(found, attribute)]
+    missing = [attribute for attribute in REQUIRED_ATTRIBUTES if not hasattr(found, attribute)]
     if missing:
         raise UsageError(f"the protocol plugin {name} ({point.value}) has no {missing[0]}; see protocols/README.md.")
     plugin: Plugin = found
     return plugin
 
 
-def price(op: Op, plugin: Plugin) -> Cost:
+def plugin_cost(op: Op, plugin: Plugin) -> Cost:
     """What the plugin says of an operation; a `UsageError` where it fails instead of refusing."""
     if op.name in STRUCTURAL:
         return Cost()

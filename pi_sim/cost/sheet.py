@@ -1,31 +1,33 @@
 """Declared prices: what a source says that an operation costs, from a protocol's sheet."""
 
-from pi_sim.cost.cost import ZERO, Cost
-from pi_sim.cost.features import features
+# MERGED: What a declared price may be proportional to, read off an operation's shapes.
+
+import math
+
+from pi_sim.cost.cost import ZERO_COST, Cost
 from pi_sim.errors import UnpricedError, UsageError
-from pi_sim.graph.ops import STRUCTURAL, VOCABULARY, Op
-from pi_sim.specs import Price, Sheet, place
-from pi_sim.specs.protocols import UNITS, Counted, Terms
+from pi_sim.graph.ops import STRUCTURAL, VOCABULARY, Op, Shape
+from pi_sim.specs import DeclaredProtocol, Price, location
+from pi_sim.specs.protocols import BYTES_PER_UNIT, CountedParties, Terms
 
-FORMS = {"gelu": "tanh", "layernorm": "affine", "rmsnorm": "affine"}
+OP_FORMS = {"gelu": "tanh", "layernorm": "affine", "rmsnorm": "affine"}
 """Operations of which a source may price two forms: `gelu` and `gelu-tanh`, a norm without gamma and with it."""
-
-NAMES = {*VOCABULARY, *(f"{op}-{form}" for op, form in FORMS.items())}
+PRICEABLE_NAMES = {*VOCABULARY, *(f"{op}-{form}" for op, form in OP_FORMS.items())}
 """What a sheet may price."""
 
 
-def price(op: Op, sheet: Sheet) -> Cost:
+def declared_cost(op: Op, sheet: DeclaredProtocol) -> Cost:
     """What the sheet says of an operation; an `UnpricedError` refuses one that it says nothing of."""
-    if free(op.name, sheet):
-        return ZERO
-    entry = entry_of(op, sheet)
+    if is_local(op.name, sheet):
+        return ZERO_COST
+    entry = price_entry(op, sheet)
     if entry is None:
         raise UnpricedError(
             f"protocol {sheet.name} has no price for {op.name}; add [price.{op.name}] with its source to its sheet."
         )
-    known, unit = features(op), UNITS[entry.unit]
-    online, offline = (share(sheet, counted) * unit for counted in (sheet.counted, sheet.offline_counted))
-    sums = [_sum(entry, terms, known, op) for terms in (entry.rounds, entry.bytes, entry.offline)]
+    known, unit = op_features(op), BYTES_PER_UNIT[entry.unit]
+    online, offline = (party_fraction(sheet, counted) * unit for counted in (sheet.counted, sheet.offline_counted))
+    sums = [_weighted_sum(entry, terms, known, op) for terms in (entry.rounds, entry.bytes, entry.offline)]
     if min(sums) < 0:
         raise UnpricedError(
             f"protocol {sheet.name} has a negative price for {op}; mend [price.{op.name}] of its sheet."
@@ -33,51 +35,90 @@ def price(op: Op, sheet: Sheet) -> Cost:
     return Cost(round(sums[0]), round(sums[1] * online), round(sums[2] * offline))
 
 
-def entry_of(op: Op, sheet: Sheet) -> Price | None:
+def price_entry(op: Op, sheet: DeclaredProtocol) -> Price | None:
     """The price of the operation's own form where the sheet has one, else that of all its forms."""
-    return sheet.price.get(f"{op.name}-{_form(op)}", sheet.price.get(op.name))
+    return sheet.price.get(f"{op.name}-{_op_form(op)}", sheet.price.get(op.name))
 
 
-def free(name: str, sheet: Sheet) -> bool:
+def is_local(name: str, sheet: DeclaredProtocol) -> bool:
     """Whether an operation needs no communication."""
     return name in sheet.local or name in STRUCTURAL
 
 
-def share(sheet: Sheet, counted: Counted | None) -> float:
+def party_fraction(sheet: DeclaredProtocol, counted: CountedParties | None) -> float:
     """The part of the source's bytes that one party sends, where all send alike."""
     parts = {"one party": 1.0, "both parties": 1 / 2, "all parties": 1 / sheet.parties}
     return parts[counted or sheet.counted]
 
 
-def check(sheet: Sheet, origin: str, text: str) -> Sheet:
-    """The sheet; a `UsageError` for a price of what is no operation, or of what is local too."""
+def check_sheet(sheet: DeclaredProtocol, origin: str, text: str) -> None:
+    """Raise a `UsageError` for a price of an operation that does not exist, or that is local too."""
     for table, names in (("price", sheet.price), ("local", sheet.local)):
         for name in names:
-            fault = _fault(table, name, sheet)
+            fault = _name_error(table, name, sheet)
             if fault:
-                raise UsageError(f"{place(origin, text, (table, name))}, {fault}.")
-    return sheet
+                raise UsageError(f"{location(origin, text, (table, name))}, {fault}.")
 
 
-def _fault(table: str, name: str, sheet: Sheet) -> str | None:
+def _name_error(table: str, name: str, sheet: DeclaredProtocol) -> str | None:
     """What is wrong with a name in a table, if anything is."""
-    if name not in (NAMES if table == "price" else VOCABULARY):
+    if name not in (PRICEABLE_NAMES if table == "price" else VOCABULARY):
         return f"key {table!r}: there is no operation {name!r}; see `pi-sim protocols`"
     if table == "price" and name.partition("-")[0] in sheet.local:
         return f"key 'price.{name}': the sheet calls {name} local; leave one of them out"
     return None
 
 
-def _form(op: Op) -> str:
+def _op_form(op: Op) -> str:
     """`tanh` for that GELU, `affine` for a norm with a learned factor; nothing else has forms."""
     if op.name == "gelu":
         return str(dict(op.attributes).get("approximate", "none"))
-    return FORMS.get(op.name, "") if len(op.shapes) > 1 else ""
+    return OP_FORMS.get(op.name, "") if len(op.shapes) > 1 else ""
 
 
-def _sum(entry: Price, terms: Terms, known: dict[str, float], op: Op) -> float:
+def _weighted_sum(entry: Price, terms: Terms, known: dict[str, float], op: Op) -> float:
     """Coefficients times features; a figure that was measured at one size is divided by that size first."""
     missing = sorted(set(terms) - set(known))
     if missing:
         raise UsageError(f"the price of {op.name} is per {missing[0]}, which only products have; mend the sheet.")
     return sum(value * known[name] / entry.at.get(name, 1.0) for name, value in terms.items())
+
+
+PRODUCT_OPS = ("linear", "matmul", "embedding")
+"""Operations with two factors of which a source may charge for either, or for the product."""
+
+
+def op_features(op: Op) -> dict[str, float]:
+    """Every feature of `pi_sim.specs.FEATURES` that the operation has; products alone have those of their factors."""
+    shape = op.result_shape
+    elements, cols = math.prod(shape), shape[-1] if shape else 1
+    found = {
+        "each": 1,
+        "elements": elements,
+        "rows": elements // cols,
+        "cols": cols,
+        "visible": _unmasked_count(op, elements),
+    }
+    found["log2_cols"] = (cols - 1).bit_length()
+    found["operands"] = sum(math.prod(each) for each, secret in zip(op.shapes, op.secret, strict=True) if secret)
+    return found | (_product_features(op, shape) if op.name in PRODUCT_OPS else {})
+
+
+def factor_shapes(op: Op) -> tuple[Shape, Shape]:
+    """Both factors; a look-up multiplies one-hot tokens (..., V) with a table (V, d)."""
+    first, second = op.shapes[:2]
+    return (second, first) if op.name == "embedding" else (first, second)
+
+
+def _product_features(op: Op, shape: Shape) -> dict[str, float]:
+    first, second = factor_shapes(op)
+    mn, batch = math.prod(shape), math.prod(shape[:-2]) if len(second) > 2 else 1
+    return {"mk": math.prod(first), "kn": math.prod(second), "mn": mn, "mkn": mn * first[-1], "batch": batch}
+
+
+def _unmasked_count(op: Op, elements: int) -> int:
+    """The places of scores (..., m, n) that a causal mask leaves: n - m + 1 in the first row, one more in each next."""
+    if not dict(op.attributes).get("causal"):
+        return elements
+    m, n = op.shapes[0][-2:]
+    return elements // (m * n) * sum(n - m + row + 1 for row in range(m))

@@ -1,7 +1,7 @@
-"""How evenly each attention head looks around: the Shannon entropy of its probabilities, in nats."""
+"""Attention entropy: Shannon entropy, in nats, of the probabilities of each attention head."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,31 +9,31 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from pi_sim.diagnosis import places
-from pi_sim.diagnosis.probe import Probe, numbers
+from pi_sim.diagnosis.hooks import Probe, finite_values
 from pi_sim.errors import UsageError
+from pi_sim.zoo import modules
 
 OVERLOAD = 0.9
-"""A head whose entropy is above this share of its maximum looks everywhere alike: entropic overload.
+"""Share of the maximum entropy above which a head attends almost uniformly: entropic overload.
 
-The notion is that of "ReLU's Revival" (arXiv 2410.09637) and AERO (arXiv 2410.13060); "Entropy-guided attention"
+The notion is from "ReLU's Revival" (arXiv 2410.09637) and AERO (arXiv 2410.13060); "Entropy-guided attention"
 (arXiv 2501.03489) draws the line near 0.9 of the maximum.
 """
 COLLAPSE = 0.1
-"""A head below this share looks at one place only: entropy collapse, near zero in the same papers."""
-HIDDEN = -1e4
-"""Masks are added to the scores; below this they hide a key."""
-ELEMENTS = 2**22
-"""Probabilities whose logarithms are held at a time."""
+"""Share of the maximum below which a head attends to one position: entropy collapse, near zero in the same papers."""
+MASKED_BELOW = -1e4
+"""Value of an additive mask below which it hides a key."""
+BLOCK_ELEMENTS = 2**22
+"""Probabilities whose logarithms are in memory at a time."""
 
-Heads = list[float | None]
+HeadShares = Sequence[float | None]
 
 
-class Entropy(Probe):
-    """Mean entropy of each head over sequences and queries, alone and as a share of its maximum.
+class EntropyProbe(Probe):
+    """Mean entropy of each head over sequences and queries, in nats and as a share of its maximum.
 
-    A query that may see t keys has an entropy of at most log t; one that may see a single key has no share. What it may
-    see is what the mask says that the attention is given.
+    A query with t visible keys has an entropy of at most log t; one with a single visible key has no share. The
+    attention's mask decides which keys are visible.
     """
 
     def __init__(self) -> None:
@@ -41,78 +41,78 @@ class Entropy(Probe):
         self.sequences: dict[int, int] = {}
 
     def attach(self, model: nn.Module) -> Iterator[RemovableHandle]:
-        for layer, (_, module) in enumerate(places.attentions(model)):
-            yield module.register_forward_hook(partial(self._see, layer), with_kwargs=True)
+        for layer, (_, module) in enumerate(modules.attention_modules(model)):
+            yield module.register_forward_hook(partial(self._add_attention, layer), with_kwargs=True)
 
-    def _see(self, layer: int, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def _add_attention(self, layer: int, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         probabilities = output[1] if isinstance(output, tuple) and len(output) > 1 else None
         if probabilities is None:
             raise UsageError(f"{type(module).__name__} does not return its probabilities; use eager attention.")
-        visible = _visible(probabilities, _mask(module, args, kwargs))
-        self.sums[layer] = self.sums.get(layer, 0.0) + _by_head(probabilities, visible)
+        visible = _visible_keys(probabilities, _attention_mask(module, args, kwargs))
+        self.sums[layer] = self.sums.get(layer, 0.0) + _sum_by_head(probabilities, visible)
         self.sequences[layer] = self.sequences.get(layer, 0) + len(probabilities)
 
-    def found(self) -> dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         means = [self.sums[layer] / self.sequences[layer] for layer in sorted(self.sums)]
-        shares = [numbers(mean[1]) for mean in means]
+        shares = [finite_values(mean[1]) for mean in means]
         return {
-            "entropy": [numbers(mean[0]) for mean in means],
+            "entropy": [finite_values(mean[0]) for mean in means],
             "entropy_share": shares,
-            "overload": part(shares, overloaded),
-            "collapse": part(shares, collapsed),
+            "overload": head_fraction(shares, is_overloaded),
+            "collapse": head_fraction(shares, is_collapsed),
         }
 
 
-def entropies(probabilities: Tensor) -> Tensor:
-    """-sum p log p over the keys of (B, H, T, K) probabilities: (B, H, T) in nats, with 0 log 0 = 0.
+def attention_entropy(probabilities: Tensor) -> Tensor:
+    """Return -sum p log p over the keys of (B, H, T, K) probabilities: (B, H, T) in nats, with 0 log 0 = 0.
 
-    Walks over blocks of queries: nothing of the size of a whole attention matrix is made.
+    Computes in blocks of queries, so that no tensor of the size of an attention matrix is allocated.
     """
-    queries = max(1, ELEMENTS // max(1, probabilities[:, :, :1].numel()))
+    queries = max(1, BLOCK_ELEMENTS // max(1, probabilities[:, :, :1].numel()))
     blocks = torch.split(probabilities, queries, dim=2)
     return torch.cat([torch.special.entr(block.float()).sum(-1) for block in blocks], dim=-1)
 
 
-def _mask(module: nn.Module, args: Any, kwargs: Any) -> Tensor | None:
-    """The mask (B, 1, T, K) that a module was called with, under the name that all families give it."""
+def _attention_mask(module: nn.Module, args: Any, kwargs: Any) -> Tensor | None:
+    """Return the mask (B, 1, T, K) of a call, which has the same name in all families."""
     mask: Tensor | None = inspect.signature(module.forward).bind(*args, **kwargs).arguments.get("attention_mask")
     return mask
 
 
-def _visible(probabilities: Tensor, mask: Tensor | None) -> Tensor:
-    """How many keys each query of (B, H, T, K) probabilities may see: (B, 1, T), or (T).
+def _visible_keys(probabilities: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the number of visible keys of each query of (B, H, T, K) probabilities: (B, 1, T), or (T).
 
-    Counting the probabilities above zero would take a key for hidden whose exponential underflows. Without a mask a
-    query sees all keys if the first one sees any but its own, and those up to its own otherwise.
+    Counting the nonzero probabilities would miss a visible key whose exponential underflows. Without a mask, all keys
+    are visible if the first query attends to any but its own, and otherwise those up to the query's own.
     """
     queries, keys = probabilities.shape[-2:]
     if mask is not None:
-        return (mask[..., :keys] > HIDDEN).sum(-1)
+        return (mask[..., :keys] > MASKED_BELOW).sum(-1)
     ahead = bool((probabilities[:, :, 0, keys - queries + 1 :] > 0).any())
-    seen = torch.arange(keys - queries + 1, keys + 1, device=probabilities.device)
-    return torch.full_like(seen, keys) if ahead else seen
+    causal = torch.arange(keys - queries + 1, keys + 1, device=probabilities.device)
+    return torch.full_like(causal, keys) if ahead else causal
 
 
-def _by_head(probabilities: Tensor, visible: Tensor) -> Tensor:
-    """Each head's entropy and share (2, H), a mean over queries and a sum over the sequences of (B, H, T, K)."""
-    entropy = entropies(probabilities).double()
+def _sum_by_head(probabilities: Tensor, visible: Tensor) -> Tensor:
+    """Return each head's entropy and share (2, H), a mean over queries and a sum over sequences, of (B, H, T, K)."""
+    entropy = attention_entropy(probabilities).double()
     several = visible > 1
     shares = torch.where(several, entropy / visible.clamp(min=2).log(), 0.0)
     share = shares.sum(-1) / several.sum(-1)
     return torch.stack([entropy.mean(-1).sum(0), share.sum(0)])
 
 
-def part(shares: list[Heads], chosen: Callable[[float], bool]) -> float:
-    """The part of all heads whose share of the maximum entropy is so; that of a head with NaN never is."""
+def head_fraction(shares: Sequence[HeadShares], predicate: Callable[[float], bool]) -> float:
+    """Return the fraction of all heads whose share of the maximum entropy satisfies the predicate; NaN never does."""
     heads = [share for layer in shares for share in layer]
-    return sum(share is not None and chosen(share) for share in heads) / len(heads)
+    return sum(share is not None and predicate(share) for share in heads) / len(heads)
 
 
-def overloaded(share: float) -> bool:
-    """Whether a head with that share of its maximum entropy looks everywhere alike."""
+def is_overloaded(share: float) -> bool:
+    """Return True for the share of a head that attends almost uniformly."""
     return share > OVERLOAD
 
 
-def collapsed(share: float) -> bool:
-    """Whether it looks at one place only."""
+def is_collapsed(share: float) -> bool:
+    """Return True for the share of a head that attends to one position."""
     return share < COLLAPSE

@@ -1,7 +1,7 @@
-"""Exact zeros in front of the weight matrices, and the work that they would save in the clear.
+"""Exact zeros in the inputs of the weight matrices, and the work that they would save on plaintext.
 
-As in table 1 of "ReLU Strikes Back" (arXiv 2310.04564): a zero in an input of x W lets a row of W be skipped. Under
-secure computation it saves nothing, because nobody may know where the zeros are.
+As in table 1 of "ReLU Strikes Back" (arXiv 2310.04564): a zero in the input x of x W makes a row of W superfluous.
+Secure computation cannot skip it, because the positions of the zeros are secret.
 """
 
 import re
@@ -13,64 +13,63 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from pi_sim.diagnosis import places
-from pi_sim.diagnosis.probe import Probe
-from pi_sim.zoo import anatomy
+from pi_sim.diagnosis.hooks import Probe
+from pi_sim.zoo import modules
 
-ROLES = tuple(places.ROLES)
+ROLES = tuple(modules.MATRIX_ROLES)
 
 
 @dataclass
-class Matrix:
-    """One matrix (k, n): what it reads, its work per token, and the zeros among the numbers that it was given."""
+class WeightMatrix:
+    """Weight matrix (k, n): its layer and role, its work per token, and the zeros and elements of its inputs so far."""
 
     layer: int | None
     role: str | None
     flops: int
     zeros: Tensor | int = 0
-    numbers: int = 0
+    element_count: int = 0
 
     @property
     def sparsity(self) -> float:
-        """The share of exact zeros in its input."""
-        return int(self.zeros) / self.numbers if self.numbers else 0.0
+        """Share of exact zeros in its inputs."""
+        return int(self.zeros) / self.element_count if self.element_count else 0.0
 
 
-class Sparsity(Probe):
-    """The share of exact zeros in the inputs of QKV, up and down projections, by layer."""
+class SparsityProbe(Probe):
+    """Share of exact zeros in the inputs of QKV, up and down projections, by layer."""
 
     def __init__(self) -> None:
-        self.matrices: list[Matrix] = []
+        self.matrices: list[WeightMatrix] = []
         self.layers = 0
 
     def attach(self, model: nn.Module) -> Iterator[RemovableHandle]:
-        self.layers = len(places.blocks(model))
-        for path, module in places.matrices(model):
-            numbers = sum(weight.numel() for weight in module.parameters() if weight.dim() == 2)
-            matrix = Matrix(anatomy.layer(path), places.role(path, module), 2 * numbers)
+        self.layers = len(modules.block_modules(model))
+        for path, module in modules.weight_matrices(model):
+            elements = sum(weight.numel() for weight in module.parameters() if weight.dim() == 2)
+            matrix = WeightMatrix(modules.layer_index(path), modules.matrix_role(path, module), 2 * elements)
             self.matrices.append(matrix)
             if matrix.role:
-                yield module.register_forward_pre_hook(partial(_see, matrix))
+                yield module.register_forward_pre_hook(partial(_count_zeros, matrix))
 
-    def found(self) -> dict[str, Any]:
-        """`flops` are those of one token in all matrices of the blocks, a product and a sum counted as two."""
+    def result(self) -> dict[str, Any]:
+        """Return sparsity by role and layer, and FLOPs of one token in all matrices of the blocks, two per product."""
         saved = sum(matrix.flops * matrix.sparsity for matrix in self.matrices)
-        whole = sum(matrix.flops for matrix in self.matrices)
-        sparsity = {role: [self._mean(layer, role) for layer in range(self.layers)] for role in ROLES}
-        return {"sparsity": sparsity, "flops": {"per_token": whole, "saved": saved, "share": saved / whole}}
+        total = sum(matrix.flops for matrix in self.matrices)
+        sparsity = {role: [self._mean_sparsity(layer, role) for layer in range(self.layers)] for role in ROLES}
+        return {"sparsity": sparsity, "flops": {"per_token": total, "saved": saved, "share": saved / total}}
 
-    def _mean(self, layer: int, role: str) -> float | None:
-        """Over the matrices of that role in a layer; None where there is none, such as in a layer without FFN."""
-        found = [matrix.sparsity for matrix in self.matrices if (matrix.layer, matrix.role) == (layer, role)]
-        return sum(found) / len(found) if found else None
+    def _mean_sparsity(self, layer: int, role: str) -> float | None:
+        """Return the mean over a layer's matrices of that role; None where it has none, such as without FFN."""
+        values = [matrix.sparsity for matrix in self.matrices if (matrix.layer, matrix.role) == (layer, role)]
+        return sum(values) / len(values) if values else None
 
 
-def _see(matrix: Matrix, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+def _count_zeros(matrix: WeightMatrix, module: nn.Module, args: tuple[Tensor, ...]) -> None:
     matrix.zeros = matrix.zeros + (args[0] == 0).sum()
-    matrix.numbers += args[0].numel()
+    matrix.element_count += args[0].numel()
 
 
-def unseen(model: nn.Module) -> list[str]:
-    """A sentence if there are matrices in front of which nobody looks for zeros, so that they seem to save nothing."""
-    kinds = dict.fromkeys(re.sub(r"\.\d+\.", ".*.", path) for path in places.unknown(model))
-    return [f"Zeros before {', '.join(kinds)} are not counted: the names tell no role."] if kinds else []
+def uncounted_matrices(model: nn.Module) -> list[str]:
+    """Return a sentence if the model has matrices of unknown role, whose inputs are not searched for zeros."""
+    kinds = dict.fromkeys(re.sub(r"\.\d+\.", ".*.", path) for path in modules.unclassified_matrices(model))
+    return [f"Zeros before {', '.join(kinds)} are not counted: their names show no role."] if kinds else []

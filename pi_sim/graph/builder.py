@@ -1,4 +1,4 @@
-"""Appends nodes to a Graph while capture walks through a model."""
+"""Builder of a Graph: lowering appends nodes to it, an operation at a time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pi_sim.graph.ops import Attribute, Graph, Node, Op, Shape
 
-Found = TypeVar("Found")
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Secret:
 
 @dataclass(frozen=True)
 class Tokens(Secret):
-    """Secret integers: only an embedding reads them, as one-hot vectors."""
+    """Secret integers, which only an embedding may read, as one-hot vectors."""
 
 
 @dataclass(frozen=True)
-class Masked:
-    """Secret scores to which a mask of very negative numbers was added: only softmax may follow."""
+class MaskedScores:
+    """Secret scores under a public mask, true where a score counts: only softmax may follow."""
 
     scores: Secret
     allowed: Tensor
@@ -39,62 +39,62 @@ class Builder:
     def __init__(self) -> None:
         self.graph = Graph((), 0)
         self.module = ""
-        self.known: dict[tuple[Callable[[Tensor], Any], int], tuple[Tensor, Any]] = {}
+        self.cached_results: dict[tuple[Callable[[Tensor], Any], int], tuple[Tensor, Any]] = {}
 
-    def tokens(self, name: str, shape: Shape) -> Tokens:
-        """A secret input of integers; the first one is the graph's tokens."""
+    def add_tokens(self, name: str, shape: Shape) -> Tokens:
+        """Register a secret input of integers; the first one is the graph's tokens."""
         if self.graph.input:
             return Tokens(f"inputs.{name}", shape)
         self.graph.input = shape
         return Tokens("tokens", shape)
 
-    def onehot(self, tokens: Tokens, vocabulary: int) -> Secret | None:
-        """The one-hot vectors of tokens; None where they were read from a table of another size before."""
+    def one_hot(self, tokens: Tokens, vocabulary: int) -> Secret | None:
+        """Return the one-hot vectors of tokens; None if a table of another size has read them before."""
         shape = (*tokens.shape, vocabulary)
         if tokens.name == "tokens":
             self.graph.vocabulary = self.graph.vocabulary or vocabulary
-            known = (*tokens.shape, self.graph.vocabulary)
+            registered = (*tokens.shape, self.graph.vocabulary)
         else:
-            known = self.graph.inputs.setdefault(tokens.name, shape)
-        return Secret(tokens.name, shape) if known == shape else None
+            registered = self.graph.inputs.setdefault(tokens.name, shape)
+        return Secret(tokens.name, shape) if registered == shape else None
 
-    def reals(self, name: str, shape: Shape) -> Secret:
-        """A secret input of real numbers."""
+    def add_real_input(self, name: str, shape: Shape) -> Secret:
+        """Register a secret input of real numbers."""
         name = f"inputs.{name}"
         self.graph.inputs[name] = shape
         return Secret(name, shape)
 
-    def weight(self, name: str, shape: Shape) -> Secret:
+    def add_weight(self, name: str, shape: Shape) -> Secret:
         """Register a secret weight under its name in the state dict."""
         self.graph.weights[name] = shape
         return Secret(name, shape)
 
-    def constant(self, value: Tensor) -> str:
+    def add_constant(self, value: Tensor) -> str:
         """Register a public tensor; equal tensors share one name."""
-        for name, known in self.graph.constants.items():
-            if known is value or (known.dtype == value.dtype and torch.equal(known, value)):
+        for name, constant in self.graph.constants.items():
+            if constant is value or (constant.dtype == value.dtype and torch.equal(constant, value)):
                 return name
         name = f"constant{len(self.graph.constants)}"
         self.graph.constants[name] = value
         return name
 
-    def once(self, function: Callable[[Tensor], Found], value: Tensor) -> Found:
-        """`function(value)`, computed once for a mask that all layers share."""
+    def compute_once(self, function: Callable[[Tensor], ResultT], value: Tensor) -> ResultT:
+        """Return `function(value)`, computed once for a mask that all layers share."""
         key = (function, id(value))
-        if key not in self.known:
-            self.known[key] = (value, function(value))
-        found: Found = self.known[key][1]
-        return found
+        if key not in self.cached_results:
+            self.cached_results[key] = (value, function(value))
+        result: ResultT = self.cached_results[key][1]
+        return result
 
     def emit(self, name: str, operands: Sequence[Secret | Tensor], result: Shape, **attributes: Attribute) -> Secret:
-        """Append an operation with a result of that shape; public operands become constants."""
+        """Append an operation and return its result, of shape `result`; public operands become constants."""
         op = Op(
             name,
             tuple(tuple(operand.shape) for operand in operands),
             tuple(isinstance(operand, Secret) for operand in operands),
             tuple(sorted(attributes.items())),
         )
-        inputs = tuple(item.name if isinstance(item, Secret) else self.constant(item) for item in operands)
+        inputs = tuple(item.name if isinstance(item, Secret) else self.add_constant(item) for item in operands)
         node = Node(f"{name}{len(self.graph.nodes)}", op, inputs, self.module)
         self.graph.nodes.append(node)
         return Secret(node.name, result)

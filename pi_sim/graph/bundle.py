@@ -1,15 +1,18 @@
-"""The export: a graph, and each party's shares of the weights in a file of its own.
+"""Bundle: the export of a model as a graph and a file of weight shares for each party.
 
 graph.json             nodes and shapes, and what they were made from: public
 export.json            a number that tells this export's shares from those of another: public
 constants.safetensors  masks and positions: public
-tokenizer.json         and record.json, which names the corpus, where the model has them: public
+tokenizer.json         and record.json, which names the corpus, if the model has them: public
 party0.safetensors     the server's shares
 party1.safetensors     the client's shares: alone, either file is uniformly random
+
+Weights are fixed-point numbers with 16 fractional bits, shared additively in the ring of integers modulo 2^64.
 """
 
 import hashlib
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -17,73 +20,74 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional
 
 from pi_sim.errors import UsageError
-from pi_sim.folders import new_folder
+from pi_sim.files import new_folder
 from pi_sim.graph.ops import Graph, Node, Op
-from pi_sim.graph.sharing import PRECISION, encode, split
 
-FORMAT = 1
+BUNDLE_FORMAT = 2
 COMPANIONS = ("tokenizer.json", "record.json")
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened export: the graph, and where it came from (model, size, seq_len)."""
+    """Bundle read from disk: the graph, and its origin (model, size, seq_len)."""
 
     folder: Path
     graph: Graph
     origin: dict[str, Any]
     precision: int
 
-    def shares(self, rank: int) -> dict[str, Tensor]:
-        """One party's shares of the weights, int64."""
+    def party_shares(self, rank: int) -> dict[str, Tensor]:
+        """Return one party's shares of the weights, int64, by name."""
         path = self.folder / f"party{rank}.safetensors"
-        shares = _tensors(path)
+        shares = _load_tensors(path)
         if {name: tuple(share.shape) for name, share in shares.items()} != self.graph.weights:
             raise UsageError(f"{path} does not belong to the graph beside it; export the bundle anew.")
         return shares
 
-    def number(self) -> str:
-        """Of this export: shares of different ones do not fit together. Exports of before it was written have none."""
+    def export_number(self) -> str:
+        """Return the number of this export, or "" before it was stored. Shares of two exports do not fit together."""
         path = self.folder / "export.json"
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     def digest(self) -> bytes:
-        """What is to be computed, whoever exported it: 32 bytes over the graph and its public constants."""
+        """Return 32 bytes over the graph and its public constants, equal for all exports of one computation."""
         public = hashlib.sha256()
         for name in ("graph.json", "constants.safetensors"):
             public.update((self.folder / name).read_bytes())
         return public.digest()
 
 
-def write(
+def write_bundle(
     folder: Path, graph: Graph, weights: Mapping[str, Tensor], origin: Mapping[str, Any], checkpoint: Path
 ) -> None:
-    """Share `weights` and write the bundle, whole or not at all; the folder must not exist yet or be empty.
+    """Share `weights` and write the bundle, complete or not at all; the folder must not exist or be empty.
 
-    `checkpoint` is the folder that the weights were loaded from: its tokenizer and record are public and come along.
+    `checkpoint` is the folder that the weights were loaded from: its tokenizer and record are public and copied.
     """
-    with new_folder(folder) as inside:
-        _write_public(inside, graph, origin)
-        _write_shares(inside, graph, weights)
+    with new_folder(folder) as staged:
+        _write_public(staged, graph, origin)
+        _write_shares(staged, graph, weights)
         for name in COMPANIONS:
             if (checkpoint / name).is_file():
-                shutil.copyfile(checkpoint / name, inside / name)
+                shutil.copyfile(checkpoint / name, staged / name)
 
 
-def read(folder: Path) -> Bundle:
-    """Open a bundle; a `UsageError` says what is missing or damaged."""
+def read_bundle(folder: Path) -> Bundle:
+    """Read a bundle. Raises `UsageError` if a file is missing, damaged or of another version."""
     try:
         public = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
-        if public["format"] != FORMAT:
+        if public["format"] != BUNDLE_FORMAT:
             raise UsageError(f"{folder} was exported by another version of pi-sim; export it anew.")
         nodes = [Node(name, Op.from_json(op), tuple(inputs), module) for name, op, inputs, module in public["nodes"]]
         weights = {name: tuple(shape) for name, shape in public["weights"].items()}
-        constants = _tensors(folder / "constants.safetensors")
+        constants = _load_tensors(folder / "constants.safetensors")
         if not nodes or not {"model", "size", "seq_len"} <= set(public["origin"]):
             raise ValueError("its graph.json is incomplete")
         graph = Graph(tuple(public["input"]), public["vocabulary"], weights, constants, nodes)
@@ -94,7 +98,7 @@ def read(folder: Path) -> Bundle:
 
 def _write_public(folder: Path, graph: Graph, origin: Mapping[str, Any]) -> None:
     public = {
-        "format": FORMAT,
+        "format": BUNDLE_FORMAT,
         "origin": dict(origin),
         "precision": PRECISION,
         "input": graph.input,
@@ -111,13 +115,33 @@ def _write_public(folder: Path, graph: Graph, origin: Mapping[str, Any]) -> None
 
 
 def _write_shares(folder: Path, graph: Graph, weights: Mapping[str, Tensor]) -> None:
-    pairs = {name: split(encode(weights[name])) for name in graph.weights}
+    pairs = {name: share_tensor(to_fixed_point(weights[name])) for name in graph.weights}
     for rank in (0, 1):
         save_file({name: pair[rank] for name, pair in pairs.items()}, folder / f"party{rank}.safetensors")
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def _load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UsageError(f"{path} is missing or damaged ({error}); export the bundle anew.") from None
+
+
+PRECISION = 16
+"""Fractional bits of a weight: CrypTen's default."""
+
+
+def to_fixed_point(values: Tensor) -> Tensor:
+    """Return reals as ring elements, rounded to the nearest multiple of 2^-16."""
+    return values.double().mul(2**PRECISION).round().long()
+
+
+def share_tensor(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two additive shares of `values`, the first from the system's cryptographic generator."""
+    first = torch.frombuffer(bytearray(os.urandom(8 * values.numel())), dtype=torch.long).reshape(values.shape)
+    return first, values - first
+
+
+def one_hot(tokens: Tensor, vocabulary: int) -> Tensor:
+    """Return token ids (...) as one-hot vectors (..., V) of ring integers, without a fraction."""
+    return functional.one_hot(tokens, vocabulary)

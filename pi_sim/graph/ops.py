@@ -5,50 +5,21 @@ positions are public. The graph knows nothing of protocols: what an operation co
 elsewhere.
 """
 
+# MERGED: Linear maps that nothing but an opening reads: the client can round their results, so that no protocol has to.
+
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from pi_sim.graph.vocabulary import VOCABULARY, Attribute, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Shape = tuple[int, ...]
-Attribute = bool | int | float | str | tuple[int, ...]
+__all__ = ["CLIENT_ONLY", "STRUCTURAL", "VOCABULARY", "Attribute", "Graph", "Node", "Op", "Shape", "mark_client_only"]
 
-VOCABULARY = {
-    "embedding": "table (V, d), one-hot tokens (B, T, V) -> (B, T, d): secret rows of a secret table",
-    "lookup": "table (V, d), public indices (...) -> (..., d): public rows of a secret table, local",
-    "linear": "x (..., k), weight (k, n)[, bias (n)] -> (..., n); attribute revealed: to the client alone",
-    "matmul": "a (..., m, k), b (..., k, n) -> (..., m, n), both secret activations",
-    "multiply": "a * b, both secret, broadcast",
-    "square": "x * x",
-    "reciprocal": "1 / x, x positive",
-    "layernorm": "x (..., d)[, gamma (d)[, beta (d)]] -> (..., d); attribute eps",
-    "rmsnorm": "x (..., d)[, gamma (d)] -> (..., d): x / sqrt(mean x^2 + eps) * gamma; attribute eps",
-    "softmax": "scores (..., n)[, public mask of allowed places] -> (..., n), exact zeros where not allowed; "
-    "attribute causal: the mask is the one that hides later tokens",
-    "gelu": "elementwise; attribute approximate: none | tanh",
-    "relu": "elementwise",
-    "silu": "elementwise: x / (1 + exp(-x))",
-    "tanh": "elementwise",
-    "erf": "elementwise",
-    "clamp": "elementwise: low where x < low, high where x > high; attributes low, high",
-    "add": "a + b, the second may be public, broadcast; local",
-    "neg": "-x; local",
-    "sum": "over dimension dim (attribute), which remains with one element; local",
-    "mask": "x, public mask -> x where it is true, exact zeros elsewhere, broadcast; local",
-    "scale": "x * factor, a public number (attribute); local but for its truncation",
-    "scale_by": "x * factors, a public tensor, broadcast; local but for its truncation",
-    "view": "attribute shape; local",
-    "expand": "repeated along dimensions of one element; attribute shape; local",
-    "transpose": "attributes dim0, dim1; local",
-    "slice": "attributes dim, start, stop; local",
-    "concat": "one or more, along dimension dim (attribute); local",
-    "reveal": "logits -> plain logits, to the client alone",
-}
-"""Every operation: its operands, attributes and result. B batch, T tokens, V vocabulary, d width."""
-
-STRUCTURAL = frozenset({"view", "expand", "transpose", "slice", "concat"})
+STRUCTURAL = frozenset(name for name, operation in VOCABULARY.items() if operation.kind == "structural")
 """Operations that only rearrange elements: no protocol can make them cost anything."""
 
 
@@ -69,6 +40,11 @@ class Op:
         shapes = ", ".join("x".join(map(str, shape)) or "scalar" for shape in self.shapes)
         attributes = "".join(f", {key}={value}" for key, value in self.attributes)
         return f"{self.name}({shapes}{attributes})"
+
+    @property
+    def result_shape(self) -> Shape:
+        """Shape of the result."""
+        return VOCABULARY[self.name].result(*self.shapes, **dict(self.attributes))
 
     def to_json(self) -> list[Any]:
         """A JSON value that `from_json` reads back."""
@@ -112,14 +88,14 @@ class Graph:
         """The index of the last node that reads each value: after it the value can be dropped."""
         return {name: index for index, node in enumerate(self.nodes) for name in node.inputs}
 
-    def boundary(self) -> set[str]:
+    def embedding_and_head(self) -> set[str]:
         """Modules at either end: the secret look-up, the linear head, and the opening of the results."""
         lookups = {node.module for node in self.nodes if node.op.name == "embedding"}
         openings = [node for node in self.nodes if node.op.name == "reveal"]
-        heads = {self._last_map(opening) for opening in openings}
+        heads = {self._last_linear(opening) for opening in openings}
         return lookups | {node.module for node in (*openings, *heads) if node}
 
-    def _last_map(self, opening: Node) -> Node | None:
+    def _last_linear(self, opening: Node) -> Node | None:
         """The linear map that a result comes from, if nothing was added to it since."""
         by_name = {node.name: node for node in self.nodes}
         node: Node | None = opening
@@ -127,10 +103,46 @@ class Graph:
             node = by_name.get(node.inputs[0]) if len(node.inputs) == 1 else None
         return node
 
-    def onehots(self) -> set[str]:
+    def one_hot_inputs(self) -> set[str]:
         """Inputs that are shared as plain integers, one of which is 1: what an embedding reads."""
         return {node.inputs[1] for node in self.nodes if node.op.name == "embedding"}
 
     def census(self) -> Iterator[tuple[str, Op]]:
         """(module, operation) of every node that a protocol might charge for."""
         return ((node.module, node.op) for node in self.nodes if node.op.name not in STRUCTURAL)
+
+
+CLIENT_ONLY = ("client_only", True)
+"""The attribute of such a map."""
+
+
+def mark_client_only(graph: Graph) -> Graph:
+    """The graph, every linear map marked whose result goes to the client alone, at most rearranged before."""
+    readers = _readers_by_value(graph)
+    shown = {node.name for node in graph.nodes if node.op.name == "reveal"}
+    for node in reversed(graph.nodes):
+        if _is_unary_rearrangement(node) and readers[node.name] and readers[node.name] <= shown:
+            shown.add(node.name)
+    alone = {name for name, found in readers.items() if found and found <= shown}
+    graph.nodes = [
+        _mark_node(node) if node.op.name == "linear" and node.name in alone else node for node in graph.nodes
+    ]
+    return graph
+
+
+def _readers_by_value(graph: Graph) -> dict[str, set[str]]:
+    """Who reads each value, by name; nobody reads a result that is in the graph for nothing."""
+    readers: dict[str, set[str]] = defaultdict(set)
+    for node in graph.nodes:
+        for name in node.inputs:
+            readers[name].add(node.name)
+    return readers
+
+
+def _is_unary_rearrangement(node: Node) -> bool:
+    """Whether it rearranges one operand; several would have to have the same fraction."""
+    return node.op.name in STRUCTURAL and len(node.inputs) == 1
+
+
+def _mark_node(node: Node) -> Node:
+    return replace(node, op=replace(node.op, attributes=tuple(sorted({*node.op.attributes, CLIENT_ONLY}))))

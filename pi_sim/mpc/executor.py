@@ -1,69 +1,81 @@
-"""Runs a Graph with the kernels that a protocol names: the same code for two real parties and for a phantom."""
+"""The executor: it runs a Graph with the kernels that a protocol names, for real parties and for the dry run alike."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from pi_sim.errors import UsageError
 from pi_sim.graph.ops import STRUCTURAL, Graph, Node, Op
-from pi_sim.mpc.kernels import choose
-from pi_sim.mpc.primitives.stationary import Weight, settle
-from pi_sim.specs import ProtocolCard
+from pi_sim.mpc.kernels import kernel_for
+from pi_sim.mpc.primitives.beaver import OpenedWeight, open_weight_shares
+from pi_sim.mpc.runtime import Runtime
+from pi_sim.specs import ExecutableProtocol
 
 
-def apply(op: Op, operands: list[Any], protocol: ProtocolCard) -> Any:
-    """The result of one operation on shared and public operands."""
-    kernel = choose(op.name, protocol.kernels, protocol.name)
-    return kernel.function(*operands, **dict(op.attributes))
+def apply_op(rt: Runtime, op: Op, operands: list[Any], protocol: ExecutableProtocol) -> Any:
+    """Return the result of one operation on shared and public operands, by the protocol's kernel."""
+    kernel = kernel_for(op.name, protocol.kernels, protocol.name)
+    return kernel.function(rt, *operands, **dict(op.attributes))
 
 
-def stationary(op: Op, protocol: ProtocolCard) -> int | None:
-    """The operand that stays put in a session: it is opened under a mask once, for all calls."""
-    return choose(op.name, protocol.kernels, protocol.name).stationary
+def fixed_operand(op: Op, protocol: ExecutableProtocol) -> int | None:
+    """Return the index of the operand that is opened under a mask once per session, for all calls; None without one."""
+    return kernel_for(op.name, protocol.kernels, protocol.name).fixed_operand
 
 
-def open_weights(graph: Graph, weights: Mapping[str, Any], protocol: ProtocolCard) -> dict[str, Weight]:
-    """Every weight that stays put, by the name its operations read it under: 1 round in all, if there are any."""
-    names = list(dict.fromkeys(name for node in graph.nodes if (name := _stationary_input(node, protocol))))
+def open_graph_weights(
+    rt: Runtime, graph: Graph, weights: Mapping[str, Any], protocol: ExecutableProtocol
+) -> dict[str, OpenedWeight]:
+    """Open all fixed operands, 1 round in all if there are any; return them by the names under which nodes read them.
+
+    `weights` are this party's shares. Raises `UsageError` where a fixed operand is no weight.
+    """
+    names = list(dict.fromkeys(name for node in graph.nodes if (name := _fixed_input(node, protocol))))
     nodes = {node.name: node for node in graph.nodes}
-    shares = [_weight(name, nodes, weights, protocol).share for name in names]
-    return dict(zip(names, settle(shares), strict=True)) if names else {}
+    shares = [_resolve_weight(rt, name, nodes, weights, protocol).share for name in names]
+    return dict(zip(names, open_weight_shares(rt, shares), strict=True)) if names else {}
 
 
 def execute(
+    rt: Runtime,
     graph: Graph,
     values: dict[str, Any],
-    protocol: ProtocolCard,
-    opened: Mapping[str, Weight],
-    after: Callable[[Node], None] = lambda node: None,
+    protocol: ExecutableProtocol,
+    opened_weights: Mapping[str, OpenedWeight],
+    on_node: Callable[[Node], None] = lambda node: None,
 ) -> Any:
-    """The last node's result from shared weights and tokens in `values`, which also holds the public constants.
+    """Return the last node's result.
 
-    `opened` is what `open_weights` found. `after` is called when a node is done. A value is dropped after its last
-    use, so that memory stays bounded.
+    `values` holds this party's shares of weights and tokens, and the public constants, by name; `opened_weights` comes
+    from `open_graph_weights`. `on_node` is called after each node. Values are dropped after their last use.
     """
     values = dict(values)
     last = graph.last_uses()
     for index, node in enumerate(graph.nodes):
-        settled = _stationary_input(node, protocol)
-        operands = [opened[name] if name == settled else values[name] for name in node.inputs]
-        values[node.name] = apply(node.op, operands, protocol)
-        after(node)
+        fixed_name = _fixed_input(node, protocol)
+        operands = [opened_weights[name] if name == fixed_name else values[name] for name in node.inputs]
+        values[node.name] = apply_op(rt, node.op, operands, protocol)
+        on_node(node)
         for name in set(node.inputs):
             if last[name] == index:
                 del values[name]
     return values[graph.nodes[-1].name]
 
 
-def _stationary_input(node: Node, protocol: ProtocolCard) -> str | None:
-    place = stationary(node.op, protocol)
-    return None if place is None else node.inputs[place]
+def _fixed_input(node: Node, protocol: ExecutableProtocol) -> str | None:
+    index = fixed_operand(node.op, protocol)
+    return None if index is None else node.inputs[index]
 
 
-def _weight(name: str, nodes: Mapping[str, Node], weights: Mapping[str, Any], protocol: ProtocolCard) -> Any:
-    """A weight, or a rearranged one."""
+def _resolve_weight(
+    rt: Runtime, name: str, nodes: Mapping[str, Node], weights: Mapping[str, Any], protocol: ExecutableProtocol
+) -> Any:
+    """Return the share of a weight, or of a weight rearranged by structural operations: local."""
     if name in weights:
         return weights[name]
     node = nodes.get(name)
     if node is None or node.op.name not in STRUCTURAL:
-        raise UsageError(f"protocol {protocol.name} keeps {name} in a session, but it is no weight; choose beaver.")
-    return apply(node.op, [_weight(each, nodes, weights, protocol) for each in node.inputs], protocol)
+        raise UsageError(
+            f"protocol {protocol.name} opens {name} once per session, but it is no weight; choose the kernel beaver."
+        )
+    operands = [_resolve_weight(rt, operand, nodes, weights, protocol) for operand in node.inputs]
+    return apply_op(rt, node.op, operands, protocol)

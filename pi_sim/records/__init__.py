@@ -1,4 +1,4 @@
-"""Records of runs, trainings and other measurements: versioned JSON, from which every table and figure is rendered."""
+"""Records of runs, trainings and other measurements: versioned JSON, the source of every table and figure."""
 
 import json
 from pathlib import Path
@@ -26,6 +26,7 @@ from pi_sim.records.costs import (
 )
 from pi_sim.records.envelope import (
     ARGV,
+    RECORD_FILE,
     VERSION,
     JsonObject,
     Record,
@@ -50,6 +51,7 @@ from pi_sim.records.models import (
 
 __all__ = [
     "ARGV",
+    "RECORD_FILE",
     "SCHEMAS",
     "VERSION",
     "Agreement",
@@ -94,7 +96,7 @@ SCHEMAS: dict[str, type[Record]] = {
         *(DiagnosisRecord, BenchRecord, MachineRecord),
     )
 }
-"""Every kind of record, by name."""
+"""Schemas by kind of record."""
 REMEDY = "make it anew or remove it"
 
 
@@ -107,7 +109,7 @@ def load(path: Path, schema: type[RecordT]) -> RecordT: ...
 
 
 def load(path: Path, schema: type[Record] = Record) -> Record:
-    """Return the record at `path`, of any kind or of one `schema`; a `UsageError` names what is wrong with it."""
+    """Return the record at `path`, of any kind or of one `schema`. Raises `UsageError` with the first mistake in it."""
     table = _parse(path)
     actual = SCHEMAS[table["kind"]]
     if not issubclass(actual, schema):
@@ -134,7 +136,7 @@ def _parse(path: Path) -> JsonObject:
 
 
 def _complaint(error: ValidationError) -> str:
-    """Return what is wrong with the first wrong key."""
+    """Return the mistake in the first wrong key."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":

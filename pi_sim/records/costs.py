@@ -1,6 +1,6 @@
 """Schemas of records of costs: estimates, private runs, benchmarks and machine profiles.
 
-Optional fields are null where a record could not know them.
+Optional fields are null if the value was not available.
 """
 
 from typing import Literal
@@ -8,15 +8,15 @@ from typing import Literal
 from pydantic import Field
 
 from pi_sim.records.envelope import Record
-from pi_sim.specs import Spec
+from pi_sim.specs import TomlModel
 
 RARE = 0.05
-"""Up to this share of corrupted positions is put down to rare events, more to a kernel that is wrong."""
+"""Share of corrupted positions up to which they count as rare events; a larger share means a wrong kernel."""
 WRONG = 1.1
-"""A private perplexity beyond this multiple of the plain one is a wrong result."""
+"""Ratio of private to plain perplexity above which the result is wrong."""
 
 
-class Price(Spec):
+class Price(TomlModel):
     """Rounds and bytes. `offline_bytes` is null where the protocol's sources do not state it."""
 
     rounds: int
@@ -25,14 +25,14 @@ class Price(Spec):
 
 
 class Total(Price):
-    """A sum of prices, with seconds by network."""
+    """Sum of prices, with seconds by network."""
 
     seconds: dict[str, float]
     compute_seconds: float | None = None
 
 
-class EstimateRow(Spec):
-    """The price of one operation of one shape in one module, over all its occurrences."""
+class EstimateRow(TomlModel):
+    """Price of one operation of one shape in one module, over all its occurrences."""
 
     module: str
     op: str
@@ -45,7 +45,7 @@ class EstimateRow(Spec):
 
 
 class Estimated(Record):
-    """The fields of an estimate, which runs share."""
+    """Fields of an estimate, which records of runs share."""
 
     model: str
     size: str
@@ -67,8 +67,8 @@ class EstimateRecord(Estimated):
     kind: Literal["estimate"] = "estimate"
 
 
-class LinkCosts(Spec):
-    """Seconds that the connection itself takes for a round, and for a megabyte each way."""
+class LinkCosts(TomlModel):
+    """Seconds of the connection for a round, and for a megabyte in each direction."""
 
     round_seconds: float
     megabyte_seconds: float
@@ -91,31 +91,31 @@ class Measured(Price):
     communication_ratio: float | None = None
 
 
-class PerplexityPair(Spec):
-    """Plain and private perplexity on the same tokens; null where one overflows or there is no plain model."""
+class PerplexityPair(TomlModel):
+    """Plain and private perplexity on the same tokens; null if one overflows or there is no plain model."""
 
     plain: float | None = None
     private: float | None = None
 
 
 class Perplexity(PerplexityPair):
-    """Perplexities over all positions and, where some are corrupted, over the others."""
+    """Perplexities over all positions and, if some are corrupted, over the others."""
 
     excluding_corrupted: PerplexityPair | None = None
 
 
-class Agreement(Spec):
-    """Private logits against plain ones."""
+class Agreement(TomlModel):
+    """Deviation of private from plain logits."""
 
     max_abs: float
     mean_abs: float
     top1: float
     corrupted_positions: int = 0
-    """Positions with a logit that is off by more than approximation explains: a truncation failed."""
+    """Positions with a logit error that approximation does not explain: a truncation failed."""
 
 
 class RunRecord(Estimated):
-    """A private run of two parties on one machine."""
+    """Private run of two parties on one machine."""
 
     kind: Literal["run"] = "run"
     sequences: int
@@ -128,13 +128,13 @@ class RunRecord(Estimated):
 
     @property
     def drift(self) -> float | None:
-        """The relative change of the private perplexity, all positions counted; None where one overflows."""
+        """Relative change of perplexity from plain to private over all positions; None if one overflows."""
         plain, private = self.perplexity.plain, self.perplexity.private
         return private / plain - 1 if private and plain else None
 
     @property
     def compared(self) -> PerplexityPair:
-        """Both perplexities, without corrupted positions where these are rare."""
+        """Plain and private perplexity, without corrupted positions if these are rare."""
         corrupted = self.agreement.corrupted_positions if self.agreement else 0
         is_rare = 0 < corrupted < RARE * self.sequences * self.seq_len
         return (
@@ -143,20 +143,20 @@ class RunRecord(Estimated):
 
     @property
     def is_wrong(self) -> bool:
-        """True if the private result differs from the plain one, not at rare positions but throughout."""
+        """True if the private result is wrong at more than rare positions."""
         plain, private = self.compared.plain, self.compared.private
         return plain is not None and (private is None or private > WRONG * plain)
 
 
-class PayloadBytes(Spec):
-    """Payload of the whole run, as one party's link counted it."""
+class PayloadBytes(TomlModel):
+    """Payload of the run in bytes, as one party's link counted it."""
 
     sent: int
     received: int
 
 
 class PartyRecord(Estimated):
-    """One party of a run across two machines; only the client knows the logits."""
+    """One party of a run across two machines; only the client has the logits."""
 
     kind: Literal["party"] = "party"
     rank: int = Field(ge=0, le=1)
@@ -170,40 +170,40 @@ class PartyRecord(Estimated):
     agreement: Agreement | None = None
 
 
-class BenchSize(Spec):
-    """How much is measured: by default at the size of a GPT-2 block."""
+class BenchSize(TomlModel):
+    """Size of the benchmark, by default that of a GPT-2 block."""
 
     tokens: int = Field(default=128, gt=1)
     width: int = Field(default=768, gt=0)
     heads: int = Field(default=12, gt=0)
     vocabulary: int = Field(default=2048, gt=0)
     large_vocabulary: int = Field(default=50257, gt=0)
-    """Its embedding is priced and not run."""
+    """Vocabulary whose embedding is priced and not run."""
     repetitions: int = Field(default=5, gt=0)
-    """Of which the quickest counts."""
+    """Repetitions of an operation, of which the fastest counts."""
     sequences: int = Field(default=3, gt=0)
-    """Of a whole model, of which the quickest counts."""
+    """Sequences of a model, of which the fastest counts."""
     truncations: int = Field(default=10**8, gt=0)
     bounds: tuple[int, ...] = (8, 64)
-    """How large factors of truncated products may be, powers of 2: activations, and what fails before one's eyes."""
+    """Bounds of the factors of truncated products (powers of two): typical activations, and visible failures."""
     models: tuple[str, ...] = ("relu_nonorm", "gelu_ln")
-    """Shipped models, at size tiny, that are run beside the block."""
+    """Shipped models of size tiny that are run in addition to the block."""
 
 
-class KernelTiming(Spec):
-    """One operation by one kernel: what one party sends, and seconds between two processes on one machine.
+class KernelTiming(TomlModel):
+    """One operation by one kernel: the bytes that one party sends, and seconds of two processes on one machine.
 
-    `seconds` have party 0 in the dealer's place, `online_seconds` all randomness in memory beforehand; without
-    either the operation was priced alone. `error` is the largest distance from the plain value.
+    Party 0 is the dealer in `seconds`; all randomness is in memory beforehand in `online_seconds`. Both are null if the
+    operation was priced only. `error` is the max error against the plain value.
     """
 
     name: str
     shapes: str
     kernel: str
     protocols: tuple[str, ...]
-    """All that compute it so, at the same price; the first of them was measured."""
+    """Protocols that use this kernel at this price; the first was measured."""
     elements: int
-    """Of the result; of a causal softmax, those that the kernel computes."""
+    """Elements of the result; of a causal softmax, those that the kernel computes."""
     rounds: int
     bytes: int
     offline_bytes: int
@@ -213,8 +213,8 @@ class KernelTiming(Spec):
     error: float | None = None
 
 
-class ModelTiming(Spec):
-    """A whole model under one protocol, with one dealer: counts, and seconds of the quickest sequence."""
+class ModelTiming(TomlModel):
+    """A model under one protocol with one dealer: counts, and seconds of the fastest sequence."""
 
     model: str
     protocol: str
@@ -226,10 +226,10 @@ class ModelTiming(Spec):
     seconds: float
     communication_seconds: float
     difference: float
-    """The largest one between private and plain logits."""
+    """Max error of private against plain logits."""
 
 
-class TruncationTest(Spec):
+class TruncationTest(TomlModel):
     """Products truncated by one protocol's kernel, of factors up to `bound` in size."""
 
     protocol: str
@@ -237,15 +237,15 @@ class TruncationTest(Spec):
     bound: int
     number: int = 0
     wrong: int = 0
-    """By more than two units in the last place."""
+    """Products that are off by more than two units in the last place."""
     units: int = 0
-    """By how many the others are off at most, against the product rounded down."""
+    """Max error of the other products in units in the last place, against the product rounded down."""
     expected_locally: float = 0.0
-    """How many of the same products would be wrong if each party shifted its own share: the sum of |x| / 2^64."""
+    """Expected number of wrong products under local truncation by each party: the sum of |x| / 2^64."""
 
 
 class BenchRecord(Record):
-    """All of it. `load` is the machine's mean load before and afterwards, measured by others' work too."""
+    """All results of a benchmark. `load` is the machine's mean load before and after, with that of other processes."""
 
     kind: Literal["bench"] = "bench"
     extent: BenchSize
@@ -256,7 +256,7 @@ class BenchRecord(Record):
     truncations: tuple[TruncationTest, ...]
 
 
-class SecondsEach(Spec):
+class SecondsEach(TomlModel):
     """Seconds for one multiply-accumulate, element, random byte, call and tuple of `Work`, and for one message."""
 
     macs: float = Field(ge=0)

@@ -1,4 +1,4 @@
-"""The envelope of every record: what made it, where, and its JSON text."""
+"""Envelope of every record (the command, code and machine that made it), and its JSON text."""
 
 import hashlib
 import json
@@ -17,33 +17,35 @@ from pydantic import Field
 
 from pi_sim import __version__
 from pi_sim.files import write_text
-from pi_sim.specs import Spec
+from pi_sim.specs import TomlModel
 
 VERSION = 2
+RECORD_FILE = "record.json"
+"""Name of the record beside a checkpoint or bundle."""
 ARGV = "pi_sim.argv"
-"""The command line's key in the meta data of click's context."""
+"""Key of the command line in the metadata of click's context."""
 PACKAGE = Path(__file__).parent.parent
 CODE = ("graph", "mpc", "cost", "zoo")
-"""The packages that derived prices and graphs depend on."""
+"""Packages of pi-sim that derived prices and graphs depend on."""
 LIBRARIES = ("torch", "transformers", "crypten")
-"""The libraries that they depend on."""
+"""Libraries that derived prices and graphs depend on."""
 RECORDED = ("torch", "crypten", "transformers", "tokenizers", "numpy")
-"""The libraries whose versions a record holds."""
+"""Libraries whose versions a record holds."""
 WIDTH = 120
 
 JsonObject = dict[str, Any]
 
 
-class MachineInfo(Spec):
-    """The machine that a record was made on."""
+class MachineInfo(TomlModel):
+    """Machine on which a record was made."""
 
     system: str
     cpu: str
     cores: int | None
 
 
-class Record(Spec):
-    """The envelope of every record: its kind, the command and the code that made it, versions and machine."""
+class Record(TomlModel):
+    """Envelope of every record: its kind, the command and the code that made it, versions and machine."""
 
     kind: str
     version: Literal[2] = 2

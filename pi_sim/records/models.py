@@ -1,16 +1,16 @@
-"""Schemas of records of models: trainings, conversions and diagnoses; null stands for what is no finite number."""
+"""Schemas of records of models: trainings, conversions and diagnoses; null replaces NaN and infinities."""
 
 import math
 from typing import Any, Literal
 
 from pi_sim.records.envelope import Record
-from pi_sim.specs import Architecture, Recipe, Spec
+from pi_sim.specs import Architecture, Recipe, TomlModel
 
 Heads = tuple[tuple[float | None, ...], ...]
 """Values by layer and head; null where a probability is NaN."""
 
 
-class Dimensions(Spec):
+class Dimensions(TomlModel):
     """The dimensions of a trained model."""
 
     layers: int
@@ -20,7 +20,7 @@ class Dimensions(Spec):
     vocabulary: int
 
 
-class CorpusId(Spec):
+class CorpusId(TomlModel):
     """A corpus, identified by the hash of its text."""
 
     name: str
@@ -28,21 +28,21 @@ class CorpusId(Spec):
 
 
 class CorpusSeen(CorpusId):
-    """A corpus, and how much of its training split was seen."""
+    """A corpus, and the amount of its training split that was read."""
 
     tokens_seen: int
     epochs: float | None = None
 
 
-class Sample(Spec):
+class Sample(TomlModel):
     """The loss of the first held-out sequences: a quick check of a checkpoint."""
 
     sequences: int
     loss: float | None
 
 
-class HeldOut(Spec):
-    """Held-out quality: loss in nats per token. Null where it overflows."""
+class HeldOut(TomlModel):
+    """Held-out quality: loss in nats per token; null if it overflows."""
 
     loss: float | None = None
     perplexity: float | None
@@ -56,14 +56,14 @@ def held_out_perplexity(quality: HeldOut | None) -> float:
     return math.inf if quality is None or quality.perplexity is None else quality.perplexity
 
 
-class NonFinite(Spec):
+class NonFinite(TomlModel):
     """Counts of NaN and infinities in the output of each block."""
 
     nan: tuple[int, ...]
     inf: tuple[int, ...]
 
 
-class Alpha(Spec):
+class Alpha(TomlModel):
     """The alpha of one DyT or Derf, beside 1 / std of its input."""
 
     module: str
@@ -71,8 +71,8 @@ class Alpha(Spec):
     inverse_std: float | None
 
 
-class Attention(Spec):
-    """Attention entropy in nats and as a share of its maximum, and what else one forward pass shows."""
+class Attention(TomlModel):
+    """Attention entropy in nats and as a share of its maximum, and other measurements of the same forward passes."""
 
     entropy: Heads
     entropy_share: Heads
@@ -83,7 +83,7 @@ class Attention(Spec):
     alphas: tuple[Alpha, ...] | None = None
 
 
-class Step(Spec):
+class Step(TomlModel):
     """A point in a training."""
 
     step: int
@@ -95,13 +95,13 @@ class Observation(Attention, Step):
     """A model at one step of its training, on held-out text."""
 
 
-class Divergence(Spec):
-    """The step at which the loss was no finite number."""
+class Divergence(TomlModel):
+    """Step at which the loss was not finite."""
 
     step: int
 
 
-class Origin(Spec):
+class Origin(TomlModel):
     """The checkpoint that a training started from, as its own record describes it."""
 
     model: str
@@ -162,14 +162,14 @@ class ConversionRecord(Record):
     after: HeldOut
 
 
-class ByLayer(Spec):
+class ByLayer(TomlModel):
     """The shares of a layer's heads in entropic overload and in entropy collapse."""
 
     overload: tuple[float, ...]
     collapse: tuple[float, ...]
 
 
-class Sparsity(Spec):
+class Sparsity(TomlModel):
     """The share of exact zeros in the inputs of projections, by layer; null where a layer has none."""
 
     qkv: tuple[float | None, ...]
@@ -177,15 +177,15 @@ class Sparsity(Spec):
     down: tuple[float | None, ...]
 
 
-class Flops(Spec):
-    """Operations of a token in the blocks' matrices, and how many of them zeros save in the clear."""
+class Flops(TomlModel):
+    """Operations per token in the blocks' matrices, and those that zeros save in plaintext inference."""
 
     per_token: int
     saved: float
     share: float
 
 
-class Histogram(Spec):
+class Histogram(TomlModel):
     """The inputs of one activation: counts in equal bins from -reach to reach."""
 
     module: str
@@ -197,7 +197,7 @@ class Histogram(Spec):
     negative: float
 
 
-class Range(Spec):
+class Range(TomlModel):
     """The extremes of one quantity in one module; kernel and domain where a kernel bounds the quantity."""
 
     op: str
@@ -213,7 +213,7 @@ class Range(Spec):
     in_domain: bool | None = None
 
 
-class TruncationRisk(Spec):
+class TruncationRisk(TomlModel):
     """Truncations of one module that are expected to fail in a sequence."""
 
     op: str
@@ -223,7 +223,7 @@ class TruncationRisk(Spec):
 
 
 class DiagnosisRecord(Attention, Record):
-    """A look inside a model: entropy, sparsity, pre-activations, and ranges for fixed point."""
+    """Diagnosis of a model: entropy, sparsity, pre-activations, and ranges for fixed point."""
 
     kind: Literal["diagnosis"] = "diagnosis"
     model: str

@@ -19,7 +19,7 @@ from pi_sim.records.models import Range, Sparsity
 from pi_sim.report import figures, styles, tables
 from pi_sim.report.styles import label_layers, panel_grid, panels
 from pi_sim.report.tables import COUNT, SHARE, Cell, Column, Format, Table, Unit, tabulate
-from pi_sim.zoo.anatomy import before_attention, layer
+from pi_sim.zoo.modules import is_before_attention, layer_index
 
 FOUR_DECIMALS = (Unit(0, "", 1, 4),)
 
@@ -211,7 +211,8 @@ def alpha_scatter(record: DiagnosisRecord) -> Figure:
     points: dict[str, list[tuple[float, float]]] = {"attention": [], "FFN": [], "final": []}
     for row in record.alphas or ():
         if row.inverse_std is not None and row.alpha is not None:
-            kind = "final" if layer(row.module) is None else "attention" if before_attention(row.module) else "FFN"
+            block = "attention" if is_before_attention(row.module) else "FFN"
+            kind = "final" if layer_index(row.module) is None else block
             points[kind].append((row.inverse_std, row.alpha))
     for (kind, pairs), shape in zip(points.items(), "osD", strict=True):
         panel.plot([x for x, _ in pairs], [y for _, y in pairs], shape, label=kind, markersize=5)

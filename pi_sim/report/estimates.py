@@ -6,10 +6,10 @@ from string import ascii_uppercase
 from typing import Any
 
 from pi_sim import records
-from pi_sim.cost.cost import ZERO
-from pi_sim.cost.counts import Counts
+from pi_sim.cost.census import OpCounts
+from pi_sim.cost.cost import ZERO_COST
 from pi_sim.cost.estimate import Estimate
-from pi_sim.cost.rows import Part, View
+from pi_sim.cost.rows import Subtotal, View
 from pi_sim.errors import UsageError
 from pi_sim.records import EstimateRecord
 from pi_sim.report import tables
@@ -22,7 +22,7 @@ SCENARIO = ("model", "size", "protocol", "seq_len", "batch", "past")
 
 def number_columns(estimates: list[Estimate]) -> dict[str, tuple[str, Units]]:
     """Return title and units of each number; the title of seconds says so where computing is left out."""
-    complete = all(estimate.computing(estimate.whole) is not None for estimate in estimates)
+    complete = all(estimate.compute_seconds(estimate.overall) is not None for estimate in estimates)
     titles = {network.name: "" if complete else "\nnetwork\nonly" for network in estimates[0].networks}
     return {
         "rounds": ("rounds", COUNT),
@@ -33,13 +33,13 @@ def number_columns(estimates: list[Estimate]) -> dict[str, tuple[str, Units]]:
     }
 
 
-def _numbers(estimate: Estimate, part: Part) -> dict[str, float | None]:
+def _numbers(estimate: Estimate, part: Subtotal) -> dict[str, float | None]:
     """Return rounds, bytes and seconds of a part of an estimate; None where one is unknown."""
     return {
         "rounds": part.cost.rounds,
         "bytes": part.cost.bytes,
         "offline_bytes": part.cost.offline if estimate.offline_known else None,
-        "compute_seconds": estimate.computing(part),
+        "compute_seconds": estimate.compute_seconds(part),
         **{f"seconds_{network}": seconds for network, seconds in estimate.seconds(part).items()},
     }
 
@@ -55,14 +55,14 @@ def render_estimates(estimates: list[Estimate], view: View, style: Format, top: 
     if style == "csv":
         tidy: list[dict[str, Any]] = []
         for estimate in estimates:
-            rows = _closing_rows(estimate) if view == "total" else _rows(estimate, estimate.by(view), top)
+            rows = _closing_rows(estimate) if view == "total" else _rows(estimate, estimate.group_by(view), top)
             tidy += [{**{key: getattr(estimate, key) for key in SCENARIO}, **row} for row in rows]
         return tables.render(
             tabulate(tidy, {**dict(zip(SCENARIO, SCENARIO, strict=True)), **_columns(estimates, view)}), "csv"
         )
     sections = []
     for estimate in estimates:
-        total = _numbers(estimate, estimate.whole)
+        total = _numbers(estimate, estimate.overall)
         # Columns of what is unknown are left out.
         columns = {
             key: column
@@ -98,15 +98,15 @@ def conventions(estimates: list[Estimate]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
-def _sums(estimate: Estimate) -> dict[str, Part]:
+def _sums(estimate: Estimate) -> dict[str, Subtotal]:
     """Return the closing rows: the total, unless embedding and head are left out, and what lies between these."""
-    return ({} if estimate.only_inner else {"total": estimate.whole}) | {INNER: estimate.within}
+    return ({} if estimate.only_inner else {"total": estimate.overall}) | {INNER: estimate.body}
 
 
-def _parts(estimate: Estimate, view: View) -> dict[str, Part]:
+def _parts(estimate: Estimate, view: View) -> dict[str, Subtotal]:
     """Return the rows that cost something."""
-    parts = {} if view == "total" else estimate.by(view)
-    return {key: part for key, part in parts.items() if part.cost != ZERO}
+    parts = {} if view == "total" else estimate.group_by(view)
+    return {key: part for key, part in parts.items() if part.cost != ZERO_COST}
 
 
 def _columns(estimates: list[Estimate], view: View) -> dict[str, Any]:
@@ -118,10 +118,10 @@ def _columns(estimates: list[Estimate], view: View) -> dict[str, Any]:
     return columns
 
 
-def _rows(estimate: Estimate, parts: dict[str, Part], top: int | None) -> list[dict[str, Any]]:
+def _rows(estimate: Estimate, parts: dict[str, Subtotal], top: int | None) -> list[dict[str, Any]]:
     """Build a row for each part; with `top` the most expensive ones, and all others as one."""
-    total, rows = _numbers(estimate, estimate.whole), list[dict[str, Any]]()
-    for key, part in (parts if top is None else estimate.dearest(parts, top)).items():
+    total, rows = _numbers(estimate, estimate.overall), list[dict[str, Any]]()
+    for key, part in (parts if top is None else estimate.top_groups(parts, top)).items():
         numbers = _numbers(estimate, part)
         shares = {f"share_of_{name}": _ratio(value, total[name] or 1) for name, value in numbers.items()}
         rows.append({**dict.fromkeys(TITLES, key), "count": part.count, **numbers, **shares})
@@ -141,26 +141,26 @@ def _notes(estimate: Estimate) -> list[str]:
     """Return the operations that cost nothing, where declared prices come from, and what the sources leave out."""
     origins: dict[str, dict[str, None]] = {}
     for row in estimate.rows:
-        if row.cost != ZERO and row.provenance != "derived":
+        if row.cost != ZERO_COST and row.provenance != "derived":
             origins.setdefault(row.provenance, {})[row.op] = None
     return [
         *_free_operations([estimate]),
         *(f"{', '.join(ops)}: {origin} prices" for origin, ops in origins.items()),
-        *([_session_note(estimate)] if estimate.session else []),
+        *([_session_note(estimate)] if estimate.session_bytes else []),
         *([] if estimate.offline_known else ["offline bytes: the sources do not tell"]),
     ]
 
 
 def _free_operations(estimates: list[Estimate]) -> list[str]:
     """Return one line on the operations that cost nothing in any of the estimates, if there are some."""
-    costly = {row.op for estimate in estimates for row in estimate.rows if row.cost != ZERO}
+    costly = {row.op for estimate in estimates for row in estimate.rows if row.cost != ZERO_COST}
     names = dict.fromkeys(row.op for estimate in estimates for row in estimate.rows if row.op not in costly)
     return [f"{', '.join(names)}: local, {'costs' if len(names) == 1 else 'cost'} nothing"] if names else []
 
 
 def _session_note(estimate: Estimate) -> str:
     """Return what opening the weights takes, beside all sums."""
-    return f"once in a session, beside the above: 1 round, {estimate.session / 1e6:,.2f} MB to open the weights"
+    return f"once in a session, beside the above: 1 round, {estimate.session_bytes / 1e6:,.2f} MB to open the weights"
 
 
 def render_comparison(estimates: list[Estimate], view: View, style: Format) -> str:
@@ -177,7 +177,7 @@ def render_comparison(estimates: list[Estimate], view: View, style: Format) -> s
     lettered = list(zip(ascii_uppercase, compared, strict=False))
     gap, mark = ("\n\n", "- ") if style == "markdown" else ("\n", "")
     legend = "\n".join(f"{mark}{letter}: {estimate_title(estimate)}" for letter, estimate in lettered)
-    sessions = [f"{letter}: {_session_note(estimate)}" for letter, estimate in lettered if estimate.session]
+    sessions = [f"{letter}: {_session_note(estimate)}" for letter, estimate in lettered if estimate.session_bytes]
     section = gap.join([legend, tables.render(table, style), *_free_operations(compared), *sessions])
     return "\n\n".join([section, conventions(compared)])
 
@@ -189,7 +189,7 @@ def check_comparable(estimates: list[Estimate]) -> list[Estimate]:
     if len({estimate.seq_len for estimate in estimates}) > 1:
         lengths = " and ".join(f"{estimate.model} {estimate.seq_len:,}" for estimate in estimates)
         raise UsageError(f"there is no comparing different lengths ({lengths} tokens); choose one --seq-len for all.")
-    complete = all(estimate.computing(estimate.whole) is not None for estimate in estimates)
+    complete = all(estimate.compute_seconds(estimate.overall) is not None for estimate in estimates)
     return estimates if complete else [replace(estimate, machine=None) for estimate in estimates]
 
 
@@ -237,7 +237,7 @@ def _comparison_table(estimates: list[Estimate], view: View, everything: bool) -
     return tabulate(tables_of_rows[0], heads, totals=tables_of_rows[1])
 
 
-def render_counts(counts: Counts, style: Format) -> str:
+def render_counts(counts: OpCounts, style: Format) -> str:
     """Render one row for each operation and shape."""
     if style == "json":
         return json.dumps(counts.to_json(), indent=2)

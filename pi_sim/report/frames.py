@@ -100,15 +100,15 @@ TRAINING_COLUMNS = (
 
 def training_frame(trainings: Iterable[tuple[Path, TrainingRecord]]) -> pd.DataFrame:
     """Build one row for each training; plan, design, dimensions, recipe and corpus are keys that decide its result."""
-    weights, rows = specs.facts() / "models" / "weights", []
+    weights, rows = specs.data_root() / "models" / "weights", []
     for path, record in trainings:
         plan = record.model_dump(mode="json", include=set(PLAN))
         plan["corpus"] = {key: plan["corpus"][key] for key in ("sha256", "tokens_seen")}
         perplexity, model, size = held_out_perplexity(record.held_out), record.card, record.size
         usual = None
-        if model in specs.names("models") and size in specs.names("models/sizes"):
-            changes = specs.model_card(model).training.get(size, {})
-            usual = {**specs.size(size).training.model_dump(mode="json"), **changes}
+        if model in specs.list_names("models") and size in specs.list_names("models/sizes"):
+            changes = specs.load_model_card(model).training.get(size, {})
+            usual = {**specs.load_size(size).training.model_dump(mode="json"), **changes}
         is_usual = plan["architecture"] == card_design(model), plan["recipe"] == usual
         keys = (key_of(plan[key]) for key in ("architecture", "dimensions", "recipe", "corpus"))
         row = (path, record, path.is_relative_to(weights), model, size, record.seed, record.origin is None, perplexity)
@@ -123,9 +123,9 @@ def key_of(value: Any) -> str:
 
 def card_design(model: str) -> dict[str, Any] | None:
     """Return the architecture on a model's card; None for a model without one."""
-    if model not in specs.names("models"):
+    if model not in specs.list_names("models"):
         return None
-    return specs.model_card(model).architecture.model_dump(mode="json")
+    return specs.load_model_card(model).architecture.model_dump(mode="json")
 
 
 def reference_trainings(trainings: pd.DataFrame) -> pd.DataFrame:

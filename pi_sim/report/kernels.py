@@ -53,7 +53,7 @@ class KernelData:
     @cached_property
     def missing(self) -> list[str]:
         """Shipped models that were not run under lean."""
-        weights = specs.facts() / "models" / "weights"
+        weights = specs.data_root() / "models" / "weights"
         shipped = sorted(path.parent.name.rpartition("-")[0] for path in weights.glob("*/record.json"))
         return [model for model in shipped if model not in self.runs]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pi_sim.diagnosis.entropy import OVERLOAD, overloaded, part
+from pi_sim.diagnosis.entropy import OVERLOAD, head_fraction, is_overloaded
 from pi_sim.errors import UsageError
 from pi_sim.records import DiagnosisRecord, EstimateRecord, Observation, Origin, TrainingRecord
 from pi_sim.records.models import held_out_perplexity
@@ -117,7 +117,10 @@ def _entropy(record: TrainingRecord) -> dict[str, float]:
     shares = record.observations[-1].entropy_share
     if math.isinf(held_out_perplexity(record.held_out)):
         return dict.fromkeys(ENTROPY, math.nan)
-    pairs = [(_mean(sum(layers, ())), part(list(map(list, layers)), overloaded)) for layers in (shares[:1], shares[1:])]
+    pairs = [
+        (_mean(sum(layers, ())), head_fraction(list(map(list, layers)), is_overloaded))
+        for layers in (shares[:1], shares[1:])
+    ]
     return dict(zip(ENTROPY, (*pairs[0], *pairs[1]), strict=True))
 
 

@@ -56,7 +56,7 @@ class SizeData:
     @cached_property
     def length(self) -> int:
         """The length that the models are trained for, if it was run, else the longest."""
-        context = specs.size(self.name).context if self.name in specs.names("models/sizes") else None
+        context = specs.load_size(self.name).context if self.name in specs.list_names("models/sizes") else None
         return context if context and context in set(self.runs["seq_len"]) else int(self.runs["seq_len"].max())
 
     def design(self, model: str) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class SizeData:
 
 def load(folders: list[Path]) -> list[SizeData]:
     """Load shipped weights' records and those of the folders, by size; later files override earlier ones."""
-    shipped = sorted((specs.facts() / "models" / "weights").glob("*/record.json"))
+    shipped = sorted((specs.data_root() / "models" / "weights").glob("*/record.json"))
     loaded = [*((path, records.load(path)) for path in shipped), *frames.load_folders(folders)]
     runs = frames.run_frame((path, record) for path, record in loaded if isinstance(record, RunRecord))
     if runs.empty:
@@ -155,7 +155,11 @@ def _taylor_failures(size: SizeData) -> list[dict[str, Any]]:
     models: dict[str, dict[str, None]] = {}
     for record in size.runs["record"]:
         has_gelu = any(row.op == "gelu" and row.bytes for row in record.rows)
-        card = specs.protocol_card(record.protocol) if record.protocol in specs.names("protocols") else None
+        card = (
+            specs.load_executable_protocol(record.protocol)
+            if record.protocol in specs.list_names("protocols")
+            else None
+        )
         if record.is_wrong and has_gelu and card and card.kernels.get("gelu") == "erf-taylor":
             models.setdefault(record.protocol, {})[record.model] = None
     return [{"protocol": protocol, "models": list(models[protocol])} for protocol in sorted(models)]

@@ -11,8 +11,8 @@ from pi_sim.files import write_text
 from pi_sim.report import figures, kernels, model_lab, norm_free, published_figures, styles, sweep, tables
 from pi_sim.report.figures import Drawing
 from pi_sim.report.tables import Format
-from pi_sim.sweep.answers import Answer
-from pi_sim.validation.validate import Validation
+from pi_sim.sweep.table import SweepRow
+from pi_sim.validation import Validation
 
 
 def write_report(folders: list[Path], out: Path) -> list[Path]:
@@ -57,7 +57,7 @@ def render_validations(validations: list[Validation], style: Format) -> str:
     return published_figures.render_validations(validations, style)
 
 
-def write_sweep(answers: list[Answer], qualities: pd.DataFrame, path: Path) -> list[Path]:
+def write_sweep(answers: list[SweepRow], qualities: pd.DataFrame, path: Path) -> list[Path]:
     """Write the page of a sweep, with a figure for each comparison."""
     compared = {
         f"{path.stem}-{number}": comparison

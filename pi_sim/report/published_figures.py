@@ -7,7 +7,7 @@ import pandas as pd
 
 from pi_sim.report import tables
 from pi_sim.report.tables import Format, tabulate
-from pi_sim.validation.validate import Validation
+from pi_sim.validation import Validation
 
 KEYS = (
     *("source", "row", "table", "protocol", "figure", "published", "ours", "unit", "counted", "error", "provenance"),
@@ -24,9 +24,18 @@ def comparison_frame(validations: list[Validation]) -> pd.DataFrame:
         claim, quantity = comparison.claim, comparison.quantity
         unit = {"rounds": "", "seconds": "s"}.get(quantity, claim.unit)
         # Bytes for bytes, whatever unit was printed.
-        scale = claim.scale if quantity in ("bytes", "offline") else 1.0
+        scale = claim.bytes_per_unit if quantity in ("bytes", "offline") else 1.0
         values = (
-            *(source, claim.name, claim.source, claim.protocol, quantity, comparison.published, comparison.ours, unit),
+            *(
+                source,
+                claim.name,
+                claim.source,
+                claim.protocol,
+                quantity,
+                comparison.published,
+                comparison.predicted,
+                unit,
+            ),
             *(claim.counted, comparison.error, comparison.provenance, claim.role, comparison.tolerance),
             *(comparison.verdict, claim.reason),
         )
@@ -63,15 +72,17 @@ def context(validations: list[Validation]) -> dict[str, Any]:
     for validation in validations:
         total, checks = len(validation.comparisons), len(validation.checks)
         counts = {"figures": total, "fitted": total - checks, "checked": checks}
-        verdicts = {key.split()[0]: validation.count(key) for key in ("exact", "within tolerance", "missed")}
-        summary.append({"source": validation.name, **counts, **verdicts, "largest": validation.largest})
+        verdicts = {key.split()[0]: validation.count_verdicts(key) for key in ("exact", "within tolerance", "missed")}
+        summary.append({"source": validation.name, **counts, **verdicts, "largest": validation.largest_error})
         rows = validation.comparisons
         publications.append(
             {
                 **validation.publication.model_dump(include={"title", "url", "note"}),
                 "figures": comparison_frame([validation]),
                 "reasons": {row.claim.name: row.claim.reason for row in rows if abs(row.error) > UNEXPLAINED},
-                "computing": list(dict.fromkeys(row.computing for row in rows if row.computing is not None)),
+                "computing": list(
+                    dict.fromkeys(row.compute_seconds for row in rows if row.compute_seconds is not None)
+                ),
             }
         )
     sums = pd.DataFrame(summary).drop(columns=["source", "largest"]).sum().to_dict()

@@ -12,15 +12,15 @@ from typing import Any
 import pandas as pd
 
 from pi_sim import records, specs
-from pi_sim.cost.estimate import ALONE, COMPUTED, CONVENTIONS
+from pi_sim.cost.estimate import CONVENTIONS, SECONDS_WITH_COMPUTE, SECONDS_WITHOUT_COMPUTE
 from pi_sim.errors import UsageError
 from pi_sim.records import TrainingRecord
 from pi_sim.report import frames
 from pi_sim.report.estimates import describe_tokens
 from pi_sim.report.statistics import Seeds, pareto_front
 from pi_sim.report.tables import SECONDS
-from pi_sim.specs import configs
-from pi_sim.sweep.answers import Answer
+from pi_sim.sweep.table import SweepRow
+from pi_sim.zoo.source import CardModel, ModelSource
 
 QUALITY = ("model", "size", "corpus", "text", "trained_tokens", "seeds")
 """Columns of perplexities over the seeds: `corpus` a key, `text` its name."""
@@ -54,11 +54,11 @@ class DesignComparison:
 
 def default_folders() -> list[Path]:
     """Return the folders of records that came with pi-sim, or were made beside it."""
-    return [specs.facts() / "models" / "weights", frames.RECORDS]
+    return [specs.data_root() / "models" / "weights", frames.RECORDS]
 
 
-def load_qualities(folders: list[Path], subjects: Iterable[tuple[str, str]]) -> pd.DataFrame:
-    """Load the perplexities of models and sizes from the records below some folders, by the text of the training.
+def load_qualities(folders: list[Path], sources: Iterable[ModelSource]) -> pd.DataFrame:
+    """Load the perplexities of card models from the records below some folders, by the text of the training.
 
     A training counts if its design is its card's and its dimensions are the size's. Of its recipes the one that was
     repeated most often counts, the best of several such.
@@ -66,16 +66,16 @@ def load_qualities(folders: list[Path], subjects: Iterable[tuple[str, str]]) -> 
     trainings = frames.training_frame(_training_records(folders)).drop_duplicates("plan")
     trainings = trainings[trainings["from_scratch"].astype(bool) & trainings["on_card"].astype(bool)]
     rows = []
-    for model, size in dict.fromkeys(subjects):
-        if configs.text(model) is None:
-            dimensions = frames.key_of(specs.size(size).model_dump(exclude={"name", "title", "training"}))
-            subject = {"model": model, "size": size, "dimensions": dimensions}
+    for source in {(source.name, source.label): source for source in sources}.values():
+        if isinstance(source, CardModel):
+            dimensions = frames.key_of(source.size.model_dump(exclude={"name", "title", "training"}))
+            subject = {"model": source.name, "size": source.label, "dimensions": dimensions}
             chosen = trainings[(trainings[list(subject)] == pd.Series(subject)).all(axis=1)]
             for corpus, group in chosen.groupby("corpus", sort=False):
                 text = group["record"].iloc[0].corpus
                 recipes = [frames.seeds_of(seeds) for _, seeds in group.groupby("recipe")]
                 best = max(recipes, key=lambda seeds: (len(seeds.values), -seeds.mean))
-                rows.append((model, size, corpus, text.name, text.tokens_seen, best))
+                rows.append((source.name, source.label, corpus, text.name, text.tokens_seen, best))
     return pd.DataFrame(rows, columns=list(QUALITY))
 
 
@@ -92,23 +92,25 @@ def _training_records(folders: list[Path]) -> Iterator[tuple[Path, TrainingRecor
                 yield path, records.load(path, TrainingRecord)
 
 
-def compare_designs(answers: Iterable[Answer], qualities: pd.DataFrame) -> list[DesignComparison]:
+def compare_designs(answers: Iterable[SweepRow], qualities: pd.DataFrame) -> list[DesignComparison]:
     """Return every comparison of at least two designs that have a price and a finite perplexity."""
-    prices = pd.DataFrame(answers, columns=list(Answer._fields)).dropna(subset="seconds")
+    prices = pd.DataFrame(answers, columns=list(SweepRow._fields)).dropna(subset="seconds")
     finite = qualities[[seeds.is_finite for seeds in qualities["seeds"]]]
     groups = finite.merge(prices, on=["model", "size"]).groupby(list(SCENARIO), sort=False, dropna=False)
     return [DesignComparison(group) for _, group in groups if group["model"].nunique() > 1]
 
 
-def context(answers: list[Answer], compared: dict[str, DesignComparison]) -> dict[str, Any]:
+def context(answers: list[SweepRow], compared: dict[str, DesignComparison]) -> dict[str, Any]:
     """Return the values that the template shows; comparisons by the name of their figure."""
-    frame = pd.DataFrame(answers, columns=list(Answer._fields))
+    frame = pd.DataFrame(answers, columns=list(SweepRow._fields))
     axes = {"design": "model", "size": "size", "length": "seq_len", "protocol": "protocol", "network": "network"}
     counts = [(frame[key].nunique(), noun) for noun, key in axes.items()]
     shown = {(size, model) for item in compared.values() for size, model in item.rows[["size", "model"]].to_numpy()}
     with_price = dict.fromkeys((answer.size, answer.model) for answer in answers if answer.seconds is not None)
-    computed = {COMPUTED.format(answer.machine): None for answer in answers if answer.compute_seconds is not None}
-    alone = {ALONE: None} if any(answer.compute_seconds is None for answer in answers) else {}
+    computed = {
+        SECONDS_WITH_COMPUTE.format(answer.machine): None for answer in answers if answer.compute_seconds is not None
+    }
+    alone = {SECONDS_WITHOUT_COMPUTE: None} if any(answer.compute_seconds is None for answer in answers) else {}
     return {
         "estimates": len(answers),
         "axes": ", ".join(f"{count} {noun}{'s' if count > 1 else ''}" for count, noun in counts),
@@ -116,7 +118,9 @@ def context(answers: list[Answer], compared: dict[str, DesignComparison]) -> dic
         "comparisons": [_comparison_context(name, comparison) for name, comparison in compared.items()],
         "without_perplexity": [f"{model} ({size})" for size, model in with_price if (size, model) not in shown],
         "reasons": dict(Counter(answer.reason for answer in answers if answer.reason)),
-        "conventions": [text for s in CONVENTIONS for text in ({**alone, **computed} if s == ALONE else [s])],
+        "conventions": [
+            text for s in CONVENTIONS for text in ({**alone, **computed} if s == SECONDS_WITHOUT_COMPUTE else [s])
+        ],
     }
 
 

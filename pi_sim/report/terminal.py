@@ -4,13 +4,13 @@ import json
 from typing import Any
 
 from pi_sim.cost.machine import Machine
-from pi_sim.cost.protocols import Protocol, coverage, provenance
+from pi_sim.cost.pricing import PricedProtocol, op_coverage, protocol_provenance
 from pi_sim.graph.ops import STRUCTURAL, VOCABULARY
 from pi_sim.network import PRESETS
 from pi_sim.records import PartyRecord, RunRecord
 from pi_sim.report import tables
 from pi_sim.report.tables import COUNT, Cell, Column, Format, Table, Unit, tabulate
-from pi_sim.specs import Price, ProtocolCard, Sheet
+from pi_sim.specs import DeclaredProtocol, ExecutableProtocol, Price
 from pi_sim.specs.protocols import Terms
 
 OPERATIONS = [op for op in VOCABULARY if op not in STRUCTURAL]
@@ -27,7 +27,7 @@ COVERAGE_MARKS = {
 HEADER_KEYS = ("name", "title", "parties", "threat_model", "source")
 
 
-def render_protocols(protocols: list[Protocol], style: Format) -> str:
+def render_protocols(protocols: list[PricedProtocol], style: Format) -> str:
     """Render all protocols and their coverage: two tables, or one tidy one, or JSON."""
     headers, coverages = list(map(_header, protocols)), list(map(_coverage, protocols))
     pairs = list(zip(headers, coverages, strict=True))
@@ -47,41 +47,41 @@ def render_protocols(protocols: list[Protocol], style: Format) -> str:
     return "\n\n".join([tables.render(listed, style), tables.render(matrix, style), legend])
 
 
-def _header(protocol: Protocol) -> dict[str, Any]:
+def _header(protocol: PricedProtocol) -> dict[str, Any]:
     """Return what a protocol's file says of it, and the kinds of its prices, of which a sheet can have several."""
-    kinds = provenance(protocol)
-    if isinstance(protocol, Sheet):
+    kinds = protocol_provenance(protocol)
+    if isinstance(protocol, DeclaredProtocol):
         present = {price.provenance for price in protocol.price.values()}
         kinds = ", ".join(kind for kind in COVERAGE_MARKS if kind in present)
     return {**{key: getattr(protocol, key) for key in HEADER_KEYS}, "provenance": kinds}
 
 
-def _coverage(protocol: Protocol) -> dict[str, str]:
+def _coverage(protocol: PricedProtocol) -> dict[str, str]:
     """Return the coverage of every operation that a protocol might charge for."""
-    return {op: coverage(op, protocol) for op in OPERATIONS}
+    return {op: op_coverage(op, protocol) for op in OPERATIONS}
 
 
-def render_protocol(protocol: Protocol, style: Format) -> str:
+def render_protocol(protocol: PricedProtocol, style: Format) -> str:
     """Render one protocol: a heading, the prices as their sources print them or the kernels, and the notes."""
     if style == "json":
         document = {**_header(protocol), "coverage": _coverage(protocol)}
-        if isinstance(protocol, ProtocolCard | Sheet):
+        if isinstance(protocol, ExecutableProtocol | DeclaredProtocol):
             document |= protocol.model_dump(mode="json", exclude_defaults=True)
         return json.dumps(document, indent=2)
     titles = {"op": "operation", **{key: key for key in ("prices", "rounds", "bytes", "offline", "source")}}
-    sheet = protocol if isinstance(protocol, Sheet) else None
+    sheet = protocol if isinstance(protocol, DeclaredProtocol) else None
     rows: list[list[Cell]] = []
     for op, price in sheet.price.items() if sheet else ():
         sent, offline = (_format_terms(terms, price, price.unit) for terms in (price.bytes, price.offline))
         rows.append([op, price.provenance, _format_terms(price.rounds, price), sent, offline, price.source])
-    kernels = protocol.kernels if isinstance(protocol, ProtocolCard) else {}
+    kernels = protocol.kernels if isinstance(protocol, ExecutableProtocol) else {}
     for op, kind in _coverage(protocol).items():
         if kind in ("derived", "plugin", "local"):
             rows.append([op, kind, "", "", "", f"kernel {kernels[op]}" if op in kernels else ""])
     table = Table([Column(key, title) for key, title in titles.items()], rows)
     if style == "csv":
         return tables.render(table, "csv")
-    ring = protocol.ring if isinstance(protocol, ProtocolCard | Sheet) else None
+    ring = protocol.ring if isinstance(protocol, ExecutableProtocol | DeclaredProtocol) else None
     return tables.render_template("protocol.txt.j2", style, protocol=protocol, ring=ring, sheet=sheet, prices=table)
 
 

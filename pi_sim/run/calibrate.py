@@ -1,71 +1,177 @@
-"""A machine's profile, measured by two parties on this machine."""
+"""The profile of this machine, measured by two parties on it: `pi-sim calibrate`.
+
+Both parties go through the same probes in step, over a real connection, with the threads of a run: they compute at once
+and share caches and memory, as they do in a run. They repeat all probes in passes, so that other work on the machine
+does not disturb one probe every time. The second party is a worker: `python -m pi_sim.run.calibrate`.
+"""
 
 import os
-from collections.abc import Callable
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, fields
 from datetime import date
 
 import numpy as np
+import torch
 
 from pi_sim import records, specs
+from pi_sim.cost.cost import Work
 from pi_sim.cost.machine import Machine
-from pi_sim.cost.prices import work
-from pi_sim.cost.work import Work
+from pi_sim.cost.pricing import op_work
 from pi_sim.errors import RunError
 from pi_sim.graph.ops import Op
-from pi_sim.run import probes
-from pi_sim.run.partner import partner
-from pi_sim.run.probes import kernels, many, timings
+from pi_sim.mpc import backend, worker
+from pi_sim.mpc.dealer.correlations import TensorSpec
+from pi_sim.mpc.dealer.prg import AesCtrPrg, new_seed
+from pi_sim.mpc.executor import apply_op
+from pi_sim.mpc.runtime import Runtime
+from pi_sim.mpc.transport.link import Link
+from pi_sim.run.peer import PeerJob, call_party, connected_party, peer_process
 
-WORD = 8
+STOCK_PROTOCOL, OWN_PROTOCOL = "crypten", "lean"
+"""Stock kernels, and kernels that use no tuples of CrypTen's."""
+BUDGET_S = 20.0
+"""Seconds after which no further pass begins: a busy machine gets fewer of them."""
 PASSES = 16
+EXCHANGES = 100
+WORD = 8
+LARGE_ELEMENTS = 2**18
+"""More than a core keeps in its own caches, as between the layers of a model."""
+SMALL_ELEMENTS = 8
+PRODUCT_SIZES = ((128, 768, 768), (128, 128, 2048), (32, 1024, 1024))
+"""m, k, n of m x k with k x n: between a tiny model's and GPT-2's."""
+
+
+class CalibrationJob(PeerJob):
+    """Work of both parties: `shrink` divides the sizes of the probes."""
+
+    shrink: int
+    passes: int
+
+
+def timing_probes(shrink: int) -> list[tuple[str, list[Op]]]:
+    """Return operations of a protocol in which one unit of work dominates: calls, tuples, elements, and MACs."""
+    products = [tuple(max(1, size // shrink) for size in sizes) for sizes in PRODUCT_SIZES]
+    return [
+        (OWN_PROTOCOL, [_relu_op(1)]),
+        (STOCK_PROTOCOL, [Op("softmax", ((1, SMALL_ELEMENTS),), (True,))]),
+        (STOCK_PROTOCOL, [_relu_op(large_size(shrink))]),
+        (STOCK_PROTOCOL, [Op("matmul", ((m, k), (k, n)), (True, True)) for m, k, n in products]),
+    ]
+
+
+def large_size(shrink: int) -> int:
+    """Return the number of elements of the large tensors."""
+    return max(1, LARGE_ELEMENTS // shrink)
+
+
+def _relu_op(elements: int) -> Op:
+    return Op("relu", ((elements,),), (True,))
+
+
+def time_passes(connection: socket.socket, rank: int, job: CalibrationJob) -> Iterator[list[float]]:
+    """Yield per pass the seconds of one exchange, of drawing a large random tensor, and of every probe."""
+    probes = [(specs.load_executable_protocol(name), operations) for name, operations in timing_probes(job.shrink)]
+    with (
+        connected_party(connection, rank) as (link, source),
+        Runtime.running(link, source, specs.load_executable_protocol(STOCK_PROTOCOL)) as rt,
+    ):
+        deadline = time.perf_counter() + BUDGET_S
+        for index in range(job.passes):
+            if index and not _either_party(link, rank == 0 and time.perf_counter() < deadline):
+                break
+            computing = [sum(_time_compute(rt, op, protocol) for op in ops) for protocol, ops in probes]
+            yield [_time_exchange(link), _time_prg(large_size(job.shrink)), *computing]
+
+
+def _either_party(link: Link, vote: bool) -> bool:
+    """Return True at both parties if either votes for it."""
+    return bool(link.all_reduce(torch.tensor([int(vote)])).item())
+
+
+def _time_exchange(link: Link) -> float:
+    """Return the seconds of one exchange of a one-word message."""
+    word = torch.zeros(1, dtype=torch.long)
+    return _elapsed_seconds(lambda: [link.all_reduce(word) for _ in range(EXCHANGES)]) / EXCHANGES
+
+
+def _time_prg(elements: int) -> float:
+    prg = AesCtrPrg(new_seed())
+    return _elapsed_seconds(lambda: prg.draw(TensorSpec((elements,))))
+
+
+def _time_compute(rt: Runtime, op: Op, protocol: specs.ExecutableProtocol) -> float:
+    """Return the seconds of one operation without those of communication."""
+    operands = [backend.fixed_point_tensor(torch.randint(2**20, shape)) for shape in op.shapes]
+    before = float(rt.communicator.comm_time)
+    seconds = _elapsed_seconds(lambda: apply_op(rt, op, operands, protocol))
+    return seconds - (float(rt.communicator.comm_time) - before)
+
+
+def _elapsed_seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def run_peer(job: CalibrationJob) -> None:
+    """Run the second party through all passes, without results."""
+    for _ in time_passes(call_party(job), 1, job):
+        pass
 
 
 def calibrate(
     progress: Callable[[float], None] = lambda fraction: None, shrink: int = 1, passes: int = PASSES
 ) -> Machine:
-    """This machine's profile. A `shrink` above 1 divides what is measured: quicker, and less true.
+    """Return this machine's profile, from the quickest pass of each probe, which nothing else disturbed.
 
-    Of every probe the quickest pass counts, which nothing else disturbed. Raises `RunError` where the other party
-    fails, and where other work on the machine drowned what was measured.
+    A `shrink` above 1 divides the sizes of the probes: quicker, and less accurate. Raises `RunError` if the second
+    party fails, and if other work on the machine disturbed the measurement.
     """
+    job = CalibrationJob(shrink=shrink, passes=passes)
     works = [
-        Work(random=WORD * many(shrink), calls=1),
-        *(_work(name, operations) for name, operations in kernels(shrink)),
+        Work(random=WORD * large_size(shrink), calls=1),
+        *(_probe_work(name, operations) for name, operations in timing_probes(shrink)),
     ]
     seconds: list[list[float]] = []
-    with partner(probes.__name__, shrink, passes) as connection:
-        for one in timings(connection, 0, shrink, passes):
-            seconds.append(one)
+    with peer_process(__name__, job) as connection:
+        for pass_seconds in time_passes(connection, 0, job):
+            seconds.append(pass_seconds)
             progress(len(seconds) / passes)
     progress(1.0)
     exchange, *quickest = np.min(seconds, axis=0).tolist()
-    each = records.SecondsEach(rounds=exchange, **learned(works, quickest))
-    return Machine(name=_name(), source=f"pi-sim calibrate, {date.today()}", seconds_each=each)
+    unit_costs = records.SecondsEach(rounds=exchange, **fit_unit_costs(works, quickest))
+    return Machine(name=_machine_name(), source=f"pi-sim calibrate, {date.today()}", seconds_each=unit_costs)
 
 
-def learned(works: list[Work], seconds: list[float]) -> dict[str, float]:
-    """Seconds of each unit of work, from as many probes as there are units: what each took in all, and how long."""
+def fit_unit_costs(works: list[Work], seconds: list[float]) -> dict[str, float]:
+    """Solve for the seconds of each unit of work, from the work and seconds of as many probes as there are units."""
     units = [field.name for field in fields(Work)]
-    found = np.linalg.solve(np.array([astuple(work) for work in works], dtype=float), np.array(seconds))
-    if (found <= 0).any():
-        raise RunError("other work on this machine drowned what was measured; run pi-sim calibrate once more.")
-    return dict(zip(units, found.tolist(), strict=True))
+    unit_seconds = np.linalg.solve(np.array([astuple(work) for work in works], dtype=float), np.array(seconds))
+    if (unit_seconds <= 0).any():
+        raise RunError("other work on this machine disturbed the measurement; run pi-sim calibrate once more.")
+    return dict(zip(units, unit_seconds.tolist(), strict=True))
 
 
-def _work(protocol: str, operations: list[Op]) -> Work:
-    card = specs.protocol_card(protocol)
-    return sum((found for op in operations if (found := work(op, card))), Work())
+def _probe_work(protocol: str, operations: list[Op]) -> Work:
+    executable = specs.load_executable_protocol(protocol)
+    return sum((work for op in operations if (work := op_work(op, executable))), Work())
 
 
-def busy() -> str | None:
-    """A sentence for a machine that has something else to do; None for one that is free to be measured."""
+def load_warning() -> str | None:
+    """Return a warning if this machine is busy with other work, None if it is free to be measured."""
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if load < cores / 2:
         return None
     return f"other work keeps this machine busy (load {load:.1f} on {cores} cores): it will seem slower than it is."
 
 
-def _name() -> str:
-    """The processor, and how many of its cores there are."""
+def _machine_name() -> str:
+    """Return the CPU's name and number of cores."""
     return f"{records.cpu_name()}, {os.cpu_count()} cores"
+
+
+if __name__ == "__main__":
+    sys.exit(worker.run_job(run_peer, CalibrationJob))

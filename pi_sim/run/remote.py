@@ -1,150 +1,195 @@
-"""One party of a run across two machines: it meets the other, computes on its shares, and audits both's counters."""
+"""One party of a run across two machines: it meets the other, computes on its shares, and audits both parties.
 
+The parties exchange their counters after the run, outside of the counted communication.
+"""
+
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pi_sim.errors import UsageError
-from pi_sim.graph import bundle
-from pi_sim.graph.bundle import Bundle
+from pi_sim.errors import RunError, UsageError
+from pi_sim.graph.bundle import Bundle, read_bundle
 from pi_sim.graph.ops import Graph
-from pi_sim.mpc import tokens, wire
-from pi_sim.mpc.dealer.choice import Choice
-from pi_sim.mpc.dealer.kinds import FIRST, THIRD, Dealer
-from pi_sim.mpc.dealer.terms import Terms
-from pi_sim.mpc.device import CPU, require_device
-from pi_sim.mpc.kernels.reveal import CLIENT
-from pi_sim.mpc.link import Link
-from pi_sim.mpc.meeting import greet
-from pi_sim.mpc.pair import Counted, threads
-from pi_sim.mpc.party import Counts, Played, fraction_of, play
-from pi_sim.mpc.rendezvous import Door, call, wait
-from pi_sim.mpc.tls import Tls
+from pi_sim.mpc.dealer.dealers import THIRD_PARTY, Dealer, DealerSpec, RunIdentity
+from pi_sim.mpc.kernels.local import CLIENT
+from pi_sim.mpc.launch import PartyCounters, threads_per_party
+from pi_sim.mpc.party import CPU, Counters, PartyResult, open_dealer, require_device, run_party, sequence_progress
+from pi_sim.mpc.transport import wire
+from pi_sim.mpc.transport.handshake import expand_token_shares, perform_handshake, share_tokens
+from pi_sim.mpc.transport.link import Link
+from pi_sim.mpc.transport.rendezvous import Transport, accept_peer, connect_to_server, is_loopback, listen_at
+from pi_sim.mpc.transport.tls import TlsTransport, choose_transport
 from pi_sim.network import PRESETS
 from pi_sim.records import PartyRecord, PayloadBytes, Perplexity
-from pi_sim.run import deal as dealings
-from pi_sim.run.audit import check, measured
-from pi_sim.run.counters import exchange
-from pi_sim.run.executable import executable
-from pi_sim.run.place import door, listen, loopback
-from pi_sim.run.quality import perplexity
-from pi_sim.run.two_party import held_out, predict
-from pi_sim.specs import ProtocolCard
+from pi_sim.run import dealing
+from pi_sim.run.accuracy import perplexity
+from pi_sim.run.audit import audit_run, summarize_counters
+from pi_sim.run.two_party import estimate_bundle, held_out_ids
+from pi_sim.specs import ExecutableProtocol
 
 
-@dataclass(frozen=True)
-class Request:
-    """Which party, where both meet, and what they run."""
+@dataclass(frozen=True, kw_only=True)
+class PartyRequest:
+    """Inputs of one party: its rank, where the parties meet, and the computation."""
 
     rank: int
     host: str
     port: int
     bundle: Path
-    protocol: str
+    protocol: ExecutableProtocol
     sequences: int = 1
     timeout: float = 60.0
-    dealer: str = FIRST
-    """first-party, or this party's file of what `pi-sim deal` wrote."""
+    dealer: DealerSpec = field(default_factory=DealerSpec)
+    """The first party, or this party's file of those that `pi-sim deal` wrote."""
     keys: Path | None = None
     encrypted: bool = True
-    """False if it need not be, off the loopback; on the loopback it is if there are keys."""
+    """False allows a plain connection off the loopback; on the loopback `keys` alone decide."""
     device: str = CPU
 
-    @property
-    def choice(self) -> Choice:
-        """The dealer that was named; two machines have no third one."""
-        if self.dealer == THIRD:
+    def __post_init__(self) -> None:
+        if self.dealer.kind == THIRD_PARTY:
             raise UsageError("a third party deals to two processes of one machine only; give a file of `pi-sim deal`.")
-        return Choice.named(self.dealer)
 
 
-def party(request: Request, warn: Callable[[str], None], progress: Callable[[float], None]) -> PartyRecord:
-    """This party's record, with the keys of an estimate and what was measured beside them.
+def run_remote_party(
+    request: PartyRequest, warn: Callable[[str], None], progress: Callable[[float], None]
+) -> PartyRecord:
+    """Run one party; return a record of the prediction and of the measurement of both parties.
 
-    Of the bundle only this party's share file is opened. Raises `RunError` where the parties do not meet or agree,
-    where the other one vanishes, stalls for longer than the time-out or sends something else than what is due, and
-    where either party's measured rounds or bytes part from the predicted ones.
+    Only this party's share file of the bundle is read. Raises `RunError` if the parties do not meet or agree, if the
+    other one vanishes, stalls for longer than the time-out or sends something unexpected, and if either party's
+    measured rounds or bytes differ from the predicted ones.
     """
     started, rank = time.perf_counter(), request.rank
     require_device(request.device)
-    entrance, task = door(request.host, request.keys, request.encrypted, warn), _prepare(request)
-    predicted = predict(task.bundle, task.protocol, [PRESETS["lan"], PRESETS["wan"]], request.choice)
-    dealings.require_own(request.choice, rank, task.terms, request.sequences, predicted.total.offline)
-    with closing(_meet(request, entrance, warn)) as connection:
-        played = _play(task, request, connection, progress)
-        theirs = exchange(connection, rank, played, len(task.bundle.graph.nodes))
-    counted = _counted(rank, played, theirs, time.perf_counter() - started)
-    check(task.bundle.graph, task.protocol, counted)
-    sent, received = played.passed
-    quality = None if task.ids is None or played.logits is None else perplexity(played.logits, task.ids)
+    transport, task = choose_transport(request.host, request.keys, request.encrypted, warn), _prepare_task(request)
+    estimate = estimate_bundle(task.bundle, task.protocol, [PRESETS["lan"], PRESETS["wan"]], request.dealer)
+    dealing.check_own_dealt_file(request.dealer, rank, task.identity, request.sequences, estimate.total.offline)
+    with closing(_connect(request, transport, warn)) as connection:
+        result = _run_graph(task, request, connection, progress)
+        peer = exchange_counters(connection, rank, result, len(task.bundle.graph.nodes))
+    counters = _pair_counters(rank, result, peer, time.perf_counter() - started)
+    audit_run(task.bundle.graph, task.protocol, counters)
+    sent, received = result.payload_bytes
+    quality = None if task.ids is None or result.logits is None else perplexity(result.logits, task.ids)
     return PartyRecord(
-        **predicted.to_json(),
+        **estimate.to_json(),
         rank=rank,
         sequences=request.sequences,
         dealer=task.dealer.kind,
         device=request.device,
-        encrypted=isinstance(entrance, Tls),
-        measured=measured(counted, rank=rank).model_copy(update={"peer_wait_seconds": None}),
+        encrypted=isinstance(transport, TlsTransport),
+        measured=summarize_counters(counters, rank=rank).model_copy(update={"peer_wait_seconds": None}),
         payload_bytes=PayloadBytes(sent=sent, received=received),
         perplexity=None if task.ids is None else Perplexity(private=quality),
     )
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a party holds before it meets the other; the ids (N, T) of the text are the client's alone."""
+class PartyTask:
+    """Data that a party holds before it meets the other; the ids (N, T) of the text are the client's alone."""
 
     bundle: Bundle
-    protocol: ProtocolCard
+    protocol: ExecutableProtocol
     sequences: int
     shares: dict[str, Tensor]
     ids: Tensor | None
-    terms: Terms
+    identity: RunIdentity
     dealer: Dealer
 
 
-def _prepare(request: Request) -> Task:
-    """All that takes time or may be missing, before the other party waits for it."""
-    torch.set_num_threads(threads() if loopback(request.host) else os.cpu_count() or 1)
-    protocol, opened = executable(request.protocol), bundle.read(request.bundle)
-    shares = opened.shares(request.rank)
-    ids = held_out(opened, request.sequences) if request.rank == CLIENT else None
-    terms = Terms.of(opened, protocol)
-    dealer = request.choice.open(request.rank, terms, request.sequences, request.timeout)
-    return Task(opened, protocol, request.sequences, shares, ids, terms, dealer)
+def _prepare_task(request: PartyRequest) -> PartyTask:
+    """Read everything that takes time or may be missing, before the other party waits for it."""
+    torch.set_num_threads(threads_per_party() if is_loopback(request.host) else os.cpu_count() or 1)
+    dealing.check_executable(request.protocol)
+    bundle = read_bundle(request.bundle)
+    identity = RunIdentity.of_run(bundle, request.protocol)
+    return PartyTask(
+        bundle=bundle,
+        protocol=request.protocol,
+        sequences=request.sequences,
+        shares=bundle.party_shares(request.rank),
+        ids=held_out_ids(bundle, request.sequences) if request.rank == CLIENT else None,
+        identity=identity,
+        dealer=open_dealer(request.dealer, request.rank, identity, request.sequences, request.timeout),
+    )
 
 
-def _meet(request: Request, entrance: Door, warn: Callable[[str], None]) -> wire.Connection:
+def _connect(request: PartyRequest, transport: Transport, warn: Callable[[str], None]) -> wire.Connection:
     if request.rank == CLIENT:
-        return call(request.host, request.port, entrance, request.timeout)
-    return wait(listen(request.host, request.port), entrance, request.timeout, warn)
+        return connect_to_server(request.host, request.port, transport, request.timeout)
+    return accept_peer(listen_at(request.host, request.port), transport, request.timeout, warn)
 
 
-def _play(task: Task, request: Request, connection: wire.Connection, progress: Callable[[float], None]) -> Played:
-    graph, told = task.bundle.graph, fraction_of(task.sequences, progress)
-    source = greet(connection, task.dealer, task.terms.named(task.sequences))
-    onehots = _onehots(connection, graph, task.sequences, task.ids)
+def _run_graph(
+    task: PartyTask, request: PartyRequest, connection: wire.Connection, progress: Callable[[float], None]
+) -> PartyResult:
+    graph, report_node = task.bundle.graph, sequence_progress(task.sequences, progress)
+    source = perform_handshake(connection, task.dealer, task.identity.agreement_terms(task.sequences))
+    onehots = _one_hot_shares(connection, graph, task.sequences, task.ids)
     link = Link(connection, request.rank, common_clock=False)
-    played = play(graph, task.protocol, task.shares, link, source, onehots, told, request.device)
-    link.end()
-    return played
+    result = run_party(graph, task.protocol, task.shares, link, source, onehots, report_node, request.device)
+    link.finish()
+    return result
 
 
-def _onehots(connection: wire.Connection, graph: Graph, sequences: int, ids: Tensor | None) -> Iterator[Tensor]:
-    """This party's shares of the tokens; the client alone has the ids (N, T)."""
+def _one_hot_shares(connection: wire.Connection, graph: Graph, sequences: int, ids: Tensor | None) -> Iterator[Tensor]:
+    """Return this party's shares of the one-hot tokens; the client alone has the ids (N, T)."""
     if ids is not None:
-        return tokens.share(connection, ids.unsqueeze(1), graph.vocabulary)
-    return tokens.expand(connection, sequences, (*graph.input, graph.vocabulary))
+        return share_tokens(connection, ids.unsqueeze(1), graph.vocabulary)
+    return expand_token_shares(connection, sequences, (*graph.input, graph.vocabulary))
 
 
-def _counted(rank: int, mine: Played, theirs: tuple[Counts, list[Counts]], seconds: float) -> Counted:
-    """Both parties' counters, the server's first."""
-    ends = [(mine.session, mine.sequences), theirs]
-    sessions, counts = zip(*(ends if rank == 0 else reversed(ends)), strict=True)
-    return Counted(list(counts), list(sessions), seconds, mine.link)
+PeerCounters = tuple[Counters, list[Counters]]
+"""A party's counters of its session, and of each sequence."""
+
+
+def _pair_counters(rank: int, result: PartyResult, peer: PeerCounters, seconds: float) -> PartyCounters:
+    """Return the counters of both parties, the server's first."""
+    pair = [(result.session, result.sequences), peer]
+    sessions, sequences = zip(*(pair if rank == 0 else reversed(pair)), strict=True)
+    return PartyCounters(list(sequences), list(sessions), seconds, result.link)
+
+
+COUNTER_NAMES = ("rounds", "sent", "received", "crypten_rounds", "crypten_bytes", "offline", "requested")
+MAX_COUNTERS_BYTES = 2**26
+"""Limit on the size of a counters message; those of a long run are far smaller."""
+
+
+def exchange_counters(connection: wire.Connection, rank: int, result: PartyResult, nodes: int) -> PeerCounters:
+    """Send this party's counters and return the other party's, which must cover `nodes` nodes in each sequence.
+
+    The server sends first, so that the parties never send at once.
+    """
+    text = json.dumps({"session": result.session, "sequences": result.sequences}).encode()
+    if rank == 0:
+        wire.send_text(connection, text)
+    reply = wire.receive_text(connection, MAX_COUNTERS_BYTES)
+    if rank == 1:
+        wire.send_text(connection, text)
+    return _parse_peer_counters(reply, len(result.sequences), nodes)
+
+
+def _parse_peer_counters(text: bytes, sequences: int, nodes: int) -> PeerCounters:
+    try:
+        message = json.loads(text)
+        session = _counter_values(message["session"])
+        counters = [_counter_values(sequence) for sequence in message["sequences"]]
+        by_node = [[(int(rounds), int(sent)) for rounds, sent in entry["nodes"]] for entry in message["sequences"]]
+    except Exception:  # nonsense raises nearly anything
+        raise RunError("the other party's counters cannot be read; is it another version of pi-sim?") from None
+    if [len(points) for points in by_node] != [nodes] * sequences:
+        raise RunError("the other party counted other sequences or nodes than this one.")
+    return session, [{**values, "nodes": points} for values, points in zip(counters, by_node, strict=True)]
+
+
+def _counter_values(table: dict[str, Any]) -> Counters:
+    return {name: int(table[name]) for name in COUNTER_NAMES}

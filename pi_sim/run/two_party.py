@@ -1,99 +1,93 @@
-"""A private run: the same graph priced, run between two parties, and read in the clear."""
+"""Private run on one machine: one graph priced, run between two parties, and evaluated in plaintext."""
 
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pi_sim import specs
-from pi_sim.cost.census import Census, label
-from pi_sim.cost.estimate import Estimate, priced
+from pi_sim.cost.census import Census
+from pi_sim.cost.estimate import Estimate
+from pi_sim.cost.pricing import price_census
 from pi_sim.errors import UsageError
-from pi_sim.graph import bundle
-from pi_sim.graph.bundle import Bundle
-from pi_sim.graph.capture import capture
+from pi_sim.graph.bundle import Bundle, read_bundle, write_bundle
+from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph
-from pi_sim.mpc import pair
-from pi_sim.mpc.dealer.choice import Choice
-from pi_sim.mpc.dealer.kinds import FIRST
-from pi_sim.mpc.device import CPU, require_device
+from pi_sim.mpc import launch
+from pi_sim.mpc.dealer.dealers import FIRST_PARTY, DealerSpec
+from pi_sim.mpc.party import CPU, require_device
 from pi_sim.network import PRESETS, Network
-from pi_sim.records import RunRecord
-from pi_sim.run import deal as dealings
-from pi_sim.run.audit import check, measured
-from pi_sim.run.executable import executable
-from pi_sim.run.quality import compare, out_of_domain, plain_logits
-from pi_sim.training.held_out import held_out_tokens, require
-from pi_sim.zoo.build import checkpoint_folder, load_model
+from pi_sim.records import RECORD_FILE, RunRecord
+from pi_sim.run import dealing
+from pi_sim.run.accuracy import compare_logits, domain_warnings, model_logits
+from pi_sim.run.audit import audit_run, summarize_counters
+from pi_sim.specs import ExecutableProtocol
+from pi_sim.training.evaluation import check_recorded_corpus, held_out_tokens
+from pi_sim.zoo.source import ModelSource
 
-FAR = 1.15
-"""Beyond this multiple of the predicted seconds, something else than the network took time."""
+MAX_NETWORK_RATIO = 1.15
+"""Ratio of measured to predicted seconds beyond which something else than the network took time."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is to be run. Without a model the bundle alone is run, and nothing is compared with plain values."""
+@dataclass(frozen=True, kw_only=True)
+class TwoPartyRequest:
+    """Inputs of a private run. Without a model the bundle alone is run, and nothing is compared with plain values."""
 
-    model: str | None
-    size: str
-    protocol: str
+    protocol: ExecutableProtocol
+    model: ModelSource | None = None
     seq_len: int | None = None
     sequences: int = 1
     bundle: Path | None = None
     network: Network | None = None
     port: int = 0
     timeout: float = 60.0
-    dealer: str = FIRST
-    """first-party, third-party, or the folder that `pi-sim deal` wrote."""
+    dealer: DealerSpec = field(default_factory=DealerSpec)
+    """A dealt file is here the folder of both files that `pi-sim deal` wrote."""
     device: str = CPU
-    """Where the model and both parties compute."""
+    """Device of the model and of both parties."""
 
     @property
     def networks(self) -> list[Network]:
-        """The networks that seconds are predicted for."""
-        named = [PRESETS["lan"], PRESETS["wan"]]
-        return named if self.network is None or self.network in named else [*named, self.network]
-
-    @property
-    def choice(self) -> Choice:
-        """The dealer that was named."""
-        return Choice.named(self.dealer)
+        """Networks for which seconds are predicted."""
+        presets = [PRESETS["lan"], PRESETS["wan"]]
+        return presets if self.network is None or self.network in presets else [*presets, self.network]
 
 
-def export(model: str, size: str, seq_len: int | None, out: Path) -> Bundle:
+def export_bundle(source: ModelSource, seq_len: int | None, out: Path) -> Bundle:
     """Capture a trained model and write its bundle: the graph, and a file of weight shares for each party."""
-    return _export(load_model(model, size), model, size, seq_len, out)
+    return _write_bundle(source, source.load(), seq_len, out)
 
 
-def _export(loaded: PreTrainedModel, model: str, size: str, seq_len: int | None, out: Path) -> Bundle:
-    length = seq_len or loaded.config.max_position_embeddings
-    origin = {"model": model, "size": label(model, size), "seq_len": length}
-    bundle.write(out, capture(loaded, length), loaded.state_dict(), origin, checkpoint_folder(model, size))
-    return bundle.read(out)
+def _write_bundle(source: ModelSource, model: PreTrainedModel, seq_len: int | None, out: Path) -> Bundle:
+    length = seq_len or model.config.max_position_embeddings
+    origin = {"model": source.name, "size": source.label, "seq_len": length}
+    write_bundle(out, capture_model(model, length), model.state_dict(), origin, source.folder)
+    return read_bundle(out)
 
 
-def two_party(request: Request, warn: Callable[[str], None], progress: Callable[[float], None]) -> RunRecord:
-    """Run between two local processes; the record has the keys of an estimate and what was measured beside them.
+def run_two_party(
+    request: TwoPartyRequest, warn: Callable[[str], None], progress: Callable[[float], None]
+) -> RunRecord:
+    """Run a model between two local processes; return a record of the prediction, the measurement and the quality.
 
-    Raises `RunError` where measured rounds or bytes part from the predicted ones.
+    Raises `RunError` if measured rounds or bytes differ from the predicted ones.
     """
     require_device(request.device)
-    protocol = executable(request.protocol)
-    model = load_model(request.model, request.size) if request.model else None
-    with _opened(request, model) as opened:
-        predicted = predict(opened, protocol, request.networks, request.choice)
-        dealings.require(request.choice, opened, protocol, request.sequences, predicted.total.offline)
-        tokens = held_out(opened, request.sequences)
-        expected = _plain(request, model, opened.graph, protocol, tokens, warn) if model else None
-        outcome = pair.run(
-            opened.folder,
-            specs.find("protocols", request.protocol),
+    protocol = request.protocol
+    dealing.check_executable(protocol)
+    model = request.model.load() if request.model else None
+    with _bundle_of(request, model) as bundle:
+        estimate = estimate_bundle(bundle, protocol, request.networks, request.dealer)
+        dealing.check_dealt_files(request.dealer, bundle, protocol, request.sequences, estimate.total.offline)
+        tokens = held_out_ids(bundle, request.sequences)
+        expected = _reference_logits(request, model, bundle.graph, tokens, warn) if model else None
+        outcome = launch.run_local(
+            bundle,
+            protocol,
             tokens.unsqueeze(1),
-            opened.graph.vocabulary,
             port=request.port,
             timeout=request.timeout,
             network=request.network,
@@ -101,73 +95,77 @@ def two_party(request: Request, warn: Callable[[str], None], progress: Callable[
             device=request.device,
             progress=progress,
         )
-    check(opened.graph, protocol, outcome)
-    found = measured(outcome, request.network)
-    if not 1 / FAR < (found.communication_ratio or 1.0) < FAR:
+    audit_run(bundle.graph, protocol, outcome)
+    measured = summarize_counters(outcome, request.network)
+    if not 1 / MAX_NETWORK_RATIO < (measured.communication_ratio or 1.0) < MAX_NETWORK_RATIO:
         warn("this machine was too busy to hold messages back precisely; repeat the run when it is not.")
-    perplexity, agreement = compare(expected, outcome.logits, tokens)
+    perplexity, agreement = compare_logits(expected, outcome.logits, tokens)
     return RunRecord(
-        **predicted.to_json(),
+        **estimate.to_json(),
         sequences=request.sequences,
         network=request.network.name if request.network else "none",
-        dealer=request.choice.kind,
+        dealer=request.dealer.kind,
         device=request.device,
-        measured=found,
+        measured=measured,
         perplexity=perplexity,
         agreement=agreement,
     )
 
 
-def held_out(opened: Bundle, sequences: int) -> Tensor:
-    """Token ids (N, T) of a bundle's length that its model has not been trained on."""
-    length: int = opened.origin["seq_len"]
+def held_out_ids(bundle: Bundle, sequences: int) -> Tensor:
+    """Return token ids (N, T) of the bundle's length from text that its model was not trained on."""
+    length: int = bundle.origin["seq_len"]
     if length < 2:
         raise UsageError("a perplexity needs sequences of at least 2 tokens; choose a longer --seq-len.")
-    return held_out_tokens(opened.folder, sequences, length)
+    return held_out_tokens(bundle.folder, sequences, length)
 
 
 @contextmanager
-def _opened(request: Request, model: PreTrainedModel | None) -> Iterator[Bundle]:
-    """The bundle that was given, or one exported for this run alone."""
+def _bundle_of(request: TwoPartyRequest, model: PreTrainedModel | None) -> Iterator[Bundle]:
+    """Yield the bundle of a request, or one that is exported for this run alone."""
     if request.bundle:
-        yield _given(request, bundle.read(request.bundle))
+        yield _check_bundle(request, read_bundle(request.bundle))
         return
     if request.model is None or model is None:
         raise UsageError("nothing to run: give --model or --bundle.")
-    require(checkpoint_folder(request.model, request.size))
+    check_recorded_corpus(request.model.folder)
     with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch:
-        yield _export(model, request.model, request.size, request.seq_len, Path(scratch) / "bundle")
+        yield _write_bundle(request.model, model, request.seq_len, Path(scratch) / "bundle")
 
 
-def _given(request: Request, opened: Bundle) -> Bundle:
+def _check_bundle(request: TwoPartyRequest, bundle: Bundle) -> Bundle:
     """Refuse a bundle of another length or, by the training's record, of another model."""
-    length = opened.origin["seq_len"]
+    length = bundle.origin["seq_len"]
     if request.seq_len not in (None, length):
         raise UsageError(f"{request.bundle} was exported for {length} tokens; leave --seq-len out.")
-    require(opened.folder)
+    check_recorded_corpus(bundle.folder)
     if request.model:
-        records = [folder / "record.json" for folder in (opened.folder, checkpoint_folder(request.model, request.size))]
+        records = [folder / RECORD_FILE for folder in (bundle.folder, request.model.folder)]
         if len({path.read_bytes() for path in records if path.is_file()}) != 1:
-            raise UsageError(f"{request.bundle} was not exported from {request.model}; leave --model out.")
-    return opened
+            raise UsageError(f"{request.bundle} was not exported from {request.model.name}; leave --model out.")
+    return bundle
 
 
-def predict(opened: Bundle, protocol: specs.ProtocolCard, networks: list[Network], dealer: Choice) -> Estimate:
-    """The estimate of a bundle's graph, with this dealer."""
-    counted, origin = Census.of(opened.graph), opened.origin
-    rows = priced(counted, protocol, dealer=dealer.kind == FIRST)
-    return Estimate(origin["model"], origin["size"], protocol.name, origin["seq_len"], rows, counted.boundary, networks)
+def estimate_bundle(
+    bundle: Bundle, protocol: ExecutableProtocol, networks: list[Network], dealer: DealerSpec
+) -> Estimate:
+    """Price a bundle's graph, with the dealer's work only if party 0 does it."""
+    census, origin = Census.from_graph(bundle.graph), bundle.origin
+    return Estimate(
+        model=origin["model"],
+        size=origin["size"],
+        protocol=protocol.name,
+        seq_len=origin["seq_len"],
+        rows=price_census(census, protocol, includes_dealer=dealer.kind == FIRST_PARTY),
+        embedding_and_head=census.embedding_and_head,
+        networks=networks,
+    )
 
 
-def _plain(
-    request: Request,
-    model: PreTrainedModel,
-    graph: Graph,
-    protocol: specs.ProtocolCard,
-    tokens: Tensor,
-    warn: Callable[[str], None],
+def _reference_logits(
+    request: TwoPartyRequest, model: PreTrainedModel, graph: Graph, tokens: Tensor, warn: Callable[[str], None]
 ) -> Tensor:
-    """The plain logits (N, T, V); warns of kernels that leave their domain."""
-    for sentence in out_of_domain(graph, model, protocol, tokens):
+    """Return the plain logits (N, T, V); warn of kernels whose operands leave their domain."""
+    for sentence in domain_warnings(graph, model, request.protocol, tokens):
         warn(sentence)
-    return plain_logits(model, tokens, request.device)
+    return model_logits(model, tokens, request.device)

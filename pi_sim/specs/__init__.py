@@ -1,65 +1,95 @@
-"""The TOML facts: `models/*.toml` are model cards, `models/sizes/*.toml` sizes, `protocols/*.toml` protocols.
+"""Specifications in TOML: model cards (`models/*.toml`), sizes (`models/sizes/*.toml`), protocols (`protocols/*.toml`).
 
-Each is data that can be reviewed without reading Python; a mistake in one is a `UsageError` that names the file, the
-line and the key.
+They are data, to be reviewed without reading Python. A mistake in one raises a `UsageError` with file, line and key.
 """
 
+from pathlib import Path
+
 from pi_sim.errors import UsageError
-from pi_sim.specs import configs
-from pi_sim.specs.designs import Architecture, ModelCard, Surgery
-from pi_sim.specs.files import Kind, Spec, SpecT, check, facts, find, names, parse, place, read
-from pi_sim.specs.protocols import FEATURES, Price, Protocol, ProtocolCard, Sheet
-from pi_sim.specs.sizes import Recipe, Size
+from pi_sim.specs.designs import Architecture, ModelCard, Recipe, Size, Surgery
+from pi_sim.specs.protocols import (
+    FEATURES,
+    DeclaredProtocol,
+    ExecutableProtocol,
+    Price,
+    ProtocolHeader,
+    merge_protocol_tables,
+)
+from pi_sim.specs.toml import (
+    FactKind,
+    TomlModel,
+    TomlModelT,
+    data_root,
+    find_file,
+    list_names,
+    location,
+    parse_toml,
+    read_toml,
+    validate_table,
+)
 
 __all__ = [
     "FEATURES",
     "Architecture",
-    "Kind",
+    "DeclaredProtocol",
+    "ExecutableProtocol",
+    "FactKind",
     "ModelCard",
     "Price",
-    "Protocol",
-    "ProtocolCard",
+    "ProtocolHeader",
     "Recipe",
-    "Sheet",
     "Size",
-    "Spec",
-    "SpecT",
     "Surgery",
-    "check",
-    "configs",
-    "facts",
-    "find",
-    "model_card",
-    "names",
-    "parse",
-    "place",
-    "protocol",
-    "protocol_card",
-    "read",
-    "size",
+    "TomlModel",
+    "TomlModelT",
+    "data_root",
+    "find_file",
+    "list_names",
+    "load_executable_protocol",
+    "load_model_card",
+    "load_protocol",
+    "load_size",
+    "location",
+    "parse_toml",
+    "read_toml",
+    "validate_table",
 ]
 
 
-def model_card(name: str) -> ModelCard:
-    """The model card called `name`, or at that path."""
-    return read(ModelCard, find("models", name))
+def load_model_card(name: str) -> ModelCard:
+    """Load the model card called `name`, or the one at that path."""
+    return read_toml(ModelCard, find_file("models", name))
 
 
-def size(name: str) -> Size:
-    """The size called `name`, or at that path."""
-    return read(Size, find("models/sizes", name))
+def load_size(name: str) -> Size:
+    """Load the size called `name`, or the one at that path."""
+    return read_toml(Size, find_file("models/sizes", name))
 
 
-def protocol(name: str) -> ProtocolCard | Sheet:
-    """The protocol called `name`, or at that path: an executable one chooses kernels, a declared one lists prices."""
-    path = find("protocols", name)
-    declared = parse(path).get("provenance") == "declared"
-    return read(Sheet, path) if declared else read(ProtocolCard, path)
+def load_protocol(name: str) -> ExecutableProtocol | DeclaredProtocol:
+    """Return the protocol called `name`, or at that path: an executable one has kernels, a declared one prices."""
+    path = find_file("protocols", name)
+    table = parse_toml(path)
+    if table.get("provenance") == "declared":
+        return read_toml(DeclaredProtocol, path).with_origin(path)
+    if "extends" in table:
+        table = merge_protocol_tables(table, _load_base_protocol(path, table.pop("extends")))
+    return validate_table(ExecutableProtocol, table, str(path), path.read_text(encoding="utf-8")).with_origin(path)
 
 
-def protocol_card(name: str) -> ProtocolCard:
-    """The executable protocol called `name`, or at that path."""
-    found = protocol(name)
-    if isinstance(found, Sheet):
-        raise UsageError(f"protocol {found.name} is declared: it has prices and no kernels to run; use crypten.")
-    return found
+def _load_base_protocol(path: Path, base: object) -> ExecutableProtocol:
+    """Return the protocol that the one at `path` extends; it has to be executable and must not extend another one."""
+    where = location(str(path), path.read_text(encoding="utf-8"), ("extends",))
+    if not isinstance(base, str):
+        raise UsageError(f"{where}, key 'extends': it names one protocol, such as \"crypten\".")
+    if "extends" in parse_toml(find_file("protocols", base)):
+        raise UsageError(f"{where}, key 'extends': {base} extends another protocol itself; extend that one.")
+    return load_executable_protocol(base)
+
+
+def load_executable_protocol(name: str) -> ExecutableProtocol:
+    """Return the executable protocol called `name`, or at that path."""
+    protocol = load_protocol(name)
+    if isinstance(protocol, DeclaredProtocol):
+        raise UsageError(f"protocol {protocol.name} is declared: it has prices and no kernels to run; use crypten.")
+    return protocol

@@ -1,41 +1,41 @@
-"""Published figures: what papers and measurements say that something costs, for our prices to be held against."""
+"""Schemas of published figures: costs from papers and measurements, with which pi-sim's prices are compared."""
 
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from pi_sim.specs.files import Spec
-from pi_sim.specs.protocols import UNITS, Counted
+from pi_sim.specs.protocols import BYTES_PER_UNIT, CountedParties
+from pi_sim.specs.toml import TomlModel
 
-Figure = Annotated[float, Field(gt=0)]
+PublishedValue = Annotated[float, Field(gt=0)]
 Unit = Literal["B", "kB", "MB", "GB", "KiB", "MiB", "GiB", "bits"]
 
 
-class Operation(Spec):
-    """An operation at given shapes, all of its operands secret."""
+class Operation(TomlModel):
+    """Operation at given shapes, with secret operands only."""
 
     op: str
     shapes: tuple[tuple[PositiveInt, ...], ...] = Field(min_length=1)
     attributes: dict[str, bool | int | float | str] = Field(default_factory=dict)
     times: int = 1
-    """How often it is run; negative for what a difference subtracts."""
+    """Number of runs; negative for the subtrahend of a difference."""
 
 
-class Inference(Spec):
-    """A model at a length, or a part of it."""
+class Inference(TomlModel):
+    """Inference of a model, or of a part of it, at one sequence length."""
 
     model: str
     size: str = "gpt2"
-    """Of a model card; a model with a config of its own has its own."""
+    """Size of a model card; a model with a config has no other size."""
     seq_len: PositiveInt
     part: Literal["whole", "inner", "blocks"] = "whole"
-    """Inner: without embedding and vocabulary head; blocks: the numbered layers alone."""
+    """Inner: without embedding and vocabulary head; blocks: only the numbered layers."""
     only: tuple[str, ...] = ()
-    """Operations; all of them where none is named."""
+    """Operations to count; all if empty."""
 
 
-class Tolerance(Spec):
-    """How far ours may be from a published figure, relative to that."""
+class Tolerance(TomlModel):
+    """Largest allowed relative deviation of pi-sim's price from a published figure."""
 
     rounds: float = Field(default=0.0, ge=0)
     bytes: float = Field(default=0.01, ge=0)
@@ -43,35 +43,35 @@ class Tolerance(Spec):
     seconds: float = Field(default=0.1, ge=0)
 
 
-class Claim(Spec):
-    """What is said to cost how much: one row of a published table."""
+class Claim(TomlModel):
+    """Published cost of operations or a model: one row of a table."""
 
     name: str = Field(min_length=1)
     source: str = Field(min_length=1)
-    """The table or section of the publication."""
+    """Table or section of the publication."""
     protocol: str
     model: Inference | None = None
     ops: tuple[Operation, ...] = ()
-    """Instead of a model, or besides it: what the publication runs and our graph does not."""
+    """Operations instead of a model, or those that the publication runs beyond the captured graph."""
     rounds: PositiveInt | None = None
-    bytes: Figure | None = None
-    offline: Figure | None = None
-    seconds: Figure | None = None
-    """Of one inference, computing included."""
+    bytes: PublishedValue | None = None
+    offline: PublishedValue | None = None
+    seconds: PublishedValue | None = None
+    """Seconds of one inference, computing included."""
     network: str | None = None
-    counted: Counted
-    """Whose sent bytes the figure is."""
-    offline_counted: Counted | None = None
-    """The same for offline bytes, where they differ."""
+    counted: CountedParties
+    """Parties whose sent bytes the figure counts."""
+    offline_counted: CountedParties | None = None
+    """`counted` of offline bytes, if it differs."""
     unit: Unit = "B"
     role: Literal["fit", "check"] = "check"
-    """Fit: the prices were made from this figure; check: they never saw it."""
+    """Fit: prices were fitted to this figure; check: they were not."""
     tolerance: Tolerance = Tolerance()
     reason: str = ""
-    """Why ours may be another, where it is."""
+    """Reason for a deviation beyond the tolerance."""
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
+    def _check_complete(self) -> Self:
         if not self.ops and self.model is None:
             raise ValueError("a row needs ops or a model")
         if self.rounds is self.bytes is self.offline is self.seconds is None:
@@ -81,35 +81,35 @@ class Claim(Spec):
         return self
 
     @property
-    def scale(self) -> float:
-        """Bytes of one unit."""
-        return UNITS[self.unit]
+    def bytes_per_unit(self) -> float:
+        """Bytes in one unit."""
+        return BYTES_PER_UNIT[self.unit]
 
 
-class Publication(Spec):
-    """`protocols/published/<name>.toml`: a paper's or a measurement's figures, and where they stand."""
+class Publication(TomlModel):
+    """Publication, `protocols/published/<name>.toml`: the figures of a paper or a measurement, and their source."""
 
     title: str
     url: str
     note: str = ""
-    """What the figures count and how they were obtained."""
+    """Contents of the figures, and how they were obtained."""
     every: dict[str, Any] = Field(default_factory=dict)
-    """Keys that rows share unless they have their own."""
+    """Keys of all rows, unless a row overrides them."""
     row: tuple[Claim, ...] = Field(min_length=1)
 
     @model_validator(mode="before")
     @classmethod
-    def _shared(cls, table: Any) -> Any:
-        """Rows as they are, each with what all share."""
+    def _apply_shared_keys(cls, table: Any) -> Any:
+        """Add the keys of `every` to the rows."""
         rows, every = table.get("row"), table.get("every", {})
         if not isinstance(rows, list) or not isinstance(every, dict):
             return table
         return {**table, "row": [{**every, **row} if isinstance(row, dict) else row for row in rows]}
 
     @model_validator(mode="after")
-    def _distinct(self) -> Self:
+    def _check_distinct_names(self) -> Self:
         names = [row.name for row in self.row]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice:
-            raise ValueError(f"two rows are called {twice!r}")
+        duplicate = next((name for name in names if names.count(name) > 1), None)
+        if duplicate:
+            raise ValueError(f"two rows are called {duplicate!r}")
         return self

@@ -1,69 +1,217 @@
-"""The sweep itself: the census of each question, its price under each protocol, its seconds on each network."""
+"""Sweep: every combination of models, lengths, protocols and networks, priced.
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+The census of a scenario is captured once for all protocols; a protocol prices each operation once for all scenarios.
+"""
 
-from pi_sim.cost.cost import Cost
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from functools import cached_property
+from itertools import product
+from operator import mul
+
+from pi_sim.cost import pricing
+from pi_sim.cost.census import Census, scenario_census
+from pi_sim.cost.cost import Cost, Work
 from pi_sim.cost.machine import Machine
-from pi_sim.cost.work import Work
-from pi_sim.errors import MissingError, UsageError
+from pi_sim.cost.pricing import PricedProtocol, price_census, price_op
+from pi_sim.errors import MissingDependencyError, UnpricedError, UsageError
+from pi_sim.graph.ops import Op
 from pi_sim.network import Network
-from pi_sim.sweep.answers import NO_PRICE, Answer, Key
-from pi_sim.sweep.grid import Question
-from pi_sim.sweep.kept import Table
-from pi_sim.sweep.subject import Subject
-from pi_sim.sweep.tariff import Tariff
+from pi_sim.sweep.table import EMPTY_RESULT, ResumableCsv, ScenarioKey, SweepRow
+from pi_sim.zoo.source import ModelSource
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One inference: a model reads `seq_len` tokens of each sequence at once, after `past` tokens in a KV cache."""
+
+    source: ModelSource
+    seq_len: int
+    batch: int = 1
+    past: int | None = None
+    only_inner: bool = False
+
+    @property
+    def key(self) -> ScenarioKey:
+        """The first columns of its rows."""
+        return (self.source.name, self.source.label, self.seq_len, self.batch, self.past, self.only_inner)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Axes of a sweep: models, lengths, batches and KV caches.
+
+    A prefill for each length, a decode step for each KV cache; without either, a prefill of each model's context.
+    """
+
+    sources: Sequence[ModelSource]
+    lengths: tuple[int, ...] = ()
+    batches: tuple[int, ...] = (1,)
+    pasts: tuple[int, ...] = ()
+    inner: bool = False
+
+    def scenarios(self) -> list[Scenario]:
+        """Return the scenarios in a fixed order, each once: a model with a config has one size, its own."""
+        return list({scenario.key: scenario for scenario in self._combinations()}.values())
+
+    def _combinations(self) -> Iterator[Scenario]:
+        for source in self.sources:
+            for (length, past), batch in product(self._token_counts(source), self.batches):
+                yield Scenario(source, length, batch, past, self.inner)
+
+    def _token_counts(self, source: ModelSource) -> Iterator[tuple[int, int | None]]:
+        """Yield (tokens read at once, tokens in a KV cache) of every prefill and every decode step."""
+        if not self.pasts and not self.lengths:
+            yield source.context, None
+        yield from ((length, None) for length in self.lengths)
+        yield from ((1, past) for past in self.pasts)
+
+
+@dataclass(frozen=True)
+class CapturedScenario:
+    """A scenario with its census, captured once for all protocols; its `UsageError` is raised at every access."""
+
+    scenario: Scenario
+
+    @property
+    def census(self) -> Census:
+        """Operations by module."""
+        if isinstance(self._census_or_error, UsageError):
+            raise self._census_or_error
+        return self._census_or_error
+
+    @cached_property
+    def counts(self) -> dict[Op, int]:
+        """Operations of all modules together: prices do not depend on the module."""
+        totals: Counter[Op] = Counter()
+        for (_, op), count in self.census.counts.items():
+            totals[op] += count
+        return totals
+
+    @cached_property
+    def _census_or_error(self) -> Census | UsageError:
+        scenario = self.scenario
+        length = scenario.seq_len if scenario.past is None else None
+        try:
+            return scenario_census(scenario.source, length, scenario.batch, scenario.past, scenario.only_inner)[1]
+        except UsageError as error:
+            return error
+
+
+Quantities = tuple[int, ...]
+CachedPrice = tuple[Quantities, Quantities | None]
+"""Rounds, bytes and offline bytes; and the work, or None if it is unknown."""
+
+
+class PriceTable:
+    """Prices of a protocol, each looked up once.
+
+    Sums are of integers, exact at any size: those of an estimate, without the estimate's rows.
+    """
+
+    def __init__(self, protocol: PricedProtocol) -> None:
+        self.protocol = protocol
+        self.name = protocol.name
+        self.offline_known = pricing.is_offline_known(protocol)
+        self._prices: dict[Op, CachedPrice | None] = {}
+
+    def total(self, captured: CapturedScenario) -> tuple[Cost, Work | None]:
+        """Return the cost of all operations, and their work unless that of one is unknown.
+
+        Raises the `UsageError` of the estimate, which names the operation, its module and the protocol's file.
+        """
+        counts = captured.counts
+        prices = [price for op in counts if (price := self._price(op))]
+        if len(prices) < len(counts):
+            self._raise_unpriced(captured.census)
+        works = [work for _, work in prices if work is not None]
+        total_work = Work(*_weighted_sums(counts, works)) if len(works) == len(prices) else None
+        return Cost(*_weighted_sums(counts, [cost for cost, _ in prices])), total_work
+
+    def _price(self, op: Op) -> CachedPrice | None:
+        """Return the price of an operation, or None if it has none."""
+        if op not in self._prices:
+            try:
+                price = price_op(op, self.protocol)
+                work = price.compute_work()
+                self._prices[op] = astuple(price.cost), None if work is None else astuple(work)
+            except UnpricedError:
+                self._prices[op] = None
+        return self._prices[op]
+
+    def _raise_unpriced(self, census: Census) -> None:
+        """Raise the estimate's error about the operations without a price."""
+        lacking = {key: count for key, count in census.counts.items() if self._prices[key[1]] is None}
+        price_census(Census(lacking, census.embedding_and_head), self.protocol)
+
+
+def make_price_tables(protocols: Iterable[PricedProtocol]) -> list[PriceTable]:
+    """Return a table for each protocol; a `UsageError` if two have one name, because rows hold only the name."""
+    tables = [PriceTable(protocol) for protocol in protocols]
+    names = [table.name for table in tables]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two protocols are both called {name}; change the name in one of their files.")
+    return tables
+
+
+def _weighted_sums(counts: dict[Op, int], prices: list[Quantities]) -> list[int]:
+    """Return the sums of counts times prices, one for each quantity of a price."""
+    return [sum(map(mul, counts.values(), column)) for column in zip(*prices, strict=True)]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Questions, asked of every protocol on every network."""
+    """Scenarios, each under every protocol and on every network."""
 
-    questions: list[Question]
-    tariffs: list[Tariff]
+    scenarios: list[Scenario]
+    price_tables: list[PriceTable]
     networks: list[Network]
     machine: Machine | None = None
 
-    def run(self, table: Table, advance: Callable[[float], None]) -> list[Answer]:
-        """All answers. Those that the table lacks are added to it, one question under one protocol at a time.
+    def run(self, table: ResumableCsv, advance: Callable[[float], None]) -> list[SweepRow]:
+        """Return all rows; those that the table lacks are added to it, one scenario under one protocol at a time.
 
-        What has no price is answered too, with the reason.
+        A scenario without a price has a row too, with the reason.
         """
-        found: list[Answer] = []
-        for asked, question in enumerate(self.questions):
-            subject = Subject(question)
-            for done, tariff in enumerate(self.tariffs, start=1):
-                found += self._answers(subject, tariff, table)
-                advance((asked + done / len(self.tariffs)) / len(self.questions))
-        return found
+        rows: list[SweepRow] = []
+        for number, scenario in enumerate(self.scenarios):
+            captured = CapturedScenario(scenario)
+            for done, prices in enumerate(self.price_tables, start=1):
+                rows += self._scenario_rows(captured, prices, table)
+                advance((number + done / len(self.price_tables)) / len(self.scenarios))
+        return rows
 
-    def _answers(self, subject: Subject, tariff: Tariff, table: Table) -> list[Answer]:
-        """One for each network, from the table as far as it has them."""
-        keys = {self._key(subject, tariff, network): network for network in self.networks}
-        missing = {key: network for key, network in keys.items() if key not in table.known}
+    def _scenario_rows(self, captured: CapturedScenario, prices: PriceTable, table: ResumableCsv) -> list[SweepRow]:
+        """Return a row for each network, priced only if the table lacks it."""
+        keys = {self._row_key(captured, prices, network): network for network in self.networks}
+        missing = {key: network for key, network in keys.items() if key not in table.rows}
         if missing:
-            table.add(list(self._priced(subject, tariff, missing)))
-        return [table.known[key] for key in keys]
+            table.add(list(self._price_scenario(captured, prices, missing)))
+        return [table.rows[key] for key in keys]
 
-    def _key(self, subject: Subject, tariff: Tariff, network: Network) -> Key:
+    def _row_key(self, captured: CapturedScenario, prices: PriceTable, network: Network) -> ScenarioKey:
         machine = self.machine.name if self.machine else None
-        return (*subject.question, tariff.name, machine, network.name)
+        return (*captured.scenario.key, prices.name, machine, network.name)
 
-    def _priced(self, subject: Subject, tariff: Tariff, asked: dict[Key, Network]) -> Iterator[Answer]:
-        """The price once, and the seconds that it makes on each network."""
+    def _price_scenario(
+        self, captured: CapturedScenario, prices: PriceTable, missing: dict[ScenarioKey, Network]
+    ) -> Iterator[SweepRow]:
+        """Price a scenario once, and yield its row for each network."""
         try:
-            cost, work = tariff.total(subject)
-        except MissingError:
+            cost, work = prices.total(captured)
+        except MissingDependencyError:
             raise
         except UsageError as error:
             reason = " ".join(str(error).split())
-            yield from (Answer._make((*key, *NO_PRICE, reason)) for key in asked)
+            yield from (SweepRow._make((*key, *EMPTY_RESULT, reason)) for key in missing)
             return
-        computing = self._computing(cost, work)
-        offline = cost.offline if tariff.offline_known else None
-        for key, network in asked.items():
-            seconds = network.seconds(cost.rounds, cost.bytes) + (computing or 0.0)
-            yield Answer._make((*key, cost.rounds, cost.bytes, offline, computing, seconds, None))
+        compute_seconds = self._compute_seconds(cost, work)
+        offline = cost.offline if prices.offline_known else None
+        for key, network in missing.items():
+            seconds = network.seconds(cost.rounds, cost.bytes) + (compute_seconds or 0.0)
+            yield SweepRow._make((*key, cost.rounds, cost.bytes, offline, compute_seconds, seconds, None))
 
-    def _computing(self, cost: Cost, work: Work | None) -> float | None:
+    def _compute_seconds(self, cost: Cost, work: Work | None) -> float | None:
         return None if self.machine is None or work is None else self.machine.seconds(work, cost.rounds)

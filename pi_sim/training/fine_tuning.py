@@ -1,7 +1,7 @@
-"""Fine-tuning: training goes on from a checkpoint that pi-sim trained or converted, or that is anybody's.
+"""Fine-tuning plans: training continues from a checkpoint of pi-sim, converted or not, or from any other.
 
-The weights, the dimensions and the tokenizer are the checkpoint's, of which the context may be shortened; the recipe is
-that of a size, or one of a card's. Its two scales are folded already and stay so.
+Weights, dimensions and tokenizer are the checkpoint's; its context may be shortened. The recipe is that of a size or
+one of a card's. The two scales of a recipe are already folded into the weights and are not trained again.
 """
 
 from dataclasses import dataclass
@@ -15,30 +15,32 @@ from transformers import PreTrainedModel
 from pi_sim import records, specs
 from pi_sim.errors import UsageError
 from pi_sim.records import ConversionRecord, TrainingRecord
-from pi_sim.training import corpus, lengths, tokenizer
-from pi_sim.training.checkpoints import RECORD
-from pi_sim.training.corpus import Corpus
-from pi_sim.training.plan import Plan, choose, listed, of_card, trained_by
+from pi_sim.training.corpus import Corpus, absolute_name
+from pi_sim.training.evaluation import resolve_length
+from pi_sim.training.plan import Plan, card_overrides, override_labels, parse_settings, plan_from_scratch, recipe_with
+from pi_sim.training.tokenizer import load_tokenizer
 from pi_sim.zoo import build
-from pi_sim.zoo.scales import check_plain
+from pi_sim.zoo.scales import check_plain_logits
+from pi_sim.zoo.source import CONFIG_FILE
 
-GIVEN = ("init_std", "embedding_scale", "logit_scale", "embedding_dropout")  # with the checkpoint
-SETTABLE = (*(key for key in specs.Recipe.model_fields if key not in GIVEN), "context")
-DIMENSIONS = {
+INHERITED_SETTINGS = ("init_std", "embedding_scale", "logit_scale", "embedding_dropout")
+"""Settings of a recipe that the checkpoint determines."""
+SETTABLE_KEYS = (*(key for key in specs.Recipe.model_fields if key not in INHERITED_SETTINGS), "context")
+CONFIG_KEYS = {
     "layers": "num_hidden_layers",
     "heads": "num_attention_heads",
     "width": "hidden_size",
     "context": "max_position_embeddings",
     "vocabulary": "vocab_size",
 }
-"""What transformers calls them, in every family."""
-HISTORY = {"kind", "argv", "surgery", "before", "after", "held_out", "source", "origin"}
-"""What the checkpoint's record tells of what became of the model before."""
+"""Dimensions by their names in transformers' configs of every family."""
+HISTORY_KEYS = {"kind", "argv", "surgery", "before", "after", "held_out", "source", "origin"}
+"""Parts of the checkpoint's record that tell the model's history."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """A checkpoint's folder."""
+class SourceCheckpoint:
+    """Checkpoint folder from which training continues."""
 
     folder: Path
 
@@ -48,8 +50,8 @@ class Source:
 
     @cached_property
     def record(self) -> TrainingRecord | ConversionRecord | None:
-        """The record beside it; None beside a checkpoint from elsewhere."""
-        path = self.folder / RECORD
+        """Record of the checkpoint; None for one that pi-sim did not write."""
+        path = self.folder / records.RECORD_FILE
         record = records.load(path) if path.is_file() else None
         return record if isinstance(record, (TrainingRecord, ConversionRecord)) else None
 
@@ -59,105 +61,143 @@ class Source:
 
     @property
     def dimensions(self) -> dict[str, Any]:
-        return {ours: getattr(self.config, theirs, None) for ours, theirs in DIMENSIONS.items()}
+        return {name: getattr(self.config, config_key, None) for name, config_key in CONFIG_KEYS.items()}
 
     @property
     def history(self) -> dict[str, Any]:
-        return {"model": self.name, **(self.record.model_dump(include=HISTORY) if self.record else {})}
+        return {"model": self.name, **(self.record.model_dump(include=HISTORY_KEYS) if self.record else {})}
 
 
 @dataclass(frozen=True)
 class FineTuning(Plan):
-    """A checkpoint's model, with its tokenizer."""
+    """Training of a checkpoint's model, with its tokenizer."""
 
-    source: Source
+    source: SourceCheckpoint
 
     @property
     def name(self) -> str:
         return f"{self.source.name}-finetuned"
 
-    def model(self) -> PreTrainedModel:
-        model = build.load(self.source.folder)
-        check_plain(model)
+    def build_model(self) -> PreTrainedModel:
+        model = build.load_checkpoint(self.source.folder)
+        check_plain_logits(model)
         return model
 
-    def shapes(self) -> PreTrainedModel:
-        return build.meta_model(str(self.source.folder.resolve()), self.size.name)
+    def build_meta_model(self) -> PreTrainedModel:
+        return build.build_config_model(self.source.folder.resolve() / CONFIG_FILE)
 
-    def tokenizer(self, text: Corpus) -> Tokenizer:
-        known, most = tokenizer.load(self.source.folder), self.size.vocabulary
-        if known.get_vocab_size() > most:
+    def make_tokenizer(self, corpus: Corpus) -> Tokenizer:
+        tokenizer, limit = load_tokenizer(self.source.folder), self.size.vocabulary
+        if tokenizer.get_vocab_size() > limit:
             raise UsageError(
-                f"the tokenizer in {self.source.folder} has {known.get_vocab_size():,} tokens, and its model knows "
-                f"{most:,}; put the tokenizer that the model was trained with there."
+                f"the tokenizer in {self.source.folder} has {tokenizer.get_vocab_size():,} tokens, more than its "
+                f"model's {limit:,}; replace it by the tokenizer that the model was trained with."
             )
-        return known
+        return tokenizer
 
-    def record(self) -> dict[str, Any]:
-        known = self.source.record
-        card = known.card if known and known.card else self.source.name
-        design = known.architecture.model_dump(mode="json") if known and known.architecture else None
-        return {"card": card, "architecture": design, **super().record(), "origin": self.source.history}
+    def to_record(self) -> dict[str, Any]:
+        record = self.source.record
+        card = record.card if record and record.card else self.source.name
+        design = record.architecture.model_dump(mode="json") if record and record.architecture else None
+        return {"card": card, "architecture": design, **super().to_record(), "origin": self.source.history}
 
 
-def make(
-    folder: Path,
+def plan_from_options(
+    model: str | None,
+    source: Path | None,
     size: str | None,
-    corpus_name: str | None,
+    recipe: str | None,
+    corpus: str | None,
     seed: int,
     tokens: int | None,
     settings: tuple[str, ...],
-    card: str | None = None,
+) -> Plan:
+    """Return the plan of `pi-sim train`, from scratch or from a checkpoint; None stands for an option not given."""
+    if source is not None and (model is None or recipe is not None):
+        return plan_fine_tuning(
+            SourceCheckpoint(source),
+            specs.load_size(size) if size else None,
+            corpus,
+            seed,
+            tokens,
+            settings,
+            specs.load_model_card(model) if model else None,
+            recipe,
+        )
+    if source is not None or model is None:
+        raise UsageError(
+            "give either --model, a card to train from scratch, or --from, a checkpoint to fine-tune; give both only "
+            "with --recipe, for a recipe of that card."
+        )
+    card, dimensions = specs.load_model_card(model), specs.load_size(size or "tiny")
+    return plan_from_scratch(card, dimensions, corpus or "packages", seed, tokens, settings, recipe)
+
+
+def plan_fine_tuning(
+    source: SourceCheckpoint,
+    size: specs.Size | None,
+    corpus: str | None,
+    seed: int,
+    tokens: int | None,
+    settings: tuple[str, ...],
+    card: specs.ModelCard | None = None,
     recipe: str | None = None,
 ) -> FineTuning:
-    """The plan of `pi-sim train --from`: what is not named is as the checkpoint's record tells."""
-    source, chosen = Source(folder), choose(settings, tokens, SETTABLE)
-    text = corpus_name or (source.record.corpus.name if source.record else None)
-    if not text:
-        raise UsageError(f"{folder} does not tell what it was trained on; name a corpus, such as --corpus packages.")
-    known = specs.size(size or _size_of(source))
-    changes = of_card(_card(source, card), known, recipe) if recipe else {}
-    changes = {**changes, **_given(source), **{key: value for key, value in chosen.items() if key != "context"}}
+    """Return the plan of `pi-sim train --from`; size, corpus and card are by default those of the source's record."""
+    chosen = parse_settings(settings, tokens, SETTABLE_KEYS)
+    corpus = corpus or (source.record.corpus.name if source.record else None)
+    if not corpus:
+        raise UsageError(
+            f"{source.folder} does not state what it was trained on; name a corpus, such as --corpus packages."
+        )
+    size = size or _recorded_size(source)
+    changes = {
+        **(card_overrides(card or _recorded_card(source), size, recipe) if recipe else {}),
+        **_inherited_settings(source),
+        **{key: value for key, value in chosen.items() if key != "context"},
+    }
     return FineTuning(
         source=source,
-        size=_sized(source, known, changes, chosen.get("context")),
-        corpus=corpus.absolute(text),
+        size=_size_with_recipe(source, size, changes, chosen.get("context")),
+        corpus=absolute_name(corpus),
         seed=seed,
-        overrides=(*([f"recipe={recipe}"] if recipe else []), *listed(chosen)),
+        overrides=override_labels(recipe, chosen),
     )
 
 
-def _sized(source: Source, size: specs.Size, changes: dict[str, Any], context: str | None) -> specs.Size:
-    """The checkpoint's dimensions, with a context that is chosen or its own, and the size's recipe with changes."""
-    whole = {**source.dimensions, **({"context": context} if context else {})}
-    for name in (name for name, value in whole.items() if value is None):
-        remedy = "; choose one by --set context=" if name == "context" else ", so that it cannot be trained"
-        raise UsageError(f"{source.folder}/config.json does not tell its {name}{remedy}.")
-    recipe = trained_by(size, changes).model_dump()
-    whole |= {"name": size.name, "title": size.title, "training": recipe}
-    found = specs.check(specs.Size, whole, f"{source.folder} as it is to be trained")
-    lengths.chosen(source.config, found.context, "--set context=")
-    return found
+def _size_with_recipe(
+    source: SourceCheckpoint, size: specs.Size, changes: dict[str, Any], context: str | None
+) -> specs.Size:
+    """Return the checkpoint's dimensions, the context perhaps shortened, with the size's recipe after changes."""
+    table = {**source.dimensions, **({"context": context} if context else {})}
+    for name in (name for name, value in table.items() if value is None):
+        remedy = "; choose one with --set context=" if name == "context" else ", so it cannot be trained"
+        raise UsageError(f"{source.folder}/config.json does not state its {name}{remedy}.")
+    recipe = recipe_with(size, changes).model_dump()
+    table |= {"name": size.name, "title": size.title, "training": recipe}
+    result = specs.validate_table(specs.Size, table, f"the fine-tuning of {source.folder}")
+    resolve_length(source.config, result.context, "--set context=")
+    return result
 
 
-def _given(source: Source) -> dict[str, Any]:
-    """What of a recipe came with the checkpoint: scales are folded, and a dropout is in its config."""
+def _inherited_settings(source: SourceCheckpoint) -> dict[str, Any]:
+    """Return the settings that the checkpoint determines: folded scales, and a dropout in its config."""
     dropout = getattr(source.config, "embd_pdrop", 0.0)
     return {"embedding_scale": None, "logit_scale": None, "embedding_dropout": dropout}
 
 
-def _card(source: Source, named: str | None) -> specs.ModelCard:
-    """The card whose recipe is meant: the one that is named, or that of the checkpoint's record."""
-    known = named or str(source.record.card if source.record else None)
-    if not named and known not in specs.names("models"):
-        raise UsageError(f"{source.folder} tells no card that is known here; name one, such as --model relufied1.")
-    return specs.model_card(known)
+def _recorded_card(source: SourceCheckpoint) -> specs.ModelCard:
+    """Return the card that the checkpoint's record names; raise `UsageError` where no such card ships."""
+    name = str(source.record.card if source.record else None)
+    if name not in specs.list_names("models"):
+        raise UsageError(f"{source.folder} names no known card; name one, such as --model relufied1.")
+    return specs.load_model_card(name)
 
 
-def _size_of(source: Source) -> str:
-    """The size that the checkpoint's record names, whose recipe is then meant."""
+def _recorded_size(source: SourceCheckpoint) -> specs.Size:
+    """Return the size that the checkpoint's record names; raise `UsageError` where no such size ships."""
     name = source.record.size if source.record else None
-    if name not in specs.names("models/sizes"):
-        told = f"names the size {name}, which is not known here" if name else "does not tell its size"
-        raise UsageError(f"{source.folder} {told}; name one whose recipe to use, such as --size tiny.")
-    return str(name)
+    if name is None or name not in specs.list_names("models/sizes"):
+        cause = f"names the size {name}, which is unknown here" if name else "does not state its size"
+        raise UsageError(f"{source.folder} {cause}; choose a size for its recipe, such as --size tiny.")
+    return specs.load_size(name)

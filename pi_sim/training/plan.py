@@ -1,4 +1,4 @@
-"""What is to be trained: a model, dimensions, a recipe, a corpus and a seed, every override checked."""
+"""Training plans: a model, dimensions, a recipe, a corpus and a seed, with every override checked."""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,16 +11,16 @@ from transformers import PreTrainedModel
 
 from pi_sim import specs
 from pi_sim.errors import UsageError
-from pi_sim.training import corpus, tokenizer
-from pi_sim.training.corpus import Corpus
-from pi_sim.zoo.build import build
+from pi_sim.training.corpus import Corpus, absolute_name
+from pi_sim.training.tokenizer import MIN_VOCABULARY, train_tokenizer
+from pi_sim.zoo.build import build_model
 
 SQRT_WIDTH = "sqrt(width)"
 
 
 @dataclass(frozen=True)
 class Plan(ABC):
-    """All that decides the result of a training."""
+    """Everything that determines the result of a training."""
 
     size: specs.Size
     corpus: str
@@ -30,19 +30,19 @@ class Plan(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """The model's name, of which the title is made."""
+        """The model's name, with which the title begins."""
 
     @abstractmethod
-    def model(self) -> PreTrainedModel:
-        """The model before its first step."""
+    def build_model(self) -> PreTrainedModel:
+        """Return the model before its first step."""
 
     @abstractmethod
-    def shapes(self) -> PreTrainedModel:
-        """The same on the meta device, without data: it refuses at once what cannot be built."""
+    def build_meta_model(self) -> PreTrainedModel:
+        """Return the model on the meta device, without data; raise `UsageError` for one that cannot be built."""
 
     @abstractmethod
-    def tokenizer(self, text: Corpus) -> Tokenizer:
-        """What makes tokens of the corpus."""
+    def make_tokenizer(self, corpus: Corpus) -> Tokenizer:
+        """Return the tokenizer for the corpus."""
 
     @property
     def recipe(self) -> specs.Recipe:
@@ -54,22 +54,22 @@ class Plan(ABC):
 
     @property
     def steps(self) -> int:
-        """Optimizer steps: the fewest that see the recipe's tokens."""
+        """Optimizer steps, the fewest that process the recipe's tokens."""
         return -(-self.recipe.tokens // self.tokens_per_step)
 
     @property
     def tokens(self) -> int:
-        """Tokens that those steps see."""
+        """Tokens that all steps process."""
         return self.steps * self.tokens_per_step
 
     @property
     def title(self) -> str:
-        """A folder's name: the model, and what distinguishes this training from the default one."""
+        """Default name of the output folder: the model, and every difference from its default training."""
         seed = (f"seed{self.seed}",) if self.seed else ()
         return "-".join((self.name, *self.overrides, *seed))
 
-    def record(self) -> dict[str, Any]:
-        """The plan as a record tells it."""
+    def to_record(self) -> dict[str, Any]:
+        """Return the plan as JSON values, for a record."""
         return {
             "size": self.size.name,
             "dimensions": self.size.model_dump(exclude={"name", "title", "training"}),
@@ -80,7 +80,7 @@ class Plan(ABC):
 
 @dataclass(frozen=True)
 class FromScratch(Plan):
-    """A card's model, from random weights and with a tokenizer of its own."""
+    """Training of a card's model from random weights, with a tokenizer of its own."""
 
     card: specs.ModelCard
 
@@ -88,79 +88,86 @@ class FromScratch(Plan):
     def name(self) -> str:
         return f"{self.card.name}-{self.size.name}"
 
-    def model(self) -> PreTrainedModel:
-        return build(self.card, self.size)
+    def build_model(self) -> PreTrainedModel:
+        return build_model(self.card, self.size)
 
-    def shapes(self) -> PreTrainedModel:
+    def build_meta_model(self) -> PreTrainedModel:
         with torch.device("meta"):
-            return self.model()
+            return self.build_model()
 
-    def tokenizer(self, text: Corpus) -> Tokenizer:
-        return tokenizer.train(text.training, self.size.vocabulary)
+    def make_tokenizer(self, corpus: Corpus) -> Tokenizer:
+        return train_tokenizer(corpus.training, self.size.vocabulary)
 
-    def record(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         design = self.card.architecture.model_dump(mode="json")
-        return {"card": self.card.name, "architecture": design, **super().record()}
+        return {"card": self.card.name, "architecture": design, **super().to_record()}
 
 
-def make(
-    model: str,
-    size: str,
-    corpus_name: str,
+def plan_from_scratch(
+    card: specs.ModelCard,
+    size: specs.Size,
+    corpus: str,
     seed: int,
     tokens: int | None,
     settings: tuple[str, ...],
     recipe: str | None = None,
 ) -> FromScratch:
-    """The plan of `pi-sim train --model`: the size's recipe, with the card's changes and then the user's."""
-    card, known = specs.model_card(model), specs.size(size)
-    if known.vocabulary < tokenizer.LEAST:
-        raise UsageError(f"{size} has a vocabulary of {known.vocabulary}; a tokenizer has {tokenizer.LEAST} at least.")
-    chosen = choose(settings, tokens, (*specs.Architecture.model_fields, *specs.Recipe.model_fields))
+    """Return the plan of `pi-sim train --model`: the size's recipe, changed by the card and then by the user."""
+    if size.vocabulary < MIN_VOCABULARY:
+        raise UsageError(
+            f"size {size.name} has a vocabulary of {size.vocabulary}; a tokenizer needs at least {MIN_VOCABULARY}."
+        )
+    chosen = parse_settings(settings, tokens, (*specs.Architecture.model_fields, *specs.Recipe.model_fields))
     in_design = {key: value for key, value in chosen.items() if key in specs.Architecture.model_fields}
     in_recipe = {key: value for key, value in chosen.items() if key not in in_design}
-    changes = {**of_card(card, known, recipe), **in_recipe}
+    changes = {**card_overrides(card, size, recipe), **in_recipe}
     return FromScratch(
-        card=card.model_copy(update={"architecture": override(card.architecture, in_design)}),
-        size=known.model_copy(update={"training": trained_by(known, changes)}),
-        corpus=corpus.absolute(corpus_name),
+        card=card.model_copy(update={"architecture": apply_changes(card.architecture, in_design)}),
+        size=size.model_copy(update={"training": recipe_with(size, changes)}),
+        corpus=absolute_name(corpus),
         seed=seed,
-        overrides=(*([f"recipe={recipe}"] if recipe else []), *listed(chosen)),
+        overrides=override_labels(recipe, chosen),
     )
 
 
-def trained_by(size: specs.Size, changes: dict[str, Any]) -> specs.Recipe:
-    """The size's recipe with changes, which may say sqrt(width) for a scale."""
+def recipe_with(size: specs.Size, changes: dict[str, Any]) -> specs.Recipe:
+    """Return the size's recipe with changes; "sqrt(width)" stands for the root of its width."""
     width = math.sqrt(size.width)
-    return override(size.training, {key: width if value == SQRT_WIDTH else value for key, value in changes.items()})
+    return apply_changes(
+        size.training, {key: width if value == SQRT_WIDTH else value for key, value in changes.items()}
+    )
 
 
-def of_card(card: specs.ModelCard, size: specs.Size, recipe: str | None) -> dict[str, Any]:
-    """What the card's recipe of that name, or for that size, lays over the size's own."""
+def card_overrides(card: specs.ModelCard, size: specs.Size, recipe: str | None) -> dict[str, Any]:
+    """Return the card's changes to the size's recipe: those of the named recipe, by default the one for the size.
+
+    Raises `UsageError` for a recipe that the card does not have.
+    """
     if recipe and recipe != size.name and recipe not in card.training:
-        known = ", ".join(card.training) or "none"
-        raise UsageError(f"the card {card.name} has no recipe {recipe!r}; of its own it has {known}.")
+        names = ", ".join(card.training) or "none"
+        raise UsageError(f"the card {card.name} has no recipe {recipe!r}; choose among its own: {names}.")
     return card.training.get(recipe or size.name, {})
 
 
-def override(spec: specs.SpecT, changes: dict[str, Any]) -> specs.SpecT:
-    """The table with some of its values changed, and checked."""
-    return specs.check(type(spec), {**spec.model_dump(), **changes}, "the settings of this training")
+def apply_changes(spec: specs.TomlModelT, changes: dict[str, Any]) -> specs.TomlModelT:
+    """Return the table with changes, validated."""
+    return specs.validate_table(type(spec), {**spec.model_dump(), **changes}, "the settings of this training")
 
 
-def listed(chosen: dict[str, str]) -> tuple[str, ...]:
-    """The settings as a title tells them."""
-    return tuple(f"{key}={value}" for key, value in sorted(chosen.items()))
+def override_labels(recipe: str | None, settings: dict[str, str]) -> tuple[str, ...]:
+    """Return the parts of a title that name the chosen recipe and settings."""
+    labels = (f"{key}={value}" for key, value in sorted(settings.items()))
+    return (*([f"recipe={recipe}"] if recipe else []), *labels)
 
 
-def choose(settings: tuple[str, ...], tokens: int | None, known: tuple[str, ...]) -> dict[str, str]:
-    """The settings KEY=VALUE by their key, one of those known; of two for one key neither is preferred."""
-    chosen: dict[str, str] = {}
+def parse_settings(settings: tuple[str, ...], tokens: int | None, keys: tuple[str, ...]) -> dict[str, str]:
+    """Return the settings KEY=VALUE as a table; raise `UsageError` for a key not among `keys` or set twice."""
+    table: dict[str, str] = {}
     for text in (*settings, f"tokens={tokens}") if tokens else settings:
         key, equals, value = text.partition("=")
-        if not equals or key not in known:
-            raise UsageError(f"--set {text} is not KEY=VALUE with a key among {', '.join(known)}.")
-        if key in chosen:
-            raise UsageError(f"{key} is set twice, to {chosen[key]} and to {value}; set it once.")
-        chosen[key] = value
-    return chosen
+        if not equals or key not in keys:
+            raise UsageError(f"--set {text} is not KEY=VALUE with a key among {', '.join(keys)}.")
+        if key in table:
+            raise UsageError(f"{key} is set twice, to {table[key]} and to {value}; set it once.")
+        table[key] = value
+    return table

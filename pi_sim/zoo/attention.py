@@ -1,7 +1,7 @@
-"""Attention without an exponential, and with a learned temperature, for every Hugging Face model at once.
+"""Attention without an exponential, and with a learned temperature, for all Hugging Face models.
 
-transformers looks its attention up by name, so that a model changes its attention by its config alone. Scores are
-(B, H, T, T); a mask holds 0 where a query may see a key and a hugely negative number where it may not.
+transformers looks attention up by name, so the config alone selects it. Scores are (B, H, T, T); a mask holds 0 where a
+query may see a key and a very negative number where it may not.
 """
 
 from collections.abc import Callable
@@ -17,16 +17,16 @@ from transformers.models.llama.modeling_llama import repeat_kv
 
 from pi_sim.errors import UsageError
 
-Normalise = Callable[[Tensor, Tensor | None], Tensor]
+Normaliser = Callable[[Tensor, Tensor | None], Tensor]
 
-SOFTMAX = "eager"
-"""transformers' own name for plain softmax attention."""
-SHIFT = 5.0
+EAGER_SOFTMAX = "eager"
+"""transformers' name for plain softmax attention."""
+QUAD_SHIFT = 5.0
 """MPCFormer's constant c: scores seldom fall below -c, where (x + c)^2 would rise again."""
-BEYOND = ("softcap", "s_aux")
-"""What transformers calls a cap of the scores (Gemma 2) and a key that nobody has (gpt-oss)."""
-FLOOR = 0.01
-"""Added to every rectified score, so that a row without a positive one still has a sum to divide by."""
+UNSUPPORTED_SCORE_OPTIONS = ("softcap", "s_aux")
+"""Options of transformers that surgery would drop: a cap of the scores (Gemma 2) and attention sinks (gpt-oss)."""
+RELU_FLOOR = 0.01
+"""Added to every rectified score, so that a row without a positive score has a sum to divide by."""
 
 
 def softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
@@ -36,22 +36,22 @@ def softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
 
 def two_relu(scores: Tensor, mask: Tensor | None) -> Tensor:
     """relu(x) / sum relu(x) (MPCFormer, arXiv 2211.01452, section 3.1, after SecureML)."""
-    return _share_of_sum(F.relu(scores) + FLOOR, mask)
+    return _divide_by_sum(F.relu(scores) + RELU_FLOOR, mask)
 
 
 def two_quad(scores: Tensor, mask: Tensor | None) -> Tensor:
     """(x + c)^2 / sum (x + c)^2 (MPCFormer, arXiv 2211.01452, section 3.1)."""
-    return _share_of_sum((scores + SHIFT).square(), mask)
+    return _divide_by_sum((scores + QUAD_SHIFT).square(), mask)
 
 
-def _share_of_sum(kept: Tensor, mask: Tensor | None) -> Tensor:
-    """Each place's share of its row, exactly zero where the mask is.
+def _divide_by_sum(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Return every score over the sum of its row's visible scores, exactly zero where the mask hides it.
 
     Rows are divided by their public length first: a secret sum that does not grow with it is safer to divide by.
     """
-    allowed = torch.ones_like(kept) if mask is None else (mask > -1).to(kept.dtype)
-    kept = kept * (allowed / allowed.sum(-1, keepdim=True))
-    return kept / kept.sum(-1, keepdim=True)
+    allowed = torch.ones_like(scores) if mask is None else (mask > -1).to(scores.dtype)
+    visible = scores * (allowed / allowed.sum(-1, keepdim=True))
+    return visible / visible.sum(-1, keepdim=True)
 
 
 def attend(
@@ -63,15 +63,16 @@ def attend(
     scaling: float | None = None,
     dropout: float = 0.0,
     *,
-    normalise: Normalise,
-    **more: Any,
+    normalise: Normaliser,
+    **options: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Values (B, T, H, d) averaged by normalised scores, and those; fewer keys than queries are shared by groups.
+    """Return values (B, T, H, d) averaged by normalised scores, and the normalised scores (B, H, T, T).
 
-    Raises `UsageError` for what a family does to its scores beyond that.
+    Groups of heads share keys and values if there are fewer. Raises `UsageError` for a family that changes its scores
+    in another way.
     """
-    if beyond := [name for name in BEYOND if more.get(name) is not None]:
-        raise UsageError(f"{type(module).__name__} has {beyond[0]} in its scores, which surgery would take away.")
+    if unsupported := [name for name in UNSUPPORTED_SCORE_OPTIONS if options.get(name) is not None]:
+        raise UsageError(f"{type(module).__name__} has {unsupported[0]} in its scores, which surgery would take away.")
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     scores = query @ key.transpose(-1, -2) * (scaling or query.shape[-1] ** -0.5)
@@ -82,16 +83,16 @@ def attend(
     return (dropped @ value).transpose(1, 2), weights
 
 
-FORMS: dict[str, Normalise] = {"softmax": softmax, "2relu": two_relu, "2quad": two_quad}
-IMPLEMENTATIONS = {form: f"pi_sim_{form}" for form in FORMS}
-for form, name in IMPLEMENTATIONS.items():
-    AttentionInterface.register(name, partial(attend, normalise=FORMS[form]))
+NORMALISERS: dict[str, Normaliser] = {"softmax": softmax, "2relu": two_relu, "2quad": two_quad}
+ATTENTION_IMPLEMENTATIONS = {form: f"pi_sim_{form}" for form in NORMALISERS}
+for form, name in ATTENTION_IMPLEMENTATIONS.items():
+    AttentionInterface.register(name, partial(attend, normalise=NORMALISERS[form]))
     AttentionMaskInterface.register(name, eager_mask)
 
 
 def add_temperature(attention: nn.Module, heads: int) -> None:
-    """Let every head divide its scores by a learned number; AERO (arXiv 2410.13060) learns one for every query too.
+    """Add a learned temperature to every head; AERO (arXiv 2410.13060) learns one for every query as well.
 
-    Stored as its reciprocal (H, 1, 1), which starts at 1 and could be folded into the queries' projection.
+    Its reciprocal (H, 1, 1) is stored: it starts at 1 and could be folded into the queries' projection.
     """
     attention.inverse_temperature = nn.Parameter(torch.ones(heads, 1, 1))

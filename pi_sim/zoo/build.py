@@ -1,4 +1,4 @@
-"""A model card and a size become a Hugging Face model: untrained, trained, or shapes on the meta device."""
+"""Hugging Face models from cards, configs and checkpoints: untrained, trained, or shapes on the meta device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,32 +8,31 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto import modeling_auto
 from transformers.utils import logging
 
 from pi_sim import specs
 from pi_sim.errors import UsageError
-from pi_sim.specs import configs
 from pi_sim.zoo import families
-from pi_sim.zoo.catalogue import weights_folder
-from pi_sim.zoo.described import described
 from pi_sim.zoo.layers import FusedFFN
-from pi_sim.zoo.surgery import operate
+from pi_sim.zoo.surgery import apply_surgery
 
-WEIGHTS = "model.safetensors"
-
-
-def build(card: specs.ModelCard, size: specs.Size) -> PreTrainedModel:
-    """The card's model at that size, with fresh random weights (or none, inside `torch.device("meta")`)."""
-    model = AutoModelForCausalLM.from_config(families.config(card, size))
-    return _drawn_alike(operate(model, families.surgery_plan(card.architecture)))
+WEIGHTS_FILE = "model.safetensors"
 
 
-def _drawn_alike(model: PreTrainedModel) -> PreTrainedModel:
-    """Draw all matrices from one normal distribution, as the paper does (arXiv 2410.09637).
+def build_model(card: specs.ModelCard, size: specs.Size) -> PreTrainedModel:
+    """Build the card's model at that size, with random weights (without data inside `torch.device("meta")`)."""
+    model = AutoModelForCausalLM.from_config(families.hf_config(card, size))
+    return _equalise_initial_scales(apply_surgery(model, families.surgery_plan(card.architecture)))
 
-    Hugging Face narrows those of GPT-2 that write to the residual stream by 1/sqrt(2 layers), and the product of two
-    matrices that surgery made one has another scale.
+
+def _equalise_initial_scales(model: PreTrainedModel) -> PreTrainedModel:
+    """Draw all matrices from one normal distribution, as in arXiv 2410.09637.
+
+    Hugging Face scales GPT-2's matrices that write to the residual stream by 1/sqrt(2 layers), and a matrix fused from
+    two has the scale of their product.
     """
     for path, module in model.named_modules():
         if path.endswith("c_proj") or isinstance(module, FusedFFN):
@@ -41,111 +40,84 @@ def _drawn_alike(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def is_folder(name: str) -> bool:
-    """Whether `--model name` means a checkpoint folder: names of cards come first."""
-    return name not in specs.names("models") and Path(name).is_dir()
-
-
-def meta_model(name: str, size: str) -> PreTrainedModel:
-    """The model of a card, a known config, a folder or a config file, on the meta device: shapes without data."""
-    config = configs.path(name)
+def build_meta_model(card: specs.ModelCard, size: specs.Size) -> PreTrainedModel:
+    """Return the card's model at that size on the meta device: shapes without data, in evaluation mode."""
     with torch.device("meta"):
-        if config and (config.is_file() or is_folder(name)):
-            return _from_config(_config_at(config)).eval()
-        return build(specs.model_card(name), specs.size(size)).eval()
+        return build_model(card, size).eval()
 
 
-def load_model(name: str, size: str) -> PreTrainedModel:
-    """The trained model of a card at that size, or of a checkpoint folder: float32, in evaluation mode."""
-    if is_folder(name):
-        return load(Path(name))
-    if configs.text(name):
-        raise UsageError(
-            f"{name} is a config without weights: it can be estimated; to run it, give a folder with weights."
-        )
-    folder = checkpoint_folder(name, size)
-    remedy = f"train it with `pi-sim train --model {name} --size {size} --out DIR`, then use --model DIR."
-    if not folder.is_dir():
-        raise UsageError(f"no trained weights of {name} at size {size} are shipped; {remedy}")
-    for key, wanted, found in differences(folder, specs.model_card(name), specs.size(size)):
-        raise UsageError(
-            f"{name} at size {size} is not the model of the weights shipped as {folder.name}: {key} is {wanted!r} "
-            f"here and {found!r} there; {remedy}"
-        )
-    return load(folder)
+def build_config_model(path: Path) -> PreTrainedModel:
+    """Return the model of a Hugging Face config file on the meta device, in evaluation mode."""
+    with torch.device("meta"):
+        return _build_from_config(_read_config_file(path)).eval()
 
 
-def differences(folder: Path, card: specs.ModelCard, size: specs.Size) -> Iterator[tuple[str, Any, Any]]:
-    """Each part of the card's design at that size that the folder's checkpoint does not have."""
-    wanted, found = families.config(card, size), read_config(folder)
-    wanted.pi_sim = families.surgery_plan(card.architecture)
-    for key in families.DESIGN:
-        if getattr(found, key, None) != getattr(wanted, key, None):
-            yield key, getattr(wanted, key, None), getattr(found, key, None)
-
-
-def checkpoint_folder(name: str, size: str) -> Path:
-    """The folder that `load_model` reads."""
-    return Path(name) if is_folder(name) else weights_folder(specs.model_card(name).name, specs.size(size).name)
+def design_differences(folder: Path, card: specs.ModelCard, size: specs.Size) -> Iterator[tuple[str, Any, Any]]:
+    """Yield key, card's value and checkpoint's value where the folder's design differs from the card's at that size."""
+    expected, actual = families.hf_config(card, size), read_config(folder)
+    expected.pi_sim = families.surgery_plan(card.architecture)
+    for key in families.DESIGN_KEYS:
+        if getattr(actual, key, None) != getattr(expected, key, None):
+            yield key, getattr(expected, key, None), getattr(actual, key, None)
 
 
 def read_config(folder: Path) -> Any:
-    """The folder's config.json as a Hugging Face config with plain ("eager") attention."""
-    return _config_at(folder / "config.json")
+    """Return the folder's config.json as a Hugging Face config with plain ("eager") attention."""
+    return _read_config_file(folder / "config.json")
 
 
-def _config_at(path: Path) -> Any:
+def _read_config_file(path: Path) -> Any:
     if not path.is_file():
         raise UsageError(f"{path.parent} has no config.json: give a folder saved by pi-sim or by save_pretrained.")
     try:
         return AutoConfig.from_pretrained(path, attn_implementation="eager", local_files_only=True)
-    except Exception as error:  # transformers raises nearly anything for a config that it cannot read
+    except Exception as error:  # transformers has no common exception for a config that it cannot read
         raise UsageError(f"{path} cannot be read: {_first_line(error)}") from None
 
 
-def load(folder: Path) -> PreTrainedModel:
-    """The checkpoint in the folder, every weight accounted for: float32, in evaluation mode."""
+def load_checkpoint(folder: Path) -> PreTrainedModel:
+    """Load a checkpoint in float32, in evaluation mode. Raises `UsageError` for a missing or surplus weight."""
     config = read_config(folder)
-    read = _load_own if hasattr(config, "pi_sim") else _load_foreign
+    read = _load_own_checkpoint if hasattr(config, "pi_sim") else _load_foreign_checkpoint
     try:
         return read(folder, config).float().eval()
     except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
         raise UsageError(f"the weights in {folder} do not load: {_first_line(error)}") from None
 
 
-def save(model: PreTrainedModel, folder: Path) -> None:
-    """Write config.json and model.safetensors, as `load` and, without surgery, transformers read them."""
+def save_checkpoint(model: PreTrainedModel, folder: Path) -> None:
+    """Write config.json and model.safetensors for `load_checkpoint`, and, without surgery, for transformers."""
     model.config.architectures = [type(model).__name__]
     model.config.dtype = next(model.parameters()).dtype
     model.config.save_pretrained(folder)
-    safetensors.torch.save_model(model, str(folder / WEIGHTS), metadata={"format": "pt"})
+    safetensors.torch.save_model(model, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
 
 
-def _from_config(config: Any) -> PreTrainedModel:
-    """The model that a config describes, its surgery done."""
+def _build_from_config(config: Any) -> PreTrainedModel:
+    """Build the model that a config describes, surgery included."""
     try:
-        with quiet():
-            model = described(config)._from_config(config, attn_implementation="eager", dtype=torch.float32)
+        with quiet_transformers():
+            model = model_class(config)._from_config(config, attn_implementation="eager", dtype=torch.float32)
     except UsageError:
         raise
-    except Exception as error:  # transformers raises nearly anything for values that it does not expect
+    except Exception as error:  # transformers has no common exception for values that it does not expect
         raise UsageError(f"no model can be built from this config: {_first_line(error)}") from None
     plan = getattr(config, "pi_sim", {})
     if not isinstance(plan, dict):
         raise UsageError(f"config.json names its surgery as {plan!r}; pi_sim must be a table such as {{}}.")
-    return operate(model, plan) if hasattr(config, "pi_sim") else model
+    return apply_surgery(model, plan) if hasattr(config, "pi_sim") else model
 
 
-def _load_own(folder: Path, config: Any) -> PreTrainedModel:
-    """A checkpoint that `save` wrote: build what its config tells, then fill it strictly."""
-    model = _from_config(config)
-    safetensors.torch.load_model(model, folder / WEIGHTS)
+def _load_own_checkpoint(folder: Path, config: Any) -> PreTrainedModel:
+    """Load a checkpoint of `save_checkpoint`: build the model of its config, then load every weight strictly."""
+    model = _build_from_config(config)
+    safetensors.torch.load_model(model, folder / WEIGHTS_FILE)
     return model
 
 
-def _load_foreign(folder: Path, config: Any) -> PreTrainedModel:
-    """A checkpoint of any Hugging Face causal language model; transformers would fill its gaps at random."""
-    with quiet():
+def _load_foreign_checkpoint(folder: Path, config: Any) -> PreTrainedModel:
+    """Load any Hugging Face causal language model; transformers would fill missing weights at random."""
+    with quiet_transformers():
         model, info = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
@@ -156,8 +128,8 @@ def _load_foreign(folder: Path, config: Any) -> PreTrainedModel:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Let transformers report errors only: the rest is ours to say."""
+def quiet_transformers() -> Iterator[None]:
+    """Let transformers report errors only; pi-sim reports the rest."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -168,3 +140,24 @@ def quiet() -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+FALLBACK_MODEL_MAPPINGS = (
+    modeling_auto.MODEL_FOR_MASKED_LM_MAPPING,
+    modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+    modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING,
+    modeling_auto.MODEL_MAPPING,
+)
+"""Model classes in order of preference if a config names none; masked models first, as encoders have both."""
+
+
+def model_class(config: Any) -> Any:
+    """Return the class that the config's `architectures` name, or else the usual one of its family."""
+    for name in config.architectures or ():
+        named = getattr(transformers, str(name), None)
+        if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel):
+            return named
+    usual = next((mapping[type(config)] for mapping in FALLBACK_MODEL_MAPPINGS if type(config) in mapping), None)
+    if usual is None:
+        raise UsageError(f"transformers has no model for a config of type {config.model_type!r} alone.")
+    return usual[0] if isinstance(usual, tuple) else usual

@@ -1,7 +1,7 @@
-"""Families of Hugging Face models: a design at a size becomes a config, and what the config cannot say is surgery.
+"""Families of Hugging Face models: config and surgery of a design at a size.
 
-Every family is built from scratch with the same initial scale, without dropout but on the embedding, and with a tied
-head, so that designs of different families can be compared too.
+Every family starts from the same initial scale, with dropout on the embedding alone and with a tied head, so that
+designs of different families can be compared.
 """
 
 from collections.abc import Callable
@@ -10,21 +10,21 @@ from typing import Any
 from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig, PretrainedConfig
 
 from pi_sim.specs import Architecture, ModelCard, Size
-from pi_sim.zoo.activations import HUGGING_FACE
+from pi_sim.zoo.layers import CONFIG_ACTIVATIONS
 from pi_sim.zoo.surgery import Plan
 
-NATIVE = {"gpt2": "layernorm", "gpt_neox": "layernorm", "opt": "layernorm", "llama": "rmsnorm"}
-"""The norm of each family, which needs no surgery."""
+NATIVE_NORMS = {"gpt2": "layernorm", "gpt_neox": "layernorm", "opt": "layernorm", "llama": "rmsnorm"}
+"""Norm of every family, which needs no surgery."""
 
-DESIGN = (
+DESIGN_KEYS = (
     *("model_type", "num_hidden_layers", "num_attention_heads", "hidden_size", "max_position_embeddings", "vocab_size"),
     *("hidden_act", "activation_function", "pi_sim"),
 )
-"""What config.json tells of a card at a size; everything else is alike in all of them, or only for training."""
+"""Keys of config.json that depend on card and size; the others are equal for all, or serve training only."""
 
 
-def config(card: ModelCard, size: Size) -> PretrainedConfig:
-    """The Hugging Face config of the card at that size, before any surgery."""
+def hf_config(card: ModelCard, size: Size) -> PretrainedConfig:
+    """Return the Hugging Face config of the card at that size, before any surgery."""
     common = {
         "vocab_size": size.vocabulary,
         "initializer_range": size.training.init_std,
@@ -33,11 +33,11 @@ def config(card: ModelCard, size: Size) -> PretrainedConfig:
         "eos_token_id": 0,
         "attn_implementation": "eager",
     }
-    activation = HUGGING_FACE.get(card.architecture.activation, "gelu")
-    return CONFIGS[card.architecture.family](size, activation, common)
+    activation = CONFIG_ACTIVATIONS.get(card.architecture.activation, "gelu")
+    return CONFIG_BUILDERS[card.architecture.family](size, activation, common)
 
 
-def _gpt2(size: Size, activation: str, common: dict[str, Any]) -> GPT2Config:
+def _gpt2_config(size: Size, activation: str, common: dict[str, Any]) -> GPT2Config:
     return GPT2Config(
         n_positions=size.context,
         n_embd=size.width,
@@ -51,8 +51,8 @@ def _gpt2(size: Size, activation: str, common: dict[str, Any]) -> GPT2Config:
     )
 
 
-def _dimensions(size: Size) -> dict[str, Any]:
-    """The dimensions as families after GPT-2 call them."""
+def _dimension_keys(size: Size) -> dict[str, Any]:
+    """Return the dimensions under the names that families after GPT-2 use."""
     return {
         "max_position_embeddings": size.context,
         "hidden_size": size.width,
@@ -61,35 +61,35 @@ def _dimensions(size: Size) -> dict[str, Any]:
     }
 
 
-def _gpt_neox(size: Size, activation: str, common: dict[str, Any]) -> GPTNeoXConfig:
-    """As Pythia: attention and FFN side by side, rotary positions in a quarter of each head."""
+def _gpt_neox_config(size: Size, activation: str, common: dict[str, Any]) -> GPTNeoXConfig:
+    """Config of Pythia: attention and FFN in parallel, rotary positions in a quarter of each head."""
     wide = {"intermediate_size": 4 * size.width, "hidden_dropout": 0.0, "attention_dropout": 0.0}
-    return GPTNeoXConfig(hidden_act=activation, **_dimensions(size), **wide, **common)
+    return GPTNeoXConfig(hidden_act=activation, **_dimension_keys(size), **wide, **common)
 
 
-def _opt(size: Size, activation: str, common: dict[str, Any]) -> OPTConfig:
+def _opt_config(size: Size, activation: str, common: dict[str, Any]) -> OPTConfig:
     wide = {"ffn_dim": 4 * size.width, "word_embed_proj_dim": size.width, "dropout": 0.0, "attention_dropout": 0.0}
-    return OPTConfig(activation_function=activation, pad_token_id=None, **_dimensions(size), **wide, **common)
+    return OPTConfig(activation_function=activation, pad_token_id=None, **_dimension_keys(size), **wide, **common)
 
 
-def _llama(size: Size, activation: str, common: dict[str, Any]) -> LlamaConfig:
-    """A gated FFN has three matrices, so that each is two thirds as wide (arXiv 2002.05202, section 2)."""
-    return LlamaConfig(hidden_act=activation, intermediate_size=8 * size.width // 3, **_dimensions(size), **common)
+def _llama_config(size: Size, activation: str, common: dict[str, Any]) -> LlamaConfig:
+    """Config of Llama: a gated FFN has three matrices, each two thirds as wide (arXiv 2002.05202, section 2)."""
+    return LlamaConfig(hidden_act=activation, intermediate_size=8 * size.width // 3, **_dimension_keys(size), **common)
 
 
-CONFIGS: dict[str, Callable[[Size, str, dict[str, Any]], PretrainedConfig]] = {
-    "gpt2": _gpt2,
-    "gpt_neox": _gpt_neox,
-    "opt": _opt,
-    "llama": _llama,
+CONFIG_BUILDERS: dict[str, Callable[[Size, str, dict[str, Any]], PretrainedConfig]] = {
+    "gpt2": _gpt2_config,
+    "gpt_neox": _gpt_neox_config,
+    "opt": _opt_config,
+    "llama": _llama_config,
 }
 
 
 def surgery_plan(design: Architecture) -> Plan:
-    """What the design changes in its family's model, beyond its config."""
+    """Return the surgery that the design needs beyond its family's config."""
     plan = design.plan()
     plan.pop("family", None)
-    native = {"norm": NATIVE[design.family], "final_norm": NATIVE[design.family]}
-    if design.activation in HUGGING_FACE:
+    native = {"norm": NATIVE_NORMS[design.family], "final_norm": NATIVE_NORMS[design.family]}
+    if design.activation in CONFIG_ACTIVATIONS:
         native["activation"] = design.activation
     return {switch: value for switch, value in plan.items() if value != native.get(switch)}

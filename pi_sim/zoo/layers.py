@@ -1,7 +1,7 @@
-"""The layers that designs for private inference put in the place of a transformer's own.
+"""Layers by which designs for private inference replace a transformer's, and activations by their names in cards.
 
-x is a tensor (..., d) of activations; every layer returns the shape that it is given. Learned numbers have the shape
-(1,). None is divided by, since dividing by a secret is dear: what the papers divide by is stored as its reciprocal.
+x is a tensor (..., d) of activations; every layer returns the shape of its input. Learned numbers have shape (1,).
+Division by a secret is expensive, so divisors of the papers are stored as reciprocals.
 """
 
 import math
@@ -11,16 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from pi_sim.specs import Surgery
+
 
 class DyT(nn.Module):
-    """gamma * tanh(alpha x) + beta: Dynamic Tanh, in the place of a norm (arXiv 2503.10622, section 4).
+    """gamma * tanh(alpha x) + beta: Dynamic Tanh, which replaces a norm (arXiv 2503.10622, section 4).
 
-    alpha is one learned number, gamma and beta are (d,). Where the norm had no bias, as in Llama, there is no beta.
+    alpha is one learned number, gamma and beta are (d,). Without a bias in the norm, as in Llama, there is no beta.
     """
 
     squash: Callable[[Tensor], Tensor] = staticmethod(torch.tanh)
-    steepness = 1.0
-    """The slope of what squashes at zero."""
+    slope_at_zero = 1.0
+    """Slope of `squash` at zero."""
 
     def __init__(self, width: int, alpha: float, bias: bool = True) -> None:
         super().__init__()
@@ -29,36 +31,36 @@ class DyT(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        scaled = self.weight * self.squash(self.inner(x))
+        scaled = self.weight * self.squash(self.squash_input(x))
         return scaled if self.bias is None else scaled + self.bias
 
-    def inner(self, x: Tensor) -> Tensor:
-        """What is squashed."""
+    def squash_input(self, x: Tensor) -> Tensor:
+        """Return the argument of `squash`."""
         return self.alpha * x
 
 
 class HardDyT(DyT):
-    """DyT with max(-1, min(1, y)) for tanh (arXiv 2503.10622, table 7): two comparisons where tanh needs a division."""
+    """DyT with max(-1, min(1, y)) for tanh (arXiv 2503.10622, table 7): two comparisons instead of a division."""
 
     squash = staticmethod(F.hardtanh)
 
 
 class Derf(DyT):
-    """gamma * erf(alpha x + s) + beta, s one more learned number (arXiv 2512.10938)."""
+    """gamma * erf(alpha x + s) + beta, with a learned number s (arXiv 2512.10938)."""
 
     squash = staticmethod(torch.erf)
-    steepness = 2 / math.sqrt(math.pi)
+    slope_at_zero = 2 / math.sqrt(math.pi)
 
     def __init__(self, width: int, alpha: float, bias: bool = True) -> None:
         super().__init__(width, alpha, bias)
         self.shift = nn.Parameter(torch.zeros(1))
 
-    def inner(self, x: Tensor) -> Tensor:
+    def squash_input(self, x: Tensor) -> Tensor:
         return self.alpha * x + self.shift
 
 
 class Rectified(nn.Module):
-    """A ReLU after a norm, which makes the inputs of both projections sparse (arXiv 2310.04564, section 4, stage 2)."""
+    """Norm followed by a ReLU, which makes the inputs of projections sparse (arXiv 2310.04564, section 4, stage 2)."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
@@ -69,7 +71,7 @@ class Rectified(nn.Module):
 
 
 class LearnableLeakyReLU(nn.Module):
-    """max(x, 0) + slope * min(x, 0), the slope learned (arXiv 2410.09637, section 3), one comparison as ReLU has."""
+    """max(x, 0) + slope * min(x, 0) with a learned slope (arXiv 2410.09637, section 3): one comparison, as in ReLU."""
 
     def __init__(self, slope: nn.Parameter) -> None:
         super().__init__()
@@ -88,9 +90,9 @@ class Quad(nn.Module):
 
 
 class ScaledFFN(nn.Module):
-    """beta x + FFN(x) / alpha with both factors learned, AERO's stand-in for the norm (arXiv 2410.13060, equation 8).
+    """beta x + FFN(x) / alpha with both factors learned: AERO's replacement of the norm (arXiv 2410.13060, equation 8).
 
-    The block adds x itself, so that this returns one x less. 1 / alpha is what is stored and learned.
+    The block adds x itself, so this layer returns (beta - 1) x + FFN(x) / alpha. 1 / alpha is stored and learned.
     """
 
     def __init__(self, ffn: nn.Module) -> None:
@@ -105,22 +107,53 @@ class ScaledFFN(nn.Module):
 
 
 class FusedFFN(nn.Linear):
-    """The two matrices of an FFN without a nonlinearity as one (d, d) (arXiv 2410.13060, section 4)."""
+    """Product of the two matrices of an FFN without a nonlinearity, (d, d) (arXiv 2410.13060, section 4)."""
 
     @classmethod
     @torch.no_grad()
-    def of(cls, ffn: nn.Module, width: int) -> "FusedFFN":
-        """The same map: of an affine FFN its values at zero and at the unit vectors are all there is to know."""
-        like = next(ffn.parameters())
-        fused = cls(width, width, device=like.device, dtype=like.dtype)
-        bias = ffn(torch.zeros(1, 1, width).to(like))[0, 0]
+    def from_ffn(cls, ffn: nn.Module, width: int) -> "FusedFFN":
+        """Return the same map as one matrix: values at zero and at the unit vectors determine an affine FFN."""
+        parameter = next(ffn.parameters())
+        fused = cls(width, width, device=parameter.device, dtype=parameter.dtype)
+        bias = ffn(torch.zeros(1, 1, width).to(parameter))[0, 0]
         fused.bias.copy_(bias)
-        fused.weight.copy_((ffn(torch.eye(width).to(like)[None])[0] - bias).T)
+        fused.weight.copy_((ffn(torch.eye(width).to(parameter)[None])[0] - bias).T)
         return fused
 
 
 class NoFFN(nn.Module):
-    """In the place of an FFN that is dropped: the residual stream passes unchanged."""
+    """Replacement of a dropped FFN: the residual stream passes unchanged."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x)
+
+
+CONFIG_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
+"""Activations that a Hugging Face config can name, by their names in cards."""
+FIXED_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "gelu_tanh": lambda: nn.GELU("tanh"),
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "quad": Quad,
+    "identity": nn.Identity,
+}
+
+
+def activation_factory(switches: Surgery) -> Callable[[], nn.Module]:
+    """Return a function that makes the activation of one layer."""
+    if switches.activation == "leaky_relu":
+        return lambda: nn.LeakyReLU(switches.slope)
+    if switches.activation == "learnable_lrelu":
+        return _learnable_lrelu_factory(switches)
+    return FIXED_ACTIVATIONS[str(switches.activation)]
+
+
+def _learnable_lrelu_factory(switches: Surgery) -> Callable[[], nn.Module]:
+    """Return a factory with a new slope for each layer, or one that all share."""
+
+    def slope() -> nn.Parameter:
+        return nn.Parameter(torch.full((1,), switches.slope))
+
+    shared = slope()
+    return lambda: LearnableLeakyReLU(shared if switches.slopes == "global" else slope())

@@ -1,4 +1,4 @@
-"""`pi-sim diagnose`: tables against golden texts, figures, records, and one sentence for what cannot be."""
+"""`pi-sim diagnose`: tables against golden texts, figures, records, and one sentence for each error."""
 
 import json
 import sys
@@ -18,8 +18,8 @@ from pi_sim.report.styles import png, svg
 from tests.helpers.cli import invoke, refused
 from tests.helpers.golden import Golden
 
-HELD: JsonObject = {"kernel": "limit", "domain": [-188, 290], "in_domain": True}
-LEFT: JsonObject = {"kernel": "taylor", "domain": [0, 0.7], "in_domain": False}
+INSIDE: JsonObject = {"kernel": "limit", "domain": [-188, 290], "in_domain": True}
+OUTSIDE: JsonObject = {"kernel": "taylor", "domain": [0, 0.7], "in_domain": False}
 
 
 def diagnose(*arguments: str | Path) -> Result:
@@ -35,7 +35,7 @@ def row(
 
 
 def record(**changes: Any) -> JsonObject:
-    """What a diagnosis finds: the second layer broken, everything learned that can be."""
+    """Return a diagnosis of a model with a broken second layer and every learned scalar."""
     return {
         **{"model": "derf_lrelu", "size": "tiny", "protocol": "crypten", "text": "held-out", "sequences": 2},
         **{"seq_len": 128, "overload": 0.25, "collapse": 0.25},
@@ -56,9 +56,9 @@ def record(**changes: Any) -> JsonObject:
             | {"below": 1, "above": 0, "negative": 0.625}
         ],
         "ranges": [
-            row("softmax", "row maximum", "transformer.h.0.attn", 0, -3.0, 8.73, **HELD),
-            row("softmax", "row maximum", "transformer.h.1.attn", 1, -9.5, 4.0, **HELD),
-            row("erf", "|input|", "transformer.ln_f", None, 0.0, 3.25, **LEFT),
+            row("softmax", "row maximum", "transformer.h.0.attn", 0, -3.0, 8.73, **INSIDE),
+            row("softmax", "row maximum", "transformer.h.1.attn", 1, -9.5, 4.0, **INSIDE),
+            row("erf", "|input|", "transformer.ln_f", None, 0.0, 3.25, **OUTSIDE),
             row("add", "residual stream", "transformer.h.1", 1, None, 12345.6),
         ],
         "truncations": [
@@ -99,9 +99,9 @@ def test_hardly_any_failed_truncation_is_worth_no_words() -> None:
 
 @pytest.mark.slow
 def test_every_figure_is_drawn_the_same_each_time() -> None:
-    drawn = dict(diagnosis.draw(typed()))
-    assert set(drawn) == {"entropy", "sparsity", "pre-activations", "ranges", "alphas", "slopes"}
-    for draw in drawn.values():
+    figures_by_name = dict(diagnosis.draw(typed()))
+    assert set(figures_by_name) == {"entropy", "sparsity", "pre-activations", "ranges", "alphas", "slopes"}
+    for draw in figures_by_name.values():
         assert ElementTree.fromstring(svg(draw)).tag.endswith("svg")
         assert svg(draw) == svg(draw)
         assert png(draw).startswith(b"\x89PNG")
@@ -137,19 +137,19 @@ def test_a_shipped_model(tmp_path: Path) -> None:
     assert "gelu_nonorm (tiny), protocol crypten, 2 held-out sequences of 128 tokens" in result.stdout
     assert "erf-taylor: 0 to 1 LEFT" in result.stdout
     assert "under MPC they save nothing" in result.stdout
-    found = records.load(path, DiagnosisRecord)
-    assert list(map(len, (found.entropy, found.entropy_share, found.histograms))) == [4, 4, 4]
-    assert found.argv is not None
-    assert found.argv[:4] == ("pi-sim", "diagnose", "--model", "gelu_nonorm")
+    diagnosed = records.load(path, DiagnosisRecord)
+    assert list(map(len, (diagnosed.entropy, diagnosed.entropy_share, diagnosed.histograms))) == [4, 4, 4]
+    assert diagnosed.argv is not None
+    assert diagnosed.argv[:4] == ("pi-sim", "diagnose", "--model", "gelu_nonorm")
     names = {"entropy", "sparsity", "pre-activations", "ranges"}
-    assert {each.name for each in out.iterdir()} == {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
+    assert {file.name for file in out.iterdir()} == {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
 
 
 def test_json_is_the_record() -> None:
     result = diagnose("--model", "relu_ln", "--sequences", "1", "--seq-len", "16", "--format", "json")
-    found = json.loads(result.stdout)
-    assert (found["seq_len"], found["sequences"], found["text"]) == (16, 1, "held-out")
-    assert all(0.2 < share < 0.9 for share in found["sparsity"]["down"])
+    table = json.loads(result.stdout)
+    assert (table["seq_len"], table["sequences"], table["text"]) == (16, 1, "held-out")
+    assert all(0.2 < share < 0.9 for share in table["sparsity"]["down"])
 
 
 @pytest.fixture
@@ -198,9 +198,9 @@ def test_a_foreign_checkpoint_on_a_text(foreign: Path, texts: Path, trained: Pat
     ],
 )
 def test_bad_input_is_one_sentence(arguments: list[str], sentence: str) -> None:
-    said = refused(diagnose(*arguments))
-    assert sentence in said
-    assert said.count("\n") == 1
+    message = refused(diagnose(*arguments))
+    assert sentence in message
+    assert message.count("\n") == 1
 
 
 def test_a_checkpoint_without_text_says_what_to_give(foreign: Path) -> None:
@@ -212,13 +212,13 @@ def test_llama_is_looked_into_as_well(tmp_path: Path) -> None:
     wide = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = LlamaConfig(vocab_size=40, max_position_embeddings=8, bos_token_id=0, eos_token_id=0, **wide)
     LlamaForCausalLM(config).save_pretrained(tmp_path)
-    found = json.loads(diagnose("--model", tmp_path, "--corpus", "random", "--format", "json").stdout)
-    assert len(found["entropy"]) == 1
-    assert bool(found["ranges"]) != bool(found["missing"])
+    table = json.loads(diagnose("--model", tmp_path, "--corpus", "random", "--format", "json").stdout)
+    assert len(table["entropy"]) == 1
+    assert bool(table["ranges"]) != bool(table["missing"])
 
 
 def test_a_long_context_is_not_taken_unasked(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pi_sim.run.diagnose.LONGEST", 4)
+    monkeypatch.setattr("pi_sim.run.diagnosis.DEFAULT_MAX_LENGTH", 4)
     arguments = ["--model", foreign, "--corpus", "random", "--sequences", "1", "--format", "json"]
     assert json.loads(diagnose(*arguments).stdout)["seq_len"] == 4
     assert json.loads(diagnose(*arguments, "--seq-len", "8").stdout)["seq_len"] == 8
@@ -231,8 +231,8 @@ def test_a_model_without_a_context_needs_a_length(tmp_path: Path) -> None:
     BloomForCausalLM(config).save_pretrained(tmp_path)
     arguments = ["--model", tmp_path, "--corpus", "random", "--format", "json"]
     for length in ([], ["--seq-len", "1"]):
-        said = refused(diagnose(*arguments, *length))
-        assert "BloomForCausalLM names no context in its config; choose a --seq-len of at least 2." in said
+        message = refused(diagnose(*arguments, *length))
+        assert "BloomForCausalLM names no context in its config; choose a --seq-len of at least 2." in message
     assert json.loads(diagnose(*arguments, "--seq-len", "8").stdout)["seq_len"] == 8
 
 

@@ -70,7 +70,7 @@ def test_a_protocol_that_means_nothing_is_refused(old: str, new: str, sentence: 
         ('{"n_positions": 8, "model_type": "gpt2", "activation_function": "magic"}', "magic"),
         (
             '{"n_positions": 8, "model_type": "gpt2", "n_layer": 1, "activation_function": "mish"}',
-            "cannot express aten.mish of transformer.h.0.mlp.act: it is not in the vocabulary; teach it to",
+            "cannot express aten.mish of transformer.h.0.mlp.act: it is not in the vocabulary; extend",
         ),
     ],
 )

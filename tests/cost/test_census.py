@@ -8,16 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pi_sim.cost.census import Census, census
-from pi_sim.cost.cost import ZERO, Cost
-from pi_sim.cost.features import features
-from pi_sim.cost.pricing import priced
-from pi_sim.graph.capture import capture
+from pi_sim.cost.census import Census, capture_census
+from pi_sim.cost.cost import ZERO_COST, Cost
+from pi_sim.cost.pricing import price_census
+from pi_sim.cost.sheet import op_features
+from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph, Op
-from pi_sim.specs import protocol_card
+from pi_sim.specs import load_executable_protocol
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.hf_models import FAMILIES, build_model, input_length
 
-CRYPTEN = protocol_card("crypten")
+CRYPTEN = load_executable_protocol("crypten")
 FEW = settings(max_examples=6)
 
 
@@ -35,7 +36,7 @@ def test_gpt2_small_is_counted_by_hand() -> None:
     A layer has two norms, four linear maps (one makes queries, keys and values), two products of each of its heads, a
     scaling, a masked softmax over 12 x 128 x 128 scores, a GELU of 128 x 3072, and two sums with the residual.
     """
-    assert shaped(census("gpt2", "tiny", 128).counts) == {
+    assert shaped(capture_census(ModelSource.parse("gpt2", "tiny"), 128).counts) == {
         "embedding(50257x768, 1x128x50257)": 1,
         "lookup(1024x768, 1x128)": 1,
         "add(1x128x768, 1x128x768)": 1 + 12 * 2,
@@ -49,14 +50,18 @@ def test_gpt2_small_is_counted_by_hand() -> None:
         "scale(1x12x128x128, factor=0.125)": 12,
         "softmax(1x12x128x128, 1x1x128x128, causal=True)": 12,
         "gelu(1x128x3072, approximate=tanh)": 12,
-        "linear(1x128x768, 768x50257, revealed=True)": 1,
+        "linear(1x128x768, 768x50257, client_only=True)": 1,
         "reveal(1x128x50257)": 1,
     }
 
 
 @pytest.mark.slow
 def test_a_batch_and_a_step_are_questions_of_their_own() -> None:
-    counts = [census("gpt2", "tiny", 8), census("gpt2", "tiny", 8, batch=2), census("gpt2", "tiny", 1, past=7)]
+    counts = [
+        capture_census(ModelSource.parse("gpt2", "tiny"), 8),
+        capture_census(ModelSource.parse("gpt2", "tiny"), 8, batch=2),
+        capture_census(ModelSource.parse("gpt2", "tiny"), 1, past=7),
+    ]
     assert len({shaped(each.counts)["softmax(1x12x8x8, 1x1x8x8, causal=True)"] for each in counts[:2]}) == 2
     softmaxes = [str(op) for each in counts for _, op in each.counts if op.name == "softmax"]
     assert sorted(set(softmaxes)) == [
@@ -68,12 +73,12 @@ def test_a_batch_and_a_step_are_questions_of_their_own() -> None:
 def graph(family: str, length: int, batch: int = 1, layers: int = 1) -> Graph:
     with torch.device("meta"):
         model = build_model(family, num_hidden_layers=layers)
-    return capture(model, length, batch)
+    return capture_model(model, length, batch)
 
 
 def total(counted: Graph) -> Cost:
     counts = Census(dict(Counter(counted.census())), frozenset())
-    return sum((row.cost for row in priced(counts, CRYPTEN)), ZERO)
+    return sum((row.cost for row in price_census(counts, CRYPTEN)), ZERO_COST)
 
 
 @pytest.mark.slow
@@ -84,7 +89,7 @@ def test_a_graph_costs_what_its_pieces_cost(family: str, data: st.DataObject) ->
     whole = graph(family, input_length(family))
     at = data.draw(st.integers(0, len(whole.nodes)))
     pieces = [Graph(whole.input, whole.vocabulary, nodes=part) for part in (whole.nodes[:at], whole.nodes[at:])]
-    assert sum(map(total, pieces), ZERO) == total(whole)
+    assert sum(map(total, pieces), ZERO_COST) == total(whole)
 
 
 @pytest.mark.slow
@@ -103,7 +108,7 @@ def elements(counted: Graph) -> Counter[str]:
     found: Counter[str] = Counter()
     for _, op in counted.census():
         if op.name != "lookup" and len(op.shapes[0]) > 1:
-            known = features(op)
+            known = op_features(op)
             found[op.name] += round(known.get("mkn", known["elements"]))
     return found
 

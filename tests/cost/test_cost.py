@@ -5,15 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_sim import specs
-from pi_sim.cost import memo, phantom
-from pi_sim.cost.census import census
-from pi_sim.cost.cost import ZERO, Cost
-from pi_sim.cost.estimate import Part, estimate, priced
+from pi_sim.cost import cache, derived
+from pi_sim.cost.census import capture_census
+from pi_sim.cost.cost import ZERO_COST, Cost
+from pi_sim.cost.estimate import Subtotal, estimate_model, price_census
 from pi_sim.errors import UsageError
-from pi_sim.graph.capture import capture
+from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Op
-from pi_sim.network import PRESETS, network
-from pi_sim.zoo.build import meta_model
+from pi_sim.network import PRESETS, parse_network
+from pi_sim.zoo.source import ModelSource
 
 COSTS = st.builds(Cost, *(st.integers(0, 10**12),) * 3)
 CARDS = ["gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm"]
@@ -23,7 +23,7 @@ CARDS = ["gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm"]
 def test_costs_are_a_commutative_monoid(a: Cost, b: Cost, c: Cost, times: int) -> None:
     assert a + b == b + a
     assert (a + b) + c == a + (b + c)
-    assert a + ZERO == a
+    assert a + ZERO_COST == a
     assert times * (a + b) == times * a + times * b
 
 
@@ -36,7 +36,7 @@ def test_seconds_grow_with_the_cost(cost: Cost, more: Cost) -> None:
 
 
 def test_a_link_can_be_written_down() -> None:
-    link = network("rtt=40ms,bw=200Mbps")
+    link = parse_network("rtt=40ms,bw=200Mbps")
     assert (link.latency, link.bandwidth) == (0.02, 200e6)
     assert link.seconds(rounds=2, sent=25_000_000) == pytest.approx(0.04 + 1)
 
@@ -44,7 +44,7 @@ def test_a_link_can_be_written_down() -> None:
 @pytest.mark.parametrize("text", ["moon", "rtt=40,bw=200Mbps", "rtt=40ms,bw=0Mbps", "rtt=1..2ms,bw=1Mbps", ""])
 def test_an_unknown_network_is_named(text: str) -> None:
     with pytest.raises(UsageError, match="unknown network"):
-        network(text)
+        parse_network(text)
 
 
 def published(rounds: int, both_ways: float, elements: int) -> tuple[int, float]:
@@ -57,7 +57,7 @@ def published(rounds: int, both_ways: float, elements: int) -> tuple[int, float]
     ("length", "rounds", "both_ways"), [(32, 105, 1483.5), (64, 115, 1381.75), (128, 116, 1488.375)]
 )
 def test_softmax_costs_what_crypten_logs(length: int, rounds: int, both_ways: float) -> None:
-    price = phantom.price(Op("softmax", ((4, length),), (True,)), specs.protocol_card("crypten"))
+    price = derived.derive_cost(Op("softmax", ((4, length),), (True,)), specs.load_executable_protocol("crypten"))
     assert (price.rounds, price.bytes) == published(rounds, both_ways, 4 * length)
 
 
@@ -71,13 +71,13 @@ def test_softmax_costs_what_crypten_logs(length: int, rounds: int, both_ways: fl
     ],
 )
 def test_elementwise_operations_cost_what_crypten_logs(op: Op, protocol: str, rounds: int, both_ways: float) -> None:
-    price = phantom.price(op, specs.protocol_card(protocol))
+    price = derived.derive_cost(op, specs.load_executable_protocol(protocol))
     assert (price.rounds, price.bytes) == published(rounds, both_ways, 50)
 
 
 def test_offline_bytes_are_those_of_a_dealer_with_seeds() -> None:
     """HawkEye (USENIX Security 2025) charges CrypTen's comparison 14 words of both parties' offline traffic."""
-    price = phantom.price(Op("relu", ((50,),), (True,)), specs.protocol_card("crypten"))
+    price = derived.derive_cost(Op("relu", ((50,),), (True,)), specs.load_executable_protocol("crypten"))
     assert price.offline == (14 + 1) * 8 * 50  # the comparison, and the product that follows it
 
 
@@ -85,26 +85,28 @@ def test_offline_bytes_are_those_of_a_dealer_with_seeds() -> None:
 @pytest.mark.parametrize("card", CARDS)
 def test_the_sum_of_prices_is_the_price_of_the_sum(card: str) -> None:
     """Pricing each distinct operation once and adding up equals running the whole graph."""
-    protocol = specs.protocol_card("crypten")
-    total = sum((row.cost for row in priced(census(card, "tiny", 16), protocol)), ZERO)
-    assert total == phantom.whole(capture(meta_model(card, "tiny"), 16), protocol)
+    protocol = specs.load_executable_protocol("crypten")
+    total = sum(
+        (row.cost for row in price_census(capture_census(ModelSource.parse(card, "tiny"), 16), protocol)), ZERO_COST
+    )
+    assert total == derived.derive_graph_cost(capture_model(ModelSource.parse(card, "tiny").meta(), 16), protocol)
 
 
 @pytest.mark.slow
 def test_views_share_one_total() -> None:
-    priced_model = estimate("relu_nonorm", "tiny", "crypten", 16, [])
+    priced_model = estimate_model(ModelSource.parse("relu_nonorm", "tiny"), specs.load_protocol("crypten"), 16, [])
     for view in ("op", "layer", "module", "total"):
-        assert Part.of(priced_model.by(view).values()).cost == priced_model.total
+        assert Subtotal.sum_of(priced_model.group_by(view).values()).cost == priced_model.total
     assert priced_model.frame()["bytes"].sum() == priced_model.total.bytes
     boundary = sum(
-        (row.cost for row in priced_model.rows if row.module in {"transformer.wte", "lm_head", "output"}), ZERO
+        (row.cost for row in priced_model.rows if row.module in {"transformer.wte", "lm_head", "output"}), ZERO_COST
     )
-    assert boundary + priced_model.inner == priced_model.total
+    assert boundary + priced_model.body_cost == priced_model.total
 
 
 def test_gpt2_small_has_the_operations_one_counts_by_hand() -> None:
     """12 layers: 2 norms, 4 linear maps, 2 products, a softmax over 12x128x128 scores and a GELU of 128x3072."""
-    counted = census("gelu_ln", "gpt2", 128).counts
+    counted = capture_census(ModelSource.parse("gelu_ln", "gpt2"), 128).counts
     by_name: dict[str, int] = {}
     for (_, op), count in counted.items():
         by_name[op.name] = by_name.get(op.name, 0) + count
@@ -119,28 +121,28 @@ def test_gpt2_small_has_the_operations_one_counts_by_hand() -> None:
 def test_a_price_is_derived_once() -> None:
     calls: list[int] = []
     for _ in range(2):
-        assert memo.remember("test", ["key"], lambda: calls.append(1) or [1, 2]) == [1, 2]
+        assert cache.cached_json("test", ["key"], lambda: calls.append(1) or [1, 2]) == [1, 2]
     assert calls == [1]
 
 
 def test_a_damaged_memo_is_derived_anew() -> None:
-    memo.remember("damaged", "key", lambda: 1)
-    for path in (memo.folder() / "damaged").iterdir():
+    cache.cached_json("damaged", "key", lambda: 1)
+    for path in (cache.cache_dir() / "damaged").iterdir():
         path.write_text("{")
-    assert memo.remember("damaged", "key", lambda: 2) == 2
+    assert cache.cached_json("damaged", "key", lambda: 2) == 2
 
 
 def test_an_operation_without_a_kernel_is_named() -> None:
-    card = specs.protocol_card("crypten")
+    card = specs.load_executable_protocol("crypten")
     without = card.model_copy(update={"kernels": {"linear": "beaver"}})
     with pytest.raises(UsageError, match="no kernel for relu"):
-        phantom.price(Op("relu", ((3,),), (True,)), without)
+        derived.derive_cost(Op("relu", ((3,),), (True,)), without)
     wrong = card.model_copy(update={"kernels": {"relu": "magic"}})
     with pytest.raises(UsageError, match="no kernel 'magic' for relu; known: kogge-stone"):
-        phantom.price(Op("relu", ((3,),), (True,)), wrong)
+        derived.derive_cost(Op("relu", ((3,),), (True,)), wrong)
 
 
 def test_an_unknown_setting_is_named() -> None:
-    card = specs.protocol_card("crypten").model_copy(update={"settings": {"functions.magic": 1}})
+    card = specs.load_executable_protocol("crypten").model_copy(update={"settings": {"functions.magic": 1}})
     with pytest.raises(UsageError, match=r"functions\.magic"):
-        phantom.price(Op("relu", ((3,),), (True,)), card)
+        derived.derive_cost(Op("relu", ((3,),), (True,)), card)

@@ -10,18 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_sim.cli import json_help, main
-from pi_sim.cost.cost import Cost
-from pi_sim.cost.estimate import OTHERS, Estimate, Part, Row, View
-from pi_sim.cost.estimate import estimate as price
-from pi_sim.cost.work import Work
+from pi_sim.cost.cost import Cost, Work
+from pi_sim.cost.estimate import OTHER_ROWS, Estimate, Row, View, estimate_model
+from pi_sim.cost.pricing import resolve_protocol
+from pi_sim.cost.rows import Subtotal
 from pi_sim.network import PRESETS
 from pi_sim.report.estimates import render_estimates
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.cli import invoke, python, refused
 from tests.helpers.golden import Golden
 from tests.helpers.sample_records import estimate, measured_estimate
 
 pytestmark = pytest.mark.usefixtures("no_terminal")
 
+MODEL, CRYPTEN = ModelSource.parse("relu_nonorm", "tiny"), resolve_protocol("crypten")
 VIEWS: tuple[View, ...] = ("op", "layer", "module", "total")
 
 COSTS = st.builds(Cost, *(st.integers(0, 10**12),) * 3)
@@ -57,20 +59,20 @@ def sheet(folder: Path, *ops: str) -> str:
 @given(rows=st.lists(ROWS, max_size=12), view=st.sampled_from(VIEWS), top=st.integers(1, 5))
 def test_every_view_adds_up_to_the_whole(rows: list[Row], view: View, top: int) -> None:
     found = of(rows)
-    parts = found.by(view)
-    assert Part.of(parts.values()) == found.whole
-    dearest = found.dearest(parts, top)
-    assert Part.of(dearest.values()) == found.whole
+    parts = found.group_by(view)
+    assert Subtotal.sum_of(parts.values()) == found.overall
+    dearest = found.top_groups(parts, top)
+    assert Subtotal.sum_of(dearest.values()) == found.overall
     assert len(dearest) <= top + 1
-    assert (OTHERS in dearest) == (len(parts) > top)
+    assert (OTHER_ROWS in dearest) == (len(parts) > top)
 
 
 @given(rows=st.lists(ROWS, min_size=1, max_size=12), top=st.integers(1, 5))
 def test_no_other_row_is_dearer_than_the_dearest(rows: list[Row], top: int) -> None:
     found = of(rows)
-    parts = found.by("module")
-    dearest = found.dearest(parts, top)
-    taken = [found.seconds(part)["lan"] for key, part in dearest.items() if key != OTHERS]
+    parts = found.group_by("module")
+    dearest = found.top_groups(parts, top)
+    taken = [found.seconds(part)["lan"] for key, part in dearest.items() if key != OTHER_ROWS]
     left = [found.seconds(part)["lan"] for key, part in parts.items() if key not in dearest]
     assert taken == sorted(taken, reverse=True)
     assert not left or max(left) <= taken[-1]
@@ -79,14 +81,14 @@ def test_no_other_row_is_dearer_than_the_dearest(rows: list[Row], top: int) -> N
 @given(rows=st.lists(ROWS, max_size=12))
 def test_within_and_boundary_are_the_whole(rows: list[Row]) -> None:
     found = of([replace(row, module="transformer.wte") if row.module == "wte" else row for row in rows])
-    boundary = [row for row in found.rows if row.module in found.boundary]
-    assert Part.of([found.within, *boundary]) == found.whole
+    boundary = [row for row in found.rows if row.module in found.embedding_and_head]
+    assert Subtotal.sum_of([found.body, *boundary]) == found.overall
 
 
 def test_work_that_one_row_does_not_tell_is_known_of_none() -> None:
     known = Row("a", "linear", "", 1, Cost(), Work(1))
-    assert Part.of([known, replace(known, work=None)]).work is None
-    assert Part.of([known, known]).work == Work(2)
+    assert Subtotal.sum_of([known, replace(known, work=None)]).work is None
+    assert Subtotal.sum_of([known, known]).work == Work(2)
 
 
 @pytest.mark.parametrize("style", ["table", "csv"])
@@ -126,7 +128,7 @@ def test_every_key_of_the_record_is_explained() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_batch_costs_as_much_more_where_costs_are_per_element(batch: int) -> None:
-    one, many = (price("relu_nonorm", "tiny", "crypten", 8, [], batch=each).by("op") for each in (1, batch))
+    one, many = (estimate_model(MODEL, CRYPTEN, 8, [], batch=each).group_by("op") for each in (1, batch))
     for op in ("softmax", "relu", "reveal", "embedding"):
         assert many[op].cost.rounds == one[op].cost.rounds
     for op in ("softmax", "relu", "reveal", "matmul"):
@@ -146,9 +148,9 @@ def test_offline_bytes_that_no_source_tells_are_no_zero() -> None:
 
 
 def test_inner_is_what_lies_between_embedding_and_head() -> None:
-    whole = price("relu_nonorm", "tiny", "crypten", 8, [])
-    inner = price("relu_nonorm", "tiny", "crypten", 8, [], inner=True)
-    assert inner.total == inner.inner == whole.inner
+    whole = estimate_model(MODEL, CRYPTEN, 8, [])
+    inner = estimate_model(MODEL, CRYPTEN, 8, [], inner=True)
+    assert inner.total == inner.body_cost == whole.body_cost
     said = invoke("estimate", "--seq-len", "8", "--inner").stdout
     assert "without embedding and head" in said
     assert "│ total" not in said

@@ -13,13 +13,18 @@ from typing import Any
 import pytest
 
 from pi_sim import specs
-from pi_sim.cost.cost import ZERO, Cost
-from pi_sim.cost.prices import price
-from pi_sim.cost.protocols import ALIKE, coverage, names, protocol, provenance_of
+from pi_sim.cost.cost import ZERO_COST, Cost
+from pi_sim.cost.pricing import (
+    op_cost,
+    op_coverage,
+    price_provenance,
+    protocol_names,
+    resolve_protocol,
+)
 from pi_sim.errors import UnpricedError, UsageError
 from pi_sim.graph.ops import STRUCTURAL, VOCABULARY, Op
-from pi_sim.mpc.kernels.registry import FIXED, KERNELS
-from pi_sim.specs.lines import line_of
+from pi_sim.mpc.kernels.registry import KERNELS, UNIVERSAL
+from pi_sim.specs.toml import toml_line
 from tests.helpers.cli import invoke
 
 FILES = sorted(Path("protocols").glob("*.toml"))
@@ -29,36 +34,68 @@ def op(name: str, *shapes: tuple[int, ...], **attributes: Any) -> Op:
     return Op(name, shapes, (True,) * len(shapes), tuple(attributes.items()))
 
 
-def test_kernels_that_nobody_chooses_are_known_without_torch() -> None:
-    fixed = {name for name, kernel in KERNELS if kernel == FIXED}
-    assert set(ALIKE) == fixed
-    local = {name for name in fixed if "local" in VOCABULARY[name]} | {"lookup"}
-    assert {name for name, kind in ALIKE.items() if kind == "local"} == local
+def test_operations_without_a_choice_of_kernels_are_known_without_torch() -> None:
+    universal = {name for name, kernel in KERNELS if kernel == UNIVERSAL}
+    assert {name for name, operation in VOCABULARY.items() if operation.kind != "interactive"} == universal - {"reveal"}
+    assert all("local" in VOCABULARY[name].doc for name in universal - {"reveal"})
+
+
+HEAD = 'name = "own"\ntitle = "t"\nthreat_model = "m"\nsource = "s"\n'
+
+
+def test_a_protocol_states_what_differs_from_the_one_it_extends(tmp_path: Path) -> None:
+    path, base = tmp_path / "own.toml", specs.load_executable_protocol("crypten")
+    tables = '[kernels]\ngelu = "quad"\n[settings]\n"functions.exp_iterations" = 9\n'
+    path.write_text(f'{HEAD}extends = "crypten"\n{tables}', encoding="utf-8")
+    protocol = specs.load_executable_protocol(str(path))
+    assert protocol.kernels == base.kernels | {"gelu": "quad"}
+    assert protocol.settings == base.settings | {"functions.exp_iterations": 9}
+
+
+@pytest.mark.parametrize(
+    ("base", "sentence"),
+    [
+        ("shaft", "line 5, key 'extends': shaft extends another protocol itself"),
+        ("puma", "protocol puma is declared"),
+        ("magic", "unknown protocol 'magic'"),
+    ],
+)
+def test_only_an_executable_protocol_can_be_extended(tmp_path: Path, base: str, sentence: str) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(f'{HEAD}extends = "{base}"\n', encoding="utf-8")
+    with pytest.raises(UsageError, match=sentence):
+        specs.load_protocol(str(path))
 
 
 def test_coverage_tells_how_an_operation_is_priced() -> None:
     asked = ("crypten", "crypten_plus", "semi2k", "mpspdz_rep3", "delphi")
-    assert [coverage("gelu", protocol(name)) for name in asked] == ["derived", "declared", "fitted", "scaled", "none"]
-    assert [coverage("add", protocol(name)) for name in asked] == ["local"] * 5
-    assert provenance_of(op("gelu", (1,), approximate="tanh"), protocol("semi2k")) == "fitted"
-    assert provenance_of(op("add", (1,), (1,)), protocol("semi2k")) == "local"
-    assert provenance_of(op("relu", (1,)), protocol("crypten")) == "derived"
+    assert [op_coverage("gelu", resolve_protocol(name)) for name in asked] == [
+        "derived",
+        "declared",
+        "fitted",
+        "scaled",
+        "none",
+    ]
+    assert [op_coverage("add", resolve_protocol(name)) for name in asked] == ["local"] * 5
+    assert price_provenance(op("gelu", (1,), approximate="tanh"), resolve_protocol("semi2k")) == "fitted"
+    assert price_provenance(op("add", (1,), (1,)), resolve_protocol("semi2k")) == "local"
+    assert price_provenance(op("relu", (1,)), resolve_protocol("crypten")) == "derived"
 
 
 def test_unknown_offline_bytes_are_not_taken_for_none() -> None:
-    known = {name: protocol(name).offline_known for name in ("sigma", "aby3", "semi2k")}
+    known = {name: resolve_protocol(name).has_offline_figures for name in ("sigma", "aby3", "semi2k")}
     assert known == {"sigma": True, "aby3": True, "semi2k": False}
     assert "offline bytes: its sources do not tell" in invoke("protocols", "semi2k").stdout
 
 
 def test_the_listing_has_every_protocol_and_operation() -> None:
     shown = invoke("protocols").stdout
-    assert all(name in shown for name in names())
+    assert all(name in shown for name in protocol_names())
     record = json.loads(invoke("protocols", "--format", "json").stdout)
-    assert [each["name"] for each in record] == names()
+    assert [each["name"] for each in record] == protocol_names()
     assert all(set(each["coverage"]) == set(VOCABULARY) - STRUCTURAL for each in record)
     tidy = invoke("protocols", "--format", "csv").stdout.splitlines()
-    assert len(tidy) == 1 + len(names()) * len(VOCABULARY.keys() - STRUCTURAL)
+    assert len(tidy) == 1 + len(protocol_names()) * len(VOCABULARY.keys() - STRUCTURAL)
 
 
 def test_one_protocol_is_shown_with_its_sources() -> None:
@@ -104,14 +141,14 @@ def plugged(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("plugged")
 def test_a_plugin_is_a_protocol() -> None:
-    found = protocol("logarithmic")
-    assert price(op("relu", (8,)), found) == Cost(6, 8, 0)
-    assert price(op("view", (8,), shape=(2, 4)), found) == ZERO
-    assert provenance_of(op("relu", (8,)), found) == "plugin"
-    assert "logarithmic" in names()
+    found = resolve_protocol("logarithmic")
+    assert op_cost(op("relu", (8,)), found) == Cost(6, 8, 0)
+    assert op_cost(op("view", (8,), shape=(2, 4)), found) == ZERO_COST
+    assert price_provenance(op("relu", (8,)), found) == "plugin"
+    assert "logarithmic" in protocol_names()
     for name, said in (("gelu", "no price for gelu"), ("tanh", "fails at tanh"), ("erf", "is no Cost")):
         with pytest.raises(UsageError, match=said):
-            price(op(name, (8,)), found)
+            op_cost(op(name, (8,)), found)
 
 
 @pytest.mark.usefixtures("plugged")
@@ -126,13 +163,13 @@ def test_a_model_is_estimated_with_a_plugin() -> None:
 @pytest.mark.parametrize(("name", "said"), [("empty", "has no title"), ("broken", "cannot be loaded: no module")])
 def test_a_broken_plugin_is_one_sentence(name: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        protocol(name)
+        resolve_protocol(name)
 
 
 @pytest.mark.usefixtures("plugged")
 def test_a_toml_file_goes_before_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Logarithmic, "name", "semi2k")
-    assert isinstance(protocol("semi2k"), specs.Sheet)
+    assert isinstance(resolve_protocol("semi2k"), specs.DeclaredProtocol)
 
 
 def paths(table: dict[str, Any], parent: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -148,6 +185,6 @@ def test_every_key_of_every_file_is_found_on_its_line(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for key in paths(tomllib.loads(text)):
         if key not in (("price",), ("validate",)):
-            line = line_of(text, key)
+            line = toml_line(text, key)
             assert line is not None
             assert key[-1] in text.splitlines()[line - 1]

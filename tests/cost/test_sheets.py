@@ -8,18 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_sim import specs
-from pi_sim.cost import phantom
-from pi_sim.cost.cost import ZERO, Cost
-from pi_sim.cost.features import features
-from pi_sim.cost.prices import price, work
-from pi_sim.cost.protocols import protocol
-from pi_sim.cost.sheet import NAMES
+from pi_sim.cost import derived
+from pi_sim.cost.cost import ZERO_COST, Cost
+from pi_sim.cost.pricing import op_cost, op_work, resolve_protocol
+from pi_sim.cost.sheet import PRICEABLE_NAMES, op_features
 from pi_sim.errors import UnpricedError, UsageError
 from pi_sim.graph.ops import VOCABULARY, Op
-from pi_sim.specs.protocols import FEATURES, UNITS
+from pi_sim.specs.protocols import BYTES_PER_UNIT, FEATURES
 from tests.helpers.cli import invoke
 
-SHEETS = [name for name in specs.names("protocols") if isinstance(specs.protocol(name), specs.Sheet)]
+SHEETS = [
+    name for name in specs.list_names("protocols") if isinstance(specs.load_protocol(name), specs.DeclaredProtocol)
+]
 PRODUCTS = ("linear", "matmul", "embedding")
 
 SHEET = """
@@ -62,13 +62,13 @@ def written(folder: Path, text: str) -> str:
 
 @pytest.mark.parametrize("name", SHEETS)
 def test_every_figure_has_a_source_and_a_unit(name: str) -> None:
-    sheet = protocol(name)
-    assert isinstance(sheet, specs.Sheet)
-    assert set(sheet.price) <= NAMES
+    sheet = resolve_protocol(name)
+    assert isinstance(sheet, specs.DeclaredProtocol)
+    assert set(sheet.price) <= PRICEABLE_NAMES
     assert set(sheet.local) <= set(VOCABULARY)
     for entry in sheet.price.values():
         assert len(entry.source) > 5
-        assert entry.unit in UNITS
+        assert entry.unit in BYTES_PER_UNIT
         assert entry.provenance != "scaled" or entry.at or entry.note
 
 
@@ -109,14 +109,14 @@ SCORES = (12, 128, 128)
     ids=str,
 )
 def test_published_figures_come_back(name: str, operation: Op, rounds: int, total: float) -> None:
-    sheet = protocol(name)
-    found = price(operation, sheet)
+    sheet = resolve_protocol(name)
+    found = op_cost(operation, sheet)
     assert found.bytes * sheet.parties == pytest.approx(total, rel=5e-4)
     assert found.rounds == pytest.approx(rounds, abs=10 if sheet.parties == 3 else 0)
 
 
 def test_delphi_sends_a_garbled_circuit_beforehand() -> None:
-    assert price(op("relu", (10,)), protocol("delphi")) == Cost(1, 11_840, 170_720)
+    assert op_cost(op("relu", (10,)), resolve_protocol("delphi")) == Cost(1, 11_840, 170_720)
 
 
 STOCK = ["linear", "matmul", "multiply", "square", "reciprocal", "layernorm", "layernorm-affine"]
@@ -128,11 +128,14 @@ def test_what_is_left_of_crypten_costs_what_its_kernels_cost(operation: str) -> 
     asked = sized(operation, 4, 32)
     attributes = (("eps", 1e-5),) if "norm" in operation else ()
     asked = Op(asked.name, asked.shapes, asked.secret, attributes)
-    declared, derived = price(asked, protocol("crypten_plus")), phantom.price(asked, specs.protocol_card("crypten"))
-    assert (declared.rounds, declared.bytes) == (derived.rounds, derived.bytes)
+    declared, stock = (
+        op_cost(asked, resolve_protocol("crypten_plus")),
+        derived.derive_cost(asked, specs.load_executable_protocol("crypten")),
+    )
+    assert (declared.rounds, declared.bytes) == (stock.rounds, stock.bytes)
 
 
-LOADED = {name: specs.read(specs.Sheet, specs.find("protocols", name)) for name in SHEETS}
+LOADED = {name: specs.read_toml(specs.DeclaredProtocol, specs.find_file("protocols", name)) for name in SHEETS}
 ENTRIES = st.sampled_from([(name, operation) for name, sheet in LOADED.items() for operation in sheet.price])
 LENGTHS = st.integers(2, 300)
 
@@ -141,9 +144,9 @@ LENGTHS = st.integers(2, 300)
 def test_a_larger_operation_never_costs_less(entry: tuple[str, str], rows: int, cols: int, more: int) -> None:
     name, operation = entry
     sheet = LOADED[name]
-    least = price(sized(operation, rows, cols), sheet)
+    least = op_cost(sized(operation, rows, cols), sheet)
     for larger in (sized(operation, rows + more, cols), sized(operation, rows, cols + more)):
-        cost = price(larger, sheet)
+        cost = op_cost(larger, sheet)
         assert cost.rounds >= least.rounds
         assert cost.bytes >= least.bytes
         assert cost.offline >= least.offline
@@ -153,7 +156,7 @@ def test_a_larger_operation_never_costs_less(entry: tuple[str, str], rows: int, 
 def test_rows_add_up(entry: tuple[str, str], rows: int, cols: int, more: int) -> None:
     """Rows cost the same wherever they are added: a figure is rounded to bytes once, at the end."""
     name, operation = entry
-    costs = [price(sized(operation, rows + n * more, cols), LOADED[name]) for n in range(3)]
+    costs = [op_cost(sized(operation, rows + n * more, cols), LOADED[name]) for n in range(3)]
     for kind in ("rounds", "bytes", "offline"):
         first, second, third = (getattr(cost, kind) for cost in costs)
         assert abs((third - second) - (second - first)) <= 2
@@ -161,32 +164,32 @@ def test_rows_add_up(entry: tuple[str, str], rows: int, cols: int, more: int) ->
 
 def test_an_operation_without_a_price_is_refused() -> None:
     with pytest.raises(UnpricedError, match=r"protocol delphi has no price for softmax; add \[price.softmax\]"):
-        price(op("softmax", (4, 4)), protocol("delphi"))
+        op_cost(op("softmax", (4, 4)), resolve_protocol("delphi"))
 
 
 def test_what_is_local_costs_nothing() -> None:
-    assert price(op("add", (4,), (4,)), protocol("crypten_plus")) == ZERO
-    assert price(op("view", (4,), shape=(2, 2)), protocol("delphi")) == ZERO
-    assert work(op("add", (4,), (4,)), protocol("crypten_plus")) is None
+    assert op_cost(op("add", (4,), (4,)), resolve_protocol("crypten_plus")) == ZERO_COST
+    assert op_cost(op("view", (4,), shape=(2, 2)), resolve_protocol("delphi")) == ZERO_COST
+    assert op_work(op("add", (4,), (4,)), resolve_protocol("crypten_plus")) is None
 
 
 def test_a_form_of_its_own_goes_before_the_price_of_all() -> None:
-    semi2k = protocol("semi2k")
-    assert price(op("gelu", (1,), approximate="tanh"), semi2k).bytes == 396
-    assert price(op("gelu", (1,), approximate="none"), semi2k).bytes == 1951
+    semi2k = resolve_protocol("semi2k")
+    assert op_cost(op("gelu", (1,), approximate="tanh"), semi2k).bytes == 396
+    assert op_cost(op("gelu", (1,), approximate="none"), semi2k).bytes == 1951
     with pytest.raises(UnpricedError, match="no price for rmsnorm"):
-        price(op("rmsnorm", (4, 4)), semi2k)
+        op_cost(op("rmsnorm", (4, 4)), semi2k)
 
 
 def test_features_are_read_off_shapes() -> None:
-    product = features(op("matmul", (2, 3, 4, 8), (2, 3, 8, 5)))
+    product = op_features(op("matmul", (2, 3, 4, 8), (2, 3, 8, 5)))
     assert {key: product[key] for key in ("mk", "kn", "mn", "mkn", "batch")} == {
         "mk": 192, "kn": 240, "mn": 120, "mkn": 960, "batch": 6,
     }  # fmt: skip
-    assert features(op("linear", (2, 3, 8), (8, 5)))["batch"] == 1
-    assert features(op("multiply", (4, 8), (8,)))["operands"] == 40
-    assert features(op("softmax", (2, 4, 4), causal=True))["visible"] == 2 * 10
-    assert set(product) | set(features(op("relu", (2,)))) == set(FEATURES)
+    assert op_features(op("linear", (2, 3, 8), (8, 5)))["batch"] == 1
+    assert op_features(op("multiply", (4, 8), (8,)))["operands"] == 40
+    assert op_features(op("softmax", (2, 4, 4), causal=True))["visible"] == 2 * 10
+    assert set(product) | set(op_features(op("relu", (2,)))) == set(FEATURES)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +213,7 @@ def test_a_wrong_sheet_names_file_line_and_key(old: str, new: str, said: str, tm
     path = written(tmp_path, SHEET.replace(old, new))
     if "which only products have" in said:
         with pytest.raises(UsageError, match=said):
-            price(op("relu", (4,)), protocol(path))
+            op_cost(op("relu", (4,)), resolve_protocol(path))
         return
     result = invoke("protocols", path)
     assert result.exit_code == 2
@@ -219,8 +222,8 @@ def test_a_wrong_sheet_names_file_line_and_key(old: str, new: str, said: str, tm
 
 
 def test_a_negative_price_is_refused() -> None:
-    sheet = specs.protocol("crypten_plus")
+    sheet = specs.load_protocol("crypten_plus")
     below = sheet.price["softmax"].model_copy(update={"bytes": {"elements": -1.0}})
     wrong = sheet.model_copy(update={"price": {**sheet.price, "softmax": below}})
     with pytest.raises(UsageError, match=r"negative price for softmax.*mend \[price\.softmax\]"):
-        price(op("softmax", (4, 8)), wrong)
+        op_cost(op("softmax", (4, 8)), wrong)

@@ -9,18 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pi_sim import specs
-from pi_sim.cost import memo, phantom, prices
-from pi_sim.cost.counting import Counting
-from pi_sim.cost.work import Work
+from pi_sim.cost import cache, derived, pricing
+from pi_sim.cost.cost import Work
+from pi_sim.cost.derived import WorkCounter
 from pi_sim.graph.ops import Op
 from pi_sim.mpc import backend
-from pi_sim.mpc.dealer.source import Dealing
-from pi_sim.mpc.dealer.stream import Stream, seed
-from pi_sim.mpc.executor import apply, stationary
-from pi_sim.mpc.phantom import running
-from pi_sim.mpc.primitives.stationary import settle
+from pi_sim.mpc.dealer.prg import AesCtrPrg, new_seed
+from pi_sim.mpc.dealer.sources import DealerSource
+from pi_sim.mpc.dry_run import dry_runtime
+from pi_sim.mpc.executor import apply_op, fixed_operand
+from pi_sim.mpc.primitives.beaver import open_weight_shares
 
-CARD, LEAN = (specs.protocol_card(name) for name in ("crypten_tanh", "lean"))
+CARD, LEAN = (specs.load_executable_protocol(name) for name in ("crypten_tanh", "lean"))
 WORKS = st.builds(Work, *(st.integers(0, 10**12),) * 5)
 SIZES = st.integers(1, 12)
 FEW = settings(max_examples=5)
@@ -42,7 +42,7 @@ def test_works_are_a_commutative_monoid(a: Work, b: Work, c: Work, times: int) -
 @given(m=SIZES, k=SIZES, n=SIZES)
 def test_a_linear_map_is_three_products_online_and_one_of_the_dealers(m: int, k: int, n: int) -> None:
     """Party 0 draws its shares of A and B; a dealer draws party 1's, and that of A @ B."""
-    cost, work, dealing, _ = phantom.measure(op("linear", (m, k), (k, n), (n,)), CARD)
+    cost, work, dealing, _ = derived.derive_price(op("linear", (m, k), (k, n), (n,)), CARD)
     assert (work.macs, dealing.macs) == (3 * m * k * n, m * k * n)
     assert work.random == 8 * (m * k + k * n)
     assert dealing.random == 8 * (m * k + k * n + m * n)
@@ -52,7 +52,7 @@ def test_a_linear_map_is_three_products_online_and_one_of_the_dealers(m: int, k:
 @FEW
 @given(elements=st.integers(1, 50), more=st.integers(0, 50))
 def test_work_grows_with_the_shape(elements: int, more: int) -> None:
-    small, large = (phantom.measure(op("relu", (size,)), CARD)[1] for size in (elements, elements + more))
+    small, large = (derived.derive_price(op("relu", (size,)), CARD)[1] for size in (elements, elements + more))
     assert large.elements >= small.elements
     assert large.random >= small.random
     assert large.calls == small.calls
@@ -73,47 +73,53 @@ OPERATIONS = [
 @pytest.mark.slow
 @pytest.mark.parametrize("card", [CARD, LEAN], ids=lambda card: card.name)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-def test_the_work_on_tensors_with_data_is_what_was_counted_without(operation: Op, card: specs.ProtocolCard) -> None:
+def test_the_work_on_tensors_with_data_is_what_was_counted_without(
+    operation: Op, card: specs.ExecutableProtocol
+) -> None:
     """Party 0's and the dealer's together, as party 0 does both in a run with the first-party dealer."""
-    mine, theirs, zeros = (Stream(seed()) for _ in range(3))
-    counted = Counting(mine, theirs, zeros)
-    with running(card.settings, Dealing(mine, theirs), zeros):
-        operands = [backend.shares(torch.randint(2**16, shape)) for shape in operation.shapes]
-        if (place := stationary(operation, card)) is not None:
-            operands[place] = settle([operands[place].share])[0]
-        apply(operation, operands, card)  # constants are made when they are first needed
+    mine, theirs, zeros = (AesCtrPrg(new_seed()) for _ in range(3))
+    with dry_runtime(card, DealerSource(mine, theirs), zeros) as rt:
+        counted = WorkCounter(mine, theirs, zeros, rt=rt)
+        operands = [backend.fixed_point_tensor(torch.randint(2**16, shape)) for shape in operation.shapes]
+        if (place := fixed_operand(operation, card)) is not None:
+            operands[place] = open_weight_shares(rt, [operands[place].share])[0]
+        apply_op(rt, operation, operands, card)  # constants are made when they are first needed
         with counted:
-            apply(operation, operands, card)
-    measured = phantom.measure(operation, card)
-    assert counted.work == measured.work + measured.dealing
+            apply_op(rt, operation, operands, card)
+    measured = derived.derive_price(operation, card)
+    assert counted.work == measured.work + measured.dealer_work
 
 
 def test_constants_are_no_work_at_any_width() -> None:
     """An inverse root's table depends on it."""
     for width in (77, 78):
         operation = op("layernorm", (3, width), (width,), (width,), eps=1e-5)
-        assert phantom.measure(operation, LEAN) == phantom.measure(operation, LEAN)
+        assert derived.derive_price(operation, LEAN) == derived.derive_price(operation, LEAN)
 
 
 def test_a_view_is_no_work() -> None:
-    assert phantom.measure(op("view", (2, 8), shape=(4, 4)), CARD)[1].elements == 0
+    assert derived.derive_price(op("view", (2, 8), shape=(4, 4)), CARD)[1].elements == 0
 
 
 def test_price_and_work_are_derived_together(monkeypatch: pytest.MonkeyPatch) -> None:
     operation = op("square", (17, 19))
-    expected = phantom.measure(operation, CARD)
+    expected = derived.derive_price(operation, CARD)
     kept = set(entries())
-    assert prices.price(operation, CARD) == expected[0]
-    monkeypatch.setattr(phantom, "measure", None)
-    assert prices.work(operation, CARD) == expected.work + expected.dealing
-    assert prices.charge(operation, CARD).computing(dealer=False) == expected.work
+    assert pricing.op_cost(operation, CARD) == expected[0]
+    monkeypatch.setattr(derived, "derive_price", None)
+    assert pricing.op_work(operation, CARD) == expected.work + expected.dealer_work
+    assert pricing.price_op(operation, CARD).compute_work(includes_dealer=False) == expected.work
     assert len(set(entries()) - kept) == 1
 
 
 def entries() -> list[Path]:
-    return list((memo.folder() / "prices").glob("*"))
+    return list((cache.cache_dir() / "prices").glob("*"))
 
 
 def test_a_sheet_tells_no_work() -> None:
-    declared = next(card for card in map(specs.protocol, specs.names("protocols")) if isinstance(card, specs.Sheet))
-    assert prices.work(op("relu", (4,)), declared) is None
+    declared = next(
+        card
+        for card in map(specs.load_protocol, specs.list_names("protocols"))
+        if isinstance(card, specs.DeclaredProtocol)
+    )
+    assert pricing.op_work(op("relu", (4,)), declared) is None

@@ -17,8 +17,17 @@ pytestmark = pytest.mark.slow
 README = Path("README.md").read_text(encoding="utf-8")
 MEASURED = re.compile(r"^(time|network|perplexity|logits) .*", re.MULTILINE)
 """Lines that hold measurements: they differ from run to run."""
-ELSEWHERE = {"validation.svg"}
-"""Figures that are made of no records: `pi-sim validate --out` draws them."""
+ELSEWHERE = {"validation.svg", "readme-quality-cost.svg"}
+"""Figures that `pi-sim report` does not draw yet, or that come from `pi-sim validate --out`."""
+COMMAND_ROW = re.compile(r"^\| `pi-sim ([a-z -]+)` \|", re.MULTILINE)
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "protocols/README.md",
+    "models/README.md",
+    "docs/glossary.md",
+    "docs/decisions.md",
+)
 
 
 def consoles() -> list[tuple[str, str]]:
@@ -34,7 +43,7 @@ def consoles() -> list[tuple[str, str]]:
 def shells(path: str) -> list[str]:
     """Every pi-sim command of the sh blocks of a page, without its comment."""
     blocks = re.findall(r"```sh\n(.*?)```", Path(path).read_text(encoding="utf-8"), re.DOTALL)
-    lines = (line.partition("#")[0].strip() for block in blocks for line in block.splitlines())
+    lines = (line.partition("#")[0].strip() for block in blocks for line in block.replace("\\\n", "").splitlines())
     return [line for line in lines if line.startswith("pi-sim ")]
 
 
@@ -76,10 +85,28 @@ def test_every_make_target_exists() -> None:
     assert set(re.findall(r"make ([a-z]+)", README)) <= targets
 
 
-def test_every_link_leads_somewhere() -> None:
-    for page in (Path("README.md"), Path("CONTRIBUTING.md"), Path("protocols/README.md"), Path("models/README.md")):
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
-            assert target.startswith("http") or (page.parent / target).exists(), f"{page}: {target}"
+@pytest.mark.parametrize("page", [Path(page) for page in PAGES], ids=str)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """To a file, and in a Markdown file to one of its headings."""
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith("http"):
+            continue
+        name, _, anchor = target.partition("#")
+        path = page.parent / name if name else page
+        assert path.exists(), f"{page}: {target}"
+        assert not anchor or anchor in anchors(path), f"{page}: {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_lists_every_command() -> None:
+    groups = {name: command for name, command in main.commands.items() if isinstance(command, click.Group)}
+    nested = {f"{name} {command}" for name, group in groups.items() for command in group.commands}
+    assert sorted(COMMAND_ROW.findall(README)) == sorted((main.commands.keys() - groups.keys()) | nested)
 
 
 def test_uv_and_pip_get_the_same_versions() -> None:

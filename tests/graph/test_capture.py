@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from pi_sim import specs
-from pi_sim.cost import phantom
+from pi_sim.cost import derived
 from pi_sim.cost.cost import Cost
 from pi_sim.errors import UsageError
-from pi_sim.graph import plain
-from pi_sim.graph.capture import capture, trace
-from pi_sim.graph.ops import STRUCTURAL, Op
-from pi_sim.mpc.kernels import KERNELS
-from pi_sim.specs import model_card, names, size
-from pi_sim.zoo.build import build, meta_model
+from pi_sim.graph import reference
+from pi_sim.graph.capture import capture_model, trace_module
+from pi_sim.graph.ops import Op
+from pi_sim.specs import list_names, load_model_card, load_size
+from pi_sim.zoo.build import build_model
+from pi_sim.zoo.source import ModelSource
 
 
 def small(**options: object) -> GPT2LMHeadModel:
@@ -39,27 +39,27 @@ def logits(model: nn.Module, tokens: Tensor) -> Tensor:
 def test_the_graph_computes_hugging_faces_logits(activation: str, tied: bool) -> None:
     model = small(activation_function=activation, tie_word_embeddings=tied)
     tokens = torch.randint(50, (2, 12))
-    read = plain.logits(capture(model, 12, batch=2), model.state_dict(), tokens)
+    read = reference.reference_logits(capture_model(model, 12, batch=2), model.state_dict(), tokens)
     torch.testing.assert_close(read, logits(model, tokens), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("card", names("models"))
+@pytest.mark.parametrize("card", list_names("models"))
 def test_every_card_is_captured(card: str) -> None:
-    model = build(model_card(card), size("tiny")).eval()
+    model = build_model(load_model_card(card), load_size("tiny")).eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight) * 0.05)  # else scales of one and biases of zero could go missing
-    graph = capture(model, 10)
+    graph = capture_model(model, 10)
     tokens = torch.randint(graph.vocabulary, (1, 10))
-    read = plain.logits(graph, model.state_dict(), tokens)
+    read = reference.reference_logits(graph, model.state_dict(), tokens)
     torch.testing.assert_close(read, logits(model, tokens), atol=1e-4, rtol=1e-4)
-    on_meta = capture(meta_model(card, "tiny"), 10)
+    on_meta = capture_model(ModelSource.parse(card, "tiny").meta(), 10)
     assert list(on_meta.census()) == list(graph.census())
 
 
 def test_only_tokens_and_weights_are_secret() -> None:
-    graph = capture(small(), 8)
+    graph = capture_model(small(), 8)
     names = {"tokens", *graph.weights, *(node.name for node in graph.nodes)}
     for node in graph.nodes:
         assert node.op.secret == tuple(name in names for name in node.inputs)
@@ -67,28 +67,28 @@ def test_only_tokens_and_weights_are_secret() -> None:
 
 
 def test_masked_places_are_a_public_mask() -> None:
-    graph = capture(small(), 8)
+    graph = capture_model(small(), 8)
     masks = [graph.constants[node.inputs[1]] for node in graph.nodes if node.op.name == "softmax"]
     assert len(masks) == 2
     assert all(torch.equal(mask[0, 0], torch.ones(8, 8).tril().bool()) for mask in masks)
 
 
 def test_modules_name_where_an_operation_came_from() -> None:
-    modules = {node.op.name: node.module for node in capture(small(), 8).nodes}
+    modules = {node.op.name: node.module for node in capture_model(small(), 8).nodes}
     assert modules["gelu"] == "transformer.h.1.mlp.act"
     assert modules["softmax"] == "transformer.h.1.attn"
-    assert capture(small(), 8).boundary() == {"transformer.wte", "lm_head", "output"}
+    assert capture_model(small(), 8).embedding_and_head() == {"transformer.wte", "lm_head", "output"}
 
 
 @pytest.mark.parametrize("length", [0, 17])
 def test_a_sequence_must_fit_the_context(length: int) -> None:
     with pytest.raises(UsageError, match="context is 16 tokens; choose --seq-len between 1 and 16"):
-        capture(small(), length)
+        capture_model(small(), length)
 
 
 def test_what_cannot_be_expressed_is_named_with_its_module() -> None:
     with pytest.raises(UsageError, match=r"aten\.mish of transformer\.h\.0\.mlp\.act.*pi_sim/graph/aten"):
-        capture(small(activation_function="mish"), 8)
+        capture_model(small(activation_function="mish"), 8)
 
 
 class Odd(nn.Module):
@@ -126,7 +126,7 @@ class Odd(nn.Module):
 )
 def test_nothing_is_taken_for_something_else(odd: Callable[[Tensor], Tensor], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
-        capture(Odd(odd), 8)
+        capture_model(Odd(odd), 8)
 
 
 MASK = torch.ones(8, 50).tril()
@@ -172,23 +172,17 @@ MASK = torch.ones(8, 50).tril()
         (lambda x: torch.where(MASK > 0, x, x.square()), ["square", "mask", "mask", "add"]),
         (lambda x: x.masked_fill(MASK == 0, -torch.inf).softmax(-1), ["softmax"]),
         (lambda x: x.sigmoid_(), ["scale", "tanh", "add", "scale"]),
+        (lambda x: nn.functional.silu(x.clone().add_(x)), ["add", "silu"]),
     ],
 )
 def test_arithmetic_becomes_few_operations(odd: Callable[[Tensor], Tensor], operations: list[str]) -> None:
     """What costs nothing leaves nothing behind, and the graph computes what was written."""
     model, tokens = Odd(odd), torch.randint(50, (1, 8))
-    graph = capture(model, 8)
-    plainly = [node.op.name for node in capture(model.inner, 8).nodes[:-1]]
+    graph = capture_model(model, 8)
+    plainly = [node.op.name for node in capture_model(model.inner, 8).nodes[:-1]]
     assert [node.op.name for node in graph.nodes] == [*plainly, *operations, "reveal"]
     with torch.no_grad():
-        torch.testing.assert_close(plain.logits(graph, model.state_dict(), tokens), model(tokens)[0])
-
-
-def test_every_operation_has_a_plain_reading_and_a_kernel() -> None:
-    from pi_sim.graph.ops import VOCABULARY
-
-    assert set(plain.PLAIN) == set(VOCABULARY) == {op for op, _ in KERNELS}
-    assert set(VOCABULARY) >= STRUCTURAL
+        torch.testing.assert_close(reference.reference_logits(graph, model.state_dict(), tokens), model(tokens)[0])
 
 
 def test_an_operation_survives_json() -> None:
@@ -226,13 +220,15 @@ class Maps(nn.Module):
     ],
 )
 def test_what_the_client_alone_sees_is_marked(steps: Steps, marked: list[str]) -> None:
-    graph = trace(Maps(steps), (torch.zeros(2, 4),), {})
+    graph = trace_module(Maps(steps), (torch.zeros(2, 4),), {})
     linear = [node for node in graph.nodes if node.op.name == "linear"]
-    assert [node.module for node in linear if dict(node.op.attributes).get("revealed")] == marked
+    assert [node.module for node in linear if dict(node.op.attributes).get("client_only")] == marked
 
 
 @pytest.mark.parametrize(("protocol", "saved"), [("lean", Cost(1, 8 * 300, 16 * 300)), ("crypten", Cost())])
 def test_a_protocol_may_leave_the_truncation_to_the_client(protocol: str, saved: Cost) -> None:
-    shapes, card = ((3, 8), (8, 100), (100,)), specs.protocol_card(protocol)
-    inner, last = (phantom.price(Op("linear", shapes, (True,) * 3, more), card) for more in ((), (("revealed", True),)))
+    shapes, card = ((3, 8), (8, 100), (100,)), specs.load_executable_protocol(protocol)
+    inner, last = (
+        derived.derive_cost(Op("linear", shapes, (True,) * 3, more), card) for more in ((), (("client_only", True),))
+    )
     assert Cost(inner.rounds - last.rounds, inner.bytes - last.bytes, inner.offline - last.offline) == saved

@@ -9,23 +9,26 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from pi_sim import specs
-from pi_sim.cost import phantom
-from pi_sim.cost.census import Census, census
-from pi_sim.cost.cost import ZERO
-from pi_sim.cost.pricing import priced
+from pi_sim.cost import derived
+from pi_sim.cost.census import Census, capture_census
+from pi_sim.cost.cost import ZERO_COST
+from pi_sim.cost.pricing import price_census
 from pi_sim.errors import UsageError
-from pi_sim.graph import plain
-from pi_sim.graph.capture import capture
+from pi_sim.graph import reference
+from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.hf_models import CAUSAL, FAMILIES, IMAGES, build_model, build_random_model, input_length
 
-EXECUTABLE = [name for name in specs.names("protocols") if isinstance(specs.protocol(name), specs.ProtocolCard)]
+EXECUTABLE = [
+    name for name in specs.list_names("protocols") if isinstance(specs.load_protocol(name), specs.ExecutableProtocol)
+]
 
 
 @cache
 def captured(family: str) -> Graph:
     """Captured from weights, two texts or images at once."""
-    return capture(build_random_model(family), input_length(family), batch=2)
+    return capture_model(build_random_model(family), input_length(family), batch=2)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -35,7 +38,7 @@ def test_the_graph_computes_hugging_faces_results(family: str) -> None:
     with torch.no_grad():
         expected = model(given, **({"use_cache": False} if family in CAUSAL else {})).to_tuple()
     inputs = {"inputs.pixel_values": given} if family in IMAGES else {}
-    read = plain.read(graph, model.state_dict(), given, inputs)
+    read = reference.evaluate(graph, model.state_dict(), given, inputs)
     revealed = [value for node, _, value in read if node.op.name == "reveal"]
     for ours, theirs in zip(revealed, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
@@ -47,7 +50,7 @@ def test_shapes_alone_give_the_same_graph(family: str) -> None:
     """On the meta device buffers have no data, and yet the public cosines are the same."""
     with torch.device("meta"):
         shapes = build_model(family)
-    ours, theirs = capture(shapes, input_length(family), batch=2), captured(family)
+    ours, theirs = capture_model(shapes, input_length(family), batch=2), captured(family)
     assert (ours.nodes, ours.weights, ours.inputs) == (theirs.nodes, theirs.weights, theirs.inputs)
     assert ours.constants.keys() == theirs.constants.keys()
     assert all(torch.equal(ours.constants[name], value) for name, value in theirs.constants.items())
@@ -56,9 +59,11 @@ def test_shapes_alone_give_the_same_graph(family: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_sum_of_prices_is_the_price_of_the_sum(family: str) -> None:
-    graph = capture(build_model(family, num_hidden_layers=1), input_length(family))
-    for protocol in map(specs.protocol_card, EXECUTABLE):
-        assert sum((row.cost for row in priced(Census.of(graph), protocol)), ZERO) == phantom.whole(graph, protocol)
+    graph = capture_model(build_model(family, num_hidden_layers=1), input_length(family))
+    for protocol in map(specs.load_executable_protocol, EXECUTABLE):
+        assert sum(
+            (row.cost for row in price_census(Census.from_graph(graph), protocol)), ZERO_COST
+        ) == derived.derive_graph_cost(graph, protocol)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +72,7 @@ def test_the_sum_of_prices_is_the_price_of_the_sum(family: str) -> None:
 )
 def test_what_transformers_writes_out_in_steps_is_one_operation(family: str, op: str, count: int) -> None:
     model = build_model(family)
-    names = [node.op.name for node in capture(model, 8).nodes]
+    names = [node.op.name for node in capture_model(model, 8).nodes]
     assert names.count(op) == count
     assert not {"square", "erf"} & set(names)
     assert "tanh" not in names or family == "bert"  # whose pooler has one
@@ -89,7 +94,7 @@ def test_a_norm_of_another_form_is_not_taken_for_llamas() -> None:
     model = build_model("llama")
     model.model.layers[0].input_layernorm = HalvedRMSNorm()
     with pytest.raises(UsageError, match=r"aten\.rsqrt of model\.layers\.0\.input_layernorm.*pi_sim/graph/aten"):
-        capture(model, 8)
+        capture_model(model, 8)
 
 
 def test_a_causal_mask_is_known_as_one() -> None:
@@ -97,7 +102,7 @@ def test_a_causal_mask_is_known_as_one() -> None:
     assert {family: attributes(captured(family)) for family in ("gpt2", "mistral", "bert")} == {
         "gpt2": {(("causal", True),)}, "mistral": {()}, "bert": {()},
     }  # fmt: skip
-    assert attributes(capture(build_model("mistral"), 5)) == {(("causal", True),)}
+    assert attributes(capture_model(build_model("mistral"), 5)) == {(("causal", True),)}
 
 
 def attributes(graph: Graph) -> set[tuple[tuple[str, object], ...]]:
@@ -116,7 +121,7 @@ def test_positions_and_token_types_are_public() -> None:
 def test_an_image_is_the_only_secret_input() -> None:
     graph = captured("vit")
     assert (graph.input, graph.inputs) == ((), {"inputs.pixel_values": (2, 3, 8, 8)})
-    assert graph.boundary() == {"classifier", "output"}
+    assert graph.embedding_and_head() == {"classifier", "output"}
     patches = next(node for node in graph.nodes if node.op.name == "linear")
     assert patches.op.shapes == ((2, 4, 48), (48, 32), (32,))
 
@@ -133,7 +138,7 @@ def test_other_convolutions_are_refused_by_name(change: dict[str, int], reason: 
     model = build_model("vit")
     model.vit.embeddings.patch_embeddings.projection = nn.Conv2d(3, 32, **change)
     with pytest.raises(UsageError, match=rf"aten\.conv2d of vit\.embeddings\.patch_embeddings\.projection: {reason}"):
-        capture(model, 5)
+        capture_model(model, 5)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +153,7 @@ def test_other_convolutions_are_refused_by_name(change: dict[str, int], reason: 
 )
 def test_what_a_model_cannot_read_is_said(family: str, length: int, past: int | None, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        capture(build_model(family), length, past=past)
+        capture_model(build_model(family), length, past=past)
 
 
 def test_a_mask_that_no_machine_holds_is_refused() -> None:
@@ -157,7 +162,7 @@ def test_a_mask_that_no_machine_holds_is_refused() -> None:
     with torch.device("meta"):
         model = MistralForCausalLM(MistralConfig(num_hidden_layers=1, max_position_embeddings=32768))
     with pytest.raises(UsageError, match="a mask of 32,768 x 32,768 is too large; choose --seq-len up to 16,384"):
-        capture(model, 32768)
+        capture_model(model, 32768)
 
 
 def test_a_buffer_without_data_that_cannot_be_made_again_is_named() -> None:
@@ -173,7 +178,7 @@ def test_a_buffer_without_data_that_cannot_be_made_again_is_named() -> None:
         model = build_model("gpt2")
         model.transformer.ln_f = Shifted()
     with pytest.raises(UsageError, match=r"buffer transformer\.ln_f\.shift has no data on the meta device"):
-        capture(model, 8)
+        capture_model(model, 8)
 
 
 PAST = 11
@@ -194,28 +199,30 @@ def test_a_steps_logits_are_the_last_of_the_whole_text(family: str) -> None:
     model, text = build_random_model(family), torch.randint(4, 50, (2, PAST + 1))
     with torch.no_grad():
         whole = model(text, use_cache=False).logits[:, -1:]
-    graph, cache = capture(model, 1, batch=2, past=PAST), cached(model, text[:, :-1])
+    graph, cache = capture_model(model, 1, batch=2, past=PAST), cached(model, text[:, :-1])
     assert {name: value.shape for name, value in cache.items()} == graph.inputs
-    read = list(plain.read(graph, model.state_dict(), text[:, -1:], cache))[-1][2]
+    read = list(reference.evaluate(graph, model.state_dict(), text[:, -1:], cache))[-1][2]
     torch.testing.assert_close(read, whole, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt2", "mistral"])
 def test_a_steps_price_is_the_sum_of_its_operations(family: str) -> None:
-    protocol, graph = specs.protocol_card("crypten"), capture(build_model(family), 1, past=PAST)
-    assert sum((row.cost for row in priced(Census.of(graph), protocol)), ZERO) == phantom.whole(graph, protocol)
+    protocol, graph = specs.load_executable_protocol("crypten"), capture_model(build_model(family), 1, past=PAST)
+    assert sum(
+        (row.cost for row in price_census(Census.from_graph(graph), protocol)), ZERO_COST
+    ) == derived.derive_graph_cost(graph, protocol)
     assert [node.op.name for node in graph.nodes].count("reveal") == 1  # new keys and values stay shared
 
 
 @pytest.mark.slow
 def test_only_attention_grows_with_the_cache() -> None:
-    short, long = (census("gpt2", "tiny", 1, past=past).counts for past in (16, 32))
+    short, long = (capture_census(ModelSource.parse("gpt2", "tiny"), 1, past=past).counts for past in (16, 32))
     differing = {op.name for _, op in short.keys() ^ long.keys()}
     assert differing == {"matmul", "scale", "softmax"}
     assert {op.shapes[0] for _, op in long if op.name == "softmax"} == {(1, 12, 1, 33)}
 
 
 def test_grouped_heads_cache_what_they_share() -> None:
-    graph = capture(build_model("llama-grouped"), 1, batch=3, past=PAST)
+    graph = capture_model(build_model("llama-grouped"), 1, batch=3, past=PAST)
     assert set(graph.inputs.values()) == {(3, 2, PAST, 8)}

@@ -11,25 +11,25 @@ from torch.nn.functional import conv2d, embedding
 from torch.nn.functional import scaled_dot_product_attention as attend
 
 import pi_sim
-from pi_sim.cost import phantom
+from pi_sim.cost import derived
 from pi_sim.cost.cost import Cost
 from pi_sim.errors import UsageError
-from pi_sim.graph import plain
-from pi_sim.graph.capture import trace
-from pi_sim.specs import protocol_card
+from pi_sim.graph import reference
+from pi_sim.graph.capture import trace_module
+from pi_sim.specs import load_executable_protocol
 from tests.helpers.hf_models import build_model
 
 
 def check(module: nn.Module, *given: Tensor) -> list[str]:
     """The operations of a module whose graph computes what it computes, at the price that running it would have."""
-    graph = trace(module.eval(), given, {})
+    graph = trace_module(module.eval(), given, {})
     reals = [value for value in given if value.is_floating_point()]
     inputs = dict(zip((name for name in graph.inputs), reals, strict=True))
     tokens = next((value for value in given if not value.is_floating_point()), torch.empty(0))
     with torch.no_grad():
-        read = list(plain.read(graph, module.state_dict(), tokens, inputs))[-1][2]
+        read = list(reference.evaluate(graph, module.state_dict(), tokens, inputs))[-1][2]
         torch.testing.assert_close(read, module(*given), atol=1e-5, rtol=1e-5)
-    assert pi_sim.estimate(module, given).total == phantom.whole(graph, protocol_card("crypten"))
+    assert pi_sim.estimate(module, given).total == derived.derive_graph_cost(graph, load_executable_protocol("crypten"))
     return [op.name for _, op in graph.census()]
 
 
@@ -102,10 +102,10 @@ class Bag(nn.Module):
 
 def test_integers_are_secret_where_an_embedding_reads_them() -> None:
     tokens, mask = torch.tensor([[1, 2, 3]]), torch.tensor([[1, 1, 0]])
-    graph = trace(Bag(), (), {"mask": mask, "tokens": tokens})
+    graph = trace_module(Bag(), (), {"mask": mask, "tokens": tokens})
     assert (graph.input, graph.vocabulary, graph.inputs) == ((1, 3), 10, {})
     assert [op.name for _, op in graph.census()] == ["embedding", "mask", "reveal"]
-    assert pi_sim.estimate(Bag(), {"tokens": tokens, "mask": mask}).boundary == {"table", "output"}
+    assert pi_sim.estimate(Bag(), {"tokens": tokens, "mask": mask}).embedding_and_head == {"table", "output"}
 
 
 def test_public_integers_have_values() -> None:
@@ -124,7 +124,7 @@ def test_public_integers_have_values() -> None:
         (lambda m, t: embedding(t, m.weight) @ embedding(t, m.weight[:4]).mT, "table of another size"),
         (lambda m, t: conv2d(embedding(t, m.weight), m.weight[None, None, :3]), "aten.conv2d .* another way"),
         (lambda m, t: t.sum(), "nothing that depends on its inputs or weights"),
-        (lambda m, t: m.weight.svd()[0], "aten.*svd of the model: it is not in the vocabulary; teach it to pi_sim"),
+        (lambda m, t: m.weight.svd()[0], "aten.*svd of the model: it is not in the vocabulary; extend pi_sim"),
     ],
 )  # fmt: skip
 def test_tokens_are_never_taken_for_public(function: object, sentence: str) -> None:
@@ -140,7 +140,7 @@ def test_a_model_of_transformers_answers_without_its_cache() -> None:
     )
     assert fused.total == eager.total
     assert [row.op for row in fused.rows].count("reveal") == 1
-    assert (fused.seq_len, fused.boundary) == (8, {"model.embed_tokens", "lm_head", "output"})
+    assert (fused.seq_len, fused.embedding_and_head) == (8, {"model.embed_tokens", "lm_head", "output"})
 
 
 def test_what_has_no_price_is_named_with_module_and_file() -> None:

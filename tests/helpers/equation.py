@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pi_sim import specs
-from pi_sim.cost import phantom
+from pi_sim.cost import derived
 from pi_sim.graph.ops import Op
-from pi_sim.graph.plain import PLAIN
+from pi_sim.graph.vocabulary import VOCABULARY
 from tests.helpers.two_processes import TwoParties
 
 EXAMPLES = settings(max_examples=8)
@@ -38,7 +38,7 @@ def normal(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
 
 def protocol_with(base: str = "crypten", **kernels: str) -> str:
     """Write a protocol file like `base` with some other kernels; return its path."""
-    card = specs.protocol_card(base)
+    card = specs.load_executable_protocol(base)
     path = Path(os.environ["XDG_CACHE_HOME"], "protocols", f"{base}-{'-'.join(kernels.values())}.toml")
     path.parent.mkdir(exist_ok=True)
     head = {key: getattr(card, key) for key in ("name", "title", "threat_model", "source")}
@@ -72,7 +72,7 @@ def assert_equation(
     """Check cost and value of one operation: price == both parties' counters, and the value is near the reference's."""
     secret = tuple(operand.dtype in SECRET for operand in operands)
     op = Op(name, tuple(tuple(operand.shape) for operand in operands), secret, tuple(sorted(attributes.items())))
-    price = phantom.price(op, specs.protocol_card(protocol))
+    price = derived.derive_cost(op, specs.load_executable_protocol(protocol))
     evaluation = two_parties.compute(op, operands, protocol)
     assert evaluation.rounds == price.rounds
     assert max(evaluation.sent) == price.bytes
@@ -81,6 +81,6 @@ def assert_equation(
     for rank in (0, 1):
         assert evaluation.crypten[rank]["rounds"] == price.rounds
         assert evaluation.crypten[rank]["bytes"] == evaluation.sent[rank] + evaluation.received[rank]
-    expected = (reference or PLAIN[name])(*map(plain_operand, operands), **attributes)
+    expected = (reference or VOCABULARY[name].reference)(*map(plain_operand, operands), **attributes)
     torch.testing.assert_close(evaluation.value.double(), expected, atol=atol, rtol=rtol)
     return evaluation.value

@@ -81,13 +81,16 @@ LEAN_ELEMENTWISE = {
     "erf": 0.0002,
 }
 """Largest error of each, for inputs of any size."""
-LEAN_CHOICE = specs.protocol_card(LEAN).kernels
+LEAN_CHOICE = specs.load_executable_protocol(LEAN).kernels
 LEAN_TESTED = {
     *LEAN_ELEMENTWISE,
     *("clamp", "linear", "matmul", "multiply", "square", "scale", "scale_by"),
     *("layernorm", "rmsnorm", "softmax", "embedding"),
 }
-LEAN_KERNELS = {(op, LEAN_CHOICE[op]) for op in LEAN_TESTED} | {("embedding", "halves"), ("embedding", "truth-table")}
+LEAN_KERNELS = {(op, LEAN_CHOICE[op]) for op in LEAN_TESTED} | {
+    ("embedding", "split-lookup"),
+    ("embedding", "truth-table"),
+}
 MPCFORMER = {("gelu", "quad"), ("softmax", "2relu"), ("softmax", "2quad")}
 
 SHAFT = {("softmax", "ode"), ("embedding", "rotated")}

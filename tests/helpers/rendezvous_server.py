@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from pi_sim.errors import RunError
-from pi_sim.mpc import wire
-from pi_sim.mpc.rendezvous import Door, call, wait
+from pi_sim.mpc.transport import wire
+from pi_sim.mpc.transport.rendezvous import Transport, accept_peer, connect_to_server
 
 PATIENCE = 20.0
 
@@ -16,7 +16,7 @@ PATIENCE = 20.0
 class RendezvousServer:
     """Party 0, waiting for its peer in a thread; `refusals` are its sentences about other callers."""
 
-    def __init__(self, door: Door, timeout: float = PATIENCE) -> None:
+    def __init__(self, door: Transport, timeout: float = PATIENCE) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
         self.refusals: list[str] = []
@@ -24,9 +24,9 @@ class RendezvousServer:
         self.thread = threading.Thread(target=self._wait, args=(door, timeout))
         self.thread.start()
 
-    def _wait(self, door: Door, timeout: float) -> None:
+    def _wait(self, door: Transport, timeout: float) -> None:
         try:
-            self.result = wait(self.listener, door, timeout, self.refusals.append)
+            self.result = accept_peer(self.listener, door, timeout, self.refusals.append)
         except RunError as error:
             self.result = error
 
@@ -52,10 +52,10 @@ class RendezvousServer:
 
 
 @contextmanager
-def connected_pair(server: Door, client: Door) -> Iterator[tuple[wire.Connection, wire.Connection]]:
+def connected_pair(server: Transport, client: Transport) -> Iterator[tuple[wire.Connection, wire.Connection]]:
     """Yield both ends of a connection, the server's first; close them afterwards."""
     waiting = RendezvousServer(server)
-    client_end = call("127.0.0.1", waiting.port, client, PATIENCE)
+    client_end = connect_to_server("127.0.0.1", waiting.port, client, PATIENCE)
     server_end = waiting.connection()
     yield server_end, client_end
     server_end.close()

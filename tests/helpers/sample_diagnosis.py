@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig, PreTrainedModel
 
-from pi_sim.diagnosis.examine import examine
+from pi_sim.diagnosis.diagnose import diagnose
 from pi_sim.diagnosis.ranges import Quantity
 
 LAYERS, HEADS, WIDTH, VOCABULARY = 2, 4, 32, 40
@@ -35,6 +35,6 @@ def model(family: str = "gpt2") -> PreTrainedModel:
 def examine_all(network: PreTrainedModel, ids: Tensor, *quantities: Quantity) -> dict[str, Any]:
     """Return the whole diagnosis; check that it reports its progress."""
     progress: list[float] = []
-    diagnosis = examine(network, ids, list(quantities), progress.append)
+    diagnosis = diagnose(network, ids, list(quantities), progress.append)
     assert progress == [done / len(ids) for done in range(1, len(ids) + 1)]
     return diagnosis

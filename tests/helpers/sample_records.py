@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from pi_sim import records, specs
-from pi_sim.cost.cost import Cost
+from pi_sim.cost.cost import Cost, Work
 from pi_sim.cost.estimate import Estimate, Row
-from pi_sim.cost.machine import Machine, SecondsEach
-from pi_sim.cost.work import Work
+from pi_sim.cost.machine import Machine
 from pi_sim.files import write_text
 from pi_sim.network import PRESETS
+from pi_sim.records import SecondsEach
 
 PERPLEXITIES = {"gelu_ln": 20.0, "relu_ln": 20.4, "gelu_nonorm": 22.0, "relu_nonorm": 21.0}
 
@@ -98,7 +98,7 @@ def held_out(perplexity: float | None) -> dict[str, Any]:
 
 def training_record(model: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
     """Return the record of a training of that model."""
-    card, size = specs.model_card(model), specs.size("tiny")
+    card, size = specs.load_model_card(model), specs.load_size("tiny")
     worth = PERPLEXITIES[model] + seed / 10
     return {
         "card": model,

@@ -1,4 +1,4 @@
-"""Trainings of a second: a corpus, a size and the command for them."""
+"""Corpus, size and command for trainings that take a second."""
 
 import random
 from pathlib import Path
@@ -7,7 +7,8 @@ import safetensors.torch
 import torch
 from click.testing import Result
 
-from pi_sim.training import plan
+from pi_sim import specs
+from pi_sim.training.plan import FromScratch, plan_from_scratch
 from tests.helpers.cli import invoke
 
 SIZE = """
@@ -43,8 +44,12 @@ def write_texts(folder: Path) -> Path:
     return folder
 
 
-def make_plan(size: str, texts: Path, *settings: str, seed: int = 0) -> plan.Plan:
-    return plan.make("relu_nonorm", size, str(texts), seed, None, settings)
+def make_plan(
+    size: str, texts: Path, *settings: str, seed: int = 0, card: str = "relu_nonorm", recipe: str | None = None
+) -> FromScratch:
+    """Return the plan of a training from scratch, with a card and a size by name or path."""
+    dimensions = specs.load_size(size)
+    return plan_from_scratch(specs.load_model_card(card), dimensions, str(texts), seed, None, settings, recipe)
 
 
 def train(size: str, texts: Path, out: Path, *more: str) -> Result:

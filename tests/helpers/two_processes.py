@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from pi_sim import specs
+from pi_sim.graph.bundle import share_tensor, to_fixed_point
 from pi_sim.graph.ops import Op
-from pi_sim.graph.sharing import encode, split
+from pi_sim.mpc import backend
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class TwoParties:
         """Evaluate `op` on plain operands, of which the secret ones are shared first."""
         shares: tuple[list[Tensor], list[Tensor]] = ([], [])
         for operand, secret in zip(operands, op.secret, strict=True):
-            ring = encode(operand) if operand.is_floating_point() else operand.long()
-            pair = split(ring) if secret else (operand, operand)
+            ring = to_fixed_point(operand) if operand.is_floating_point() else operand.long()
+            pair = share_tensor(ring) if secret else (operand, operand)
             for operands_of_rank, share in zip(shares, pair, strict=True):
                 operands_of_rank.append(share)
         for pipe, operands_of_rank in zip(self.pipes, shares, strict=True):
@@ -75,45 +76,44 @@ class TwoParties:
 
 def serve(rank: int, port: int, pipe: Connection) -> None:
     """Run one party: connect to the other over TCP, then evaluate one request after the other."""
-    from pi_sim.mpc import backend, session
-    from pi_sim.mpc.dealer.provider import Provider
-    from pi_sim.mpc.dealer.source import Dealing, Expanding
-    from pi_sim.mpc.dealer.stream import Stream
-    from pi_sim.mpc.executor import apply, stationary
-    from pi_sim.mpc.link import Link
-    from pi_sim.mpc.primitives.stationary import settle
+    from pi_sim.mpc.dealer.prg import AesCtrPrg
+    from pi_sim.mpc.dealer.sources import DealerSource, SeedSource
+    from pi_sim.mpc.executor import apply_op, fixed_operand
+    from pi_sim.mpc.primitives.beaver import open_weight_shares
+    from pi_sim.mpc.runtime import Runtime
+    from pi_sim.mpc.transport.link import Link
 
     torch.set_num_threads(1)
     listener = pipe.recv()
     connection = listener.accept()[0] if rank == 0 else socket.create_connection(("127.0.0.1", port))
-    backend.draw_from(*(Stream(bytes([number] * 16)) for number in (2 + rank, 3 - rank, 10 + rank)))
+    backend.set_zero_prgs(*(AesCtrPrg(bytes([number] * 16)) for number in (2 + rank, 3 - rank, 10 + rank)))
     connection.settimeout(60)
     link = Link(connection, rank)
-    own_stream = Stream(bytes([rank] * 16))
-    source = Dealing(own_stream, Stream(bytes([1] * 16))) if rank == 0 else Expanding(own_stream)
+    own_stream = AesCtrPrg(bytes([rank] * 16))
+    source = DealerSource(own_stream, AesCtrPrg(bytes([1] * 16))) if rank == 0 else SeedSource(own_stream)
     while request := pipe.recv():
         op, shares, fixed_point, name = request
-        source.offline = 0
-        protocol = specs.protocol_card(name)
-        with backend.use(link, Provider(source), protocol.settings), torch.no_grad():
+        source.offline_bytes = 0
+        protocol = specs.load_executable_protocol(name)
+        with Runtime.running(link, source, protocol) as rt:
             operands = [
-                backend.shares(share, None if fixed else 0) if secret else share
+                backend.fixed_point_tensor(share, None if fixed else 0) if secret else share
                 for share, secret, fixed in zip(shares, op.secret, fixed_point, strict=True)
             ]
-            place = stationary(op, protocol)
+            place = fixed_operand(op, protocol)
             if place is not None:
-                operands[place] = settle([operands[place].share])[0]
+                operands[place] = open_weight_shares(rt, [operands[place].share])[0]
             link.rounds = link.sent = link.received = 0
             link.reset_communication_stats()
-            result = apply(op, operands, protocol)
-            assert session.asked() == source.offline
+            result = apply_op(rt, op, operands, protocol)
+            assert rt.requested_bytes == source.offline_bytes
         pipe.send(
             {
                 "rounds": link.rounds,
                 "sent": link.sent,
                 "received": link.received,
                 "crypten": link.get_communication_stats(),
-                "offline": source.offline,
+                "offline": source.offline_bytes,
                 "share": result if op.name == "reveal" else result.share,
                 "scale": None if op.name == "reveal" else result.encoder.scale,
             }

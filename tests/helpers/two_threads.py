@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pi_sim.mpc import session
-from pi_sim.mpc.dealer.source import Dealing, Expanding
-from pi_sim.mpc.dealer.stream import Stream
-from pi_sim.mpc.link import Link
+from pi_sim.mpc.dealer.prg import AesCtrPrg
+from pi_sim.mpc.dealer.sources import DealerSource, SeedSource
+from pi_sim.mpc.runtime import Runtime
+from pi_sim.mpc.transport.link import Link
 
 
 @dataclass
@@ -59,18 +59,17 @@ class Outcome:
 
 
 def run_both(function: Callable[..., Tensor], *plain: Tensor) -> Outcome:
-    """Call the function with each party's shares of the plain ring elements."""
+    """Call the function with each party's runtime and shares of the plain ring elements."""
     exchange = Exchange(threading.Barrier(2), [[], []])
     ends = [Communicator(rank, exchange) for rank in (0, 1)]
-    sources = [Dealing(Stream(bytes(16)), Stream(bytes([1] * 16))), Expanding(Stream(bytes([1] * 16)))]
+    sources = [DealerSource(AesCtrPrg(bytes(16)), AesCtrPrg(bytes([1] * 16))), SeedSource(AesCtrPrg(bytes([1] * 16)))]
     masks = [torch.randint(-(2**63), 2**63 - 1, operand.shape) for operand in plain]
     operands = [masks, [operand - mask for operand, mask in zip(plain, masks, strict=True)]]
     results: list[Any] = [None, None]
 
     def run(rank: int) -> None:
         try:
-            with session.run(ends[rank], sources[rank]):
-                results[rank] = function(*operands[rank])
+            results[rank] = function(Runtime(ends[rank], sources[rank]), *operands[rank])
         except Exception as error:
             results[rank] = error
             exchange.barrier.abort()
@@ -83,7 +82,7 @@ def run_both(function: Callable[..., Tensor], *plain: Tensor) -> Outcome:
     for result in results:
         if isinstance(result, Exception):
             raise result
-    return Outcome((results[0], results[1]), ends[0].rounds, ends[0].bytes, sources[0].offline)
+    return Outcome((results[0], results[1]), ends[0].rounds, ends[0].bytes, sources[0].offline_bytes)
 
 
 def at_both_ends(ends: list[Link], function: Callable[[Link], object]) -> list[object]:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi_sim.mpc import timeline
-from pi_sim.mpc.timeline import Timeline
+from pi_sim.mpc.transport import link
+from pi_sim.mpc.transport.link import CriticalPath
 
 LATENCY = 10.0
 
@@ -24,7 +24,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     found = Clock()
-    monkeypatch.setattr(timeline, "time", found)
+    monkeypatch.setattr(link, "time", found)
     yield found
 
 
@@ -32,21 +32,21 @@ class Pair:
     """Two parties that exchange messages of one latency, each after so many seconds of computing."""
 
     def __init__(self, clock: Clock) -> None:
-        self.clock, self.ends, self.free = clock, [Timeline(True), Timeline(True)], [0.0, 0.0]
+        self.clock, self.ends, self.free = clock, [CriticalPath(True), CriticalPath(True)], [0.0, 0.0]
 
     def round(self, *computing: float) -> None:
         stamps = []
         for end, free, seconds in zip(self.ends, self.free, computing, strict=True):
             self.clock.now = free + seconds
-            stamps.append(end.leave())
+            stamps.append(end.on_send())
         for rank, (end, stamp) in enumerate(zip(self.ends, reversed(stamps), strict=True)):
             due = stamp[0] + LATENCY
             self.free[rank] = self.clock.now = max(stamps[rank][0], due)
-            end.arrive(stamp, due)
+            end.on_receive(stamp, due)
 
 
 def chains(pair: Pair) -> list[tuple[float, float, float]]:
-    return [(end.network + end.delay, end.mine, end.theirs) for end in pair.ends]
+    return [(end.network + end.delay, end.own_compute, end.peer_compute) for end in pair.ends]
 
 
 def test_parties_in_step_wait_for_the_network_alone(clock: Clock) -> None:
@@ -82,7 +82,7 @@ def test_a_message_that_travels_while_one_computes_takes_no_time(clock: Clock) -
 def test_every_second_belongs_to_somebody(rounds: list[tuple[float, float]]) -> None:
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timeline, "time", clock)
+        patch.setattr(link, "time", clock)
         pair = Pair(clock)
         for computing in rounds:
             pair.round(*computing)
@@ -92,30 +92,30 @@ def test_every_second_belongs_to_somebody(rounds: list[tuple[float, float]]) -> 
 
 
 def test_what_a_message_is_late_by_is_told_apart(clock: Clock) -> None:
-    end = Timeline(common=True)
+    end = CriticalPath(common=True)
     clock.now = 1.0
-    end.leave()
+    end.on_send()
     clock.now = 14.0
-    end.arrive((2.0, 30.0, 1.0, 5.0, 7.0), due=12.0)
-    assert (end.network, end.delay, end.mine, end.theirs) == (40.0, 3.0, 7.0, 5.0)
-    end.leave()
+    end.on_receive((2.0, 30.0, 1.0, 5.0, 7.0), due=12.0)
+    assert (end.network, end.delay, end.own_compute, end.peer_compute) == (40.0, 3.0, 7.0, 5.0)
+    end.on_send()
     clock.now = 15.0
-    end.arrive((13.0, 0.0, 0.0, 0.0, 0.0), due=13.5)  # it was there before this party asked
-    assert (end.network, end.delay, end.mine, end.theirs) == (40.0, 4.0, 7.0, 5.0)
+    end.on_receive((13.0, 0.0, 0.0, 0.0, 0.0), due=13.5)  # it was there before this party asked
+    assert (end.network, end.delay, end.own_compute, end.peer_compute) == (40.0, 4.0, 7.0, 5.0)
 
 
 def test_without_an_imitated_network_nothing_is_late(clock: Clock) -> None:
-    end = Timeline(common=True)
-    end.leave()
+    end = CriticalPath(common=True)
+    end.on_send()
     clock.now = 3.0
-    end.arrive((2.0, 30.0, 0.0, 5.0, 7.0), due=None)
-    assert (end.network, end.delay, end.mine, end.theirs) == (31.0, 0.0, 7.0, 5.0)
+    end.on_receive((2.0, 30.0, 0.0, 5.0, 7.0), due=None)
+    assert (end.network, end.delay, end.own_compute, end.peer_compute) == (31.0, 0.0, 7.0, 5.0)
 
 
 def test_without_a_common_clock_all_waiting_is_the_networks(clock: Clock) -> None:
-    end = Timeline(common=False)
+    end = CriticalPath(common=False)
     clock.now = 2.0
-    end.leave()
+    end.on_send()
     clock.now = 7.0
-    end.arrive((1e9, 5.0, 5.0, 5.0, 5.0), due=None)
-    assert (end.network, end.mine, end.theirs) == (5.0, 2.0, 0.0)
+    end.on_receive((1e9, 5.0, 5.0, 5.0, 5.0), due=None)
+    assert (end.network, end.own_compute, end.peer_compute) == (5.0, 2.0, 0.0)

@@ -20,31 +20,32 @@ from hypothesis import strategies as st
 
 from pi_sim.cli import main
 from pi_sim.errors import RunError, UsageError
-from pi_sim.mpc.dealer import files, once
-from pi_sim.mpc.dealer.header import Header, read
-from pi_sim.mpc.dealer.source import Source
-from pi_sim.mpc.dealer.tape import Deal, Tape, octets
-from pi_sim.mpc.dealer.terms import Terms
-from pi_sim.mpc.primitives.products import Triple
-from pi_sim.run import deal as dealing
-from pi_sim.run.two_party import export
+from pi_sim.mpc.dealer import dealt_file
+from pi_sim.mpc.dealer.correlations import Triple
+from pi_sim.mpc.dealer.dealers import RunIdentity
+from pi_sim.mpc.dealer.dealt_file import Header, read_header
+from pi_sim.mpc.dealer.sources import CorrelationItem, Demand, Source, raw_bytes
+from pi_sim.run import dealing
+from pi_sim.run.two_party import export_bundle
+from pi_sim.specs import load_executable_protocol
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.file_size_limit import file_size_limit
 
-TERMS = Terms("graph", "protocol")
+TERMS = RunIdentity("graph", "protocol")
 TRIPLE = Triple("multiply", (50, 100), (100,))
-TAPE = Tape((), (Deal(TRIPLE, ()),))
+TAPE = Demand((), (CorrelationItem(TRIPLE, ()),))
 PAYLOAD = 8 * 50 * 100
 
 
 @pytest.fixture
 def dealt(tmp_path: Path) -> Path:
     """A dealing for two sequences."""
-    files.write(tmp_path / "dealt", TAPE, TERMS, 2)
+    dealt_file.write_dealing(tmp_path / "dealt", TAPE, TERMS, 2)
     return tmp_path / "dealt"
 
 
 def source(folder: Path, rank: int, sequences: int = 2) -> Source:
-    return files.hold(folder, rank, TERMS, sequences).source(bytes(16))
+    return dealt_file.open_dealt_file(folder, rank, TERMS, sequences).open_source(bytes(16))
 
 
 def test_each_party_reads_its_shares_of_every_triple(dealt: Path) -> None:
@@ -52,7 +53,7 @@ def test_each_party_reads_its_shares_of_every_triple(dealt: Path) -> None:
     for _ in range(2):
         a, b, both = (x + y for x, y in zip(one.deal(TRIPLE), other.deal(TRIPLE), strict=True))
         assert torch.equal(a * b, both)
-    assert one.offline == other.offline == 2 * PAYLOAD
+    assert one.offline_bytes == other.offline_bytes == 2 * PAYLOAD
     with pytest.raises(RunError, match="ended too soon"):
         one.deal(TRIPLE)
 
@@ -60,11 +61,11 @@ def test_each_party_reads_its_shares_of_every_triple(dealt: Path) -> None:
 @given(st.lists(st.integers(0, 3 * mmap.PAGESIZE), max_size=9), st.integers(1, 2 * mmap.PAGESIZE))
 def test_a_file_is_read_through_windows_and_keeps_its_contents(lengths: list[int], window: int) -> None:
     content = random.Random(window).randbytes(5 + sum(lengths))
-    with tempfile.NamedTemporaryFile() as file, patch.object(files, "WINDOW", window):
+    with tempfile.NamedTemporaryFile() as file, patch.object(dealt_file, "WINDOW_BYTES", window):
         Path(file.name).write_bytes(content)
-        shares = files.Shares(Path(file.name), 5)
+        shares = dealt_file.MappedShares(Path(file.name), 5)
         taken = [shares.take(length) for length in lengths]
-        assert b"".join(bytes(octets(each)) for each in taken) == content[5:]
+        assert b"".join(bytes(raw_bytes(each)) for each in taken) == content[5:]
         for each in taken:
             each.zero_()
         assert Path(file.name).read_bytes() == content
@@ -79,11 +80,11 @@ def test_a_file_that_cannot_be_mapped_is_one_sentence(dealt: Path) -> None:
 
 
 def test_files_are_for_their_owner_alone_and_party_1s_is_a_seed(tmp_path: Path) -> None:
-    sizes = files.write(tmp_path / "dealt", TAPE, TERMS, 2)
+    sizes = dealt_file.write_dealing(tmp_path / "dealt", TAPE, TERMS, 2)
     paths = [tmp_path / "dealt" / f"party{rank}.dealing" for rank in (0, 1)]
     assert [path.stat().st_mode & 0o777 for path in paths] == [0o600, 0o600]
     assert [path.stat().st_size for path in paths] == sizes
-    server, client = map(read, paths)
+    server, client = map(read_header, paths)
     assert (server.payload, client.payload) == (2 * PAYLOAD, 0)
     assert server.number == client.number
     assert server.seed != client.seed
@@ -95,53 +96,59 @@ def test_files_are_for_their_owner_alone_and_party_1s_is_a_seed(tmp_path: Path) 
 def test_what_deal_did_not_write_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "party0.dealing").write_bytes(content)
     with pytest.raises(UsageError, match=r"party0\.dealing"):
-        files.inspect(tmp_path, 0, TERMS, 1)
+        dealt_file.read_usable_header(tmp_path, 0, TERMS, 1)
 
 
 @pytest.mark.slow
 def test_a_protocol_that_no_run_would_take_is_not_dealt_for(tmp_path: Path) -> None:
-    export("relu_nonorm", "tiny", 8, tmp_path / "bundle")
+    export_bundle(ModelSource.parse("relu_nonorm", "tiny"), 8, tmp_path / "bundle")
     text = (
         Path("protocols/lean.toml").read_text(encoding="utf-8").replace('precision_bits" = 16', 'precision_bits" = 20')
     )
     (tmp_path / "fine.toml").write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=r"encoder\.precision_bits"):
-        dealing.deal(tmp_path / "bundle", str(tmp_path / "fine.toml"), 1, tmp_path / "dealt", lambda fraction: None)
+        dealing.write_dealt_files(
+            tmp_path / "bundle",
+            load_executable_protocol(str(tmp_path / "fine.toml")),
+            1,
+            tmp_path / "dealt",
+            lambda fraction: None,
+        )
     assert not (tmp_path / "dealt").exists()
 
 
 def test_two_dealings_have_nothing_in_common(tmp_path: Path) -> None:
     for name in ("one", "other"):
-        files.write(tmp_path / name, TAPE, TERMS, 1)
+        dealt_file.write_dealing(tmp_path / name, TAPE, TERMS, 1)
     one, other = ((tmp_path / name / "party0.dealing").read_bytes() for name in ("one", "other"))
     assert one[-64:] != other[-64:]
-    headers = [read(tmp_path / name / f"party{rank}.dealing") for name in ("one", "other") for rank in (0, 1)]
+    headers = [read_header(tmp_path / name / f"party{rank}.dealing") for name in ("one", "other") for rank in (0, 1)]
     assert (len({each.seed for each in headers}), len({each.number for each in headers})) == (4, 2)
 
 
-def refusal(folder: Path, rank: int = 0, terms: Terms = TERMS, sequences: int = 2) -> str:
+def refusal(folder: Path, rank: int = 0, terms: RunIdentity = TERMS, sequences: int = 2) -> str:
     with pytest.raises(UsageError) as caught:
-        files.inspect(folder, rank, terms, sequences)
+        dealt_file.read_usable_header(folder, rank, terms, sequences)
     return str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("terms", "sequences", "sentence"),
     [
-        (Terms("another", "protocol"), 2, "was dealt for another graph"),
-        (Terms("graph", "another"), 2, "was dealt for another protocol"),
-        (Terms("graph", "protocol", "9.9"), 2, "this is 9.9; deal anew"),
+        (RunIdentity("another", "protocol"), 2, "was dealt for another graph"),
+        (RunIdentity("graph", "another"), 2, "was dealt for another protocol"),
+        (RunIdentity("graph", "protocol", "9.9"), 2, "this is 9.9; deal anew"),
         (TERMS, 3, "has randomness for 2 sequences, not for 3"),
     ],
 )
-def test_a_file_serves_what_it_was_dealt_for(dealt: Path, terms: Terms, sequences: int, sentence: str) -> None:
+def test_a_file_serves_what_it_was_dealt_for(dealt: Path, terms: RunIdentity, sequences: int, sentence: str) -> None:
     assert sentence in refusal(dealt, terms=terms, sequences=sequences)
-    files.inspect(dealt, 0, TERMS, 1)
+    dealt_file.read_usable_header(dealt, 0, TERMS, 1)
 
 
 def test_a_party_needs_its_own_file(dealt: Path) -> None:
     assert "is party 0's file of a dealing; give party 1 its own" in refusal(dealt / "party0.dealing", rank=1)
-    files.inspect(dealt / "party1.dealing", 1, TERMS, 2)
+    dealt_file.read_usable_header(dealt / "party1.dealing", 1, TERMS, 2)
 
 
 @pytest.mark.parametrize("change", [lambda content: content[:-1], lambda content: content + b"x"])
@@ -174,27 +181,27 @@ def test_a_copy_of_a_used_file_is_refused(dealt: Path) -> None:
     assert "was used already" in refusal(copy)
     (dealt / "party0.dealing.used").rename(dealt / "party0.dealing")
     assert "was used already" in refusal(dealt)
-    files.inspect(copy, 1, TERMS, 2)  # the other party's is another file
+    dealt_file.read_usable_header(copy, 1, TERMS, 2)  # the other party's is another file
 
 
 def test_of_two_that_hold_a_file_one_may_use_it(dealt: Path) -> None:
-    first, second = (files.hold(dealt, 0, TERMS, 2) for _ in range(2))
-    first.source(bytes(16))
+    first, second = (dealt_file.open_dealt_file(dealt, 0, TERMS, 2) for _ in range(2))
+    first.open_source(bytes(16))
     with pytest.raises(UsageError, match="was used already"):
-        second.source(bytes(16))
+        second.open_source(bytes(16))
 
 
 def test_a_use_that_cannot_be_noted_is_refused(dealt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     with pytest.raises(UsageError, match="cannot be marked as used"):
-        once.use(dealt / "party0.dealing", read(dealt / "party0.dealing"))
+        dealt_file.mark_used(dealt / "party0.dealing", read_header(dealt / "party0.dealing"))
     assert (dealt / "party0.dealing").exists()
 
 
 def test_a_dealing_is_not_overwritten(dealt: Path) -> None:
     with pytest.raises(UsageError, match="exists already"):
-        files.write(dealt, TAPE, TERMS, 2)
+        dealt_file.write_dealing(dealt, TAPE, TERMS, 2)
 
 
 def test_an_interrupted_dealing_leaves_nothing(tmp_path: Path) -> None:
@@ -202,20 +209,22 @@ def test_an_interrupted_dealing_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        files.write(tmp_path / "dealt", TAPE, TERMS, 2, impatient)
+        dealt_file.write_dealing(tmp_path / "dealt", TAPE, TERMS, 2, impatient)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     with file_size_limit(10_000), pytest.raises(UsageError, match="cannot be written"):
-        files.write(tmp_path / "dealt", TAPE, TERMS, 2)
+        dealt_file.write_dealing(tmp_path / "dealt", TAPE, TERMS, 2)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of a shipped model."""
-    return export("relu_nonorm", "tiny", 8, tmp_path_factory.mktemp("export") / "bundle").folder
+    return export_bundle(
+        ModelSource.parse("relu_nonorm", "tiny"), 8, tmp_path_factory.mktemp("export") / "bundle"
+    ).folder
 
 
 @pytest.mark.slow
@@ -263,7 +272,7 @@ def test_a_dealing_for_other_kernels_is_refused(exported: Path, tmp_path: Path) 
     """A kernel that changed asks for another payload, although graph, protocol and version are the same."""
     deal("--bundle", exported, "--protocol", "lean", "--out", tmp_path / "dealt")
     path = tmp_path / "dealt" / "party0.dealing"
-    known = read(path)
+    known = read_header(path)
     fields = {**known.model_dump(), "payload": known.payload + 8}
     path.write_bytes(Header(**fields).line + path.read_bytes()[len(known.line) :] + bytes(8))
     assert "for other kernels" in refused("--bundle", exported, "--protocol", "lean", "--dealer", tmp_path / "dealt")

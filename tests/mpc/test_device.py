@@ -37,8 +37,8 @@ def test_a_run_on_a_gpu(tmp_path: Path, protocol: str, dealer: str) -> None:
 
 @with_gpu
 def test_products_are_those_of_the_processor() -> None:
-    from pi_sim.mpc.device import computing_on
+    from pi_sim.mpc.party import device_context
 
     a, b = (torch.randint(-(2**62), 2**62, shape) for shape in ((2, 30, 3000), (2, 3000, 20)))
-    with computing_on("cuda"):
+    with device_context("cuda"):
         assert torch.equal((a.cuda() @ b.cuda()).cpu(), a @ b)

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from pi_sim import specs
-from pi_sim.cost import phantom
+from pi_sim.cost import derived
 from pi_sim.graph.ops import Op
 from pi_sim.mpc.kernels import KERNELS
-from pi_sim.mpc.kernels.registry import FIXED
+from pi_sim.mpc.kernels.registry import UNIVERSAL
 from tests.helpers.equation import EXAMPLES, FEW, SEEDS, SHAPES, SMALL, assert_equation, exact, normal, protocol_with
 from tests.helpers.kernel_cases import ELEMENTWISE, LEAN_KERNELS, LOCAL, MPCFORMER, SHAFT
 from tests.helpers.two_processes import TwoParties
@@ -46,7 +46,7 @@ def test_multiply_opens_an_operand_before_it_is_broadcast(
     a, b = normal(1, *one), normal(2, *other)
     assert_equation(two_parties, "multiply", [a, b], atol=1e-4)
     op = Op("multiply", (one, other), (True, True))
-    assert phantom.price(op, specs.protocol_card("crypten")).bytes == 8 * (a.numel() + b.numel())
+    assert derived.derive_cost(op, specs.load_executable_protocol("crypten")).bytes == 8 * (a.numel() + b.numel())
 
 
 @EXAMPLES
@@ -91,7 +91,7 @@ def test_causal_softmax(two_parties: TwoParties, kernel: str, heads: int, length
 def test_a_maximum_without_its_place_costs_less() -> None:
     op = Op("softmax", ((128, 128),), (True,))
     stock, found = (
-        phantom.price(op, specs.protocol_card(protocol_with(softmax=kernel)))
+        derived.derive_cost(op, specs.load_executable_protocol(protocol_with(softmax=kernel)))
         for kernel in ("limit-newton", "limit-newton-max")
     )
     assert (stock.rounds, found.rounds) == (116, 100)
@@ -144,7 +144,7 @@ def test_softmax_holds_to_the_ends_of_what_it_divides_by(two_parties: TwoParties
     allowed = torch.arange(64)[None] < places
     scores = torch.full((2, 64), -3.0, dtype=torch.float64)
     assert_equation(two_parties, "softmax", [scores, allowed], atol=1e-4, rtol=0.05)
-    assert total.measure(scores, allowed).tolist() == [places] * 2
+    assert total.statistic(scores, allowed).tolist() == [places] * 2
 
 
 def test_every_kernel_is_tested() -> None:
@@ -152,7 +152,7 @@ def test_every_kernel_is_tested() -> None:
     here = {"matmul", "linear", "multiply", "square", "embedding", "softmax", "layernorm", "rmsnorm", "reveal"}
     stock = KERNELS.keys() - LEAN_KERNELS - SHAFT - MPCFORMER - {("softmax", "limit-newton-max")}
     others = {(op, name) for op, name in stock if op not in here}
-    assert others == ELEMENTWISE.keys() | {(op, "local" if op.startswith("scale") else FIXED) for op in LOCAL}
+    assert others == ELEMENTWISE.keys() | {(op, "local" if op.startswith("scale") else UNIVERSAL) for op in LOCAL}
     assert len(stock) == len(here) + len(others)
 
 

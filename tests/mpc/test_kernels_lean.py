@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_sim import specs
-from pi_sim.cost import phantom
+from pi_sim.cost import derived
 from pi_sim.cost.cost import Cost
 from pi_sim.graph.ops import Op
 from tests.helpers.equation import EXAMPLES, SEEDS, SHAPES, SMALL, assert_equation, exact, normal, protocol_with
@@ -56,7 +56,7 @@ def test_clamp(two_parties: TwoParties, shape: tuple[int, ...], seed: int) -> No
 def test_products(two_parties: TwoParties, batch: int, m: int, k: int, n: int, seed: int) -> None:
     x, weight, bias = normal(seed, batch, m, k), normal(seed + 1, k, n), normal(seed + 2, n)
     assert_equation(two_parties, "linear", [x, weight, bias], atol=2**-15, protocol=LEAN)
-    assert_equation(two_parties, "linear", [x, weight, bias], atol=2**-31, protocol=LEAN, revealed=True)
+    assert_equation(two_parties, "linear", [x, weight, bias], atol=2**-31, protocol=LEAN, client_only=True)
     assert_equation(two_parties, "matmul", [x, normal(seed, batch, k, n)], atol=2**-15, protocol=LEAN)
     assert_equation(two_parties, "multiply", [x, normal(seed, k)], atol=2**-15, protocol=LEAN)
     assert_equation(two_parties, "square", [x], atol=2**-15, protocol=LEAN)
@@ -147,7 +147,7 @@ def test_embedding(two_parties: TwoParties, tokens: int, width: int, vocabulary:
 
 
 @pytest.mark.parties
-@pytest.mark.parametrize("kernel", ["halves", "truth-table"])
+@pytest.mark.parametrize("kernel", ["split-lookup", "truth-table"])
 @EXAMPLES
 @given(SMALL, SMALL, st.integers(2, 40), SEEDS)
 def test_embedding_that_opens_less(
@@ -167,12 +167,12 @@ def test_embedding_that_opens_less(
 
 @pytest.mark.parametrize(
     ("kernel", "sent", "dealt"),
-    [("stationary", 50257, 768), ("halves", 224 + 225, 450 * 768), ("truth-table", 1, 2**16 * 768)],
+    [("fixed-weight", 50257, 768), ("split-lookup", 224 + 225, 450 * 768), ("truth-table", 1, 2**16 * 768)],
 )
 def test_what_an_embedding_opens_and_is_dealt(kernel: str, sent: int, dealt: int) -> None:
     """Words for each token of GPT-2; a table is opened under its mask before."""
     op = Op("embedding", ((50257, 768), (1, 128, 50257)), (True, True))
-    found = phantom.price(op, specs.protocol_card(protocol_with(LEAN, embedding=kernel)))
+    found = derived.derive_cost(op, specs.load_executable_protocol(protocol_with(LEAN, embedding=kernel)))
     assert found == Cost(1, 8 * 128 * sent, 8 * 128 * dealt)
 
 
@@ -197,7 +197,9 @@ def test_an_element_costs_what_it_may(name: str) -> None:
     most, rounds, stock, stock_rounds = TARGETS[name]
     more = (("approximate", "none"),) if name == "gelu" else ()
     op = Op(name, ((128, 768),), (True,), more)
-    lean, crypten = (phantom.price(op, specs.protocol_card(protocol)) for protocol in (LEAN, "crypten"))
+    lean, crypten = (
+        derived.derive_cost(op, specs.load_executable_protocol(protocol)) for protocol in (LEAN, "crypten")
+    )
     assert (crypten.bytes / (128 * 768), crypten.rounds) == (stock, stock_rounds)
     assert lean.bytes <= most * 128 * 768
     assert lean.rounds <= rounds
@@ -206,6 +208,6 @@ def test_an_element_costs_what_it_may(name: str) -> None:
 @pytest.mark.slow
 def test_a_score_costs_what_it_may() -> None:
     op = Op("softmax", ((12, 128, 128), (128, 128)), (True, False), (("causal", True),))
-    found = phantom.price(op, specs.protocol_card(LEAN))
+    found = derived.derive_cost(op, specs.load_executable_protocol(LEAN))
     assert found.bytes / (12 * math.comb(129, 2)) <= 100
     assert found.rounds <= 60

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pi_sim import specs
-from pi_sim.cost import phantom
+from pi_sim.cost import derived
 from pi_sim.graph.ops import Op
 from pi_sim.mpc.kernels import KERNELS
 from pi_sim.zoo.attention import two_quad, two_relu
@@ -99,7 +99,7 @@ def test_stand_ins_hold_to_the_ends_of_what_they_divide_by(
     """2ReLU's mean is never below its floor."""
     domain, _ = KERNELS["softmax", form].domains
     scores = exact(torch.full((2, 8), score, dtype=torch.float64))
-    assert domain.measure(scores).tolist() == pytest.approx([mean] * 2, rel=0.01)
+    assert domain.statistic(scores).tolist() == pytest.approx([mean] * 2, rel=0.01)
     assert domain.low <= mean * 1.01
     assert mean * 0.99 <= domain.high
     assert_equation(
@@ -117,11 +117,11 @@ def test_a_stand_in_says_how_far_it_is_from_what_it_replaces() -> None:
     """So that a run warns of a model that was not distilled for it."""
     (quad,) = KERNELS["gelu", "quad"].domains
     x = torch.tensor([0.0, 1.0])
-    assert quad.measure(x).tolist() == pytest.approx([0.5, 0.0337], abs=1e-3)
+    assert quad.statistic(x).tolist() == pytest.approx([0.5, 0.0337], abs=1e-3)
     assert quad.high < 0.5
     _, softmax = KERNELS["softmax", "2quad"].domains
-    assert softmax.measure(torch.tensor([[0.0, 0.0]])).max() == 0
-    assert softmax.measure(torch.tensor([[0.0, 5.0]])).max() > softmax.high
+    assert softmax.statistic(torch.tensor([[0.0, 0.0]])).max() == 0
+    assert softmax.statistic(torch.tensor([[0.0, 5.0]])).max() > softmax.high
 
 
 # What its functions send on CrypTen, one party; `protocols/published/mpcformer.toml`.
@@ -134,13 +134,13 @@ def test_a_stand_in_says_how_far_it_is_from_what_it_replaces() -> None:
     ids=str,
 )
 def test_published_figures_come_back(op: Op, rounds: int, sent: int) -> None:
-    found = phantom.price(op, specs.protocol_card("mpcformer"))
+    found = derived.derive_cost(op, specs.load_executable_protocol("mpcformer"))
     assert (found.rounds, found.bytes) == (rounds, sent)
 
 
 @pytest.mark.slow
 def test_2relu_costs_a_comparison_for_every_place() -> None:
     op = Op("softmax", ((12, 128, 128),), (True,))
-    found = phantom.price(op, specs.protocol_card(protocol_with(softmax="2relu")))
+    found = derived.derive_cost(op, specs.load_executable_protocol(protocol_with(softmax="2relu")))
     assert (found.rounds, found.bytes) == (48, 12 * 128 * (240 * 128 + 560))
     assert found.offline == 12 * 128 * (128 * 128 + 352)

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from pi_sim import specs
-from pi_sim.cost import phantom
+from pi_sim.cost import derived
 from pi_sim.cost.cost import Cost
 from pi_sim.graph.ops import Op
-from pi_sim.mpc.kernels import KERNELS, gelu, silu
-from pi_sim.mpc.primitives.function import Curve
+from pi_sim.mpc.kernels import KERNELS, activations
+from pi_sim.mpc.primitives.fourier import FourierSeries
 from tests.helpers.equation import FEW, SEEDS, SMALL, assert_equation, normal
 from tests.helpers.two_processes import TwoParties
 
@@ -82,10 +82,13 @@ def _below(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 @pytest.mark.parametrize(
     ("series", "end", "function"),
-    [(gelu.BELOW, 4, _below(functional.gelu)), (silu.BELOW, 8, _below(functional.silu))],
+    [
+        (activations.GELU_MINUS_RELU_SERIES, 4, _below(functional.gelu)),
+        (activations.SILU_MINUS_RELU_SERIES, 8, _below(functional.silu)),
+    ],
     ids=["gelu", "silu"],
 )
-def test_coefficients_are_fouriers(series: Curve, end: int, function: Callable[[Tensor], Tensor]) -> None:
+def test_coefficients_are_fouriers(series: FourierSeries, end: int, function: Callable[[Tensor], Tensor]) -> None:
     """b_j = 2 / L times the integral of f(x) sin(j pi x / L) over [0, L]."""
     x = torch.linspace(0, end, 100_001, dtype=torch.float64)
     for number, coefficient in enumerate(series.sines, start=1):
@@ -108,10 +111,10 @@ def test_coefficients_are_fouriers(series: Curve, end: int, function: Callable[[
     ids=str,
 )
 def test_published_figures_come_back(op: Op, rounds: int, sent: int) -> None:
-    found = phantom.price(op, specs.protocol_card("shaft"))
+    found = derived.derive_cost(op, specs.load_executable_protocol("shaft"))
     assert (found.rounds, found.bytes) == (rounds, sent)
 
 
 def test_a_bounded_series_is_one_opening() -> None:
     op = Op("erf", ((10,),), (True,))
-    assert phantom.price(op, specs.protocol_card("shaft")) == Cost(1, 80, 1600)
+    assert derived.derive_cost(op, specs.load_executable_protocol("shaft")) == Cost(1, 80, 1600)

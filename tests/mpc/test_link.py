@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributed import ReduceOp
 
-from pi_sim.mpc.link import SMALL, WORD, Link
-from pi_sim.mpc.overhead import overhead
-from pi_sim.network import network
+from pi_sim.mpc.transport.link import SMALL_MESSAGE_BYTES, WORD, Link, benchmark_link
+from pi_sim.network import parse_network
 from tests.helpers.two_threads import at_both_ends
 
 pytestmark = pytest.mark.parties
 
-SIZES = st.sampled_from([0, 1, 100, SMALL // WORD, SMALL // WORD + 1, 50_000])
+SIZES = st.sampled_from([0, 1, 100, SMALL_MESSAGE_BYTES // WORD, SMALL_MESSAGE_BYTES // WORD + 1, 50_000])
 STEPS = st.lists(st.tuples(st.sampled_from(["sum", "xor", "to the client", "to the server"]), SIZES), max_size=12)
 
 
@@ -29,7 +28,7 @@ def links(imitated: str | None = None) -> Iterator[list[Link]]:
         client = socket.create_connection(listener.getsockname(), timeout=20)
         server = listener.accept()[0]
     server.settimeout(20)
-    chosen = network(imitated) if imitated else None
+    chosen = parse_network(imitated) if imitated else None
     ends = [Link(server, 0, chosen), Link(client, 1, chosen)]
     yield ends
     for end in ends:
@@ -84,7 +83,7 @@ def test_a_batch_is_one_message() -> None:
 
 def test_the_connections_own_overhead_is_measured_without_the_imitated_network() -> None:
     with links(imitated="rtt=10s,bw=1kbps") as ends:
-        for found in at_both_ends(ends, overhead):
+        for found in at_both_ends(ends, benchmark_link):
             assert isinstance(found, dict)
             assert 0 < found["round_seconds"] < 1  # the imitated latency is 5 seconds
             assert found["megabyte_seconds"] < 10  # and a megabyte would take hours

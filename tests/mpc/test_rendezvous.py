@@ -14,11 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_sim.errors import RunError, UsageError
-from pi_sim.graph.sharing import one_hot
-from pi_sim.mpc import tokens, wire
-from pi_sim.mpc.agreement import agree
-from pi_sim.mpc.rendezvous import HELLO, MAGIC, Plain, call, wait
-from pi_sim.run.place import UNENCRYPTED, address, door, loopback
+from pi_sim.graph.bundle import one_hot
+from pi_sim.mpc.transport import handshake, wire
+from pi_sim.mpc.transport.handshake import check_agreement
+from pi_sim.mpc.transport.rendezvous import (
+    HELLO,
+    MAGIC,
+    PlainTransport,
+    accept_peer,
+    connect_to_server,
+    is_loopback,
+    parse_address,
+)
+from pi_sim.mpc.transport.tls import UNENCRYPTED_WARNING, choose_transport
 from tests.helpers.rendezvous_server import PATIENCE, RendezvousServer, connected_pair
 
 TERMS = {"version": "1", "graph": "abc", "protocol": "lean", "number of sequences": "3", "dealer": "first-party"}
@@ -30,7 +38,7 @@ def hello(magic: bytes, way: int) -> Callable[[socket.socket], None]:
 
 @pytest.mark.parties
 def test_strangers_are_refused_and_the_client_is_waited_for() -> None:
-    server = RendezvousServer(Plain())
+    server = RendezvousServer(PlainTransport())
     for stranger, sentence in (
         (lambda connection: None, "the other party closed the connection"),
         (lambda connection: connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"), "it does not speak"),
@@ -38,16 +46,16 @@ def test_strangers_are_refused_and_the_client_is_waited_for() -> None:
         (hello(MAGIC, 1), "it does not speak the parties' protocol"),
     ):
         assert server.refuses(stranger).startswith(f"refused a caller at 127.0.0.1: {sentence}")
-    theirs = call("127.0.0.1", server.port, Plain(), PATIENCE)
+    theirs = connect_to_server("127.0.0.1", server.port, PlainTransport(), PATIENCE)
     server.connection().close()
     theirs.close()
 
 
 @pytest.mark.parties
 def test_a_silent_stranger_holds_nobody_up() -> None:
-    server = RendezvousServer(Plain())
+    server = RendezvousServer(PlainTransport())
     with socket.create_connection(("127.0.0.1", server.port)):
-        theirs = call("127.0.0.1", server.port, Plain(), PATIENCE)
+        theirs = connect_to_server("127.0.0.1", server.port, PlainTransport(), PATIENCE)
         server.connection().close()
     assert not server.refusals
     theirs.close()
@@ -58,14 +66,14 @@ def test_the_client_may_be_started_first() -> None:
     with socket.create_server(("127.0.0.1", 0)) as chosen:
         place = chosen.getsockname()
     found: list[Any] = []
-    client = threading.Thread(target=lambda: found.append(call(*place, Plain(), PATIENCE)))
+    client = threading.Thread(target=lambda: found.append(connect_to_server(*place, PlainTransport(), PATIENCE)))
     client.start()
     time.sleep(0.2)
-    ours = wait(socket.create_server(place), Plain(), PATIENCE, found.append)
+    ours = accept_peer(socket.create_server(place), PlainTransport(), PATIENCE, found.append)
     client.join(PATIENCE)
     (theirs,) = found
-    wire.send(ours, b"here")
-    assert bytes(wire.receive(theirs, bytearray(4))) == b"here"
+    wire.send_all(ours, b"here")
+    assert bytes(wire.receive_exactly(theirs, bytearray(4))) == b"here"
     ours.close()
     theirs.close()
 
@@ -75,9 +83,9 @@ def test_nobody_is_waited_for_longer_than_the_timeout() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     place = listener.getsockname()
     with pytest.raises(RunError, match=r"the client did not call within 0\.2 seconds"):
-        wait(listener, Plain(), 0.2, print)
+        accept_peer(listener, PlainTransport(), 0.2, print)
     with pytest.raises(RunError, match=rf"no server was reached at 127\.0\.0\.1:{place[1]} within 0\.2 seconds"):
-        call(*place, Plain(), 0.2)
+        connect_to_server(*place, PlainTransport(), 0.2)
 
 
 @pytest.mark.parties
@@ -91,7 +99,7 @@ def test_a_server_of_something_else_is_told_apart() -> None:
 
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(RunError, match=r"did not come together \(it answers in another protocol\)"):
-            call(*listener.getsockname(), Plain(), PATIENCE)
+            connect_to_server(*listener.getsockname(), PlainTransport(), PATIENCE)
 
 
 @given(changed=st.sets(st.sampled_from(sorted(TERMS))))
@@ -101,7 +109,7 @@ def test_what_differs_is_named_at_both_parties(changed: set[str]) -> None:
 
     def agreeing(connection: socket.socket, terms: dict[str, str]) -> None:
         try:
-            agree(connection, terms)
+            check_agreement(connection, terms)
         except RunError as error:
             said.append(str(error))
 
@@ -119,9 +127,9 @@ def test_of_the_text_a_seed_is_sent_and_nothing_else() -> None:
     ids = torch.tensor([[[1, 4, 2]], [[0, 0, 3]]])
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        client = list(tokens.share(theirs, ids, 5))
+        client = list(handshake.share_tokens(theirs, ids, 5))
         assert len(ours.recv(1000, socket.MSG_PEEK)) == 16
-        server = list(tokens.expand(ours, 2, (1, 3, 5)))
+        server = list(handshake.expand_token_shares(ours, 2, (1, 3, 5)))
     for one, other, each in zip(server, client, ids, strict=True):
         assert torch.equal(one + other, one_hot(each, 5))
         assert one.abs().min() > 2**30  # uniformly random, not the text
@@ -129,7 +137,7 @@ def test_of_the_text_a_seed_is_sent_and_nothing_else() -> None:
 
 @pytest.mark.parties
 def test_texts_have_a_length_that_is_checked() -> None:
-    with connected_pair(Plain(), Plain()) as (ours, theirs):
+    with connected_pair(PlainTransport(), PlainTransport()) as (ours, theirs):
         wire.send_text(theirs, b"twelve bytes")
         assert wire.receive_text(ours, 12) == b"twelve bytes"
         wire.send_text(theirs, b"twelve bytes")
@@ -142,28 +150,28 @@ def test_texts_have_a_length_that_is_checked() -> None:
     [("192.0.2.7:5000", ("192.0.2.7", 5000)), ("[::1]:80", ("::1", 80)), ("a.example:1", ("a.example", 1))],
 )
 def test_an_address_is_a_host_and_a_port(text: str, place: tuple[str, int]) -> None:
-    assert address(text) == place
+    assert parse_address(text) == place
 
 
 @pytest.mark.parametrize("text", ["", "host", ":5000", "host:", "host:0", "host:65536", "host:-1", "host:http"])
 def test_what_is_no_address_is_one_sentence(text: str) -> None:
     with pytest.raises(UsageError, match="is no address; write --rendezvous HOST:PORT"):
-        address(text)
+        parse_address(text)
 
 
 def test_encryption_is_off_on_the_loopback_alone() -> None:
     said: list[str] = []
     for local in ("127.0.0.1", "127.8.9.10", "::1", "localhost"):
-        assert loopback(local)
-        assert isinstance(door(local, None, True, said.append), Plain)
+        assert is_loopback(local)
+        assert isinstance(choose_transport(local, None, True, said.append), PlainTransport)
     assert not said
     for far in ("192.0.2.7", "0.0.0.0", "2001:db8::1"):
-        assert not loopback(far)
+        assert not is_loopback(far)
         with pytest.raises(UsageError, match=f"a run over {far} is encrypted; give --keys"):
-            door(far, None, True, said.append)
-        assert isinstance(door(far, None, False, said.append), Plain)
-    assert said == [UNENCRYPTED] * 3
+            choose_transport(far, None, True, said.append)
+        assert isinstance(choose_transport(far, None, False, said.append), PlainTransport)
+    assert said == [UNENCRYPTED_WARNING] * 3
     with pytest.raises(UsageError, match="contradict each other"):
-        door("127.0.0.1", Path("keys"), False, said.append)
+        choose_transport("127.0.0.1", Path("keys"), False, said.append)
     with pytest.raises(UsageError, match="there is no host"):
-        loopback("no-such-host.invalid")
+        is_loopback("no-such-host.invalid")

@@ -16,10 +16,10 @@ from click.testing import CliRunner
 
 from pi_sim.cli import main
 from pi_sim.errors import RunError, UsageError
-from pi_sim.mpc import certificates, wire
-from pi_sim.mpc.link import Link
-from pi_sim.mpc.rendezvous import HELLO, MAGIC, Plain, call
-from pi_sim.mpc.tls import Tls
+from pi_sim.mpc.transport import tls, wire
+from pi_sim.mpc.transport.link import Link
+from pi_sim.mpc.transport.rendezvous import HELLO, MAGIC, PlainTransport, connect_to_server
+from pi_sim.mpc.transport.tls import TlsTransport
 from tests.helpers.rendezvous_server import PATIENCE, RendezvousServer, connected_pair
 from tests.helpers.two_threads import at_both_ends
 
@@ -28,7 +28,7 @@ from tests.helpers.two_threads import at_both_ends
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trial pair."""
     out = tmp_path_factory.mktemp("keys") / "pair"
-    certificates.make(out)
+    tls.make_test_certificates(out)
     return out
 
 
@@ -36,7 +36,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another pair, with the same names in its certificates."""
     out = tmp_path_factory.mktemp("keys") / "others"
-    certificates.make(out)
+    tls.make_test_certificates(out)
     return out
 
 
@@ -70,28 +70,28 @@ def test_an_interrupt_leaves_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(certificates.shutil, "copyfile", interrupted)
+    monkeypatch.setattr(tls.shutil, "copyfile", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        certificates.make(tmp_path / "keys")
+        tls.make_test_certificates(tmp_path / "keys")
     assert not list(tmp_path.iterdir())
 
 
 def test_keys_that_are_none_are_one_sentence(keys: Path, others: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a certificate; give --keys one of the two folders"):
-        Tls(keys)
+        TlsTransport(keys)
     for name in ("certificate.pem", "peer.pem"):
         (tmp_path / name).write_bytes((keys / "server" / name).read_bytes())
     with pytest.raises(UsageError, match=r"does not hold a key\.pem that fits its certificate\.pem"):
-        Tls(tmp_path)
+        TlsTransport(tmp_path)
     (tmp_path / "key.pem").write_bytes((others / "server" / "key.pem").read_bytes())
     with pytest.raises(UsageError, match=r"does not hold a key\.pem that fits its certificate\.pem"):
-        Tls(tmp_path)
+        TlsTransport(tmp_path)
 
 
 def test_keys_whose_time_is_over_are_one_sentence(tmp_path: Path) -> None:
-    certificates.make(tmp_path / "keys", valid=timedelta(hours=-1))
+    tls.make_test_certificates(tmp_path / "keys", valid=timedelta(hours=-1))
     with pytest.raises(UsageError, match=r"certificate\.pem is valid from .* to .* only"):
-        Tls(tmp_path / "keys" / "client")
+        TlsTransport(tmp_path / "keys" / "client")
 
 
 # The connection.
@@ -102,17 +102,17 @@ def test_both_directions_at_once(keys: Path) -> None:
     """Large messages, sent by a thread while this one receives: an OpenSSL object would not survive both."""
     generator = torch.Generator().manual_seed(0)
     shares = [torch.randint(-(2**63), 2**63 - 1, (300_000,), generator=generator) for _ in (0, 1)]
-    with connected_pair(Tls(keys / "server"), Tls(keys / "client")) as ends:
+    with connected_pair(TlsTransport(keys / "server"), TlsTransport(keys / "client")) as ends:
         links = [Link(end, rank) for rank, end in enumerate(ends)]
         opened = at_both_ends(links, lambda link: [link.all_reduce(shares[link.rank]) for _ in range(5)])
         for link in links:
-            link.end()
+            link.finish()
     assert all(torch.equal(each, shares[0] + shares[1]) for results in opened for each in results)
 
 
 @pytest.mark.parties
 def test_the_connection_speaks_tls_1_3_on_a_connection_for_each_way(keys: Path) -> None:
-    with connected_pair(Tls(keys / "server"), Tls(keys / "client")) as ends:
+    with connected_pair(TlsTransport(keys / "server"), TlsTransport(keys / "client")) as ends:
         sockets = [each for end in ends for each in (end.outgoing, end.incoming)]
         assert [each.version() for each in sockets] == ["TLSv1.3"] * 4
         assert len({each.getsockname() for each in sockets[:2]} | {each.getpeername() for each in sockets[:2]}) == 3
@@ -151,13 +151,13 @@ SECRET = b"the client's text" * 1000
 @pytest.mark.parties
 @pytest.mark.parametrize("encrypted", [True, False])
 def test_what_passes_is_readable_without_encryption_only(encrypted: bool, keys: Path) -> None:
-    doors = [Tls(keys / party) if encrypted else Plain() for party in ("server", "client")]
+    doors = [TlsTransport(keys / party) if encrypted else PlainTransport() for party in ("server", "client")]
     server = RendezvousServer(doors[0])
     relay = Relay(server.port)
-    theirs = call("127.0.0.1", relay.listener.getsockname()[1], doors[1], PATIENCE)
-    wire.send(theirs, SECRET)
+    theirs = connect_to_server("127.0.0.1", relay.listener.getsockname()[1], doors[1], PATIENCE)
+    wire.send_all(theirs, SECRET)
     ours = server.connection()
-    assert bytes(wire.receive(ours, bytearray(len(SECRET)))) == SECRET
+    assert bytes(wire.receive_exactly(ours, bytearray(len(SECRET)))) == SECRET
     assert len(relay.seen) > len(SECRET)
     assert (SECRET[:17] in relay.seen) is not encrypted
     ours.close()
@@ -166,27 +166,27 @@ def test_what_passes_is_readable_without_encryption_only(encrypted: bool, keys: 
 
 @pytest.mark.parties
 def test_a_changed_byte_is_an_error(keys: Path) -> None:
-    server = RendezvousServer(Tls(keys / "server"))
+    server = RendezvousServer(TlsTransport(keys / "server"))
     relay = Relay(server.port)
-    theirs = call("127.0.0.1", relay.listener.getsockname()[1], Tls(keys / "client"), PATIENCE)
+    theirs = connect_to_server("127.0.0.1", relay.listener.getsockname()[1], TlsTransport(keys / "client"), PATIENCE)
     ours = server.connection()
     relay.change = len(relay.seen) + 1000
-    wire.send(theirs, SECRET)
+    wire.send_all(theirs, SECRET)
     with pytest.raises(RunError, match=r"connection to the other party broke \(.*MAC\)"):
-        wire.receive(ours, bytearray(len(SECRET)))
+        wire.receive_exactly(ours, bytearray(len(SECRET)))
     ours.close()
     theirs.close()
 
 
 @pytest.mark.parties
 def test_an_encrypted_party_that_stalls_or_goes_is_an_error(keys: Path) -> None:
-    with connected_pair(Tls(keys / "server"), Tls(keys / "client")) as (ours, theirs):
+    with connected_pair(TlsTransport(keys / "server"), TlsTransport(keys / "client")) as (ours, theirs):
         ours.settimeout(0.2)
         with pytest.raises(RunError, match=r"sent nothing for 0\.2 seconds"):
-            wire.receive(ours, bytearray(1))
+            wire.receive_exactly(ours, bytearray(1))
         theirs.close()
         with pytest.raises(RunError, match="closed the connection"):
-            wire.receive(ours, bytearray(1))
+            wire.receive_exactly(ours, bytearray(1))
 
 
 # Strangers.
@@ -221,7 +221,7 @@ def over_tls(folder: Path | None, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_
 
 @pytest.mark.parties
 def test_strangers_are_refused_and_the_right_party_is_waited_for(keys: Path, others: Path, tmp_path: Path) -> None:
-    certificates.make(tmp_path / "old", valid=timedelta(hours=-1))
+    tls.make_test_certificates(tmp_path / "old", valid=timedelta(hours=-1))
     strangers = [
         (silent, "it closed the connection during the handshake"),
         (in_the_clear, r"it does not speak TLS 1\.3"),
@@ -232,10 +232,10 @@ def test_strangers_are_refused_and_the_right_party_is_waited_for(keys: Path, oth
         (over_tls(keys / "server"), r"its certificate is not the one in peer\.pem, or not valid today"),
         (over_tls(keys / "client", newest=ssl.TLSVersion.TLSv1_2), r"it does not speak TLS 1\.3"),
     ]
-    server = RendezvousServer(Tls(keys / "server"))
+    server = RendezvousServer(TlsTransport(keys / "server"))
     for stranger, sentence in strangers:
         assert re.fullmatch(rf"refused a caller at 127\.0\.0\.1: {sentence}\.", server.refuses(stranger))
-    theirs = call("127.0.0.1", server.port, Tls(keys / "client"), PATIENCE)
+    theirs = connect_to_server("127.0.0.1", server.port, TlsTransport(keys / "client"), PATIENCE)
     server.connection().close()
     theirs.close()
 
@@ -246,16 +246,16 @@ NOT_TOGETHER = r"did not come together \({}\); do both parties encrypt, with the
 @pytest.mark.parties
 def test_a_client_believes_no_other_server(keys: Path, others: Path) -> None:
     """Neither one with another certificate, nor one that does not encrypt."""
-    server = RendezvousServer(Tls(others / "server"))
+    server = RendezvousServer(TlsTransport(others / "server"))
     with pytest.raises(RunError, match=NOT_TOGETHER.format("its certificate is not the one in .*")):
-        call("127.0.0.1", server.port, Tls(keys / "client"), PATIENCE)
-    call("127.0.0.1", server.port, Tls(others / "client"), PATIENCE).close()
+        connect_to_server("127.0.0.1", server.port, TlsTransport(keys / "client"), PATIENCE)
+    connect_to_server("127.0.0.1", server.port, TlsTransport(others / "client"), PATIENCE).close()
     server.connection().close()
     assert server.refusals == ["refused a caller at 127.0.0.1: it does not accept this party's certificate."]
-    server = RendezvousServer(Plain())
+    server = RendezvousServer(PlainTransport())
     with pytest.raises(RunError, match=NOT_TOGETHER.format("it closed the connection during the handshake")):
-        call("127.0.0.1", server.port, Tls(keys / "client"), PATIENCE)
-    call("127.0.0.1", server.port, Plain(), PATIENCE).close()
+        connect_to_server("127.0.0.1", server.port, TlsTransport(keys / "client"), PATIENCE)
+    connect_to_server("127.0.0.1", server.port, PlainTransport(), PATIENCE).close()
     server.connection().close()
     assert set(server.refusals) == {"refused a caller at 127.0.0.1: it does not speak the parties' protocol."}
 
@@ -265,9 +265,9 @@ def test_a_client_that_the_server_does_not_know_is_told(keys: Path, others: Path
     """The server's certificate is the right one, its own is not."""
     for name, pair in (("key.pem", others), ("certificate.pem", others), ("peer.pem", keys)):
         (tmp_path / name).write_bytes((pair / "client" / name).read_bytes())
-    server = RendezvousServer(Tls(keys / "server"), timeout=1.0)
+    server = RendezvousServer(TlsTransport(keys / "server"), timeout=1.0)
     with pytest.raises(RunError, match=NOT_TOGETHER.format(".*")):
-        call("127.0.0.1", server.port, Tls(tmp_path), PATIENCE)
+        connect_to_server("127.0.0.1", server.port, TlsTransport(tmp_path), PATIENCE)
     with pytest.raises(RunError, match="the client did not call within 1 seconds"):
         server.connection()
     assert server.refusals[0].endswith("its certificate is not the one in peer.pem, or not valid today.")
@@ -275,8 +275,8 @@ def test_a_client_that_the_server_does_not_know_is_told(keys: Path, others: Path
 
 @pytest.mark.parties
 def test_a_client_without_keys_does_not_reach_an_encrypted_server(keys: Path) -> None:
-    server = RendezvousServer(Tls(keys / "server"), timeout=1.0)
+    server = RendezvousServer(TlsTransport(keys / "server"), timeout=1.0)
     with pytest.raises(RunError, match=NOT_TOGETHER.format(".*")):
-        call("127.0.0.1", server.port, Plain(), PATIENCE)
+        connect_to_server("127.0.0.1", server.port, PlainTransport(), PATIENCE)
     with pytest.raises(RunError, match="the client did not call"):
         server.connection()

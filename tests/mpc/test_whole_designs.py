@@ -11,9 +11,9 @@ from torch import Tensor
 
 from pi_sim import specs
 from pi_sim.graph import bundle
-from pi_sim.graph.capture import capture
-from pi_sim.mpc import pair
-from pi_sim.run.audit import check
+from pi_sim.graph.capture import capture_model
+from pi_sim.mpc import launch
+from pi_sim.run.audit import audit_run
 from tests.helpers.tiny_models import tiny_model
 
 pytestmark = pytest.mark.parties
@@ -32,9 +32,10 @@ def test_a_design_runs_as_predicted(card: str, protocol: str, ids: Tensor, tmp_p
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(20)
         expected = model(tokens).logits
-    graph = capture(model, tokens.shape[1])
-    bundle.write(folder, graph, model.state_dict(), {"model": card, "size": "own", "seq_len": tokens.shape[1]}, folder)
-    path, connection = specs.find("protocols", protocol), {"port": 0, "timeout": 60, "network": None}
-    found = pair.run(folder, path, tokens.unsqueeze(1), graph.vocabulary, **connection, progress=lambda part: None)
-    check(graph, specs.protocol_card(protocol), found)
-    torch.testing.assert_close(found.logits, expected, atol=0.05, rtol=0.02)
+    graph = capture_model(model, tokens.shape[1])
+    origin = {"model": card, "size": "own", "seq_len": tokens.shape[1]}
+    bundle.write_bundle(folder, graph, model.state_dict(), origin, folder)
+    executable = specs.load_executable_protocol(protocol)
+    result = launch.run_local(bundle.read_bundle(folder), executable, tokens.unsqueeze(1))
+    audit_run(graph, executable, result)
+    torch.testing.assert_close(result.logits, expected, atol=0.05, rtol=0.02)

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_sim.cli import json_help
-from pi_sim.cost.census import Census
-from pi_sim.cost.counts import Counts, operations
+from pi_sim.cost.census import Census, OpCounts, count_by_shape
 from pi_sim.graph.ops import Op
 from pi_sim.report.estimates import render_counts
 from tests.helpers.cli import invoke
@@ -36,7 +35,7 @@ def layer(batch: int) -> Census:
 
 def test_operations_are_counted_as_aero_counts_them() -> None:
     """Table 4 of AERO (arXiv 2410.13060), 12 layers of 12 heads at 128 tokens: SM 144, LN 24, G 12."""
-    found = {each.op: (each.count, each.shape) for each in operations(layer(1))}
+    found = {each.op: (each.count, each.shape) for each in count_by_shape(layer(1))}
     assert found["softmax"] == (144, "128x128")
     assert found["layernorm"] == (24, "128x768")
     assert found["gelu"] == (12, "128x3072")
@@ -45,14 +44,14 @@ def test_operations_are_counted_as_aero_counts_them() -> None:
 
 @given(batch=st.integers(1, 64))
 def test_a_batch_is_so_many_operations(batch: int) -> None:
-    for one, many in zip(operations(layer(1)), operations(layer(batch)), strict=True):
+    for one, many in zip(count_by_shape(layer(1)), count_by_shape(layer(batch)), strict=True):
         assert (many.op, many.shape, many.count) == (one.op, one.shape, batch * one.count)
         assert many.multiplications == (one.multiplications and batch * one.multiplications)
 
 
 @pytest.mark.parametrize("style", ["table", "csv", "markdown", "json"])
 def test_a_model_in_counts(style: Any, golden: Golden) -> None:
-    golden(f"counts-{style}", render_counts(Counts("gelu_ln", "gpt2", 128, 1, None, operations(layer(1))), style))
+    golden(f"counts-{style}", render_counts(OpCounts("gelu_ln", "gpt2", 128, 1, None, count_by_shape(layer(1))), style))
 
 
 def test_counts_are_those_of_the_graph() -> None:
@@ -76,4 +75,4 @@ def test_a_decode_step_is_one_row_of_scores() -> None:
 
 
 def test_every_key_of_the_record_is_explained() -> None:
-    assert set(Counts("m", "s", 1, 1, None, []).to_json()) == set(json_help.COUNTS)
+    assert set(OpCounts("m", "s", 1, 1, None, []).to_json()) == set(json_help.COUNTS)

@@ -13,7 +13,7 @@ from pi_sim.report.kernels import KernelData
 from pi_sim.report.pages import render_page, write_kernels
 from pi_sim.report.styles import svg
 from pi_sim.run.bench import bench as measuring
-from pi_sim.run.bench.plan import QUICK
+from pi_sim.run.bench.bench import QUICK
 from pi_sim.run.bench.targets import lean_targets
 from tests.helpers import sample_bench
 from tests.helpers.cli import invoke, refused

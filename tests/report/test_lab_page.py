@@ -55,7 +55,7 @@ def training(model: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
     found = observations(FIRST_LAYER.get(model, 0.8))
     known = "gelu_ln" if model not in WORTH or model == "dyt_gelu" else model
     record = training_record(known, seed, card=model, held_out=held_out, observations=found, seconds=360.0, threads=1)
-    return {**record, "architecture": specs.model_card(model).architecture.model_dump(mode="json"), **changes}
+    return {**record, "architecture": specs.load_model_card(model).architecture.model_dump(mode="json"), **changes}
 
 
 def recipe(**changes: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def full(sources: Path) -> Path:
     broken = run_record("gelu_ln", perplexity={"plain": 21.0, "private": None})
     save(sources / "run-gelu_ln-tiny-crypten.json", "run", broken)
     save(sources / "run-gelu_ln-tiny-crypten_tanh.json", "run", run_record("gelu_ln", "crypten_tanh"))
-    kept = {**specs.model_card("relu_nonorm").architecture.model_dump(), "final_norm": "layernorm"}
+    kept = {**specs.load_model_card("relu_nonorm").architecture.model_dump(), "final_norm": "layernorm"}
     extra = training_record("relu_nonorm", architecture=kept)
     path = sources / "training-relu_nonorm-final_norm.json"
     save(path, "training", extra, f"train --model relu_nonorm --set final_norm=layernorm --out runs/{path.stem}")
@@ -40,7 +40,7 @@ def full(sources: Path) -> Path:
 
 def another_recipe(model: str, perplexity: float) -> dict[str, Any]:
     """A training from smaller weights than the size's recipe has."""
-    recipe = {**specs.size("tiny").training.model_dump(), "init_std": 0.02}
+    recipe = {**specs.load_size("tiny").training.model_dump(), "init_std": 0.02}
     return training_record(model, recipe=recipe, held_out=held_out(perplexity))
 
 

@@ -11,7 +11,8 @@ from pi_sim.network import PRESETS
 from pi_sim.report import sweep
 from pi_sim.report.pages import render_page, write_sweep
 from pi_sim.report.sweep import DesignComparison, compare_designs, load_qualities
-from pi_sim.sweep.answers import NO_PRICE, Answer
+from pi_sim.sweep.table import EMPTY_RESULT, SweepRow
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.golden import Golden
 from tests.helpers.sample_records import save as save_record
 from tests.helpers.sample_records import training_record
@@ -21,16 +22,18 @@ DESIGNS = {"gelu_ln": (811, 324_000_000), "relu_ln": (707, 282_000_000), "relu_n
 OTHER_TEXT = {"name": "novels", "sha256": "1" * 64, "tokens_seen": 4_915_200}
 
 
-def answer(model: str, network: str, protocol: str = "crypten") -> Answer:
+def answer(model: str, network: str, protocol: str = "crypten") -> SweepRow:
     rounds, sent = DESIGNS[model]
     seconds = PRESETS[network].seconds(rounds, sent)
-    return Answer(
+    return SweepRow(
         model, "tiny", 128, 1, None, False, protocol, None, network, rounds, sent, 197_000_000, None, seconds, None
     )
 
 
-def refusal(model: str) -> Answer:
-    return Answer._make((model, "tiny", 128, 1, None, False, "bolt", None, "wan", *NO_PRICE, "bolt has no price."))
+def refusal(model: str) -> SweepRow:
+    return SweepRow._make(
+        (model, "tiny", 128, 1, None, False, "bolt", None, "wan", *EMPTY_RESULT, "bolt has no price.")
+    )
 
 
 ANSWERS = [*(answer(model, network) for model in DESIGNS for network in ("lan", "wan")), *map(refusal, DESIGNS)]
@@ -63,10 +66,10 @@ def changed(model: str, part: str, **values: object) -> dict[str, object]:
 
 
 def qualities(folder: Path) -> pd.DataFrame:
-    return load_qualities([folder], [(model, "tiny") for model in DESIGNS])
+    return load_qualities([folder], [ModelSource.parse(model, "tiny") for model in DESIGNS])
 
 
-def page(answers: list[Answer], compared: dict[str, DesignComparison]) -> str:
+def page(answers: list[SweepRow], compared: dict[str, DesignComparison]) -> str:
     return render_page("sweep", sweep.context(answers, compared), compared)
 
 
@@ -95,7 +98,7 @@ def test_designs_that_diverged_or_have_no_price_are_left_out(folder: Path) -> No
 
 
 def test_a_model_with_a_config_has_no_training(folder: Path) -> None:
-    assert load_qualities([folder], [("bert-base", "own")]).empty
+    assert load_qualities([folder], [ModelSource.parse("bert-base", "tiny")]).empty
 
 
 def test_a_damaged_record_is_named(folder: Path) -> None:

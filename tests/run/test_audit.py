@@ -10,44 +10,46 @@ import pytest
 
 from pi_sim import specs
 from pi_sim.cost.cost import Cost
-from pi_sim.cost.prices import price
+from pi_sim.cost.pricing import op_cost
 from pi_sim.errors import RunError
-from pi_sim.graph.capture import capture
-from pi_sim.mpc import wire
-from pi_sim.mpc.pair import Counted
-from pi_sim.mpc.party import Played
-from pi_sim.mpc.rendezvous import Plain
-from pi_sim.run.audit import check
-from pi_sim.run.counters import exchange
-from pi_sim.run.remote import _counted
-from pi_sim.zoo.build import meta_model
+from pi_sim.graph.capture import capture_model
+from pi_sim.mpc.launch import PartyCounters
+from pi_sim.mpc.party import PartyResult
+from pi_sim.mpc.transport import wire
+from pi_sim.mpc.transport.rendezvous import PlainTransport
+from pi_sim.run.audit import audit_run
+from pi_sim.run.remote import _pair_counters, exchange_counters
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.rendezvous_server import connected_pair
 
 NOTHING = dict.fromkeys(("rounds", "sent", "received", "crypten_rounds", "crypten_bytes"), 0)
 """Stock kernels open no weights beforehand."""
 
 
-def outcome(rank: int = 0, **falsified: int) -> tuple[Any, Any, Counted]:
+def outcome(rank: int = 0, **falsified: int) -> tuple[Any, Any, PartyCounters]:
     """A faithful outcome of a small graph, one party's counters falsified; `node` is its last node's bytes."""
-    graph, protocol = capture(meta_model("relu_nonorm", "tiny"), 4), specs.protocol_card("crypten")
+    graph, protocol = (
+        capture_model(ModelSource.parse("relu_nonorm", "tiny").meta(), 4),
+        specs.load_executable_protocol("crypten"),
+    )
     reached, nodes = Cost(), []
     for node in graph.nodes:
-        reached += price(node.op, protocol)
+        reached += op_cost(node.op, protocol)
         nodes.append((reached.rounds, reached.bytes))
     counts = {
         "rounds": reached.rounds, "sent": reached.bytes, "received": reached.bytes,
-        "offline": reached.offline, "asked": reached.offline,
+        "offline": reached.offline, "requested": reached.offline,
         "crypten_rounds": reached.rounds, "crypten_bytes": 2 * reached.bytes,
     }  # fmt: skip
     both = [{**counts, "nodes": list(nodes)} for _ in (0, 1)]
     both[rank]["nodes"][-1] = (nodes[-1][0] + falsified.pop("round", 0), nodes[-1][1] + falsified.pop("node", 0))
     for name, error in falsified.items():
         both[rank][name] += error
-    return graph, protocol, Counted([[one] for one in both], [NOTHING, NOTHING], 0.0, {})
+    return graph, protocol, PartyCounters([[one] for one in both], [NOTHING, NOTHING], 0.0, {})
 
 
 def test_equal_counters_pass() -> None:
-    check(*outcome())
+    audit_run(*outcome())
 
 
 @pytest.mark.slow
@@ -61,23 +63,23 @@ def test_equal_counters_pass() -> None:
         ({"crypten_bytes": 8}, "CrypTen counted"),
         ({"crypten_rounds": 1}, "CrypTen counted"),
         ({"rounds": 1}, "CrypTen counted"),
-        ({"offline": 8}, "asked for [0-9]+, and [0-9]+ came"),
-        ({"asked": 8}, "asked for [0-9]+, and [0-9]+ came"),
+        ({"offline": 8}, "requested [0-9]+, received [0-9]+"),
+        ({"requested": 8}, "requested [0-9]+, received [0-9]+"),
     ],
 )
 def test_counters_that_part_are_a_failure(rank: int, falsified: dict[str, int], sentence: str) -> None:
     with pytest.raises(RunError, match=sentence):
-        check(*outcome(rank, **falsified))
+        audit_run(*outcome(rank, **falsified))
 
 
-SESSION = {**NOTHING, "offline": 0, "asked": 0, "seconds": 0.5}
+SESSION = {**NOTHING, "offline": 0, "requested": 0, "seconds": 0.5}
 
 
 @cache
-def played(rank: int, **falsified: int) -> tuple[Any, Any, Played]:
+def played(rank: int, **falsified: int) -> tuple[Any, Any, PartyResult]:
     """What a party of a faithful run tells, or of a falsified one."""
     graph, protocol, found = outcome(rank, **falsified)
-    return graph, protocol, Played({}, SESSION, found.counts[rank], None, (0, 0))
+    return graph, protocol, PartyResult({}, SESSION, found.counts[rank], None, (0, 0))
 
 
 @pytest.mark.parties
@@ -85,13 +87,13 @@ def test_both_parties_audit_the_same() -> None:
     graph, protocol, server = played(0)
     client = played(1)[2]
     told: list[Any] = []
-    with connected_pair(Plain(), Plain()) as (ours, theirs):
-        other = threading.Thread(target=lambda: told.append(exchange(theirs, 1, client, len(graph.nodes))))
+    with connected_pair(PlainTransport(), PlainTransport()) as (ours, theirs):
+        other = threading.Thread(target=lambda: told.append(exchange_counters(theirs, 1, client, len(graph.nodes))))
         other.start()
-        heard = exchange(ours, 0, server, len(graph.nodes))
+        heard = exchange_counters(ours, 0, server, len(graph.nodes))
         other.join()
-    check(graph, protocol, _counted(0, server, heard, 0.0))
-    check(graph, protocol, _counted(1, client, told[0], 0.0))
+    audit_run(graph, protocol, _pair_counters(0, server, heard, 0.0))
+    audit_run(graph, protocol, _pair_counters(1, client, told[0], 0.0))
 
 
 @pytest.mark.parties
@@ -100,14 +102,14 @@ def test_a_party_that_counted_something_else_is_found_out() -> None:
     falsified = played(1, sent=8, crypten_bytes=8)[2]
     heard = hear(json.dumps({"session": SESSION, "sequences": falsified.sequences}).encode(), server)
     with pytest.raises(RunError, match=r"party 1 sent [0-9]+ bytes, and [0-9]+ arrived"):
-        check(graph, protocol, _counted(0, server, heard, 0.0))
+        audit_run(graph, protocol, _pair_counters(0, server, heard, 0.0))
 
 
-def hear(text: bytes, mine: Played) -> Any:
+def hear(text: bytes, mine: PartyResult) -> Any:
     """What the server makes of that text."""
-    with connected_pair(Plain(), Plain()) as (ours, theirs):
+    with connected_pair(PlainTransport(), PlainTransport()) as (ours, theirs):
         wire.send_text(theirs, text)
-        return exchange(ours, 0, mine, len(mine.sequences[0]["nodes"]))
+        return exchange_counters(ours, 0, mine, len(mine.sequences[0]["nodes"]))
 
 
 @pytest.mark.parties

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from pi_sim import records
 from pi_sim.cli import main
 from pi_sim.cost import machine
-from pi_sim.cost.machine import Machine, SecondsEach
-from pi_sim.cost.work import Work
+from pi_sim.cost.cost import Work
+from pi_sim.cost.machine import Machine
 from pi_sim.errors import RunError, UsageError
+from pi_sim.records import SecondsEach
 from pi_sim.report.terminal import render_machine
-from pi_sim.run import calibrate, probes
+from pi_sim.run import calibrate
 from tests.helpers.golden import Golden
 
 MINE = Machine(
@@ -59,23 +60,23 @@ def test_seconds_by_hand() -> None:
 @given(each=MACHINES)
 def test_a_profile_is_read_as_it_was_written(each: Machine, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("profile") / "machine.json"
-    machine.save(each, path)
-    assert machine.load(path) == each
+    machine.save_profile(each, path)
+    assert machine.load_profile(path) == each
     assert records.load(path).machine.cpu == records.cpu_name()
 
 
 def test_without_a_calibration_there_is_no_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    assert machine.load() is None
-    machine.save(MINE, machine.place())
-    assert machine.place() == tmp_path / "pi-sim" / "machine.json"
-    assert machine.load() == MINE
+    assert machine.load_profile() is None
+    machine.save_profile(MINE, machine.profile_path())
+    assert machine.profile_path() == tmp_path / "pi-sim" / "machine.json"
+    assert machine.load_profile() == MINE
 
 
 def test_a_profile_can_be_written_down(tmp_path: Path) -> None:
     path = tmp_path / "server.toml"
     path.write_text(DECLARED)
-    found = machine.load(path)
+    found = machine.load_profile(path)
     assert found
     assert (found.name, found.source, found.seconds_each) == ("a server", "its maker", MINE.seconds_each)
 
@@ -94,7 +95,7 @@ def test_a_wrong_profile_names_its_key(old: str, new: str, sentence: str, tmp_pa
     path = tmp_path / "server.toml"
     path.write_text(DECLARED.replace(old, new))
     with pytest.raises(UsageError, match=sentence):
-        machine.load(path)
+        machine.load_profile(path)
 
 
 @pytest.mark.parametrize(
@@ -111,19 +112,19 @@ def test_a_damaged_profile_is_one_sentence(text: str, sentence: str, tmp_path: P
     path = tmp_path / "machine.json"
     path.write_text(text)
     with pytest.raises(UsageError, match=sentence):
-        machine.load(path)
+        machine.load_profile(path)
 
 
 def test_a_profile_that_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"there is no file .*; `pi-sim calibrate --out .*` measures this machine"):
-        machine.load(tmp_path / "none.json")
+        machine.load_profile(tmp_path / "none.json")
 
 
 def test_reading_a_profile_does_not_import_torch(tmp_path: Path) -> None:
     path = tmp_path / "machine.json"
-    machine.save(MINE, path)
-    code = f"import pathlib, sys; from pi_sim.cost import machine; assert machine.load(pathlib.Path({str(path)!r}))"
-    subprocess.run([sys.executable, "-c", f"{code}; assert 'torch' not in sys.modules"], check=True)
+    machine.save_profile(MINE, path)
+    code = f"import pathlib; from pi_sim.cost import machine; machine.load_profile(pathlib.Path({str(path)!r}))"
+    subprocess.run([sys.executable, "-c", f"import sys; {code}; assert 'torch' not in sys.modules"], check=True)
 
 
 @given(rates=st.tuples(RATES, RATES, RATES, RATES, RATES))
@@ -135,7 +136,7 @@ def test_what_probes_take_tells_what_each_unit_takes(rates: tuple[float, ...]) -
     ]  # fmt: skip
     each = SecondsEach(**dict(zip(("macs", "elements", "random", "calls", "tuples"), rates, strict=True)), rounds=0)
     truth = Machine(name="", source="", seconds_each=each)
-    learned = calibrate.learned(works, [truth.seconds(work, 0) for work in works])
+    learned = calibrate.fit_unit_costs(works, [truth.seconds(work, 0) for work in works])
     assert all(truth.seconds(work, 0) == pytest.approx(seconds(learned, work), rel=1e-6) for work in works)
 
 
@@ -145,8 +146,8 @@ def seconds(each: dict[str, float], work: Work) -> float:
 
 def test_a_machine_that_was_busy_is_said_to_be() -> None:
     works = [Work(random=10), Work(calls=10), Work(tuples=10), Work(elements=10, calls=10), Work(macs=10, elements=10)]
-    with pytest.raises(RunError, match="other work on this machine drowned what was measured"):
-        calibrate.learned(works, [1.0, 2.0, 1.0, 1.0, 1.0])
+    with pytest.raises(RunError, match="other work on this machine disturbed the measurement"):
+        calibrate.fit_unit_costs(works, [1.0, 2.0, 1.0, 1.0, 1.0])
 
 
 @pytest.mark.parties
@@ -160,7 +161,7 @@ def test_a_calibration_finds_what_this_machine_needs() -> None:
 
 @pytest.mark.parties
 def test_a_calibration_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "BUDGET", 0.0)
+    monkeypatch.setattr(calibrate, "BUDGET_S", 0.0)
     told: list[float] = []
     calibrate.calibrate(told.append, shrink=2, passes=1000)
     assert told == [0.001, 1.0]
@@ -170,7 +171,7 @@ def test_a_calibration_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_busy_machine_is_told_of(load: float, said: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrate.os, "getloadavg", lambda: (load, 0.0, 0.0))
     monkeypatch.setattr(calibrate.os, "cpu_count", lambda: 4)
-    sentence = calibrate.busy()
+    sentence = calibrate.load_warning()
     assert sentence is None if said is None else said in str(sentence)
 
 
@@ -180,10 +181,10 @@ def test_calibrate_writes_where_estimates_look(tmp_path: Path, monkeypatch: pyte
     done = CliRunner().invoke(main, ["calibrate", "--format", "json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == MINE.model_dump()
-    assert machine.load() == MINE
+    assert machine.load_profile() == MINE
     other = tmp_path / "other.json"
     assert CliRunner().invoke(main, ["calibrate", "--out", str(other)]).exit_code == 0
-    assert machine.load(other) == MINE
+    assert machine.load_profile(other) == MINE
 
 
 def test_a_place_that_cannot_be_written_is_said_before_measuring(monkeypatch: pytest.MonkeyPatch) -> None:

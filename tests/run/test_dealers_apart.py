@@ -16,22 +16,25 @@ from click.testing import CliRunner
 
 from pi_sim.cli import main
 from pi_sim.errors import RunError
-from pi_sim.mpc.dealer import call
-from pi_sim.mpc.dealer.correlation import Part
-from pi_sim.mpc.dealer.stream import Stream
-from pi_sim.mpc.dealer.terms import Terms
-from pi_sim.run.two_party import export
+from pi_sim.mpc.dealer import server
+from pi_sim.mpc.dealer.correlations import TensorSpec
+from pi_sim.mpc.dealer.dealers import RunIdentity
+from pi_sim.mpc.dealer.prg import AesCtrPrg
+from pi_sim.run.two_party import export_bundle
+from pi_sim.zoo.source import ModelSource
 
 pytestmark = pytest.mark.parties
 
-TERMS = Terms("graph", "protocol")
-TOKEN = bytes(range(call.TOKEN))
+TERMS = RunIdentity("graph", "protocol")
+TOKEN = bytes(range(server.TOKEN_BYTES))
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shipped model's."""
-    return export("relu_nonorm", "tiny", 8, tmp_path_factory.mktemp("export") / "bundle").folder
+    return export_bundle(
+        ModelSource.parse("relu_nonorm", "tiny"), 8, tmp_path_factory.mktemp("export") / "bundle"
+    ).folder
 
 
 def pi_sim(*arguments: object) -> str:
@@ -70,7 +73,7 @@ def test_a_dealer_that_dies_ends_both_parties(bundle: Path) -> None:
         out, errors = process.communicate(timeout=120)
         assert (process.returncode, out) == (1, "")
         assert errors.splitlines()[-1].startswith("pi-sim: the run failed; party 0: the dealer closed the connection")
-        assert "the dealer was ended by SIGKILL" in errors
+        assert "the dealer was killed by SIGKILL" in errors
         assert "Traceback" not in errors
         assert not psutil.wait_procs(others, timeout=5)[1]
     finally:
@@ -83,7 +86,7 @@ def at_work(process: "subprocess.Popen[str]") -> tuple[psutil.Process, list[psut
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         children = psutil.Process(process.pid).children()
-        dealers = [child for child in children if "pi_sim.mpc.dealer.process" in child.cmdline()]
+        dealers = [child for child in children if "pi_sim.mpc.dealer.server" in child.cmdline()]
         if dealers and len(connections(dealers[0])) == 2:
             return dealers[0], [child for child in children if child not in dealers]
         assert process.poll() is None, process.communicate()
@@ -106,9 +109,9 @@ class Answer(threading.Thread):
 
     def run(self) -> None:
         try:
-            self.found = call.answer(self.listener, TOKEN, TERMS, 3, self.timeout)
+            self.found = server.accept_parties(self.listener, TOKEN, TERMS, 3, self.timeout)
             for rank, connection in enumerate(self.found):
-                connection.sendall(call.WELCOME.pack(bytes(16), bytes([rank] * 16)))
+                connection.sendall(server.WELCOME.pack(bytes(16), bytes([rank] * 16)))
         except RunError as error:
             self.found = str(error)
         self.listener.close()
@@ -122,7 +125,7 @@ def test_a_stranger_is_told_no_seed_and_does_not_end_the_dealing() -> None:
     dealer = Answer()
     port = dealer.port
     with socket.create_connection(("127.0.0.1", port)) as stranger:
-        stranger.sendall(call.HELLO.pack(bytes(call.TOKEN), 0, 3, TERMS.digest()))
+        stranger.sendall(server.HELLO.pack(bytes(server.TOKEN_BYTES), 0, 3, TERMS.digest()))
         assert stranger.recv(1) == b""
     socket.create_connection(("127.0.0.1", port)).close()
     parties: list[Any] = [None, None]
@@ -132,19 +135,19 @@ def test_a_stranger_is_told_no_seed_and_does_not_end_the_dealing() -> None:
     for thread in (*threads, dealer):
         thread.join(20)
     for rank, party in enumerate(parties):
-        (drawn,) = party.source(bytes(16)).mine.draw(Part((4,)))
-        assert torch.equal(drawn, *Stream(bytes([rank] * 16)).draw(Part((4,))))
+        (drawn,) = party.open_source(bytes(16)).own_prg.draw(TensorSpec((4,)))
+        assert torch.equal(drawn, *AesCtrPrg(bytes([rank] * 16)).draw(TensorSpec((4,))))
 
 
 def _call(port: int, rank: int, parties: list[Any]) -> None:
-    parties[rank] = call.call(port, TOKEN, rank, TERMS, 3, 5.0)
+    parties[rank] = server.request_seed(port, TOKEN, rank, TERMS, 3, 5.0)
 
 
-@pytest.mark.parametrize(("terms", "sequences"), [(Terms("another", "protocol"), 3), (TERMS, 4)])
-def test_a_party_with_other_terms_is_refused(terms: Terms, sequences: int) -> None:
+@pytest.mark.parametrize(("terms", "sequences"), [(RunIdentity("another", "protocol"), 3), (TERMS, 4)])
+def test_a_party_with_other_terms_is_refused(terms: RunIdentity, sequences: int) -> None:
     dealer = Answer()
     with pytest.raises(RunError, match=r"the dealer closed the connection|the connection to the dealer broke"):
-        call.call(dealer.port, TOKEN, 1, terms, sequences, 5.0)
+        server.request_seed(dealer.port, TOKEN, 1, terms, sequences, 5.0)
     dealer.join()
     assert dealer.found == "party 1 holds another graph, protocol, version or number of sequences."
 
@@ -152,11 +155,11 @@ def test_a_party_with_other_terms_is_refused(terms: Terms, sequences: int) -> No
 def test_a_dealer_does_not_wait_for_ever() -> None:
     dealer = Answer(timeout=0.2)
     dealer.join()
-    assert dealer.found == "the parties did not call in time."
+    assert dealer.found == "the parties did not connect in time."
 
 
 def test_a_dealer_that_is_not_there_is_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(RunError, match="the dealer could not be reached"):
-        call.call(port, TOKEN, 0, TERMS, 1, 1.0)
+        server.request_seed(port, TOKEN, 0, TERMS, 1, 1.0)

@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from pi_sim.errors import RunError
-from pi_sim.mpc import process
-from pi_sim.mpc.dealer import process as service
-from pi_sim.mpc.dealer.kinds import FirstParty
-from pi_sim.mpc.link import HEADER, Link
-from pi_sim.mpc.meeting import greet, meet
-from pi_sim.mpc.members import Member, _follow, _settle
-from pi_sim.network import network
+from pi_sim.mpc import party_main, worker
+from pi_sim.mpc.dealer import server
+from pi_sim.mpc.dealer.dealers import FirstPartyDealer
+from pi_sim.mpc.launch import ChildProcess, _forward_progress, _wait_for_exit
+from pi_sim.mpc.transport.handshake import connect, perform_handshake
+from pi_sim.mpc.transport.link import HEADER, Link
+from pi_sim.network import parse_network
 
 pytestmark = pytest.mark.parties
 
@@ -72,7 +72,7 @@ def test_a_party_that_dies_ends_the_other(rank: int, running: "subprocess.Popen[
     assert running.returncode == 1
     assert out == ""
     assert errors.count("\n") <= 2, errors
-    assert f"party {rank} was ended by SIGKILL" in errors
+    assert f"party {rank} was killed by SIGKILL" in errors
     assert "Traceback" not in errors
     assert gone(parties, within=5)
     assert not list(tmp_path.glob("pi-sim-*"))
@@ -102,7 +102,7 @@ def pair(timeout: float = 5.0, imitated: str | None = None) -> tuple[Link, socke
     ours = listener.accept()[0]
     listener.close()
     ours.settimeout(timeout)
-    return Link(ours, 0, network(imitated) if imitated else None), theirs
+    return Link(ours, 0, parse_network(imitated) if imitated else None), theirs
 
 
 def test_a_party_that_hangs_up_is_an_error() -> None:
@@ -145,7 +145,7 @@ def test_a_long_message_may_take_longer_than_the_timeout() -> None:
     size = 4_000_000
     receiver = threading.Thread(target=slowly, args=(other, 8 * size + HEADER.size, 1.5))
     receiver.start()
-    link._put([torch.zeros(size, dtype=torch.long)])
+    link._send_message([torch.zeros(size, dtype=torch.long)])
     link.close()
     receiver.join()
 
@@ -161,7 +161,7 @@ def slowly(connection: socket.socket, length: int, seconds: float) -> None:
 
 def test_a_party_that_takes_nothing_is_an_error() -> None:
     link, other = pair(timeout=0.3)
-    link._put([torch.zeros(10_000_000, dtype=torch.long)])
+    link._send_message([torch.zeros(10_000_000, dtype=torch.long)])
     with pytest.raises(RunError, match=r"took nothing for 0\.3 seconds"):
         link.close()
     other.close()
@@ -171,7 +171,7 @@ def test_parties_with_different_graphs_do_not_start() -> None:
     ours, theirs = socket.socketpair()
     theirs.sendall(bytes(1000))
     with pytest.raises(RunError, match="the parties differ in graph and dealer; start both with the same"):
-        greet(ours, FirstParty(0), TERMS)
+        perform_handshake(ours, FirstPartyDealer(0), TERMS)
 
 
 def test_a_stranger_who_says_nothing_is_not_waited_for() -> None:
@@ -180,14 +180,14 @@ def test_a_stranger_who_says_nothing_is_not_waited_for() -> None:
         caller = socket.create_connection(listener.getsockname())
         descriptor = listener.detach()
     with pytest.raises(RunError, match=r"sent nothing for 0\.3 seconds"):
-        greet(meet(descriptor, 0, 0.3), FirstParty(0), TERMS)
+        perform_handshake(connect(descriptor, 0, 0.3), FirstPartyDealer(0), TERMS)
     caller.close()
 
 
 def test_a_party_that_does_not_end_is_not_waited_for() -> None:
     quick, stuck = subprocess.Popen(["true"]), subprocess.Popen(["sleep", "60"])
     try:
-        assert _settle([quick, stuck], timeout=0.3) == [0, None]
+        assert _wait_for_exit([quick, stuck], timeout=0.3) == [0, None]
     finally:
         stuck.kill()
         stuck.wait()
@@ -196,17 +196,19 @@ def test_a_party_that_does_not_end_is_not_waited_for() -> None:
 def test_a_dealer_that_is_still_there_is_not_waited_for(tmp_path: Path) -> None:
     parties, dealer = [subprocess.Popen(["true"]) for _ in range(2)], subprocess.Popen(["sleep", "60"])
     try:
-        assert _settle([*parties, dealer], timeout=60) == [0, 0, None]
+        assert _wait_for_exit([*parties, dealer], timeout=60) == [0, 0, None]
     finally:
         dealer.kill()
         dealer.wait()
     (tmp_path / "errors").touch()
-    failures = {each: Member("it", each, None, tmp_path).failure(None) for each in (process, service)}
-    assert failures == {process: "it did not end", service: None}
+    failures = {
+        each: ChildProcess("it", each, worker.Job(), tmp_path).failure_reason(None) for each in (party_main, server)
+    }
+    assert failures == {party_main: "it did not exit", server: None}
 
 
 def test_progress_that_nobody_reads_does_not_stop_the_run() -> None:
     def broken(fraction: float) -> None:
         raise BrokenPipeError
 
-    _follow([b'{"done": 1, "of": 2}\n', b'{"done": 2, "of": 2}\n'], 1, broken)
+    _forward_progress([b'{"done": 1, "total": 2}\n', b'{"done": 2, "total": 2}\n'], 1, broken)

@@ -15,9 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 from pi_sim.cli import main
-from pi_sim.mpc import certificates
+from pi_sim.mpc.transport import tls
 from pi_sim.run import two_party
-from pi_sim.run.deal import deal
+from pi_sim.run.dealing import write_dealt_files
+from pi_sim.specs import load_executable_protocol
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.network_namespaces import ADDRESSES, CABLE, carried_bytes, ip, two_namespaces
 from tests.helpers.party_processes import (
     PATIENCE,
@@ -38,7 +40,7 @@ COUNTS = ("rounds", "bytes", "offline_bytes")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A folder for each party, without the other's shares."""
     whole = tmp_path_factory.mktemp("bundles") / "whole"
-    two_party.export("relu_nonorm", "tiny", LENGTH, whole)
+    two_party.export_bundle(ModelSource.parse("relu_nonorm", "tiny"), LENGTH, whole)
     folders = [whole.with_name(name) for name in ("server", "client")]
     for rank, folder in enumerate(folders):
         shutil.copytree(whole, folder, ignore=shutil.ignore_patterns(f"party{1 - rank}.safetensors"))
@@ -48,13 +50,13 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     out = tmp_path_factory.mktemp("keys") / "pair"
-    certificates.make(out)
+    tls.make_test_certificates(out)
     return [str(out / party) for party in ("server", "client")]
 
 
 def test_shares_of_two_exports_are_not_mixed(bundles: list[Path], tmp_path: Path) -> None:
     """The same graph, and shares that do not fit."""
-    two_party.export("relu_nonorm", "tiny", LENGTH, tmp_path / "again")
+    two_party.export_bundle(ModelSource.parse("relu_nonorm", "tiny"), LENGTH, tmp_path / "again")
     with start_parties([bundles[0], tmp_path / "again"], free_address(), "--protocol", "lean") as two:
         for party in two:
             status, _, said = wait_for_exit(party)
@@ -96,7 +98,7 @@ def test_two_parties_compute_what_was_predicted(bundles: list[Path], keys: list[
 
 def test_randomness_from_a_file_serves_once(bundles: list[Path], tmp_path: Path) -> None:
     """Each party has its own file of a dealing; nobody at the table knows the other one's."""
-    deal(bundles[0], "lean", 2, tmp_path / "dealt", lambda fraction: None)
+    write_dealt_files(bundles[0], load_executable_protocol("lean"), 2, tmp_path / "dealt", lambda fraction: None)
     files = [str(tmp_path / "dealt" / f"party{rank}.dealing") for rank in (0, 1)]
     common = ("--protocol", "lean", "--sequences", "2")
     with start_parties(bundles, free_address(), *common, dealer=files) as two:

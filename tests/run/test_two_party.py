@@ -11,11 +11,11 @@ from click.testing import CliRunner
 
 from pi_sim import specs
 from pi_sim.cli import main
-from pi_sim.graph.capture import capture
+from pi_sim.graph.capture import capture_model
 from pi_sim.records import Agreement
 from pi_sim.run import two_party
-from pi_sim.run.quality import compare, out_of_domain, perplexity
-from pi_sim.zoo.build import load_model
+from pi_sim.run.accuracy import compare_logits, domain_warnings, perplexity
+from pi_sim.zoo.source import ModelSource
 
 CARDS = ["gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm"]
 LENGTH = 16
@@ -68,7 +68,7 @@ def test_perplexity_is_that_of_the_definition() -> None:
 def test_agreement_compares_logits() -> None:
     plain, tokens = torch.tensor([[[1.0, 2.0], [3.0, 1.0]]]), torch.tensor([[0, 1]])
     private = plain + torch.tensor([[[0.0, -1.5], [0.5, 0.0]]])
-    quality, agreement = compare(plain, private, tokens)
+    quality, agreement = compare_logits(plain, private, tokens)
     assert agreement == Agreement(max_abs=1.5, mean_abs=0.5, top1=0.5, corrupted_positions=0)
     assert quality.excluding_corrupted is None
 
@@ -77,7 +77,7 @@ def test_corrupted_positions_are_counted_and_left_out() -> None:
     plain, tokens = torch.randn(1, 4, 3), torch.tensor([[0, 1, 2, 0]])
     private = plain.clone()
     private[0, 1, 0] = 2.0**32
-    quality, agreement = compare(plain, private, tokens)
+    quality, agreement = compare_logits(plain, private, tokens)
     assert agreement is not None
     assert agreement.corrupted_positions == 1
     assert quality.excluding_corrupted is not None
@@ -87,7 +87,7 @@ def test_corrupted_positions_are_counted_and_left_out() -> None:
 
 
 def test_a_bundle_of_another_model_or_length_is_refused(tmp_path: Path) -> None:
-    two_party.export("relu_nonorm", "tiny", 8, tmp_path / "bundle")
+    two_party.export_bundle(ModelSource.parse("relu_nonorm", "tiny"), 8, tmp_path / "bundle")
     for arguments, sentence in (
         (["--model", "gelu_nonorm"], "was not exported from gelu_nonorm"),
         (["--seq-len", "16"], "was exported for 8 tokens"),
@@ -98,9 +98,9 @@ def test_a_bundle_of_another_model_or_length_is_refused(tmp_path: Path) -> None:
 
 
 def test_activations_out_of_a_domain_are_told_beforehand() -> None:
-    model = load_model("gelu_ln", "tiny")
-    graph, tokens = capture(model, LENGTH), torch.arange(LENGTH)[None]
+    model = ModelSource.parse("gelu_ln", "tiny").load()
+    graph, tokens = capture_model(model, LENGTH), torch.arange(LENGTH)[None]
     with torch.no_grad():
-        said = list(out_of_domain(graph, model, specs.protocol_card("crypten"), tokens))
+        said = list(domain_warnings(graph, model, specs.load_executable_protocol("crypten"), tokens))
         assert [sentence.split(" is right")[0] for sentence in said] == ["gelu by erf-taylor"]
-        assert not list(out_of_domain(graph, model, specs.protocol_card("crypten_tanh"), tokens))
+        assert not list(domain_warnings(graph, model, specs.load_executable_protocol("crypten_tanh"), tokens))

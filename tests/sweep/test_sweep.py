@@ -16,17 +16,20 @@ from hypothesis import strategies as st
 
 from pi_sim import specs
 from pi_sim.cli import json_help
+from pi_sim.cli.options import resolve_models, resolve_protocols
 from pi_sim.cost.census import Census
-from pi_sim.cost.estimate import Estimate, estimate, priced
-from pi_sim.cost.machine import Machine, SecondsEach
-from pi_sim.errors import MissingError, UsageError
+from pi_sim.cost.estimate import Estimate, estimate_model
+from pi_sim.cost.machine import Machine
+from pi_sim.cost.pricing import price_census, resolve_protocol
+from pi_sim.errors import MissingDependencyError, UsageError
 from pi_sim.graph.ops import Op
 from pi_sim.network import PRESETS, Network
-from pi_sim.sweep import kept, parquet, subject, tariff
-from pi_sim.sweep.answers import COLUMNS, Answer, read
-from pi_sim.sweep.grid import Axes, Question
-from pi_sim.sweep.sweep import Sweep
-from pi_sim.sweep.tariff import Tariff, tariffs
+from pi_sim.records import SecondsEach
+from pi_sim.sweep import sweep as sweep_module
+from pi_sim.sweep import table
+from pi_sim.sweep.sweep import Grid, PriceTable, Scenario, Sweep, make_price_tables
+from pi_sim.sweep.table import COLUMNS, SweepRow, parse_row
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.cli import invoke, python, refused
 
 MACHINE = Machine(
@@ -43,22 +46,24 @@ LINES = 2 * 3 * 3 * 2
 
 def whole(machine: Machine | None = None) -> Sweep:
     """What `GRID` and `PROTOCOLS` ask for."""
-    questions = Axes(MODELS, ("tiny",), lengths=(8, 999), pasts=(4,)).questions()
-    return Sweep(questions, tariffs(("crypten", "sigma", "bolt")), [PRESETS["lan"], PRESETS["wan"]], machine)
+    scenarios = Grid(resolve_models(MODELS, ["tiny"]), lengths=(8, 999), pasts=(4,)).scenarios()
+    prices = make_price_tables(resolve_protocols(["crypten", "sigma", "bolt"]))
+    return Sweep(scenarios, prices, [PRESETS["lan"], PRESETS["wan"]], machine)
 
 
-def run(sweep: Sweep) -> list[Answer]:
-    return sweep.run(kept.Table(lambda text: None), lambda fraction: None)
+def run(sweep: Sweep) -> list[SweepRow]:
+    return sweep.run(table.ResumableCsv(lambda text: None), lambda fraction: None)
 
 
 def sweep(*arguments: str) -> Result:
     return invoke("sweep", *GRID, *PROTOCOLS, *arguments)
 
 
-def one(answer: Answer, machine: Machine | None) -> Estimate:
+def one(answer: SweepRow, machine: Machine | None) -> Estimate:
     """The estimate that an answer is a line of."""
     length, links = answer.seq_len if answer.past is None else None, [PRESETS[answer.network]]
-    return estimate(answer.model, answer.size, answer.protocol, length, links, past=answer.past, machine=machine)
+    source, protocol = ModelSource.parse(answer.model, answer.size), resolve_protocol(answer.protocol)
+    return estimate_model(source, protocol, length, links, past=answer.past, machine=machine)
 
 
 @pytest.mark.slow
@@ -76,7 +81,7 @@ def test_every_line_is_the_estimate(machine: Machine | None) -> None:
     assert {answer.protocol for answer in answers if answer.seconds} == {"crypten", "sigma"}
 
 
-def same(answer: Answer, known: Estimate) -> None:
+def same(answer: SweepRow, known: Estimate) -> None:
     """Exactly, floating point and all."""
     total = known.to_json()["total"]
     assert {key: getattr(answer, key) for key in total if key != "seconds"} == {
@@ -105,12 +110,12 @@ def test_any_census_sums_as_its_estimate_does(
     census: Census, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sweep sums by operation, the estimate by row; both round nothing."""
-    monkeypatch.setattr(subject, "counted", lambda *_: (1, census))
-    sigma = Tariff("sigma")
-    (answer,) = run(Sweep([Question("a", "b", 1, 1, None, False)], [sigma], [network]))
-    expected = Estimate("a", "b", "sigma", 1, priced(census, sigma.protocol), frozenset(), [network])
+    monkeypatch.setattr(sweep_module, "scenario_census", lambda *_: (1, census))
+    sigma = PriceTable(resolve_protocol("sigma"))
+    (answer,) = run(Sweep([Scenario(ModelSource.parse("relu_nonorm", "tiny"), 1)], [sigma], [network]))
+    expected = Estimate("a", "b", "sigma", 1, price_census(census, sigma.protocol), frozenset(), [network])
     assert (answer.rounds, answer.bytes) == (expected.total.rounds, expected.total.bytes)
-    assert answer.seconds == expected.seconds(expected.whole)[network.name]
+    assert answer.seconds == expected.seconds(expected.overall)[network.name]
 
 
 @pytest.mark.parametrize(
@@ -133,14 +138,13 @@ def test_a_name_that_does_not_exist_ends_it_before_it_begins(
 
 def test_two_protocols_of_one_name_are_refused(tmp_path: Path) -> None:
     other = tmp_path / "other.toml"
-    other.write_text(specs.find("protocols", "crypten").read_text())
+    other.write_text(specs.find_file("protocols", "crypten").read_text())
     assert "both called crypten" in refused(invoke("sweep", "--protocol", "crypten", "--protocol", str(other)))
 
 
 def test_a_model_with_a_config_has_one_size() -> None:
-    axes = Axes(("bert-base", "gelu_ln"), ("tiny", "gpt2"), batches=(1, 2))
-    found = [(each.model, each.size, each.seq_len, each.batch) for each in axes.questions()]
-    assert found == [
+    grid = Grid(resolve_models(["bert-base", "gelu_ln"], ["tiny", "gpt2"]), batches=(1, 2))
+    assert [scenario.key[:4] for scenario in grid.scenarios()] == [
         ("bert-base", "own", 512, 1),
         ("bert-base", "own", 512, 2),
         ("gelu_ln", "tiny", 128, 1),
@@ -153,7 +157,7 @@ def test_a_model_with_a_config_has_one_size() -> None:
 @pytest.mark.slow
 def test_lines_go_to_standard_output_without_a_file() -> None:
     found = sweep()
-    assert found.stdout == kept.HEADER + kept.lines(run(whole()))
+    assert found.stdout == table.HEADER + table.csv_lines(run(whole()))
     assert f"{LINES} estimates" in found.stderr
 
 
@@ -161,11 +165,11 @@ def test_a_missing_package_is_no_reason_why_there_is_no_price(tmp_path: Path, mo
     """It would be kept, and believed when the package is there."""
 
     def charge(*_: object) -> None:
-        raise MissingError("CrypTen cannot be imported.")
+        raise MissingDependencyError("CrypTen cannot be imported.")
 
-    monkeypatch.setattr(tariff, "charge", charge)
+    monkeypatch.setattr(sweep_module, "price_op", charge)
     assert "CrypTen cannot be imported" in refused(sweep("--out", str(tmp_path / "sweep.csv")))
-    assert (tmp_path / "sweep.csv").read_text() == kept.HEADER
+    assert (tmp_path / "sweep.csv").read_text() == table.HEADER
 
 
 @pytest.mark.slow
@@ -185,15 +189,15 @@ def test_every_column_is_explained() -> None:
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), min_size=1)
 MAYBE = st.none() | st.integers(0)
 ANSWERS = st.builds(
-    Answer, CELLS, CELLS, st.integers(1), st.integers(1), MAYBE, st.booleans(), CELLS, st.none() | CELLS, CELLS,
+    SweepRow, CELLS, CELLS, st.integers(1), st.integers(1), MAYBE, st.booleans(), CELLS, st.none() | CELLS, CELLS,
     MAYBE, MAYBE, MAYBE, *(st.none() | st.floats(0, allow_infinity=False),) * 2, st.none() | CELLS,
 )  # fmt: skip
 
 
 @given(answers=st.lists(ANSWERS, max_size=4))
-def test_a_line_reads_as_it_was_written(answers: list[Answer]) -> None:
-    cells = csv.reader(io.StringIO(kept.lines(answers), newline=""))
-    assert [read(dict(zip(COLUMNS, line, strict=True))) for line in cells] == answers
+def test_a_line_reads_as_it_was_written(answers: list[SweepRow]) -> None:
+    cells = csv.reader(io.StringIO(table.csv_lines(answers), newline=""))
+    assert [parse_row(dict(zip(COLUMNS, line, strict=True))) for line in cells] == answers
 
 
 @pytest.fixture(scope="module")
@@ -205,8 +209,8 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def fill(path: Path) -> None:
-    with kept.opened(path) as table:
-        whole().run(table, lambda fraction: None)
+    with table.open_csv(path) as lines:
+        whole().run(lines, lambda fraction: None)
 
 
 @pytest.mark.slow
@@ -225,15 +229,15 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Somebody who presses Ctrl-C at the n-th price."""
 
     def arrange(number: int) -> None:
-        asked, total = [], Tariff.total
+        asked, total = [], PriceTable.total
 
-        def interrupted(self: Tariff, *arguments: Any) -> Any:
+        def interrupted(self: PriceTable, *arguments: Any) -> Any:
             asked.append(self)
             if len(asked) == number:
                 signal.raise_signal(signal.SIGINT)
             return total(self, *arguments)
 
-        monkeypatch.setattr(Tariff, "total", interrupted)
+        monkeypatch.setattr(PriceTable, "total", interrupted)
 
     return arrange
 
@@ -265,7 +269,7 @@ def test_an_interrupted_line_is_not_kept(complete: bytes, tmp_path: Path) -> Non
 
     with path.open("ab", buffering=0) as file, pytest.raises(KeyboardInterrupt):
         disturbed = SimpleNamespace(write=write, seek=file.seek, truncate=file.truncate)
-        kept._append(disturbed, b"a line that is long enough\n", path)
+        table._append_or_restore(disturbed, b"a line that is long enough\n", path)
     assert path.read_bytes() == complete
 
 
@@ -277,7 +281,7 @@ def test_a_known_line_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert f"{LINES * 3 // 2} estimates" in more.stderr
     assert f"; {LINES // 2} new in" in more.stderr
     assert path.read_bytes().startswith(before)
-    monkeypatch.setattr(Tariff, "total", None)
+    monkeypatch.setattr(PriceTable, "total", None)
     again = sweep("--out", str(path))
     assert (again.exit_code, "new" in again.stderr) == (0, False)
 
@@ -285,14 +289,14 @@ def test_a_known_line_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.Mon
 def test_another_machine_is_another_question(tmp_path: Path) -> None:
     path = tmp_path / "sweep.csv"
     fill(path)
-    with kept.opened(path) as table:
-        answers = whole(MACHINE).run(table, lambda fraction: None)
-        assert len(table.known) == 2 * LINES
+    with table.open_csv(path) as lines:
+        answers = whole(MACHINE).run(lines, lambda fraction: None)
+        assert len(lines.rows) == 2 * LINES
     assert {answer.machine for answer in answers} == {MACHINE.name}
 
 
 @pytest.mark.parametrize(
-    "text", ["a,b\n1,2\n", "notes", "model,size\n", kept.HEADER.replace("rounds", "round"), kept.HEADER + "gelu_ln\n"]
+    "text", ["a,b\n1,2\n", "notes", "model,size\n", table.HEADER.replace("rounds", "round"), table.HEADER + "gelu_ln\n"]
 )
 def test_a_file_of_anything_else_stays_as_it_is(text: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
@@ -322,7 +326,7 @@ def test_parquet_has_the_lines_of_csv(complete: bytes, tmp_path: Path, impatient
     assert sweep("--out", str(path)).exit_code == 130
     assert not path.exists()
     assert sweep("--out", str(path)).exit_code == 0
-    assert kept.HEADER + kept.lines(parquet.read(path)) == complete.decode()
+    assert table.HEADER + table.csv_lines(table.read_parquet(path)) == complete.decode()
     assert sweep("--out", str(path), "--network", "puma").exit_code == 0
-    assert len(parquet.read(path)) == LINES * 3 // 2
+    assert len(table.read_parquet(path)) == LINES * 3 // 2
     assert list(tmp_path.iterdir()) == [path]

@@ -1,4 +1,4 @@
-"""Conversion: the right surgery on the right weights, and a record that tells the truth about both sides of it."""
+"""Conversion: correct surgery on the correct weights, and a true record of the quality before and after it."""
 
 import math
 from pathlib import Path
@@ -10,7 +10,7 @@ from transformers import BloomConfig, BloomForCausalLM, GPT2LMHeadModel
 
 from pi_sim import records
 from pi_sim.errors import UsageError
-from pi_sim.training import corpus, held_out, lengths, tokenizer
+from pi_sim.training import corpus, evaluation, tokenizer
 from pi_sim.zoo import build
 from pi_sim.zoo.layers import DyT
 from tests.helpers.cli import invoke
@@ -27,21 +27,21 @@ def normed(size: str, texts: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def loss(folder: Path, texts: Path) -> float:
-    ids = held_out.chunks(tokenizer.load(folder), corpus.load(str(texts)), 16)
-    return held_out.loss(build.load(folder), ids)
+    ids = evaluation.held_out_chunks(tokenizer.load_tokenizer(folder), corpus.load_corpus(str(texts)), 16)
+    return evaluation.mean_loss(build.load_checkpoint(folder), ids)
 
 
 def test_the_record_tells_both_sides(normed: Path, texts: Path, tmp_path: Path) -> None:
     result = invoke("convert", normed, "--activation", "gelu", "--norm", "none", "--out", tmp_path / "new")
     assert result.exit_code == 0, result.stderr
-    found, source = records.load(tmp_path / "new" / "record.json"), records.load(normed / "record.json")
-    assert found.kind == "conversion"
-    assert found.surgery == {"norm": "none", "activation": "gelu"}
-    assert found.architecture == source.architecture.model_copy(update=found.surgery)
-    assert found.corpus.sha256 == source.corpus.sha256
-    assert found.before.loss == pytest.approx(source.held_out.loss, rel=1e-6)
-    assert found.after.loss == pytest.approx(loss(tmp_path / "new", texts), rel=1e-4)
-    assert found.after.loss != pytest.approx(found.before.loss, rel=1e-4)
+    record, source = records.load(tmp_path / "new" / "record.json"), records.load(normed / "record.json")
+    assert record.kind == "conversion"
+    assert record.surgery == {"norm": "none", "activation": "gelu"}
+    assert record.architecture == source.architecture.model_copy(update=record.surgery)
+    assert record.corpus.sha256 == source.corpus.sha256
+    assert record.before.loss == pytest.approx(source.held_out.loss, rel=1e-6)
+    assert record.after.loss == pytest.approx(loss(tmp_path / "new", texts), rel=1e-4)
+    assert record.after.loss != pytest.approx(record.before.loss, rel=1e-4)
 
 
 def test_weights_that_no_switch_names_stay(normed: Path, tmp_path: Path) -> None:
@@ -52,13 +52,13 @@ def test_weights_that_no_switch_names_stay(normed: Path, tmp_path: Path) -> None
 
 
 def inputs(folder: Path, path: str, ids: Tensor) -> Tensor:
-    """What a module of the checkpoint's model reads."""
-    seen: list[Tensor] = []
-    model = build.load(folder)
-    model.get_submodule(path).register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    """Return the input of a module of the checkpoint's model."""
+    captured: list[Tensor] = []
+    model = build.load_checkpoint(folder)
+    model.get_submodule(path).register_forward_pre_hook(lambda module, args: captured.append(args[0]))
     with torch.no_grad():
         model(ids)
-    return seen[0]
+    return captured[0]
 
 
 @pytest.mark.parametrize(("squash", "rectified"), [("dyt", []), ("dyt", ["--relu-after-norm"]), ("derf", [])])
@@ -68,13 +68,13 @@ def test_dyt_and_derf_start_at_the_slope_of_the_norm(
     """At zero tanh has slope 1, and erf 2 / sqrt(pi)."""
     result = invoke("convert", normed, "--norm", squash, "--final-norm", squash, *rectified, "--out", tmp_path / "new")
     assert result.exit_code == 0, result.stderr
-    ids = held_out.held_out_tokens(normed, 8, 16)
-    model = build.load(tmp_path / "new")
-    alphas = {path: each.alpha.item() for path, each in model.named_modules() if isinstance(each, DyT)}
+    ids = evaluation.held_out_tokens(normed, 8, 16)
+    model = build.load_checkpoint(tmp_path / "new")
+    alphas = {path: module.alpha.item() for path, module in model.named_modules() if isinstance(module, DyT)}
     assert len(alphas) == 3
     for path, alpha in alphas.items():
-        spread = inputs(normed, path.removesuffix(".norm"), ids).std().item()
-        expected = 1 / spread if squash == "dyt" else math.sqrt(math.pi) / (2 * spread)
+        std = inputs(normed, path.removesuffix(".norm"), ids).std().item()
+        expected = 1 / std if squash == "dyt" else math.sqrt(math.pi) / (2 * std)
         assert alpha == pytest.approx(expected, rel=1e-2)
 
 
@@ -84,7 +84,8 @@ def test_an_alpha_that_is_named_is_kept_and_so_is_one_that_is_not_touched(normed
     assert invoke("convert", normed, "--norm", "dyt", "--final-norm", "dyt", *named, "--out", first).exit_code == 0
     assert invoke("convert", first, "--activation", "gelu", "--out", second).exit_code == 0
     for folder in (first, second):
-        alphas = [each.alpha.item() for each in build.load(folder).modules() if isinstance(each, DyT)]
+        modules = build.load_checkpoint(folder).modules()
+        alphas = [module.alpha.item() for module in modules if isinstance(module, DyT)]
         assert alphas == [0.5, 1.0, 1.0]
 
 
@@ -118,49 +119,49 @@ def test_a_second_conversion_replaces_the_first_one_s_settings(normed: Path, tmp
     named = ("--activation", "leaky_relu", "--set", "slope=0.1", "--norm", "dyt", "--set", "alpha_other=0.5")
     assert invoke("convert", normed, *named, "--out", first).exit_code == 0
     assert invoke("convert", first, "--activation", "relu", "--norm", "rmsnorm", "--out", second).exit_code == 0
-    assert build.load(second).config.pi_sim == {"activation": "relu", "norm": "rmsnorm"}
-    found = records.load(second / "record.json")
-    design = found.architecture
+    assert build.load_checkpoint(second).config.pi_sim == {"activation": "relu", "norm": "rmsnorm"}
+    record = records.load(second / "record.json")
+    design = record.architecture
     assert (design.activation, design.slope, design.norm, design.alpha_other) == ("relu", 0.01, "rmsnorm", 1.0)
-    assert found.before.loss == pytest.approx(records.load(first / "record.json").after.loss, rel=1e-3)
+    assert record.before.loss == pytest.approx(records.load(first / "record.json").after.loss, rel=1e-3)
 
 
 def test_the_length_can_be_chosen(normed: Path, texts: Path, tmp_path: Path) -> None:
     assert invoke("convert", normed, "--activation", "gelu", "--seq-len", "8", "--out", tmp_path / "new").exit_code == 0
-    found = records.load(tmp_path / "new" / "record.json")
-    chunks = held_out.chunks(tokenizer.load(normed), corpus.load(str(texts)), 8)
-    assert found.seq_len == 8
-    assert found.before.tokens == chunks[:, 1:].numel()
-    assert found.before.loss == pytest.approx(held_out.loss(build.load(normed), chunks), rel=1e-6)
+    record = records.load(tmp_path / "new" / "record.json")
+    chunks = evaluation.held_out_chunks(tokenizer.load_tokenizer(normed), corpus.load_corpus(str(texts)), 8)
+    assert record.seq_len == 8
+    assert record.before.tokens == chunks[:, 1:].numel()
+    assert record.before.loss == pytest.approx(evaluation.mean_loss(build.load_checkpoint(normed), chunks), rel=1e-6)
 
 
 def test_a_config_that_tells_no_context_asks_for_a_length(tmp_path: Path) -> None:
     config = BloomConfig(vocab_size=40, hidden_size=16, n_layer=1, n_head=2)
     BloomForCausalLM(config).save_pretrained(tmp_path / "bloom")
     result = invoke("convert", tmp_path / "bloom", "--activation", "relu", "--out", tmp_path / "new")
-    assert (result.exit_code, "does not tell its context; give --seq-len" in result.stderr) == (2, True)
+    assert (result.exit_code, "does not state its context; give --seq-len" in result.stderr) == (2, True)
     assert len(result.stderr.splitlines()) == 1
 
 
 def test_long_sequences_are_read_a_few_at_a_time(normed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As GPT-2's of 1,024 tokens are, 4 together; here by a limit of 3 x 16 tokens."""
-    seen: list[int] = []
+    batch_sizes: list[int] = []
     forward = GPT2LMHeadModel.forward
 
-    def watch(model: GPT2LMHeadModel, ids: Tensor, **more: object) -> object:
-        seen.append(len(ids))
+    def count(model: GPT2LMHeadModel, ids: Tensor, **more: object) -> object:
+        batch_sizes.append(len(ids))
         return forward(model, ids, **more)
 
-    monkeypatch.setattr(lengths, "POSITIONS", 48)
-    monkeypatch.setattr(GPT2LMHeadModel, "forward", watch)
+    monkeypatch.setattr(evaluation, "POSITION_LIMIT", 48)
+    monkeypatch.setattr(GPT2LMHeadModel, "forward", count)
     assert invoke("convert", normed, "--norm", "dyt", "--out", tmp_path / "new").exit_code == 0
-    assert max(seen) == 3
-    assert lengths.at_once(10**6) == 1
+    assert max(batch_sizes) == 3
+    assert evaluation.batch_limit(10**6) == 1
 
 
 def test_what_does_not_load_is_not_left_behind(normed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The new checkpoint is read back before it has its name."""
-    load = build.load
+    load = build.load_checkpoint
 
     def refuse(folder: Path) -> object:
         if folder == normed:
@@ -168,7 +169,7 @@ def test_what_does_not_load_is_not_left_behind(normed: Path, tmp_path: Path, mon
         assert not (tmp_path / "new").exists()
         raise UsageError("the weights do not load.")
 
-    monkeypatch.setattr(build, "load", refuse)
+    monkeypatch.setattr(build, "load_checkpoint", refuse)
     result = invoke("convert", normed, "--activation", "gelu", "--out", tmp_path / "new")
     assert (result.exit_code, result.stderr) == (2, "pi-sim: the weights do not load.\n")
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from click.testing import Result
 
 from pi_sim import records
 from pi_sim.errors import UsageError
-from pi_sim.training import processes
+from pi_sim.training import distributed
 from tests.helpers.cli import invoke
 from tests.helpers.small_training import read_weights, train
 
@@ -41,23 +41,23 @@ def finish(started: subprocess.Popen[str]) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def alone(size: str, texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One process's training."""
+    """Output folder of a training by one process."""
     out = tmp_path_factory.mktemp("alone") / "out"
     assert train(size, texts, out, "--tokens", TOKENS).exit_code == 0
     return out
 
 
 @pytest.fixture(scope="module")
-def told(size: str, texts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
-    """Two processes' training, its standard output and standard error."""
+def finished(size: str, texts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """Output folder, standard output and standard error of a training by two processes."""
     out = tmp_path_factory.mktemp("together") / "out"
     return out, *finish(start(size, texts, out, "--tokens", TOKENS))
 
 
 @pytest.fixture(scope="module")
-def together(told: tuple[Path, str, str]) -> Path:
-    assert told[0].is_dir(), told[2]
-    return told[0]
+def together(finished: tuple[Path, str, str]) -> Path:
+    assert finished[0].is_dir(), finished[2]
+    return finished[0]
 
 
 def test_two_processes_train_the_same_model_as_one(alone: Path, together: Path) -> None:
@@ -67,11 +67,11 @@ def test_two_processes_train_the_same_model_as_one(alone: Path, together: Path) 
     assert [step for step, _ in two.loss_curve] == list(range(1, STEPS + 1))
     assert [loss for _, loss in two.loss_curve] == pytest.approx([loss for _, loss in one.loss_curve], abs=2e-3)
     assert two.held_out.loss == pytest.approx(one.held_out.loss, abs=2e-3)
-    assert [each.step for each in two.observations] == [each.step for each in one.observations]
+    assert [row.step for row in two.observations] == [row.step for row in one.observations]
 
 
-def test_only_the_first_process_speaks(told: tuple[Path, str, str]) -> None:
-    out, stdout, stderr = told
+def test_only_the_first_process_speaks(finished: tuple[Path, str, str]) -> None:
+    out, stdout, stderr = finished
     assert stdout.startswith(f"{out}: held-out perplexity")
     assert len(stdout.splitlines()) == 1
     assert len(re.findall(r"step 100/100", stderr)) == 1
@@ -89,9 +89,9 @@ def test_an_interruption_of_all_continues_to_the_same_weights(
     (stopped,) = re.findall(r"stopped after (\d+) of 100 steps; repeat the command", stderr)
     assert 0 < int(stopped) < STEPS
     _, stderr = finish(start(size, texts, tmp_path / "out", "--tokens", TOKENS))
-    assert min(map(int, re.findall(r"step (\d+)/100", stderr))) > int(stopped)  # it was not begun anew
-    expected, found = read_weights(together), read_weights(tmp_path / "out")
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert min(map(int, re.findall(r"step (\d+)/100", stderr))) > int(stopped)  # it did not start again
+    expected, resumed = read_weights(together), read_weights(tmp_path / "out")
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
     first, second = (records.load(folder / "record.json") for folder in (together, tmp_path / "out"))
     assert first.observations == second.observations
 
@@ -103,7 +103,7 @@ def test_accelerate_starts_it_as_well_but_the_recipe_decides(
     assert (tmp_path / "out" / "record.json").is_file(), stderr
     one, two = (records.load(folder / "record.json") for folder in (trained, tmp_path / "out"))
     assert two.processes == 2
-    assert two.held_out.loss == pytest.approx(one.held_out.loss, abs=1e-5)  # it is not bfloat16's
+    assert two.held_out.loss == pytest.approx(one.held_out.loss, abs=1e-5)  # bfloat16's would differ
 
 
 def test_a_batch_that_does_not_divide_is_refused_once(size: str, texts: Path, tmp_path: Path) -> None:
@@ -118,9 +118,9 @@ def test_a_failure_of_the_first_ends_all_with_its_sentence(size: str, texts: Pat
     (tmp_path / "out" / "mine").touch()
     begin = time.monotonic()
     _, stderr = finish(start(size, texts, tmp_path / "out"))
-    assert time.monotonic() - begin < 100  # nobody waits for the first
-    assert stderr.count("exists already and is no interrupted training") == 1
-    assert "pi_sim/training" not in stderr  # no traceback of ours
+    assert time.monotonic() - begin < 100  # no process waits for rank zero
+    assert stderr.count("exists already and is not an interrupted training") == 1
+    assert "pi_sim/training" not in stderr  # no traceback of pi-sim's
 
 
 # Several GPUs, without any
@@ -146,6 +146,6 @@ def test_one_process_for_several_gpus_is_refused(
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(monkeypatch, 2, WORLD_SIZE="3", LOCAL_WORLD_SIZE="3")
     with pytest.raises(UsageError, match="this machine has 2"):
-        processes.check()
+        distributed.check_gpus()
     gpus(monkeypatch, 3)
-    processes.check()
+    distributed.check_gpus()

@@ -1,4 +1,4 @@
-"""Fine-tuning: a checkpoint of pi-sim's own, a converted one and somebody else's train on."""
+"""Fine-tuning of a checkpoint that pi-sim trained, of a converted one and of one from elsewhere."""
 
 import json
 import shutil
@@ -18,12 +18,14 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from pi_sim import records
+from pi_sim import records, specs
 from pi_sim.errors import UsageError
 from pi_sim.records import ConversionRecord, CorpusId, TrainingRecord
-from pi_sim.training import corpus, fine_tuning, held_out, progress, steps, tokenizer
+from pi_sim.training import callbacks, corpus, evaluation, fine_tuning, tokenizer
+from pi_sim.training import train as training
+from pi_sim.training.fine_tuning import SourceCheckpoint
 from pi_sim.zoo import build
-from pi_sim.zoo.surgery import operate
+from pi_sim.zoo.surgery import apply_surgery
 from tests.helpers.cli import invoke
 from tests.helpers.small_training import STEPS, read_weights
 
@@ -37,28 +39,30 @@ SMALL = {
 
 
 def quality(folder: Path, texts: Path) -> dict[str, object]:
-    return held_out.quality(build.load(folder), tokenizer.load(folder), corpus.load(str(texts)), 16)
+    return evaluation.measure_quality(
+        build.load_checkpoint(folder), tokenizer.load_tokenizer(folder), corpus.load_corpus(str(texts)), 16
+    )
 
 
 @pytest.fixture(scope="module")
 def converted(trained: Path, texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The trained checkpoint after surgery, with a record as a conversion leaves it."""
+    """The trained checkpoint after surgery, with a conversion's record."""
     folder = tmp_path_factory.mktemp("converted") / "mine"
     folder.mkdir()
-    build.save(operate(build.load(trained), SURGERY).half(), folder)
+    build.save_checkpoint(apply_surgery(build.load_checkpoint(trained), SURGERY).half(), folder)
     shutil.copy(trained / "tokenizer.json", folder)
-    known = records.load(trained / "record.json", TrainingRecord)
-    found = ConversionRecord(
-        **known.model_dump(include={"card", "size", "dimensions"}),
+    source = records.load(trained / "record.json", TrainingRecord)
+    record = ConversionRecord(
+        **source.model_dump(include={"card", "size", "dimensions"}),
         source="out",
         surgery=SURGERY,
-        architecture=known.architecture.model_copy(update=SURGERY),
-        corpus=CorpusId(name=known.corpus.name, sha256=known.corpus.sha256),
-        seq_len=known.dimensions.context,
-        before=known.held_out,
+        architecture=source.architecture.model_copy(update=SURGERY),
+        corpus=CorpusId(name=source.corpus.name, sha256=source.corpus.sha256),
+        seq_len=source.dimensions.context,
+        before=source.held_out,
         after=quality(folder, texts),
     )
-    records.save(folder / "record.json", found)
+    records.save(folder / "record.json", record)
     return folder
 
 
@@ -75,18 +79,18 @@ def tuned(converted: Path, size: str, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_the_record_tells_quality_before_and_after_surgery_and_along_the_way(tuned: Path, converted: Path) -> None:
-    found, conversion = records.load(tuned / "record.json"), records.load(converted / "record.json")
-    assert found.kind == "training"
+    record, conversion = records.load(tuned / "record.json"), records.load(converted / "record.json")
+    assert record.kind == "training"
     shared = conversion.model_dump(include={"kind", "surgery", "before", "after", "source"})
-    assert found.origin == records.Origin(model="mine", **shared)
-    assert found.card == "relu_nonorm"
-    assert found.architecture.activation == "gelu"
-    assert found.dimensions == conversion.dimensions
-    assert (found.recipe.embedding_scale, found.recipe.logit_scale) == (None, None)
-    assert [each.step for each in found.observations] == list(range(STEPS + 1))
+    assert record.origin == records.Origin(model="mine", **shared)
+    assert record.card == "relu_nonorm"
+    assert record.architecture.activation == "gelu"
+    assert record.dimensions == conversion.dimensions
+    assert (record.recipe.embedding_scale, record.recipe.logit_scale) == (None, None)
+    assert [row.step for row in record.observations] == list(range(STEPS + 1))
     after = conversion.after.sample.loss
-    assert found.observations[0].held_out_loss == pytest.approx(after, rel=1e-5)
-    assert found.held_out.loss < conversion.after.loss
+    assert record.observations[0].held_out_loss == pytest.approx(after, rel=1e-5)
+    assert record.held_out.loss < conversion.after.loss
 
 
 def test_the_model_is_the_converted_one_trained_on(tuned: Path, converted: Path, texts: Path) -> None:
@@ -102,30 +106,30 @@ def test_the_model_is_the_converted_one_trained_on(tuned: Path, converted: Path,
 def test_an_interrupted_fine_tuning_continues_to_the_same_weights(
     tuned: Path, converted: Path, size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Impatient(progress.Stop):
+    class Impatient(callbacks.InterruptCallback):
         def on_step_begin(self, args: object, state: object, control: object, **_: object) -> None:
             if getattr(state, "global_step", 0) == 3:
                 signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "Stop", Impatient)
+        patch.setattr(training, "InterruptCallback", Impatient)
         assert tune(converted, size, tmp_path / "out").exit_code == 130
     assert tune(converted, size, tmp_path / "out").exit_code == 0
-    expected, found = read_weights(tuned), read_weights(tmp_path / "out")
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
-    whole, resumed = (records.load(folder / "record.json") for folder in (tuned, tmp_path / "out"))
-    assert whole.observations == resumed.observations
+    expected, resumed_weights = read_weights(tuned), read_weights(tmp_path / "out")
+    assert all(torch.equal(expected[name], resumed_weights[name]) for name in expected)
+    uninterrupted, resumed = (records.load(folder / "record.json") for folder in (tuned, tmp_path / "out"))
+    assert uninterrupted.observations == resumed.observations
 
 
 def test_a_trained_checkpoint_trains_on(trained: Path, size: str, tmp_path: Path) -> None:
     result = tune(trained, size, tmp_path / "out", "--tokens", "256", "--set", "learning_rate=1e-4", "--seed", "2")
     assert result.exit_code == 0, result.stderr
-    found, known = (records.load(folder / "record.json") for folder in (tmp_path / "out", trained))
-    assert found.recipe.learning_rate == 1e-4
-    assert found.corpus.tokens_seen == 256
-    assert found.origin == records.Origin(model="out", kind="training", argv=known.argv, held_out=known.held_out)
-    start = known.held_out.sample.loss
-    assert found.observations[0].held_out_loss == pytest.approx(start, rel=1e-5)
+    record, source = (records.load(folder / "record.json") for folder in (tmp_path / "out", trained))
+    assert record.recipe.learning_rate == 1e-4
+    assert record.corpus.tokens_seen == 256
+    assert record.origin == records.Origin(model="out", kind="training", argv=source.argv, held_out=source.held_out)
+    start = source.held_out.sample.loss
+    assert record.observations[0].held_out_loss == pytest.approx(start, rel=1e-5)
 
 
 def test_a_fine_tuning_of_a_fine_tuning_tells_the_whole_way(tuned: Path, size: str, tmp_path: Path) -> None:
@@ -135,39 +139,54 @@ def test_a_fine_tuning_of_a_fine_tuning_tells_the_whole_way(tuned: Path, size: s
 
 
 def test_its_folder_is_named_after_the_checkpoint(converted: Path, size: str) -> None:
-    chosen = fine_tuning.make(converted, size, None, 1, 512, ("bf16=true",))
+    chosen = fine_tuning.plan_fine_tuning(
+        SourceCheckpoint(converted), specs.load_size(size), None, 1, 512, ("bf16=true",)
+    )
     assert chosen.title == "mine-finetuned-bf16=true-tokens=512-seed1"
     assert chosen.steps == 4
 
 
 def test_a_recipe_is_one_of_its_card_or_of_another(converted: Path, foreign: Path, size: str, texts: Path) -> None:
-    own = fine_tuning.make(converted, size, None, 0, 512, (), recipe="paper")
+    own = fine_tuning.plan_fine_tuning(
+        SourceCheckpoint(converted), specs.load_size(size), None, 0, 512, (), recipe="paper"
+    )
     assert (own.recipe.batch_size, own.recipe.fp16, own.recipe.tokens) == (512, True, 512)
     assert (own.recipe.embedding_dropout, own.recipe.embedding_scale) == (0.0, None)  # as the checkpoint has them
     assert own.title == "mine-finetuned-recipe=paper-tokens=512"
-    other = fine_tuning.make(foreign, size, str(texts), 0, None, (), card="relufied1", recipe="paper")
+    other = fine_tuning.plan_fine_tuning(
+        SourceCheckpoint(foreign),
+        specs.load_size(size),
+        str(texts),
+        0,
+        None,
+        (),
+        card=specs.load_model_card("relufied1"),
+        recipe="paper",
+    )
     assert (other.recipe.tokens, other.recipe.schedule, other.recipe.bf16) == (30_000_000_000, "cosine", True)
-    with pytest.raises(UsageError, match="foreign tells no card that is known here; name one, such as --model relu"):
-        fine_tuning.make(foreign, size, str(texts), 0, None, (), recipe="paper")
+    with pytest.raises(UsageError, match="foreign names no known card; name one, such as --model relu"):
+        fine_tuning.plan_fine_tuning(
+            SourceCheckpoint(foreign), specs.load_size(size), str(texts), 0, None, (), recipe="paper"
+        )
 
 
 def test_a_shorter_context_is_trained_on(converted: Path, size: str, tmp_path: Path) -> None:
     result = tune(converted, size, tmp_path / "out", "--tokens", "128", "--set", "context=8")
     assert result.exit_code == 0, result.stderr
-    found = records.load(tmp_path / "out" / "record.json")
-    assert (found.dimensions.context, found.corpus.tokens_seen, len(found.loss_curve)) == (8, 128, 2)
+    record = records.load(tmp_path / "out" / "record.json")
+    assert (record.dimensions.context, record.corpus.tokens_seen, len(record.loss_curve)) == (8, 128, 2)
     assert build.read_config(tmp_path / "out").max_position_embeddings == 16
 
 
-# Somebody else's checkpoint
+# A checkpoint from elsewhere
 
 
 @pytest.fixture
 def foreign(trained: Path, tmp_path: Path) -> Path:
     """A Llama with tied tables, whose tokenizer begins texts, cuts them off and pads them, and names its end `</s>`."""
     folder = tmp_path / "foreign"
-    known = json.loads((trained / "tokenizer.json").read_text().replace("<|endoftext|>", "</s>"))
-    encoder = Tokenizer.from_str(json.dumps(known))
+    table = json.loads((trained / "tokenizer.json").read_text().replace("<|endoftext|>", "</s>"))
+    encoder = Tokenizer.from_str(json.dumps(table))
     encoder.post_processor = processors.TemplateProcessing(single="</s> $A", special_tokens=[("</s>", 0)])
     encoder.enable_truncation(8)
     encoder.enable_padding(length=8)
@@ -181,18 +200,18 @@ def foreign(trained: Path, tmp_path: Path) -> Path:
 def test_a_foreign_checkpoint_trains_on(foreign: Path, size: str, texts: Path, tmp_path: Path) -> None:
     result = tune(foreign, size, tmp_path / "out", "--corpus", str(texts))
     assert result.exit_code == 0, result.stderr
-    found = records.load(tmp_path / "out" / "record.json")
-    assert (found.card, found.origin) == ("foreign", records.Origin(model="foreign"))
-    assert found.dimensions == records.Dimensions(layers=1, heads=2, width=16, context=16, vocabulary=320)
-    assert found.held_out.loss < found.observations[0].held_out_loss
-    assert quality(tmp_path / "out", texts)["loss"] == pytest.approx(found.held_out.loss, rel=1e-5)
+    record = records.load(tmp_path / "out" / "record.json")
+    assert (record.card, record.origin) == ("foreign", records.Origin(model="foreign"))
+    assert record.dimensions == records.Dimensions(layers=1, heads=2, width=16, context=16, vocabulary=320)
+    assert record.held_out.loss < record.observations[0].held_out_loss
+    assert quality(tmp_path / "out", texts)["loss"] == pytest.approx(record.held_out.loss, rel=1e-5)
 
 
 def test_a_foreign_tokenizer_neither_begins_nor_cuts_nor_pads_texts(foreign: Path, trained: Path, texts: Path) -> None:
-    documents = corpus.load(str(texts)).training
-    found = tokenizer.encode(tokenizer.load(foreign), documents)
-    expected = tokenizer.encode(tokenizer.load(trained), documents)
-    assert [ids.tolist() for ids in found] == [ids.tolist() for ids in expected]
+    documents = corpus.load_corpus(str(texts)).training
+    encoded = tokenizer.encode_documents(tokenizer.load_tokenizer(foreign), documents)
+    expected = tokenizer.encode_documents(tokenizer.load_tokenizer(trained), documents)
+    assert [ids.tolist() for ids in encoded] == [ids.tolist() for ids in expected]
 
 
 def test_a_tokenizer_without_an_end_is_refused(foreign: Path, size: str, texts: Path, tmp_path: Path) -> None:
@@ -207,14 +226,17 @@ def test_a_tokenizer_of_another_model_is_refused(foreign: Path, size: str, texts
     config.vocab_size = 200
     LlamaForCausalLM(config).save_pretrained(foreign)
     result = tune(foreign, size, tmp_path / "out", "--corpus", str(texts))
-    assert (result.exit_code, "has 300 tokens, and its model knows 200" in result.stderr) == (2, True)
+    assert (result.exit_code, "has 300 tokens, more than its model's 200" in result.stderr) == (2, True)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("config", "complaint"),
     [
-        (BloomConfig(vocab_size=320, hidden_size=16, n_layer=1, n_head=2), "its context; choose one by --set context="),
+        (
+            BloomConfig(vocab_size=320, hidden_size=16, n_layer=1, n_head=2),
+            "its context; choose one with --set context=",
+        ),
         (CohereConfig(logit_scale=0.5, **SMALL), "CohereForCausalLM has logits of its own kind"),
     ],
 )
@@ -231,7 +253,7 @@ def test_a_model_that_cannot_be_trained_is_refused_and_leaves_nothing(
 def test_a_checkpoint_without_a_record_needs_a_corpus_and_a_size(foreign: Path, size: str, texts: Path) -> None:
     for more, complaint in (
         (("--size", size), "name a corpus"),
-        (("--corpus", str(texts)), "does not tell its size"),
+        (("--corpus", str(texts)), "does not state its size"),
     ):
         result = invoke("train", "--from", foreign, *more)
         assert (result.exit_code, complaint in result.stderr) == (2, True)
@@ -243,8 +265,8 @@ def test_a_checkpoint_without_a_record_needs_a_corpus_and_a_size(foreign: Path, 
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [
-        (("--model", "relu_ln"), "one of them"),
-        (("--recipe", "nobodys"), "the card relu_nonorm has no recipe 'nobodys'"),
+        (("--model", "relu_ln"), "either --model"),
+        (("--recipe", "unknown"), "the card relu_nonorm has no recipe 'unknown'"),
         (("--set", "context=32"), "the model's context is 16 tokens; choose --set context= between 2 and 16"),
         (("--set", "context=long"), "'context': Input should be a valid integer"),
         (("--set", "norm=dyt"), "is not KEY=VALUE with a key among tokens"),
@@ -261,12 +283,12 @@ def test_what_the_checkpoint_decides_cannot_be_chosen(
 
 def test_neither_a_card_nor_a_checkpoint_is_refused() -> None:
     result = invoke("train")
-    assert (result.exit_code, "give --model" in result.stderr) == (2, True)
+    assert (result.exit_code, "give either --model" in result.stderr) == (2, True)
 
 
 def test_a_size_that_only_the_record_knows_is_asked_for(converted: Path) -> None:
     result = invoke("train", "--from", converted)
-    assert (result.exit_code, "names the size small, which is not known here" in result.stderr) == (2, True)
+    assert (result.exit_code, "names the size small, which is unknown here" in result.stderr) == (2, True)
 
 
 def test_a_folder_without_a_checkpoint_is_refused(size: str, tmp_path: Path) -> None:

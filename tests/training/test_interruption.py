@@ -1,4 +1,4 @@
-"""A training that is interrupted, repeated or cannot be written loses nothing and blames the right folder."""
+"""Trainings that are interrupted, repeated or cannot be written: nothing is lost, and errors name the right folder."""
 
 import signal
 from pathlib import Path
@@ -9,7 +9,8 @@ import torch
 
 from pi_sim import records
 from pi_sim.errors import UsageError
-from pi_sim.training import checkpoints, finished, held_out, progress, steps, trainer
+from pi_sim.training import callbacks, checkpoints, evaluation
+from pi_sim.training import train as training
 from tests.helpers.cli import invoke
 from tests.helpers.file_size_limit import file_size_limit
 from tests.helpers.small_training import make_plan, read_weights, train
@@ -19,8 +20,8 @@ pytestmark = pytest.mark.slow
 LARGEST_WITHOUT = {"tokenizer.json": 2_000, "model.safetensors": 20_000, "optimizer.pt": 50_000}
 
 
-class Impatient(progress.Stop):
-    """Somebody who presses Ctrl-C during a step."""
+class Impatient(callbacks.InterruptCallback):
+    """Callback of a user who presses Ctrl-C during a step."""
 
     step = 4
 
@@ -33,7 +34,7 @@ def test_an_interrupted_training_continues_to_the_same_weights(
     trained: Path, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "Stop", Impatient)
+        patch.setattr(training, "InterruptCallback", Impatient)
         stopped = train(size, texts, tmp_path / "out")
     assert stopped.exit_code == 130
     assert "stopped after 4 of 10 steps; repeat the command" in stopped.stderr
@@ -42,12 +43,12 @@ def test_an_interrupted_training_continues_to_the_same_weights(
     assert_same(trained, tmp_path / "out")
 
 
-def assert_same(whole: Path, resumed: Path) -> None:
+def assert_same(uninterrupted: Path, resumed: Path) -> None:
     """Two checkpoints have the same weights, loss curve and observations."""
-    expected, found = read_weights(whole), read_weights(resumed)
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
-    assert curve(whole) == curve(resumed)
-    assert observations(whole) == observations(resumed)
+    expected, weights = read_weights(uninterrupted), read_weights(resumed)
+    assert all(torch.equal(expected[name], weights[name]) for name in expected)
+    assert curve(uninterrupted) == curve(resumed)
+    assert observations(uninterrupted) == observations(resumed)
 
 
 def curve(folder: Path) -> list[tuple[int, float]]:
@@ -65,7 +66,7 @@ def test_a_training_interrupted_after_its_last_step_is_only_finished(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(held_out, "quality", impatient)
+        patch.setattr(evaluation, "measure_quality", impatient)
         stopped = train(size, texts, tmp_path / "out")
     assert (stopped.exit_code, "repeat the command to continue" in stopped.stderr) == (130, True)
     assert train(size, texts, tmp_path / "out").exit_code == 0
@@ -75,27 +76,27 @@ def test_a_training_interrupted_after_its_last_step_is_only_finished(
 def test_no_loss_is_missing_from_the_curve_of_an_interrupted_training(
     trained: Path, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "CURVE_POINTS", 3)  # a mean of four steps each
-    monkeypatch.setattr(steps, "CHECKPOINTS", 1)
+    monkeypatch.setattr(training, "CURVE_POINTS", 3)  # a mean of four steps each
+    monkeypatch.setattr(training, "CHECKPOINT_COUNT", 1)
     monkeypatch.setattr(Impatient, "step", 6)
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "Stop", Impatient)
+        patch.setattr(training, "InterruptCallback", Impatient)
         train(size, texts, tmp_path / "out")
     train(size, texts, tmp_path / "out")
     ends, means = zip(*curve(tmp_path / "out"), strict=True)
     assert ends == (4, 6, 8, 10)
-    every = dict(curve(trained))
+    losses = dict(curve(trained))
     for first, last, mean in zip((0, *ends), ends, means, strict=False):
-        assert mean == pytest.approx(sum(every[step + 1] for step in range(first, last)) / (last - first), abs=2e-4)
+        assert mean == pytest.approx(sum(losses[step + 1] for step in range(first, last)) / (last - first), abs=2e-4)
 
 
 def test_a_checkpoint_that_a_crash_cut_off_is_passed_over(tmp_path: Path) -> None:
     for step in (8, 16, 120):
         (tmp_path / f"checkpoint-{step}").mkdir()
-    assert checkpoints.last(tmp_path) is None
+    assert checkpoints.last_checkpoint(tmp_path) is None
     for step in (8, 16):
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
-    assert checkpoints.last(tmp_path) == str(tmp_path / "checkpoint-16")
+    assert checkpoints.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-16")
 
 
 def test_a_training_that_cannot_be_written_says_so(size: str, texts: Path, tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_a_full_disk_is_one_sentence(file: str, size: str, texts: Path, tmp_path
 
 def test_a_finished_checkpoint_needs_no_room_beside_its_folder(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    checkpoints.prepare(out, {})
+    checkpoints.prepare_folder(out, {})
 
     def fill(folder: Path) -> None:
         (folder / "record.json").touch()
@@ -126,7 +127,7 @@ def test_a_finished_checkpoint_needs_no_room_beside_its_folder(tmp_path: Path) -
         assert list(tmp_path.iterdir()) == [out]
         assert not (out / "record.json").exists()
 
-    checkpoints.finish(out, fill)
+    checkpoints.move_finished(out, fill)
     assert {path.name for path in out.iterdir()} == {"record.json", "model.safetensors"}
 
 
@@ -152,9 +153,9 @@ def test_a_divergence_outlasts_an_interruption(
 
     diverging = ("--set", "learning_rate=1e30")
     with monkeypatch.context() as patch:
-        patch.setattr(finished, "write", impatient)
+        patch.setattr(checkpoints, "write_result", impatient)
         assert train(size, texts, tmp_path / "out", *diverging).exit_code == 130
-    monkeypatch.setattr(steps, "_run", None)  # no further step
+    monkeypatch.setattr(training, "_run_trainer", None)  # no further step
     result = train(size, texts, tmp_path / "out", *diverging)
     assert (result.exit_code, "diverged at step" in result.stdout) == (0, True)
 
@@ -163,21 +164,21 @@ def test_a_plan_that_cannot_be_read_is_one_sentence(size: str, texts: Path, tmp_
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "plan.json").write_text("{")
     with pytest.raises(UsageError, match=r"plan\.json cannot be read; remove its folder"):
-        trainer.train(make_plan(size, texts), tmp_path)
+        training.train(make_plan(size, texts), tmp_path)
 
 
 def test_another_training_does_not_continue_an_interrupted_one(size: str, texts: Path, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "plan.json").write_text("{}")
     with pytest.raises(UsageError, match="other settings"):
-        trainer.train(make_plan(size, texts), tmp_path)
+        training.train(make_plan(size, texts), tmp_path)
 
 
 def test_another_number_of_processes_does_not_continue_an_interrupted_one(
     size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "Stop", Impatient)
+        patch.setattr(training, "InterruptCallback", Impatient)
         train(size, texts, tmp_path / "out")
     path = tmp_path / "out" / "checkpoints" / "plan.json"
     path.write_text(path.read_text().replace('"processes": 1', '"processes": 2'))
@@ -187,4 +188,4 @@ def test_another_number_of_processes_does_not_continue_an_interrupted_one(
 
 def test_a_folder_in_use_is_left_alone(trained: Path, size: str, texts: Path) -> None:
     with pytest.raises(UsageError, match="exists already"):
-        trainer.train(make_plan(size, texts), trained)
+        training.train(make_plan(size, texts), trained)

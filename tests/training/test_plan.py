@@ -1,4 +1,4 @@
-"""What is to be trained: overrides and recipes, and what is refused before anything is written."""
+"""Training plans: overrides and recipes, and refusals before anything is written."""
 
 import math
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from pi_sim import records, specs
 from pi_sim.errors import UsageError
-from pi_sim.training import checkpoints, plan
+from pi_sim.training import checkpoints
 from tests.helpers.cli import invoke
 from tests.helpers.small_training import make_plan, train
 
@@ -45,53 +45,53 @@ def test_a_setting_given_twice_is_refused(first: tuple[str, str]) -> None:
 def card(tmp_path: Path) -> str:
     """A card with two recipes."""
     path = tmp_path / "mine.toml"
-    shipped = (specs.facts() / "models" / "relu_nonorm.toml").read_text().partition("[training")[0]
+    shipped = (specs.data_root() / "models" / "relu_nonorm.toml").read_text().partition("[training")[0]
     recipes = "[training.small]\nweight_decay = 0.25\n[training.paper]\nlogit_scale = 'none'\nbatch_size = 4\n"
     path.write_text(shipped + recipes)
     return str(path)
 
 
 def test_a_recipe_of_the_card_is_that_for_the_size_or_the_one_named(card: str, size: str, texts: Path) -> None:
-    usual = plan.make(card, size, str(texts), 0, None, ())
-    named = plan.make(card, size, str(texts), 0, None, ("batch_size=2",), recipe="paper")
-    assert (usual.recipe.weight_decay, usual.recipe.batch_size, usual.recipe.logit_scale) == (0.25, 8, 4.0)
+    default = make_plan(size, texts, card=card)
+    named = make_plan(size, texts, "batch_size=2", card=card, recipe="paper")
+    assert (default.recipe.weight_decay, default.recipe.batch_size, default.recipe.logit_scale) == (0.25, 8, 4.0)
     assert (named.recipe.weight_decay, named.recipe.batch_size, named.recipe.logit_scale) == (0.1, 2, None)
     assert named.title == f"{named.card.name}-small-recipe=paper-batch_size=2"
-    assert plan.make(card, size, str(texts), 0, None, (), recipe="small").recipe == usual.recipe
+    assert make_plan(size, texts, card=card, recipe="small").recipe == default.recipe
 
 
 def test_an_unknown_recipe_is_refused_with_those_that_are_known(card: str, size: str) -> None:
-    result = invoke("train", "--model", card, "--size", size, "--recipe", "nobodys")
+    result = invoke("train", "--model", card, "--size", size, "--recipe", "unknown")
     assert result.exit_code == 2
-    assert "has no recipe 'nobodys'; of its own it has small, paper" in result.stderr
+    assert "has no recipe 'unknown'; choose among its own: small, paper" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", specs.names("models"))
+@pytest.mark.parametrize("name", specs.list_names("models"))
 def test_every_recipe_of_every_card_is_one(name: str, texts: Path) -> None:
-    for recipe in specs.model_card(name).training:
-        chosen = plan.make(name, "gpt2", str(texts), 0, None, (), recipe)
-        assert chosen.recipe != specs.size("gpt2").training
+    for recipe in specs.load_model_card(name).training:
+        chosen = make_plan("gpt2", texts, card=name, recipe=recipe)
+        assert chosen.recipe != specs.load_size("gpt2").training
 
 
 def test_a_scale_may_start_at_the_root_of_the_width(size: str, texts: Path) -> None:
     assert make_plan(size, texts, "embedding_scale=sqrt(width)").recipe.embedding_scale == math.sqrt(16)
-    paper = plan.make("dyt_gelu", "gpt2", str(texts), 0, None, (), "paper").recipe
+    paper = make_plan("gpt2", texts, card="dyt_gelu", recipe="paper").recipe
     assert (paper.embedding_scale, paper.embedding_dropout, paper.adam_beta2) == (math.sqrt(768), 0.0, 0.95)
 
 
 def test_a_record_older_than_a_setting_has_its_default() -> None:
-    path = specs.facts() / "models" / "weights" / "relu_nonorm-tiny" / "record.json"
-    known = records.load(path, records.TrainingRecord).recipe
-    older = known.model_dump(exclude={"adam_beta2"})
-    assert specs.Recipe(**older) == known == specs.size("tiny").training
+    path = specs.data_root() / "models" / "weights" / "relu_nonorm-tiny" / "record.json"
+    recipe = records.load(path, records.TrainingRecord).recipe
+    older = recipe.model_dump(exclude={"adam_beta2"})
+    assert specs.Recipe(**older) == recipe == specs.load_size("tiny").training
 
 
 def test_a_vocabulary_smaller_than_any_tokenizer_is_refused(size: str, texts: Path, tmp_path: Path) -> None:
     few = tmp_path / "few.toml"
     few.write_text(Path(size).read_text().replace("vocabulary = 300", "vocabulary = 256"))
     result = train(str(few), texts, tmp_path / "out")
-    assert (result.exit_code, "has a vocabulary of 256; a tokenizer has 257 at least" in result.stderr) == (2, True)
+    assert (result.exit_code, "has a vocabulary of 256; a tokenizer needs at least 257" in result.stderr) == (2, True)
 
 
 def test_a_design_that_no_model_can_be_is_refused_at_once_and_leaves_nothing(size: str, tmp_path: Path) -> None:
@@ -103,16 +103,16 @@ def test_a_design_that_no_model_can_be_is_refused_at_once_and_leaves_nothing(siz
 
 
 def test_a_refusal_takes_only_what_it_began(tmp_path: Path) -> None:
-    for begun in (False, True):
-        out = tmp_path / str(begun)
-        if begun:
-            checkpoints.prepare(out, {})
-        with pytest.raises(UsageError), checkpoints.refusable(out):
-            checkpoints.prepare(out, {})
+    for existing in (False, True):
+        out = tmp_path / str(existing)
+        if existing:
+            checkpoints.prepare_folder(out, {})
+        with pytest.raises(UsageError), checkpoints.remove_if_refused(out):
+            checkpoints.prepare_folder(out, {})
             raise UsageError("no.")
-        assert out.exists() == begun
-    with pytest.raises(UsageError), checkpoints.refusable(tmp_path / "late"):
-        state = checkpoints.prepare(tmp_path / "late", {}) / "checkpoint-1" / checkpoints.STATE
+        assert out.exists() == existing
+    with pytest.raises(UsageError), checkpoints.remove_if_refused(tmp_path / "late"):
+        state = checkpoints.prepare_folder(tmp_path / "late", {}) / "checkpoint-1" / checkpoints.STATE_FILE
         state.parent.mkdir()
         state.touch()
         raise UsageError("no.")

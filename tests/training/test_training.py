@@ -1,4 +1,4 @@
-"""Training: the checkpoint and the record that it leaves, its recipe carried out, and what is seen along the way."""
+"""Training: its checkpoint and record, its recipe, and the observations during training."""
 
 import json
 import math
@@ -14,9 +14,10 @@ import torch
 from transformers.modeling_outputs import CausalLMOutput
 
 from pi_sim import records
-from pi_sim.diagnosis import brief
+from pi_sim.diagnosis import diagnose
 from pi_sim.errors import UsageError
-from pi_sim.training import corpus, entropy_penalty, held_out, observed, plan, progress, steps, tokenizer
+from pi_sim.training import callbacks, corpus, entropy_penalty, evaluation, plan, tokenizer
+from pi_sim.training import train as training
 from pi_sim.zoo import build, scales
 from tests.helpers.small_training import STEPS, make_plan, read_weights, train
 
@@ -59,7 +60,7 @@ def test_a_training_that_diverges_ends_early_and_its_record_says_so(size: str, t
     assert record.corpus.tokens_seen == 128 * step
     assert result.exit_code == 0
     assert result.stdout == f"{tmp_path / 'out'}: diverged at step {step}\n"
-    assert f"diverged: its loss at step {step} of 10 is no finite number" in result.stderr
+    assert f"diverged: its loss at step {step} of 10 is not finite" in result.stderr
     assert not all(weight.isfinite().all() for weight in read_weights(tmp_path / "out").values())
 
 
@@ -74,14 +75,18 @@ def test_weights_beyond_float16_are_kept_in_float32(
     size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grow = partial(torch.nn.init.constant_, val=70_000.0)
-    build_small = build.build
-    monkeypatch.setattr(plan, "build", lambda *of: _with(build_small(*of), "transformer.h.0.mlp.c_proj.bias", grow))
+    build_small = build.build_model
+    monkeypatch.setattr(
+        plan, "build_model", lambda *of: _with(build_small(*of), "transformer.h.0.mlp.c_proj.bias", grow)
+    )
     result = train(size, texts, tmp_path / "out")
     assert "holds float32" in result.stderr
     assert {weight.dtype for weight in read_weights(tmp_path / "out").values()} == {torch.float32}
     record = records.load(tmp_path / "out" / "record.json")
-    ids = held_out.chunks(tokenizer.load(tmp_path / "out"), corpus.load(str(texts)), 16)
-    assert held_out.loss(build.load(tmp_path / "out"), ids) == pytest.approx(record.held_out.loss, rel=1e-5)
+    ids = evaluation.held_out_chunks(tokenizer.load_tokenizer(tmp_path / "out"), corpus.load_corpus(str(texts)), 16)
+    assert evaluation.mean_loss(build.load_checkpoint(tmp_path / "out"), ids) == pytest.approx(
+        record.held_out.loss, rel=1e-5
+    )
 
 
 def _with(model: torch.nn.Module, name: str, change: Callable[[torch.Tensor], object]) -> torch.nn.Module:
@@ -105,10 +110,10 @@ def test_a_schedule_decays_to_zero_after_its_warm_up(
     schedule: str, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates = []
-    monkeypatch.setattr(progress.Report, "_line", lambda self, state: rates.append(_rate(state)))
+    monkeypatch.setattr(callbacks.ProgressBarCallback, "_print_line", lambda self, state: rates.append(_rate(state)))
     train(size, texts, tmp_path / "out", "--set", f"schedule={schedule}", "--set", "warmup_ratio=0.2")
     left = [(STEPS - step) / (STEPS - 2) for step in range(2, STEPS)]
-    assert rates == pytest.approx([0.0, 5e-4, *(1e-3 * DECAYS[schedule](each) for each in left)])
+    assert rates == pytest.approx([0.0, 5e-4, *(1e-3 * DECAYS[schedule](share) for share in left)])
 
 
 def _rate(state: object) -> float:
@@ -117,8 +122,8 @@ def _rate(state: object) -> float:
 
 def test_matrices_decay_and_gains_do_not(size: str, texts: Path) -> None:
     chosen = make_plan(size, texts, "norm=dyt", "temperature=true", "entropy_penalty=1e-5")
-    model = entropy_penalty.trainable(chosen.model(), chosen.recipe)
-    decayed, free = (group["params"] for group in steps._optimizer(chosen, model).param_groups)
+    model = entropy_penalty.make_trainable(chosen.build_model(), chosen.recipe)
+    decayed, free = (group["params"] for group in training._make_optimizer(chosen, model).param_groups)
     named = {id(weight): name for name, weight in model.named_parameters()}
     names = [named[id(weight)] for weight in decayed]
     assert len(names) == 6  # two tables, and the matrices of the one layer
@@ -129,19 +134,21 @@ def test_matrices_decay_and_gains_do_not(size: str, texts: Path) -> None:
 def test_the_recipe_decides_adam_s_second_decay(size: str, texts: Path) -> None:
     for settings, beta2 in (((), 0.999), (("adam_beta2=0.95",), 0.95)):
         chosen = make_plan(size, texts, *settings)
-        groups = steps._optimizer(chosen, entropy_penalty.trainable(chosen.model(), chosen.recipe)).param_groups
+        groups = training._make_optimizer(
+            chosen, entropy_penalty.make_trainable(chosen.build_model(), chosen.recipe)
+        ).param_groups
         assert {group["betas"] for group in groups} == {(0.9, beta2)}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "opt", "llama"])
 def test_the_dropout_of_the_embedding_is_every_family_s(family: str, size: str, texts: Path) -> None:
-    """As the record says: while it trains, and once."""
+    """In training mode only, and not twice."""
     native = "rmsnorm" if family == "llama" else "layernorm"
     design = (f"family={family}", f"norm={native}", f"final_norm={native}")
     for rate in (0.5, 0.0):
         chosen = make_plan(size, texts, *design, f"embedding_dropout={rate}")
-        model = entropy_penalty.trainable(chosen.model(), chosen.recipe)
+        model = entropy_penalty.make_trainable(chosen.build_model(), chosen.recipe)
         assert len({seeded_loss(model.train(), seed) for seed in (0, 1)}) == (2 if rate else 1)
         assert len({seeded_loss(model.eval(), seed) for seed in (0, 1)}) == 1
         assert [model.embedding_dropout, getattr(model.model.config, "embd_pdrop", 0.0)].count(rate) == (
@@ -149,7 +156,7 @@ def test_the_dropout_of_the_embedding_is_every_family_s(family: str, size: str, 
         )
 
 
-def seeded_loss(model: scales.Scaled, seed: int) -> float:
+def seeded_loss(model: scales.ScaledModel, seed: int) -> float:
     torch.manual_seed(seed)
     return float(model(torch.arange(16).repeat(8, 1)).loss.detach())
 
@@ -186,16 +193,16 @@ def test_two_kinds_of_mixed_precision_are_refused(size: str, texts: Path, tmp_pa
 def test_every_step_sees_a_whole_batch_in_every_pass(
     batch: int, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, forward = [], scales.Scaled.forward
+    token_counts, forward = [], scales.ScaledModel.forward
 
-    def count(model: scales.Scaled, input_ids: torch.Tensor) -> object:
-        seen.append(input_ids.numel() if model.training else 0)
+    def count(model: scales.ScaledModel, input_ids: torch.Tensor) -> object:
+        token_counts.append(input_ids.numel() if model.training else 0)
         return forward(model, input_ids)
 
-    monkeypatch.setattr(scales.Scaled, "forward", count)
+    monkeypatch.setattr(scales.ScaledModel, "forward", count)
     result = train(size, texts, tmp_path / "out", "--tokens", "16000", "--set", f"batch_size={batch}")
     assert "passes over" in result.stderr
-    assert sum(seen) == records.load(tmp_path / "out" / "record.json").corpus.tokens_seen
+    assert sum(token_counts) == records.load(tmp_path / "out" / "record.json").corpus.tokens_seen
 
 
 @pytest.mark.parametrize(
@@ -203,42 +210,42 @@ def test_every_step_sees_a_whole_batch_in_every_pass(
     [(32, 128, 1), (512, 128, 16), (48, 128, 2), (8, 1024, 2), (7, 1024, 7), (1000, 4096, 1000), (2, 10_000, 2)],
 )
 def test_a_batch_is_cut_into_equal_parts_that_fit_into_memory(batch: int, length: int, parts: int) -> None:
-    assert steps._parts(batch, length) == parts
+    assert training._accumulation_steps(batch, length) == parts
 
 
 def test_a_long_text_is_measured_a_few_chunks_at_a_time() -> None:
-    seen: list[int] = []
+    batch_sizes: list[int] = []
 
     class Uniform(torch.nn.Module):
         device = torch.device("cpu")
 
         def forward(self, ids: torch.Tensor, use_cache: bool) -> CausalLMOutput:
-            seen.append(len(ids))
+            batch_sizes.append(len(ids))
             return CausalLMOutput(logits=torch.zeros(*ids.shape, 8))
 
-    assert held_out.loss(Uniform(), torch.zeros(5, 2048, dtype=torch.int64)) == pytest.approx(math.log(8))
-    assert held_out.loss(Uniform(), torch.zeros(40, 128, dtype=torch.int64)) == pytest.approx(math.log(8))
-    assert seen == [2, 2, 1, 32, 8]
-    assert [observed.few(torch.zeros(32, length)) for length in (16, 128, 1024, 8192)] == [8, 8, 4, 1]
+    assert evaluation.mean_loss(Uniform(), torch.zeros(5, 2048, dtype=torch.int64)) == pytest.approx(math.log(8))
+    assert evaluation.mean_loss(Uniform(), torch.zeros(40, 128, dtype=torch.int64)) == pytest.approx(math.log(8))
+    assert batch_sizes == [2, 2, 1, 32, 8]
+    assert [callbacks.chunk_limit(torch.zeros(32, length)) for length in (16, 128, 1024, 8192)] == [8, 8, 4, 1]
 
 
-# What is seen along the way
+# Observations during training
 
 
 def test_a_training_is_observed_from_its_first_step_to_its_last(trained: Path) -> None:
     record = records.load(trained / "record.json")
-    seen = record.observations
-    assert [each.step for each in seen] == list(range(STEPS + 1))
-    assert [each.tokens for each in seen] == [128 * each.step for each in seen]
-    assert seen[-1].held_out_loss == pytest.approx(record.held_out.sample.loss, rel=1e-4)
-    assert seen[-1].held_out_loss < seen[0].held_out_loss
-    assert {(len(each.entropy), len(each.entropy[0])) for each in seen} == {(1, 2)}  # layers, heads
+    observations = record.observations
+    assert [row.step for row in observations] == list(range(STEPS + 1))
+    assert [row.tokens for row in observations] == [128 * row.step for row in observations]
+    assert observations[-1].held_out_loss == pytest.approx(record.held_out.sample.loss, rel=1e-4)
+    assert observations[-1].held_out_loss < observations[0].held_out_loss
+    assert {(len(row.entropy), len(row.entropy[0])) for row in observations} == {(1, 2)}  # layers, heads
 
 
 @pytest.mark.parametrize("steps", [1, 7, 20, 21, 1201])
 def test_observations_are_evenly_spaced_and_include_the_last_step(steps: int) -> None:
-    due = [step for step in range(1, steps + 1) if observed.is_due(step, steps)]
-    assert len(due) == min(steps, observed.POINTS)
+    due = [step for step in range(1, steps + 1) if callbacks.is_observation_due(step, steps)]
+    assert len(due) == min(steps, callbacks.OBSERVATION_COUNT)
     assert due[-1] == steps
     gaps = {after - before for before, after in pairwise([0, *due])}
     assert max(gaps) - min(gaps) <= 1
@@ -250,17 +257,17 @@ def test_a_training_does_not_notice_that_it_is_observed(
 ) -> None:
     def draw(model: torch.nn.Module, ids: torch.Tensor) -> dict[str, Any]:
         assert not model.training
-        return {**brief.observe(model, ids), "overload": torch.rand(()).item()}
+        return {**diagnose.quick_diagnosis(model, ids), "overload": torch.rand(()).item()}
 
     dropout = ("--set", "embedding_dropout=0.5")
-    monkeypatch.setattr(observed, "observe", draw)
+    monkeypatch.setattr(callbacks, "quick_diagnosis", draw)
     assert train(size, texts, tmp_path / "observed", *dropout).exit_code == 0
-    monkeypatch.setattr(observed.Observe, "_observe", lambda *_: None)
+    monkeypatch.setattr(callbacks.ObservationCallback, "_append_observation", lambda *_: None)
     assert train(size, texts, tmp_path / "alone", *dropout).exit_code == 0
-    found, expected = read_weights(tmp_path / "observed"), read_weights(tmp_path / "alone")
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    observed, expected = read_weights(tmp_path / "observed"), read_weights(tmp_path / "alone")
+    assert all(torch.equal(observed[name], expected[name]) for name in expected)
     assert records.load(tmp_path / "alone" / "record.json").observations == ()
-    assert len({each.overload for each in records.load(tmp_path / "observed" / "record.json").observations}) > 1
+    assert len({row.overload for row in records.load(tmp_path / "observed" / "record.json").observations}) > 1
 
 
 def test_held_out_text_shorter_than_a_context_is_refused_before_training(size: str, tmp_path: Path) -> None:
@@ -279,9 +286,9 @@ def test_an_output_folder_inside_the_corpus_is_refused(size: str, texts: Path) -
 
 
 def test_the_record_tells_the_checkpoint_s_quality(trained: Path, texts: Path) -> None:
-    model, record = build.load(trained), records.load(trained / "record.json")
-    ids = held_out.chunks(tokenizer.load(trained), corpus.load(str(texts)), 16)
-    assert held_out.loss(model, ids) == pytest.approx(record.held_out.loss, rel=1e-5)
+    model, record = build.load_checkpoint(trained), records.load(trained / "record.json")
+    ids = evaluation.held_out_chunks(tokenizer.load_tokenizer(trained), corpus.load_corpus(str(texts)), 16)
+    assert evaluation.mean_loss(model, ids) == pytest.approx(record.held_out.loss, rel=1e-5)
     assert record.held_out.tokens == ids[:, 1:].numel()
 
 
@@ -295,22 +302,22 @@ def test_the_record_tells_the_checkpoint_s_quality(trained: Path, texts: Path) -
     ],
 )
 def test_a_checkpoint_without_a_corpus_is_refused(lacking: str, complaint: str, trained: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(trained, tmp_path / "mine"))
-    held_out.require(folder)
+    folder = Path(shutil.copytree(trained, tmp_path / "copy"))
+    evaluation.check_recorded_corpus(folder)
     if lacking.endswith(".json"):
         (folder / lacking).unlink()
     else:
         record = json.loads((folder / "record.json").read_text())
         (record["corpus"] if lacking == "name" else record).pop(lacking)
         (folder / "record.json").write_text(json.dumps(record))
-    with pytest.raises(UsageError, match=f"mine.* {complaint}"):
-        held_out.require(folder)
+    with pytest.raises(UsageError, match=f"copy.* {complaint}"):
+        evaluation.check_recorded_corpus(folder)
 
 
 def test_held_out_tokens_are_the_first_chunks(trained: Path, texts: Path) -> None:
-    ids = held_out.chunks(tokenizer.load(trained), corpus.load(str(texts)), 16)
-    few = held_out.held_out_tokens(trained, 3, 16)
+    ids = evaluation.held_out_chunks(tokenizer.load_tokenizer(trained), corpus.load_corpus(str(texts)), 16)
+    few = evaluation.held_out_tokens(trained, 3, 16)
     assert few.dtype == torch.int64
     assert torch.equal(few, ids[:3])
     with pytest.raises(UsageError, match="ask for at most"):
-        held_out.held_out_tokens(trained, 10**6, 16)
+        evaluation.held_out_tokens(trained, 10**6, 16)

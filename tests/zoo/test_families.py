@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pi_sim.errors import UsageError
-from pi_sim.zoo import anatomy, build, surgery
+from pi_sim.zoo import build, modules, surgery
 from pi_sim.zoo.layers import Rectified
 
 SHAPE = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -51,34 +51,34 @@ def test_families_like_llama_are_understood(family: str, plan: surgery.Plan, ids
     """Switches that start neutral change nothing, all others do; and the config tells the model that it is."""
     model = foreign(family)
     before = model(ids).logits
-    after = surgery.operate(model, plan)(ids).logits
+    after = surgery.apply_surgery(model, plan)(ids).logits
     assert torch.allclose(before, after, atol=1e-5) == (plan in (KNOWN[0], KNOWN[5]))
-    again = build._from_config(type(model.config).from_dict(model.config.to_dict())).eval()
+    again = build._build_from_config(type(model.config).from_dict(model.config.to_dict())).eval()
     again.load_state_dict(model.state_dict())
     assert torch.equal(again(ids).logits, after)
 
 
 def test_norms_inside_attention_are_not_the_blocks() -> None:
     model = foreign("qwen3")
-    assert [path.rpartition(".")[2] for path in anatomy.block_norms(model)] == [
+    assert [path.rpartition(".")[2] for path in modules.block_norm_paths(model)] == [
         "input_layernorm",
         "post_attention_layernorm",
     ] * 2
-    surgery.operate(model, {"relu_after_norm": True, "dropped_ffn": [1]})
+    surgery.apply_surgery(model, {"relu_after_norm": True, "dropped_ffn": [1]})
     attention = model.model.layers[1].self_attn
     assert not isinstance(attention.q_norm, Rectified | nn.Identity)
 
 
 def test_norms_of_the_embeddings_are_not_final() -> None:
-    model = surgery.operate(foreign("bloom"), {"final_norm": "none"})
-    assert anatomy.is_norm(model.transformer.word_embeddings_layernorm)
+    model = surgery.apply_surgery(foreign("bloom"), {"final_norm": "none"})
+    assert modules.is_norm(model.transformer.word_embeddings_layernorm)
     assert isinstance(model.transformer.ln_f, nn.Identity)
 
 
 @pytest.mark.parametrize("family", ["gemma", "cohere", "olmo", "phi3"])
 def test_norms_of_any_class_can_be_taken_away(family: str) -> None:
-    model = surgery.operate(foreign(family), NORM_FREE)
-    assert not anatomy.block_norms(model) + anatomy.final_norms(model)
+    model = surgery.apply_surgery(foreign(family), NORM_FREE)
+    assert not modules.block_norm_paths(model) + modules.final_norm_paths(model)
 
 
 @pytest.mark.parametrize(
@@ -99,10 +99,10 @@ def test_norms_of_any_class_can_be_taken_away(family: str) -> None:
 )
 def test_what_takes_knowledge_of_a_family_is_refused(family: str, plan: surgery.Plan, complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
-        surgery.operate(foreign(family), plan)
+        surgery.apply_surgery(foreign(family), plan)
 
 
 def test_scores_that_are_more_than_scores_are_refused(ids: Tensor) -> None:
-    model = surgery.operate(foreign("gpt_oss"), {"attention": "2quad"})
+    model = surgery.apply_surgery(foreign("gpt_oss"), {"attention": "2quad"})
     with pytest.raises(UsageError, match="GptOssAttention has s_aux in its scores"):
         model(ids)

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from pi_sim.specs import Surgery
 from pi_sim.zoo import attention, norms
-from pi_sim.zoo.activations import activation
-from pi_sim.zoo.layers import DyT, FusedFFN, NoFFN, Rectified, ScaledFFN
+from pi_sim.zoo.layers import DyT, FusedFFN, NoFFN, Rectified, ScaledFFN, activation_factory
 
 NUMBERS = st.lists(st.floats(-8, 8), min_size=2, max_size=6)
 WEIGHTS = torch.linspace(0.5, 2, 6, dtype=torch.float64)
@@ -44,13 +43,13 @@ ACTIVATIONS: dict[str, Callable[[float], float]] = {
 @given(numbers=NUMBERS)
 def test_activations(name: str, numbers: list[float]) -> None:
     leaky = {"slope": SLOPE} if "leaky" in name or "lrelu" in name else {}
-    layer = activation(Surgery(activation=name, **leaky))().double()
+    layer = activation_factory(Surgery(activation=name, **leaky))().double()
     same(layer(vector(numbers)), [ACTIVATIONS[name](x) for x in numbers])
 
 
 def test_a_slope_is_learned_by_each_layer_or_by_all_together() -> None:
     for slopes, count in (("layer", 2), ("global", 1)):
-        make = activation(Surgery(activation="learnable_lrelu", slopes=slopes))
+        make = activation_factory(Surgery(activation="learnable_lrelu", slopes=slopes))
         layers = nn.ModuleList([make(), make()])
         layers[0](torch.tensor([-2.0, 3.0])).sum().backward()
         assert len(list(layers.parameters())) == count
@@ -82,12 +81,12 @@ NORMS: dict[str, Callable[[list[float]], list[float]]] = {
 def test_norms_keep_gain_and_bias(name: str, bias: bool, between: str, numbers: list[float]) -> None:
     """Whatever was between; only an RMSNorm has no bias that it could hand on."""
     width = len(numbers)
-    old = norms.norm(between, nn.LayerNorm(width, bias=bias, eps=EPS), 2.0).double()
+    old = norms.replacement_norm(between, nn.LayerNorm(width, bias=bias, eps=EPS), 2.0).double()
     gain, shift = WEIGHTS[:width], BIASES[:width]
     old.weight.data = gain.clone()
     if getattr(old, "bias", None) is not None:
         old.bias.data = shift.clone()
-    layer = norms.norm(name, old, 0.75).double()
+    layer = norms.replacement_norm(name, old, 0.75).double()
     if name == "derf":
         layer.shift.data.fill_(0.25)
     if not bias or "rmsnorm" in (name, between):
@@ -100,7 +99,7 @@ def test_norms_keep_gain_and_bias(name: str, bias: bool, between: str, numbers: 
 @given(numbers=NUMBERS)
 def test_no_norm_and_a_rectified_one(numbers: list[float]) -> None:
     old = nn.LayerNorm(len(numbers), eps=EPS).double()
-    same(norms.norm("none", old, 1.0)(vector(numbers)), numbers)
+    same(norms.replacement_norm("none", old, 1.0)(vector(numbers)), numbers)
     centred = normalised(numbers, sum(numbers) / len(numbers))
     same(Rectified(old)(vector(numbers)), [max(x, 0.0) for x in centred])
 
@@ -119,7 +118,7 @@ SCORES: dict[str, Callable[[float], float]] = {
 def test_attention_scores(form: str, rows: list[list[float]]) -> None:
     """Causal: query t sees the keys up to t, and exact zeros beyond."""
     mask = torch.full((3, 3), torch.finfo(torch.float64).min, dtype=torch.float64).triu(1)
-    found = attention.FORMS[form](torch.tensor(rows, dtype=torch.float64), mask)
+    found = attention.NORMALISERS[form](torch.tensor(rows, dtype=torch.float64), mask)
     for query, row in enumerate(rows):
         kept = [SCORES[form](x) for x in row[: query + 1]]
         expected = [each / sum(kept) for each in kept] + [0.0] * (2 - query)
@@ -147,7 +146,7 @@ def affine_ffn() -> nn.Sequential:
 
 def test_a_fused_ffn_is_the_same_map() -> None:
     ffn, x = affine_ffn(), torch.randn(2, 3, 4)
-    torch.testing.assert_close(FusedFFN.of(ffn, 4)(x), ffn(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(FusedFFN.from_ffn(ffn, 4)(x), ffn(x), rtol=1e-4, atol=1e-5)
 
 
 def test_a_scaled_ffn_scales_both_branches() -> None:

@@ -13,10 +13,11 @@ from pi_sim import specs
 from pi_sim.cli import main
 from pi_sim.errors import UsageError
 from pi_sim.zoo import build
-from pi_sim.zoo.scales import Scaled
+from pi_sim.zoo.scales import ScaledModel
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.tiny_models import SMALL, hugging_face, tiny_model
 
-CARDS, SIZES = specs.names("models"), specs.names("models/sizes")
+CARDS, SIZES = specs.list_names("models"), specs.list_names("models/sizes")
 
 
 # Cards
@@ -25,10 +26,10 @@ CARDS, SIZES = specs.names("models"), specs.names("models/sizes")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("card", CARDS)
 def test_every_card_builds_at_every_size_without_memory(card: str, size: str) -> None:
-    model, wanted = build.meta_model(card, size), specs.size(size)
+    model, wanted = ModelSource.parse(card, size).meta(), specs.load_size(size)
     assert {weight.device.type for weight in model.parameters()} == {"meta"}
-    assert model.num_parameters() == parameters(specs.model_card(card), wanted)
-    design = specs.model_card(card).architecture
+    assert model.num_parameters() == parameters(specs.load_model_card(card), wanted)
+    design = specs.load_model_card(card).architecture
     own = design.attention != "softmax" or design.temperature
     assert model.config._attn_implementation.startswith("pi_sim" if own else "eager")
 
@@ -61,7 +62,7 @@ def norm(name: str, width: int) -> int:
 
 def test_a_width_that_its_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(UsageError, match="a width of 16 does not divide into 3 heads"):
-        specs.check(specs.Size, {**SMALL.model_dump(), "heads": 3}, "a test")
+        specs.validate_table(specs.Size, {**SMALL.model_dump(), "heads": 3}, "a test")
 
 
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
@@ -82,16 +83,16 @@ def test_a_card_of_another_design_does_not_get_the_shipped_weights(
     change: tuple[str, str], complaint: str, tmp_path: Path
 ) -> None:
     mine = tmp_path / "mine.toml"
-    mine.write_text(specs.find("models", "relu_nonorm").read_text().replace(*change))
+    mine.write_text(specs.find_file("models", "relu_nonorm").read_text().replace(*change))
     with pytest.raises(UsageError, match=complaint):
-        build.load_model(str(mine), "tiny")
+        ModelSource.parse(str(mine), "tiny").load()
 
 
 def test_a_size_of_other_dimensions_does_not_get_the_shipped_weights(tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
-    mine.write_text(specs.find("models/sizes", "tiny").read_text().replace("layers = 4", "layers = 5"))
+    mine.write_text(specs.find_file("models/sizes", "tiny").read_text().replace("layers = 4", "layers = 5"))
     with pytest.raises(UsageError, match="num_hidden_layers is 5 here and 4 there"):
-        build.load_model("relu_nonorm", str(mine))
+        ModelSource.parse("relu_nonorm", str(mine)).load()
 
 
 # Scales
@@ -99,7 +100,7 @@ def test_a_size_of_other_dimensions_does_not_get_the_shipped_weights(tmp_path: P
 
 @pytest.mark.parametrize("card", CARDS)
 def test_folding_keeps_the_logits(card: str, ids: Tensor) -> None:
-    scaled = Scaled(tiny_model(card), 4.0, 3.0).eval()
+    scaled = ScaledModel(tiny_model(card), 4.0, 3.0).eval()
     plain = scaled.fold()
     torch.testing.assert_close(plain(ids).logits, scaled(ids).logits, rtol=1e-5, atol=1e-5)
     assert plain.lm_head.weight is not plain.get_input_embeddings().weight
@@ -108,7 +109,7 @@ def test_folding_keeps_the_logits(card: str, ids: Tensor) -> None:
 
 def test_without_scales_the_wrapper_changes_nothing(ids: Tensor) -> None:
     model = tiny_model("relu_ln")
-    scaled = Scaled(model, None, None)
+    scaled = ScaledModel(model, None, None)
     torch.testing.assert_close(scaled(ids).loss, model(ids, labels=ids).loss)
     assert not scaled.embedding_scale.requires_grad
 
@@ -118,26 +119,26 @@ def test_without_scales_the_wrapper_changes_nothing(ids: Tensor) -> None:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    build.save(Scaled(tiny_model("relu_nonorm"), 4.0, 3.0).fold(), tmp_path)
+    build.save_checkpoint(ScaledModel(tiny_model("relu_nonorm"), 4.0, 3.0).fold(), tmp_path)
     return tmp_path
 
 
 def test_a_saved_model_loads_with_its_surgery(saved: Path, ids: Tensor) -> None:
-    loaded, known = build.load(saved), Scaled(tiny_model("relu_nonorm"), 4.0, 3.0).fold()
+    loaded, known = build.load_checkpoint(saved), ScaledModel(tiny_model("relu_nonorm"), 4.0, 3.0).fold()
     assert torch.equal(loaded(ids).logits, known(ids).logits)
     assert loaded.config.pi_sim == {"norm": "none", "final_norm": "none"}
-    assert build.meta_model(str(saved), "tiny").state_dict().keys() == loaded.state_dict().keys()
+    assert ModelSource.parse(str(saved), "tiny").meta().state_dict().keys() == loaded.state_dict().keys()
 
 
 def test_a_foreign_checkpoint_loads(tmp_path: Path, ids: Tensor) -> None:
     model = hugging_face("gelu_new")
     model.save_pretrained(tmp_path)
-    torch.testing.assert_close(build.load_model(str(tmp_path), "tiny")(ids).logits, model(ids).logits)
+    torch.testing.assert_close(ModelSource.parse(str(tmp_path), "tiny").load()(ids).logits, model(ids).logits)
 
 
 def test_our_checkpoints_without_surgery_load_in_transformers(tmp_path: Path, ids: Tensor) -> None:
-    model = Scaled(tiny_model("gelu_ln"), 4.0, 3.0).fold()
-    build.save(model, tmp_path)
+    model = ScaledModel(tiny_model("gelu_ln"), 4.0, 3.0).fold()
+    build.save_checkpoint(model, tmp_path)
     torch.testing.assert_close(GPT2LMHeadModel.from_pretrained(tmp_path).eval()(ids).logits, model(ids).logits)
 
 
@@ -179,7 +180,7 @@ DAMAGES = (
 def test_a_damaged_checkpoint_is_one_sentence(saved: Path, how: str) -> None:
     spoil(saved, how)
     with pytest.raises(UsageError) as refusal:
-        build.load_model(str(saved), "tiny")
+        ModelSource.parse(str(saved), "tiny").load()
     assert "\n" not in str(refusal.value)
 
 
@@ -187,15 +188,15 @@ def test_a_foreign_checkpoint_with_gaps_is_refused(tmp_path: Path) -> None:
     model = hugging_face("gelu_new")
     model.save_pretrained(tmp_path, state_dict={k: v for k, v in model.state_dict().items() if "h.1." not in k})
     with pytest.raises(UsageError, match="tensors are missing"):
-        build.load(tmp_path)
+        build.load_checkpoint(tmp_path)
 
 
 def test_missing_weights_say_how_to_make_them() -> None:
     with pytest.raises(UsageError, match="pi-sim train --model relu_nonorm --size gpt2"):
-        build.load_model("relu_nonorm", "gpt2")
+        ModelSource.parse("relu_nonorm", "gpt2").load()
 
 
-SLOPED = (specs.facts() / "models" / "relu_ln.toml").read_text().partition("\n# ")[0] + "\n"
+SLOPED = (specs.data_root() / "models" / "relu_ln.toml").read_text().partition("\n# ")[0] + "\n"
 
 
 @pytest.mark.parametrize(

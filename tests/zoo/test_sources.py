@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from pi_sim import specs
-from pi_sim.cost.census import census, context, label
+from pi_sim.cost.census import capture_census
 from pi_sim.errors import UsageError
-from pi_sim.specs import configs
-from pi_sim.zoo import build
+from pi_sim.zoo import source
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.hf_models import build_model
 
 PARAMETERS = {
@@ -44,12 +44,12 @@ PARAMETERS = {
 
 
 def test_every_config_is_checked() -> None:
-    assert sorted(PARAMETERS) == configs.names()
+    assert sorted(PARAMETERS) == source.list_configs()
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_a_public_model_has_its_published_parameters(name: str) -> None:
-    model = build.meta_model(name, "tiny")
+    model = ModelSource.parse(name, "tiny").meta()
     assert model.num_parameters() == PARAMETERS[name]
     assert {weight.device.type for weight in model.parameters()} == {"meta"}
 
@@ -58,7 +58,8 @@ def test_a_public_model_has_its_published_parameters(name: str) -> None:
     ("name", "tokens"), [("gpt2", 1024), ("bert-base", 512), ("roberta-base", 512), ("vit-base", 197)]
 )
 def test_a_public_model_tells_its_context(name: str, tokens: int) -> None:
-    assert (context(name, "tiny"), label(name, "tiny")) == (tokens, "own")
+    public = ModelSource.parse(name, "tiny")
+    assert (public.context, public.label) == (tokens, "own")
 
 
 def test_a_card_comes_before_a_folder_and_a_folder_before_a_public_model(
@@ -67,17 +68,18 @@ def test_a_card_comes_before_a_folder_and_a_folder_before_a_public_model(
     for name in ("relu_nonorm", "gpt2"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text('{"n_positions": 7}')
-    assert (context("relu_nonorm", "tiny"), context("gpt2", "tiny")) == (128, 1024)
+    names = ("relu_nonorm", "gpt2")
+    assert [ModelSource.parse(name, "tiny").context for name in names] == [128, 1024]
     monkeypatch.chdir(tmp_path)
-    assert (context("relu_nonorm", "tiny"), context("gpt2", "tiny")) == (128, 7)
+    assert [ModelSource.parse(name, "tiny").context for name in names] == [128, 7]
 
 
 def test_a_file_and_a_folder_are_the_same_model(tmp_path: Path) -> None:
     build_model("llama").config.save_pretrained(tmp_path)
-    told = census(str(tmp_path), "tiny", 8)
+    census = capture_census(ModelSource.parse(str(tmp_path), "tiny"), 8)
     file = tmp_path / "other.json"
     file.write_text((tmp_path / "config.json").read_text())
-    assert census(str(file), "tiny", 8) == told
+    assert capture_census(ModelSource.parse(str(file), "tiny"), 8) == census
 
 
 @pytest.mark.parametrize(
@@ -91,9 +93,9 @@ def test_a_file_and_a_folder_are_the_same_model(tmp_path: Path) -> None:
     ],
 )
 def test_a_config_says_what_its_model_is_for(architectures: list[str], kind: str, tmp_path: Path) -> None:
-    options = json.loads((specs.facts() / "models/configs/bert-tiny.json").read_text())
+    options = json.loads((specs.data_root() / "models/configs/bert-tiny.json").read_text())
     (tmp_path / "mine.json").write_text(json.dumps({**options, "architectures": architectures}))
-    assert type(build.meta_model(str(tmp_path / "mine.json"), "tiny")).__name__ == kind
+    assert type(ModelSource.parse(str(tmp_path / "mine.json"), "tiny").meta()).__name__ == kind
 
 
 @pytest.mark.parametrize(
@@ -109,9 +111,9 @@ def test_a_config_that_is_none_is_refused(text: str, sentence: str, tmp_path: Pa
     path = tmp_path / "mine.json"
     path.write_text(text)
     with pytest.raises(UsageError, match=sentence):
-        build.meta_model(str(path), "tiny")
+        ModelSource.parse(str(path), "tiny").meta()
 
 
 def test_a_public_model_has_no_weights_to_run() -> None:
     with pytest.raises(UsageError, match="gpt2 is a config without weights"):
-        build.load_model("gpt2", "tiny")
+        ModelSource.parse("gpt2", "tiny").load()

@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pi_sim import specs
 from pi_sim.errors import UsageError
-from pi_sim.zoo import anatomy, build, surgery
+from pi_sim.zoo import build, modules, surgery
 from pi_sim.zoo.layers import DyT, FusedFFN, LearnableLeakyReLU, NoFFN, Rectified
-from pi_sim.zoo.scales import Scaled
+from pi_sim.zoo.scales import ScaledModel
 from tests.helpers.surgery_cases import (
     FAMILIES,
     IMPOSSIBLE,
@@ -31,7 +31,7 @@ from tests.helpers.tiny_models import hugging_face
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "name"), POSSIBLE)
 def test_every_switch_trains_and_comes_back_from_disk(family: str, name: str, ids: Tensor, tmp_path: Path) -> None:
-    model = Scaled(surgery.operate(fresh_model(family), SWITCHES[name]), 4.0, 3.0).train()
+    model = ScaledModel(surgery.apply_surgery(fresh_model(family), SWITCHES[name]), 4.0, 3.0).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     first = model(ids).loss
     first.backward()
@@ -39,8 +39,8 @@ def test_every_switch_trains_and_comes_back_from_disk(family: str, name: str, id
     assert model(ids).loss < first
     model.load_state_dict(model.state_dict())
     plain = model.fold().eval()
-    build.save(plain, tmp_path)
-    loaded = build.load(tmp_path)
+    build.save_checkpoint(plain, tmp_path)
+    loaded = build.load_checkpoint(tmp_path)
     assert torch.equal(loaded(ids).logits, plain(ids).logits)
     assert loaded.config.pi_sim == specs.Surgery(**SWITCHES[name]).plan()
 
@@ -51,7 +51,7 @@ def test_every_switch_changes_the_logits_that_it_should(family: str, name: str, 
     """A switch to what the model has, or one that starts neutral, changes none."""
     neutral = {"gelu", "temperature", "rmsnorm" if family == "llama" else "layernorm"}
     before = fresh_model(family)(ids).logits
-    after = surgery.operate(fresh_model(family), SWITCHES[name])(ids).logits
+    after = surgery.apply_surgery(fresh_model(family), SWITCHES[name])(ids).logits
     assert torch.isfinite(after).all()
     assert torch.allclose(before, after, atol=1e-6) == (name in neutral)
 
@@ -59,7 +59,7 @@ def test_every_switch_changes_the_logits_that_it_should(family: str, name: str, 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_with_nothing_switched_the_logits_are_hugging_face_s(family: str, ids: Tensor, tmp_path: Path) -> None:
     model = fresh_model(family)
-    build.save(Scaled(model, None, None).fold(), tmp_path)
+    build.save_checkpoint(ScaledModel(model, None, None).fold(), tmp_path)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     assert type(theirs).__module__.startswith("transformers.models")
     torch.testing.assert_close(theirs(ids).logits, model(ids).logits)
@@ -87,7 +87,7 @@ def weights(model: PreTrainedModel) -> dict[str, Tensor]:
 @pytest.mark.parametrize(("family", "name"), POSSIBLE)
 def test_surgery_leaves_other_weights_untouched(family: str, name: str) -> None:
     model = perturbed(fresh_model(family))
-    before, after = weights(model), weights(surgery.operate(model, SWITCHES[name]))
+    before, after = weights(model), weights(surgery.apply_surgery(model, SWITCHES[name]))
     assert all(torch.equal(after[path], before[path]) for path in before.keys() & after.keys())
     assert all(re.search(NEW, path) for path in after.keys() - before.keys())
     assert all(re.search(GONE.get(name, "(?!)"), path) for path in before.keys() - after.keys())
@@ -96,41 +96,41 @@ def test_surgery_leaves_other_weights_untouched(family: str, name: str) -> None:
 @pytest.mark.parametrize(("family", "name"), sorted(IMPOSSIBLE))
 def test_what_a_family_cannot_be_is_refused_with_a_reason(family: str, name: str) -> None:
     with pytest.raises(UsageError, match=r"has no FFN as a module of its own|and no gate"):
-        surgery.operate(fresh_model(family), SWITCHES[name])
+        surgery.apply_surgery(fresh_model(family), SWITCHES[name])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_attention_has_an_alpha_of_its_own(family: str) -> None:
-    model = surgery.operate(fresh_model(family), SWITCHES["DyT"])
+    model = surgery.apply_surgery(fresh_model(family), SWITCHES["DyT"])
     alphas = [module.alpha.item() for module in model.modules() if isinstance(module, DyT)]
     assert alphas == pytest.approx([0.8, 0.2, 0.8, 0.2, 0.2] if family != "opt" else [0.2, 0.8, 0.2, 0.8, 0.2])
 
 
 def test_one_slope_for_all_is_one_parameter() -> None:
     for name, count in (("slope by layer", 2), ("slope of all", 1)):
-        model = surgery.operate(fresh_model("gpt2"), SWITCHES[name])
+        model = surgery.apply_surgery(fresh_model("gpt2"), SWITCHES[name])
         slopes = [module.slope for module in model.modules() if isinstance(module, LearnableLeakyReLU)]
         assert (len(slopes), len(set(slopes))) == (2, count)
 
 
 def test_an_ffn_is_dropped_with_the_norm_before_it() -> None:
-    model = surgery.operate(fresh_model("gpt2"), {"dropped_ffn": [1]})
+    model = surgery.apply_surgery(fresh_model("gpt2"), {"dropped_ffn": [1]})
     assert isinstance(model.transformer.h[1].mlp, NoFFN)
-    assert anatomy.block_norms(model) == [f"transformer.h.{place}" for place in ("0.ln_1", "0.ln_2", "1.ln_1")]
+    assert modules.block_norm_paths(model) == [f"transformer.h.{place}" for place in ("0.ln_1", "0.ln_2", "1.ln_1")]
 
 
 def test_a_fused_ffn_computes_what_its_two_matrices_did(ids: Tensor) -> None:
-    model = surgery.operate(fresh_model("gpt2"), SOFTMAX_ONLY)
+    model = surgery.apply_surgery(fresh_model("gpt2"), SOFTMAX_ONLY)
     before = model(ids).logits
-    after = surgery.operate(model, {"ffn": "fused"})(ids).logits
+    after = surgery.apply_surgery(model, {"ffn": "fused"})(ids).logits
     assert isinstance(model.transformer.h[0].mlp.ffn, FusedFFN)
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
 
 
 def test_the_final_norm_is_a_choice_of_its_own() -> None:
-    model = surgery.operate(hugging_face("gelu"), {"norm": "none"})
-    assert not anatomy.block_norms(model)
-    assert anatomy.final_norms(model) == ["transformer.ln_f"]
+    model = surgery.apply_surgery(hugging_face("gelu"), {"norm": "none"})
+    assert not modules.block_norm_paths(model)
+    assert modules.final_norm_paths(model) == ["transformer.ln_f"]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_the_final_norm_is_a_choice_of_its_own() -> None:
 )
 def test_surgery_that_means_nothing_is_refused(plan: surgery.Plan, complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
-        surgery.operate(fresh_model("gpt2"), plan)
+        surgery.apply_surgery(fresh_model("gpt2"), plan)
 
 
 @pytest.mark.parametrize(
@@ -168,33 +168,33 @@ def test_surgery_that_means_nothing_is_refused(plan: surgery.Plan, complaint: st
 def test_a_card_that_no_model_can_be_is_refused(switches: surgery.Plan, complaint: str) -> None:
     design = {"norm": "layernorm", "final_norm": "layernorm", "activation": "gelu", **switches}
     with pytest.raises(UsageError, match=complaint):
-        specs.check(specs.Architecture, design, "a card")
+        specs.validate_table(specs.Architecture, design, "a card")
 
 
 def test_one_operation_may_follow_another(ids: Tensor, tmp_path: Path) -> None:
     """Rectified norms become DyT without losing their ReLU, and the whole history comes back from disk."""
-    model = surgery.operate(fresh_model("gpt2"), {"relu_after_norm": True, "activation": "relu"})
-    surgery.operate(model, {"norm": "dyt"})
+    model = surgery.apply_surgery(fresh_model("gpt2"), {"relu_after_norm": True, "activation": "relu"})
+    surgery.apply_surgery(model, {"norm": "dyt"})
     first = model.transformer.h[0].ln_1
     assert isinstance(first, Rectified)
     assert isinstance(first.norm, DyT)
     assert model.config.pi_sim == {"relu_after_norm": True, "activation": "relu", "norm": "dyt"}
-    build.save(Scaled(model, None, None).fold(), tmp_path)
-    torch.testing.assert_close(build.load(tmp_path)(ids).logits, model(ids).logits)
+    build.save_checkpoint(ScaledModel(model, None, None).fold(), tmp_path)
+    torch.testing.assert_close(build.load_checkpoint(tmp_path)(ids).logits, model(ids).logits)
 
 
 @pytest.mark.slow
 def test_a_second_operation_leaves_a_loadable_model_or_is_refused(ids: Tensor) -> None:
     """Any two switches in either order: what the config tells is what the model is, with its weights and its logits."""
     family, refused = fresh_model("gpt2"), 0
-    once = [perturbed(surgery.operate(deepcopy(family), plan)) for plan in SWITCHES.values()]
+    once = [perturbed(surgery.apply_surgery(deepcopy(family), plan)) for plan in SWITCHES.values()]
     for first, plan in product(once, SWITCHES.values()):
         try:
-            twice = surgery.operate(deepcopy(first), plan)
+            twice = surgery.apply_surgery(deepcopy(first), plan)
         except UsageError:
             refused += 1
             continue
-        again = surgery.operate(deepcopy(family), twice.config.pi_sim)
+        again = surgery.apply_surgery(deepcopy(family), twice.config.pi_sim)
         again.load_state_dict(twice.state_dict())
         assert torch.equal(again(ids).logits, twice(ids).logits), (first.config.pi_sim, plan)
     assert 0 < refused < len(SWITCHES) ** 2 / 3
@@ -216,7 +216,7 @@ def test_a_second_operation_leaves_a_loadable_model_or_is_refused(ids: Tensor) -
     ],
 )
 def test_a_switch_takes_its_settings_with_it(first: surgery.Plan, second: surgery.Plan, left: surgery.Plan) -> None:
-    model = surgery.operate(surgery.operate(fresh_model("gpt2"), first), second)
+    model = surgery.apply_surgery(surgery.apply_surgery(fresh_model("gpt2"), first), second)
     assert model.config.pi_sim == left
 
 
@@ -232,23 +232,23 @@ def test_a_switch_takes_its_settings_with_it(first: surgery.Plan, second: surger
     ],
 )
 def test_what_a_second_operation_cannot_do_is_refused(first: str, second: str, complaint: str) -> None:
-    model = surgery.operate(fresh_model("gpt2"), SWITCHES[first])
+    model = surgery.apply_surgery(fresh_model("gpt2"), SWITCHES[first])
     with pytest.raises(UsageError, match=complaint):
-        surgery.operate(model, SWITCHES[second])
+        surgery.apply_surgery(model, SWITCHES[second])
 
 
 def test_fusing_keeps_the_factors_that_scaling_learned(ids: Tensor) -> None:
-    model = surgery.operate(fresh_model("gpt2"), {**SOFTMAX_ONLY, "ffn": "scaled"})
+    model = surgery.apply_surgery(fresh_model("gpt2"), {**SOFTMAX_ONLY, "ffn": "scaled"})
     for block in model.transformer.h:
         block.mlp.beta.data.fill_(0.5)
         block.mlp.inverse_alpha.data.fill_(3.0)
     before = model(ids).logits
-    torch.testing.assert_close(surgery.operate(model, {"ffn": "fused"})(ids).logits, before, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(surgery.apply_surgery(model, {"ffn": "fused"})(ids).logits, before, rtol=1e-4, atol=1e-5)
     with pytest.raises(UsageError, match="is one matrix already"):
-        surgery.operate(model, {"ffn": "scaled"})
+        surgery.apply_surgery(model, {"ffn": "scaled"})
 
 
 def test_a_norm_that_is_gone_cannot_be_replaced() -> None:
-    model = surgery.operate(hugging_face("gelu"), {"norm": "none"})
+    model = surgery.apply_surgery(hugging_face("gelu"), {"norm": "none"})
     with pytest.raises(UsageError, match="GPT2LMHeadModel has no norm in its blocks that surgery could make dyt"):
-        surgery.operate(model, {"norm": "dyt"})
+        surgery.apply_surgery(model, {"norm": "dyt"})

@@ -1,10 +1,10 @@
 """ATen operations on secrets, translated into the graph's vocabulary; importing the package registers them all.
 
-A translator is one short function. It gets the builder, the result's shape and the call's arguments, in which secrets
-are `Secret` and public values are plain tensors and numbers.
+A translator is one short function. Its arguments are the builder, the shape of the result and the arguments of the
+call, in which secrets are `Secret` and public values are plain tensors and numbers.
 """
 
-from pi_sim.graph.aten import arithmetic, attention, elementwise, layers, patches, shapes
+from pi_sim.graph.aten import math, shapes
 from pi_sim.graph.aten.registry import translate
 
-__all__ = ["arithmetic", "attention", "elementwise", "layers", "patches", "shapes", "translate"]
+__all__ = ["math", "shapes", "translate"]

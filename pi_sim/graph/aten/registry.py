@@ -1,4 +1,4 @@
-"""Which translator serves which ATen operation, and the sentence for a call that none can express."""
+"""Registry of translators by ATen operation, and the error for a call that the vocabulary cannot express."""
 
 import inspect
 from collections.abc import Callable
@@ -8,23 +8,24 @@ import torch
 from torch import Tensor
 
 from pi_sim.errors import UsageError
-from pi_sim.graph.builder import Builder, Masked, Tokens
+from pi_sim.graph.builder import Builder, MaskedScores, Tokens
+from pi_sim.graph.vocabulary import VOCABULARY
 
 Translator = Callable[..., Any]
 TranslatorT = TypeVar("TranslatorT", bound=Translator)
 TRANSLATORS: dict[str, Translator] = {}
 
-SCORES = ("softmax", "_softmax", "add")
-"""What may follow a mask: a softmax, or one more mask."""
-INTEGERS = ("to", "alias", "clone", "contiguous", "detach", "view", "reshape")
-"""What leaves tokens as they are."""
+MASKED_SCORE_OPS = ("softmax", "_softmax", "add")
+"""Operations that may follow a mask: a softmax, or a further mask."""
+TOKEN_PRESERVING_OPS = ("to", "alias", "clone", "contiguous", "detach", "view", "reshape")
+"""Operations that leave tokens as they are."""
 
 
 class UnsupportedError(Exception):
-    """A translator cannot express this call; `translate` adds where it stands."""
+    """Call that a translator cannot express; `translate` adds operation and module to the reason."""
 
 
-def aten(*names: str) -> Callable[[TranslatorT], TranslatorT]:
+def translates(*names: str) -> Callable[[TranslatorT], TranslatorT]:
     """Register a translator for ATen operations, named without their overload."""
 
     def register(function: TranslatorT) -> TranslatorT:
@@ -34,38 +35,54 @@ def aten(*names: str) -> Callable[[TranslatorT], TranslatorT]:
     return register
 
 
-def only(meant: bool, what: str) -> None:
-    """Refuse a call that the vocabulary would take for something else."""
-    if not meant:
-        raise UnsupportedError(what)
+def require(condition: bool, reason: str) -> None:
+    """Raise `UnsupportedError` for a call with another meaning than the vocabulary's operation."""
+    if not condition:
+        raise UnsupportedError(reason)
 
 
 def translate(build: Builder, node: torch.fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Translate one call; a `UsageError` names an operation that is outside the vocabulary, and its module."""
-    called = name(node)
+    """Translate one call. Raises `UsageError` with operation and module if the vocabulary cannot express it."""
+    called = aten_name(node)
     value = node.meta.get("val")
     shape = tuple(value.shape) if isinstance(value, Tensor) else ()
     try:
-        only(called in TRANSLATORS, "it is not in the vocabulary")
-        only(called in SCORES or not _any(Masked, args), "masked scores may only go through softmax")
-        only(called in ("embedding", *INTEGERS) or not _any(Tokens, args), "tokens may only be embedded")
-        return _call(TRANSLATORS[called], build, shape, *args, **kwargs)
+        translator = find_translator(called)
+        if translator is None:
+            raise UnsupportedError("it is not in the vocabulary")
+        require(
+            called in MASKED_SCORE_OPS or not _contains_kind(MaskedScores, args),
+            "masked scores may only go through softmax",
+        )
+        require(
+            called in ("embedding", *TOKEN_PRESERVING_OPS) or not _contains_kind(Tokens, args),
+            "tokens may only be embedded",
+        )
+        return _call_translator(translator, build, shape, *args, **kwargs)
     except UnsupportedError as reason:
         where = build.module or "the model"
-        raise UsageError(f"cannot express aten.{called} of {where}: {reason}; teach it to pi_sim/graph/aten.") from None
+        raise UsageError(f"cannot express aten.{called} of {where}: {reason}; extend pi_sim/graph/aten.") from None
 
 
-def name(node: torch.fx.Node) -> str:
+def aten_name(node: torch.fx.Node) -> str:
     """An ATen operation's name without its overload; "" for an input or an output."""
     return str(node.target).removeprefix("aten.").split(".")[0] if node.op == "call_function" else ""
 
 
-def _any(kind: type, args: tuple[Any, ...]) -> bool:
+def find_translator(called: str) -> Translator | None:
+    """Return the registered translator, or that of the vocabulary's operation that names this ATen operation."""
+    if called in TRANSLATORS:
+        return TRANSLATORS[called]
+    name = next((operation.name for operation in VOCABULARY.values() if operation.aten == called), None)
+    return (lambda build, shape, x: build.emit(name, [x], shape)) if name else None
+
+
+def _contains_kind(kind: type, args: tuple[Any, ...]) -> bool:
     return any(isinstance(arg, kind) for arg in args)
 
 
-def _call(translator: Translator, *args: Any, **kwargs: Any) -> Any:
-    """Call a translator; an argument that it does not name, or not of that kind, would change the result unnoticed."""
+def _call_translator(translator: Translator, *args: Any, **kwargs: Any) -> Any:
+    """Call a translator. An argument that it does not expect is refused: it could change the result unnoticed."""
     try:
         inspect.signature(translator).bind(*args, **kwargs)
         return translator(*args, **kwargs)

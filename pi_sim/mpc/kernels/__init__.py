@@ -1,49 +1,11 @@
-"""Secure algorithms, one file per operation; importing the package registers them all."""
+"""Secure kernels, a module per family of operations; importing the package registers all of them."""
 
-from pi_sim.mpc.kernels import (
-    clamp,
-    embedding,
-    erf,
-    gelu,
-    layernorm,
-    local,
-    matmul,
-    reciprocal,
-    relu,
-    reveal,
-    rmsnorm,
-    scale,
-    silu,
-    softmax,
-    softmax_max,
-    softmax_ode,
-    softmax_share,
-    tanh,
-)
-from pi_sim.mpc.kernels.registry import KERNELS, Domain, Kernel, check, choose
+import pkgutil
+from importlib import import_module
 
-__all__ = [
-    "KERNELS",
-    "Domain",
-    "Kernel",
-    "check",
-    "choose",
-    "clamp",
-    "embedding",
-    "erf",
-    "gelu",
-    "layernorm",
-    "local",
-    "matmul",
-    "reciprocal",
-    "relu",
-    "reveal",
-    "rmsnorm",
-    "scale",
-    "silu",
-    "softmax",
-    "softmax_max",
-    "softmax_ode",
-    "softmax_share",
-    "tanh",
-]
+from pi_sim.mpc.kernels.registry import KERNELS, Domain, Kernel, check_kernel_table, kernel_for, kernel_names
+
+__all__ = ["KERNELS", "Domain", "Kernel", "check_kernel_table", "kernel_for", "kernel_names"]
+
+for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+    import_module(module.name)

@@ -1,15 +1,15 @@
 """Rows of a secret table at secret tokens."""
 
-from typing import Any
-
 from pi_sim.mpc import backend
+from pi_sim.mpc.backend import Shared
 from pi_sim.mpc.kernels.registry import kernel
-from pi_sim.mpc.primitives import lookup, stationary
-from pi_sim.mpc.primitives.onehot import rotate
+from pi_sim.mpc.primitives import beaver
+from pi_sim.mpc.primitives.onehot import one_time_truth_table, rotate_onehot, split_lookup
+from pi_sim.mpc.runtime import Runtime
 
 
 @kernel("embedding", "one-hot")
-def embedding(table: Any, onehot: Any) -> Any:
+def embedding_one_hot(rt: Runtime, table: Shared, onehot: Shared) -> Shared:
     """onehot (B, T, V) @ table (V, d): (B, T, d), as CrypTen users do it.
 
     The one-hot vectors are shared as plain integers, so the product needs no truncation and is exact.
@@ -19,14 +19,14 @@ def embedding(table: Any, onehot: Any) -> Any:
     return onehot.matmul(table)
 
 
-@kernel("embedding", "stationary", stationary=0)
-def stationary_one_hot(table: stationary.Weight, onehot: Any) -> Any:
+@kernel("embedding", "fixed-weight", fixed_operand=0)
+def embedding_fixed_weight(rt: Runtime, table: beaver.OpenedWeight, onehot: Shared) -> Shared:
     """The same, the table opened under its mask once in a session: 1 round, 8 B T V bytes, 8 B T d offline."""
-    return backend.shares(stationary.product(onehot.share, table))
+    return backend.fixed_point_tensor(beaver.multiply_by_weight(rt, onehot.share, table))
 
 
 @kernel("embedding", "rotated")
-def rotated(table: Any, onehot: Any) -> Any:
+def embedding_rotated(rt: Runtime, table: Shared, onehot: Shared) -> Shared:
     """The dealer's one-hot vector, rotated to the token, @ table: what takes tokens that are shared as numbers.
 
     1. The token's number x is a public linear map of its one-hot vector: local.
@@ -37,22 +37,22 @@ def rotated(table: Any, onehot: Any) -> Any:
     2 rounds, 8 B T (1 + V) + 8 V d bytes, 8 B T (2^k + d) offline: it opens V words again, to multiply by a secret
     table. Source: SHAFT (NDSS 2025) and its code, `module.py`; r of a power of two, which hides x entirely, is ours.
     """
-    return backend.shares(rotate(onehot.share), precision=0).matmul(table)
+    return backend.fixed_point_tensor(rotate_onehot(rt, onehot.share), precision=0).matmul(table)
 
 
-@kernel("embedding", "halves", stationary=0)
-def halves(table: stationary.Weight, onehot: Any) -> Any:
+@kernel("embedding", "split-lookup", fixed_operand=0)
+def embedding_split_lookup(rt: Runtime, table: beaver.OpenedWeight, onehot: Shared) -> Shared:
     """The kept table at tokens in two halves, see `lookup.by_halves`: opens 2 sqrt(V) words for a token, not V.
 
     1 round, about 16 B T sqrt(V) bytes, 16 B T sqrt(V) d offline. Exact.
     """
-    return backend.shares(lookup.by_halves(onehot.share, table))
+    return backend.fixed_point_tensor(split_lookup(rt, onehot.share, table))
 
 
-@kernel("embedding", "truth-table", stationary=0)
-def truth_table(table: stationary.Weight, onehot: Any) -> Any:
+@kernel("embedding", "truth-table", fixed_operand=0)
+def embedding_truth_table(rt: Runtime, table: beaver.OpenedWeight, onehot: Shared) -> Shared:
     """The kept table, dealt anew for every token and rotated, see `lookup.by_table`: opens one word for a token.
 
     1 round, 8 B T bytes, 8 B T 2^k d offline with V <= 2^k, which only small tables allow. Exact.
     """
-    return backend.shares(lookup.by_table(onehot.share, table))
+    return backend.fixed_point_tensor(one_time_truth_table(rt, onehot.share, table))

@@ -1,24 +1,24 @@
 """1 / x for positive x."""
 
-from typing import Any
-
 from torch import Tensor
 
 from pi_sim.mpc import backend
-from pi_sim.mpc.kernels.local import on_share
+from pi_sim.mpc.backend import Shared
+from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import Domain, kernel
-from pi_sim.mpc.primitives import rows
+from pi_sim.mpc.primitives import inverse
+from pi_sim.mpc.runtime import Runtime
 
-LOWEST, HIGHEST = -8, 14
+MIN_POWER_OF_2, MAX_POWER_OF_2 = -8, 14
 """Powers of 2 between which `normalised` is right."""
 
 
-def _itself(x: Tensor) -> Tensor:
+def _identity(x: Tensor) -> Tensor:
     return x
 
 
-@kernel("reciprocal", "newton", Domain("input", _itself, 0.005, 50))
-def newton(x: Any) -> Any:
+@kernel("reciprocal", "newton", Domain("input", _identity, 0.005, 50))
+def reciprocal_newton(rt: Runtime, x: Shared) -> Shared:
     """Stock CrypTen, told that x is positive, which saves it a comparison.
 
     1. First guess 3 exp(1 - 2 x) + 0.003, exp by 8 squarings (8 rounds).
@@ -28,15 +28,15 @@ def newton(x: Any) -> Any:
     by up to 27% at 128; from 180 on, where y^2 has no bits left, the result is huge. For small x it is y^2 that is
     huge: at 0.005 a truncation fails once in some 30 000 times. Source: CrypTen (arXiv 2109.00984), section 4.4.
     """
-    with backend.override({"functions.reciprocal_all_pos": True}):
+    with backend.override_settings({"functions.reciprocal_all_pos": True}):
         return x.reciprocal()
 
 
-@kernel("reciprocal", "normalised", Domain("input", _itself, 2.0**LOWEST, 2.0**HIGHEST))
-def normalised(x: Any) -> Any:
+@kernel("reciprocal", "normalised", Domain("input", _identity, 2.0**MIN_POWER_OF_2, 2.0**MAX_POWER_OF_2))
+def reciprocal_normalised(rt: Runtime, x: Shared) -> Shared:
     """For all that is divided by: the range is brought to [1, 2] first, see `primitives.rows`.
 
     10 rounds, 114 bytes and 436 offline per element. Right to 2^-15, or to 0.0002 of the result where that is more.
     Source: ours.
     """
-    return on_share(x, lambda share: rows.reciprocal(share, HIGHEST, LOWEST))
+    return map_share(x, lambda share: inverse.reciprocal(rt, share, MAX_POWER_OF_2, MIN_POWER_OF_2))

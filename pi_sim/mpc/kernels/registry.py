@@ -14,7 +14,7 @@ class Domain:
     """Where a kernel is right: a quantity of its plain operands that must stay between `low` and `high`."""
 
     quantity: str
-    measure: Callable[..., Tensor]
+    statistic: Callable[..., Tensor]
     low: float
     high: float
 
@@ -24,7 +24,7 @@ def magnitude(x: Tensor) -> Tensor:
     return x.abs()
 
 
-FITTING = Domain("|input|", magnitude, 0, 32_000)
+FITS_32_BIT = Domain("|input|", magnitude, 0, 32_000)
 """What kernels of our own that compare ask for: with its fraction it must fit a word of 32 bits."""
 
 
@@ -36,44 +36,50 @@ class Kernel:
     name: str
     function: Callable[..., Any]
     domains: tuple[Domain, ...]
-    stationary: int | None = None
+    fixed_operand: int | None = None
     """The operand that is a weight and is opened under a mask once in a session, see `primitives.stationary`."""
 
 
 KERNELS: dict[tuple[str, str], Kernel] = {}
 
-FIXED = "fixed"
+UNIVERSAL = "universal"
 """The kernel of operations that every protocol does alike: none needs to choose it."""
 
 
 def kernel(
-    op: str, name: str, *domains: Domain, stationary: int | None = None
+    op: str, name: str, *domains: Domain, fixed_operand: int | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as the kernel `name` of the operation `op`, right where all its domains hold."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        KERNELS[op, name] = Kernel(op, name, function, domains, stationary)
+        KERNELS[op, name] = Kernel(op, name, function, domains, fixed_operand)
         return function
 
     return register
 
 
-def choose(op: str, chosen: Mapping[str, str], protocol: str) -> Kernel:
-    """The kernel that a protocol's `[kernels]` table names for an operation."""
-    if (op, FIXED) in KERNELS:
-        return KERNELS[op, FIXED]
-    if op not in chosen:
+def kernel_names(op: str) -> list[str]:
+    """Return the names of an operation's kernels."""
+    return [name for kernel_op, name in KERNELS if kernel_op == op]
+
+
+def kernel_for(op: str, chosen: Mapping[str, str], protocol: str) -> Kernel:
+    """Return the kernel that a protocol's `[kernels]` table names for an operation, or the only one that there is."""
+    names = kernel_names(op)
+    name = chosen.get(op, names[0] if len(names) == 1 else None)
+    if name is None:
         raise UnpricedError(f"protocol {protocol} has no kernel for {op}; name one in the [kernels] of its TOML.")
-    if (op, chosen[op]) not in KERNELS:
-        known = ", ".join(name for known_op, name in KERNELS if known_op == op) or "none"
-        raise UsageError(f"protocol {protocol}: there is no kernel {chosen[op]!r} for {op}; known: {known}.")
-    return KERNELS[op, chosen[op]]
+    if name not in names:
+        raise UsageError(
+            f"protocol {protocol}: there is no kernel {name!r} for {op}; known: {', '.join(names) or 'none'}."
+        )
+    return KERNELS[op, name]
 
 
-def check(chosen: Mapping[str, str], protocol: str) -> None:
-    """A `UsageError` for a `[kernels]` entry that means nothing: a typing mistake would otherwise go unnoticed."""
+def check_kernel_table(chosen: Mapping[str, str], protocol: str) -> None:
+    """Raise a `UsageError` for an entry of `[kernels]` without effect, which could hide a typing mistake."""
     for op in chosen:
-        if (op, FIXED) in KERNELS or op not in {known for known, _ in KERNELS}:
-            names = ", ".join(sorted({known for known, name in KERNELS if name != FIXED}))
+        if not kernel_names(op) or (op, UNIVERSAL) in KERNELS:
+            names = ", ".join(sorted({kernel_op for kernel_op, name in KERNELS if name != UNIVERSAL}))
             raise UsageError(f"protocol {protocol}: [kernels] cannot choose {op!r}; it may choose {names}.")
-        choose(op, chosen, protocol)
+        kernel_for(op, chosen, protocol)

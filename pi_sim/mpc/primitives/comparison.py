@@ -1,131 +1,281 @@
-"""Comparison of a secret with public numbers, from a masked opening and the dealer's tables of the mask.
+"""Comparison of a secret with public thresholds, from one masked opening and the dealer's tables of the mask.
 
-The opened m = x + r is public, r's digits of four bits are not: for every digit the dealer shares the table of "v is
-less than the digit", which each party looks up at m's digit by itself. A tree of conjunctions of degree four puts the
-digits' answers together, and so tells whether m - r borrowed, hence x's sign. A digit is a nibble of a word of 32 or
-64 bits, so that all digits of a number are looked up at once.
+The opened m = x + r is public, r's digits of four bits are not: for each digit the dealer shares the table of
+[v < digit], v = 0 to 15, in which each party looks up m's digit locally. A tree of multi-input ANDs combines the digits
+into the borrow of m - r, hence x's sign. A digit is a nibble of a word of 32 or 64 bits, so that all digits of a number
+are looked up at once. The indicator bits of intervals are converted to additive shares by one more opening.
 """
 
-from collections.abc import Sequence
-from functools import reduce
-from operator import or_
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+from itertools import combinations
+from operator import and_, or_, xor
 
 import torch
 from torch import Tensor
 
-from pi_sim.mpc import session
-from pi_sim.mpc.dealer.correlation import Part
-from pi_sim.mpc.primitives.blocks import in_blocks
-from pi_sim.mpc.primitives.conjunction import conjunctions
-from pi_sim.mpc.primitives.function import FRACTION
+from pi_sim.graph.ops import Shape
+from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
+from pi_sim.mpc.primitives.ring import FRACTION_BITS, blockwise
+from pi_sim.mpc.runtime import Runtime
 
 NARROW, WIDE = torch.int32, torch.int64
 """Words for |x| < 2^31 and |x| < 2^63 in units of the ring."""
-NEIGHBOURS = 4
-"""Digits that one conjunction puts together."""
+DIGITS_PER_AND = 4
+"""Digits that one multi-input AND combines."""
 
 
-def parts(length: int, word: torch.dtype) -> tuple[Part, Part]:
-    """What a comparison takes of a mask r beside itself: the tables of its digits, and its top bit.
+def digit_table_specs(length: int, word: torch.dtype) -> tuple[TensorSpec, TensorSpec]:
+    """Return the dependent parts for a mask r (length): its digits' tables (4, length), and its top bit (length).
 
-    Bit v - 4 w of nibble d in word w tells whether v is less than digit d.
+    Bit v - 4 w of nibble d in word w of the tables is [v < digit d of r].
     """
-    return Part((4, length), 8 * word.itemsize, word), Part((length,), 1, torch.uint8)
+    return TensorSpec((4, length), 8 * word.itemsize, word), TensorSpec((length,), 1, torch.uint8)
 
 
-def derive(r: Tensor, word: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The values of these parts."""
-    low = r.to(word)
-    return torch.stack(in_blocks(_tables, low)), _top(low)
+def build_digit_tables(r: Tensor, word: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the values of these parts."""
+    low_word = r.to(word)
+    return torch.stack(blockwise(_less_than_tables, low_word)), _top_bit(low_word)
 
 
-def negative(m: Tensor, table: Tensor, top: Tensor) -> Tensor:
-    """Exclusive-or shares (0 or 1, uint8) of [m - r < 0] for public words m (T, n) and shares of what `derive` found.
+def is_negative(rt: Runtime, m: Tensor, table: Tensor, top: Tensor) -> Tensor:
+    """Return XOR shares (0 or 1, uint8) of [m - r < 0] for public words m (T, n) and shares of r's tables.
 
     1. Look up lt = [v < digit] and eq = [v = digit], which is lt(v - 1) ^ lt(v), for every digit: local.
-    2. Put four digits together, in all fours at once: lt = lt3 ^ eq3 lt2 ^ eq3 eq2 lt1 ^ eq3 eq2 eq1 lt0 (1 round).
-    3. Do the same with the results (1 round); the sign is top(m) ^ top(r) ^ lt.
+    2. Combine each group of four digits: lt = lt3 ^ eq3 lt2 ^ eq3 eq2 lt1 ^ eq3 eq2 eq1 lt0 (1 round).
+    3. Combine the results in the same way (1 round); the sign is top(m) ^ top(r) ^ lt.
 
-    2 rounds; 2 1/4 bytes for each element of m in words of 32 bits, 5 in words of 64.
+    2 rounds; 2 1/4 bytes per element of m in 32-bit words, 5 in 64-bit words.
     """
-    fours = m.dtype.itemsize // 2
-    found = in_blocks(_look_up, m, table)
-    less, equal = _combine(found[:NEIGHBOURS], found[NEIGHBOURS:], bits=fours, last=False)
-    borrowed, _ = _combine(_spread(less, fours), _spread(equal, fours), bits=1, last=True)
-    return borrowed ^ top ^ (_top(m) * (1 - session.rank()))
+    groups = m.dtype.itemsize // 2
+    less_and_equal = blockwise(partial(_look_up_digits, rt), m, table)
+    less, equal = less_and_equal[:DIGITS_PER_AND], less_and_equal[DIGITS_PER_AND:]
+    group_less, group_equal = _combine_digits(rt, less, equal, bits=groups, last=False)
+    borrow, _ = _combine_digits(
+        rt, _split_bits(group_less, groups), _split_bits(group_equal, groups), bits=1, last=True
+    )
+    return borrow ^ top ^ (_top_bit(m) * (1 - rt.rank))
 
 
-def intervals(m: Tensor, table: Tensor, top: Tensor, thresholds: Sequence[float]) -> Tensor:
-    """Exclusive-or shares of whether x = m - r lies before, between and behind ascending thresholds: (T + 1, n)."""
-    ends = torch.tensor([round(each * 2**FRACTION) for each in thresholds], dtype=m.dtype, device=m.device)
-    below = negative(m - ends.view(-1, 1), table, top)
-    everywhere = torch.full_like(below[:1], 1 - session.rank())
-    return torch.cat([below, everywhere]) ^ torch.cat([torch.zeros_like(everywhere), below])
+def boolean_interval_bits(rt: Runtime, m: Tensor, table: Tensor, top: Tensor, thresholds: Sequence[float]) -> Tensor:
+    """Return XOR shares (T + 1, n) of the indicators of x = m - r in the intervals between ascending thresholds.
+
+    Rounds and bytes of `is_negative` for T n elements.
+    """
+    ends = [round(threshold * 2**FRACTION_BITS) for threshold in thresholds]
+    below = is_negative(rt, m - torch.tensor(ends, dtype=m.dtype, device=m.device).view(-1, 1), table, top)
+    ones = torch.full_like(below[:1], 1 - rt.rank)
+    return torch.cat([below, ones]) ^ torch.cat([torch.zeros_like(ones), below])
 
 
-def _top(word: Tensor) -> Tensor:
+def _top_bit(word: Tensor) -> Tensor:
     return (word < 0).to(torch.uint8)
 
 
-def _ones(word: Tensor) -> int:
-    """The lowest bit of every nibble."""
+def _lowest_bits(word: Tensor) -> int:
+    """Return the mask of the lowest bit of every nibble."""
     return int("1" * 2 * word.dtype.itemsize, 16)
 
 
-def _planes(word: Tensor) -> list[Tensor]:
-    """Bit k of every digit, at the digit's lowest place; the top bit is no digit's."""
-    ones = _ones(word)
-    return [(word >> place) & (ones if place < 3 else ones >> 4) for place in range(4)]
+def _bit_planes(word: Tensor) -> list[Tensor]:
+    """Return bit k of every digit at the digit's lowest bit; the word's top bit belongs to no digit."""
+    ones = _lowest_bits(word)
+    return [(word >> bit) & (ones if bit < 3 else ones >> 4) for bit in range(4)]
 
 
-def _tables(r: Tensor) -> tuple[Tensor, ...]:
-    """Four words of tables: the values 0 to 3, 4 to 7, 8 to 11, 12 to 15."""
-    lowest, low, upper, high = _planes(r)
+def _less_than_tables(r: Tensor) -> tuple[Tensor, ...]:
+    """Return four words of tables: those of v = 0 to 3, 4 to 7, 8 to 11, and 12 to 15."""
+    lowest, low, upper, high = _bit_planes(r)
     upper, high = upper * 15, high * 15
-    partial = (lowest | low) | low << 1 | (lowest & low) << 2
-    return partial | upper | high, high | (upper & partial), high & (upper | partial), high & upper & partial
+    low_table = (lowest | low) | low << 1 | (lowest & low) << 2
+    return low_table | upper | high, high | (upper & low_table), high & (upper | low_table), high & upper & low_table
 
 
-def _look_up(m: Tensor, table: Tensor) -> tuple[Tensor, ...]:
-    """lt of the four neighbours, then eq: of digit 4 g + k as bit g of the k-th byte."""
-    lowest, low, upper, high = _planes(m)
+def _look_up_digits(rt: Runtime, m: Tensor, table: Tensor) -> tuple[Tensor, ...]:
+    """Return lt, then eq, in four bytes each: digit 4 g + k is bit g of byte k. Local."""
+    lowest, low, upper, high = _bit_planes(m)
     pair, upper, high = low * 3, upper * 15, high * 15
-    first = session.rank() - 1  # nothing is less than digit 0: a table before the first holds ones
-    words = _pick(_pick(table[0], table[1], upper), _pick(table[2], table[3], upper), high)
-    before = _pick(_pick(first, table[0], upper), _pick(table[1], table[2], upper), high)
-    ones = _ones(m)
+    before_first = rt.rank - 1  # nothing is less than digit 0: a table before the first holds ones
+    words = _select_bits(_select_bits(table[0], table[1], upper), _select_bits(table[2], table[3], upper), high)
+    before = _select_bits(_select_bits(before_first, table[0], upper), _select_bits(table[1], table[2], upper), high)
+    ones = _lowest_bits(m)
     changes = words ^ (((words << 1) & ~ones) | ((before >> 3) & ones))
-    return tuple(each for nibbles in (words, changes) for each in _bytes(_single(nibbles, pair, lowest)))
+    return tuple(
+        group for nibbles in (words, changes) for group in _group_by_digit(_select_nibble_bit(nibbles, pair, lowest))
+    )
 
 
-def _pick(zero: Tensor | int, one: Tensor, chosen: Tensor) -> Tensor:
-    """Of every bit the one of two that is chosen."""
-    return zero ^ ((zero ^ one) & chosen)
+def _select_bits(zero: Tensor | int, one: Tensor, choice: Tensor) -> Tensor:
+    """Return the bits of `one` where `choice` has ones, else those of `zero`."""
+    return zero ^ ((zero ^ one) & choice)
 
 
-def _single(nibbles: Tensor, pair: Tensor, lowest: Tensor) -> Tensor:
-    """One bit of each nibble: its upper or lower two, then one of these."""
-    two = _pick(nibbles, nibbles >> 2, pair)
-    return _pick(two, two >> 1, lowest) & _ones(nibbles)
+def _select_nibble_bit(nibbles: Tensor, pair: Tensor, lowest: Tensor) -> Tensor:
+    """Return one bit of each nibble: select its upper or lower pair, then a bit of the pair."""
+    two = _select_bits(nibbles, nibbles >> 2, pair)
+    return _select_bits(two, two >> 1, lowest) & _lowest_bits(nibbles)
 
 
-def _bytes(word: Tensor) -> list[Tensor]:
-    """The lowest bits of nibbles 4 g + k as bit g of the k-th byte."""
-    fours = word.dtype.itemsize // 2
-    folded = reduce(or_, (word >> (4 * NEIGHBOURS - 1) * four for four in range(fours)))
-    return [(folded >> 4 * k).to(torch.uint8) & (2**fours - 1) for k in range(NEIGHBOURS)]
+def _group_by_digit(word: Tensor) -> list[Tensor]:
+    """Return the lowest bit of each nibble 4 g + k as bit g of byte k."""
+    groups = word.dtype.itemsize // 2
+    folded = reduce(or_, (word >> (4 * DIGITS_PER_AND - 1) * group for group in range(groups)))
+    return [(folded >> 4 * k).to(torch.uint8) & (2**groups - 1) for k in range(DIGITS_PER_AND)]
 
 
-def _combine(less: Sequence[Tensor], equal: Sequence[Tensor], bits: int, last: bool) -> tuple[Tensor, Tensor]:
-    """lt and eq of neighbours, the lowest first; the last eq is not needed."""
+def _combine_digits(
+    rt: Runtime, less: Sequence[Tensor], equal: Sequence[Tensor], bits: int, last: bool
+) -> tuple[Tensor, Tensor]:
+    """Return lt and eq of a group of digits, the lowest first; the eq of the `last` combination is not computed."""
     count = len(less)
     factors = [*less[:-1], *equal[1:], *([] if last else equal[:1])]
-    higher = [tuple(range(count - 1 + place, 2 * count - 2)) for place in range(count - 1)]
-    wanted = [(place, *equals) for place, equals in enumerate(higher)]
-    found = conjunctions(factors, (*wanted, *([] if last else [(*higher[0], 2 * count - 2)])), bits)
-    return reduce(lambda one, other: one ^ other, found[: count - 1], less[-1]), found[-1]
+    higher = [tuple(range(count - 1 + digit, 2 * count - 2)) for digit in range(count - 1)]
+    less_products = [(digit, *equals) for digit, equals in enumerate(higher)]
+    equal_product = [] if last else [(*higher[0], 2 * count - 2)]
+    products = and_products(rt, factors, (*less_products, *equal_product), bits)
+    return reduce(xor, products[: count - 1], less[-1]), products[-1]
 
 
-def _spread(packed: Tensor, bits: int) -> list[Tensor]:
-    """The bits of a byte as bytes."""
-    return [(packed >> place) & 1 for place in range(bits)]
+def _split_bits(packed: Tensor, bits: int) -> list[Tensor]:
+    """Return the bits of a byte as bytes."""
+    return [(packed >> bit) & 1 for bit in range(bits)]
+
+
+FactorSets = tuple[tuple[int, ...], ...]
+"""Products, each as the indices of its factors."""
+
+
+@dataclass(frozen=True)
+class AndMasks(Correlation):
+    """A random mask for each of `factors`, `bits` wide, and the AND of the masks of each of `subsets`."""
+
+    shape: Shape
+    factors: int
+    subsets: FactorSets
+    bits: int
+
+    @property
+    def random_parts(self) -> tuple[TensorSpec, ...]:
+        return (self._packed_spec(self.factors),)
+
+    @property
+    def dependent_parts(self) -> tuple[TensorSpec, ...]:
+        return (self._packed_spec(len(self.subsets)),)
+
+    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
+        def multiply(packed: Tensor) -> tuple[Tensor]:
+            masks = _unpack_factors(packed, self.factors, self.bits)
+            products = [reduce(and_, (masks[factor] for factor in subset)) for subset in self.subsets]
+            return (_pack_factors(products, self.bits),)
+
+        return blockwise(multiply, values[0])
+
+    def _packed_spec(self, count: int) -> TensorSpec:
+        per_byte = 8 // self.bits
+        used_bits = self.bits * count if count < per_byte else 8
+        return TensorSpec((-(-count // per_byte), *self.shape), used_bits, torch.uint8)
+
+
+def and_products(rt: Runtime, factors: Sequence[Tensor], products: FactorSets, bits: int) -> tuple[Tensor, ...]:
+    """Return XOR shares of multi-input ANDs of XOR-shared bits, `bits` of them in each byte of a factor.
+
+    1. Take shares of a mask for each factor, and of the products of all subsets of masks, from the dealer.
+    2. Open every factor under its mask: d = factor ^ mask.
+    3. A product of factors d ^ a is the XOR, over all subsets, of the product of the subset's d, which are public,
+       and of the masks a of the other factors.
+
+    1 round; `bits` bits per element of each factor. Factors, or elements where there are few factors, share a byte.
+    """
+    subsets = _subsets(products)
+    correlation = AndMasks(tuple(factors[0].shape), len(factors), subsets, bits)
+    masks, mask_products = rt.correlated(correlation)
+    (packed,) = blockwise(lambda *values: (_pack_factors(values, bits),), *factors)
+    differences = rt.reveal_bits(packed ^ masks, correlation.random_parts[0].bits or 8)
+
+    def multiply(differences: Tensor, masks: Tensor, mask_products: Tensor) -> tuple[Tensor, ...]:
+        shares = dict(zip(subsets, _unpack_factors(mask_products, len(subsets), bits), strict=True))
+        shares |= {(factor,): mask for factor, mask in enumerate(_unpack_factors(masks, len(factors), bits))}
+        public = _unpack_factors(differences, len(factors), bits)
+        ones = (2**bits - 1) * (1 - rt.rank)
+        return tuple(_expand_product(product, (), public, shares, ones) for product in products)
+
+    return blockwise(multiply, differences, masks, mask_products)
+
+
+def _subsets(products: FactorSets) -> FactorSets:
+    """Return every subset of two factors or more of the products, sorted."""
+    subsets = {
+        subset for product in products for size in range(2, len(product) + 1) for subset in combinations(product, size)
+    }
+    return tuple(sorted(subsets))
+
+
+def _pack_factors(values: Sequence[Tensor], bits: int) -> Tensor:
+    """Return the values as (count, ...) bytes, as many to a byte as fit."""
+    per_byte = 8 // bits
+    return torch.stack(
+        [_pack_byte(values[start : start + per_byte], bits) for start in range(0, len(values), per_byte)]
+    )
+
+
+def _pack_byte(values: Iterable[Tensor], bits: int) -> Tensor:
+    return reduce(or_, (value << bits * index for index, value in enumerate(values)))
+
+
+def _unpack_factors(packed: Tensor, count: int, bits: int) -> list[Tensor]:
+    positions = (divmod(number, 8 // bits) for number in range(count))
+    return [(packed[byte] >> bits * index) & (2**bits - 1) for byte, index in positions]
+
+
+def _expand_product(
+    factors: tuple[int, ...],
+    hidden: tuple[int, ...],
+    public: Sequence[Tensor],
+    shares: Mapping[tuple[int, ...], Tensor],
+    ones: int,
+) -> Tensor:
+    """Expand the product of (d ^ a) over `factors` times the masks of `hidden`; party 0 adds the all-public term."""
+    if not factors:
+        return shares[hidden]
+    first, rest = factors[0], factors[1:]
+    outer = ones if not rest and not hidden else _expand_product(rest, hidden, public, shares, ones)
+    return (public[first] & outer) ^ _expand_product(rest, (*hidden, first), public, shares, ones)
+
+
+@dataclass(frozen=True)
+class IntervalBits(Correlation):
+    """A mask r with its digits' tables and its top bit; a random bit per interval, shared by XOR and additively."""
+
+    length: int
+    count: int
+    word: torch.dtype
+
+    @property
+    def random_parts(self) -> tuple[TensorSpec, ...]:
+        return TensorSpec((self.length,)), TensorSpec((self.count, self.length), 1, torch.uint8)
+
+    @property
+    def dependent_parts(self) -> tuple[TensorSpec, ...]:
+        return *digit_table_specs(self.length, self.word), TensorSpec((self.count, self.length))
+
+    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
+        r, p = values
+        return *build_digit_tables(r, self.word), p.to(torch.int64)
+
+
+def interval_bits(rt: Runtime, share: Tensor, thresholds: Sequence[float], word: torch.dtype = NARROW) -> Tensor:
+    """Return additive shares (T + 1, ...) of the indicators of x in the intervals between ascending thresholds.
+
+    The indicators are the integers 0 and 1, without a fraction. x must fit `word`, in which it is compared.
+    The masked comparison (3 rounds), and one opening of z = i ^ p: i = z + (1 - 2 z) p.
+    4 rounds; 8 bytes, and 2 3/8 per threshold (5 1/8 in 64-bit words).
+    """
+    flat = share.reshape(-1)
+    r, p, table, top, additive_p = rt.correlated(IntervalBits(len(flat), len(thresholds) + 1, word))
+    (m,) = rt.reveal(flat + r)
+    inside = boolean_interval_bits(rt, m.to(word), table, top, thresholds)
+    z = rt.reveal_bits(inside ^ p, 1).to(torch.int64)
+    bits = z * (1 - rt.rank) + (1 - 2 * z) * additive_p
+    return bits.view(len(thresholds) + 1, *share.shape)

@@ -1,57 +1,179 @@
-"""One-hot vectors of secret numbers, made from a dealer's by one short opening."""
+"""Lookups at secret positions: one-hot vectors and rows of a secret table from one short opening.
 
+A fixed table W (V, d) is opened under a mask once: W - B is public, and the one-hot vector e is shared, so that
+e (W - B) is local. The cost lies in the row of the random B, which neither party knows. What is not opened has to be
+dealt: for every value that the opened words may take, the dealer must share the matching correlation.
+
+    primitive               words opened        words dealt, per lookup
+    multiply_by_weight      V                   d
+    split_lookup            about 2 sqrt(V)     about 2 sqrt(V) d
+    one_time_truth_table    1                   V d, rounded up to a power of two
+"""
+
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pi_sim.graph.ops import Shape
-from pi_sim.mpc import session
-from pi_sim.mpc.dealer.correlation import Correlation, Part
+from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
+from pi_sim.mpc.primitives.beaver import OpenedWeight
+from pi_sim.mpc.runtime import Runtime
 
 
 @dataclass(frozen=True)
 class OneHot(Correlation):
-    """r, and the one-hot vector of r mod `size`, a power of two: only then is a sum of shares right modulo it."""
+    """A mask r, and the one-hot vector of r mod `size`, a power of two: only then do shares add up modulo it."""
 
     shape: Shape
     size: int
 
     @property
-    def drawn(self) -> tuple[Part, ...]:
-        return (Part(self.shape),)
+    def random_parts(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec(self.shape),)
 
     @property
-    def derived(self) -> tuple[Part, ...]:
-        return (Part((*self.shape, self.size)),)
+    def dependent_parts(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec((*self.shape, self.size)),)
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        places = torch.arange(self.size, device=values[0].device)
-        return ((places == (values[0] & (self.size - 1)).unsqueeze(-1)).long(),)
+        indices = torch.arange(self.size, device=values[0].device)
+        return ((indices == (values[0] & (self.size - 1)).unsqueeze(-1)).long(),)
 
 
-def numbers(onehot: Tensor) -> Tensor:
-    """Shares of the numbers that one-hot vectors (..., V) stand for: a public linear map of theirs, local."""
+def onehot_indices(onehot: Tensor) -> Tensor:
+    """Return shares of the indices (...) of the ones in one-hot vectors (..., V): a public linear map, local."""
     return (onehot * torch.arange(onehot.shape[-1], device=onehot.device)).sum(-1)
 
 
-def power_of_two(length: int) -> int:
-    """The least that is not below a length."""
+def next_power_of_two(length: int) -> int:
+    """Return the least power of two that is not below `length`."""
     return 1 << (length - 1).bit_length()
 
 
-def rotate(onehot: Tensor) -> Tensor:
-    """Fresh shares of one-hot vectors (..., V), made from shares of the numbers that they stand for.
+def rotate_onehot(rt: Runtime, onehot: Tensor) -> Tensor:
+    """Return fresh shares of one-hot vectors (..., V), made from shares of the indices of their ones.
 
     1. Take shares of a random r and of the one-hot vector of r mod 2^k from the dealer, V <= 2^k.
-    2. Open x - r (1 round, 8 bytes), x the number; its last k bits say how far x is from r.
+    2. Open x - r (1 round, 8 bytes per vector), x the index; its last k bits are the distance from r to x.
     3. Entry j is the dealer's entry j - (x - r) mod 2^k: local.
 
-    8 2^k bytes offline for each vector.
+    8 2^k bytes offline per vector.
     """
-    x, length = numbers(onehot), onehot.shape[-1]
-    size = power_of_two(length)
-    r, vectors = session.deal(OneHot(tuple(x.shape), size))
-    (distance,) = session.reveal(x - r)
-    places = torch.arange(length, device=onehot.device) - distance.unsqueeze(-1)
-    return vectors.gather(-1, places & (size - 1))
+    x, length = onehot_indices(onehot), onehot.shape[-1]
+    size = next_power_of_two(length)
+    r, vectors = rt.correlated(OneHot(tuple(x.shape), size))
+    (distance,) = rt.reveal(x - r)
+    indices = torch.arange(length, device=onehot.device) - distance.unsqueeze(-1)
+    return vectors.gather(-1, indices & (size - 1))
+
+
+@dataclass(frozen=True)
+class SplitLookup(Correlation):
+    """Random a and b, and products of a persistent mask B (V, columns): with a, with b, and with both."""
+
+    shape: Shape
+    high: int
+    low: int
+    columns: int
+
+    @property
+    def random_parts(self) -> tuple[TensorSpec, ...]:
+        return TensorSpec((*self.shape, self.high)), TensorSpec((*self.shape, self.low))
+
+    @property
+    def dependent_parts(self) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec((*self.shape, rows, self.columns)) for rows in (self.low, self.high, 1))
+
+    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
+        a, b, table = values
+        with_a = _contract_high(a, table, self.low)
+        return with_a, _contract_low(b, table, self.high), b.unsqueeze(-2) @ with_a
+
+
+def split_lookup(rt: Runtime, onehot: Tensor, table: OpenedWeight) -> Tensor:
+    """Return e @ W (..., d) for shares of one-hot vectors e (..., V) and a fixed table W (V, d).
+
+    1. Split the index of the one, x = low h + l: the one-hot vectors of h and l are sums of e's entries, local.
+    2. Take shares of random a and b, of a B, b B and (a x b) B from the dealer.
+    3. Open h - a and l - b, as vectors (1 round, 8 (high + low) bytes per lookup).
+    4. (h x l) B = (h - a) x (l - b) B + (h - a) x b B + a x (l - b) B + (a x b) B, and add e (W - B): local.
+
+    8 (high + low + 1) d bytes offline per lookup; high and low are about sqrt(V). Source: ours, a product of three
+    factors after Beaver (CRYPTO 1991).
+    """
+    length, columns = table.masked.shape
+    low = math.isqrt(length - 1) + 1
+    high = -(-length // low)
+    grid = functional.pad(onehot, (0, high * low - length)).view(*onehot.shape[:-1], high, low)
+    correlation = SplitLookup(tuple(onehot.shape[:-1]), high, low, columns)
+    a, b, with_a, with_b, with_both = rt.correlated(correlation, table.mask_id)
+    masked_high, masked_low = rt.reveal(grid.sum(-1) - a, grid.sum(-2) - b)
+    with_high = with_a + _contract_high(masked_high, _mask_share(rt, table), low)
+    mask_row = masked_low.unsqueeze(-2) @ with_high + masked_high.unsqueeze(-2) @ with_b + with_both
+    return onehot @ table.masked + mask_row.squeeze(-2)
+
+
+@dataclass(frozen=True)
+class RotatedTable(Correlation):
+    """A mask r, and a persistent mask B (V, columns), padded to `size` rows, a power of two, and rotated by r."""
+
+    shape: Shape
+    size: int
+    columns: int
+
+    @property
+    def random_parts(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec(self.shape),)
+
+    @property
+    def dependent_parts(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec((*self.shape, self.size, self.columns)),)
+
+    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
+        r, table = values
+        rows = torch.arange(self.size, device=r.device) + r.unsqueeze(-1)
+        return (_pad_rows(table, self.size)[rows & (self.size - 1)],)
+
+
+def one_time_truth_table(rt: Runtime, onehot: Tensor, table: OpenedWeight) -> Tensor:
+    """Return e @ W (..., d) for shares of one-hot vectors e (..., V) and a fixed table W (V, d).
+
+    1. Take shares of a random r and of B's rows r, r + 1, ... mod 2^k from the dealer, V <= 2^k.
+    2. Open x - r (1 round, 8 bytes per lookup), x the index of the one, and take that row.
+    3. Add e (W - B): local.
+
+    8 2^k d bytes offline per lookup. Source: one-time truth tables, Ishai et al. (TCC 2013).
+    """
+    length, columns = table.masked.shape
+    x, size = onehot_indices(onehot), next_power_of_two(length)
+    r, rotated = rt.correlated(RotatedTable(tuple(x.shape), size, columns), table.mask_id)
+    (distance,) = rt.reveal(x - r)
+    row = (distance & (size - 1))[..., None, None].expand(*x.shape, 1, columns)
+    return onehot @ table.masked + rotated.gather(-2, row).squeeze(-2)
+
+
+def _contract_high(vectors: Tensor, table: Tensor, low: int) -> Tensor:
+    """Contract vectors (..., high) with a table (high low, d): (..., low, d)."""
+    high, columns = vectors.shape[-1], table.shape[-1]
+    rows = vectors @ _pad_rows(table, high * low).view(high, low * columns)
+    return rows.view(*vectors.shape[:-1], low, columns)
+
+
+def _contract_low(vectors: Tensor, table: Tensor, high: int) -> Tensor:
+    """Contract vectors (..., low) with a table (high low, d): (..., high, d)."""
+    low, columns = vectors.shape[-1], table.shape[-1]
+    transposed = _pad_rows(table, high * low).view(high, low, columns).transpose(0, 1).reshape(low, high * columns)
+    return (vectors @ transposed).view(*vectors.shape[:-1], high, columns)
+
+
+def _mask_share(rt: Runtime, table: OpenedWeight) -> Tensor:
+    """Return this party's share of the mask B: local."""
+    return table.share - table.masked if rt.rank == 0 else table.share
+
+
+def _pad_rows(table: Tensor, rows: int) -> Tensor:
+    """Return the table padded to `rows` rows with zeros."""
+    return functional.pad(table, (0, 0, 0, rows - len(table)))

@@ -1,4 +1,8 @@
-"""Faithful truncation: the product of two fixed-point numbers back to the fraction of one."""
+"""Truncation: the product of two fixed-point numbers back to the fraction of one.
+
+`truncate` is faithful: wrap-free, within one unit of the last place, for 1 round. `truncate_locally` is stock CrypTen's
+probabilistic truncation, without communication and with rare, ruinous errors.
+"""
 
 from dataclasses import dataclass
 from functools import partial
@@ -6,84 +10,84 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pi_sim.mpc import session
-from pi_sim.mpc.dealer.correlation import Correlation, Part
-from pi_sim.mpc.primitives.blocks import in_blocks
+from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
+from pi_sim.mpc.primitives.ring import blockwise
+from pi_sim.mpc.runtime import Runtime
 
 OFFSET = 2**62
-"""Makes numbers of less than 2^62 in size positive."""
+"""Added to numbers of magnitude below 2^62 to make them positive."""
 
 
 @dataclass(frozen=True)
 class Truncation(Correlation):
-    """r, a word; r without its last `fraction` bits, and its top bit."""
+    """A random word r; r shifted right by `fraction` bits, and its top bit, both shared in 64-bit words."""
 
     length: int
     fraction: int
     word: torch.dtype
 
     @property
-    def drawn(self) -> tuple[Part, ...]:
-        return (Part((self.length,), dtype=self.word),)
+    def random_parts(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec((self.length,), dtype=self.word),)
 
     @property
-    def derived(self) -> tuple[Part, ...]:
-        return Part((self.length,)), Part((self.length,))
+    def dependent_parts(self) -> tuple[TensorSpec, ...]:
+        return TensorSpec((self.length,)), TensorSpec((self.length,))
 
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        return in_blocks(partial(_halves, self.fraction), values[0])
+        return blockwise(partial(_shifted_and_top_bit, self.fraction), values[0])
 
 
-def truncate(share: Tensor, fraction: int) -> Tensor:
-    """x / 2^fraction, rounded down or up, for every |x| < 2^62: no local truncation's rare, ruinous errors.
+def truncate(rt: Runtime, share: Tensor, fraction: int) -> Tensor:
+    """Return x / 2^fraction, rounded down or up, for every |x| < 2^62: no rare errors of local truncation.
 
     1. Take shares of a random r, of R = r >> fraction and of its top bit T from the dealer.
     2. Open m = x + 2^62 + r.
-    3. Its top bit is clear where r's is set exactly if the sum wrapped around:
+    3. The sum wrapped around exactly if m's top bit is clear where r's is set:
        y = (m >> fraction) - 2^(62 - fraction) - R + (1 - top(m)) T 2^(64 - fraction).
 
     1 round, 8 bytes and 16 offline per element. The result is floor(x / 2^fraction) or one more.
     """
     flat = share.reshape(-1)
-    r, shifted, top = session.deal(Truncation(len(flat), fraction, torch.int64))
-    (m,) = session.reveal(flat + r + (OFFSET if session.rank() == 0 else 0))
-    return _unmask(fraction, OFFSET, m, shifted, top).view(share.shape)
+    r, shifted, top = rt.correlated(Truncation(len(flat), fraction, torch.int64))
+    (m,) = rt.reveal(flat + r + (OFFSET if rt.rank == 0 else 0))
+    return _unmask(rt, fraction, OFFSET, m, shifted, top).view(share.shape)
 
 
-def lift(share: Tensor, fraction: int, lowest: int) -> Tensor:
-    """x / 2^fraction in words of 64 bits, for x in words of 32 with lowest <= x < lowest + 2^31: the same steps.
+def lift_u32_to_u64(rt: Runtime, share: Tensor, fraction: int, lowest: int) -> Tensor:
+    """Return x / 2^fraction in 64-bit words for x (n) in 32-bit words, lowest <= x < lowest + 2^31.
 
-    `lowest` is a multiple of 2^fraction. 1 round, 4 bytes and 16 offline per element.
+    The steps of `truncate`; `lowest` is a multiple of 2^fraction. 1 round, 4 bytes and 16 offline per element.
     """
-    r, shifted, top = session.deal(Truncation(len(share), fraction, torch.int32))
-    m = session.reveal_short(share + r - (lowest if session.rank() == 0 else 0))
-    return _unmask(fraction, -lowest, m, shifted, top)
+    r, shifted, top = rt.correlated(Truncation(len(share), fraction, torch.int32))
+    m = rt.reveal_u32(share + r - (lowest if rt.rank == 0 else 0))
+    return _unmask(rt, fraction, -lowest, m, shifted, top)
 
 
 def truncate_locally(share: Tensor, fraction: int) -> Tensor:
-    """x / 2^fraction, off by one unit at most, unless the shares' sum wraps around: each party shifts its own share.
+    """Return x / 2^fraction within one unit, unless the shares' sum wraps around: each party shifts its own share.
 
-    Nothing is sent. With probability |x| / 2^64 the result is off by 2^(64 - fraction): stock CrypTen's truncation.
+    Nothing is sent. With probability |x| / 2^64 the result is off by 2^(64 - fraction).
     """
     return torch.div(share, 1 << fraction, rounding_mode="trunc")
 
 
-def logical_shift(word: Tensor, places: int) -> Tensor:
-    """The word's bits moved to the right, zeros coming in at the left; torch's own shift copies the sign."""
-    return (word >> places) & ((1 << 8 * word.dtype.itemsize - places) - 1)
+def logical_shift(word: Tensor, bits: int) -> Tensor:
+    """Return the word shifted right with zeros coming in at the left; torch's own shift copies the sign."""
+    return (word >> bits) & ((1 << 8 * word.dtype.itemsize - bits) - 1)
 
 
-def _halves(fraction: int, r: Tensor) -> tuple[Tensor, ...]:
+def _shifted_and_top_bit(fraction: int, r: Tensor) -> tuple[Tensor, ...]:
     return logical_shift(r, fraction).to(torch.int64), (r < 0).to(torch.int64)
 
 
-def _unmask(fraction: int, offset: int, m: Tensor, shifted: Tensor, top: Tensor) -> Tensor:
-    """Step 3 of `truncate`, on words of either length."""
-    lost = 1 << 8 * m.dtype.itemsize - fraction
+def _unmask(rt: Runtime, fraction: int, offset: int, m: Tensor, shifted: Tensor, top: Tensor) -> Tensor:
+    """Step 3 of `truncate`, on words of either length: local."""
+    wrap = 1 << 8 * m.dtype.itemsize - fraction
 
     def unmask(m: Tensor, shifted: Tensor, top: Tensor) -> tuple[Tensor]:
-        wrapped = (m >= 0) * top * lost - shifted
+        secret = (m >= 0) * top * wrap - shifted
         public = logical_shift(m, fraction).to(torch.int64) - (offset >> fraction)
-        return (wrapped + public if session.rank() == 0 else wrapped,)
+        return (secret + public if rt.rank == 0 else secret,)
 
-    return in_blocks(unmask, m, shifted, top)[0]
+    return blockwise(unmask, m, shifted, top)[0]

@@ -1,112 +1,96 @@
-"""The operations that are measured, at the shapes of a GPT-2 block, and plain operands for them."""
+"""Benchmark workloads: every operation that communicates, at the example operands of its definition."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from pi_sim.cost.features import features
-from pi_sim.graph.ops import Attribute, Op, Shape
+from pi_sim.cost.sheet import op_features
+from pi_sim.graph.ops import Op
+from pi_sim.graph.vocabulary import VOCABULARY, Example, Operand, Sizes
 from pi_sim.records import BenchSize
 
-TRIANGULAR = {"tournament"}
-"""Kernels of softmax that compute no score that a causal mask hides."""
-SEED = 0
+CAUSAL_KERNELS = {"tournament"}
+"""Kernels of softmax that do not compute scores behind a causal mask."""
+OPERAND_SEED = 0
 
 
 @dataclass(frozen=True)
 class Workload:
-    """An operation under the name that it has on the page; one that is not run is priced alone."""
+    """An operation at its example operands, by its name on the page; some are priced and not run."""
 
     name: str
     op: Op
-    run: bool = True
+    operands: tuple[Operand, ...]
+    is_run: bool = True
 
     @property
     def shapes(self) -> str:
-        """Those of its operands."""
+        """Shapes of the operands, e.g. "1x128x768, 768"."""
         return ", ".join("x".join(map(str, shape)) for shape in self.op.shapes)
 
     def elements(self, kernel: str) -> int:
-        """Of the result, or of it those that the kernel computes."""
-        partial = self.op.name == "softmax" and kernel in TRIANGULAR
-        return int(features(self.op)["visible" if partial else "elements"])
+        """Return the number of elements of the result that the kernel computes."""
+        partial = self.op.name == "softmax" and kernel in CAUSAL_KERNELS
+        return int(op_features(self.op)["visible" if partial else "elements"])
 
 
-def workloads(extent: BenchSize) -> list[Workload]:
-    """Every operation that costs something."""
-    return [*_products(extent), *_activations(extent), *_elementwise(extent), *_rows(extent), *_boundary(extent)]
+def list_workloads(extent: BenchSize) -> list[Workload]:
+    """Return all workloads; the embedding of the large vocabulary is only priced."""
+    large = extent.model_copy(update={"vocabulary": extent.large_vocabulary})
+    workloads = []
+    for name, operation in VOCABULARY.items():
+        if operation.kind != "interactive":
+            continue
+        if name == "embedding":
+            for sizes in (extent, large):
+                title = f"{name}, V = {sizes.vocabulary:,}"
+                workloads.append(example_workload(name, sizes, title=title, is_run=sizes is extent))
+        else:
+            workloads.append(example_workload(name, extent))
+    return workloads
 
 
-def _products(extent: BenchSize) -> Iterator[Workload]:
-    t, d, h = extent.tokens, extent.width, extent.heads
-    yield _secret("linear", (1, t, d), (d, 3 * d), (3 * d,))
-    yield _secret("matmul", (1, h, t, d // h), (1, h, d // h, t))
-    yield _secret("multiply", (1, t, d), (1, t, d))
-    yield _secret("square", (1, t, d))
+def example_workload(name: str, sizes: Sizes, *, title: str = "", is_run: bool = True) -> Workload:
+    """Return an operation at the example operands of its definition."""
+    example = VOCABULARY[name].example(sizes)
+    return Workload(title or name, example_op(name, example), example.operands, is_run)
 
 
-def _activations(extent: BenchSize) -> Iterator[Workload]:
-    inner = (1, extent.tokens, 4 * extent.width)
-    yield _secret("relu", inner)
-    yield _secret("gelu", inner, approximate="tanh")
-    yield _secret("silu", inner)
+def example_op(name: str, example: Example) -> Op:
+    """Return the operation on these operands."""
+    shapes = tuple(operand.shape for operand in example.operands)
+    return Op(
+        name, shapes, tuple(operand.secret for operand in example.operands), tuple(sorted(example.attributes.items()))
+    )
 
 
-def _elementwise(extent: BenchSize) -> Iterator[Workload]:
-    x = (1, extent.tokens, extent.width)
-    yield _secret("tanh", x)
-    yield _secret("erf", x)
-    yield _secret("clamp", x, low=-1.0, high=1.0)
-    yield _secret("reciprocal", x)
-    yield _secret("scale", x, factor=0.125)
-    yield Workload("scale_by", Op("scale_by", (x, x), (True, False)))
+def draw_operands(operands: tuple[Operand, ...]) -> list[Tensor]:
+    """Return plaintext values of operands, the same at every call."""
+    generator = torch.Generator().manual_seed(OPERAND_SEED)
+    return [_draw_operand(operand, generator) for operand in operands]
 
 
-def _rows(extent: BenchSize) -> Iterator[Workload]:
-    t, d, h = extent.tokens, extent.width, extent.heads
-    yield Workload("softmax", Op("softmax", ((1, h, t, t), (t, t)), (True, False), (("causal", True),)))
-    yield _secret("layernorm", (1, t, d), (d,), (d,), eps=1e-5)
-    yield _secret("rmsnorm", (1, t, d), (d,), eps=1e-5)
+def _draw_operand(operand: Operand, generator: torch.Generator) -> Tensor:
+    """Draw reals that fixed point represents exactly, so that only the error of a kernel is measured."""
+    shape = operand.shape
+    if operand.values == "causal":
+        return torch.ones(shape, dtype=torch.bool).tril()
+    if operand.values == "positions":
+        return torch.arange(*shape)
+    if operand.values == "one-hot":
+        *batch, length = shape
+        return functional.one_hot(torch.randint(length, batch, generator=generator), length)
+    normal = torch.randn(shape, generator=generator, dtype=torch.float64) * operand.std
+    values = (normal * 2**16).round() / 2**16
+    if operand.values == "positive":
+        return 1 + values.abs()
+    return values if operand.secret else values.float()
 
 
-def _boundary(extent: BenchSize) -> Iterator[Workload]:
-    """What grows with the vocabulary."""
-    t, d = extent.tokens, extent.width
-    for vocabulary in (extent.vocabulary, extent.large_vocabulary):
-        op = Op("embedding", ((vocabulary, d), (1, t, vocabulary)), (True, True))
-        yield Workload(f"embedding, V = {vocabulary:,}", op, run=vocabulary == extent.vocabulary)
-    yield _secret("reveal", (1, t, extent.vocabulary))
-
-
-def _secret(name: str, *shapes: Shape, **attributes: Attribute) -> Workload:
-    """An operation on secrets alone, called by its own name."""
-    return Workload(name, Op(name, shapes, (True,) * len(shapes), tuple(sorted(attributes.items()))))
-
-
-def operands(op: Op) -> list[Tensor]:
-    """Plain values, the same at every call: normally distributed, rounded to what fixed point represents.
-
-    Weights are small enough that results are of size 1, what a reciprocal is taken of is at least 1.
-    """
-    drawn = torch.Generator().manual_seed(SEED)
-    if op.name == "embedding":
-        (vocabulary, _), (*batch, _) = op.shapes
-        ids = torch.randint(vocabulary, batch, generator=drawn)
-        return [_normal(drawn, op.shapes[0]), torch.nn.functional.one_hot(ids, vocabulary)]
-    if op.name == "softmax":
-        return [_normal(drawn, op.shapes[0]), torch.ones(op.shapes[1], dtype=torch.bool).tril()]
-    values = [_normal(drawn, shape, _scale(op, place)) for place, shape in enumerate(op.shapes)]
-    if op.name == "reciprocal":
-        return [1 + values[0].abs()]
-    return [value if hidden else value.float() for value, hidden in zip(values, op.secret, strict=True)]
-
-
-def _scale(op: Op, place: int) -> float:
-    return op.shapes[0][-1] ** -0.5 if op.name in ("linear", "matmul") and place == 1 else 1.0
-
-
-def _normal(drawn: torch.Generator, shape: Shape, scale: float = 1.0) -> Tensor:
-    """Multiples of 2^-16, so that a kernel's own error alone is seen."""
-    return (torch.randn(shape, generator=drawn, dtype=torch.float64) * scale * 2**16).round() / 2**16
+def evaluate_reference(workload: Workload, values: list[Tensor]) -> Tensor:
+    """Return the plaintext result; references take token ids instead of one-hot vectors."""
+    pairs = zip(workload.operands, values, strict=True)
+    operands = [value.argmax(-1) if operand.values == "one-hot" else value for operand, value in pairs]
+    return VOCABULARY[workload.op.name].reference(*operands, **dict(workload.op.attributes))

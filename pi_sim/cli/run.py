@@ -1,0 +1,202 @@
+"""Commands of private runs: two parties, one of two machines, bundles, dealt files and keys."""
+
+from pathlib import Path
+
+import click
+
+from pi_sim import files
+from pi_sim.cli.options import (
+    DEFAULT_MODEL,
+    LENGTH,
+    MODEL,
+    NETWORK_HELP,
+    PROTOCOL_HELP,
+    SIZE,
+    resolve_executable,
+    resolve_models,
+    resolve_networks,
+)
+from pi_sim.errors import UsageError, warn
+
+TIMEOUT = click.option(
+    "--timeout", default=60.0, show_default=True, type=click.FloatRange(0.1, 86_400),
+    help="Seconds without a message after which a party gives up.",
+)  # fmt: skip
+DEVICE = click.option(
+    "--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="What computes."
+)
+RECORD = click.option(
+    "--json", "record", type=click.Path(path_type=Path, dir_okay=False), help="Write the record here."
+)
+
+
+@click.group()
+def run() -> None:
+    """Run a model privately, for real."""
+
+
+@run.command("two-party")
+@click.option("--model", metavar="MODEL", help="A card or a checkpoint; relu_nonorm, unless a bundle is given.")
+@SIZE
+@LENGTH
+@click.option("--protocol", default="crypten", show_default=True, help=PROTOCOL_HELP)
+@click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="How many held-out texts.")
+@click.option("--network", default="none", show_default=True, help=f"Hold messages back. {NETWORK_HELP}")
+@click.option("--bundle", type=click.Path(path_type=Path), help="What `pi-sim export` wrote, instead of the weights.")
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="TCP port on the loopback; 0 takes a free one.")
+@TIMEOUT
+@click.option(
+    "--dealer", default="first-party", show_default=True, metavar="DEALER",
+    help="first-party, third-party, or the folder that `pi-sim deal` wrote.",
+)  # fmt: skip
+@DEVICE
+@RECORD
+def two_party(
+    model: str | None,
+    size: str,
+    seq_len: int | None,
+    protocol: str,
+    sequences: int,
+    network: str,
+    bundle: Path | None,
+    port: int,
+    timeout: float,
+    dealer: str,
+    device: str,
+    record: Path | None,
+) -> None:
+    """Two processes on this machine, each with its own shares, compute the logits of held-out text."""
+    from pi_sim import records
+    from pi_sim.cli import progress
+    from pi_sim.mpc.dealer.dealers import DealerSpec
+    from pi_sim.report import terminal
+    from pi_sim.run.two_party import TwoPartyRequest, run_two_party
+
+    name = model or (None if bundle else DEFAULT_MODEL)
+    request = TwoPartyRequest(
+        network=None if network == "none" else resolve_networks([network])[0],
+        protocol=resolve_executable(protocol),
+        model=resolve_models([name], [size])[0] if name else None,
+        seq_len=seq_len,
+        sequences=sequences,
+        bundle=bundle,
+        port=port,
+        timeout=timeout,
+        dealer=DealerSpec.parse(dealer),
+        device=device,
+    )
+    if record:
+        files.check_writable(record)
+    with progress.bar("private inference") as advance:
+        result = run_two_party(request, warn, advance)
+    click.echo(terminal.summarize_run(result))
+    if record:
+        records.save(record, result)
+
+
+@run.command()
+@click.option("--rank", required=True, type=click.Choice(["0", "1"]), help="0 is the server, 1 the client.")
+@click.option("--rendezvous", required=True, metavar="HOST:PORT", help="Where the server listens and the client calls.")
+@click.option("--bundle", required=True, type=click.Path(path_type=Path), help="With this party's share file at least.")
+@click.option("--protocol", default="crypten", show_default=True, help=PROTOCOL_HELP)
+@click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="How many held-out texts.")
+@TIMEOUT
+@click.option(
+    "--dealer", default="first-party", show_default=True, metavar="DEALER",
+    help="first-party, or this party's file of those that `pi-sim deal` wrote.",
+)  # fmt: skip
+@click.option("--keys", type=click.Path(path_type=Path), help="This party's folder of those that `pi-sim keys` made.")
+@click.option("--no-tls", is_flag=True, help="Do not encrypt, though the other party is not on this machine.")
+@click.option("--network", hidden=True)
+@DEVICE
+@RECORD
+def party(
+    rank: str,
+    rendezvous: str,
+    bundle: Path,
+    protocol: str,
+    sequences: int,
+    timeout: float,
+    dealer: str,
+    keys: Path | None,
+    no_tls: bool,
+    network: str | None,
+    device: str,
+    record: Path | None,
+) -> None:
+    """One party of a run across two machines.
+
+    Both are given the same bundle, protocol and number of sequences. The bundle's folder may lack the other party's
+    share file, and should. The client holds the text and gets the logits.
+    """
+    from pi_sim import records
+    from pi_sim.cli import progress
+    from pi_sim.mpc.dealer.dealers import DealerSpec
+    from pi_sim.mpc.transport.rendezvous import parse_address
+    from pi_sim.report import terminal
+    from pi_sim.run import remote
+
+    if network:
+        raise UsageError("two machines have a network of their own; `run two-party --network` imitates one.")
+    host, port = parse_address(rendezvous)
+    request = remote.PartyRequest(
+        rank=int(rank),
+        host=host,
+        port=port,
+        bundle=bundle,
+        protocol=resolve_executable(protocol),
+        sequences=sequences,
+        timeout=timeout,
+        dealer=DealerSpec.parse(dealer),
+        keys=keys,
+        encrypted=not no_tls,
+        device=device,
+    )
+    if record:
+        files.check_writable(record)
+    with progress.bar("private inference") as advance:
+        result = remote.run_remote_party(request, warn, advance)
+    click.echo(terminal.summarize_run(result))
+    if record:
+        records.save(record, result)
+
+
+@click.command()
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder that is new or empty.")
+def keys(out: Path) -> None:
+    """Make a trial pair of keys and certificates, for the two parties of `run party`."""
+    from pi_sim.mpc.transport import tls
+
+    tls.make_test_certificates(out)
+    click.echo(f"{out}: server for party 0, client for party 1; take each to its machine, by a way that nobody reads")
+
+
+@click.command()
+@MODEL
+@SIZE
+@LENGTH
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder that is new or empty.")
+def export(model: str, size: str, seq_len: int | None, out: Path) -> None:
+    """Write a trained model as a secret-shared graph: one file of shares for each party."""
+    from pi_sim.run.two_party import export_bundle
+
+    export_bundle(resolve_models([model], [size])[0], seq_len, out)
+    click.echo(f"{out}: graph.json, and the weights' shares in party0.safetensors and party1.safetensors")
+
+
+@click.command()
+@click.option("--bundle", required=True, type=click.Path(path_type=Path), help="What `pi-sim export` wrote.")
+@click.option("--protocol", default="crypten", show_default=True, help=PROTOCOL_HELP)
+@click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="How many it must last for.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder.")
+def deal(bundle: Path, protocol: str, sequences: int, out: Path) -> None:
+    """Write ahead of time the randomness that a graph needs: one file for each party, to be used once.
+
+    Whoever deals can open everything that is computed with it, so neither party should.
+    """
+    from pi_sim.cli import progress
+    from pi_sim.run import dealing
+
+    with progress.bar("dealing") as advance:
+        server, client = dealing.write_dealt_files(bundle, resolve_executable(protocol), sequences, out, advance)
+    click.echo(f"{out}: {server:,} bytes in party0.dealing, {client:,} in party1.dealing, to be used once")

@@ -1,0 +1,89 @@
+"""Before any share moves: two parties connect, check that they agree, and exchange seeds.
+
+The client then shares its text with the server by sending a seed, 16 bytes.
+"""
+
+import hashlib
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor
+
+from pi_sim.errors import RunError
+from pi_sim.graph.bundle import one_hot
+from pi_sim.mpc import backend
+from pi_sim.mpc.dealer.correlations import TensorSpec
+from pi_sim.mpc.dealer.dealers import DEALING_NUMBER_BYTES, Dealer
+from pi_sim.mpc.dealer.prg import SEED_BYTES, AesCtrPrg, new_seed
+from pi_sim.mpc.dealer.sources import Source
+from pi_sim.mpc.transport import wire
+
+DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+def check_agreement(connection: wire.Connection, terms: Mapping[str, str]) -> None:
+    """Compare digests of the terms, which both parties list in the same order; a `RunError` names those that differ."""
+    digests = [hashlib.sha256(value.encode()).digest() for value in terms.values()]
+    wire.send_all(connection, b"".join(digests))
+    reply = bytes(wire.receive_exactly(connection, bytearray(DIGEST_BYTES * len(digests))))
+    peer_digests = [reply[start : start + DIGEST_BYTES] for start in range(0, len(reply), DIGEST_BYTES)]
+    differing = [name for name, own, peer in zip(terms, digests, peer_digests, strict=True) if own != peer]
+    if differing:
+        raise RunError(f"the parties differ in {' and '.join(differing)}; start both with the same.")
+
+
+HANDSHAKE = struct.Struct(f"<{DEALING_NUMBER_BYTES}s{SEED_BYTES}s{SEED_BYTES}s")
+"""Number of the dealing, seed of a sharing of zero, and the dealer's seed offer."""
+
+
+def connect(listener: int | None, port: int, timeout: float) -> socket.socket:
+    """Connect two parties of one machine: party 0 accepts, party 1 connects; both wait `timeout` seconds at most.
+
+    `listener` is the descriptor of party 0's listening socket, None at party 1.
+    """
+    try:
+        if listener is None:
+            return socket.create_connection(("127.0.0.1", port), timeout=timeout)
+        with socket.socket(fileno=listener) as listening:
+            listening.settimeout(timeout)
+            connection = listening.accept()[0]
+            connection.settimeout(timeout)
+            return connection
+    except OSError:
+        raise RunError(f"the other party could not be reached within {timeout:g} seconds.") from None
+
+
+def perform_handshake(connection: wire.Connection, dealer: Dealer, terms: Mapping[str, str]) -> Source:
+    """Agree on the terms and the kind of dealer, exchange seeds, and return this party's source of randomness.
+
+    The seeds are those of CrypTen's sharings of zero, and, if party 0 is the dealer, of party 1's shares. Both parties
+    must have the same dealing; an unused file is marked as used only once all of this holds.
+    """
+    check_agreement(connection, {**terms, "dealer": dealer.kind})
+    zero_seed = new_seed()
+    wire.send_all(connection, HANDSHAKE.pack(dealer.number, zero_seed, dealer.seed_offer()))
+    number, peer_zero_seed, peer_offer = HANDSHAKE.unpack(wire.receive_exactly(connection, bytearray(HANDSHAKE.size)))
+    if number != dealer.number:
+        raise RunError("the parties' files are of different dealings; give both what one `pi-sim deal` wrote.")
+    backend.set_zero_prgs(
+        previous_prg=AesCtrPrg(peer_zero_seed), next_prg=AesCtrPrg(zero_seed), local_prg=AesCtrPrg(new_seed())
+    )
+    return dealer.open_source(peer_offer)
+
+
+def share_tokens(connection: wire.Connection, ids: Tensor, vocabulary: int) -> Iterator[Tensor]:
+    """Return the client's shares (B, T, V) of token ids (N, B, T), sequence by sequence.
+
+    The server expands its own shares from the seed that is sent: uniformly random, and independent of the tokens.
+    """
+    seed = new_seed()
+    wire.send_all(connection, seed)
+    prg = AesCtrPrg(seed)
+    return (one_hot(row, vocabulary) - prg.draw(TensorSpec((*row.shape, vocabulary)))[0] for row in ids)
+
+
+def expand_token_shares(connection: wire.Connection, sequences: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
+    """Return the server's shares, of one shape (B, T, V), sequence by sequence."""
+    prg = AesCtrPrg(bytes(wire.receive_exactly(connection, bytearray(SEED_BYTES))))
+    return (prg.draw(TensorSpec(shape))[0] for _ in range(sequences))

@@ -1,0 +1,61 @@
+"""Correlated randomness dealt ahead of time: the files of `pi-sim deal`, and checks that they serve a run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pi_sim.errors import UsageError
+from pi_sim.graph.bundle import PRECISION, Bundle, read_bundle
+from pi_sim.mpc import dry_run, kernels
+from pi_sim.mpc.dealer import dealt_file
+from pi_sim.mpc.dealer.dealers import DEALT_FILE, DealerSpec, RunIdentity
+from pi_sim.mpc.dealer.dealt_file import Header
+from pi_sim.specs import ExecutableProtocol
+
+
+def check_executable(protocol: ExecutableProtocol) -> None:
+    """Raise a `UsageError` if a kernel does not exist, or if the protocol's precision is not that of bundles."""
+    kernels.check_kernel_table(protocol.kernels, protocol.name)
+    if protocol.settings.get("encoder.precision_bits", PRECISION) != PRECISION:
+        raise UsageError(
+            f"protocol {protocol.name} sets encoder.precision_bits; bundles share weights with {PRECISION} bits, so "
+            f"remove the setting or set it to {PRECISION}."
+        )
+
+
+def write_dealt_files(
+    folder: Path, protocol: ExecutableProtocol, sequences: int, out: Path, progress: Callable[[float], None]
+) -> list[int]:
+    """Write the randomness of a bundle's graph for a number of sequences, a file for each party; return their bytes."""
+    check_executable(protocol)
+    bundle = read_bundle(folder)
+    demand, identity = dry_run.record_demand(bundle.graph, protocol), RunIdentity.of_run(bundle, protocol)
+    return dealt_file.write_dealing(out, demand, identity, sequences, progress)
+
+
+def check_dealt_files(
+    dealer: DealerSpec, bundle: Bundle, protocol: ExecutableProtocol, sequences: int, offline: int
+) -> None:
+    """Raise a `UsageError` if dealt files do not serve a run, which needs `offline` bytes for each sequence."""
+    if dealer.kind != DEALT_FILE:
+        return
+    folder = Path(dealer.path)
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}; give first-party, third-party, or what `pi-sim deal` wrote.")
+    identity = RunIdentity.of_run(bundle, protocol)
+    server, client = (dealt_file.read_usable_header(folder, rank, identity, sequences) for rank in (0, 1))
+    if server.number != client.number:
+        raise UsageError(f"the files in {folder} are of different dealings; give both that one `pi-sim deal` wrote.")
+    _check_kernels(folder, server, offline)
+
+
+def check_own_dealt_file(dealer: DealerSpec, rank: int, identity: RunIdentity, sequences: int, offline: int) -> None:
+    """Raise a `UsageError` if the dealt file of one party does not serve a run."""
+    if dealer.kind == DEALT_FILE:
+        header = dealt_file.read_usable_header(Path(dealer.path), rank, identity, sequences)
+        if rank == 0:
+            _check_kernels(Path(dealer.path), header, offline)
+
+
+def _check_kernels(path: Path, server: Header, offline: int) -> None:
+    if server.payload != server.sequences * offline:
+        raise UsageError(f"{path} was dealt for other kernels than this pi-sim has; deal anew.")

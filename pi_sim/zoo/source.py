@@ -1,0 +1,296 @@
+"""Sources of models: `--model` and `--size`, resolved once into a card, a public config or a checkpoint.
+
+Importing this module needs no torch; `ModelSource.meta` and `ModelSource.load` import it when they are called.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pi_sim import records, specs
+from pi_sim.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+OWN_SIZE = "own"
+"""Label of the size of every model that a config describes."""
+OFFSET_POSITION_FAMILIES = (
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "roberta-prelayernorm",
+    "camembert",
+    "data2vec-text",
+)
+"""Families whose positions start behind the padding token's number, which shortens their context."""
+
+
+@dataclass(frozen=True)
+class ModelSource(ABC):
+    """A model that a command names: its name, its dimensions, and how to build it."""
+
+    name: str
+    """The text of `--model`, which records repeat."""
+
+    @staticmethod
+    def parse(name: str, size: str) -> "ModelSource":
+        """Resolve `--model` and `--size`; a model with a config ignores the size.
+
+        A card's name comes before a folder, and a folder with a config.json before a public model. Raises `UsageError`
+        for a name, a path or a size that does not exist.
+        """
+        if name in specs.list_names("models"):
+            return CardModel.parse(name, size)
+        if name.endswith(".json"):
+            return ConfigModel.read(name, Path(name))
+        if (Path(name) / CONFIG_FILE).is_file():
+            return Checkpoint.read(name, Path(name) / CONFIG_FILE)
+        if name in list_configs():
+            return ConfigModel.read(name, configs_folder() / f"{name}.json")
+        if Path(name).is_dir():
+            raise UsageError(f"{name} has no config.json: give a folder saved by pi-sim or by save_pretrained.")
+        return CardModel.parse(name, size)
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """The size's name in records."""
+
+    @property
+    @abstractmethod
+    def context(self) -> int:
+        """The longest sequence that the model reads, in tokens; a `UsageError` if a config does not state it."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> Any:
+        """Everything that the model's graph depends on, as JSON: part of the key of a cached census."""
+
+    @property
+    @abstractmethod
+    def folder(self) -> Path:
+        """The folder of the trained weights; a `UsageError` if there are none."""
+
+    @abstractmethod
+    def meta(self) -> "PreTrainedModel":
+        """Build the model on the meta device: shapes without data, in evaluation mode."""
+
+    @abstractmethod
+    def load(self) -> "PreTrainedModel":
+        """Load the trained model, float32 and in evaluation mode; a `UsageError` if its weights do not fit."""
+
+
+@dataclass(frozen=True)
+class CardModel(ModelSource):
+    """A model card at a size; for some of them trained weights ship."""
+
+    size_name: str
+    """The text of `--size`."""
+    card: specs.ModelCard
+    size: specs.Size
+
+    @classmethod
+    def parse(cls, name: str, size: str) -> "CardModel":
+        """Read the card and the size, each a name or the path of a TOML file."""
+        return cls(name, size, specs.load_model_card(name), specs.load_size(size))
+
+    @property
+    def label(self) -> str:
+        return self.size_name
+
+    @property
+    def context(self) -> int:
+        return self.size.context
+
+    @property
+    def identity(self) -> Any:
+        return [self.card.model_dump(), self.size.model_dump()]
+
+    @property
+    def folder(self) -> Path:
+        path = weights_folder(self.card.name, self.size.name)
+        if not path.is_dir():
+            raise UsageError(f"no trained weights of {self.name} at size {self.label} are shipped; {self._remedy}")
+        return path
+
+    def meta(self) -> "PreTrainedModel":
+        from pi_sim.zoo import build
+
+        return build.build_meta_model(self.card, self.size)
+
+    def load(self) -> "PreTrainedModel":
+        from pi_sim.zoo import build
+
+        folder = self.folder
+        for key, expected, shipped in build.design_differences(folder, self.card, self.size):
+            raise UsageError(
+                f"{self.name} at size {self.label} is not the model of the weights shipped as {folder.name}: {key} is "
+                f"{expected!r} here and {shipped!r} there; {self._remedy}"
+            )
+        return build.load_checkpoint(folder)
+
+    @property
+    def _remedy(self) -> str:
+        train = f"pi-sim train --model {self.name} --size {self.label} --out DIR"
+        return f"train it with `{train}`, then use --model DIR."
+
+
+@dataclass(frozen=True)
+class ConfigModel(ModelSource):
+    """A Hugging Face config without weights: a public model by name, or a .json file."""
+
+    path: Path
+    text: str
+
+    @classmethod
+    def read(cls, name: str, path: Path) -> Self:
+        """Read the text of the config; a `UsageError` if there is no such file or it is no text."""
+        return cls(name, path, _read_config(path))
+
+    @property
+    def label(self) -> str:
+        return OWN_SIZE
+
+    @property
+    def context(self) -> int:
+        with suppress(ValueError, AttributeError, KeyError, TypeError, ZeroDivisionError):
+            if context := config_context(json.loads(self.text)):
+                return context
+        raise UsageError(f"{self.path} does not tell the model's context; give --seq-len.")
+
+    @property
+    def identity(self) -> Any:
+        return self.text
+
+    @property
+    def folder(self) -> Path:
+        raise UsageError(
+            f"{self.name} is a config without weights: it can be estimated; to run it, give a folder with weights."
+        )
+
+    def meta(self) -> "PreTrainedModel":
+        from pi_sim.zoo import build
+
+        return build.build_config_model(self.path)
+
+    def load(self) -> "PreTrainedModel":
+        from pi_sim.zoo import build
+
+        return build.load_checkpoint(self.folder)
+
+
+@dataclass(frozen=True)
+class Checkpoint(ConfigModel):
+    """A folder with a config.json and weights, saved by pi-sim or by save_pretrained."""
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
+
+
+CONFIG_FILE = "config.json"
+
+
+def _read_config(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not a text file in UTF-8.") from None
+    except OSError:
+        raise UsageError(f"there is no file {path}.") from None
+
+
+def list_configs() -> list[str]:
+    """Return the names of the public models whose configs ship."""
+    return sorted(path.stem for path in configs_folder().glob("*.json"))
+
+
+def configs_folder() -> Path:
+    """Return the folder of the configs of public models."""
+    return specs.data_root() / "models" / "configs"
+
+
+def config_context(config: Mapping[str, Any]) -> int | None:
+    """Return the longest sequence of a config, for images all patches and the class token; None without a limit."""
+    if "image_size" in config and "patch_size" in config:
+        return _patch_count(config["image_size"], config["patch_size"]) + 1
+    positions = config.get("n_positions") or config.get("max_position_embeddings")
+    if positions is None:
+        return None
+    offset = config["pad_token_id"] + 1 if config.get("model_type") in OFFSET_POSITION_FAMILIES else 0
+    return int(positions) - int(offset)
+
+
+def _patch_count(image: Any, patch: Any) -> int:
+    """Return the patches that cover an image; either size is one number, or height and width."""
+    (height, width), (patch_height, patch_width) = (
+        (size, size) if isinstance(size, int) else size for size in (image, patch)
+    )
+    return int(height // patch_height) * int(width // patch_width)
+
+
+def weights_folder(card: str, size: str) -> Path:
+    """Return the folder of a card's shipped weights at a size, which need not exist."""
+    return specs.data_root() / "models" / "weights" / f"{card}-{size}"
+
+
+MODEL_TABLE_HEADER = (
+    "model",
+    "family",
+    "norm",
+    "final norm",
+    "activation",
+    "further switches",
+    "weights",
+    "perplexity",
+    "bits/byte",
+)
+SWITCH_COLUMNS = ("family", "norm", "final_norm", "activation")
+"""The switches that have a column of their own."""
+TableRow = tuple[str, ...]
+
+
+def model_rows() -> Iterator[TableRow]:
+    """One row for every card, with the held-out quality of the weights that ship, at the size that they have."""
+    for name in specs.list_names("models"):
+        design = specs.load_model_card(name).architecture
+        shipped = [size for size in specs.list_names("models/sizes") if weights_folder(name, size).is_dir()]
+        for size in shipped or ["-"]:
+            told = (str(getattr(design, column)) for column in SWITCH_COLUMNS)
+            yield (name, *told, further_switches(design), size, *heldout_quality(weights_folder(name, size)))
+
+
+def further_switches(design: specs.Architecture) -> str:
+    """What else is switched, as `--set` takes it."""
+    plan = {switch: value for switch, value in design.plan().items() if switch not in SWITCH_COLUMNS}
+    return " ".join(f"{switch}={_switch_value(value)}" for switch, value in plan.items())
+
+
+def _switch_value(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()
+
+
+def model_table() -> str:
+    """The rows as text, aligned."""
+    lines = [MODEL_TABLE_HEADER, *model_rows()]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    sizes = f"sizes: {', '.join(specs.list_names('models/sizes'))}"
+    public = f"public models, to be estimated: {', '.join(list_configs())}"
+    return "\n".join(line.rstrip() for line in (*padded, "", sizes, public))
+
+
+def heldout_quality(folder: Path) -> TableRow:
+    """What the record beside the weights says; dashes where none ship."""
+    path = folder / records.RECORD_FILE
+    if not path.is_file():
+        return "-", "-"
+    held_out = records.load(path, records.TrainingRecord).held_out
+    if held_out is None or held_out.perplexity is None or held_out.bits_per_byte is None:
+        raise UsageError(f"{path} does not tell the perplexity and bits_per_byte of held_out text.")
+    return f"{held_out.perplexity:.2f}", f"{held_out.bits_per_byte:.3f}"
