@@ -117,11 +117,9 @@ def _entropy(record: TrainingRecord) -> dict[str, float]:
     shares = record.observations[-1].entropy_share
     if math.isinf(held_out_perplexity(record.held_out)):
         return dict.fromkeys(ENTROPY, math.nan)
-    pairs = [
-        (_mean(sum(layers, ())), head_fraction(list(map(list, layers)), is_overloaded))
-        for layers in (shares[:1], shares[1:])
-    ]
-    return dict(zip(ENTROPY, (*pairs[0], *pairs[1]), strict=True))
+    parts = (shares[:1], shares[1:])
+    means, fractions = [_mean(sum(part, ())) for part in parts], [head_fraction(part, is_overloaded) for part in parts]
+    return dict(zip(ENTROPY, (means[0], fractions[0], means[1], fractions[1]), strict=True))
 
 
 def _mean(shares: tuple[float | None, ...]) -> float:

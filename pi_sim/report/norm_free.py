@@ -155,14 +155,12 @@ def _taylor_failures(size: SizeData) -> list[dict[str, Any]]:
     models: dict[str, dict[str, None]] = {}
     for record in size.runs["record"]:
         has_gelu = any(row.op == "gelu" and row.bytes for row in record.rows)
-        card = (
-            specs.load_executable_protocol(record.protocol)
-            if record.protocol in specs.list_names("protocols")
-            else None
-        )
-        if record.is_wrong and has_gelu and card and card.kernels.get("gelu") == "erf-taylor":
-            models.setdefault(record.protocol, {})[record.model] = None
-    return [{"protocol": protocol, "models": list(models[protocol])} for protocol in sorted(models)]
+        if record.is_wrong and has_gelu and record.protocol in specs.list_names("protocols"):
+            kernels = specs.load_executable_protocol(record.protocol).kernels
+            models.setdefault(record.protocol, {}).update(
+                {record.model: None} if kernels["gelu"] == "erf-taylor" else {}
+            )
+    return [{"protocol": name, "models": list(models[name])} for name in sorted(models) if models[name]]
 
 
 def _order(size: SizeData) -> dict[str, Any] | None:

@@ -45,8 +45,7 @@ def write_kernels(folders: list[Path], out: Path) -> list[Path]:
 
 def write_validation(validations: list[Validation], out: Path) -> list[Path]:
     """Write the page of published figures beside ours."""
-    frame = published_figures.comparison_frame(validations)
-    plots = {"validation": partial(figures.published_scatter, frame)}
+    plots = {"validation": partial(figures.published_scatter, published_figures.comparison_frame(validations))}
     return write_page(out / "validation.md", "validation", published_figures.context(validations), plots)
 
 

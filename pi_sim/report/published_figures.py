@@ -26,17 +26,8 @@ def comparison_frame(validations: list[Validation]) -> pd.DataFrame:
         # Bytes for bytes, whatever unit was printed.
         scale = claim.bytes_per_unit if quantity in ("bytes", "offline") else 1.0
         values = (
-            *(
-                source,
-                claim.name,
-                claim.source,
-                claim.protocol,
-                quantity,
-                comparison.published,
-                comparison.predicted,
-                unit,
-            ),
-            *(claim.counted, comparison.error, comparison.provenance, claim.role, comparison.tolerance),
+            *(source, claim.name, claim.source, claim.protocol, quantity, comparison.published, comparison.predicted),
+            *(unit, claim.counted, comparison.error, comparison.provenance, claim.role, comparison.tolerance),
             *(comparison.verdict, claim.reason),
         )
         row: dict[str, Any] = dict(zip(KEYS, values, strict=True))
@@ -80,9 +71,7 @@ def context(validations: list[Validation]) -> dict[str, Any]:
                 **validation.publication.model_dump(include={"title", "url", "note"}),
                 "figures": comparison_frame([validation]),
                 "reasons": {row.claim.name: row.claim.reason for row in rows if abs(row.error) > UNEXPLAINED},
-                "computing": list(
-                    dict.fromkeys(row.compute_seconds for row in rows if row.compute_seconds is not None)
-                ),
+                "computing": sorted({row.compute_seconds for row in rows if row.compute_seconds is not None}),
             }
         )
     sums = pd.DataFrame(summary).drop(columns=["source", "largest"]).sum().to_dict()

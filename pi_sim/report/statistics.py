@@ -8,8 +8,7 @@ from typing import Any
 
 from pi_sim.report.tables import format_change, format_perplexity
 
-Curve = dict[int, float]
-"""A loss by step."""
+Curve = dict[int, float]  # a loss by step
 START, WINDOW = 10, 20
 """The start of a curve is its first tenth, the window of a running mean a twentieth."""
 

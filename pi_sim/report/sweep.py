@@ -22,10 +22,8 @@ from pi_sim.report.tables import SECONDS
 from pi_sim.sweep.table import SweepRow
 from pi_sim.zoo.source import CardModel, ModelSource
 
-QUALITY = ("model", "size", "corpus", "text", "trained_tokens", "seeds")
-"""Columns of perplexities over the seeds: `corpus` a key, `text` its name."""
-SCENARIO = ("corpus", "size", "seq_len", "batch", "past", "only_inner", "protocol")
-"""Columns that designs have to share for a comparison."""
+QUALITY = ("model", "size", "corpus", "text", "trained_tokens", "seeds")  # corpus is a key, text its name
+SCENARIO = ("corpus", "size", "seq_len", "batch", "past", "only_inner", "protocol")  # shared by compared designs
 
 
 @dataclass(frozen=True)
@@ -107,10 +105,9 @@ def context(answers: list[SweepRow], compared: dict[str, DesignComparison]) -> d
     counts = [(frame[key].nunique(), noun) for noun, key in axes.items()]
     shown = {(size, model) for item in compared.values() for size, model in item.rows[["size", "model"]].to_numpy()}
     with_price = dict.fromkeys((answer.size, answer.model) for answer in answers if answer.seconds is not None)
-    computed = {
-        SECONDS_WITH_COMPUTE.format(answer.machine): None for answer in answers if answer.compute_seconds is not None
-    }
-    alone = {SECONDS_WITHOUT_COMPUTE: None} if any(answer.compute_seconds is None for answer in answers) else {}
+    machines = dict.fromkeys(answer.machine for answer in answers if answer.compute_seconds is not None)
+    seconds = [SECONDS_WITHOUT_COMPUTE] if any(answer.compute_seconds is None for answer in answers) else []
+    seconds += [SECONDS_WITH_COMPUTE.format(machine) for machine in machines]
     return {
         "estimates": len(answers),
         "axes": ", ".join(f"{count} {noun}{'s' if count > 1 else ''}" for count, noun in counts),
@@ -118,9 +115,7 @@ def context(answers: list[SweepRow], compared: dict[str, DesignComparison]) -> d
         "comparisons": [_comparison_context(name, comparison) for name, comparison in compared.items()],
         "without_perplexity": [f"{model} ({size})" for size, model in with_price if (size, model) not in shown],
         "reasons": dict(Counter(answer.reason for answer in answers if answer.reason)),
-        "conventions": [
-            text for s in CONVENTIONS for text in ({**alone, **computed} if s == SECONDS_WITHOUT_COMPUTE else [s])
-        ],
+        "conventions": [text for s in CONVENTIONS for text in (seconds if s == SECONDS_WITHOUT_COMPUTE else [s])],
     }
 
 

@@ -14,7 +14,7 @@ from pi_sim.specs import DeclaredProtocol, ExecutableProtocol, Price
 from pi_sim.specs.protocols import Terms
 
 OPERATIONS = [op for op in VOCABULARY if op not in STRUCTURAL]
-COVERAGE_MARKS = {
+COVERAGE_MARKS = {  # mark in the table, and legend
     "derived": ("x", "derived by running the kernels"),
     "declared": ("d", "declared by its source for any size"),
     "fitted": ("f", "fitted to several figures of the source"),
@@ -23,7 +23,6 @@ COVERAGE_MARKS = {
     "local": ("·", "local, free"),
     "none": ("", "blank: refused"),
 }
-"""Each kind of coverage: its mark in the table, and the legend."""
 HEADER_KEYS = ("name", "title", "parties", "threat_model", "source")
 
 
