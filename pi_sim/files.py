@@ -37,7 +37,7 @@ def _staged(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield staged
     except OSError as error:
-        raise UsageError(f"{path} cannot be written ({error.strerror}); choose another place.") from None
+        raise UsageError(f"{path} cannot be written ({error.strerror}); choose another path.") from None
     finally:
         if not special:
             with suppress(OSError):

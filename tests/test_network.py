@@ -1,4 +1,4 @@
-"""Networks: named ones have a source, written ones mean what they say, and seconds follow from both."""
+"""Networks: presets with sources, parsing, and transfer seconds."""
 
 import json
 

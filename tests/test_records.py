@@ -1,4 +1,4 @@
-"""Files are written whole or not at all; records are typed, compact, and hold the command that made them."""
+"""Atomic files, and records: typed, compact, and with the command that made them."""
 
 import json
 import os
@@ -109,7 +109,7 @@ def test_an_old_or_damaged_record_is_one_sentence(changes: dict[str, object], se
 
 
 def test_committed_records_are_read_and_written_alike() -> None:
-    """All were made by a command, and their text is that of `dumps`."""
+    """Committed records have a command, and the text that `dumps` writes."""
     paths = [*Path("reports/records").rglob("*.json"), *Path("models/weights").glob("*/record.json")]
     assert len(paths) > 80
     for path in paths:

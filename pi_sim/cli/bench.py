@@ -24,12 +24,12 @@ DEFAULT_PROTOCOLS = ("crypten", "crypten_tanh", "shaft", "lean")
     "--out", metavar="DIR", type=click.Path(path_type=Path, file_okay=False),
     help="Write the page kernels.md, its figures and records/bench.json here.",
 )  # fmt: skip
-@click.option("--quick", is_flag=True, help="Small shapes, once each: whether it works, not how fast.")
+@click.option("--quick", is_flag=True, help="Small shapes, once each: a test, not a measurement.")
 @click.option("--json", "record", type=click.Path(path_type=Path, dir_okay=False), help="Write the record here.")
 def bench(protocols: tuple[str, ...], out: Path | None, quick: bool, record: Path | None) -> None:
     """Count, audit and time every kernel, one GPT-2 block, shipped models and many truncations, between two processes.
 
-    Nothing else should keep the machine busy. What is counted must equal its price, or the exit status is 1.
+    The machine should be idle. Measured rounds and bytes must equal the price, or the exit status is 1.
     """
     from pi_sim import records
     from pi_sim.cli import progress
@@ -58,9 +58,9 @@ def bench(protocols: tuple[str, ...], out: Path | None, quick: bool, record: Pat
 )
 @STYLE
 def calibrate(out: Path | None, style: Any) -> None:
-    """Measure how fast this machine computes in the ring, so that estimates tell the seconds of computing too.
+    """Measure how fast this machine computes in the ring, so that estimates include the seconds of computing.
 
-    Takes half a minute; nothing else should keep the machine busy. Without --out, estimates find the profile.
+    Takes half a minute; the machine should be idle. Without --out, estimates find the profile.
     """
     from pi_sim.cli import progress
     from pi_sim.cost import machine
@@ -93,7 +93,7 @@ def calibrate(out: Path | None, style: Any) -> None:
 )
 @click.option("--out", default="reports", show_default=True, metavar="DIR", type=click.Path(path_type=Path))
 def report(sources: tuple[Path, ...], out: Path) -> None:
-    """Make the page and the figures from records of trainings and runs."""
+    """Write pages and figures from records of trainings and runs."""
     from pi_sim.report import pages
 
     for path in pages.write_report(list(sources), out):

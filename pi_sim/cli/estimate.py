@@ -51,9 +51,9 @@ VIEWS = ["op", "layer", "module", "total"]
     type=click.Choice([*VIEWS, "count"]),
     default="op",
     show_default=True,
-    help="What a row is; count tells shapes instead of prices.",
+    help="Rows of the table; count shows shapes instead of prices.",
 )
-@click.option("--top", type=click.IntRange(1), metavar="N", help="The N dearest rows on the first network, and others.")
+@click.option("--top", type=click.IntRange(1), metavar="N", help="The N slowest rows on the first network, and others.")
 @STYLE
 def estimate(
     model: str,
@@ -87,7 +87,7 @@ def estimate(
 @PROTOCOLS_OPTION
 @network_option("wan")
 @MACHINE
-@click.option("--by", type=click.Choice(VIEWS), default="op", show_default=True, help="What a row is.")
+@click.option("--by", type=click.Choice(VIEWS), default="op", show_default=True, help="Rows of the table.")
 @STYLE
 def compare(
     models: tuple[str, ...],

@@ -1,12 +1,12 @@
-"""The meaning of JSON keys, as the help of a command shows it: names may be added, never renamed."""
+"""Meaning of JSON keys, shown by the help of a command: keys may be added, never renamed."""
 
 Keys = dict[str, str]
 
 TOTALS: Keys = {
-    "rounds": "exchanges, one after another",
+    "rounds": "sequential exchanges",
     "bytes": "payload that one party sends, the larger of the two",
-    "offline_bytes": "correlated randomness that must reach a party; null where the protocol's sources do not tell",
-    "seconds": "by network; with those of computing where compute_seconds is a number",
+    "offline_bytes": "correlated randomness that must reach a party; null where the protocol's sources do not state it",
+    "seconds": "by network; they include those of computing if compute_seconds is a number",
     "compute_seconds": "by the machine's profile; null without one, or where a protocol does not run here",
 }
 
@@ -17,8 +17,8 @@ ROW: Keys = {
     "count": "how often it occurs there",
     "provenance": "of its price: derived, declared, scaled or fitted; local where a declared protocol has it for free",
     "rounds": "of all occurrences",
-    "bytes": "likewise",
-    "offline_bytes": "likewise",
+    "bytes": "of all occurrences",
+    "offline_bytes": "of all occurrences",
 }
 
 ESTIMATE: Keys = {
@@ -28,12 +28,12 @@ ESTIMATE: Keys = {
     "seq_len": "tokens of each sequence that are read at once",
     "batch": "sequences",
     "past": "tokens of each sequence in a KV cache; null for a prefill",
-    "only_inner": "whether rows and total lack embedding and head",
+    "only_inner": "true if rows and total lack embedding and head",
     "total": "sums of all rows",
     "without_embedding_and_head": "sums of what lies between",
     "session_bytes": "sent once in a session, in one round, to open the weights that kernels keep; in no other sum",
     "rows": "one for each operation and shape in each module",
-    "conventions": "what the numbers mean",
+    "conventions": "definitions of the quantities",
 }
 
 ENVELOPE: Keys = {
@@ -53,24 +53,24 @@ COUNTS: Keys = {
 
 COMPARISON: Keys = {
     "estimates": "one for each subject, with the keys of an estimate",
-    "by": "what a row is: op, layer, module or total",
+    "by": "rows of the table: op, layer, module or total",
     "rows": "for each subject X rounds_X, bytes_X ... and, against the first, rounds_ratio_X, bytes_ratio_X ...",
-    "totals": "the same of the sums",
+    "totals": "the same keys for the sums",
 }
 
 SWEEP: Keys = {
     **{key: ESTIMATE[key] for key in ("model", "size", "seq_len", "batch")},
     "past": "tokens of each sequence in a KV cache; empty for a prefill",
-    "only_inner": "whether embedding and head are left out",
+    "only_inner": "True if embedding and head are left out",
     "protocol": ESTIMATE["protocol"],
     "machine": "whose profile gives the seconds of computing; empty without one",
     "network": "a preset's name, or a link as it was given",
     "rounds": TOTALS["rounds"],
     "bytes": TOTALS["bytes"],
-    "offline_bytes": "correlated randomness that must reach a party; empty where the sources do not tell",
+    "offline_bytes": "correlated randomness that must reach a party; empty where the sources do not state it",
     "compute_seconds": "by the machine's profile; empty without one, or where a protocol does not run here",
-    "seconds": "on the network; with those of computing where compute_seconds is a number",
-    "reason": "why there is no price; empty where there is one",
+    "seconds": "on the network; they include those of computing if compute_seconds is a number",
+    "reason": "why there is no price; empty if there is one",
 }
 
 

@@ -26,7 +26,7 @@ PROTOCOL_HELP = "A protocol's name, or a .toml file."
 NETWORK_HELP = "A network's name, or a link such as rtt=40ms,bw=200Mbps."
 STYLE = click.option(
     "--format", "style", type=click.Choice(["table", "json", "csv", "markdown"]), default="table", show_default=True,
-    help="How it is written to standard output.",
+    help="Format of standard output.",
 )  # fmt: skip
 LENGTH = click.option("--seq-len", type=click.IntRange(1), help="Tokens; by default the model's context.")
 BATCH = click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Sequences at once.")
@@ -35,7 +35,7 @@ PAST = click.option(
 )
 INNER = click.option("--inner", is_flag=True, help="Without embedding and vocabulary head.")
 MACHINE = click.option(
-    "--machine", type=click.Path(path_type=Path, dir_okay=False), help="A profile; by default what calibrate measured."
+    "--machine", type=click.Path(path_type=Path, dir_okay=False), help="A profile; by default that of pi-sim calibrate."
 )
 
 

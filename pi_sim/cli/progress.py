@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere, always on standard error."""
+"""Progress on standard error: a bar on a terminal, a few plain lines elsewhere."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 LINES = 5
-"""Lines that a whole run prints where there is no terminal."""
+"""Lines of a run without a terminal."""
 
 
 @contextmanager
 def bar(title: str) -> Iterator[Callable[[float], None]]:
-    """Yield a function that shows which fraction is done."""
+    """Yield a function that shows the completed fraction."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines(title)

@@ -23,7 +23,7 @@ TIMEOUT = click.option(
     help="Seconds without a message after which a party gives up.",
 )  # fmt: skip
 DEVICE = click.option(
-    "--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="What computes."
+    "--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="Device of the computation."
 )
 RECORD = click.option(
     "--json", "record", type=click.Path(path_type=Path, dir_okay=False), help="Write the record here."
@@ -32,7 +32,7 @@ RECORD = click.option(
 
 @click.group()
 def run() -> None:
-    """Run a model privately, for real."""
+    """Run a model privately between two parties."""
 
 
 @run.command("two-party")
@@ -40,14 +40,14 @@ def run() -> None:
 @SIZE
 @LENGTH
 @click.option("--protocol", default="crypten", show_default=True, help=PROTOCOL_HELP)
-@click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="How many held-out texts.")
-@click.option("--network", default="none", show_default=True, help=f"Hold messages back. {NETWORK_HELP}")
-@click.option("--bundle", type=click.Path(path_type=Path), help="What `pi-sim export` wrote, instead of the weights.")
+@click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="Held-out texts.")
+@click.option("--network", default="none", show_default=True, help=f"Network to imitate. {NETWORK_HELP}")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Output of `pi-sim export`, instead of the weights.")
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="TCP port on the loopback; 0 takes a free one.")
 @TIMEOUT
 @click.option(
     "--dealer", default="first-party", show_default=True, metavar="DEALER",
-    help="first-party, third-party, or the folder that `pi-sim deal` wrote.",
+    help="first-party, third-party, or the output folder of `pi-sim deal`.",
 )  # fmt: skip
 @DEVICE
 @RECORD
@@ -65,7 +65,7 @@ def two_party(
     device: str,
     record: Path | None,
 ) -> None:
-    """Two processes on this machine, each with its own shares, compute the logits of held-out text."""
+    """Compute the logits of held-out text between two processes on this machine, each with its own shares."""
     from pi_sim import records
     from pi_sim.cli import progress
     from pi_sim.mpc.dealer.dealers import DealerSpec
@@ -99,13 +99,13 @@ def two_party(
 @click.option("--rendezvous", required=True, metavar="HOST:PORT", help="Where the server listens and the client calls.")
 @click.option("--bundle", required=True, type=click.Path(path_type=Path), help="With this party's share file at least.")
 @click.option("--protocol", default="crypten", show_default=True, help=PROTOCOL_HELP)
-@click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="How many held-out texts.")
+@click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="Held-out texts.")
 @TIMEOUT
 @click.option(
     "--dealer", default="first-party", show_default=True, metavar="DEALER",
-    help="first-party, or this party's file of those that `pi-sim deal` wrote.",
+    help="first-party, or this party's file from `pi-sim deal`.",
 )  # fmt: skip
-@click.option("--keys", type=click.Path(path_type=Path), help="This party's folder of those that `pi-sim keys` made.")
+@click.option("--keys", type=click.Path(path_type=Path), help="This party's folder from `pi-sim keys`.")
 @click.option("--no-tls", is_flag=True, help="Do not encrypt, though the other party is not on this machine.")
 @click.option("--network", hidden=True)
 @DEVICE
@@ -124,10 +124,10 @@ def party(
     device: str,
     record: Path | None,
 ) -> None:
-    """One party of a run across two machines.
+    """Run one party of two on two machines.
 
-    Both are given the same bundle, protocol and number of sequences. The bundle's folder may lack the other party's
-    share file, and should. The client holds the text and gets the logits.
+    Both need the same bundle, protocol and number of sequences. The bundle's folder should not contain the other
+    party's share file. The client has the text and gets the logits.
     """
     from pi_sim import records
     from pi_sim.cli import progress
@@ -164,11 +164,11 @@ def party(
 @click.command()
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder that is new or empty.")
 def keys(out: Path) -> None:
-    """Make a trial pair of keys and certificates, for the two parties of `run party`."""
+    """Make keys and certificates for a trial of `run party`, one pair for each party."""
     from pi_sim.mpc.transport import tls
 
     tls.make_test_certificates(out)
-    click.echo(f"{out}: server for party 0, client for party 1; take each to its machine, by a way that nobody reads")
+    click.echo(f"{out}: server for party 0, client for party 1; take each to its machine over a private channel")
 
 
 @click.command()
@@ -185,14 +185,14 @@ def export(model: str, size: str, seq_len: int | None, out: Path) -> None:
 
 
 @click.command()
-@click.option("--bundle", required=True, type=click.Path(path_type=Path), help="What `pi-sim export` wrote.")
+@click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Output of `pi-sim export`.")
 @click.option("--protocol", default="crypten", show_default=True, help=PROTOCOL_HELP)
-@click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="How many it must last for.")
+@click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="Number of sequences.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder.")
 def deal(bundle: Path, protocol: str, sequences: int, out: Path) -> None:
-    """Write ahead of time the randomness that a graph needs: one file for each party, to be used once.
+    """Deal the correlated randomness of a graph ahead of time: one file for each party, to be used once.
 
-    Whoever deals can open everything that is computed with it, so neither party should.
+    The dealer can open everything that is computed with it, so neither party should deal.
     """
     from pi_sim.cli import progress
     from pi_sim.run import dealing

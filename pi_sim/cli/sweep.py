@@ -58,7 +58,9 @@ def axis_option(
 @axis_option("--protocol", "protocols", PROTOCOL_HELP, "crypten")
 @axis_option("--network", "networks", NETWORK_HELP, "lan", "wan")
 @MACHINE
-@click.option("--out", type=FILE_PATH, help="A .csv or .parquet file, which is continued; by default standard output.")
+@click.option(
+    "--out", type=FILE_PATH, help="A .csv or .parquet file, continued if it exists; default: standard output."
+)
 @click.option(
     "--report", type=FILE_PATH, metavar="FILE.md", help="A page with the Pareto fronts of quality and seconds."
 )
@@ -68,11 +70,12 @@ def axis_option(
 def sweep(out: Path | None, report: Path | None, records: tuple[Path, ...], **options: Any) -> None:
     """Price every combination of models, sizes, lengths, protocols and networks: one line of CSV for each.
 
-    All options that name something are repeatable. What has no price has a reason instead. A line that is in --out
-    already is not asked again, so that an interrupted sweep goes on where it stopped; remove a line to ask anew.
+    Options that name something are repeatable. A combination without a price has a line with the reason. Lines that
+    --out already has are not computed again, so that an interrupted sweep continues; to compute a line again, remove
+    it.
     """
     grid = _resolve_sweep(**options)
-    quality = _gather_quality(grid, report, records) if report else None
+    quality = _load_quality(grid, report, records) if report else None
     rows = _run_sweep(grid, out)
     if report and quality is not None:
         from pi_sim.report import pages
@@ -101,7 +104,7 @@ def _resolve_sweep(
     )
 
 
-def _gather_quality(grid: "Sweep", report: Path, folders: tuple[Path, ...]) -> "pd.DataFrame":
+def _load_quality(grid: "Sweep", report: Path, folders: tuple[Path, ...]) -> "pd.DataFrame":
     """Load the quality of the designs, and check that the page can be written, before anything is priced."""
     from pi_sim.files import check_writable
     from pi_sim.report import sweep as page
@@ -138,7 +141,7 @@ def _open_output(out: Path | None) -> "Iterator[ResumableCsv]":
         with open_table(out) as table:
             yield table
     except KeyboardInterrupt:
-        click.echo(f"{out}: what is done is kept, and the same command goes on from there.", err=True)
+        click.echo(f"{out}: finished lines are kept; repeat the command to continue.", err=True)
         raise
 
 
@@ -149,9 +152,9 @@ def _open_output(out: Path | None) -> "Iterator[ResumableCsv]":
 )
 @STYLE
 def validate(sources: tuple[str, ...], out: Path | None, style: Any) -> None:
-    """Print published figures beside ours: all of protocols/published, or those of some SOURCEs.
+    """Compare published figures with predictions: all of protocols/published, or those of some SOURCEs.
 
-    What is off by more than a row's tolerance stays in the table with the reason that is suspected.
+    A figure that is off by more than its row's tolerance stays in the table, with the suspected reason.
     """
     from pi_sim import specs
     from pi_sim.report import pages

@@ -16,7 +16,7 @@ from pi_sim.cli.options import LENGTH, MODEL, PROTOCOL_HELP, SIZE, STYLE, resolv
 @click.option("--recipe", metavar="NAME", help="One of the card's, such as paper, instead of the one for the size.")
 @click.option("--corpus", help="packages, stdlib, hf:NAME, or a path of text.  [default: packages, or that of --from]")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
-@click.option("--tokens", type=click.IntRange(1), help="Tokens to see, instead of the recipe's.")
+@click.option("--tokens", type=click.IntRange(1), help="Training tokens, instead of the recipe's.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the design or recipe.")
 @click.option("--out", type=click.Path(path_type=Path), help="A new folder, or an interrupted training's.")
 def train(out: Path | None, **choices: Any) -> None:
@@ -48,7 +48,7 @@ def train(out: Path | None, **choices: Any) -> None:
 @click.option("--ffn", metavar="FORM", help="scaled, or fused: scaled, and one matrix.")
 @click.option("--drop-ffn", "dropped_ffn", multiple=True, type=int, metavar="LAYER", help="Repeatable.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="alpha_attention, slope, temperature ...")
-@click.option("--corpus", metavar="TEXT", help="What to measure on; by default the text that was held out.")
+@click.option("--corpus", metavar="TEXT", help="Text for measuring quality; by default the held-out text.")
 @LENGTH
 @click.option("--out", type=click.Path(path_type=Path), help="A folder that is new or empty.")
 def convert(
@@ -73,9 +73,9 @@ def convert(
 @MODEL
 @SIZE
 @click.option("--seq-len", type=click.IntRange(1), help="Tokens; by default the model's context, at most 1,024.")
-@click.option("--sequences", default=32, show_default=True, type=click.IntRange(1), help="How many texts.")
-@click.option("--corpus", metavar="TEXT", help="packages, stdlib, a path, or random; by default what was held out.")
-@click.option("--protocol", default="crypten", show_default=True, help=f"Whose kernels it must suit. {PROTOCOL_HELP}")
+@click.option("--sequences", default=32, show_default=True, type=click.IntRange(1), help="Number of texts.")
+@click.option("--corpus", metavar="TEXT", help="packages, stdlib, a path, or random; by default the held-out text.")
+@click.option("--protocol", default="crypten", show_default=True, help=f"Its domains are checked. {PROTOCOL_HELP}")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="A folder for figures, SVG and PNG.")
 @click.option("--json", "record", type=click.Path(path_type=Path, dir_okay=False), help="Write the record here.")
 @STYLE
@@ -90,7 +90,7 @@ def diagnose(
     record: Path | None,
     style: Any,
 ) -> None:
-    """Look inside a model: attention entropy, NaN, sparsity, pre-activations, and ranges for fixed point."""
+    """Diagnose a model: attention entropy, NaN, sparsity, pre-activations, and ranges for fixed point."""
     from pi_sim import records
     from pi_sim.cli import progress
     from pi_sim.report import diagnosis

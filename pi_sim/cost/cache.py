@@ -1,4 +1,4 @@
-"""What was derived once is kept on disk, so that a repeated estimate needs neither torch nor CrypTen."""
+"""Cache on disk of censuses and derived prices: a repeated estimate needs neither torch nor CrypTen."""
 
 import hashlib
 import json
@@ -13,10 +13,10 @@ from pi_sim.records import code_fingerprint
 
 
 def cached_json(kind: str, key: Any, derive: Callable[[], Any]) -> Any:
-    """The JSON value under `key`, derived and stored the first time. A damaged memo is derived anew.
+    """Return the JSON value under `key`; it is derived and stored if it is missing or damaged.
 
-    The stored name covers the key, pi-sim's own code and the packages that the value depends on, so a change in any
-    of them starts afresh.
+    The file's name is a digest of the key, of pi-sim's code and of the versions of the packages that values depend on:
+    a change in any of them derives the value again.
     """
     digest = hashlib.sha256(json.dumps([key, code_fingerprint()], sort_keys=True).encode()).hexdigest()
     path = cache_dir() / kind / f"{digest[:32]}.json"
@@ -24,11 +24,11 @@ def cached_json(kind: str, key: Any, derive: Callable[[], Any]) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         value = derive()
-    with suppress(UsageError):  # a memo that cannot be kept only costs time
+    with suppress(UsageError):  # a value that cannot be stored only costs time
         write_text(path, json.dumps(value))
     return value
 
 
 def cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/pi-sim`, by default `~/.cache/pi-sim`: safe to remove at any time."""
+    """Return `$XDG_CACHE_HOME/pi-sim`, by default `~/.cache/pi-sim`; it may be removed at any time."""
     return user_folder("XDG_CACHE_HOME", "~/.cache")

@@ -1,7 +1,4 @@
-"""What operations a question to a model takes, counted by module: a graph without its data, small enough to keep."""
-
-# MERGED: census x price: what a model costs under a protocol, by operation, layer and module.
-# MERGED: How many operations of which shape one inference takes, whatever the protocol.
+"""Census: the operations of one inference, counted by module. A graph without its data, small enough to cache."""
 
 import math
 from collections import Counter
@@ -17,32 +14,32 @@ from pi_sim.zoo.source import ModelSource
 
 @dataclass(frozen=True)
 class Census:
-    """How often each operation occurs in each module, and which modules' cost grows with the vocabulary."""
+    """Counts of operations by module, and the modules whose cost grows with the vocabulary."""
 
     counts: dict[tuple[str, Op], int]
     embedding_and_head: frozenset[str]
 
     @classmethod
     def from_graph(cls, graph: Graph) -> "Census":
-        """Count a graph, in execution order of first occurrence."""
+        """Count the operations of a graph, in order of first occurrence."""
         return cls(dict(Counter(graph.census())), frozenset(graph.embedding_and_head()))
 
 
 def capture_census(source: ModelSource, length: int, batch: int = 1, past: int | None = None) -> Census:
-    """The census of a card at a size, or of a model with a config, for a batch of texts; captured the first time.
+    """Return the census of a model for a batch of sequences, captured the first time and cached.
 
-    `length` tokens of each text are read at once, or, with `past`, one token after so many others in a KV cache.
+    `length` tokens of each sequence are read at once, or, with `past`, one token after that many in a KV cache.
     """
 
     def derive() -> dict[str, Any]:
         from pi_sim.graph.capture import capture_model
 
-        counted = Census.from_graph(capture_model(source.meta(), length, batch, past))
-        rows = [[module, op.to_json(), count] for (module, op), count in counted.counts.items()]
-        return {"rows": rows, "boundary": sorted(counted.embedding_and_head)}
+        census = Census.from_graph(capture_model(source.meta(), length, batch, past))
+        rows = [[module, op.to_json(), count] for (module, op), count in census.counts.items()]
+        return {"rows": rows, "boundary": sorted(census.embedding_and_head)}
 
-    question = [length, batch] if past is None else ["step", past, batch]
-    stored = cached_json("census", [source.identity, *question], derive)
+    scenario = [length, batch] if past is None else ["step", past, batch]
+    stored = cached_json("census", [source.identity, *scenario], derive)
     counts = {(module, Op.from_json(op)): count for module, op, count in stored["rows"]}
     return Census(counts, frozenset(stored["boundary"]))
 
@@ -50,30 +47,31 @@ def capture_census(source: ModelSource, length: int, batch: int = 1, past: int |
 def scenario_census(
     source: ModelSource, seq_len: int | None, batch: int, past: int | None, inner: bool
 ) -> tuple[int, Census]:
-    """The tokens that are read at once, and the operations that this takes."""
+    """Return the tokens that are read at once, and the census; `inner` leaves out embedding and head."""
     if past is not None and seq_len is not None:
         raise UsageError("--past asks for one step of one token; leave --seq-len out.")
     length = 1 if past is not None else seq_len or source.context
-    found = capture_census(source, length, batch, past)
+    census = capture_census(source, length, batch, past)
     if not inner:
-        return length, found
-    within = {key: count for key, count in found.counts.items() if key[0] not in found.embedding_and_head}
-    return length, Census(within, found.embedding_and_head)
+        return length, census
+    body = {key: count for key, count in census.counts.items() if key[0] not in census.embedding_and_head}
+    return length, Census(body, census.embedding_and_head)
 
 
 @dataclass(frozen=True)
 class OpCount:
-    """So many operations on one shape: what a matrix holds, and for a product the matrices that it multiplies."""
+    """Count of an operation on one shape of matrix; the shape of a product is that of both factors."""
 
     op: str
     count: int
     shape: str
     multiplications: int | None
+    """Multiplications of all of them; None for an operation that is no product."""
 
 
 @dataclass(frozen=True)
 class OpCounts:
-    """The operations of one inference as AERO (arXiv 2410.13060, table 4) counts them: softmax 144 x 128x128."""
+    """Operations of one inference, counted as in AERO (arXiv 2410.13060, table 4): softmax 144 x 128x128."""
 
     model: str
     size: str
@@ -84,18 +82,18 @@ class OpCounts:
 
     @property
     def multiplications(self) -> int:
-        """Those of all matrix products."""
-        return sum(each.multiplications or 0 for each in self.operations)
+        """Multiplications of all matrix products."""
+        return sum(count.multiplications or 0 for count in self.operations)
 
     def to_json(self) -> dict[str, Any]:
-        """The record; `pi_sim.cli.json_help` says what its keys mean."""
+        """Return the record, whose keys `pi_sim.cli.json_help` explains."""
         return asdict(self)
 
 
 def op_counts(
     source: ModelSource, seq_len: int | None, *, batch: int = 1, past: int | None = None, inner: bool = False
 ) -> OpCounts:
-    """The operations of what `pi_sim.cost.estimate.estimate` prices, counted by name and shape."""
+    """Count the operations of a scenario by name and shape, whatever the protocol."""
     length, census = scenario_census(source, seq_len, batch, past, inner)
     return OpCounts(
         model=source.name,
@@ -108,15 +106,18 @@ def op_counts(
 
 
 def count_by_shape(census: Census) -> list[OpCount]:
-    """Every operation on matrices counts as one for each of them: a softmax of 12 heads is 12 of them."""
-    found: Counter[tuple[str, str, int]] = Counter()
+    """Count operations by shape, one for each matrix: a softmax of 12 heads counts as 12."""
+    counts: Counter[tuple[str, str, int]] = Counter()
     for (_, op), count in census.counts.items():
-        found[op.name, _shape_text(op), _multiplication_count(op)] += count * math.prod(op.result_shape[:-2])
-    return [OpCount(op, count, shape, count * each if each else None) for (op, shape, each), count in found.items()]
+        counts[op.name, _shape_text(op), _multiplication_count(op)] += count * math.prod(op.result_shape[:-2])
+    return [
+        OpCount(op, count, shape, count * multiplications if multiplications else None)
+        for (op, shape, multiplications), count in counts.items()
+    ]
 
 
 def _shape_text(op: Op) -> str:
-    """The last two dimensions, "128x128"; of a product's factors, "128x64 @ 64x128"."""
+    """Return the last two dimensions, "128x128", or those of a product's factors, "128x64 @ 64x128"."""
     if op.name in PRODUCT_OPS:
         return " @ ".join(map(_matrix_text, factor_shapes(op)))
     return _matrix_text(op.result_shape)
@@ -127,5 +128,5 @@ def _matrix_text(shape: Shape) -> str:
 
 
 def _multiplication_count(op: Op) -> int:
-    """Of one matrix product."""
+    """Return the multiplications of one matrix product, 0 for any other operation."""
     return math.prod(op.result_shape[-2:]) * factor_shapes(op)[0][-1] if op.name in PRODUCT_OPS else 0

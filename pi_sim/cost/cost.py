@@ -1,6 +1,4 @@
-"""Cost: what a protocol communicates, as a monoid that knows no hardware."""
-
-# MERGED: Work: what a party computes, as a monoid that knows no hardware.
+"""Cost and work: communication and computation of an operation, as monoids independent of hardware."""
 
 from dataclasses import dataclass
 
@@ -29,23 +27,23 @@ ZERO_COST = Cost()
 
 @dataclass(frozen=True)
 class Work:
-    """What one party computes for an operation.
-
-    Multiply-accumulates of matrix products in the ring; elements that all other operations on tensors write, in words
-    of 64 bits, so that eight bytes count as one; bytes of randomness drawn; calls of operations on tensors, whatever
-    their size: on small ones the calls are what takes time; and tuples that CrypTen asks for, because it looks up
-    its settings anew for every product, which takes longer than many calls.
+    """Computation of one party for an operation.
 
     It is everything that party 0 of a real run computes. With the first-party dealer that includes the dealer's work,
     because party 0 makes the correlations in its own process: a product of m x k with k x n by a Beaver triple is three
-    products online and one of the dealer's, 4 m k n multiply-accumulates. With a dealer apart the last is not its own.
+    products online and one of the dealer's, 4 m k n multiply-accumulates. With another dealer the last is not its own.
     """
 
     macs: int = 0
+    """Multiply-accumulates of matrix products in the ring."""
     elements: int = 0
+    """Elements that all other tensor operations write, in words of 64 bits: eight bytes count as one."""
     random: int = 0
+    """Bytes drawn from the PRG."""
     calls: int = 0
+    """Calls of tensor operations of any size: on small tensors the calls take the time."""
     tuples: int = 0
+    """Tuples requested by CrypTen, which looks up its settings for every product: slower than many calls."""
 
     def __add__(self, other: "Work") -> "Work":
         return Work(

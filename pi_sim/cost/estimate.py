@@ -1,4 +1,4 @@
-"""census x price: what a model costs under a protocol, by operation, layer and module."""
+"""Estimate: census x price, the cost of a model under a protocol by operation, layer and module."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SECONDS_WITHOUT_COMPUTE = "seconds are the network's alone, rounds x latency + bytes / bandwidth, without computing"
-SECONDS_WITH_COMPUTE = "seconds are rounds x latency + bytes / bandwidth + computing on {}, one after the other"
-"""What seconds are without the profile of a machine, and with one."""
+SECONDS_WITH_COMPUTE = "seconds are rounds x latency + bytes / bandwidth + computing on {}, without overlap"
+"""Meaning of seconds without the profile of a machine, and with one."""
 CONVENTIONS = [
     "bytes are payload bytes that one party sends, the larger of the two, or an even share where a declared protocol's "
     "source states a sum alone; links are full duplex",
@@ -30,15 +30,15 @@ CONVENTIONS = [
 ]
 """Printed under every table: each of them changes published numbers by a factor of two or more."""
 OTHER_ROWS = "others"
-"""The row of all that is not among the dearest."""
+"""Label of the sum of all rows below the `top` most expensive ones."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one inference costs: the rows, and views and sums of them.
+    """Cost of one inference: rows, and views and sums of them.
 
-    A batch of sequences of `seq_len` tokens each, of which `past` more are in a KV cache already. With `only_inner`
-    the rows lack the boundary: the private look-up, the vocabulary head and the opening of the logits.
+    It reads `seq_len` tokens of each sequence of a batch, after `past` tokens in a KV cache. With `only_inner` the rows
+    lack the boundary: the private look-up, the vocabulary head and the opening of the logits.
     """
 
     model: str
@@ -53,26 +53,26 @@ class Estimate:
     only_inner: bool = False
     machine: Machine | None = None
     offline_known: bool = True
-    """Whether a zero of offline bytes is one, and not what the protocol's sources do not tell."""
+    """False if the protocol's sources do not state offline bytes; a zero then means unknown."""
 
     @cached_property
     def overall(self) -> Subtotal:
-        """All rows together."""
+        """Subtotal of all rows."""
         return Subtotal.sum_of(self.rows)
 
     @cached_property
     def body(self) -> Subtotal:
-        """Without the private look-up, the vocabulary head and the opening of the logits."""
+        """Subtotal without the private look-up, the vocabulary head and the opening of the logits."""
         return Subtotal.sum_of(row for row in self.rows if row.module not in self.embedding_and_head)
 
     @property
     def total(self) -> Cost:
-        """What all rows cost."""
+        """Cost of all rows."""
         return self.overall.cost
 
     @property
     def body_cost(self) -> Cost:
-        """What the rows within cost."""
+        """Cost without embedding and head."""
         return self.body.cost
 
     @property
@@ -81,29 +81,29 @@ class Estimate:
         return sum(row.session_bytes for row in self.rows)
 
     def group_by(self, view: View) -> dict[str, Subtotal]:
-        """The parts by operation, layer, module or in total, in order of first occurrence."""
+        """Return subtotals by operation, layer or module, or the total, in order of first occurrence."""
         return group_rows(self.rows, view)
 
     def top_groups(self, parts: dict[str, Subtotal], top: int) -> dict[str, Subtotal]:
-        """The `top` parts that take longest on the first network, and all others as one."""
+        """Return the `top` parts that take longest on the first network, and the sum of the remaining ones."""
         ranked = sorted(parts.items(), key=lambda item: self._ranking_key(item[1]), reverse=True)
-        others = [part for _, part in ranked[top:]]
-        return dict(ranked[:top]) | ({OTHER_ROWS: Subtotal.sum_of(others)} if others else {})
+        rest = [part for _, part in ranked[top:]]
+        return dict(ranked[:top]) | ({OTHER_ROWS: Subtotal.sum_of(rest)} if rest else {})
 
     def seconds(self, part: Subtotal) -> dict[str, float]:
-        """Seconds by network, with those of computing where they are known."""
-        computing = self.compute_seconds(part) or 0.0
-        return {each.name: each.seconds(part.cost.rounds, part.cost.bytes) + computing for each in self.networks}
+        """Return seconds by network, including those of computing if they are known."""
+        computing, cost = self.compute_seconds(part) or 0.0, part.cost
+        return {network.name: network.seconds(cost.rounds, cost.bytes) + computing for network in self.networks}
 
     def compute_seconds(self, part: Subtotal) -> float | None:
-        """Seconds of computing: known for a protocol that runs here, on a machine that has been measured."""
+        """Return the seconds of computing; None without a machine's profile or for a declared protocol."""
         if self.machine is None or part.work is None:
             return None
         return self.machine.seconds(part.work, part.cost.rounds)
 
     @property
     def conventions(self) -> list[str]:
-        """What the numbers mean."""
+        """Sentences that define the quantities."""
         if self.machine is None or self.compute_seconds(self.overall) is None:
             return CONVENTIONS
         return [
@@ -112,7 +112,7 @@ class Estimate:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """The record; `pi_sim.cli.json_help` says what its keys mean."""
+        """Return the record, whose keys `pi_sim.cli.json_help` explains."""
         return {
             "model": self.model,
             "size": self.size,
@@ -139,7 +139,7 @@ class Estimate:
         }
 
     def frame(self) -> "pd.DataFrame":
-        """One line per row, for pandas."""
+        """Return the rows as a data frame."""
         import pandas as pd
 
         return pd.DataFrame(self.to_json()["rows"])
@@ -159,7 +159,7 @@ class Estimate:
 
 
 def cost_fields(cost: Cost) -> dict[str, int]:
-    """A cost under the names that records use."""
+    """Return a cost under the keys of records."""
     return {"rounds": cost.rounds, "bytes": cost.bytes, "offline_bytes": cost.offline}
 
 

@@ -1,4 +1,4 @@
-"""Machines: how long a party computes, from the work and from what a machine needs for one unit of it."""
+"""Machine: seconds of computing, from a party's work and the seconds of one unit of it."""
 
 from pathlib import Path
 
@@ -11,34 +11,34 @@ from pi_sim.specs.toml import TomlModel, read_toml
 
 
 class Machine(TomlModel):
-    """A machine's profile: measured by `pi-sim calibrate`, or written down."""
+    """Profile of a machine, measured by `pi-sim calibrate` or written by hand."""
 
     name: str
     source: str
     seconds_each: SecondsEach
 
     def seconds(self, work: Work, rounds: int) -> float:
-        """Seconds of computing, and of handing over the messages of so many rounds.
+        """Return the seconds of computing, and of handing over the messages of `rounds` rounds.
 
-        What handling a message takes for each of its bytes overlaps with their transfer, which a network charges for.
+        The time that a message takes for each of its bytes overlaps with the transfer, which a network charges for.
         """
-        each = self.seconds_each
-        computing = work.macs * each.macs + work.elements * each.elements + work.random * each.random
-        return computing + work.calls * each.calls + work.tuples * each.tuples + rounds * each.rounds
+        unit = self.seconds_each
+        computing = work.macs * unit.macs + work.elements * unit.elements + work.random * unit.random
+        return computing + work.calls * unit.calls + work.tuples * unit.tuples + rounds * unit.rounds
 
 
 def profile_path() -> Path:
-    """Where the profile of this machine lies: `$XDG_CONFIG_HOME/pi-sim`, by default `~/.config/pi-sim`."""
+    """Return the path of this machine's profile, in `$XDG_CONFIG_HOME/pi-sim`, by default `~/.config/pi-sim`."""
     return user_folder("XDG_CONFIG_HOME", "~/.config") / "machine.json"
 
 
 def save_profile(machine: Machine, path: Path) -> None:
-    """Write a profile as a record, with its environment."""
+    """Write a profile as a record, with the environment."""
     records.save(path, MachineRecord(name=machine.name, source=machine.source, seconds_each=machine.seconds_each))
 
 
 def load_profile(path: Path | None = None) -> Machine | None:
-    """The profile at `path`, a record of `pi-sim calibrate` or TOML; by default this machine's, if it has one."""
+    """Load the profile at `path`, a record of `pi-sim calibrate` or TOML; by default this machine's, or None."""
     if path is None and not profile_path().exists():
         return None
     path = path or profile_path()

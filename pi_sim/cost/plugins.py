@@ -1,7 +1,7 @@
-"""Protocols that are Python objects of other packages, offered through the entry-point group `pi_sim.protocols`.
+"""Protocols of other packages, Python objects in the entry-point group `pi_sim.protocols`.
 
-For prices that are not linear in the features of a sheet. An object has the attributes of `Plugin`; a class or a
-function is called for one.
+They are for prices that are not linear in the features of a sheet. The object has the attributes of `Plugin`; a class
+or a function is called to make it.
 """
 
 from importlib import metadata
@@ -17,7 +17,7 @@ REQUIRED_ATTRIBUTES = ("name", "title", "threat_model", "source", "parties", "pr
 
 
 class Plugin(Interface):
-    """What such an object says of itself, and its prices."""
+    """Interface of a plugin: its header and its prices."""
 
     name: str
     title: str
@@ -26,31 +26,31 @@ class Plugin(Interface):
     parties: int
 
     def price(self, op: Op) -> Cost:
-        """What one party sends for `op`; raises `pi_sim.errors.UnpricedError` for what it has no price for."""
+        """Return the cost of `op` for one party; raise `pi_sim.errors.UnpricedError` if there is no price."""
 
 
 def plugin_names() -> list[str]:
-    """The installed ones, in alphabetical order; none of them is loaded for that."""
+    """Return the names of the installed plugins, sorted, without loading any."""
     return sorted({point.name for point in metadata.entry_points(group=ENTRY_POINT_GROUP)})
 
 
 def load_plugin(name: str) -> Plugin:
-    """The installed plugin; a `UsageError` tells what is wrong with it."""
+    """Load the installed plugin; a `UsageError` names its fault."""
     point = next(point for point in metadata.entry_points(group=ENTRY_POINT_GROUP) if point.name == name)
     try:
-        found: Any = point.load()
-        found = found() if callable(found) else found
+        plugin: Any = point.load()
+        plugin = plugin() if callable(plugin) else plugin
     except Exception as error:
         raise UsageError(f"the protocol plugin {name} ({point.value}) cannot be loaded: {error}.") from None
-    missing = [attribute for attribute in REQUIRED_ATTRIBUTES if not hasattr(found, attribute)]
+    missing = [attribute for attribute in REQUIRED_ATTRIBUTES if not hasattr(plugin, attribute)]
     if missing:
         raise UsageError(f"the protocol plugin {name} ({point.value}) has no {missing[0]}; see protocols/README.md.")
-    plugin: Plugin = found
-    return plugin
+    checked: Plugin = plugin
+    return checked
 
 
 def plugin_cost(op: Op, plugin: Plugin) -> Cost:
-    """What the plugin says of an operation; a `UsageError` where it fails instead of refusing."""
+    """Return the plugin's cost of an operation; a `UsageError` if it fails instead of refusing."""
     if op.name in STRUCTURAL:
         return Cost()
     try:

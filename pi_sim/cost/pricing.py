@@ -1,7 +1,8 @@
-"""A census with prices: a row for each of its entries, or the sentence that says what has no price."""
+"""Pricing: the price of an operation under any protocol, and of every entry of a census.
 
-# MERGED: Any protocol by name: a TOML file's, executable or declared, or an installed plugin's.
-# MERGED: The price of one operation under a protocol, and its work: its sheet's or plugin's, the memo's, or the phantom's.  # noqa: E501
+The price is that of the declared protocol's sheet or of the plugin; for an executable protocol it is derived from the
+kernels by a dry run, once, and cached.
+"""
 
 from dataclasses import astuple
 from functools import cache
@@ -23,7 +24,7 @@ PricedProtocol = ExecutableProtocol | DeclaredProtocol | Plugin
 
 
 def resolve_protocol(name: str) -> PricedProtocol:
-    """The protocol called `name`, or at that path; a TOML file goes before a plugin of the same name."""
+    """Return the protocol called `name`, or at that path; a TOML file goes before a plugin of the same name."""
     if _is_plugin(name):
         return plugins.load_plugin(name)
     protocol = specs.load_protocol(name)
@@ -40,17 +41,17 @@ def protocol_origin(protocol: PricedProtocol) -> str:
 
 
 def protocol_names() -> list[str]:
-    """All of them, in alphabetical order."""
+    """Return the names of all protocols, sorted."""
     return sorted({*specs.list_names("protocols"), *plugins.plugin_names()})
 
 
 def protocol_provenance(protocol: PricedProtocol) -> str:
-    """Derived from kernels, declared by a sheet, or computed by a plugin."""
+    """Return derived (from kernels), declared (by a sheet) or plugin."""
     return protocol.provenance if isinstance(protocol, ExecutableProtocol | DeclaredProtocol) else "plugin"
 
 
 def price_provenance(op: Op, protocol: PricedProtocol) -> str:
-    """Where one price comes from: what a sheet says of it, "local" for what is free there, or the protocol's own."""
+    """Return the provenance of one price: that of the sheet's entry, local if it is free, or the protocol's."""
     if not isinstance(protocol, DeclaredProtocol):
         return protocol_provenance(protocol)
     entry = sheet.price_entry(op, protocol)
@@ -58,7 +59,7 @@ def price_provenance(op: Op, protocol: PricedProtocol) -> str:
 
 
 def op_coverage(name: str, protocol: PricedProtocol) -> str:
-    """How a protocol prices an operation: derived, declared, scaled, fitted, plugin, local, or none at all."""
+    """Return the provenance of an operation's price: derived, declared, scaled, fitted, plugin, local or none."""
     if isinstance(protocol, ExecutableProtocol):
         return _kernel_coverage(name, protocol)
     if not isinstance(protocol, DeclaredProtocol):
@@ -80,7 +81,7 @@ def _kernel_coverage(name: str, protocol: ExecutableProtocol) -> str:
 
 
 def is_offline_known(protocol: PricedProtocol) -> bool:
-    """Whether a zero of offline bytes is one, and not what a declared protocol's sources do not tell."""
+    """Return False if a declared protocol's sources do not state offline bytes."""
     return not isinstance(protocol, DeclaredProtocol) or protocol.has_offline_figures
 
 
@@ -89,27 +90,26 @@ def _is_plugin(name: str) -> bool:
 
 
 class OpPrice(NamedTuple):
-    """What an operation costs; what a party computes for it, None where nothing but prices is known.
-
-    `dealing` is the work of whoever plays the dealer, which party 0 does besides its own with the first-party dealer;
-    `session` is the bytes that one party sends once in a session, because the kernel keeps a weight opened.
-    """
+    """Price of an operation."""
 
     cost: Cost
     work: Work | None = None
+    """Work of party 0; None if only the cost is known."""
     dealer_work: Work | None = None
+    """Work of the dealer, which is party 0's too with the first-party dealer."""
     session_bytes: int = 0
+    """Bytes that one party sends once in a session, because the kernel uses a fixed weight, opened under its mask."""
 
     def compute_work(self, includes_dealer: bool = True) -> Work | None:
-        """What party 0 computes, with the dealer's work or without it."""
+        """Return the work of party 0, with or without that of the dealer."""
         return self.work + self.dealer_work if includes_dealer and self.work and self.dealer_work else self.work
 
 
 def price_op(op: Op, protocol: PricedProtocol) -> OpPrice:
-    """All that is known of `op`; a `UsageError` names one for which the protocol has neither kernel nor price."""
+    """Return the price of `op`; a `UsageError` if the protocol has neither kernel nor price for it."""
     if isinstance(protocol, ExecutableProtocol):
-        cost, work, dealing, session = _derived_numbers(op, protocol)
-        return OpPrice(Cost(*cost), Work(*work), Work(*dealing), session)
+        cost, work, dealer_work, session_bytes = _derived_numbers(op, protocol)
+        return OpPrice(Cost(*cost), Work(*work), Work(*dealer_work), session_bytes)
     return OpPrice(
         sheet.declared_cost(op, protocol)
         if isinstance(protocol, DeclaredProtocol)
@@ -118,17 +118,17 @@ def price_op(op: Op, protocol: PricedProtocol) -> OpPrice:
 
 
 def op_cost(op: Op, protocol: PricedProtocol) -> Cost:
-    """What `op` costs."""
+    """Return the cost of `op`."""
     return price_op(op, protocol).cost
 
 
 def op_work(op: Op, protocol: PricedProtocol) -> Work | None:
-    """What party 0 computes for `op` when it plays the dealer too, stored with its price."""
+    """Return the work of party 0 for `op` with the first-party dealer; None if only the cost is known."""
     return price_op(op, protocol).compute_work()
 
 
 def _derived_numbers(op: Op, protocol: ExecutableProtocol) -> list[Any]:
-    """The numbers of the cost, of the work and of the dealer's, and the session's bytes."""
+    """Return the fields of the cost, of the work and of the dealer's work, and the session's bytes, cached."""
 
     def derive() -> list[Any]:
         from pi_sim.cost import derived
@@ -136,12 +136,12 @@ def _derived_numbers(op: Op, protocol: ExecutableProtocol) -> list[Any]:
 
         kernels.check_kernel_table(protocol.kernels, protocol.name)
         try:
-            found = derived.derive_price(op, protocol)
+            price = derived.derive_price(op, protocol)
         except PiSimError:
             raise
         except Exception as error:  # settings that CrypTen accepts and its functions do not
             raise UsageError(f"protocol {protocol.name} cannot compute {op}: {error}.") from None
-        return [astuple(found.cost), astuple(found.work), astuple(found.dealer_work), found.session_bytes]
+        return [astuple(price.cost), astuple(price.work), astuple(price.dealer_work), price.session_bytes]
 
     stored: list[Any] = cached_json("prices", [protocol.kernels, protocol.settings, op.to_json()], derive)
     return stored
@@ -152,12 +152,12 @@ def price_census(census: Census, protocol: PricedProtocol, includes_dealer: bool
 
     An `UnpricedError` names an operation that has no price, its module and the protocol's file.
     """
-    once = cache(lambda op: _price_row(op, protocol, includes_dealer))
+    price_row = cache(lambda op: _price_row(op, protocol, includes_dealer))
     rows: list[Row] = []
     refused: dict[tuple[str, str], UnpricedError] = {}
     for (module, op), count in census.counts.items():
         try:
-            rows.append(once(op).repeated(count, module))
+            rows.append(price_row(op).repeated(count, module))
         except UnpricedError as error:
             refused[module, op.name] = error
     if refused:
@@ -165,23 +165,28 @@ def price_census(census: Census, protocol: PricedProtocol, includes_dealer: bool
     return rows
 
 
-def _price_row(op: Op, protocol: PricedProtocol, dealer: bool) -> Row:
-    """One occurrence anywhere."""
-    shapes = str(op).removeprefix(op.name)
-    found = price_op(op, protocol)
-    work = found.compute_work(dealer)
-    return Row("", op.name, shapes, 1, found.cost, work, price_provenance(op, protocol), found.session_bytes)
+def _price_row(op: Op, protocol: PricedProtocol, includes_dealer: bool) -> Row:
+    """Return the row of one occurrence, without its module."""
+    price = price_op(op, protocol)
+    return Row(
+        module="",
+        op=op.name,
+        shapes=str(op).removeprefix(op.name),
+        count=1,
+        cost=price.cost,
+        work=price.compute_work(includes_dealer),
+        provenance=price_provenance(op, protocol),
+        session_bytes=price.session_bytes,
+    )
 
 
 def _unpriced_error(
     refused: dict[tuple[str, str], UnpricedError], boundary: frozenset[str], origin: str
 ) -> UnpricedError:
-    """The first refusal with its module and file, and what else is to be done."""
+    """Return the first error with its module and file, the further operations without a price, and the remedy."""
     (module, op), error = next(iter(refused.items()))
     file = f" ({origin})" if origin else ""
     more = ", ".join(dict.fromkeys(name for _, name in refused if name != op))
     lacking = f"; nor has it one for {more}" if more else ""
-    inner = (
-        "; or leave embedding and head out with --inner" if boundary.issuperset(place for place, _ in refused) else ""
-    )
+    inner = "; or leave embedding and head out with --inner" if boundary.issuperset(name for name, _ in refused) else ""
     return UnpricedError(f"{module}: {str(error).rstrip('.')}{file}{lacking}{inner}.")

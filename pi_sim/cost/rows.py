@@ -1,8 +1,8 @@
-"""The rows of an estimate, and how they are put together: each sum is one of the same three quantities."""
+"""Rows of an estimate, and their sums by operation, layer or module."""
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from pi_sim.cost.cost import ZERO_COST, Cost, Work
@@ -14,7 +14,7 @@ LAYER_PATTERN = re.compile(r"(.*?\.\d+)(\.|$)")
 
 @dataclass(frozen=True)
 class Row:
-    """An operation in a module: how often it occurs, and what all its occurrences cost together."""
+    """All occurrences of an operation in a module, and their cost together."""
 
     module: str
     op: str
@@ -22,26 +22,31 @@ class Row:
     count: int
     cost: Cost
     work: Work | None = None
-    """What computing takes; None where the protocol does not tell."""
+    """Work of party 0; None if only the cost is known."""
     provenance: str = "derived"
     session_bytes: int = 0
-    """Bytes that are sent once in a session, to open the weights that a kernel keeps."""
+    """Bytes that one party sends once in a session, to open fixed weights under their masks."""
 
     def repeated(self, count: int, module: str) -> "Row":
-        """So many of this row, in a module."""
-        work = None if self.work is None else count * self.work
-        session = count * self.session_bytes
-        return Row(module, self.op, self.shapes, count * self.count, count * self.cost, work, self.provenance, session)
+        """Return this row `count` times, in a module."""
+        return replace(
+            self,
+            module=module,
+            count=count * self.count,
+            cost=count * self.cost,
+            work=None if self.work is None else count * self.work,
+            session_bytes=count * self.session_bytes,
+        )
 
     @property
     def layer(self) -> str:
-        """The numbered block that the module belongs to, or the module itself."""
-        found = LAYER_PATTERN.match(self.module)
-        return found[1] if found else self.module
+        """The numbered block of the module, or the module itself."""
+        match = LAYER_PATTERN.match(self.module)
+        return match[1] if match else self.module
 
 
 class Summable(Protocol):
-    """A row, or a part."""
+    """A row or a subtotal."""
 
     @property
     def count(self) -> int: ...
@@ -53,7 +58,7 @@ class Summable(Protocol):
 
 @dataclass(frozen=True)
 class Subtotal:
-    """Some rows together: how many operations they are, what they cost, and what computing them takes if known."""
+    """Sum of rows: operations, cost, and the work unless that of one row is unknown."""
 
     count: int
     cost: Cost
@@ -61,7 +66,7 @@ class Subtotal:
 
     @classmethod
     def sum_of(cls, summands: Iterable[Summable]) -> "Subtotal":
-        """The sum, whose work is known if that of every summand is."""
+        """Return the sum; its work is None if that of any summand is."""
         parts = list(summands)
         works = [part.work for part in parts if part.work is not None]
         work = sum(works, Work()) if len(works) == len(parts) else None
@@ -74,11 +79,11 @@ VIEW_KEYS: dict[View, Callable[[Row], str]] = {
     "module": lambda row: row.module,
     "total": lambda row: "total",
 }
-"""What the rows of a view have in common."""
+"""Key by which a view groups rows."""
 
 
 def group_rows(rows: Iterable[Row], view: View) -> dict[str, Subtotal]:
-    """The rows of a view as one part each, in order of first occurrence."""
+    """Return the subtotals of a view, in order of first occurrence."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(VIEW_KEYS[view](row), []).append(row)

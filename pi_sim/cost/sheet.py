@@ -1,6 +1,7 @@
-"""Declared prices: what a source says that an operation costs, from a protocol's sheet."""
+"""Declared prices: the cost of an operation by a protocol's sheet.
 
-# MERGED: What a declared price may be proportional to, read off an operation's shapes.
+A price is a sum of coefficients times features of the operation's shapes, see `pi_sim.specs.FEATURES`.
+"""
 
 import math
 
@@ -11,13 +12,13 @@ from pi_sim.specs import DeclaredProtocol, Price, location
 from pi_sim.specs.protocols import BYTES_PER_UNIT, CountedParties, Terms
 
 OP_FORMS = {"gelu": "tanh", "layernorm": "affine", "rmsnorm": "affine"}
-"""Operations of which a source may price two forms: `gelu` and `gelu-tanh`, a norm without gamma and with it."""
+"""Operations with two forms that a source may price: `gelu` and `gelu-tanh`, a norm without and with gamma."""
 PRICEABLE_NAMES = {*VOCABULARY, *(f"{op}-{form}" for op, form in OP_FORMS.items())}
-"""What a sheet may price."""
+"""Names that a sheet may price."""
 
 
 def declared_cost(op: Op, sheet: DeclaredProtocol) -> Cost:
-    """What the sheet says of an operation; an `UnpricedError` refuses one that it says nothing of."""
+    """Return the sheet's cost of an operation; an `UnpricedError` if it has no price or a negative one."""
     if is_local(op.name, sheet):
         return ZERO_COST
     entry = price_entry(op, sheet)
@@ -25,9 +26,9 @@ def declared_cost(op: Op, sheet: DeclaredProtocol) -> Cost:
         raise UnpricedError(
             f"protocol {sheet.name} has no price for {op.name}; add [price.{op.name}] with its source to its sheet."
         )
-    known, unit = op_features(op), BYTES_PER_UNIT[entry.unit]
+    features, unit = op_features(op), BYTES_PER_UNIT[entry.unit]
     online, offline = (party_fraction(sheet, counted) * unit for counted in (sheet.counted, sheet.offline_counted))
-    sums = [_weighted_sum(entry, terms, known, op) for terms in (entry.rounds, entry.bytes, entry.offline)]
+    sums = [_weighted_sum(entry, terms, features, op) for terms in (entry.rounds, entry.bytes, entry.offline)]
     if min(sums) < 0:
         raise UnpricedError(
             f"protocol {sheet.name} has a negative price for {op}; mend [price.{op.name}] of its sheet."
@@ -36,17 +37,17 @@ def declared_cost(op: Op, sheet: DeclaredProtocol) -> Cost:
 
 
 def price_entry(op: Op, sheet: DeclaredProtocol) -> Price | None:
-    """The price of the operation's own form where the sheet has one, else that of all its forms."""
+    """Return the price of the operation's form if the sheet has one, else that of all forms."""
     return sheet.price.get(f"{op.name}-{_op_form(op)}", sheet.price.get(op.name))
 
 
 def is_local(name: str, sheet: DeclaredProtocol) -> bool:
-    """Whether an operation needs no communication."""
+    """Return True if an operation needs no communication."""
     return name in sheet.local or name in STRUCTURAL
 
 
 def party_fraction(sheet: DeclaredProtocol, counted: CountedParties | None) -> float:
-    """The part of the source's bytes that one party sends, where all send alike."""
+    """Return the fraction of the source's bytes that one party sends, if all send the same amount."""
     parts = {"one party": 1.0, "both parties": 1 / 2, "all parties": 1 / sheet.parties}
     return parts[counted or sheet.counted]
 
@@ -61,7 +62,7 @@ def check_sheet(sheet: DeclaredProtocol, origin: str, text: str) -> None:
 
 
 def _name_error(table: str, name: str, sheet: DeclaredProtocol) -> str | None:
-    """What is wrong with a name in a table, if anything is."""
+    """Return the fault of a name in a table, or None."""
     if name not in (PRICEABLE_NAMES if table == "price" else VOCABULARY):
         return f"key {table!r}: there is no operation {name!r}; see `pi-sim protocols`"
     if table == "price" and name.partition("-")[0] in sheet.local:
@@ -70,42 +71,42 @@ def _name_error(table: str, name: str, sheet: DeclaredProtocol) -> str | None:
 
 
 def _op_form(op: Op) -> str:
-    """`tanh` for that GELU, `affine` for a norm with a learned factor; nothing else has forms."""
+    """Return `tanh` for that GELU, `affine` for a norm with a learned factor, and an empty string otherwise."""
     if op.name == "gelu":
         return str(dict(op.attributes).get("approximate", "none"))
     return OP_FORMS.get(op.name, "") if len(op.shapes) > 1 else ""
 
 
-def _weighted_sum(entry: Price, terms: Terms, known: dict[str, float], op: Op) -> float:
-    """Coefficients times features; a figure that was measured at one size is divided by that size first."""
-    missing = sorted(set(terms) - set(known))
+def _weighted_sum(entry: Price, terms: Terms, features: dict[str, float], op: Op) -> float:
+    """Return the sum of coefficients times features; a figure measured at one size is divided by that size."""
+    missing = sorted(set(terms) - set(features))
     if missing:
         raise UsageError(f"the price of {op.name} is per {missing[0]}, which only products have; mend the sheet.")
-    return sum(value * known[name] / entry.at.get(name, 1.0) for name, value in terms.items())
+    return sum(value * features[name] / entry.at.get(name, 1.0) for name, value in terms.items())
 
 
 PRODUCT_OPS = ("linear", "matmul", "embedding")
-"""Operations with two factors of which a source may charge for either, or for the product."""
+"""Products, whose price may depend on either factor or on the result."""
 
 
 def op_features(op: Op) -> dict[str, float]:
-    """Every feature of `pi_sim.specs.FEATURES` that the operation has; products alone have those of their factors."""
+    """Return the operation's features, see `pi_sim.specs.FEATURES`; only products have mk, kn, mn, mkn and batch."""
     shape = op.result_shape
     elements, cols = math.prod(shape), shape[-1] if shape else 1
-    found = {
+    features = {
         "each": 1,
         "elements": elements,
         "rows": elements // cols,
         "cols": cols,
         "visible": _unmasked_count(op, elements),
     }
-    found["log2_cols"] = (cols - 1).bit_length()
-    found["operands"] = sum(math.prod(each) for each, secret in zip(op.shapes, op.secret, strict=True) if secret)
-    return found | (_product_features(op, shape) if op.name in PRODUCT_OPS else {})
+    features["log2_cols"] = (cols - 1).bit_length()
+    features["operands"] = sum(math.prod(size) for size, secret in zip(op.shapes, op.secret, strict=True) if secret)
+    return features | (_product_features(op, shape) if op.name in PRODUCT_OPS else {})
 
 
 def factor_shapes(op: Op) -> tuple[Shape, Shape]:
-    """Both factors; a look-up multiplies one-hot tokens (..., V) with a table (V, d)."""
+    """Return the shapes of both factors; an embedding multiplies one-hot tokens (..., V) with a table (V, d)."""
     first, second = op.shapes[:2]
     return (second, first) if op.name == "embedding" else (first, second)
 
@@ -117,7 +118,7 @@ def _product_features(op: Op, shape: Shape) -> dict[str, float]:
 
 
 def _unmasked_count(op: Op, elements: int) -> int:
-    """The places of scores (..., m, n) that a causal mask leaves: n - m + 1 in the first row, one more in each next."""
+    """Count the scores (..., m, n) that a causal mask leaves: n - m + 1 in the first row, one more in each next row."""
     if not dict(op.attributes).get("causal"):
         return elements
     m, n = op.shapes[0][-2:]

@@ -24,7 +24,7 @@ COLLAPSE = 0.1
 MASKED_BELOW = -1e4
 """Value of an additive mask below which it hides a key."""
 BLOCK_ELEMENTS = 2**22
-"""Probabilities whose logarithms are in memory at a time."""
+"""Probabilities per block, which bounds the memory for their logarithms."""
 
 HeadShares = Sequence[float | None]
 

@@ -1,4 +1,4 @@
-"""Counted against counted: the predicted rounds and bytes, CrypTen's counter, and what passed the sockets."""
+"""Audit of a run: predicted rounds and bytes against CrypTen's counters and the bytes on the sockets."""
 
 from pi_sim.cost.cost import Cost
 from pi_sim.cost.estimate import cost_fields
@@ -12,70 +12,71 @@ from pi_sim.records import Measured
 from pi_sim.specs import ExecutableProtocol
 
 
-def audit_run(graph: Graph, protocol: ExecutableProtocol, counted: PartyCounters) -> None:
-    """Every sequence must have cost what was predicted, and every counter must agree with every other."""
-    charges = [price_op(node.op, protocol) for node in graph.nodes]
-    _audit_session(charges, *counted.session)
-    steps = [each.cost for each in charges]
-    for server, client in zip(*counted.counts, strict=True):
+def audit_run(graph: Graph, protocol: ExecutableProtocol, counters: PartyCounters) -> None:
+    """Raise a `RunError` if a sequence did not cost what was predicted, or if two counters disagree."""
+    prices = [price_op(node.op, protocol) for node in graph.nodes]
+    _audit_session(prices, *counters.session)
+    costs = [price.cost for price in prices]
+    for server, client in zip(*counters.counts, strict=True):
         _audit_counters(0, server, client)
         _audit_counters(1, client, server)
-        _audit_nodes(graph, steps, server, client)
+        _audit_nodes(graph, costs, server, client)
 
 
-def _audit_session(charges: list[OpPrice], server: Counters, client: Counters) -> None:
-    """What opening the weights that stay put took, once and all in one round."""
+def _audit_session(prices: list[OpPrice], server: Counters, client: Counters) -> None:
+    """Check the opening of fixed weights under their masks, once in a session and all in one round."""
     _audit_counters(0, server, client)
     _audit_counters(1, client, server)
-    opened = sum(each.session_bytes for each in charges)
-    predicted, found = Cost(int(opened > 0), opened), Cost(server["rounds"], max(server["sent"], client["sent"]))
-    if found != predicted:
-        raise RunError(f"opening the weights took {found.bytes} bytes, predicted were {predicted.bytes}.")
+    session_bytes = sum(price.session_bytes for price in prices)
+    predicted = Cost(int(session_bytes > 0), session_bytes)
+    measured = Cost(server["rounds"], max(server["sent"], client["sent"]))
+    if measured != predicted:
+        raise RunError(f"opening the weights took {measured.bytes} bytes, predicted were {predicted.bytes}.")
 
 
-def _audit_counters(rank: int, mine: Counters, theirs: Counters) -> None:
-    """One party's link against CrypTen's counter, which adds what was sent to what was received, and the other link."""
-    if mine["crypten_rounds"] != mine["rounds"] or mine["crypten_bytes"] != mine["sent"] + mine["received"]:
-        counted = f"{mine['crypten_rounds']} rounds and {mine['crypten_bytes']} bytes both ways"
-        passed = f"{mine['rounds']} and {mine['sent'] + mine['received']}"
-        raise RunError(f"party {rank}: CrypTen counted {counted}, the link {passed}.")
-    if mine["sent"] != theirs["received"]:
-        raise RunError(f"party {rank} sent {mine['sent']} bytes, and {theirs['received']} arrived.")
+def _audit_counters(rank: int, own: Counters, peer: Counters) -> None:
+    """Check a party's link against CrypTen's counter, of sent and received bytes together, and the other link."""
+    if own["crypten_rounds"] != own["rounds"] or own["crypten_bytes"] != own["sent"] + own["received"]:
+        crypten = f"{own['crypten_rounds']} rounds and {own['crypten_bytes']} bytes both ways"
+        link = f"{own['rounds']} and {own['sent'] + own['received']}"
+        raise RunError(f"party {rank}: CrypTen counted {crypten}, the link {link}.")
+    if own["sent"] != peer["received"]:
+        raise RunError(f"party {rank} sent {own['sent']} bytes, and {peer['received']} arrived.")
 
 
-def _audit_nodes(graph: Graph, steps: list[Cost], server: Counters, client: Counters) -> None:
-    """The first node up to which either party counted something else than was predicted."""
-    reached = Cost()
-    for node, step, one, other in zip(graph.nodes, steps, server["nodes"], client["nodes"], strict=True):
-        reached += step
-        rounds, sent = {one[0], other[0]}, max(one[1], other[1])
-        if (rounds, sent) != ({reached.rounds}, reached.bytes):
+def _audit_nodes(graph: Graph, costs: list[Cost], server: Counters, client: Counters) -> None:
+    """Check the counters after every node, so that the error names the first node that differs."""
+    predicted = Cost()
+    for node, cost, *points in zip(graph.nodes, costs, server["nodes"], client["nodes"], strict=True):
+        predicted += cost
+        rounds, sent = {point[0] for point in points}, max(point[1] for point in points)
+        if (rounds, sent) != ({predicted.rounds}, predicted.bytes):
             raise RunError(
-                f"prediction and run part at {node.op} in {node.module}: predicted {reached.rounds} rounds and "
-                f"{reached.bytes} bytes up to there, measured {' or '.join(map(str, sorted(rounds)))} and {sent}."
+                f"prediction and run differ at {node.op} in {node.module}: predicted {predicted.rounds} rounds and "
+                f"{predicted.bytes} bytes up to there, measured {' or '.join(map(str, sorted(rounds)))} and {sent}."
             )
-    _audit_offline_bytes(reached.offline, server, client)
+    _audit_offline_bytes(predicted.offline, server, client)
 
 
 def _audit_offline_bytes(predicted: int, server: Counters, client: Counters) -> None:
-    """What either party asked the dealer for, and what came: out of the file or the socket, with a dealer apart."""
-    for rank, each in enumerate((server, client)):
-        if {each["requested"], each["offline"]} != {predicted}:
+    """Check the bytes that each party requested from the dealer and received, from its file or socket."""
+    for rank, counters in enumerate((server, client)):
+        if {counters["requested"], counters["offline"]} != {predicted}:
             raise RunError(
-                f"predicted {predicted} offline bytes; party {rank} requested {each['requested']}, received "
-                f"{each['offline']}."
+                f"predicted {predicted} offline bytes; party {rank} requested {counters['requested']}, received "
+                f"{counters['offline']}."
             )
 
 
-def summarize_counters(counted: PartyCounters, network: Network | None = None, rank: int = 0) -> Measured:
-    """Return the counters of one sequence, with one party's mean seconds of one and the set-up around all.
+def summarize_counters(counters: PartyCounters, network: Network | None = None, rank: int = 0) -> Measured:
+    """Return the counters of one sequence, one party's mean seconds of a sequence, and the seconds of the set-up.
 
-    Seconds lie on the critical path: what is not communication is computing, of which `peer_wait_seconds` waited for
-    the other party's. Those of an imitated network stand beside the predicted ones.
+    Seconds lie on the critical path: all that is not communication is computing, of which `peer_wait_seconds` waited
+    for the other party's. With an imitated network, its predicted seconds are included.
     """
-    (server, client), mine = counted.counts, counted.counts[rank]
+    (server, client), sequences = counters.counts, counters.counts[rank]
     seconds, communication, late, peer_wait = (
-        sum(sequence[key] for sequence in mine) / len(mine)
+        sum(sequence[key] for sequence in sequences) / len(sequences)
         for key in ("seconds", "communication_seconds", "late_seconds", "peer_wait_seconds")
     )
     cost = Cost(server[0]["rounds"], max(server[0]["sent"], client[0]["sent"]), server[0]["offline"])
@@ -87,15 +88,15 @@ def summarize_counters(counted: PartyCounters, network: Network | None = None, r
             "late_seconds": late,
             "compute_seconds": seconds - communication,
             "peer_wait_seconds": peer_wait,
-            "setup_seconds": counted.seconds - len(mine) * seconds,
-            "session_bytes": max(each["sent"] for each in counted.session),
-            "link": counted.link,
+            "setup_seconds": counters.seconds - len(sequences) * seconds,
+            "session_bytes": max(session["sent"] for session in counters.session),
+            "link": counters.link,
             **(_network_ratio(network, cost, communication) if network else {}),
         }
     )
 
 
 def _network_ratio(network: Network, cost: Cost, communication: float) -> dict[str, float]:
-    """What the network was predicted to take, and how many times that it took."""
+    """Return the predicted seconds of the network, and the ratio of the measured ones to them."""
     predicted = network.seconds(cost.rounds, cost.bytes)
     return {"predicted_communication_seconds": predicted, "communication_ratio": communication / predicted}

@@ -26,6 +26,7 @@ from pi_sim.mpc import backend, worker
 from pi_sim.mpc.dealer.correlations import TensorSpec
 from pi_sim.mpc.dealer.prg import AesCtrPrg, new_seed
 from pi_sim.mpc.executor import apply_op
+from pi_sim.mpc.primitives.ring import WORD_BYTES
 from pi_sim.mpc.runtime import Runtime
 from pi_sim.mpc.transport.link import Link
 from pi_sim.run.peer import PeerJob, call_party, connected_party, peer_process
@@ -36,7 +37,6 @@ BUDGET_S = 20.0
 """Seconds after which no further pass begins: a busy machine gets fewer of them."""
 PASSES = 16
 EXCHANGES = 100
-WORD = 8
 LARGE_ELEMENTS = 2**18
 """More than a core keeps in its own caches, as between the layers of a model."""
 SMALL_ELEMENTS = 8
@@ -132,7 +132,7 @@ def calibrate(
     """
     job = CalibrationJob(shrink=shrink, passes=passes)
     works = [
-        Work(random=WORD * large_size(shrink), calls=1),
+        Work(random=WORD_BYTES * large_size(shrink), calls=1),
         *(_probe_work(name, operations) for name, operations in timing_probes(shrink)),
     ]
     seconds: list[list[float]] = []

@@ -1,7 +1,8 @@
-"""A sweep's answers: one line of its table for each."""
+"""Table of a sweep: one row for each scenario, protocol and network.
 
-# MERGED: The table as a CSV file that grows: an interrupted sweep keeps what it finished, and continues there.
-# MERGED: The table as Parquet, which cannot grow: it is written when the sweep is complete, and until then a CSV beside it.  # noqa: E501
+A CSV file grows row by row, and an interrupted sweep continues it. Parquet cannot grow: it is written when the sweep is
+complete; until then the rows are in a CSV file beside it.
+"""
 
 import csv
 import errno
@@ -16,7 +17,7 @@ from pi_sim.errors import MissingDependencyError, UsageError
 
 
 class SweepRow(NamedTuple):
-    """What was asked, what one inference costs, and how long it takes on one network; or why it has no price."""
+    """A scenario under a protocol on a network: its cost and its seconds, or the reason why it has no price."""
 
     model: str
     size: str
@@ -36,7 +37,7 @@ class SweepRow(NamedTuple):
 
     @property
     def key(self) -> "ScenarioKey":
-        """What was asked, of which a table has one answer."""
+        """The columns that identify the row."""
         return self[:KEY_LENGTH]
 
 
@@ -49,7 +50,7 @@ FLOAT_COLUMNS = ("compute_seconds", "seconds")
 
 
 def parse_row(cells: dict[str, str]) -> SweepRow:
-    """The answer that a line of CSV tells; a `ValueError` or a `TypeError` for any other line."""
+    """Return the row of a line of CSV; a `ValueError` or a `TypeError` for any other line."""
     return SweepRow(**{name: _parse_cell(name, cell) for name, cell in cells.items()})
 
 
@@ -65,42 +66,42 @@ HEADER = ",".join(COLUMNS) + "\n"
 
 
 class ResumableCsv:
-    """Answers by what was asked; new ones are handed on as text, several lines at once."""
+    """Rows by their keys; new rows are passed on as text, several lines at once."""
 
-    def __init__(self, append: Callable[[str], object], known: dict[ScenarioKey, SweepRow] | None = None) -> None:
-        self.rows = dict(known or {})
+    def __init__(self, append: Callable[[str], object], rows: dict[ScenarioKey, SweepRow] | None = None) -> None:
+        self.rows = dict(rows or {})
         self._append = append
-        if known is None:
+        if rows is None:
             append(HEADER)
 
-    def add(self, answers: list[SweepRow]) -> None:
-        """Keep some answers."""
-        self._append(csv_lines(answers))
-        self.rows.update((each.key, each) for each in answers)
+    def add(self, rows: list[SweepRow]) -> None:
+        """Append rows."""
+        self._append(csv_lines(rows))
+        self.rows.update((row.key, row) for row in rows)
 
 
-def csv_lines(answers: list[SweepRow]) -> str:
-    """Answers as CSV, without a header."""
+def csv_lines(rows: list[SweepRow]) -> str:
+    """Return rows as CSV, without a header."""
     text = StringIO()
-    csv.writer(text, lineterminator="\n").writerows(answers)
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
 @contextmanager
 def open_csv(path: Path) -> Iterator[ResumableCsv]:
-    """The table in a file, which is made if need be; a `UsageError` for a file that holds anything else."""
+    """Open the table in a CSV file, old or new; a `UsageError` for a file of another kind."""
     with _open_file(path) as file:
         if not path.is_file():  # a device or a pipe, of which nothing can be read
             yield ResumableCsv(lambda text: _write_bytes(file, text.encode(), path))
             return
-        kept = _complete_lines(path.read_bytes(), path)
-        known = _parse_rows(kept, path) if kept else None
-        file.truncate(len(kept))
-        yield ResumableCsv(lambda text: _append_or_restore(file, text.encode(), path), known)
+        content = _complete_lines(path.read_bytes(), path)
+        rows = _parse_rows(content, path) if content else None
+        file.truncate(len(content))
+        yield ResumableCsv(lambda text: _append_or_restore(file, text.encode(), path), rows)
 
 
 def _open_file(path: Path) -> FileIO:
-    """The file, at its end; what is written goes to the system at once."""
+    """Open the file at its end, without a buffer."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("ab" if path.is_file() else "wb", buffering=0)
@@ -109,7 +110,7 @@ def _open_file(path: Path) -> FileIO:
 
 
 def _append_or_restore(file: FileIO, content: bytes, path: Path) -> None:
-    """Write all of it, or leave the file as it was."""
+    """Write the whole content, or leave the file as it was."""
     before = file.seek(0, SEEK_END)
     try:
         _write_bytes(file, content, path)
@@ -127,7 +128,7 @@ def _write_bytes(file: FileIO, content: bytes, path: Path) -> None:
 
 
 def _complete_lines(content: bytes, path: Path) -> bytes:
-    """The lines that were written to their ends; nothing but a table, or the beginning of its header, is taken."""
+    """Return the complete lines; a `UsageError` unless the content is a table or the beginning of its header."""
     complete, header = content[: content.rfind(b"\n") + 1], HEADER.encode()
     if complete.startswith(header) if complete else header.startswith(content):
         return complete
@@ -135,16 +136,16 @@ def _complete_lines(content: bytes, path: Path) -> bytes:
 
 
 def _parse_rows(content: bytes, path: Path) -> dict[ScenarioKey, SweepRow]:
-    """The answers of a file by what was asked."""
-    found: dict[ScenarioKey, SweepRow] = {}
+    """Return the rows of a file by their keys."""
+    rows: dict[ScenarioKey, SweepRow] = {}
     reader = csv.reader(StringIO(content.decode(errors="replace")))
     for cells in list(reader)[1:]:
         try:
-            answer = parse_row(dict(zip(COLUMNS, cells, strict=True)))
+            row = parse_row(dict(zip(COLUMNS, cells, strict=True)))
         except (ValueError, KeyError):
             raise UsageError(f"{path} has a line that no sweep wrote, {','.join(cells)!r}; remove it.") from None
-        found[answer.key] = answer
-    return found
+        rows[row.key] = row
+    return rows
 
 
 def _unwritable_error(path: Path, error: OSError) -> UsageError:
@@ -161,24 +162,24 @@ def open_table(path: Path) -> AbstractContextManager[ResumableCsv]:
 
 @contextmanager
 def open_parquet(path: Path) -> Iterator[ResumableCsv]:
-    """The table in a file, which is replaced when all is done; a `MissingError` where pyarrow is."""
+    """Open the table in a Parquet file, which is replaced at the end; a `MissingDependencyError` without pyarrow."""
     require_pyarrow(path)
-    growing = partial_path(path)
-    with open_csv(growing) as table:
+    partial = partial_path(path)
+    with open_csv(partial) as table:
         if path.exists() and not table.rows:
             table.add(read_parquet(path))
         yield table
     write_parquet(path, list(table.rows.values()))
-    growing.unlink()
+    partial.unlink()
 
 
 def partial_path(path: Path) -> Path:
-    """Where the table grows."""
+    """Return the CSV file that holds the rows of an incomplete sweep."""
     return path.with_name(f"{path.name}.part.csv")
 
 
 def require_pyarrow(path: Path) -> None:
-    """A `MissingError` where pyarrow is."""
+    """Raise a `MissingDependencyError` if pyarrow is not installed."""
     try:
         import pyarrow  # noqa: F401
     except ImportError:
@@ -187,18 +188,18 @@ def require_pyarrow(path: Path) -> None:
         ) from None
 
 
-def write_parquet(path: Path, answers: list[SweepRow]) -> None:
-    """The whole file or nothing."""
+def write_parquet(path: Path, rows: list[SweepRow]) -> None:
+    """Write the whole file or nothing."""
     import pyarrow as pa
     from pyarrow import parquet
 
     content = BytesIO()
-    parquet.write_table(pa.Table.from_pylist([each._asdict() for each in answers], _parquet_schema()), content)
+    parquet.write_table(pa.Table.from_pylist([row._asdict() for row in rows], _parquet_schema()), content)
     files.write_bytes(path, content.getvalue())
 
 
 def read_parquet(path: Path) -> list[SweepRow]:
-    """The answers of a file; a `UsageError` for one that holds anything else."""
+    """Return the rows of a file; a `UsageError` for a file of another kind."""
     import pyarrow as pa
     from pyarrow import parquet
 

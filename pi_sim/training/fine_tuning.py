@@ -35,7 +35,7 @@ CONFIG_KEYS = {
 }
 """Dimensions by their names in transformers' configs of every family."""
 HISTORY_KEYS = {"kind", "argv", "surgery", "before", "after", "held_out", "source", "origin"}
-"""Parts of the checkpoint's record that tell the model's history."""
+"""Parts of the checkpoint's record that describe the model's history."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +116,13 @@ def plan_from_options(
     if source is not None and (model is None or recipe is not None):
         return plan_fine_tuning(
             SourceCheckpoint(source),
-            specs.load_size(size) if size else None,
-            corpus,
-            seed,
-            tokens,
-            settings,
-            specs.load_model_card(model) if model else None,
-            recipe,
+            size=specs.load_size(size) if size else None,
+            corpus=corpus,
+            seed=seed,
+            tokens=tokens,
+            settings=settings,
+            card=specs.load_model_card(model) if model else None,
+            recipe=recipe,
         )
     if source is not None or model is None:
         raise UsageError(
@@ -135,11 +135,12 @@ def plan_from_options(
 
 def plan_fine_tuning(
     source: SourceCheckpoint,
-    size: specs.Size | None,
-    corpus: str | None,
-    seed: int,
-    tokens: int | None,
-    settings: tuple[str, ...],
+    *,
+    size: specs.Size | None = None,
+    corpus: str | None = None,
+    seed: int = 0,
+    tokens: int | None = None,
+    settings: tuple[str, ...] = (),
     card: specs.ModelCard | None = None,
     recipe: str | None = None,
 ) -> FineTuning:

@@ -72,7 +72,7 @@ def attend(
     in another way.
     """
     if unsupported := [name for name in UNSUPPORTED_SCORE_OPTIONS if options.get(name) is not None]:
-        raise UsageError(f"{type(module).__name__} has {unsupported[0]} in its scores, which surgery would take away.")
+        raise UsageError(f"{type(module).__name__} has {unsupported[0]} in its scores, which surgery would drop.")
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     scores = query @ key.transpose(-1, -2) * (scaling or query.shape[-1] ** -0.5)

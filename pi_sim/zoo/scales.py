@@ -82,7 +82,7 @@ def check_plain_logits(model: PreTrainedModel) -> None:
     """Raise `UsageError` for a model that scales or caps its logits, as Cohere's and Gemma 2 do: training would not."""
     ids = torch.arange(4)[None]
     if not torch.allclose(ScaledModel(model, None, None)(ids).logits, model(ids).logits, rtol=1e-3, equal_nan=True):
-        raise UsageError(f"{type(model).__name__} has logits of its own kind, which training would take away.")
+        raise UsageError(f"{type(model).__name__} has custom logits, which training would change.")
 
 
 def _scale_parameter(start: float | None) -> nn.Parameter:

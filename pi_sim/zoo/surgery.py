@@ -98,7 +98,7 @@ def _swap_attention(model: PreTrainedModel, switches: Surgery) -> None:
 def _set_attention_form(model: PreTrainedModel, form: str) -> None:
     """Let the model look its attention up under pi-sim's name, which not all families support."""
     if not model._can_set_attn_implementation() or getattr(model.config, "attn_logit_softcapping", None):
-        raise UsageError(f"{type(model).__name__} has an attention of its own kind, which surgery cannot change.")
+        raise UsageError(f"{type(model).__name__} has a custom attention, which surgery cannot change.")
     model.set_attn_implementation(ATTENTION_IMPLEMENTATIONS[form])
 
 
@@ -147,7 +147,7 @@ def _swap_ffns(model: PreTrainedModel, switches: Surgery) -> None:
         return scaled
 
     _replace_modules(
-        model, modules.ffn_paths(model), make, f"FFN as a module of its own that surgery could make {switches.ffn}"
+        model, modules.ffn_paths(model), make, f"separate FFN module that surgery could make {switches.ffn}"
     )
 
 
@@ -173,7 +173,7 @@ def _drop_ffns(model: PreTrainedModel, switches: Surgery) -> None:
         return NoFFN()
 
     paths = [path for path in modules.ffn_paths(model) if modules.layer_index(path) in switches.dropped_ffn]
-    _replace_modules(model, paths, make, "FFN as a module of its own that could be dropped")
+    _replace_modules(model, paths, make, "separate FFN module that surgery could drop")
     for path in modules.block_norm_paths(model):
         if modules.layer_index(path) in switches.dropped_ffn and not modules.is_before_attention(path):
             model.set_submodule(path, nn.Identity())

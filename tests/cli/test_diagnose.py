@@ -84,14 +84,14 @@ def test_golden(style: Any, golden: Golden) -> None:
     golden(f"diagnosis-{style}", diagnosis.render(typed(), style))
 
 
-def test_what_is_not_there_has_no_column_and_what_is_missing_is_said() -> None:
+def test_absent_statistics_have_no_column_and_missing_parts_are_named() -> None:
     plain = {"ranges": [], "missing": ["Ranges are missing, because of this."], "slopes": None, "alphas": None}
     text = diagnosis.render(typed(**plain), "table")
     assert "slope" not in text and "alpha" not in text and "operation" not in text
     assert "- Ranges are missing, because of this." in text
 
 
-def test_hardly_any_failed_truncation_is_worth_no_words() -> None:
+def test_negligible_truncation_failures_are_not_mentioned() -> None:
     few = [{"op": "multiply", "module": "transformer.h.1.mlp", "layer": 1, "expected_failures": 0.009}]
     assert "truncation" in diagnosis.render(typed(), "table")
     assert "truncation" not in diagnosis.render(typed(truncations=few), "table")
@@ -107,7 +107,7 @@ def test_every_figure_is_drawn_the_same_each_time() -> None:
         assert png(draw).startswith(b"\x89PNG")
 
 
-def test_every_figure_says_what_it_shows() -> None:
+def test_every_figure_has_a_caption() -> None:
     captions = {name: " ".join(draw().get_supxlabel().split()) for name, draw in diagnosis.draw(typed())}
     assert "Under MPC they save nothing" in captions["sparsity"]
     assert all(len(caption) > 40 and caption.endswith(".") for caption in captions.values())
@@ -145,7 +145,7 @@ def test_a_shipped_model(tmp_path: Path) -> None:
     assert {file.name for file in out.iterdir()} == {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
 
 
-def test_json_is_the_record() -> None:
+def test_json_output_is_the_record() -> None:
     result = diagnose("--model", "relu_ln", "--sequences", "1", "--seq-len", "16", "--format", "json")
     table = json.loads(result.stdout)
     assert (table["seq_len"], table["sequences"], table["text"]) == (16, 1, "held-out")
@@ -171,7 +171,7 @@ def test_a_foreign_checkpoint_on_random_tokens(foreign: Path) -> None:
 
 @pytest.mark.slow
 def test_a_foreign_checkpoint_on_a_text(foreign: Path, texts: Path, trained: Path) -> None:
-    """In the tokens of the checkpoint's own tokenizer, as long as the model knows them."""
+    """The text is encoded by the checkpoint's tokenizer, whose ids must be in the model's vocabulary."""
     assert "has no tokenizer.json" in refused(diagnose("--model", foreign, "--corpus", texts))
     (foreign / "tokenizer.json").write_bytes((trained / "tokenizer.json").read_bytes())
     assert "more than the model's 40 tokens" in refused(diagnose("--model", foreign, "--corpus", texts))
@@ -203,12 +203,12 @@ def test_bad_input_is_one_sentence(arguments: list[str], sentence: str) -> None:
     assert message.count("\n") == 1
 
 
-def test_a_checkpoint_without_text_says_what_to_give(foreign: Path) -> None:
+def test_a_checkpoint_without_held_out_text_needs_a_corpus(foreign: Path) -> None:
     assert "give --corpus a path of text, or `random`" in refused(diagnose("--model", foreign))
 
 
 @pytest.mark.slow
-def test_llama_is_looked_into_as_well(tmp_path: Path) -> None:
+def test_llama_is_diagnosed(tmp_path: Path) -> None:
     wide = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = LlamaConfig(vocab_size=40, max_position_embeddings=8, bos_token_id=0, eos_token_id=0, **wide)
     LlamaForCausalLM(config).save_pretrained(tmp_path)
@@ -217,7 +217,7 @@ def test_llama_is_looked_into_as_well(tmp_path: Path) -> None:
     assert bool(table["ranges"]) != bool(table["missing"])
 
 
-def test_a_long_context_is_not_taken_unasked(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_context_is_shortened_by_default(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pi_sim.run.diagnosis.DEFAULT_MAX_LENGTH", 4)
     arguments = ["--model", foreign, "--corpus", "random", "--sequences", "1", "--format", "json"]
     assert json.loads(diagnose(*arguments).stdout)["seq_len"] == 4

@@ -77,9 +77,9 @@ def test_the_work_on_tensors_with_data_is_what_was_counted_without(
     operation: Op, card: specs.ExecutableProtocol
 ) -> None:
     """Party 0's and the dealer's together, as party 0 does both in a run with the first-party dealer."""
-    mine, theirs, zeros = (AesCtrPrg(new_seed()) for _ in range(3))
-    with dry_runtime(card, DealerSource(mine, theirs), zeros) as rt:
-        counted = WorkCounter(mine, theirs, zeros, rt=rt)
+    own_prg, peer_prg, zeros = (AesCtrPrg(new_seed()) for _ in range(3))
+    with dry_runtime(card, DealerSource(own_prg, peer_prg), zeros) as rt:
+        counted = WorkCounter(own_prg, peer_prg, zeros, rt=rt)
         operands = [backend.fixed_point_tensor(torch.randint(2**16, shape)) for shape in operation.shapes]
         if (place := fixed_operand(operation, card)) is not None:
             operands[place] = open_weight_shares(rt, [operands[place].share])[0]
@@ -104,12 +104,12 @@ def test_a_view_is_no_work() -> None:
 def test_price_and_work_are_derived_together(monkeypatch: pytest.MonkeyPatch) -> None:
     operation = op("square", (17, 19))
     expected = derived.derive_price(operation, CARD)
-    kept = set(entries())
+    entries_before = set(entries())
     assert pricing.op_cost(operation, CARD) == expected[0]
     monkeypatch.setattr(derived, "derive_price", None)
     assert pricing.op_work(operation, CARD) == expected.work + expected.dealer_work
     assert pricing.price_op(operation, CARD).compute_work(includes_dealer=False) == expected.work
-    assert len(set(entries()) - kept) == 1
+    assert len(set(entries()) - entries_before) == 1
 
 
 def entries() -> list[Path]:

@@ -15,7 +15,7 @@ from pi_sim.diagnosis.diagnose import quick_diagnosis
 from pi_sim.errors import UsageError
 from pi_sim.zoo.layers import DyT, LearnableLeakyReLU
 from pi_sim.zoo.scales import ScaledModel
-from tests.helpers.sample_diagnosis import CONFIGS, HEADS, LAYERS, WIDTH, examine_all, model
+from tests.helpers.sample_diagnosis import CONFIGS, HEADS, LAYERS, WIDTH, diagnose_model, model
 
 
 def test_a_poisoned_weight_is_counted_and_becomes_null(ids: Tensor) -> None:
@@ -29,13 +29,13 @@ def test_a_poisoned_weight_is_counted_and_becomes_null(ids: Tensor) -> None:
     assert diagnosis["overload"] + diagnosis["collapse"] <= 0.5
 
 
-def test_infinities_are_counted_apart_from_nan(ids: Tensor) -> None:
+def test_infinities_are_counted_separately_from_nan(ids: Tensor) -> None:
     network = model()
     network.transformer.h[1].mlp.c_proj.bias.data[3] = torch.inf
     assert quick_diagnosis(network, ids)["non_finite"] == {"nan": [0, 0], "inf": [0, ids.numel()]}
 
 
-def test_slopes_by_layer_and_alphas_beside_the_spread_they_follow(ids: Tensor) -> None:
+def test_slopes_by_layer_and_alphas_with_inverse_std(ids: Tensor) -> None:
     network = model()
     network.transformer.h[1].mlp.act = LearnableLeakyReLU(nn.Parameter(torch.tensor([0.25])))
     network.transformer.h[0].ln_1 = DyT(WIDTH, 0.5)
@@ -61,7 +61,7 @@ def test_a_training_is_not_disturbed(training: bool, ids: Tensor) -> None:
     assert diagnosis == quick_diagnosis(network.eval(), ids)
 
 
-def test_attention_that_hides_its_probabilities_is_refused(ids: Tensor) -> None:
+def test_attention_without_probabilities_is_refused(ids: Tensor) -> None:
     network: Any = AutoModelForCausalLM.from_config(CONFIGS["gpt2"], attn_implementation="sdpa")
     with pytest.raises(UsageError, match="use eager attention"):
         quick_diagnosis(network, ids)
@@ -74,9 +74,9 @@ def test_a_model_without_attention_is_refused() -> None:
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-def test_one_sequence_at_a_time_sums_to_what_all_together_show(family: str, ids: Tensor) -> None:
+def test_single_sequences_give_the_same_diagnosis_as_a_batch(family: str, ids: Tensor) -> None:
     network = model(family)
-    together, singly = quick_diagnosis(network, ids), examine_all(network, ids)
+    together, singly = quick_diagnosis(network, ids), diagnose_model(network, ids)
     for layer in range(LAYERS):
         assert singly["entropy"][layer] == pytest.approx(together["entropy"][layer], rel=1e-5)
     assert singly["non_finite"] == together["non_finite"]

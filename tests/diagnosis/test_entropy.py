@@ -75,7 +75,7 @@ class Attention(nn.Module):
 
 
 class Blocks(nn.Module):
-    """A model whose numbered blocks are attention alone."""
+    """A model whose numbered blocks consist of attention only."""
 
     def __init__(self, *probabilities: Tensor) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ VISIBLE = {
 
 @pytest.mark.parametrize("visible", VISIBLE)
 @pytest.mark.parametrize("form", ["softmax", "2quad"])
-def test_a_share_is_one_of_what_a_query_may_see(visible: str, form: str, ids: Tensor) -> None:
+def test_entropy_share_is_one_for_uniform_attention_over_visible_keys(visible: str, form: str, ids: Tensor) -> None:
     network = AutoModel.from_config(VISIBLE[visible], attn_implementation=ATTENTION_IMPLEMENTATIONS[form]).eval()
     for path, part in network.named_modules():
         if path.endswith(("query", "q_proj")):
@@ -120,7 +120,7 @@ def test_a_share_is_one_of_what_a_query_may_see(visible: str, form: str, ids: Te
     assert diagnosis["entropy_share"] == [pytest.approx([1.0, 1.0])]
 
 
-def test_a_key_whose_exponential_underflows_is_not_hidden(ids: Tensor) -> None:
+def test_a_key_whose_exponential_underflows_counts_as_visible(ids: Tensor) -> None:
     network = model("llama")
     for path, part in network.named_modules():
         if path.endswith(("q_proj", "k_proj")):
@@ -131,6 +131,6 @@ def test_a_key_whose_exponential_underflows_is_not_hidden(ids: Tensor) -> None:
     assert quick_diagnosis(network, ids)["entropy_share"][0] == pytest.approx(shares, rel=1e-5)
 
 
-def test_limits_belong_to_neither() -> None:
+def test_shares_at_the_thresholds_are_neither_overload_nor_collapse() -> None:
     assert not is_overloaded(0.9) and is_overloaded(0.9001)
     assert not is_collapsed(0.1) and is_collapsed(0.0999)

@@ -11,7 +11,7 @@ from pi_sim import specs
 from pi_sim.diagnosis.ranges import FIXED_POINT_LIMIT, Quantity, expected_failures
 from pi_sim.run.diagnosis import kernel_quantities
 from pi_sim.zoo.surgery import apply_surgery
-from tests.helpers.sample_diagnosis import HEADS, LAYERS, WIDTH, examine_all, model
+from tests.helpers.sample_diagnosis import HEADS, LAYERS, WIDTH, diagnose_model, model
 
 
 def ranges(diagnosis: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -26,7 +26,7 @@ def extremes(row: dict[str, Any]) -> tuple[float, float]:
 @torch.no_grad()
 def test_ranges_are_those_of_the_model_itself(ids: Tensor) -> None:
     network = model()
-    rows = ranges(examine_all(network, ids))
+    rows = ranges(diagnose_model(network, ids))
     out = network(ids, output_hidden_states=True)
     block, x = network.transformer.h[0], out.hidden_states[0]
     variances = [_variance(row) for row in x.double().flatten(0, 1).tolist()]
@@ -55,13 +55,13 @@ def _variance(row: list[float]) -> float:
     return sum((x - mean) ** 2 for x in row) / len(row)
 
 
-def test_what_fixed_point_cannot_hold_does_not_fit(ids: Tensor) -> None:
+def test_values_beyond_fixed_point_do_not_fit(ids: Tensor) -> None:
     network = model()
     network.transformer.wte.weight.data[:, 0] = 2 * FIXED_POINT_LIMIT
-    rows = ranges(examine_all(network, ids))
+    rows = ranges(diagnose_model(network, ids))
     assert not rows["residual stream", "transformer.h.0"]["fits"]
     network.transformer.wte.weight.data[:, 0] = torch.nan
-    broken = ranges(examine_all(network, ids))["logits", "output"]
+    broken = ranges(diagnose_model(network, ids))["logits", "output"]
     assert (broken["min"], broken["max"], broken["largest"], broken["fits"]) == (None, None, None, False)
 
 
@@ -70,7 +70,9 @@ def test_expected_failures_of_truncations(ids: Tensor) -> None:
     """Counts products alone: a bias is added after truncation, and a norm truncates its squares."""
     network = model()
     network.transformer.h[0].mlp.c_fc.bias.data[:] = 100
-    failed = {(row["op"], row["module"]): row["expected_failures"] for row in examine_all(network, ids)["truncations"]}
+    failed = {
+        (row["op"], row["module"]): row["expected_failures"] for row in diagnose_model(network, ids)["truncations"]
+    }
     inputs: dict[str, Tensor] = {}
     for path in ("transformer.h.0.mlp.c_fc", "transformer.ln_f", "lm_head"):
         network.get_submodule(path).register_forward_pre_hook(lambda _, args, path=path: inputs.update({path: args[0]}))
@@ -86,25 +88,25 @@ def test_expected_failures_of_truncations(ids: Tensor) -> None:
     assert {op for op, _ in failed} == {"linear", "layernorm", "matmul", "scale"}
 
 
-def test_a_truncation_fails_in_proportion_and_at_most_once() -> None:
+def test_expected_failures_are_proportional_and_at_most_one_each() -> None:
     assert expected_failures(torch.tensor([2.0**30, -(2.0**29)])) == 0.375
     assert expected_failures(torch.tensor([2.0**40, 1.0])) == 2
     assert expected_failures(torch.tensor([torch.nan, torch.inf, 1.0])) == 3
 
 
 @torch.no_grad()
-def test_a_transposed_weight_is_no_input(ids: Tensor) -> None:
+def test_a_transposed_weight_is_not_an_input(ids: Tensor) -> None:
     network = model("llama")
     network.lm_head.weight[0, 0] = 12345
-    rows = ranges(examine_all(network, ids))
+    rows = ranges(diagnose_model(network, ids))
     hidden = network(ids, output_hidden_states=True).hidden_states[-1]
     assert rows["input", "lm_head"]["largest"] == pytest.approx(hidden.abs().max().item(), rel=1e-4)
 
 
-def test_a_kernels_domain_is_held_or_left(ids: Tensor) -> None:
+def test_ranges_are_compared_with_kernel_domains(ids: Tensor) -> None:
     magnitude = Quantity("gelu", "|input|", torch.abs, "small", 0, 1e-3)
     variance = Quantity("layernorm", "variance", lambda x, *_: x.var(-1, unbiased=False), "wide", 0, 1e6)
-    rows = ranges(examine_all(apply_surgery(model(), {"activation": "gelu"}), ids, magnitude, variance))
+    rows = ranges(diagnose_model(apply_surgery(model(), {"activation": "gelu"}), ids, magnitude, variance))
     outside, inside = rows["|input|", "transformer.h.1.mlp.act"], rows["variance", "transformer.ln_f"]
     assert (outside["kernel"], outside["domain"], outside["in_domain"]) == ("small", [0, 1e-3], False)
     assert (inside["kernel"], inside["in_domain"]) == ("wide", True)
@@ -118,17 +120,17 @@ def test_flat_rows_over_many_keys_leave_the_softmax(keys: int, inside: bool) -> 
         nn.init.zeros_(block.attn.c_attn.weight)
         nn.init.zeros_(block.attn.c_attn.bias)
     text = torch.zeros(1, keys, dtype=torch.long)
-    rows = ranges(examine_all(network, text, *kernel_quantities(specs.load_executable_protocol("crypten"))))
+    rows = ranges(diagnose_model(network, text, *kernel_quantities(specs.load_executable_protocol("crypten"))))
     row = rows["row sum of exponentials", "transformer.h.0.attn"]
     assert (extremes(row), row["in_domain"]) == ((1.0, keys), inside)
     assert rows["row maximum", "transformer.h.0.attn"]["in_domain"]
 
 
-def test_what_cannot_be_captured_is_said(ids: Tensor) -> None:
+def test_a_model_that_cannot_be_captured_names_the_reason(ids: Tensor) -> None:
     network = model()
     for block in network.transformer.h:
         block.mlp.act = nn.Softplus()
-    diagnosis = examine_all(network, ids)
+    diagnosis = diagnose_model(network, ids)
     assert diagnosis["ranges"] == diagnosis["truncations"] == []
     (sentence,) = diagnosis["missing"]
     assert sentence.startswith("Ranges are missing, because the model cannot be captured: ")

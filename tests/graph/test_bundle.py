@@ -1,4 +1,4 @@
-"""The export: shares that add up, alone say nothing, and come back from disk as they were."""
+"""Bundles: shares add up, are uniformly random alone, and survive the round trip through files."""
 
 import json
 from pathlib import Path

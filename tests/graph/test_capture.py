@@ -1,4 +1,4 @@
-"""Capture: the graph computes what the model computes, and says what it cannot express."""
+"""Capture: graphs against the models' logits, and errors for operations outside the vocabulary."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ from pi_sim.zoo.source import ModelSource
 
 
 def small(**options: object) -> GPT2LMHeadModel:
-    """Hugging Face's own GPT-2, untouched, with weights large enough that every operation matters."""
+    """Return Hugging Face's GPT-2, with weights large enough that every operation matters."""
     config = GPT2Config(
         n_layer=2, n_head=2, n_embd=32, n_positions=16, vocab_size=50, initializer_range=0.2, bos_token_id=0,
         eos_token_id=0, attn_implementation="eager", **{"activation_function": "gelu"} | options,
@@ -92,7 +92,7 @@ def test_what_cannot_be_expressed_is_named_with_its_module() -> None:
 
 
 class Odd(nn.Module):
-    """A model that ends with something else than logits."""
+    """Model with an operation after its logits."""
 
     def __init__(self, odd: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ MASK = torch.ones(8, 50).tril()
     ],
 )
 def test_arithmetic_becomes_few_operations(odd: Callable[[Tensor], Tensor], operations: list[str]) -> None:
-    """What costs nothing leaves nothing behind, and the graph computes what was written."""
+    """Operations without effect leave no node, and the graph computes the model's logits."""
     model, tokens = Odd(odd), torch.randint(50, (1, 8))
     graph = capture_model(model, 8)
     plainly = [node.op.name for node in capture_model(model.inner, 8).nodes[:-1]]
@@ -196,7 +196,7 @@ Steps = Callable[["Maps", Tensor], object]
 
 
 class Maps(nn.Module):
-    """Two linear maps, put together as `steps` says."""
+    """Two linear maps, combined by `steps`."""
 
     def __init__(self, steps: Steps) -> None:
         super().__init__()

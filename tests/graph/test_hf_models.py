@@ -27,7 +27,7 @@ EXECUTABLE = [
 
 @cache
 def captured(family: str) -> Graph:
-    """Captured from weights, two texts or images at once."""
+    """Capture a model with weights, for a batch of two texts or images."""
     return capture_model(build_random_model(family), input_length(family), batch=2)
 
 
@@ -47,7 +47,7 @@ def test_the_graph_computes_hugging_faces_results(family: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_shapes_alone_give_the_same_graph(family: str) -> None:
-    """On the meta device buffers have no data, and yet the public cosines are the same."""
+    """Public cosines are rebuilt for the meta device, where buffers have no data."""
     with torch.device("meta"):
         shapes = build_model(family)
     ours, theirs = capture_model(shapes, input_length(family), batch=2), captured(family)
@@ -81,7 +81,7 @@ def test_what_transformers_writes_out_in_steps_is_one_operation(family: str, op:
 
 @pytest.mark.slow
 def test_a_norm_of_another_form_is_not_taken_for_llamas() -> None:
-    """The form is found by what a norm does to numbers, not by its name."""
+    """The form of a norm is determined by its results, not by its class name."""
 
     class HalvedRMSNorm(nn.Module):
         def __init__(self) -> None:
@@ -185,7 +185,7 @@ PAST = 11
 
 
 def cached(model: PreTrainedModel, text: Tensor) -> dict[str, Tensor]:
-    """Keys and values of a text; what a window no longer keeps of it is zero, for none of it may be read."""
+    """Return keys and values of a text, zero outside a sliding window, where nothing may be read."""
     with torch.no_grad():
         layers = model(text, use_cache=True).past_key_values.layers
     kept = [each for layer in layers for each in (layer.keys, layer.values)]

@@ -1,4 +1,4 @@
-"""Any torch module through `pi_sim.estimate`: what is secret, what is opened, and what is refused."""
+"""`pi_sim.estimate` of any torch module: secrets, opened outputs, and errors."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ from tests.helpers.hf_models import build_model
 
 
 def check(module: nn.Module, *given: Tensor) -> list[str]:
-    """The operations of a module whose graph computes what it computes, at the price that running it would have."""
+    """Return a module's operations, after checking its graph's results and price."""
     graph = trace_module(module.eval(), given, {})
     reals = [value for value in given if value.is_floating_point()]
     inputs = dict(zip((name for name in graph.inputs), reals, strict=True))
@@ -34,7 +34,7 @@ def check(module: nn.Module, *given: Tensor) -> list[str]:
 
 
 class Lambda(nn.Module):
-    """A function as a module."""
+    """Module that calls a function."""
 
     def __init__(self, function: object) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ def test_tokens_are_never_taken_for_public(function: object, sentence: str) -> N
 
 
 def test_a_model_of_transformers_answers_without_its_cache() -> None:
-    """Whatever attention it was built with."""
+    """Eager and fused attention give the same price."""
     tokens = torch.zeros(1, 8, dtype=torch.long)
     eager, fused = (
         pi_sim.estimate(build_model("llama-grouped", attn_implementation=kind), tokens) for kind in ("eager", "sdpa")

@@ -1,9 +1,11 @@
 """The equation for one operation: priced, computed by two real parties, and compared with its plaintext reference."""
 
 import json
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from hypothesis import settings
@@ -12,8 +14,11 @@ from torch import Tensor
 
 from pi_sim import specs
 from pi_sim.cost import derived
+from pi_sim.cost.cost import Cost
 from pi_sim.graph.ops import Op
 from pi_sim.graph.vocabulary import VOCABULARY
+from pi_sim.mpc.kernels import kernel_for
+from pi_sim.mpc.kernels.costs import Dimensions
 from tests.helpers.two_processes import TwoParties
 
 EXAMPLES = settings(max_examples=8)
@@ -36,13 +41,15 @@ def normal(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
     return exact(torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale)
 
 
-def protocol_with(base: str = "crypten", **kernels: str) -> str:
-    """Write a protocol file like `base` with some other kernels; return its path."""
+def protocol_with(base: str = "crypten", settings: Mapping[str, object] = MappingProxyType({}), **kernels: str) -> str:
+    """Write a protocol file like `base` with some other kernels and settings of functions; return its path."""
     card = specs.load_executable_protocol(base)
-    path = Path(os.environ["XDG_CACHE_HOME"], "protocols", f"{base}-{'-'.join(kernels.values())}.toml")
+    changes = {f"functions.{name}": value for name, value in settings.items()}
+    stem = "-".join([base, *kernels.values(), *(f"{name}{value}" for name, value in settings.items())])
+    path = Path(os.environ["XDG_CACHE_HOME"], "protocols", f"{stem}.toml")
     path.parent.mkdir(exist_ok=True)
     head = {key: getattr(card, key) for key in ("name", "title", "threat_model", "source")}
-    tables = {"kernels": {**card.kernels, **kernels}, "settings": card.settings}
+    tables = {"kernels": {**card.kernels, **kernels}, "settings": card.settings | changes}
     text = _toml(head) + "".join(f"[{name}]\n{_toml(table)}" for name, table in tables.items())
     path.write_text(text, encoding="utf-8")
     return str(path)
@@ -57,6 +64,19 @@ def plain_operand(operand: Tensor) -> Tensor:
     return operand.argmax(-1) if operand.dtype == torch.uint8 else operand
 
 
+def assert_declared_cost(op: Op, protocol: str, *, padded: bool = True) -> Cost:
+    """Return the price of an operation; check that its kernel declares it, but for less than 8 padded bytes a round."""
+    card = specs.load_executable_protocol(protocol)
+    kernel, price = kernel_for(op.name, card.kernels, card.name), derived.derive_price(op, card)
+    weight = None if kernel.fixed_operand is None else op.shapes[kernel.fixed_operand]
+    assert price.session_bytes == (8 * math.prod(weight) if weight else 0)
+    if kernel.cost:
+        declared = kernel.cost(Dimensions(op, card.settings))
+        assert (price.cost.rounds, price.cost.offline) == (declared.rounds, declared.offline)
+        assert 0 <= price.cost.bytes - declared.bytes <= (8 * declared.rounds - 1 if padded and declared.rounds else 0)
+    return price.cost
+
+
 def assert_equation(
     two_parties: TwoParties,
     name: str,
@@ -69,10 +89,10 @@ def assert_equation(
     reference: Callable[..., Tensor] | None = None,
     **attributes: object,
 ) -> Tensor:
-    """Check cost and value of one operation: price == both parties' counters, and the value is near the reference's."""
+    """Check cost and value of one operation: declared cost == price == counters, value near the reference's."""
     secret = tuple(operand.dtype in SECRET for operand in operands)
     op = Op(name, tuple(tuple(operand.shape) for operand in operands), secret, tuple(sorted(attributes.items())))
-    price = derived.derive_cost(op, specs.load_executable_protocol(protocol))
+    price = assert_declared_cost(op, protocol)
     evaluation = two_parties.compute(op, operands, protocol)
     assert evaluation.rounds == price.rounds
     assert max(evaluation.sent) == price.bytes

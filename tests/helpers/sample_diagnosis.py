@@ -13,7 +13,7 @@ from pi_sim.diagnosis.ranges import Quantity
 LAYERS, HEADS, WIDTH, VOCABULARY = 2, 4, 32, 40
 WIDE = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "vocab_size": VOCABULARY}
 SHORT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40}
-"""Dimensions of small models that are configured as BERT and Llama are."""
+"""Dimensions of small models with the config keys of BERT and Llama."""
 CONFIGS = {
     "gpt2": GPT2Config(n_layer=LAYERS, n_head=HEADS, n_embd=WIDTH, vocab_size=VOCABULARY, eos_token_id=0),
     "gpt_neox": GPTNeoXConfig(**WIDE, intermediate_size=64),
@@ -32,8 +32,8 @@ def model(family: str = "gpt2") -> PreTrainedModel:
     return network.eval()
 
 
-def examine_all(network: PreTrainedModel, ids: Tensor, *quantities: Quantity) -> dict[str, Any]:
-    """Return the whole diagnosis; check that it reports its progress."""
+def diagnose_model(network: PreTrainedModel, ids: Tensor, *quantities: Quantity) -> dict[str, Any]:
+    """Return the full diagnosis; check that it reports its progress."""
     progress: list[float] = []
     diagnosis = diagnose(network, ids, list(quantities), progress.append)
     assert progress == [done / len(ids) for done in range(1, len(ids) + 1)]

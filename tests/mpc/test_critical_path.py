@@ -92,7 +92,7 @@ def test_every_second_belongs_to_somebody(rounds: list[tuple[float, float]]) -> 
 
 
 def test_what_a_message_is_late_by_is_told_apart(clock: Clock) -> None:
-    end = CriticalPath(common=True)
+    end = CriticalPath(common_clock=True)
     clock.now = 1.0
     end.on_send()
     clock.now = 14.0
@@ -105,7 +105,7 @@ def test_what_a_message_is_late_by_is_told_apart(clock: Clock) -> None:
 
 
 def test_without_an_imitated_network_nothing_is_late(clock: Clock) -> None:
-    end = CriticalPath(common=True)
+    end = CriticalPath(common_clock=True)
     end.on_send()
     clock.now = 3.0
     end.on_receive((2.0, 30.0, 0.0, 5.0, 7.0), due=None)
@@ -113,7 +113,7 @@ def test_without_an_imitated_network_nothing_is_late(clock: Clock) -> None:
 
 
 def test_without_a_common_clock_all_waiting_is_the_networks(clock: Clock) -> None:
-    end = CriticalPath(common=False)
+    end = CriticalPath(common_clock=False)
     clock.now = 2.0
     end.on_send()
     clock.now = 7.0

@@ -155,7 +155,7 @@ def test_a_party_needs_its_own_file(dealt: Path) -> None:
 def test_a_file_that_is_not_whole_is_refused_beforehand(dealt: Path, change: Callable[[bytes], bytes]) -> None:
     path = dealt / "party0.dealing"
     path.write_bytes(change(path.read_bytes()))
-    assert "is not whole" in refusal(dealt)
+    assert "is damaged" in refusal(dealt)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"{}\n", b'{"format": 3}\n', b"\xff" * 5000, b"[1]"])

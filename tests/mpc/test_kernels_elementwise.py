@@ -1,6 +1,6 @@
-"""The equation for functions of one number, each within its kernel's domain and at the domain's very ends.
+"""The equation for functions of one number, within each kernel's domain and at its ends.
 
-`test_kernels` insists that every kernel of such a function is in ELEMENTWISE of `tests.helpers.kernel_cases`.
+`test_kernels` checks that `tests.helpers.kernel_cases.ELEMENTWISE` holds every kernel of such a function.
 """
 
 import pytest
@@ -16,8 +16,8 @@ from tests.helpers.two_processes import TwoParties
 KERNEL = pytest.mark.parametrize("kernel", ELEMENTWISE, ids="-".join)
 
 
-def near(two_parties: TwoParties, kernel: tuple[str, str], x: Tensor) -> None:
-    """Hold the kernel to its case on inputs moved into the domain."""
+def assert_case(two_parties: TwoParties, kernel: tuple[str, str], x: Tensor) -> None:
+    """Check the kernel on inputs clamped to the interval of its case."""
     case, (op, name) = ELEMENTWISE[kernel], kernel
     inputs = [exact(x.clamp(case.low, case.high))]
     assert_equation(
@@ -27,7 +27,7 @@ def near(two_parties: TwoParties, kernel: tuple[str, str], x: Tensor) -> None:
         atol=case.tolerance,
         protocol=protocol_with(**{op: name}),
         rtol=case.relative,
-        **case.given,
+        **case.attributes,
     )
 
 
@@ -38,7 +38,7 @@ def near(two_parties: TwoParties, kernel: tuple[str, str], x: Tensor) -> None:
 def test_elementwise_kernels(
     two_parties: TwoParties, kernel: tuple[str, str], shape: tuple[int, ...], seed: int
 ) -> None:
-    near(two_parties, kernel, normal(seed, *shape, scale=3))
+    assert_case(two_parties, kernel, normal(seed, *shape, scale=3))
 
 
 @pytest.mark.parties
@@ -47,8 +47,8 @@ def test_elementwise_kernels_hold_to_the_ends_of_their_domains(
     two_parties: TwoParties, kernel: tuple[str, str]
 ) -> None:
     case = ELEMENTWISE[kernel]
-    whole = torch.linspace(case.low, case.high, 501, dtype=torch.float64)
+    grid = torch.linspace(case.low, case.high, 501, dtype=torch.float64)
     for domain in KERNELS[kernel].domains:
-        measured = domain.statistic(whole)
-        assert (domain.low, domain.high) == pytest.approx((measured.min().item(), measured.max().item()), abs=1e-6)
-    near(two_parties, kernel, whole)
+        statistic = domain.statistic(grid)
+        assert (domain.low, domain.high) == pytest.approx((statistic.min().item(), statistic.max().item()), abs=1e-6)
+    assert_case(two_parties, kernel, grid)

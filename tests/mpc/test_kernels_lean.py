@@ -1,4 +1,4 @@
-"""The equation for the kernels of our own: priced, computed by two real parties, and read in the clear."""
+"""The equation for the kernels of the protocol lean: price, counters of two real parties, and value."""
 
 import math
 
@@ -21,7 +21,7 @@ from tests.helpers.two_processes import TwoParties
 @EXAMPLES
 @given(SHAPES, SEEDS, st.sampled_from([0.1, 1.0, 10.0, 1000.0]))
 def test_elementwise(two_parties: TwoParties, name: str, shape: tuple[int, ...], seed: int, scale: float) -> None:
-    more = {"approximate": "none"} if name == "gelu" else {}
+    attributes = {"approximate": "none"} if name == "gelu" else {}
     assert_equation(
         two_parties,
         name,
@@ -29,16 +29,16 @@ def test_elementwise(two_parties: TwoParties, name: str, shape: tuple[int, ...],
         atol=LEAN_ELEMENTWISE[name] + 2**-15,
         protocol=LEAN,
         rtol=2**-23,
-        **more,
+        **attributes,
     )
 
 
 @pytest.mark.parties
 @pytest.mark.parametrize("name", LEAN_ELEMENTWISE)
 def test_elementwise_between_and_at_all_thresholds(two_parties: TwoParties, name: str) -> None:
-    more = {"approximate": "none"} if name == "gelu" else {}
-    everywhere = torch.linspace(-12, 12, 24_001, dtype=torch.float64)
-    assert_equation(two_parties, name, [exact(everywhere)], atol=LEAN_ELEMENTWISE[name] + 2**-15, protocol=LEAN, **more)
+    attributes = {"approximate": "none"} if name == "gelu" else {}
+    grid = torch.linspace(-12, 12, 24_001, dtype=torch.float64)
+    assert_equation(two_parties, name, [exact(grid)], atol=LEAN_ELEMENTWISE[name] + 2**-15, protocol=LEAN, **attributes)
 
 
 @pytest.mark.parties
@@ -91,14 +91,14 @@ def test_a_wide_row_far_from_zero_is_centred(two_parties: TwoParties, width: int
     ("norm", "end"), [("layernorm", 0.05), ("rmsnorm", 0.05), ("layernorm", 9e8), ("rmsnorm", 9e8)]
 )
 def test_norms_hold_to_the_ends_of_their_domain(two_parties: TwoParties, norm: str, end: float) -> None:
-    """The row's sum of squares."""
+    """`end` is the row's sum of squares."""
     x = torch.tensor([[-1.0, 1.0] * 32], dtype=torch.float64) * (end / 64) ** 0.5
     assert_equation(two_parties, norm, [exact(x)], atol=0.02, protocol=LEAN, eps=0.0)
 
 
 @pytest.mark.parties
 def test_one_high_score_in_a_long_row(two_parties: TwoParties) -> None:
-    """What every exponential is off by adds up."""
+    """The errors of the exponentials add up."""
     scores = torch.zeros(1, 1024, dtype=torch.float64)
     scores[0, 3] = 10.875
     assert_equation(two_parties, "softmax", [scores], atol=0.00003 * 1024, protocol=LEAN)
@@ -169,11 +169,11 @@ def test_embedding_that_opens_less(
     ("kernel", "sent", "dealt"),
     [("fixed-weight", 50257, 768), ("split-lookup", 224 + 225, 450 * 768), ("truth-table", 1, 2**16 * 768)],
 )
-def test_what_an_embedding_opens_and_is_dealt(kernel: str, sent: int, dealt: int) -> None:
-    """Words for each token of GPT-2; a table is opened under its mask before."""
+def test_words_that_an_embedding_opens_and_is_dealt(kernel: str, sent: int, dealt: int) -> None:
+    """`sent` and `dealt` are words per token of GPT-2, whose table is opened beforehand."""
     op = Op("embedding", ((50257, 768), (1, 128, 50257)), (True, True))
-    found = derived.derive_cost(op, specs.load_executable_protocol(protocol_with(LEAN, embedding=kernel)))
-    assert found == Cost(1, 8 * 128 * sent, 8 * 128 * dealt)
+    cost = derived.derive_cost(op, specs.load_executable_protocol(protocol_with(LEAN, embedding=kernel)))
+    assert cost == Cost(1, 8 * 128 * sent, 8 * 128 * dealt)
 
 
 @pytest.mark.parties
@@ -189,14 +189,14 @@ TARGETS = {
     "gelu": (60, 10, 392, 35),
     "tanh": (30, 7, 376, 23),
 }
-"""Bytes an element and rounds that `lean` keeps to, and those of stock CrypTen."""
+"""Upper bounds of `lean`: bytes per element and rounds; then those of stock CrypTen."""
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_an_element_costs_what_it_may(name: str) -> None:
+def test_an_element_costs_at_most_its_target(name: str) -> None:
     most, rounds, stock, stock_rounds = TARGETS[name]
-    more = (("approximate", "none"),) if name == "gelu" else ()
-    op = Op(name, ((128, 768),), (True,), more)
+    attributes = (("approximate", "none"),) if name == "gelu" else ()
+    op = Op(name, ((128, 768),), (True,), attributes)
     lean, crypten = (
         derived.derive_cost(op, specs.load_executable_protocol(protocol)) for protocol in (LEAN, "crypten")
     )
@@ -206,8 +206,8 @@ def test_an_element_costs_what_it_may(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_score_costs_what_it_may() -> None:
+def test_a_score_costs_at_most_its_target() -> None:
     op = Op("softmax", ((12, 128, 128), (128, 128)), (True, False), (("causal", True),))
-    found = derived.derive_cost(op, specs.load_executable_protocol(LEAN))
-    assert found.bytes / (12 * math.comb(129, 2)) <= 100
-    assert found.rounds <= 60
+    cost = derived.derive_cost(op, specs.load_executable_protocol(LEAN))
+    assert cost.bytes / (12 * math.comb(129, 2)) <= 100
+    assert cost.rounds <= 60

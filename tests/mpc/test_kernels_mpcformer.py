@@ -1,4 +1,4 @@
-"""The equation for MPCFormer's stand-ins, held against the layers of the model cards that have them."""
+"""The equation for MPCFormer's substitutes, against the layers of the model cards that use them."""
 
 from collections.abc import Callable
 
@@ -19,18 +19,18 @@ from tests.helpers.two_processes import TwoParties
 
 FORMS = {"2relu": two_relu, "2quad": two_quad}
 DIVISION = 0.041
-"""How right CrypTen's reciprocal is, relative."""
+"""Max relative error of CrypTen's reciprocal."""
 FORM = pytest.mark.parametrize("form", FORMS)
 
 
-def designed(form: str) -> Callable[..., Tensor]:
-    """The design's own layer, whose mask is added to the scores, read as a softmax with a mask."""
+def reference_softmax(form: str) -> Callable[..., Tensor]:
+    """Return the design's own layer, whose mask is added to the scores, as a softmax with a boolean mask."""
 
-    def read(scores: Tensor, allowed: Tensor | None = None, *, causal: bool = False) -> Tensor:
+    def masked_layer(scores: Tensor, allowed: Tensor | None = None, *, causal: bool = False) -> Tensor:
         hidden = None if allowed is None else torch.where(allowed, 0.0, -torch.inf).double().expand(scores.shape)
         return FORMS[form](scores, hidden)
 
-    return read
+    return masked_layer
 
 
 @pytest.mark.parties
@@ -53,7 +53,7 @@ def test_quad(two_parties: TwoParties, shape: tuple[int, ...], seed: int, scale:
 @FORM
 @FEW
 @given(rows=SMALL, columns=st.integers(1, 40), seed=SEEDS)
-def test_stand_ins_for_softmax(two_parties: TwoParties, form: str, rows: int, columns: int, seed: int) -> None:
+def test_substitutes_for_softmax(two_parties: TwoParties, form: str, rows: int, columns: int, seed: int) -> None:
     scores = normal(seed, rows, columns)
     assert_equation(
         two_parties,
@@ -62,7 +62,7 @@ def test_stand_ins_for_softmax(two_parties: TwoParties, form: str, rows: int, co
         atol=1e-3,
         protocol=protocol_with(softmax=form),
         rtol=DIVISION,
-        reference=designed(form),
+        reference=reference_softmax(form),
     )
 
 
@@ -75,17 +75,17 @@ def test_a_causal_mask_leaves_exact_zeros(
 ) -> None:
     allowed = torch.ones(length, length, dtype=torch.bool).tril()[None]
     scores, protocol = normal(seed, heads, length, length), protocol_with(softmax=form)
-    found = assert_equation(
+    values = assert_equation(
         two_parties,
         "softmax",
         [scores, allowed],
         atol=1e-3,
         protocol=protocol,
         rtol=DIVISION,
-        reference=designed(form),
+        reference=reference_softmax(form),
         causal=True,
     )
-    assert not found[~allowed.expand(found.shape)].any()
+    assert not values[~allowed.expand(values.shape)].any()
 
 
 @pytest.mark.parties
@@ -93,7 +93,7 @@ def test_a_causal_mask_leaves_exact_zeros(
     ("form", "score", "mean"),
     [("2quad", 0.005**0.5 - 5, 0.005), ("2quad", 50**0.5 - 5, 50), ("2relu", 0.0, 0.01), ("2relu", 49.99, 50)],
 )
-def test_stand_ins_hold_to_the_ends_of_what_they_divide_by(
+def test_substitutes_hold_to_the_ends_of_their_row_means(
     two_parties: TwoParties, form: str, score: float, mean: float
 ) -> None:
     """2ReLU's mean is never below its floor."""
@@ -109,12 +109,12 @@ def test_stand_ins_hold_to_the_ends_of_what_they_divide_by(
         atol=1e-3,
         protocol=protocol_with(softmax=form),
         rtol=DIVISION,
-        reference=designed(form),
+        reference=reference_softmax(form),
     )
 
 
-def test_a_stand_in_says_how_far_it_is_from_what_it_replaces() -> None:
-    """So that a run warns of a model that was not distilled for it."""
+def test_the_domain_of_a_substitute_is_its_distance_from_the_function() -> None:
+    """A run then warns of a model that was not distilled for it."""
     (quad,) = KERNELS["gelu", "quad"].domains
     x = torch.tensor([0.0, 1.0])
     assert quad.statistic(x).tolist() == pytest.approx([0.5, 0.0337], abs=1e-3)
@@ -134,13 +134,13 @@ def test_a_stand_in_says_how_far_it_is_from_what_it_replaces() -> None:
     ids=str,
 )
 def test_published_figures_come_back(op: Op, rounds: int, sent: int) -> None:
-    found = derived.derive_cost(op, specs.load_executable_protocol("mpcformer"))
-    assert (found.rounds, found.bytes) == (rounds, sent)
+    cost = derived.derive_cost(op, specs.load_executable_protocol("mpcformer"))
+    assert (cost.rounds, cost.bytes) == (rounds, sent)
 
 
 @pytest.mark.slow
-def test_2relu_costs_a_comparison_for_every_place() -> None:
+def test_2relu_costs_a_comparison_per_position() -> None:
     op = Op("softmax", ((12, 128, 128),), (True,))
-    found = derived.derive_cost(op, specs.load_executable_protocol(protocol_with(softmax="2relu")))
-    assert (found.rounds, found.bytes) == (48, 12 * 128 * (240 * 128 + 560))
-    assert found.offline == 12 * 128 * (128 * 128 + 352)
+    cost = derived.derive_cost(op, specs.load_executable_protocol(protocol_with(softmax="2relu")))
+    assert (cost.rounds, cost.bytes) == (48, 12 * 128 * (240 * 128 + 560))
+    assert cost.offline == 12 * 128 * (128 * 128 + 352)

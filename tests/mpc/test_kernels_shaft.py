@@ -1,4 +1,4 @@
-"""The equation for SHAFT's own kernels; its elementwise functions are tested in `test_kernels_elementwise`."""
+"""The equation for SHAFT's kernels, except elementwise functions: see `test_kernels_elementwise`."""
 
 from collections.abc import Callable
 
@@ -19,38 +19,38 @@ from tests.helpers.equation import FEW, SEEDS, SMALL, assert_equation, normal
 from tests.helpers.two_processes import TwoParties
 
 PRECISE = 0.002
-"""What fixed point makes of sixteen steps."""
+"""Max error of sixteen steps in fixed point."""
 
 
 def euler(scores: Tensor, allowed: Tensor | None = None, *, causal: bool = False) -> Tensor:
-    """SHAFT's sixteen steps in the reals."""
+    """Return SHAFT's sixteen Euler steps for softmax, in double precision."""
     keep = torch.ones_like(scores) if allowed is None else allowed.expand(scores.shape).double()
     x = scores.clamp(-4, 12) / 16
-    found = keep / keep.sum(-1, keepdim=True)
+    g = keep / keep.sum(-1, keepdim=True)
     for _ in range(16):
-        found = found + (x - (found * x).sum(-1, keepdim=True)) * found
-    return found
+        g = g + (x - (g * x).sum(-1, keepdim=True)) * g
+    return g
 
 
 @FEW
 @given(rows=SMALL, columns=st.integers(1, 40), scale=st.sampled_from([0.5, 2.0, 8.0]), seed=SEEDS)
 def test_softmax(two_parties: TwoParties, rows: int, columns: int, scale: float, seed: int) -> None:
     scores = normal(seed, rows, columns, scale=scale)
-    found = assert_equation(two_parties, "softmax", [scores], atol=PRECISE, protocol="shaft", reference=euler)
-    assert (found - functional.softmax(scores.clamp(-4, 12), -1)).abs().max() < 0.14
+    values = assert_equation(two_parties, "softmax", [scores], atol=PRECISE, protocol="shaft", reference=euler)
+    assert (values - functional.softmax(scores.clamp(-4, 12), -1)).abs().max() < 0.14
 
 
 @FEW
 @given(heads=st.integers(1, 3), length=st.integers(2, 20), seed=SEEDS)
-def test_causal_softmax_is_exactly_zero_where_nothing_is_seen(
+def test_causal_softmax_is_exactly_zero_where_nothing_is_visible(
     two_parties: TwoParties, heads: int, length: int, seed: int
 ) -> None:
     allowed = torch.ones(length, length, dtype=torch.bool).tril()[None]
     scores = normal(seed, heads, length, length, scale=3)
-    found = assert_equation(
+    values = assert_equation(
         two_parties, "softmax", [scores, allowed], atol=PRECISE, protocol="shaft", reference=euler, causal=True
     )
-    assert not found[~allowed.expand(found.shape)].any()
+    assert not values[~allowed.expand(values.shape)].any()
 
 
 def test_softmax_holds_to_the_ends_of_its_domain(two_parties: TwoParties) -> None:
@@ -76,23 +76,23 @@ def test_norms_take_five_steps(two_parties: TwoParties, rows: int, width: int, s
     assert_equation(two_parties, "rmsnorm", [x, gamma], atol=0.06, protocol="shaft", eps=1e-5)
 
 
-def _below(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def _minus_identity(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     return lambda x: function(x) - x
 
 
 @pytest.mark.parametrize(
     ("series", "end", "function"),
     [
-        (activations.GELU_MINUS_RELU_SERIES, 4, _below(functional.gelu)),
-        (activations.SILU_MINUS_RELU_SERIES, 8, _below(functional.silu)),
+        (activations.GELU_MINUS_RELU_SERIES, 4, _minus_identity(functional.gelu)),
+        (activations.SILU_MINUS_RELU_SERIES, 8, _minus_identity(functional.silu)),
     ],
     ids=["gelu", "silu"],
 )
-def test_coefficients_are_fouriers(series: FourierSeries, end: int, function: Callable[[Tensor], Tensor]) -> None:
+def test_series_are_fourier_series(series: FourierSeries, end: int, function: Callable[[Tensor], Tensor]) -> None:
     """b_j = 2 / L times the integral of f(x) sin(j pi x / L) over [0, L]."""
     x = torch.linspace(0, end, 100_001, dtype=torch.float64)
-    for number, coefficient in enumerate(series.sines, start=1):
-        integral = torch.trapezoid(function(x) * torch.sin(number * torch.pi * x / end), x).item()
+    for harmonic, coefficient in enumerate(series.sines, start=1):
+        integral = torch.trapezoid(function(x) * torch.sin(harmonic * torch.pi * x / end), x).item()
         assert coefficient == pytest.approx(2 / end * integral, abs=1e-7)
 
 
@@ -111,8 +111,8 @@ def test_coefficients_are_fouriers(series: FourierSeries, end: int, function: Ca
     ids=str,
 )
 def test_published_figures_come_back(op: Op, rounds: int, sent: int) -> None:
-    found = derived.derive_cost(op, specs.load_executable_protocol("shaft"))
-    assert (found.rounds, found.bytes) == (rounds, sent)
+    cost = derived.derive_cost(op, specs.load_executable_protocol("shaft"))
+    assert (cost.rounds, cost.bytes) == (rounds, sent)
 
 
 def test_a_bounded_series_is_one_opening() -> None:

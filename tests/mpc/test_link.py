@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributed import ReduceOp
 
-from pi_sim.mpc.transport.link import SMALL_MESSAGE_BYTES, WORD, Link, benchmark_link
+from pi_sim.mpc.primitives.ring import WORD_BYTES
+from pi_sim.mpc.transport.link import SMALL_MESSAGE_BYTES, Link, benchmark_link
 from pi_sim.network import parse_network
 from tests.helpers.two_threads import at_both_ends
 
 pytestmark = pytest.mark.parties
 
-SIZES = st.sampled_from([0, 1, 100, SMALL_MESSAGE_BYTES // WORD, SMALL_MESSAGE_BYTES // WORD + 1, 50_000])
+SIZES = st.sampled_from([0, 1, 100, SMALL_MESSAGE_BYTES // WORD_BYTES, SMALL_MESSAGE_BYTES // WORD_BYTES + 1, 50_000])
 STEPS = st.lists(st.tuples(st.sampled_from(["sum", "xor", "to the client", "to the server"]), SIZES), max_size=12)
 
 
@@ -56,7 +57,7 @@ def test_what_is_opened_is_what_was_shared(steps: list[tuple[str, int]]) -> None
             assert opened is None if kind.startswith("to") and not is_for(rank, kind) else torch.equal(opened, expected)
     assert counted[0][0] == counted[1][0] == len(steps)
     assert counted[0][1:] == counted[1][:0:-1]
-    assert counted[0][1] == WORD * sum(size for kind, size in steps if kind != "to the server")
+    assert counted[0][1] == WORD_BYTES * sum(size for kind, size in steps if kind != "to the server")
 
 
 def is_for(rank: int, kind: str) -> bool:

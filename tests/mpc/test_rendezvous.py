@@ -82,7 +82,7 @@ def test_the_client_may_be_started_first() -> None:
 def test_nobody_is_waited_for_longer_than_the_timeout() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     place = listener.getsockname()
-    with pytest.raises(RunError, match=r"the client did not call within 0\.2 seconds"):
+    with pytest.raises(RunError, match=r"the client did not connect within 0\.2 seconds"):
         accept_peer(listener, PlainTransport(), 0.2, print)
     with pytest.raises(RunError, match=rf"no server was reached at 127\.0\.0\.1:{place[1]} within 0\.2 seconds"):
         connect_to_server(*place, PlainTransport(), 0.2)
@@ -98,7 +98,7 @@ def test_a_server_of_something_else_is_told_apart() -> None:
                 connection.recv(100)
 
         threading.Thread(target=answer, daemon=True).start()
-        with pytest.raises(RunError, match=r"did not come together \(it answers in another protocol\)"):
+        with pytest.raises(RunError, match=r"failed \(it answers in another protocol\)"):
             connect_to_server(*listener.getsockname(), PlainTransport(), PATIENCE)
 
 
@@ -155,7 +155,7 @@ def test_an_address_is_a_host_and_a_port(text: str, place: tuple[str, int]) -> N
 
 @pytest.mark.parametrize("text", ["", "host", ":5000", "host:", "host:0", "host:65536", "host:-1", "host:http"])
 def test_what_is_no_address_is_one_sentence(text: str) -> None:
-    with pytest.raises(UsageError, match="is no address; write --rendezvous HOST:PORT"):
+    with pytest.raises(UsageError, match="is not an address; write --rendezvous HOST:PORT"):
         parse_address(text)
 
 

@@ -226,7 +226,7 @@ def test_strangers_are_refused_and_the_right_party_is_waited_for(keys: Path, oth
         (silent, "it closed the connection during the handshake"),
         (in_the_clear, r"it does not speak TLS 1\.3"),
         (garbage, r"it does not speak TLS 1\.3"),
-        (over_tls(None), "it shows no certificate"),
+        (over_tls(None), "it presents no certificate"),
         (over_tls(others / "client"), r"its certificate is not the one in peer\.pem, or not valid today"),
         (over_tls(tmp_path / "old" / "client"), r"its certificate is not the one in peer\.pem, or not valid today"),
         (over_tls(keys / "server"), r"its certificate is not the one in peer\.pem, or not valid today"),
@@ -240,20 +240,20 @@ def test_strangers_are_refused_and_the_right_party_is_waited_for(keys: Path, oth
     theirs.close()
 
 
-NOT_TOGETHER = r"did not come together \({}\); do both parties encrypt, with the keys of one pair, or neither\?$"
+NO_RENDEZVOUS = r"failed \({}\); both parties must encrypt, with the keys of one pair, or neither\.$"
 
 
 @pytest.mark.parties
 def test_a_client_believes_no_other_server(keys: Path, others: Path) -> None:
     """Neither one with another certificate, nor one that does not encrypt."""
     server = RendezvousServer(TlsTransport(others / "server"))
-    with pytest.raises(RunError, match=NOT_TOGETHER.format("its certificate is not the one in .*")):
+    with pytest.raises(RunError, match=NO_RENDEZVOUS.format("its certificate is not the one in .*")):
         connect_to_server("127.0.0.1", server.port, TlsTransport(keys / "client"), PATIENCE)
     connect_to_server("127.0.0.1", server.port, TlsTransport(others / "client"), PATIENCE).close()
     server.connection().close()
     assert server.refusals == ["refused a caller at 127.0.0.1: it does not accept this party's certificate."]
     server = RendezvousServer(PlainTransport())
-    with pytest.raises(RunError, match=NOT_TOGETHER.format("it closed the connection during the handshake")):
+    with pytest.raises(RunError, match=NO_RENDEZVOUS.format("it closed the connection during the handshake")):
         connect_to_server("127.0.0.1", server.port, TlsTransport(keys / "client"), PATIENCE)
     connect_to_server("127.0.0.1", server.port, PlainTransport(), PATIENCE).close()
     server.connection().close()
@@ -266,9 +266,9 @@ def test_a_client_that_the_server_does_not_know_is_told(keys: Path, others: Path
     for name, pair in (("key.pem", others), ("certificate.pem", others), ("peer.pem", keys)):
         (tmp_path / name).write_bytes((pair / "client" / name).read_bytes())
     server = RendezvousServer(TlsTransport(keys / "server"), timeout=1.0)
-    with pytest.raises(RunError, match=NOT_TOGETHER.format(".*")):
+    with pytest.raises(RunError, match=NO_RENDEZVOUS.format(".*")):
         connect_to_server("127.0.0.1", server.port, TlsTransport(tmp_path), PATIENCE)
-    with pytest.raises(RunError, match="the client did not call within 1 seconds"):
+    with pytest.raises(RunError, match="the client did not connect within 1 seconds"):
         server.connection()
     assert server.refusals[0].endswith("its certificate is not the one in peer.pem, or not valid today.")
 
@@ -276,7 +276,7 @@ def test_a_client_that_the_server_does_not_know_is_told(keys: Path, others: Path
 @pytest.mark.parties
 def test_a_client_without_keys_does_not_reach_an_encrypted_server(keys: Path) -> None:
     server = RendezvousServer(TlsTransport(keys / "server"), timeout=1.0)
-    with pytest.raises(RunError, match=NOT_TOGETHER.format(".*")):
+    with pytest.raises(RunError, match=NO_RENDEZVOUS.format(".*")):
         connect_to_server("127.0.0.1", server.port, PlainTransport(), PATIENCE)
-    with pytest.raises(RunError, match="the client did not call"):
+    with pytest.raises(RunError, match="the client did not connect"):
         server.connection()

@@ -157,7 +157,7 @@ def test_the_commands_make_every_record(full: Path) -> None:
 
 
 def test_shipped_weights_are_trained_in_their_place(full: Path) -> None:
-    weights = specs.facts() / "models" / "weights" / "gelu_ln-tiny"
+    weights = specs.data_root() / "models" / "weights" / "gelu_ln-tiny"
     command = "train --model gelu_ln --seed 7 --out models/weights/gelu_ln-tiny"
     save(weights / "record.json", "training", training_record("gelu_ln", seed=7), command)
     lines = page(full).splitlines()

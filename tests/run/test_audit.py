@@ -57,8 +57,8 @@ def test_equal_counters_pass() -> None:
 @pytest.mark.parametrize(
     ("falsified", "sentence"),
     [
-        ({"round": 1}, r"part at reveal\(1x4x2048\) in output"),
-        ({"node": 8}, r"part at reveal\(1x4x2048\) in output"),
+        ({"round": 1}, r"differ at reveal\(1x4x2048\) in output"),
+        ({"node": 8}, r"differ at reveal\(1x4x2048\) in output"),
         ({"received": 8, "crypten_bytes": 8}, "sent [0-9]+ bytes, and [0-9]+ arrived"),
         ({"crypten_bytes": 8}, "CrypTen counted"),
         ({"crypten_rounds": 1}, "CrypTen counted"),

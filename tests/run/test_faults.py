@@ -162,7 +162,7 @@ def slowly(connection: socket.socket, length: int, seconds: float) -> None:
 def test_a_party_that_takes_nothing_is_an_error() -> None:
     link, other = pair(timeout=0.3)
     link._send_message([torch.zeros(10_000_000, dtype=torch.long)])
-    with pytest.raises(RunError, match=r"took nothing for 0\.3 seconds"):
+    with pytest.raises(RunError, match=r"read nothing for 0\.3 seconds"):
         link.close()
     other.close()
 

@@ -208,7 +208,7 @@ def test_off_the_loopback_a_run_is_encrypted(bundles: list[Path]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"rendezvous": "127.0.0.1"}, "is no address"),
+        ({"rendezvous": "127.0.0.1"}, "is not an address"),
         ({"bundle": "nowhere"}, "nowhere is not a bundle of pi-sim export"),
         ({"rank": "1"}, "party1.safetensors is missing or damaged"),
         ({"network": "lan"}, "two machines have a network of their own"),
@@ -234,4 +234,4 @@ def test_a_place_that_is_taken_is_one_sentence(bundles: list[Path]) -> None:
         place = f"127.0.0.1:{taken.getsockname()[1]}"
         words = ["--rank", "0", "--rendezvous", place, "--bundle", str(bundles[0]), "--protocol", "lean"]
         result = CliRunner().invoke(main, ["run", "party", *words])
-    assert (result.exit_code, f"{place} cannot be listened at (Address already in use)" in result.stderr) == (2, True)
+    assert (result.exit_code, f"cannot listen at {place} (Address already in use)" in result.stderr) == (2, True)

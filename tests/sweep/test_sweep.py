@@ -251,7 +251,7 @@ def test_an_interrupted_sweep_goes_on(
     impatient(number)
     stopped = sweep("--out", str(path))
     assert stopped.exit_code == 130
-    assert f"{path}: what is done is kept" in stopped.stderr
+    assert f"{path}: finished lines are kept" in stopped.stderr
     assert path.read_bytes() == b"\n".join(complete.splitlines()[: 1 + 2 * (number - 1)]) + b"\n"
     assert sweep("--out", str(path)).exit_code == 0
     assert path.read_bytes() == complete

@@ -31,7 +31,7 @@ def loss(folder: Path, texts: Path) -> float:
     return evaluation.mean_loss(build.load_checkpoint(folder), ids)
 
 
-def test_the_record_tells_both_sides(normed: Path, texts: Path, tmp_path: Path) -> None:
+def test_the_record_has_the_quality_before_and_after(normed: Path, texts: Path, tmp_path: Path) -> None:
     result = invoke("convert", normed, "--activation", "gelu", "--norm", "none", "--out", tmp_path / "new")
     assert result.exit_code == 0, result.stderr
     record, source = records.load(tmp_path / "new" / "record.json"), records.load(normed / "record.json")
@@ -44,7 +44,7 @@ def test_the_record_tells_both_sides(normed: Path, texts: Path, tmp_path: Path) 
     assert record.after.loss != pytest.approx(record.before.loss, rel=1e-4)
 
 
-def test_weights_that_no_switch_names_stay(normed: Path, tmp_path: Path) -> None:
+def test_weights_that_no_switch_affects_are_unchanged(normed: Path, tmp_path: Path) -> None:
     assert invoke("convert", normed, "--norm", "dyt", "--out", tmp_path / "new").exit_code == 0
     before, after = read_weights(normed), read_weights(tmp_path / "new")
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
@@ -78,7 +78,7 @@ def test_dyt_and_derf_start_at_the_slope_of_the_norm(
         assert alpha == pytest.approx(expected, rel=1e-2)
 
 
-def test_an_alpha_that_is_named_is_kept_and_so_is_one_that_is_not_touched(normed: Path, tmp_path: Path) -> None:
+def test_chosen_and_unaffected_alphas_are_preserved(normed: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     named = ("--set", "alpha_attention=0.5", "--set", "alpha_other=1")
     assert invoke("convert", normed, "--norm", "dyt", "--final-norm", "dyt", *named, "--out", first).exit_code == 0
@@ -104,7 +104,7 @@ def test_an_alpha_that_is_named_is_kept_and_so_is_one_that_is_not_touched(normed
         (["--activation", "gelu", "--corpus", "nowhere"], "there is no corpus nowhere"),
     ],
 )
-def test_what_cannot_be_converted_is_one_sentence_and_leaves_nothing(
+def test_impossible_conversions_are_one_sentence_and_leave_nothing(
     arguments: list[str], complaint: str, normed: Path, tmp_path: Path
 ) -> None:
     result = invoke("convert", normed, *arguments, "--out", tmp_path / "new")
@@ -114,7 +114,7 @@ def test_what_cannot_be_converted_is_one_sentence_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_second_conversion_replaces_the_first_one_s_settings(normed: Path, tmp_path: Path) -> None:
+def test_a_second_conversion_replaces_settings_of_the_first(normed: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     named = ("--activation", "leaky_relu", "--set", "slope=0.1", "--norm", "dyt", "--set", "alpha_other=0.5")
     assert invoke("convert", normed, *named, "--out", first).exit_code == 0
@@ -135,7 +135,7 @@ def test_the_length_can_be_chosen(normed: Path, texts: Path, tmp_path: Path) -> 
     assert record.before.loss == pytest.approx(evaluation.mean_loss(build.load_checkpoint(normed), chunks), rel=1e-6)
 
 
-def test_a_config_that_tells_no_context_asks_for_a_length(tmp_path: Path) -> None:
+def test_a_config_without_a_context_needs_a_length(tmp_path: Path) -> None:
     config = BloomConfig(vocab_size=40, hidden_size=16, n_layer=1, n_head=2)
     BloomForCausalLM(config).save_pretrained(tmp_path / "bloom")
     result = invoke("convert", tmp_path / "bloom", "--activation", "relu", "--out", tmp_path / "new")
@@ -143,8 +143,10 @@ def test_a_config_that_tells_no_context_asks_for_a_length(tmp_path: Path) -> Non
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_long_sequences_are_read_a_few_at_a_time(normed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As GPT-2's of 1,024 tokens are, 4 together; here by a limit of 3 x 16 tokens."""
+def test_long_sequences_are_evaluated_in_small_batches(
+    normed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is 3 x 16 tokens here; by default it is 4 sequences of 1,024 tokens."""
     batch_sizes: list[int] = []
     forward = GPT2LMHeadModel.forward
 
@@ -159,8 +161,10 @@ def test_long_sequences_are_read_a_few_at_a_time(normed: Path, tmp_path: Path, m
     assert evaluation.batch_limit(10**6) == 1
 
 
-def test_what_does_not_load_is_not_left_behind(normed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The new checkpoint is read back before it has its name."""
+def test_a_checkpoint_that_does_not_load_is_removed(
+    normed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new checkpoint is loaded from its staging folder."""
     load = build.load_checkpoint
 
     def refuse(folder: Path) -> object:

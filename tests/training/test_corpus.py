@@ -15,7 +15,7 @@ from pi_sim.training.corpus import Corpus, Document
 from tests.helpers.small_training import make_plan
 
 
-def test_the_split_is_by_path_alone_and_leaves_nothing_out(texts: Path) -> None:
+def test_the_split_depends_on_the_path_alone_and_is_complete(texts: Path) -> None:
     text = corpus.load_corpus(str(texts))
     training, held_out = ({document.path for document in part} for part in (text.training, text.held_out))
     assert not training & held_out
@@ -24,7 +24,7 @@ def test_the_split_is_by_path_alone_and_leaves_nothing_out(texts: Path) -> None:
     assert Document("a.py", "one").is_held_out == Document("a.py", "two").is_held_out
 
 
-def test_equal_texts_count_once(tmp_path: Path) -> None:
+def test_duplicate_texts_count_once(tmp_path: Path) -> None:
     for number in range(200):
         (tmp_path / f"{number}.txt").write_text(str(number // 2))
     assert len(corpus.load_corpus(str(tmp_path)).documents) == 100
@@ -37,7 +37,7 @@ def test_one_long_file_can_be_split(tmp_path: Path) -> None:
     assert "".join(document.text for document in text.documents) == (tmp_path / "long.txt").read_text()
 
 
-def test_what_is_hidden_is_no_text(texts: Path, tmp_path: Path) -> None:
+def test_hidden_files_are_skipped(texts: Path, tmp_path: Path) -> None:
     shutil.copytree(texts, tmp_path / ".git")
     shutil.copytree(texts, tmp_path / ".corpus")
     assert len(corpus.load_corpus(str(tmp_path / ".corpus")).documents) == 120
@@ -45,7 +45,7 @@ def test_what_is_hidden_is_no_text(texts: Path, tmp_path: Path) -> None:
         corpus.load_corpus(str(tmp_path))
 
 
-def test_a_relative_corpus_is_found_from_elsewhere(size: str, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_corpus_becomes_absolute(size: str, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(texts.parent)
     assert make_plan(size, Path(texts.name)).corpus == str(texts)
 
@@ -63,7 +63,7 @@ def test_the_default_corpus_is_the_committed_one() -> None:
 
 
 @pytest.mark.parametrize(("version", "complaint"), [("0.1", "not sympy 0.1"), (None, "other bytes than sympy")])
-def test_a_different_corpus_is_told_by_package(
+def test_a_different_corpus_is_reported_by_package(
     version: str | None, complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = corpus.load_manifest()
@@ -81,7 +81,7 @@ def test_a_different_corpus_is_told_by_package(
 
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A dataset in a folder, of 200 rows with a text in two columns and one without any."""
+    """A dataset in a folder: 200 rows with text in two columns, and one row without text."""
     pytest.importorskip("datasets", reason="needs `pip install 'pi-sim[corpora]'`")
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     rows = [{"repo": f"owner/{number}", "content": f"def f():\n    return {number}\n"} for number in range(200)]
@@ -131,7 +131,7 @@ def test_the_split_for_training_is_read(splits: list[str], monkeypatch: pytest.M
     assert corpus.load_corpus("hf:some/name").documents[3] == Document("row000000003", f"{chosen} 3")
 
 
-def test_a_relative_dataset_is_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_dataset_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     assert corpus.absolute_name("hf:mine:body") == f"hf:{tmp_path / 'mine'}:body"
@@ -141,7 +141,7 @@ def test_a_relative_dataset_is_found_from_elsewhere(tmp_path: Path, monkeypatch:
 # The tokenizer
 
 
-def test_the_tokenizer_gives_back_every_byte(texts: Path) -> None:
+def test_the_tokenizer_restores_every_byte(texts: Path) -> None:
     documents = corpus.load_corpus(str(texts)).training
     encoder = tokenizer.train_tokenizer(documents, 300)
     hard = Document("hard", "tab\t é 😀 <|endoftext|> \r\n")
@@ -150,7 +150,7 @@ def test_the_tokenizer_gives_back_every_byte(texts: Path) -> None:
     assert (ids == 0).nonzero().tolist() == [[len(ids) - 1]]
 
 
-def test_texts_are_encoded_a_batch_at_a_time(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_are_encoded_in_batches(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = corpus.load_corpus(str(texts)).training[:7]
     encoder = tokenizer.train_tokenizer(documents, 300)
     expected = tokenizer.encode_documents(encoder, documents)

@@ -1,4 +1,4 @@
-"""Two processes train one model together, on the CPU, as torchrun and accelerate start them."""
+"""Training of one model by two processes on the CPU, started by torchrun and accelerate."""
 
 import os
 import re
@@ -70,14 +70,14 @@ def test_two_processes_train_the_same_model_as_one(alone: Path, together: Path) 
     assert [row.step for row in two.observations] == [row.step for row in one.observations]
 
 
-def test_only_the_first_process_speaks(finished: tuple[Path, str, str]) -> None:
+def test_only_rank_zero_prints(finished: tuple[Path, str, str]) -> None:
     out, stdout, stderr = finished
     assert stdout.startswith(f"{out}: held-out perplexity")
     assert len(stdout.splitlines()) == 1
     assert len(re.findall(r"step 100/100", stderr)) == 1
 
 
-def test_an_interruption_of_all_continues_to_the_same_weights(
+def test_an_interruption_of_all_processes_continues_to_the_same_weights(
     together: Path, size: str, texts: Path, tmp_path: Path
 ) -> None:
     started = start(size, texts, tmp_path / "out", "--tokens", TOKENS)
@@ -96,7 +96,7 @@ def test_an_interruption_of_all_continues_to_the_same_weights(
     assert first.observations == second.observations
 
 
-def test_accelerate_starts_it_as_well_but_the_recipe_decides(
+def test_the_recipe_decides_the_precision_under_accelerate(
     trained: Path, size: str, texts: Path, tmp_path: Path
 ) -> None:
     _, stderr = finish(start(size, texts, tmp_path / "out", launcher=ACCELERATE))
@@ -113,7 +113,7 @@ def test_a_batch_that_does_not_divide_is_refused_once(size: str, texts: Path, tm
     assert stderr.count("pi-sim: a batch of 7 does not divide among 2 processes") == 1
 
 
-def test_a_failure_of_the_first_ends_all_with_its_sentence(size: str, texts: Path, tmp_path: Path) -> None:
+def test_a_failure_of_rank_zero_ends_all_with_its_message(size: str, texts: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
     begin = time.monotonic()

@@ -36,7 +36,7 @@ def attentions(model: ScaledModel, ids: Tensor) -> list[list[list[list[float]]]]
 
 
 @pytest.mark.parametrize("margin", [0.0, MARGIN])
-def test_the_penalty_is_its_formula_one_query_at_a_time(margin: float, ids: Tensor) -> None:
+def test_the_penalty_equals_its_formula(margin: float, ids: Tensor) -> None:
     model, maximum, penalties, unpenalized = penalized_model(margin), math.log(ids.shape[1]), [], 0
     for layer, sequences in enumerate(attentions(model, ids)):
         for head in range(2):
@@ -52,13 +52,13 @@ def test_the_penalty_is_its_formula_one_query_at_a_time(margin: float, ids: Tens
     assert (unpenalized > 0) == (margin > 0)
 
 
-def test_evaluation_is_without_a_penalty(ids: Tensor) -> None:
+def test_evaluation_has_no_penalty(ids: Tensor) -> None:
     model = penalized_model(weight=1.0)
     assert model(ids).loss > model.eval()(ids).loss
     torch.testing.assert_close(model(ids).loss, ScaledModel.forward(model, ids).loss)
 
 
-def test_only_a_recipe_with_a_penalty_gets_one() -> None:
+def test_only_a_recipe_with_a_penalty_adds_it() -> None:
     recipe = specs.load_size("tiny").training
     for weight, kind in ((0.0, ScaledModel), (WEIGHT, EntropyPenalized)):
         penalized = recipe.model_copy(update={"entropy_penalty": weight})
@@ -72,7 +72,7 @@ def gradient(model: ScaledModel, ids: Tensor) -> Tensor:
     return result
 
 
-def test_the_published_weight_is_felt_beside_the_cross_entropy() -> None:
+def test_the_published_weight_matters_relative_to_the_cross_entropy() -> None:
     """On the tokens of one step at size tiny; a mean over them would make the share thousands of times smaller."""
     size = SMALL.model_copy(update={"width": 32, "context": 128})
     card = specs.load_model_card("aero_entropy")

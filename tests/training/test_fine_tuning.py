@@ -21,9 +21,9 @@ from transformers import (
 from pi_sim import records, specs
 from pi_sim.errors import UsageError
 from pi_sim.records import ConversionRecord, CorpusId, TrainingRecord
-from pi_sim.training import callbacks, corpus, evaluation, fine_tuning, tokenizer
+from pi_sim.training import callbacks, corpus, evaluation, tokenizer
 from pi_sim.training import train as training
-from pi_sim.training.fine_tuning import SourceCheckpoint
+from pi_sim.training.fine_tuning import SourceCheckpoint, plan_fine_tuning
 from pi_sim.zoo import build
 from pi_sim.zoo.surgery import apply_surgery
 from tests.helpers.cli import invoke
@@ -78,7 +78,7 @@ def tuned(converted: Path, size: str, tmp_path_factory: pytest.TempPathFactory) 
     return out
 
 
-def test_the_record_tells_quality_before_and_after_surgery_and_along_the_way(tuned: Path, converted: Path) -> None:
+def test_the_record_has_the_quality_before_and_after_surgery_and_observations(tuned: Path, converted: Path) -> None:
     record, conversion = records.load(tuned / "record.json"), records.load(converted / "record.json")
     assert record.kind == "training"
     shared = conversion.model_dump(include={"kind", "surgery", "before", "after", "source"})
@@ -93,7 +93,7 @@ def test_the_record_tells_quality_before_and_after_surgery_and_along_the_way(tun
     assert record.held_out.loss < conversion.after.loss
 
 
-def test_the_model_is_the_converted_one_trained_on(tuned: Path, converted: Path, texts: Path) -> None:
+def test_the_model_continues_the_converted_one(tuned: Path, converted: Path, texts: Path) -> None:
     assert build.read_config(tuned).pi_sim["activation"] == "gelu"
     expected = records.load(tuned / "record.json").held_out.loss
     assert quality(tuned, texts)["loss"] == pytest.approx(expected, rel=1e-5)
@@ -106,13 +106,13 @@ def test_the_model_is_the_converted_one_trained_on(tuned: Path, converted: Path,
 def test_an_interrupted_fine_tuning_continues_to_the_same_weights(
     tuned: Path, converted: Path, size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Impatient(callbacks.InterruptCallback):
+    class InterruptingCallback(callbacks.InterruptCallback):
         def on_step_begin(self, args: object, state: object, control: object, **_: object) -> None:
             if getattr(state, "global_step", 0) == 3:
                 signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "InterruptCallback", Impatient)
+        patch.setattr(training, "InterruptCallback", InterruptingCallback)
         assert tune(converted, size, tmp_path / "out").exit_code == 130
     assert tune(converted, size, tmp_path / "out").exit_code == 0
     expected, resumed_weights = read_weights(tuned), read_weights(tmp_path / "out")
@@ -121,7 +121,7 @@ def test_an_interrupted_fine_tuning_continues_to_the_same_weights(
     assert uninterrupted.observations == resumed.observations
 
 
-def test_a_trained_checkpoint_trains_on(trained: Path, size: str, tmp_path: Path) -> None:
+def test_a_trained_checkpoint_can_be_fine_tuned(trained: Path, size: str, tmp_path: Path) -> None:
     result = tune(trained, size, tmp_path / "out", "--tokens", "256", "--set", "learning_rate=1e-4", "--seed", "2")
     assert result.exit_code == 0, result.stderr
     record, source = (records.load(folder / "record.json") for folder in (tmp_path / "out", trained))
@@ -132,45 +132,36 @@ def test_a_trained_checkpoint_trains_on(trained: Path, size: str, tmp_path: Path
     assert record.observations[0].held_out_loss == pytest.approx(start, rel=1e-5)
 
 
-def test_a_fine_tuning_of_a_fine_tuning_tells_the_whole_way(tuned: Path, size: str, tmp_path: Path) -> None:
+def test_a_fine_tuning_of_a_fine_tuning_records_all_origins(tuned: Path, size: str, tmp_path: Path) -> None:
     tune(tuned, size, tmp_path / "out", "--tokens", "128")
     way = records.load(tmp_path / "out" / "record.json").origin
     assert (way.kind, way.origin.kind, way.origin.surgery) == ("training", "conversion", SURGERY)
 
 
-def test_its_folder_is_named_after_the_checkpoint(converted: Path, size: str) -> None:
-    chosen = fine_tuning.plan_fine_tuning(
-        SourceCheckpoint(converted), specs.load_size(size), None, 1, 512, ("bf16=true",)
+def test_the_title_is_the_checkpoint_s_name(converted: Path, size: str) -> None:
+    plan = plan_fine_tuning(
+        SourceCheckpoint(converted), size=specs.load_size(size), seed=1, tokens=512, settings=("bf16=true",)
     )
-    assert chosen.title == "mine-finetuned-bf16=true-tokens=512-seed1"
-    assert chosen.steps == 4
+    assert plan.title == "mine-finetuned-bf16=true-tokens=512-seed1"
+    assert plan.steps == 4
 
 
-def test_a_recipe_is_one_of_its_card_or_of_another(converted: Path, foreign: Path, size: str, texts: Path) -> None:
-    own = fine_tuning.plan_fine_tuning(
-        SourceCheckpoint(converted), specs.load_size(size), None, 0, 512, (), recipe="paper"
-    )
+def test_a_recipe_comes_from_the_recorded_or_the_chosen_card(
+    converted: Path, foreign: Path, size: str, texts: Path
+) -> None:
+    small, source = specs.load_size(size), SourceCheckpoint(foreign)
+    own = plan_fine_tuning(SourceCheckpoint(converted), size=small, tokens=512, recipe="paper")
     assert (own.recipe.batch_size, own.recipe.fp16, own.recipe.tokens) == (512, True, 512)
     assert (own.recipe.embedding_dropout, own.recipe.embedding_scale) == (0.0, None)  # as the checkpoint has them
     assert own.title == "mine-finetuned-recipe=paper-tokens=512"
-    other = fine_tuning.plan_fine_tuning(
-        SourceCheckpoint(foreign),
-        specs.load_size(size),
-        str(texts),
-        0,
-        None,
-        (),
-        card=specs.load_model_card("relufied1"),
-        recipe="paper",
-    )
+    card = specs.load_model_card("relufied1")
+    other = plan_fine_tuning(source, size=small, corpus=str(texts), card=card, recipe="paper")
     assert (other.recipe.tokens, other.recipe.schedule, other.recipe.bf16) == (30_000_000_000, "cosine", True)
     with pytest.raises(UsageError, match="foreign names no known card; name one, such as --model relu"):
-        fine_tuning.plan_fine_tuning(
-            SourceCheckpoint(foreign), specs.load_size(size), str(texts), 0, None, (), recipe="paper"
-        )
+        plan_fine_tuning(source, size=small, corpus=str(texts), recipe="paper")
 
 
-def test_a_shorter_context_is_trained_on(converted: Path, size: str, tmp_path: Path) -> None:
+def test_a_shorter_context_can_be_trained(converted: Path, size: str, tmp_path: Path) -> None:
     result = tune(converted, size, tmp_path / "out", "--tokens", "128", "--set", "context=8")
     assert result.exit_code == 0, result.stderr
     record = records.load(tmp_path / "out" / "record.json")
@@ -183,7 +174,7 @@ def test_a_shorter_context_is_trained_on(converted: Path, size: str, tmp_path: P
 
 @pytest.fixture
 def foreign(trained: Path, tmp_path: Path) -> Path:
-    """A Llama with tied tables, whose tokenizer begins texts, cuts them off and pads them, and names its end `</s>`."""
+    """A Llama with tied embeddings, whose tokenizer adds a start token, truncates and pads; its end token is `</s>`."""
     folder = tmp_path / "foreign"
     table = json.loads((trained / "tokenizer.json").read_text().replace("<|endoftext|>", "</s>"))
     encoder = Tokenizer.from_str(json.dumps(table))
@@ -197,7 +188,7 @@ def foreign(trained: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_foreign_checkpoint_trains_on(foreign: Path, size: str, texts: Path, tmp_path: Path) -> None:
+def test_a_foreign_checkpoint_can_be_fine_tuned(foreign: Path, size: str, texts: Path, tmp_path: Path) -> None:
     result = tune(foreign, size, tmp_path / "out", "--corpus", str(texts))
     assert result.exit_code == 0, result.stderr
     record = records.load(tmp_path / "out" / "record.json")
@@ -207,14 +198,14 @@ def test_a_foreign_checkpoint_trains_on(foreign: Path, size: str, texts: Path, t
     assert quality(tmp_path / "out", texts)["loss"] == pytest.approx(record.held_out.loss, rel=1e-5)
 
 
-def test_a_foreign_tokenizer_neither_begins_nor_cuts_nor_pads_texts(foreign: Path, trained: Path, texts: Path) -> None:
+def test_a_foreign_tokenizer_adds_no_start_truncation_or_padding(foreign: Path, trained: Path, texts: Path) -> None:
     documents = corpus.load_corpus(str(texts)).training
     encoded = tokenizer.encode_documents(tokenizer.load_tokenizer(foreign), documents)
     expected = tokenizer.encode_documents(tokenizer.load_tokenizer(trained), documents)
     assert [ids.tolist() for ids in encoded] == [ids.tolist() for ids in expected]
 
 
-def test_a_tokenizer_without_an_end_is_refused(foreign: Path, size: str, texts: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_without_an_end_token_is_refused(foreign: Path, size: str, texts: Path, tmp_path: Path) -> None:
     path = foreign / "tokenizer.json"
     path.write_text(path.read_text().replace("</s>", "<stop>"))
     result = tune(foreign, size, tmp_path / "out", "--corpus", str(texts))
@@ -237,7 +228,7 @@ def test_a_tokenizer_of_another_model_is_refused(foreign: Path, size: str, texts
             BloomConfig(vocab_size=320, hidden_size=16, n_layer=1, n_head=2),
             "its context; choose one with --set context=",
         ),
-        (CohereConfig(logit_scale=0.5, **SMALL), "CohereForCausalLM has logits of its own kind"),
+        (CohereConfig(logit_scale=0.5, **SMALL), "CohereForCausalLM has custom logits"),
     ],
 )
 def test_a_model_that_cannot_be_trained_is_refused_and_leaves_nothing(
@@ -273,7 +264,7 @@ def test_a_checkpoint_without_a_record_needs_a_corpus_and_a_size(foreign: Path, 
         (("--set", "logit_scale=2"), "is not KEY=VALUE with a key among tokens"),
     ],
 )
-def test_what_the_checkpoint_decides_cannot_be_chosen(
+def test_settings_that_the_checkpoint_determines_are_refused(
     more: tuple[str, ...], complaint: str, converted: Path, size: str, tmp_path: Path
 ) -> None:
     result = tune(converted, size, tmp_path / "out", *more)
@@ -281,12 +272,12 @@ def test_what_the_checkpoint_decides_cannot_be_chosen(
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_neither_a_card_nor_a_checkpoint_is_refused() -> None:
+def test_a_command_without_card_and_checkpoint_is_refused() -> None:
     result = invoke("train")
     assert (result.exit_code, "give either --model" in result.stderr) == (2, True)
 
 
-def test_a_size_that_only_the_record_knows_is_asked_for(converted: Path) -> None:
+def test_an_unknown_recorded_size_must_be_replaced(converted: Path) -> None:
     result = invoke("train", "--from", converted)
     assert (result.exit_code, "names the size small, which is unknown here" in result.stderr) == (2, True)
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 LARGEST_WITHOUT = {"tokenizer.json": 2_000, "model.safetensors": 20_000, "optimizer.pt": 50_000}
 
 
-class Impatient(callbacks.InterruptCallback):
+class InterruptingCallback(callbacks.InterruptCallback):
     """Callback of a user who presses Ctrl-C during a step."""
 
     step = 4
@@ -34,7 +34,7 @@ def test_an_interrupted_training_continues_to_the_same_weights(
     trained: Path, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(training, "InterruptCallback", Impatient)
+        patch.setattr(training, "InterruptCallback", InterruptingCallback)
         stopped = train(size, texts, tmp_path / "out")
     assert stopped.exit_code == 130
     assert "stopped after 4 of 10 steps; repeat the command" in stopped.stderr
@@ -59,14 +59,14 @@ def observations(folder: Path) -> list[dict[str, object]]:
     return list(records.load(folder / "record.json").observations)
 
 
-def test_a_training_interrupted_after_its_last_step_is_only_finished(
+def test_a_training_interrupted_after_its_last_step_takes_no_further_step(
     trained: Path, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def impatient(*_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "measure_quality", impatient)
+        patch.setattr(evaluation, "measure_quality", interrupt)
         stopped = train(size, texts, tmp_path / "out")
     assert (stopped.exit_code, "repeat the command to continue" in stopped.stderr) == (130, True)
     assert train(size, texts, tmp_path / "out").exit_code == 0
@@ -78,9 +78,9 @@ def test_no_loss_is_missing_from_the_curve_of_an_interrupted_training(
 ) -> None:
     monkeypatch.setattr(training, "CURVE_POINTS", 3)  # a mean of four steps each
     monkeypatch.setattr(training, "CHECKPOINT_COUNT", 1)
-    monkeypatch.setattr(Impatient, "step", 6)
+    monkeypatch.setattr(InterruptingCallback, "step", 6)
     with monkeypatch.context() as patch:
-        patch.setattr(training, "InterruptCallback", Impatient)
+        patch.setattr(training, "InterruptCallback", InterruptingCallback)
         train(size, texts, tmp_path / "out")
     train(size, texts, tmp_path / "out")
     ends, means = zip(*curve(tmp_path / "out"), strict=True)
@@ -90,7 +90,7 @@ def test_no_loss_is_missing_from_the_curve_of_an_interrupted_training(
         assert mean == pytest.approx(sum(losses[step + 1] for step in range(first, last)) / (last - first), abs=2e-4)
 
 
-def test_a_checkpoint_that_a_crash_cut_off_is_passed_over(tmp_path: Path) -> None:
+def test_an_incomplete_checkpoint_is_ignored(tmp_path: Path) -> None:
     for step in (8, 16, 120):
         (tmp_path / f"checkpoint-{step}").mkdir()
     assert checkpoints.last_checkpoint(tmp_path) is None
@@ -99,7 +99,7 @@ def test_a_checkpoint_that_a_crash_cut_off_is_passed_over(tmp_path: Path) -> Non
     assert checkpoints.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-16")
 
 
-def test_a_training_that_cannot_be_written_says_so(size: str, texts: Path, tmp_path: Path) -> None:
+def test_an_output_folder_that_cannot_be_written_is_refused(size: str, texts: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = invoke(
         "train", "--model", "relu_ln", "--size", size, "--corpus", texts, "--out", tmp_path / "file" / "out"
@@ -117,7 +117,7 @@ def test_a_full_disk_is_one_sentence(file: str, size: str, texts: Path, tmp_path
     assert "cannot be written" in result.stderr
 
 
-def test_a_finished_checkpoint_needs_no_room_beside_its_folder(tmp_path: Path) -> None:
+def test_a_finished_checkpoint_is_staged_inside_its_folder(tmp_path: Path) -> None:
     out = tmp_path / "out"
     checkpoints.prepare_folder(out, {})
 
@@ -145,15 +145,15 @@ def test_a_crash_while_finishing_can_be_repeated(
     assert_same(trained, tmp_path / "out")
 
 
-def test_a_divergence_outlasts_an_interruption(
+def test_a_divergence_survives_an_interruption(
     size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def impatient(*_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     diverging = ("--set", "learning_rate=1e30")
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "write_result", impatient)
+        patch.setattr(checkpoints, "write_result", interrupt)
         assert train(size, texts, tmp_path / "out", *diverging).exit_code == 130
     monkeypatch.setattr(training, "_run_trainer", None)  # no further step
     result = train(size, texts, tmp_path / "out", *diverging)
@@ -178,7 +178,7 @@ def test_another_number_of_processes_does_not_continue_an_interrupted_one(
     size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(training, "InterruptCallback", Impatient)
+        patch.setattr(training, "InterruptCallback", InterruptingCallback)
         train(size, texts, tmp_path / "out")
     path = tmp_path / "out" / "checkpoints" / "plan.json"
     path.write_text(path.read_text().replace('"processes": 1', '"processes": 2'))

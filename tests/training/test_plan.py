@@ -51,7 +51,7 @@ def card(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_a_recipe_of_the_card_is_that_for_the_size_or_the_one_named(card: str, size: str, texts: Path) -> None:
+def test_a_card_s_recipe_is_by_default_the_one_for_the_size(card: str, size: str, texts: Path) -> None:
     default = make_plan(size, texts, card=card)
     named = make_plan(size, texts, "batch_size=2", card=card, recipe="paper")
     assert (default.recipe.weight_decay, default.recipe.batch_size, default.recipe.logit_scale) == (0.25, 8, 4.0)
@@ -60,7 +60,7 @@ def test_a_recipe_of_the_card_is_that_for_the_size_or_the_one_named(card: str, s
     assert make_plan(size, texts, card=card, recipe="small").recipe == default.recipe
 
 
-def test_an_unknown_recipe_is_refused_with_those_that_are_known(card: str, size: str) -> None:
+def test_an_unknown_recipe_is_refused_with_the_known_ones(card: str, size: str) -> None:
     result = invoke("train", "--model", card, "--size", size, "--recipe", "unknown")
     assert result.exit_code == 2
     assert "has no recipe 'unknown'; choose among its own: small, paper" in result.stderr
@@ -68,13 +68,13 @@ def test_an_unknown_recipe_is_refused_with_those_that_are_known(card: str, size:
 
 
 @pytest.mark.parametrize("name", specs.list_names("models"))
-def test_every_recipe_of_every_card_is_one(name: str, texts: Path) -> None:
+def test_every_recipe_of_every_card_is_valid(name: str, texts: Path) -> None:
     for recipe in specs.load_model_card(name).training:
         chosen = make_plan("gpt2", texts, card=name, recipe=recipe)
         assert chosen.recipe != specs.load_size("gpt2").training
 
 
-def test_a_scale_may_start_at_the_root_of_the_width(size: str, texts: Path) -> None:
+def test_a_scale_may_start_at_sqrt_width(size: str, texts: Path) -> None:
     assert make_plan(size, texts, "embedding_scale=sqrt(width)").recipe.embedding_scale == math.sqrt(16)
     paper = make_plan("gpt2", texts, card="dyt_gelu", recipe="paper").recipe
     assert (paper.embedding_scale, paper.embedding_dropout, paper.adam_beta2) == (math.sqrt(768), 0.0, 0.95)
@@ -94,15 +94,15 @@ def test_a_vocabulary_smaller_than_any_tokenizer_is_refused(size: str, texts: Pa
     assert (result.exit_code, "has a vocabulary of 256; a tokenizer needs at least 257" in result.stderr) == (2, True)
 
 
-def test_a_design_that_no_model_can_be_is_refused_at_once_and_leaves_nothing(size: str, tmp_path: Path) -> None:
-    """Before the corpus is read, here one that is not there."""
+def test_an_impossible_design_is_refused_at_once_and_leaves_nothing(size: str, tmp_path: Path) -> None:
+    """The refusal precedes the corpus, which does not exist here."""
     chosen = ("--model", "aero_scaled", "--set", "family=opt", "--size", size, "--corpus", tmp_path / "texts")
     result = invoke("train", *chosen, "--out", tmp_path / "out")
-    assert (result.exit_code, "OPTForCausalLM has no FFN as a module of its own" in result.stderr) == (2, True)
+    assert (result.exit_code, "OPTForCausalLM has no separate FFN module" in result.stderr) == (2, True)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_refusal_takes_only_what_it_began(tmp_path: Path) -> None:
+def test_a_refusal_removes_only_new_folders(tmp_path: Path) -> None:
     for existing in (False, True):
         out = tmp_path / str(existing)
         if existing:

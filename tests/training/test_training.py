@@ -42,7 +42,7 @@ def test_a_checkpoint_is_complete(trained: Path) -> None:
 
 
 @pytest.mark.slow
-def test_more_than_one_pass_over_the_corpus_is_told(trained: Path, size: str, texts: Path, tmp_path: Path) -> None:
+def test_more_than_one_pass_over_the_corpus_is_reported(trained: Path, size: str, texts: Path, tmp_path: Path) -> None:
     assert records.load(trained / "record.json").corpus.epochs < 1
     result = train(size, texts, tmp_path / "out", "--tokens", "14000")
     assert "14,080 tokens are 1.1 passes" in result.stderr
@@ -65,13 +65,13 @@ def test_a_training_that_diverges_ends_early_and_its_record_says_so(size: str, t
 
 
 @pytest.mark.slow
-def test_a_training_whose_last_step_breaks_it_diverged(size: str, texts: Path, tmp_path: Path) -> None:
+def test_a_divergence_at_the_last_step_is_recorded(size: str, texts: Path, tmp_path: Path) -> None:
     train(size, texts, tmp_path / "out", "--set", "learning_rate=1e30", "--tokens", "128")
     assert records.load(tmp_path / "out" / "record.json").diverged.step == 1
 
 
 @pytest.mark.slow
-def test_weights_beyond_float16_are_kept_in_float32(
+def test_weights_beyond_float16_are_stored_in_float32(
     size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grow = partial(torch.nn.init.constant_, val=70_000.0)
@@ -131,7 +131,7 @@ def test_matrices_decay_and_gains_do_not(size: str, texts: Path) -> None:
     assert len(decayed) + len(free) == len(list(model.parameters()))
 
 
-def test_the_recipe_decides_adam_s_second_decay(size: str, texts: Path) -> None:
+def test_the_recipe_sets_adam_s_beta2(size: str, texts: Path) -> None:
     for settings, beta2 in (((), 0.999), (("adam_beta2=0.95",), 0.95)):
         chosen = make_plan(size, texts, *settings)
         groups = training._make_optimizer(
@@ -142,7 +142,7 @@ def test_the_recipe_decides_adam_s_second_decay(size: str, texts: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "opt", "llama"])
-def test_the_dropout_of_the_embedding_is_every_family_s(family: str, size: str, texts: Path) -> None:
+def test_embedding_dropout_applies_in_every_family(family: str, size: str, texts: Path) -> None:
     """In training mode only, and not twice."""
     native = "rmsnorm" if family == "llama" else "layernorm"
     design = (f"family={family}", f"norm={native}", f"final_norm={native}")
@@ -190,7 +190,7 @@ def test_two_kinds_of_mixed_precision_are_refused(size: str, texts: Path, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [8, 320])
-def test_every_step_sees_a_whole_batch_in_every_pass(
+def test_every_step_trains_on_a_full_batch_in_every_pass(
     batch: int, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token_counts, forward = [], scales.ScaledModel.forward
@@ -213,7 +213,7 @@ def test_a_batch_is_cut_into_equal_parts_that_fit_into_memory(batch: int, length
     assert training._accumulation_steps(batch, length) == parts
 
 
-def test_a_long_text_is_measured_a_few_chunks_at_a_time() -> None:
+def test_long_texts_are_evaluated_in_small_batches() -> None:
     batch_sizes: list[int] = []
 
     class Uniform(torch.nn.Module):
@@ -252,7 +252,7 @@ def test_observations_are_evenly_spaced_and_include_the_last_step(steps: int) ->
 
 
 @pytest.mark.slow
-def test_a_training_does_not_notice_that_it_is_observed(
+def test_observations_do_not_change_the_training(
     size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def draw(model: torch.nn.Module, ids: torch.Tensor) -> dict[str, Any]:
@@ -285,7 +285,7 @@ def test_an_output_folder_inside_the_corpus_is_refused(size: str, texts: Path) -
     assert "give another --out" in train(size, texts, texts / "runs" / "out").stderr
 
 
-def test_the_record_tells_the_checkpoint_s_quality(trained: Path, texts: Path) -> None:
+def test_the_recorded_quality_is_the_checkpoint_s(trained: Path, texts: Path) -> None:
     model, record = build.load_checkpoint(trained), records.load(trained / "record.json")
     ids = evaluation.held_out_chunks(tokenizer.load_tokenizer(trained), corpus.load_corpus(str(texts)), 16)
     assert evaluation.mean_loss(model, ids) == pytest.approx(record.held_out.loss, rel=1e-5)

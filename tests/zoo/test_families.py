@@ -1,4 +1,4 @@
-"""Surgery in other people's families: right where it is understood, refused by name where it is not."""
+"""Surgery in families that pi-sim does not know: correct for known classes, refused by name for others."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ NORM_FREE = {"norm": "none", "final_norm": "none"}
 
 
 def foreign(family: str) -> PreTrainedModel:
-    """An untrained model of the family, every weight another one than at first."""
+    """Build an untrained model of the family, with every weight changed from its initial value."""
     torch.manual_seed(0)
     pad = {"pad_token_id": None, "bos_token_id": 0, "eos_token_id": 0}
     config = AutoConfig.for_model(family, **CONFIGS[family], **pad)
@@ -48,7 +48,7 @@ KNOWN: list[surgery.Plan] = [
 @pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3"])
 @pytest.mark.parametrize("plan", KNOWN, ids=lambda plan: next(reversed(plan)))
 def test_families_like_llama_are_understood(family: str, plan: surgery.Plan, ids: Tensor) -> None:
-    """Switches that start neutral change nothing, all others do; and the config tells the model that it is."""
+    """Switches with neutral start values keep the logits, others change them, and the config describes the result."""
     model = foreign(family)
     before = model(ids).logits
     after = surgery.apply_surgery(model, plan)(ids).logits
@@ -91,10 +91,10 @@ def test_norms_of_any_class_can_be_taken_away(family: str) -> None:
         ("gemma2", {"dropped_ffn": [0]}, "is a Gemma2MLP, which surgery does not know"),
         ("phi3", {**NORM_FREE, "activation": "identity", "ffn": "fused"}, "is a Phi3MLP, which surgery does not know"),
         ("bloom", {**NORM_FREE, "ffn": "scaled"}, "is a BloomMLP, which surgery does not know"),
-        ("gptj", {"attention": "2quad"}, "GPTJForCausalLM has an attention of its own kind"),
-        ("bloom", {"attention": "2relu"}, "BloomForCausalLM has an attention of its own kind"),
-        ("bloom", {"temperature": True}, "BloomForCausalLM has an attention of its own kind"),
-        ("gemma2", {"attention": "softmax"}, "Gemma2ForCausalLM has an attention of its own kind"),
+        ("gptj", {"attention": "2quad"}, "GPTJForCausalLM has a custom attention"),
+        ("bloom", {"attention": "2relu"}, "BloomForCausalLM has a custom attention"),
+        ("bloom", {"temperature": True}, "BloomForCausalLM has a custom attention"),
+        ("gemma2", {"attention": "softmax"}, "Gemma2ForCausalLM has a custom attention"),
     ],
 )
 def test_what_takes_knowledge_of_a_family_is_refused(family: str, plan: surgery.Plan, complaint: str) -> None:

@@ -1,4 +1,4 @@
-"""Each layer against its formula, computed by other means: Python's own floats, one number at a time."""
+"""Every layer against its formula in Python floats, one number at a time."""
 
 import math
 from collections.abc import Callable
@@ -79,7 +79,7 @@ NORMS: dict[str, Callable[[list[float]], list[float]]] = {
 @settings(max_examples=20)
 @given(numbers=NUMBERS)
 def test_norms_keep_gain_and_bias(name: str, bias: bool, between: str, numbers: list[float]) -> None:
-    """Whatever was between; only an RMSNorm has no bias that it could hand on."""
+    """Norms keep both through any replacement between, except that an RMSNorm has no bias to hand on."""
     width = len(numbers)
     old = norms.replacement_norm(between, nn.LayerNorm(width, bias=bias, eps=EPS), 2.0).double()
     gain, shift = WEIGHTS[:width], BIASES[:width]
@@ -116,7 +116,7 @@ SCORES: dict[str, Callable[[float], float]] = {
 @pytest.mark.parametrize("form", SCORES)
 @given(rows=ROWS)
 def test_attention_scores(form: str, rows: list[list[float]]) -> None:
-    """Causal: query t sees the keys up to t, and exact zeros beyond."""
+    """Query t attends to keys 0 to t; later weights are exactly zero."""
     mask = torch.full((3, 3), torch.finfo(torch.float64).min, dtype=torch.float64).triu(1)
     found = attention.NORMALISERS[form](torch.tensor(rows, dtype=torch.float64), mask)
     for query, row in enumerate(rows):
@@ -150,7 +150,7 @@ def test_a_fused_ffn_is_the_same_map() -> None:
 
 
 def test_a_scaled_ffn_scales_both_branches() -> None:
-    """The block adds x: beta x + FFN(x) / alpha in all."""
+    """Layer and residual add up to beta x + FFN(x) / alpha."""
     ffn, x = affine_ffn(), torch.randn(2, 3, 4)
     scaled = ScaledFFN(ffn)
     torch.testing.assert_close(x + scaled(x), x + ffn(x))

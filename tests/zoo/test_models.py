@@ -1,4 +1,4 @@
-"""The zoo: cards become Hugging Face models, surgery and folding change nothing else, and bad input is refused."""
+"""Models of cards: sizes, surgery, folding, checkpoints, and errors in cards and files."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_every_card_builds_at_every_size_without_memory(card: str, size: str) ->
 
 
 def parameters(card: specs.ModelCard, size: specs.Size) -> int:
-    """A model's parameters, counted on paper: a tied table, positions unless they are rotary, blocks, a last norm."""
+    """Return the number of parameters by formula: tied table, positions unless rotary, blocks, final norm."""
     design, positions = card.architecture, size.context if card.architecture.family == "gpt2" else 0
     blocks = sum(block(design, size, layer in design.dropped_ffn) for layer in range(size.layers))
     shared = design.activation == "learnable_lrelu" and design.slopes == "global"
@@ -43,7 +43,7 @@ def parameters(card: specs.ModelCard, size: specs.Size) -> int:
 
 
 def block(design: specs.Architecture, size: specs.Size, dropped: bool) -> int:
-    """One block's: four matrices of attention and those of the FFN, with biases in GPT-2 alone."""
+    """Return the parameters of one block: attention and FFN matrices, with biases in GPT-2 only."""
     width, biased = size.width, design.family == "gpt2"
     attention = 4 * width**2 + 4 * width * biased + size.heads * design.temperature
     slope = design.activation == "learnable_lrelu" and design.slopes == "layer"
@@ -56,7 +56,7 @@ def block(design: specs.Architecture, size: specs.Size, dropped: bool) -> int:
 
 
 def norm(name: str, width: int) -> int:
-    """Gain and bias, and the numbers that tanh and erf have inside."""
+    """Return the parameters of one norm: gain, bias, and alpha and shift of DyT and Derf."""
     return {"none": 0, "layernorm": 2 * width, "rmsnorm": width, "derf": 2 * width + 2}.get(name, 2 * width + 1)
 
 

@@ -1,4 +1,4 @@
-"""The weights that ship: they fit their cards, and their records tell the truth about them."""
+"""Shipped weights against their cards and records."""
 
 from pathlib import Path
 

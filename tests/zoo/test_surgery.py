@@ -48,7 +48,7 @@ def test_every_switch_trains_and_comes_back_from_disk(family: str, name: str, id
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "name"), POSSIBLE)
 def test_every_switch_changes_the_logits_that_it_should(family: str, name: str, ids: Tensor) -> None:
-    """A switch to what the model has, or one that starts neutral, changes none."""
+    """Only a switch to the family's own module, or one with neutral start values, leaves the logits unchanged."""
     neutral = {"gelu", "temperature", "rmsnorm" if family == "llama" else "layernorm"}
     before = fresh_model(family)(ids).logits
     after = surgery.apply_surgery(fresh_model(family), SWITCHES[name])(ids).logits
@@ -73,13 +73,13 @@ GONE = {
     "fused FFN": rf"{NORM}|\.mlp\.",
     "no FFN": r"\.1\.(mlp|ln_2|post_attention_layernorm)\.",
 }
-"""The weights that a switch may take away; others take none."""
+"""Weights that a switch may remove, by switch."""
 NEW = r"\.(alpha|shift|slope|inverse_temperature|beta|inverse_alpha|mlp\.weight|mlp\.bias)$"
-"""Those that switches bring; a fused FFN's matrix is one of them."""
+"""Weights that a switch may add, the matrix of a fused FFN among them."""
 
 
 def weights(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Each weight by its path, with or without a module around it."""
+    """Return every weight by its path, without the modules that surgery wraps around others."""
     named = model.state_dict().items()
     return {re.sub(r"(ln_.|norm)\.norm\.", r"\1.", path).replace(".ffn.", "."): each.clone() for path, each in named}
 
@@ -95,7 +95,7 @@ def test_surgery_leaves_other_weights_untouched(family: str, name: str) -> None:
 
 @pytest.mark.parametrize(("family", "name"), sorted(IMPOSSIBLE))
 def test_what_a_family_cannot_be_is_refused_with_a_reason(family: str, name: str) -> None:
-    with pytest.raises(UsageError, match=r"has no FFN as a module of its own|and no gate"):
+    with pytest.raises(UsageError, match=r"has no separate FFN module|and no gate"):
         surgery.apply_surgery(fresh_model(family), SWITCHES[name])
 
 
@@ -172,7 +172,7 @@ def test_a_card_that_no_model_can_be_is_refused(switches: surgery.Plan, complain
 
 
 def test_one_operation_may_follow_another(ids: Tensor, tmp_path: Path) -> None:
-    """Rectified norms become DyT without losing their ReLU, and the whole history comes back from disk."""
+    """Rectified norms become DyT without losing their ReLU, and the result is rebuilt from disk."""
     model = surgery.apply_surgery(fresh_model("gpt2"), {"relu_after_norm": True, "activation": "relu"})
     surgery.apply_surgery(model, {"norm": "dyt"})
     first = model.transformer.h[0].ln_1
@@ -185,7 +185,7 @@ def test_one_operation_may_follow_another(ids: Tensor, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_second_operation_leaves_a_loadable_model_or_is_refused(ids: Tensor) -> None:
-    """Any two switches in either order: what the config tells is what the model is, with its weights and its logits."""
+    """After any two switches in either order, the stored plan and the weights rebuild the same logits."""
     family, refused = fresh_model("gpt2"), 0
     once = [perturbed(surgery.apply_surgery(deepcopy(family), plan)) for plan in SWITCHES.values()]
     for first, plan in product(once, SWITCHES.values()):
@@ -228,7 +228,7 @@ def test_a_switch_takes_its_settings_with_it(first: surgery.Plan, second: surger
         ("temperature", "temperature", "has no attention without a temperature"),
         ("temperature", "2relu", "temperature = True does nothing unless attention is softmax"),
         ("2relu", "temperature", "temperature = True does nothing unless attention is softmax"),
-        ("no FFN", "no FFN", "no FFN as a module of its own"),
+        ("no FFN", "no FFN", "no separate FFN module"),
     ],
 )
 def test_what_a_second_operation_cannot_do_is_refused(first: str, second: str, complaint: str) -> None:

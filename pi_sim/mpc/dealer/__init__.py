@@ -1,1 +1,1 @@
-"""Where correlated randomness comes from: CrypTen's tuples, and the correlations of our own kernels."""
+"""Correlated randomness from a dealer: CrypTen's tuples, and the correlations of our own kernels."""

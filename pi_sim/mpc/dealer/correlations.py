@@ -1,6 +1,8 @@
-"""Correlated randomness: what a dealer draws at random, and what follows from it."""
+"""Correlations: tensors that a dealer draws at random, and tensors that are computed from them.
 
-# MERGED: What CrypTen asks of a dealer besides products and squares: conjunctions, and bits in both sharings.
+Those that CrypTen requests stand here: Beaver triples, squares, AND triples, and bits in both sharings. Those of our
+own kernels stand beside the primitives that use them.
+"""
 
 import math
 from abc import ABC, abstractmethod
@@ -16,7 +18,7 @@ from pi_sim.graph.ops import Shape
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor of a correlation: shared as a sum in the ring of 64-bit words, or, with `bits`, by exclusive or."""
+    """One tensor of a correlation, in additive shares in its ring, or, with `bits`, in XOR shares."""
 
     shape: Shape
     bits: int | None = None
@@ -24,39 +26,39 @@ class TensorSpec:
 
     @property
     def mask(self) -> int | None:
-        """The bits of a word that are random, None for all of them."""
+        """Mask of the random bits of a word, None if all are random."""
         return None if self.bits is None or self.bits == 8 * self.dtype.itemsize else (1 << self.bits) - 1
 
     @property
     def bytes(self) -> int:
-        """Of one share of it."""
+        """Bytes of one share."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def split(self, value: Tensor, other: Tensor) -> Tensor:
-        """The share that makes up `value` with the other one, in the other one's place."""
-        return (torch.sub if self.bits is None else torch.bitwise_xor)(value, other, out=other)
+    def split(self, value: Tensor, peer_share: Tensor) -> Tensor:
+        """Return the share that completes `peer_share` to `value`; it overwrites `peer_share`."""
+        return (torch.sub if self.bits is None else torch.bitwise_xor)(value, peer_share, out=peer_share)
 
-    def join(self, one: Tensor, other: Tensor) -> Tensor:
-        """The value of two shares, in the other one's place."""
-        return (torch.add if self.bits is None else torch.bitwise_xor)(one, other, out=other)
+    def join(self, share: Tensor, peer_share: Tensor) -> Tensor:
+        """Return the value of two shares; it overwrites `peer_share`."""
+        return (torch.add if self.bits is None else torch.bitwise_xor)(share, peer_share, out=peer_share)
 
 
 class Correlation(ABC):
-    """Uniformly random parts, and parts derived from their values; two parties get a share of each."""
+    """Uniformly random parts, and parts that depend on their values; two parties get a share of each."""
 
     @property
     @abstractmethod
     def random_parts(self) -> tuple[TensorSpec, ...]:
-        """Uniformly random: both parties expand their shares from seeds."""
+        """Specs of the uniformly random parts: both parties expand their shares from seeds."""
 
     @property
     @abstractmethod
     def dependent_parts(self) -> tuple[TensorSpec, ...]:
-        """What follows: party 1 expands its share from a seed, party 0's must be sent."""
+        """Specs of the dependent parts: party 1 expands its share from a seed, party 0's must be sent."""
 
     @abstractmethod
     def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        """The values of the derived parts from those of the drawn ones: what the dealer computes."""
+        """Return the values of the dependent parts from those of the random parts, as the dealer does."""
 
 
 WORD_BITS = 64
@@ -64,7 +66,7 @@ WORD_BITS = 64
 
 @dataclass(frozen=True)
 class AndTriple(Correlation):
-    """A, B and A & B, broadcast, in words of 64 bits shared by exclusive or."""
+    """A, B and A & B, broadcast, in XOR shares of 64-bit words."""
 
     first: Shape
     second: Shape
@@ -83,7 +85,7 @@ class AndTriple(Correlation):
 
 @dataclass(frozen=True)
 class RandomBit(Correlation):
-    """A random bit shared by exclusive or, and the same bit shared as a sum."""
+    """A random bit in XOR shares, and in additive shares."""
 
     shape: Shape
 
@@ -100,12 +102,12 @@ class RandomBit(Correlation):
 
 
 PRODUCTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"multiply": torch.mul, "matmul": torch.matmul}
-"""The operations that triples are dealt for."""
+"""Operations of Beaver triples."""
 
 
 @dataclass(frozen=True)
 class Triple(Correlation):
-    """A, B, and their product."""
+    """A Beaver triple: A, B and their product."""
 
     operation: str
     first: Shape
@@ -125,7 +127,7 @@ class Triple(Correlation):
 
 @dataclass(frozen=True)
 class SquarePair(Correlation):
-    """R, and its square."""
+    """R and its square."""
 
     shape: Shape
 
@@ -142,7 +144,7 @@ class SquarePair(Correlation):
 
 
 def _product_shape(operation: str, first: Shape, second: Shape) -> Shape:
-    """The product's shape, found without tensors: a phantom counts what is done to these."""
+    """Return the shape of a product, without tensors: the dry run counts operations on these."""
     if operation == "multiply":
         return np.broadcast_shapes(first, second)
     return (*np.broadcast_shapes(first[:-2], second[:-2]), *first[-2:-1], second[-1])

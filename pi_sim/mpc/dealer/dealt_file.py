@@ -1,7 +1,15 @@
-"""The first line of a dealt file: what it holds, for whom, and whether it serves a run."""
+"""Dealt files: randomness that was dealt ahead of time, a file for each party, used once.
 
-# MERGED: Randomness serves once: two openings under one mask tell the difference of what they hide. A dealt file is marked in this user's state folder and renamed before the first share is drawn from it. So a second use is refused, and so is a copy's by the same user on the same machine. A copy that is used on another machine, or by another user, is not recognised there; both parties' files would have to be copied, or the other party refuses.  # noqa: E501
-# MERGED: Randomness that was dealt ahead of time: a file for each party, used once. party0.dealing a header with its seed, then its shares of all derived parts in the order in which they are needed party1.dealing a header alone: party 1 expands everything from its seed  # noqa: E501
+    party0.dealing  a header with party 0's seed, then its shares of all dependent parts in the order of requests
+    party1.dealing  a header only: party 1 expands everything from its seed
+
+The header is one line of JSON that says what the file holds, and for which run.
+
+Randomness must be used only once: two openings under one mask reveal the difference of the values that it hides. A
+dealt file is marked in this user's state folder and renamed before the first share is drawn from it, so a second use is
+refused, and so is a copy's by the same user on the same machine. The use of a copy on another machine, or by another
+user, is not detected there; both parties' files would have to be copied, or the other party refuses.
+"""
 
 import json
 import mmap
@@ -21,15 +29,18 @@ from pi_sim.files import new_folder, user_folder
 from pi_sim.mpc.dealer.dealers import DEALING_NUMBER_BYTES, DEALT_FILE, ExternalDealer, RunIdentity
 from pi_sim.mpc.dealer.prg import SEED_BYTES, AesCtrPrg, new_seed
 from pi_sim.mpc.dealer.sources import DealerSource, Demand, raw_bytes
+from pi_sim.mpc.primitives.ring import WORD_BYTES
 from pi_sim.specs.toml import TomlModel, validate_table
 
 MAX_HEADER_BYTES = 4096
-"""Bytes within which the line must end."""
-WORD = 8
+"""Limit on the length of the header."""
 
 
 class Header(TomlModel):
-    """JSON. The seed makes it as secret as the shares that follow it: `payload` bytes, none at party 1."""
+    """The first line of a dealt file. Its seed makes it as secret as the shares behind it.
+
+    `payload` is the number of bytes of those shares, 0 at party 1.
+    """
 
     format: Literal[2] = 2
     rank: int = Field(ge=0, le=1)
@@ -43,26 +54,26 @@ class Header(TomlModel):
 
     @property
     def line(self) -> bytes:
-        """With spaces, so that what follows begins with a word."""
+        """The header as bytes, padded with spaces so that the shares are aligned to words."""
         text = self.model_dump_json().encode()
-        return text + b" " * (-(len(text) + 1) % WORD) + b"\n"
+        return text + b" " * (-(len(text) + 1) % WORD_BYTES) + b"\n"
 
-    def check_run(self, path: Path, rank: int, terms: RunIdentity, sequences: int) -> None:
-        """A `UsageError` says why the file does not serve a run."""
-        if sentence := self._mismatch(rank, terms, sequences):
-            raise UsageError(f"{path} {sentence}.")
-        size, whole = path.stat().st_size, len(self.line) + self.payload
-        if size != whole:
-            raise UsageError(f"{path} is not whole: it has {size:,} of {whole:,} bytes; copy it anew.")
+    def check_run(self, path: Path, rank: int, identity: RunIdentity, sequences: int) -> None:
+        """Raise `UsageError` if the file does not serve a run, or has the wrong size."""
+        if reason := self._mismatch(rank, identity, sequences):
+            raise UsageError(f"{path} {reason}.")
+        size, expected = path.stat().st_size, len(self.line) + self.payload
+        if size != expected:
+            raise UsageError(f"{path} is damaged: it has {size:,} bytes instead of {expected:,}; copy it again.")
 
-    def _mismatch(self, rank: int, terms: RunIdentity, sequences: int) -> str | None:
+    def _mismatch(self, rank: int, identity: RunIdentity, sequences: int) -> str | None:
         if self.rank != rank:
             return f"is party {self.rank}'s file of a dealing; give party {rank} its own"
-        if self.version != terms.version:
-            return f"was dealt by pi-sim {self.version}, this is {terms.version}; deal anew"
-        if self.graph != terms.graph:
+        if self.version != identity.version:
+            return f"was dealt by pi-sim {self.version}, this is {identity.version}; deal anew"
+        if self.graph != identity.graph:
             return "was dealt for another graph; run `pi-sim deal` with this bundle"
-        if self.protocol != terms.protocol:
+        if self.protocol != identity.protocol:
             return "was dealt for another protocol; run `pi-sim deal` with this --protocol"
         if self.sequences < sequences:
             return f"has randomness for {self.sequences:,} sequences, not for {sequences:,}; run fewer, or deal more"
@@ -70,7 +81,7 @@ class Header(TomlModel):
 
 
 def read_header(path: Path) -> Header:
-    """The header of a dealt file; a `UsageError` for what is none, or is gone."""
+    """Read the header of a dealt file; raise `UsageError` if there is none, or no such file."""
     try:
         with path.open("rb") as file:
             line = file.readline(MAX_HEADER_BYTES)
@@ -80,78 +91,82 @@ def read_header(path: Path) -> Header:
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}).") from None
     except (ValueError, RecursionError):
-        raise UsageError(f"{path} is no file of `pi-sim deal`; deal anew.") from None
+        raise UsageError(f"{path} is not a file of `pi-sim deal`; deal anew.") from None
 
 
 def used_path(path: Path) -> Path:
-    """What a file is called once it was used."""
+    """Return the path of a file after its use."""
     return path.with_name(f"{path.name}.used")
 
 
 def _missing_message(path: Path) -> str:
     if used_path(path).exists():
-        return f"{path} was used already, and randomness serves once; deal anew."
+        return f"{path} was used already, and dealt randomness serves one run only; deal anew."
     return f"there is no file {path}; `pi-sim deal` makes one for each party."
 
 
 def check_unused(path: Path, header: Header) -> None:
-    """A `UsageError` where this user has used the file, or a copy of it."""
+    """Raise `UsageError` if this user has used the file, or a copy of it, on this machine."""
     if _marker_path(header).exists():
-        raise UsageError(f"{path} was used already, and randomness serves once; deal anew.")
+        raise UsageError(f"{path} was used already, and dealt randomness serves one run only; deal anew.")
 
 
 def mark_used(path: Path, header: Header) -> None:
-    """Mark and rename a file; a `UsageError` where somebody else was quicker, or where that cannot be written."""
-    mark = _marker_path(header)
+    """Mark and rename a file; raise `UsageError` if another process used it first, or the marker cannot be written."""
+    marker = _marker_path(header)
     try:
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch(exist_ok=False)
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch(exist_ok=False)
         path.rename(used_path(path))
     except FileExistsError:
-        raise UsageError(f"{path} was used already, and randomness serves once; deal anew.") from None
+        raise UsageError(f"{path} was used already, and dealt randomness serves one run only; deal anew.") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be marked as used ({error.strerror}: {error.filename}).") from None
 
 
 def _marker_path(header: Header) -> Path:
-    """An empty file: in `$XDG_STATE_HOME/pi-sim`, by default `~/.local/state/pi-sim`."""
+    """Return the path of an empty file in `$XDG_STATE_HOME/pi-sim`, by default `~/.local/state/pi-sim`."""
     return user_folder("XDG_STATE_HOME", "~/.local/state") / "dealings" / f"{header.number}.party{header.rank}"
 
 
 BUFFER_BYTES = 2**20
 WINDOW_BYTES = 2**26
-"""Bytes that are mapped at once, or more for a larger tensor."""
+"""Bytes that are mapped at once; more for a larger tensor."""
 
 
 def party_path(path: Path, rank: int) -> Path:
-    """A party's file: `path` itself, or the one in the folder that `pi-sim deal` wrote."""
+    """Return the path of a party's file: `path` itself, or the file in the folder that `pi-sim deal` wrote."""
     return path / f"party{rank}.dealing" if path.is_dir() else path
 
 
-def read_usable_header(path: Path, rank: int, terms: RunIdentity, sequences: int) -> Header:
-    """The header of a party's file, once it is sure to serve a run of so many sequences; else a `UsageError`."""
+def read_usable_header(path: Path, rank: int, identity: RunIdentity, sequences: int) -> Header:
+    """Return the header of a party's file; raise `UsageError` unless it serves a run of this many sequences."""
     path = party_path(path, rank)
-    found = read_header(path)
-    found.check_run(path, rank, terms, sequences)
-    check_unused(path, found)
-    return found
+    header = read_header(path)
+    header.check_run(path, rank, identity, sequences)
+    check_unused(path, header)
+    return header
 
 
-def open_dealt_file(path: Path, rank: int, terms: RunIdentity, sequences: int) -> ExternalDealer:
-    """A party's way to its file, which is still unused until the parties have met."""
-    found = read_usable_header(path, rank, terms, sequences)
+def open_dealt_file(path: Path, rank: int, identity: RunIdentity, sequences: int) -> ExternalDealer:
+    """Return the dealer behind a party's file, which stays unused until the parties have agreed."""
+    header = read_usable_header(path, rank, identity, sequences)
     path = party_path(path, rank)
-    number, stream = (bytes.fromhex(each) for each in (found.number, found.seed))
     return ExternalDealer(
-        DEALT_FILE, rank, number, stream, MappedShares(path, len(found.line)), partial(mark_used, path, found)
+        DEALT_FILE,
+        rank,
+        number=bytes.fromhex(header.number),
+        seed=bytes.fromhex(header.seed),
+        share_stream=MappedShares(path, len(header.line)),
+        mark_used=partial(mark_used, path, header),
     )
 
 
 class MappedShares:
-    """Party 0's derived shares in order: the file's own pages, of which a window is mapped, so that nothing is copied.
+    """Party 0's dependent shares in order, as views of a mapped window of the file, without a copy.
 
-    What a party writes there stays its own. Memory is that of the windows in use, however long the file. A file that
-    shrinks while it is mapped ends the party by a signal, SIGBUS.
+    The mapping is private: writing to a share does not change the file. Memory is that of the windows in use, however
+    long the file. A file that shrinks while it is mapped kills the party with SIGBUS.
     """
 
     def __init__(self, path: Path, start: int) -> None:
@@ -164,11 +179,11 @@ class MappedShares:
             return torch.empty(0, dtype=torch.uint8)
         if self.position > self.window_end:
             self._map(start)
-        found = torch.frombuffer(self.window, dtype=torch.uint8, count=length, offset=start - self.window_start)
-        return found.clone() if start % WORD else found
+        share = torch.frombuffer(self.window, dtype=torch.uint8, count=length, offset=start - self.window_start)
+        return share.clone() if start % WORD_BYTES else share
 
     def _map(self, start: int) -> None:
-        """A window from the page in which the next bytes begin."""
+        """Map a window that starts at the page of the next bytes."""
         self.window_start = start - start % mmap.ALLOCATIONGRANULARITY
         self.window_end = min(max(self.position, start + WINDOW_BYTES), os.fstat(self.file.fileno()).st_size)
         if self.position > self.window_end:
@@ -182,35 +197,36 @@ class MappedShares:
 
 def write_dealing(
     folder: Path,
-    tape: Demand,
-    terms: RunIdentity,
+    demand: Demand,
+    identity: RunIdentity,
     sequences: int,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> list[int]:
-    """Deal for so many sequences: both files in a new folder, whole or not at all. How many bytes each has.
+    """Deal for a number of sequences: write both files to a new folder, completely or not at all; return their sizes.
 
-    The shares are written as they are dealt, so that memory stays bounded by one correlation of the largest.
+    Shares are written as they are dealt, so memory is bounded by the largest correlation.
     """
     if folder.exists():
         raise UsageError(f"{folder} exists already; choose another --out, or remove it.")
     with new_folder(folder, mode=0o700) as inside:
-        return _write_files(inside, tape, terms, sequences, progress)
+        return _write_files(inside, demand, identity, sequences, progress)
 
 
 def _write_files(
-    folder: Path, tape: Demand, terms: RunIdentity, sequences: int, progress: Callable[[float], None]
+    folder: Path, demand: Demand, identity: RunIdentity, sequences: int, progress: Callable[[float], None]
 ) -> list[int]:
-    seeds, number, payload = (new_seed(), new_seed()), os.urandom(DEALING_NUMBER_BYTES), tape.offline_bytes(sequences)
+    seeds, number, payload = (new_seed(), new_seed()), os.urandom(DEALING_NUMBER_BYTES), demand.offline_bytes(sequences)
     with ExitStack() as stack:
         files = [stack.enter_context(_create_private(party_path(folder, rank))) for rank in (0, 1)]
         for rank, file in enumerate(files):
-            found = Header(
-                rank=rank, number=number.hex(), seed=seeds[rank].hex(), sequences=sequences,
-                payload=payload * (rank == 0), graph=terms.graph, protocol=terms.protocol, version=terms.version,
+            header = Header(
+                rank=rank, number=number.hex(), seed=seeds[rank].hex(),
+                sequences=sequences, payload=payload * (rank == 0),
+                graph=identity.graph, protocol=identity.protocol, version=identity.version,
             )  # fmt: skip
-            file.write(found.line)
+            file.write(header.line)
         start = files[0].tell()
-        for shares in tape.replay(DealerSource(*map(AesCtrPrg, seeds)), sequences):
+        for shares in demand.replay(DealerSource(*map(AesCtrPrg, seeds)), sequences):
             for share in shares:
                 files[0].write(raw_bytes(share))
             progress((files[0].tell() - start) / (payload or 1))
@@ -218,5 +234,5 @@ def _write_files(
 
 
 def _create_private(path: Path) -> BinaryIO:
-    """A new file that its owner alone may read."""
+    """Create a file that only its owner may read."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=BUFFER_BYTES)

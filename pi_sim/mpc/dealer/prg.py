@@ -1,8 +1,8 @@
-"""Uniformly random tensors from a seed: AES-128 in counter mode, a cryptographic generator.
+"""Uniformly random tensors from a seed: AES-128 in counter mode, a cryptographic PRG.
 
-Two ends with the same seed expand the same stream, so that of uniformly random shares nothing but a seed must be sent.
-Every share, mask and tuple of a run comes from such streams. They are drawn on the processor, whatever device computes:
-torch's own generators, the Mersenne Twister and on CUDA Philox, are not made to keep secrets.
+Two parties with the same seed expand the same stream, so a seed is all that must be sent of uniformly random shares.
+Every share, mask and tuple of a run comes from such a PRG. It runs on the CPU, whatever device computes: torch's own
+generators, the Mersenne Twister and on CUDA Philox, are not cryptographic.
 """
 
 import secrets
@@ -17,18 +17,18 @@ from pi_sim.mpc.dealer.correlations import TensorSpec
 SEED_BYTES = 16
 """Bytes of a seed."""
 BLOCK_BYTES = 16
-"""Bytes of the cipher's block, which it also asks for as room behind its output."""
+"""Bytes of a block of the cipher, which also needs as many behind its output."""
 ZERO_BYTES = memoryview(bytes(2**18))
-"""What is encrypted: short enough to stay in the processor's cache."""
+"""Plaintext of the keystream: short enough to stay in the CPU's cache."""
 
 
 def new_seed() -> bytes:
-    """A fresh seed from the operating system."""
+    """Return a fresh seed from the operating system."""
     return secrets.token_bytes(SEED_BYTES)
 
 
 class Prg(Protocol):
-    """Whatever parts can be drawn from; it counts how often that was done, and the bytes of what came."""
+    """A stream to draw tensors from, with a count of draws and of bytes drawn."""
 
     draws: int
     bytes: int
@@ -37,14 +37,14 @@ class Prg(Protocol):
 
 
 class AesCtrPrg:
-    """One seed's stream; what is drawn is gone. Each part begins with a new block of the cipher."""
+    """The stream of one seed. No byte is drawn twice; each part begins with a new block of the cipher."""
 
     def __init__(self, seed: bytes) -> None:
         self.cipher = Cipher(algorithms.AES128(seed), modes.CTR(bytes(BLOCK_BYTES))).encryptor()
         self.draws = self.bytes = 0
 
     def draw(self, *parts: TensorSpec, device: torch.device | None = None) -> list[Tensor]:
-        """Every element uniform over the ring, or over its part's bits; drawn on the processor, then moved."""
+        """Return a tensor per part, uniform over the ring or over the part's bits; drawn on the CPU, then moved."""
         self.draws += 1
         self.bytes += sum(part.bytes for part in parts)
         return [
@@ -52,7 +52,7 @@ class AesCtrPrg:
         ]
 
     def _keystream(self, length: int) -> Tensor:
-        """So many bytes, whole blocks: parts in memory of their own, for one piece for all would be cleared anew."""
+        """Return the next `length` bytes, whole blocks, in memory of their own: reused memory would be cleared anew."""
         memory = torch.empty(length + BLOCK_BYTES, dtype=torch.uint8)
         view = memory.numpy().data
         for start in range(0, length, len(ZERO_BYTES)):
@@ -61,22 +61,22 @@ class AesCtrPrg:
 
 
 def _as_tensor(memory: Tensor, part: TensorSpec) -> Tensor:
-    """A part in the place where it was drawn."""
-    drawn = memory[: part.bytes].view(part.dtype).view(part.shape)
+    """Return a part as a view of the bytes drawn for it, masked in place."""
+    tensor = memory[: part.bytes].view(part.dtype).view(part.shape)
     if part.mask is not None:
-        numbers = drawn.numpy()
-        numbers &= numbers.dtype.type(part.mask)
-    return drawn
+        words = tensor.numpy()
+        words &= words.dtype.type(part.mask)
+    return tensor
 
 
 class ShapePrg:
-    """The stream of a phantom: tensors without data."""
+    """The stream of a dry run: tensors without data."""
 
     def __init__(self) -> None:
         self.draws = self.bytes = 0
 
     def draw(self, *parts: TensorSpec, device: torch.device | None = None) -> list[Tensor]:
-        """Memory on the meta device, or where CrypTen makes a tensor of no elements."""
+        """Return empty tensors on the meta device, or on CrypTen's when it draws a tensor of no elements."""
         self.draws += 1
         self.bytes += sum(part.bytes for part in parts)
         return [torch.empty(part.shape, dtype=part.dtype, device=device or "meta") for part in parts]

@@ -1,10 +1,10 @@
-"""One party's end of the dealing: its shares of every correlation, in the order in which both parties ask for them.
+"""Sources of correlated randomness: a party's shares of every correlation, in the order in which both request them.
 
-Both parties expand their shares of uniformly random parts from streams of their own. Of the derived parts party 1
-expands its shares too, so that party 0's follow from them: whoever knows both streams computes these, the dealer.
+Both parties expand their shares of uniformly random parts from PRGs of their own. Party 1 also expands its shares of
+dependent parts, so party 0's follow from them; a dealer knows both PRGs and computes these.
+
+The list of correlations that a protocol requests, in order, is a `Demand`. It is public, and all that a dealer needs.
 """
-
-# MERGED: A tape: which correlations a protocol asks for, in order. It is public, and all that a dealer needs to know.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -19,90 +19,91 @@ from pi_sim.mpc.dealer.prg import Prg, ShapePrg
 
 
 class Source(ABC):
-    """What a party asks; `offline` counts the bytes of derived parts, which is what a dealer must send to party 0."""
+    """A party's source of shares.
+
+    `offline_bytes` counts the bytes of dependent parts, which a dealer must send to party 0.
+    """
 
     device: torch.device | None = None
-    """Where shares are wanted, if not on the processor."""
+    """Device of the shares, None for the CPU."""
 
-    def __init__(self, mine: Prg) -> None:
-        self.own_prg = mine
+    def __init__(self, own_prg: Prg) -> None:
+        self.own_prg = own_prg
         self.mask_count = 0
         self.offline_bytes = 0
 
     def persistent_mask(self, part: TensorSpec) -> tuple[int, Tensor]:
-        """A random part that later correlations follow from: its number, and this party's share."""
+        """Return the number of a new random tensor that later correlations may depend on, and this party's share."""
         self.mask_count += 1
         (share,) = self.own_prg.draw(part, device=self.device)
         return self.mask_count - 1, share
 
-    def deal(self, correlation: Correlation, *kept: int) -> tuple[Tensor, ...]:
-        """Shares of the drawn parts, then of the derived ones, which may follow from kept parts too."""
-        drawn, derived = self._shares(correlation, kept)
-        self.offline_bytes += sum(share.nbytes for share in derived)
-        return (*drawn, *derived)
+    def deal(self, correlation: Correlation, *mask_ids: int) -> tuple[Tensor, ...]:
+        """Return shares of the random parts, then of the dependent ones, which may depend on persistent masks too."""
+        random, dependent = self._shares(correlation, mask_ids)
+        self.offline_bytes += sum(share.nbytes for share in dependent)
+        return (*random, *dependent)
 
     @abstractmethod
-    def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
-        """This party's shares of the drawn and of the derived parts."""
+    def _shares(self, correlation: Correlation, mask_ids: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return this party's shares of the random and of the dependent parts."""
 
 
 class SeedSource(Source):
-    """Party 1: all of its shares come from its own stream."""
+    """Party 1: all shares come from its own PRG."""
 
-    def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
-        drawn = correlation.random_parts
-        shares = self.own_prg.draw(*drawn, *correlation.dependent_parts, device=self.device)
-        return shares[: len(drawn)], shares[len(drawn) :]
+    def _shares(self, correlation: Correlation, mask_ids: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
+        parts = correlation.random_parts
+        shares = self.own_prg.draw(*parts, *correlation.dependent_parts, device=self.device)
+        return shares[: len(parts)], shares[len(parts) :]
 
 
 class DealerSource(Source):
-    """A dealer: it knows both streams, hence every value, and computes party 0's shares.
+    """A dealer: it knows both PRGs, hence every value, and computes party 0's shares.
 
-    Party 0 may play the dealer itself: right for counting and timing, not a deployment, since it could open everything.
+    Party 0 may be the dealer itself, which suits counting and timing. It is no deployment: party 0 could then open
+    everything.
     """
 
-    def __init__(self, mine: Prg, theirs: Prg) -> None:
-        """`theirs` is party 1's stream."""
-        super().__init__(mine)
-        self.peer_prg = theirs
+    def __init__(self, own_prg: Prg, peer_prg: Prg) -> None:
+        """`own_prg` is party 0's, `peer_prg` party 1's."""
+        super().__init__(own_prg)
+        self.peer_prg = peer_prg
         self.mask_values: list[Tensor] = []
 
     def persistent_mask(self, part: TensorSpec) -> tuple[int, Tensor]:
         number, share = super().persistent_mask(part)
-        (other,) = self.peer_prg.draw(part, device=self.device)
-        self.mask_values.append(part.join(share, other))
+        (peer_share,) = self.peer_prg.draw(part, device=self.device)
+        self.mask_values.append(part.join(share, peer_share))
         return number, share
 
-    def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
-        parts = correlation.random_parts
-        mine = self.own_prg.draw(*parts, device=self.device)
-        theirs = self.peer_prg.draw(*parts, *correlation.dependent_parts, device=self.device)
-        joined = [part.join(*pair) for part, *pair in zip(parts, mine, theirs, strict=False)]
-        found = correlation.derive(*joined, *(self.mask_values[number] for number in kept))
-        values = zip(correlation.dependent_parts, found, theirs[len(parts) :], strict=True)
-        return mine, [part.split(value, other) for part, value, other in values]
+    def _shares(self, correlation: Correlation, mask_ids: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
+        parts, dependent_parts = correlation.random_parts, correlation.dependent_parts
+        shares = self.own_prg.draw(*parts, device=self.device)
+        peer_shares = self.peer_prg.draw(*parts, *dependent_parts, device=self.device)
+        values = [part.join(*pair) for part, *pair in zip(parts, shares, peer_shares, strict=False)]
+        dependent = correlation.derive(*values, *(self.mask_values[number] for number in mask_ids))
+        triples = zip(dependent_parts, dependent, peer_shares[len(parts) :], strict=True)
+        return shares, [part.split(value, peer_share) for part, value, peer_share in triples]
 
 
 class ShareStream(Protocol):
-    """Where a dealer's shares arrive, in order: a file or a connection."""
+    """A file or a connection from which a dealer's shares are read, in order."""
 
     def take(self, length: int) -> Tensor:
-        """The next bytes, in memory of the caller's own; a `RunError` says why there are none."""
+        """Return the next bytes, in memory of the caller's own; a `RunError` says why there are none."""
 
 
 class StreamedSource(Source):
-    """Party 0 with a dealer apart: its shares of derived parts come from a supply.
+    """Party 0 with an external dealer: its shares of dependent parts come from a stream, and are counted there."""
 
-    `offline` counts the bytes that came out of it.
-    """
+    def __init__(self, own_prg: Prg, share_stream: ShareStream) -> None:
+        super().__init__(own_prg)
+        self.share_stream = share_stream
 
-    def __init__(self, mine: Prg, supply: ShareStream) -> None:
-        super().__init__(mine)
-        self.share_stream = supply
-
-    def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
-        drawn = self.own_prg.draw(*correlation.random_parts, device=self.device)
-        return drawn, [self._next_share(part) for part in correlation.dependent_parts]
+    def _shares(self, correlation: Correlation, mask_ids: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
+        shares = self.own_prg.draw(*correlation.random_parts, device=self.device)
+        return shares, [self._next_share(part) for part in correlation.dependent_parts]
 
     def _next_share(self, part: TensorSpec) -> Tensor:
         return self.share_stream.take(part.bytes).view(part.dtype).view(part.shape).to(self.device)
@@ -110,34 +111,34 @@ class StreamedSource(Source):
 
 @dataclass(frozen=True)
 class MaskItem:
-    """Something random that later correlations follow from."""
+    """A persistent mask."""
 
     part: TensorSpec
 
     bytes = 0
 
-    def request(self, source: Source, numbers: list[int]) -> tuple[Tensor, ...]:
-        """Ask the source for it, and note its number; nothing is sent."""
-        numbers.append(source.persistent_mask(self.part)[0])
+    def request(self, source: Source, mask_ids: list[int]) -> tuple[Tensor, ...]:
+        """Request the mask from the source and append its number to `mask_ids`; nothing is sent."""
+        mask_ids.append(source.persistent_mask(self.part)[0])
         return ()
 
 
 @dataclass(frozen=True)
 class CorrelationItem:
-    """A correlation, and the places on the tape of what it follows from among all that was kept."""
+    """A correlation, with the indices of the masks that it depends on among all masks of the demand."""
 
     correlation: Correlation
     mask_indices: tuple[int, ...]
 
     @property
     def bytes(self) -> int:
-        """What must be sent to party 0."""
+        """Bytes that must be sent to party 0."""
         return sum(part.bytes for part in self.correlation.dependent_parts)
 
-    def request(self, source: Source, numbers: list[int]) -> tuple[Tensor, ...]:
-        """Ask the source for it: its shares of the derived parts, which a dealer sends to party 0."""
-        dealt = source.deal(self.correlation, *(numbers[place] for place in self.mask_indices))
-        return dealt[len(self.correlation.random_parts) :]
+    def request(self, source: Source, mask_ids: list[int]) -> tuple[Tensor, ...]:
+        """Request the correlation; return the shares of its dependent parts, which a dealer sends to party 0."""
+        shares = source.deal(self.correlation, *(mask_ids[index] for index in self.mask_indices))
+        return shares[len(self.correlation.random_parts) :]
 
 
 DemandItem = MaskItem | CorrelationItem
@@ -145,49 +146,49 @@ DemandItem = MaskItem | CorrelationItem
 
 @dataclass(frozen=True)
 class Demand:
-    """What is asked for once in a session, then for every sequence."""
+    """Requests that are made once in a session, and requests that are made for every sequence."""
 
     session: tuple[DemandItem, ...]
     sequence: tuple[DemandItem, ...]
 
     def offline_bytes(self, sequences: int) -> int:
-        """What a dealer must send to party 0 for so many sequences."""
-        once, each = (sum(entry.bytes for entry in entries) for entries in (self.session, self.sequence))
-        return once + sequences * each
+        """Return the bytes that a dealer must send to party 0 for a number of sequences."""
+        session, sequence = (sum(item.bytes for item in items) for items in (self.session, self.sequence))
+        return session + sequences * sequence
 
     def replay(self, source: Source, sequences: int) -> Iterator[tuple[Tensor, ...]]:
-        """Ask a source for everything on the tape: the derived shares of one entry after another."""
-        known: list[int] = []
-        yield from (entry.request(source, known) for entry in self.session)
+        """Request every item from a source; yield the dependent shares item by item."""
+        session_masks: list[int] = []
+        yield from (item.request(source, session_masks) for item in self.session)
         for _ in range(sequences):
-            numbers = known.copy()
-            yield from (entry.request(source, numbers) for entry in self.sequence)
+            masks = session_masks.copy()
+            yield from (item.request(source, masks) for item in self.sequence)
 
 
 class RecordingSource(Source):
-    """The source of a phantom: it writes down what is asked for. Derived parts come as if a dealer had sent them."""
+    """The source of a dry run: it records requests. Dependent parts are counted as if a dealer had sent them."""
 
-    def __init__(self, mine: Prg) -> None:
-        super().__init__(mine)
+    def __init__(self, own_prg: Prg) -> None:
+        super().__init__(own_prg)
         self.items: list[DemandItem] = []
 
     def persistent_mask(self, part: TensorSpec) -> tuple[int, Tensor]:
         self.items.append(MaskItem(part))
         return super().persistent_mask(part)
 
-    def deal(self, correlation: Correlation, *kept: int) -> tuple[Tensor, ...]:
-        self.items.append(CorrelationItem(correlation, kept))
-        return super().deal(correlation, *kept)
+    def deal(self, correlation: Correlation, *mask_ids: int) -> tuple[Tensor, ...]:
+        self.items.append(CorrelationItem(correlation, mask_ids))
+        return super().deal(correlation, *mask_ids)
 
     def take_items(self) -> tuple[DemandItem, ...]:
-        """What was asked for since the last time."""
-        found, self.items = tuple(self.items), []
-        return found
+        """Return the requests since the last call."""
+        items, self.items = tuple(self.items), []
+        return items
 
-    def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
+    def _shares(self, correlation: Correlation, mask_ids: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
         return self.own_prg.draw(*correlation.random_parts), ShapePrg().draw(*correlation.dependent_parts)
 
 
 def raw_bytes(share: Tensor) -> memoryview:
-    """The bytes of a share, as they are sent and stored: little-endian words, on the machines that this runs on."""
+    """Return the bytes of a share, as they are sent and stored: little-endian words, on the supported machines."""
     return share.contiguous().view(-1).view(torch.uint8).numpy().data

@@ -1,17 +1,19 @@
-"""The kernels by operation and name, and the domain in which each is right."""
+"""Registry of kernels by operation and name, each with the domain in which it is accurate and its declared cost."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from torch import Tensor
 
 from pi_sim.errors import UnpricedError, UsageError
+from pi_sim.mpc.kernels.costs import Dimensions, KernelCost
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Where a kernel is right: a quantity of its plain operands that must stay between `low` and `high`."""
+    """Condition under which a kernel is accurate: a quantity of its plaintext operands between `low` and `high`."""
 
     quantity: str
     statistic: Callable[..., Tensor]
@@ -20,39 +22,58 @@ class Domain:
 
 
 def magnitude(x: Tensor) -> Tensor:
-    """What most domains bound."""
+    """Return |x|, the quantity of most domains."""
     return x.abs()
 
 
 FITS_32_BIT = Domain("|input|", magnitude, 0, 32_000)
-"""What kernels of our own that compare ask for: with its fraction it must fit a word of 32 bits."""
+"""Domain of kernels by masked comparison: with its fraction an input must fit a 32-bit word."""
+
+
+CostFunction = Callable[[Dimensions], KernelCost]
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A secure algorithm for an operation: shares in, shares out, attributes of the operation as keywords."""
+    """Secure algorithm for an operation: takes the runtime and shares, and attributes as keywords; returns shares."""
 
     op: str
     name: str
     function: Callable[..., Any]
     domains: tuple[Domain, ...]
+    cost: CostFunction | None
+    """Declared cost; None for a kernel whose cost has no closed form."""
     fixed_operand: int | None = None
-    """The operand that is a weight and is opened under a mask once in a session, see `primitives.stationary`."""
+    """Index of the operand that is a weight and is opened under a mask once per session."""
 
 
 KERNELS: dict[tuple[str, str], Kernel] = {}
 
 UNIVERSAL = "universal"
-"""The kernel of operations that every protocol does alike: none needs to choose it."""
+"""Name of the kernel of an operation that every protocol computes alike: no protocol chooses it."""
 
 
 def kernel(
-    op: str, name: str, *domains: Domain, fixed_operand: int | None = None
+    op: str,
+    name: str,
+    *domains: Domain,
+    rounds: int = 0,
+    bytes: int | Fraction = 0,
+    offline: int = 0,
+    cost: CostFunction | None = None,
+    closed_form: bool = True,
+    fixed_operand: int | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a function as the kernel `name` of the operation `op`, right where all its domains hold."""
+    """Register a function as the kernel `name` of `op`, accurate where all `domains` hold, with its declared cost.
+
+    `bytes` and `offline` are per element of the result; a kernel without numbers is local. A kernel whose cost depends
+    on more has a function `cost` instead, or states that there is no closed form.
+    """
+    per_element = KernelCost(rounds, bytes, offline)
+    declared = (cost or (lambda d: per_element.parallel(d.elements))) if closed_form else None
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        KERNELS[op, name] = Kernel(op, name, function, domains, fixed_operand)
+        KERNELS[op, name] = Kernel(op, name, function, domains, declared, fixed_operand)
         return function
 
     return register

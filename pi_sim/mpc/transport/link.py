@@ -1,13 +1,14 @@
-"""Where a party's seconds go: along the chain of computing and messages that its result had to wait for.
+"""The link: CrypTen's communicator over a connection of two parties, with counters and a clock of its own.
 
-Two parties compute at once and wait for one another, so what one of them spends in its link is not what the network
-took: the other party may still have been computing, or a message may have travelled while this one computed. A message
-therefore carries the chain of its sender. Whoever had to wait for the message continues that chain, whoever came late
-continues its own: the critical path of the run, in which every second belongs to the network or to one party.
+A message is a header (its number, its payload's length, and the sender's chain of times) and the payload, the shares as
+little-endian 64-bit words. Both parties send and receive at once. A network can be imitated by holding back messages
+that have arrived.
+
+Seconds are those of the critical path. Two parties compute at once and wait for each other, so the time that one spends
+in its link is not the network's: the other party may still be computing, or a message may travel while this party
+computes. A message therefore carries its sender's chain of times, and the receiver continues the longer of the two
+chains. Every second of the run then belongs to the network or to one party.
 """
-
-# MERGED: The link: CrypTen's communicator over a connection of two parties, with a counter and a clock of its own. A message is a header (its number, payload length, and stamp of time) and the payload, the shares as little-endian 64-bit words. Both parties send and receive at once; a network can be imitated by holding arrived messages back.  # noqa: E501
-# MERGED: What the connection itself takes: measured before a run, outside of what is counted, without an imitated network.  # noqa: E501
 
 import queue
 import socket
@@ -25,36 +26,36 @@ from torch.distributed import ReduceOp
 
 from pi_sim.errors import RunError
 from pi_sim.mpc.backend import Communicator, log_communication
+from pi_sim.mpc.primitives.ring import WORD_BYTES
 from pi_sim.mpc.transport import wire
 from pi_sim.network import Network
 
 ChainStamp = tuple[float, ...]
-"""When a message was sent, and its sender's chain by then: network, delay, own computing, the other party's."""
+"""Time of sending, then the sender's chain in seconds: network, delay, own computing, the other party's computing."""
 
 
 class CriticalPath:
-    """One party's chain, in seconds: in the `network`, computing itself (`mine`), and the other party's (`theirs`).
+    """One party's chain, in seconds: in the `network`, computing itself, and waiting for the other party to compute.
 
-    `delay` is by how much messages came later than an imitated network would have delivered them, because handling
-    them takes time, or because something else kept the machine busy.
-    Times are those of the system's monotonic clock, which all processes of one machine share. Parties on two machines
-    have no `common` clock; all their waiting counts as network.
+    `delay` is the lateness of messages behind an imitated network, because handling them takes time, or because other
+    work keeps the machine busy. Times are those of the system's monotonic clock, which all processes of one machine
+    share. Parties on two machines have no common clock; there all waiting counts as network.
     """
 
-    def __init__(self, common: bool) -> None:
-        self.common_clock = common
+    def __init__(self, common_clock: bool) -> None:
+        self.common_clock = common_clock
         self.network = self.delay = self.own_compute = self.peer_compute = 0.0
         self.since = time.monotonic()
 
     def on_send(self) -> ChainStamp:
-        """This party has computed what it sends, or what it waits for."""
+        """Add the time since the last message to this party's computing; return the stamp to send."""
         now = time.monotonic()
         self.own_compute += now - self.since
         self.since = now
         return now, self.network, self.delay, self.own_compute, self.peer_compute
 
     def on_receive(self, stamp: ChainStamp, due: float | None) -> None:
-        """A message has been received; by an imitated network it was `due` at a certain time."""
+        """Continue the longer chain after a message, which an imitated network would have delivered at `due`."""
         now, sent_at = time.monotonic(), stamp[0]
         start = self.since
         if self.common_clock and (sent_at if due is None else due) > self.since:
@@ -67,24 +68,22 @@ class CriticalPath:
 
 
 HEADER = struct.Struct("<QQ5d")
-WORD = 8
 SMALL_MESSAGE_BYTES = 2**14
-"""Bytes that any socket takes at once. The parties go in step: whoever sends has had all earlier messages taken."""
+"""Bytes that any socket accepts at once: the parties are in step, so all earlier messages have been read."""
 SPIN_S = 150e-6
-"""Seconds by which a sleep may overshoot."""
+"""Limit on the overshoot of a sleep, in seconds."""
 
 
 class Link(Communicator):  # type: ignore[misc]
     """One party's end of a two-party connection.
 
-    `rounds` and `sent` count the payload handed to the connection, `received` what came out of it: one party's `sent`
-    must be the other's `received`. CrypTen's own counter (`comm_rounds`, `comm_bytes`: sent plus received) runs beside
-    them and shares no code with them. `timeline` tells where time went; parties on two machines have no common clock.
-    Every failure of the connection is a `RunError`: the other party closed it, was silent for longer than the socket's
-    time-out, or sent something else than the protocol's next message.
+    `rounds` and `sent` count messages and payload handed to the connection, `received` the payload that came out of it:
+    one party's `sent` must equal the other's `received`. CrypTen's own counter (`comm_rounds`, `comm_bytes`: sent plus
+    received) runs beside them and shares no code with them. Every failure of the connection is a `RunError`: the other
+    party closed it, was silent for longer than the socket's time-out, or sent anything but the next message.
     """
 
-    BYTES_PER_ELEMENT = WORD
+    BYTES_PER_ELEMENT = WORD_BYTES
 
     def __init__(
         self, connection: wire.Connection, rank: int, network: Network | None = None, common_clock: bool = True
@@ -101,7 +100,7 @@ class Link(Communicator):  # type: ignore[misc]
         self.sender = threading.Thread(target=self._run_sender, daemon=True)
         self.sender.start()
 
-    # What CrypTen calls.
+    # CrypTen's interface.
 
     def get_rank(self) -> int:
         return self.rank
@@ -111,15 +110,16 @@ class Link(Communicator):  # type: ignore[misc]
 
     @log_communication  # type: ignore[untyped-decorator]
     def all_reduce(self, shares: Any, op: Any = ReduceOp.SUM, batched: bool = False) -> Any:
-        """Open to both: one round, each sends its shares. A batch of tensors is one message."""
-        mine = shares if batched else [shares]
-        self._send_message(mine)
-        opened = [_combine_shares(one, other, op) for one, other in zip(mine, self._receive_message(mine), strict=True)]
-        return opened if batched else opened[0]
+        """Open shares to both parties: 1 round, in which each sends its share. A batch of tensors is one message."""
+        own_shares = shares if batched else [shares]
+        self._send_message(own_shares)
+        pairs = zip(own_shares, self._receive_message(own_shares), strict=True)
+        values = [_combine_shares(own_share, peer_share, op) for own_share, peer_share in pairs]
+        return values if batched else values[0]
 
     @log_communication  # type: ignore[untyped-decorator]
     def reduce(self, share: Tensor, dst: int, op: Any = ReduceOp.SUM) -> Tensor | None:
-        """Open to `dst` alone: one round in which the other party sends its share."""
+        """Open a share to party `dst` only: 1 round, in which the other party sends its share."""
         if self.rank != dst:
             self._send_message([share])
             return None
@@ -130,24 +130,23 @@ class Link(Communicator):  # type: ignore[misc]
     # Messages.
 
     def _send_message(self, tensors: Sequence[Tensor]) -> None:
-        """Send a message: a small one at once, a large one from the sending thread, so that both parties can."""
+        """Send a message: a small one at once, a large one from the sending thread, so that both parties can send."""
         payloads = [_payload_view(tensor) for tensor in tensors]
         length = sum(map(len, payloads))
         self.rounds += 1
         self.sent += length
         header = HEADER.pack(self.rounds, length, *self.critical_path.on_send())
-        if (
-            length <= SMALL_MESSAGE_BYTES and self.queued_count == self.sent_count
-        ):  # nothing that the sending thread could still be at
+        sender_is_idle = self.queued_count == self.sent_count
+        if length <= SMALL_MESSAGE_BYTES and sender_is_idle:
             wire.send_all(self.connection, b"".join([header, *payloads]))
         else:
             self.queued_count += 1
             self.outbox.put([header, *payloads])
 
     def _receive_message(self, like: Sequence[Tensor]) -> list[Tensor]:
-        """The other party's next message, in the shapes of `like` and on their devices."""
+        """Receive the other party's next message, in the shapes of `like` and on their devices."""
         sizes = [tensor.nelement() for tensor in like]
-        expected = WORD * sum(sizes)
+        expected = WORD_BYTES * sum(sizes)
         buffer = bytearray(HEADER.size + expected)
         filled = self._receive_bytes(memoryview(buffer), HEADER.size)
         number, length, *stamp = HEADER.unpack_from(buffer)
@@ -159,14 +158,14 @@ class Link(Communicator):  # type: ignore[misc]
         self._receive_bytes(memoryview(buffer)[filled:], len(buffer) - filled)
         self.received += length
         self._delay_delivery(tuple(stamp), length)
-        words = torch.frombuffer(buffer, dtype=torch.long)[HEADER.size // WORD :]
+        words = torch.frombuffer(buffer, dtype=torch.long)[HEADER.size // WORD_BYTES :]
         pieces = zip(torch.split(words, sizes), like, strict=True)
         return [piece.view(tensor.shape).to(tensor.device) for piece, tensor in pieces]
 
-    def _receive_bytes(self, buffer: memoryview, least: int) -> int:
-        """At least so many bytes; when the connection is down because sending failed, say why that was."""
+    def _receive_bytes(self, buffer: memoryview, minimum: int) -> int:
+        """Receive at least `minimum` bytes; if sending has failed, raise that failure instead."""
         try:
-            return wire.receive_at_least(self.connection, buffer, least)
+            return wire.receive_at_least(self.connection, buffer, minimum)
         except RunError as error:
             raise self.failure or error from None
 
@@ -180,7 +179,7 @@ class Link(Communicator):  # type: ignore[misc]
         self.critical_path.on_receive(stamp, due)
 
     def _run_sender(self) -> None:
-        """The sending thread: a failure shuts the connection, which ends the receiving side's wait."""
+        """Send queued messages in a thread; a failure shuts the connection, which wakes the receiving thread."""
         try:
             while message := self.outbox.get():
                 for piece in message:
@@ -192,14 +191,14 @@ class Link(Communicator):  # type: ignore[misc]
                 self.connection.shutdown(socket.SHUT_RDWR)
 
     def finish(self) -> None:
-        """Send what is still waiting; the connection is then free for something else."""
+        """Send all queued messages; the connection is then free for other uses."""
         self.outbox.put(None)
         self.sender.join()
         if self.failure:
             raise self.failure
 
     def close(self) -> None:
-        """Send what is still waiting, then close the connection."""
+        """Send all queued messages, then close the connection."""
         try:
             self.finish()
         finally:
@@ -207,21 +206,21 @@ class Link(Communicator):  # type: ignore[misc]
 
 
 def _payload_view(tensor: Tensor) -> memoryview:
-    """The bytes of a tensor, in place where it is contiguous."""
+    """Return the bytes of a tensor, without a copy if it is contiguous and on the CPU."""
     return tensor.contiguous().view(-1).view(torch.uint8).cpu().numpy().data
 
 
 def _sleep_until(due: float) -> None:
-    """Sleep most of the time and spin for the rest: a sleep overshoots by a tenth of a millisecond and more."""
+    """Sleep most of the time and spin for the rest, because a sleep overshoots by a tenth of a millisecond and more."""
     if (left := due - time.monotonic()) > SPIN_S:
         time.sleep(left - SPIN_S)
     while time.monotonic() < due:
         pass
 
 
-def _combine_shares(mine: Tensor, theirs: Tensor, op: Any) -> Tensor:
-    """The value that two shares hold: their sum in the ring, or their exclusive or."""
-    return theirs.bitwise_xor_(mine) if op == ReduceOp.BXOR else theirs.add_(mine)
+def _combine_shares(own_share: Tensor, peer_share: Tensor, op: Any) -> Tensor:
+    """Return the value of two shares, their XOR or their sum in the ring; it overwrites `peer_share`."""
+    return peer_share.bitwise_xor_(own_share) if op == ReduceOp.BXOR else peer_share.add_(own_share)
 
 
 SMALL_EXCHANGES = 25
@@ -230,14 +229,15 @@ MEGABYTE = 1_000_000
 
 
 def benchmark_link(link: Link) -> dict[str, float]:
-    """Seconds of a round, and what a megabyte each way adds to it: both parties ask at the same time.
+    """Return the seconds of a round and of a megabyte each way, without an imitated network.
 
-    Medians of exchanges of one word, and of one megabyte.
+    Both parties call this at the same time, before a run and outside of its counters. The values come from the medians
+    of exchanges of one word, and of one megabyte.
     """
     network, link.network = link.network, None
     small, large = (
         median(_time_exchange(link, torch.zeros(words, dtype=torch.long)) for _ in range(times))
-        for words, times in ((1, SMALL_EXCHANGES), (MEGABYTE // WORD, LARGE_EXCHANGES))
+        for words, times in ((1, SMALL_EXCHANGES), (MEGABYTE // WORD_BYTES, LARGE_EXCHANGES))
     )
     link.network = network
     return {"round_seconds": small, "megabyte_seconds": max(0.0, large - small)}

@@ -1,10 +1,7 @@
-"""TLS 1.3 between the parties: each knows the other by its certificate, and by nothing else.
+"""TLS 1.3 between the parties: each identifies the other by its certificate alone, without a certificate authority.
 
-Of a party's folder: key.pem, its private key; certificate.pem, its own certificate; peer.pem, the other party's.
+A party's folder holds key.pem, its private key; certificate.pem, its own certificate; peer.pem, the other party's.
 """
-
-# MERGED: Where two machines meet, and whether what passes between them is encrypted.
-# MERGED: A trial pair of certificates: each party gets a key, its own certificate, and the other party's.
 
 import shutil
 import socket
@@ -28,11 +25,12 @@ KEY_FILE, CERTIFICATE_FILE, PEER_FILE = "key.pem", "certificate.pem", "peer.pem"
 
 
 class DuplexTls:
-    """Two encrypted connections that are used like one socket: this one sends, that one receives.
+    """Two encrypted connections, one for each direction, that are used like one socket.
 
     OpenSSL's objects are not made for two threads: a read and a write at the same time change the same state, and the
-    link sends in a thread while it receives. So each way has a connection of its own. After the handshake nothing but
-    the data of its way passes it: the server sends no session tickets, and OpenSSL renews no keys unasked.
+    link sends in a thread while it receives. So each direction has a connection of its own. After the handshake it
+    carries nothing but the data of its direction: the server sends no session tickets, and OpenSSL does not renew keys
+    on its own.
     """
 
     def __init__(self, outgoing: socket.socket, incoming: socket.socket) -> None:
@@ -40,25 +38,25 @@ class DuplexTls:
         self.send, self.recv_into, self.gettimeout = outgoing.send, incoming.recv_into, incoming.gettimeout
 
     def settimeout(self, value: float | None) -> None:
-        for each in (self.outgoing, self.incoming):
-            each.settimeout(value)
+        for connection in (self.outgoing, self.incoming):
+            connection.settimeout(value)
 
     def setsockopt(self, level: int, name: int, value: int) -> None:
-        for each in (self.outgoing, self.incoming):
-            each.setsockopt(level, name, value)
+        for connection in (self.outgoing, self.incoming):
+            connection.setsockopt(level, name, value)
 
     def shutdown(self, how: int) -> None:
-        """End both below TLS: `SSLSocket.shutdown` would go on in the clear, and under the other thread's feet."""
-        for each in (self.outgoing, self.incoming):
-            socket.socket.shutdown(each, how)
+        """Shut both down below TLS: `SSLSocket.shutdown` would continue unencrypted, and race with the other thread."""
+        for connection in (self.outgoing, self.incoming):
+            socket.socket.shutdown(connection, how)
 
     def close(self) -> None:
-        for each in (self.outgoing, self.incoming):
-            each.close()
+        for connection in (self.outgoing, self.incoming):
+            connection.close()
 
 
 class TlsTransport:
-    """A door for whoever holds the key to the certificate in peer.pem."""
+    """A transport for the holder of the private key to the certificate in peer.pem."""
 
     streams = (TO_SERVER, TO_CLIENT)
 
@@ -67,24 +65,24 @@ class TlsTransport:
         self.contexts = {server: _ssl_context(folder, server) for server in (False, True)}
 
     def wrap(self, connection: socket.socket, server: bool) -> socket.socket:
-        """The encrypted connection, after the handshake."""
+        """Return the encrypted connection; raise `RunError` if the handshake fails or the certificate differs."""
         try:
-            opened = self.contexts[server].wrap_socket(connection, server_side=server)
+            encrypted = self.contexts[server].wrap_socket(connection, server_side=server)
         except OSError as error:
             raise RunError(_handshake_failure(error)) from None
-        if opened.getpeercert(binary_form=True) != self.peer_certificate:
+        if encrypted.getpeercert(binary_form=True) != self.peer_certificate:
             raise RunError(f"its certificate is not the one in {PEER_FILE}.")
-        return opened
+        return encrypted
 
-    def combine(self, ways: dict[int, socket.socket], server: bool) -> wire.Connection:
-        to_client, to_server = ways[TO_CLIENT], ways[TO_SERVER]
+    def combine(self, streams: dict[int, socket.socket], server: bool) -> wire.Connection:
+        to_client, to_server = streams[TO_CLIENT], streams[TO_SERVER]
         return DuplexTls(to_client, to_server) if server else DuplexTls(to_server, to_client)
 
 
 def _ssl_context(folder: Path, server: bool) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False  # the certificate itself is known, whatever the machine is called
+    context.check_hostname = False  # the certificate itself is compared, whatever the host's name
     context.verify_mode = ssl.CERT_REQUIRED
     if server:
         context.num_tickets = 0
@@ -99,21 +97,22 @@ def _ssl_context(folder: Path, server: bool) -> ssl.SSLContext:
 
 
 def _read_certificate(path: Path) -> bytes:
-    """The one certificate in a file, which must be valid today."""
+    """Return the certificate in a file in DER; raise `UsageError` unless it is valid today."""
     try:
-        found = x509.load_pem_x509_certificate(path.read_bytes())
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError):
         raise UsageError(
-            f"{path} is not a certificate; give --keys one of the two folders that `pi-sim keys` made, its own to each "
-            "party."
+            f"{path} is not a certificate; give --keys one of the two folders that `pi-sim keys` made, each party "
+            "its own."
         ) from None
-    if not found.not_valid_before_utc <= datetime.now(UTC) <= found.not_valid_after_utc:
-        raise UsageError(f"{path} is valid from {found.not_valid_before_utc} to {found.not_valid_after_utc} only.")
-    return found.public_bytes(Encoding.DER)
+    if not certificate.not_valid_before_utc <= datetime.now(UTC) <= certificate.not_valid_after_utc:
+        period = f"from {certificate.not_valid_before_utc} to {certificate.not_valid_after_utc}"
+        raise UsageError(f"{path} is valid {period} only; make new ones with `pi-sim keys`.")
+    return certificate.public_bytes(Encoding.DER)
 
 
 def _handshake_failure(error: OSError) -> str:
-    """Why a handshake failed."""
+    """Return the reason why a handshake failed, as a sentence about the other end."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not the one in {PEER_FILE}, or not valid today."
     if isinstance(error, TimeoutError):
@@ -124,15 +123,18 @@ def _handshake_failure(error: OSError) -> str:
     if "ALERT" in reason:
         return "it does not accept this party's certificate."
     if "CERTIFICATE" in reason:
-        return "it shows no certificate."
+        return "it presents no certificate."
     return "it does not speak TLS 1.3."
 
 
-UNENCRYPTED_WARNING = "nothing is encrypted: whoever reads the network between the machines can open everything."
+UNENCRYPTED_WARNING = "nothing is encrypted: anybody who reads the network between the machines can open everything."
 
 
 def choose_transport(host: str, keys: Path | None, encrypted: bool, warn: Callable[[str], None]) -> Transport:
-    """With keys an encrypted one; without them a plain one on the loopback, elsewhere only if that is wanted."""
+    """Return TLS if there are keys, and a plain transport on the loopback.
+
+    Elsewhere a plain transport needs `encrypted=False`, and warns; without it, missing keys are a `UsageError`.
+    """
     if keys and not encrypted:
         raise UsageError("--keys and --no-tls contradict each other; leave one of them out.")
     if keys:
@@ -148,11 +150,11 @@ def choose_transport(host: str, keys: Path | None, encrypted: bool, warn: Callab
 PARTY_NAMES = ("server", "client")
 VALIDITY = timedelta(days=30)
 CLOCK_SKEW = timedelta(days=1)
-"""By which two machines' clocks may differ."""
+"""Time by which two machines' clocks may differ."""
 
 
 def make_test_certificates(out: Path, valid: timedelta = VALIDITY) -> None:
-    """Write a folder for each party, whole or not at all; `out` must not exist yet or be empty."""
+    """Write a trial pair of certificates, a folder for each party, or nothing; `out` must be new or empty."""
     with new_folder(out) as inside:
         _write_key_folders(inside, valid)
 
@@ -167,12 +169,12 @@ def _write_key_folders(out: Path, valid: timedelta) -> None:
         (folder / CERTIFICATE_FILE).write_bytes(
             _self_signed_certificate(f"pi-sim {party}", key, valid).public_bytes(Encoding.PEM)
         )
-    for party, other in (PARTY_NAMES, reversed(PARTY_NAMES)):
-        shutil.copyfile(out / other / CERTIFICATE_FILE, out / party / PEER_FILE)
+    for party, peer in (PARTY_NAMES, reversed(PARTY_NAMES)):
+        shutil.copyfile(out / peer / CERTIFICATE_FILE, out / party / PEER_FILE)
 
 
 def _self_signed_certificate(name: str, key: ec.EllipticCurvePrivateKey, valid: timedelta) -> x509.Certificate:
-    """Signed by itself: who holds it is known by this certificate alone."""
+    """Return a self-signed certificate: its holder is identified by this certificate alone."""
     subject, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), datetime.now(UTC)
     unsigned = (
         x509.CertificateBuilder()

@@ -1,4 +1,7 @@
-"""Bytes over a connection: all or one sentence. Every step may take `timeout` seconds, not the whole message."""
+"""Bytes over a connection: complete, or a `RunError` in one sentence.
+
+The socket's time-out limits every single transfer, not the whole message.
+"""
 
 import struct
 from collections.abc import Callable
@@ -10,7 +13,7 @@ LENGTH = struct.Struct("<Q")
 
 
 class Connection(Protocol):
-    """A socket, or what is used like one."""
+    """The methods of a socket that a link uses."""
 
     def send(self, data: memoryview, /) -> int: ...
     def recv_into(self, buffer: memoryview, /) -> int: ...
@@ -22,22 +25,22 @@ class Connection(Protocol):
 
 
 def send_all(connection: Connection, payload: bytes | bytearray | memoryview) -> None:
-    """Send everything; a `RunError` says why not."""
+    """Send the whole payload or raise `RunError`."""
     view = memoryview(payload)
     while view:
-        view = view[_transfer(connection, connection.send, view, "took") :]
+        view = view[_transfer(connection, connection.send, view, "read") :]
 
 
 def receive_exactly(connection: Connection, buffer: bytearray | memoryview) -> bytearray | memoryview:
-    """Fill the buffer; a `RunError` says why not."""
+    """Fill the buffer or raise `RunError`; return it."""
     receive_at_least(connection, buffer, len(buffer))
     return buffer
 
 
-def receive_at_least(connection: Connection, buffer: bytearray | memoryview, least: int) -> int:
-    """The first `least` bytes of the buffer, or more when they are there already; how many."""
+def receive_at_least(connection: Connection, buffer: bytearray | memoryview, minimum: int) -> int:
+    """Fill at least the first `minimum` bytes of the buffer, more if they have arrived; return how many."""
     view, filled = memoryview(buffer), 0
-    while filled < least:
+    while filled < minimum:
         count = _transfer(connection, connection.recv_into, view[filled:], "sent")
         if not count:
             raise RunError("the other party closed the connection.")
@@ -46,23 +49,23 @@ def receive_at_least(connection: Connection, buffer: bytearray | memoryview, lea
 
 
 def send_text(connection: Connection, text: bytes) -> None:
-    """Send a text of any length, with its length before it."""
+    """Send a text of any length behind its length, 8 bytes."""
     send_all(connection, LENGTH.pack(len(text)) + text)
 
 
-def receive_text(connection: Connection, most: int) -> bytes:
-    """The other party's text, of at most so many bytes."""
+def receive_text(connection: Connection, limit: int) -> bytes:
+    """Receive the other party's text; a longer one than `limit` bytes is a `RunError`."""
     (length,) = LENGTH.unpack(receive_exactly(connection, bytearray(LENGTH.size)))
-    if length > most:
-        raise RunError(f"the other party announced {length:,} bytes where at most {most:,} were due.")
+    if length > limit:
+        raise RunError(f"the other party announced {length:,} bytes where at most {limit:,} were due.")
     return bytes(receive_exactly(connection, bytearray(length)))
 
 
-def _transfer(connection: Connection, transfer: Callable[[memoryview], int], view: memoryview, did: str) -> int:
+def _transfer(connection: Connection, transfer: Callable[[memoryview], int], view: memoryview, verb: str) -> int:
     try:
         return transfer(view)
     except TimeoutError:
-        raise RunError(f"the other party {did} nothing for {connection.gettimeout():g} seconds.") from None
+        raise RunError(f"the other party {verb} nothing for {connection.gettimeout():g} seconds.") from None
     except OSError as error:
-        reason = getattr(error, "reason", None) or error.strerror  # TLS has a name for what is wrong
+        reason = getattr(error, "reason", None) or error.strerror  # TLS names its failures
         raise RunError(f"the connection to the other party broke ({reason}).") from None

@@ -81,7 +81,7 @@ def _draw_operand(operand: Operand, generator: torch.Generator) -> Tensor:
         return torch.arange(*shape)
     if operand.values == "one-hot":
         *batch, length = shape
-        return functional.one_hot(torch.randint(length, batch, generator=generator), length)
+        return functional.one_hot(torch.randint(length, batch, generator=generator), length).byte()
     normal = torch.randn(shape, generator=generator, dtype=torch.float64) * operand.std
     values = (normal * 2**16).round() / 2**16
     if operand.values == "positive":

@@ -1,0 +1,55 @@
+"""Names are resolved at the command line: below it, functions take models, protocols, networks and dealers."""
+
+import ast
+from pathlib import Path
+
+import pi_sim
+
+PACKAGE = Path(pi_sim.__file__).parent
+RESOLVERS = {
+    "resolve_protocol",
+    "load_protocol",
+    "load_executable_protocol",
+    "load_model_card",
+    "load_size",
+    "parse_network",
+    "ModelSource.parse",
+    "CardModel.parse",
+    "DealerSpec.parse",
+}
+DEFINITIONS = {"zoo/source.py", "specs/__init__.py", "cost/pricing.py"}
+"""Modules that define resolvers, some by calling others."""
+NAMES_IN_FILES = {
+    "validation.py": {"load_protocol", "ModelSource.parse", "parse_network"},
+    "report/frames.py": {"load_model_card", "load_size"},
+    "report/norm_free.py": {"load_size", "load_executable_protocol"},
+    "training/plan.py": {"load_model_card", "load_size"},
+    "training/fine_tuning.py": {"load_model_card", "load_size"},
+    "run/bench/models.py": {"CardModel.parse"},
+    "run/bench/kernels.py": {"load_executable_protocol"},
+    "run/calibrate.py": {"load_executable_protocol"},
+}
+"""Modules whose names are no arguments: they stand in published tables and records, or are the benchmark's own."""
+
+
+def called_resolvers(path: Path) -> set[str]:
+    """Return the resolvers that a module refers to."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    names = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute | ast.Name)}
+    return {name for name in RESOLVERS if any(used == name or used.endswith(f".{name}") for used in names)}
+
+
+def test_only_the_command_line_resolves_names() -> None:
+    callers = {path.relative_to(PACKAGE).as_posix(): called_resolvers(path) for path in PACKAGE.rglob("*.py")}
+    below = {
+        name: resolvers
+        for name, resolvers in callers.items()
+        if resolvers and not name.startswith("cli/") and name != "api.py" and name not in DEFINITIONS
+    }
+    assert below == NAMES_IN_FILES
+
+
+def test_the_command_line_resolves_every_kind_of_name() -> None:
+    resolved = set[str]().union(*(called_resolvers(path) for path in (PACKAGE / "cli").glob("*.py")))
+    assert {"ModelSource.parse", "resolve_protocol", "load_executable_protocol", "parse_network"} <= resolved
+    assert "DealerSpec.parse" in resolved
