@@ -15,8 +15,7 @@ from pi_sim.network import PRESETS
 from pi_sim.report.pages import render_validations
 from pi_sim.report.published_figures import UNEXPLAINED
 from pi_sim.specs.published import Claim, Publication
-from pi_sim.validation import Comparison, Validation, price_claim
-from pi_sim.validation import validate_publication as hold
+from pi_sim.validation import Comparison, Validation, price_claim, validate_publication
 from tests.helpers.cli import invoke, refused
 
 SOURCES = specs.list_names("protocols/published")
@@ -26,7 +25,7 @@ BOLT = Path("protocols/published/bolt.toml").read_text(encoding="utf-8")
 PROMISED = {"crypten": 0.0001, "shaft": 0.003, "sigma": 0.005, "puma": 0.1, "spu": 0.08, "mpspdz": 0.01}
 """How large an error in bytes a source may tolerate at most: nobody meets a check by loosening it."""
 
-validate = cache(hold)
+validate = cache(validate_publication)
 
 
 def publication(name: str) -> Publication:
@@ -34,29 +33,33 @@ def publication(name: str) -> Publication:
 
 
 def checked(validation: Validation) -> list[Comparison]:
-    return [each for each in validation.comparisons if each.claim.role == "check"]
+    return [comparison for comparison in validation.comparisons if comparison.claim.role == "check"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_check_is_met_or_says_why_not(name: str) -> None:
-    for each in checked(validate(name)):
-        assert each.verdict != "missed" or each.claim.reason, f"{each.claim.name}: {each.quantity} {each.error:+.2%}"
+    for comparison in checked(validate(name)):
+        assert comparison.verdict != "missed" or comparison.claim.reason, (
+            f"{comparison.claim.name}: {comparison.quantity} {comparison.error:+.2%}"
+        )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_sheet_holds_the_figures_that_it_was_made_from(name: str) -> None:
-    for each in validate(name).comparisons:
-        assert each.claim.role == "check" or each.verdict != "missed", f"{each.claim.name}: {each.error:+.2%}"
+    for comparison in validate(name).comparisons:
+        assert comparison.claim.role == "check" or comparison.verdict != "missed", (
+            f"{comparison.claim.name}: {comparison.error:+.2%}"
+        )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_reason_stands_where_something_is_off_and_nowhere_else(name: str) -> None:
     compared = validate(name).comparisons
-    missed = {each.claim.name for each in compared if each.verdict == "missed"}
-    off = {each.claim.name for each in compared if abs(each.error) > UNEXPLAINED}
+    missed = {comparison.claim.name for comparison in compared if comparison.verdict == "missed"}
+    off = {comparison.claim.name for comparison in compared if abs(comparison.error) > UNEXPLAINED}
     assert missed <= {claim.name for claim in publication(name).row if claim.reason} <= missed | off
 
 
@@ -66,8 +69,8 @@ def test_what_was_fitted_is_told_from_what_is_checked(name: str) -> None:
     """No subject is both: a figure that made a price cannot test it. Seconds alone share one fitted number."""
     fitted = {_subject(claim) for claim in publication(name).row if claim.role == "fit" and claim.seconds is None}
     assert not fitted & {_subject(claim) for claim in publication(name).row if claim.role == "check"}
-    derived = [each for each in validate(name).comparisons if each.provenance == "derived"]
-    assert all(each.claim.role == "check" for each in derived)
+    derived = [comparison for comparison in validate(name).comparisons if comparison.provenance == "derived"]
+    assert all(comparison.claim.role == "check" for comparison in derived)
 
 
 def _subject(claim: Claim) -> str:
@@ -84,34 +87,34 @@ def test_no_check_is_loosened(name: str, most: float) -> None:
 @pytest.mark.slow
 def test_crypten_costs_what_its_counters_say() -> None:
     """Derived prices: rounds to the digit, bytes as far as they were printed."""
-    found = validate("crypten").comparisons
-    assert {each.provenance for each in found} == {"derived"}
-    assert all(each.verdict == "exact" for each in found if each.quantity == "rounds")
+    comparisons = validate("crypten").comparisons
+    assert {comparison.provenance for comparison in comparisons} == {"derived"}
+    assert all(comparison.verdict == "exact" for comparison in comparisons if comparison.quantity == "rounds")
     assert validate("crypten").count_verdicts("missed") == 0
 
 
 @pytest.mark.slow
 def test_sums_over_both_parties_are_twice_what_one_sends(tmp_path: Path) -> None:
     one = falsified(tmp_path, CRYPTEN, 'counted = "both parties"', 'counted = "one party"').comparisons
-    for half, whole in zip(one, validate("crypten").comparisons, strict=True):
-        assert whole.predicted == (2 if whole.quantity == "bytes" else 1) * half.predicted
+    for single, both in zip(one, validate("crypten").comparisons, strict=True):
+        assert both.predicted == (2 if both.quantity == "bytes" else 1) * single.predicted
 
 
 def falsified(folder: Path, text: str, old: str, new: str) -> Validation:
     assert old in text
     path = folder / "mine.toml"
     path.write_text(text.replace(old, new), encoding="utf-8")
-    return hold(str(path))
+    return validate_publication(str(path))
 
 
 @pytest.mark.slow
 def test_a_falsified_figure_is_missed(tmp_path: Path) -> None:
-    found = falsified(tmp_path, CRYPTEN, "bytes = 464", "bytes = 465").comparisons
-    assert [each.claim.name for each in found if each.verdict == "missed"] == ["ReLU"]
-    found = falsified(tmp_path, CRYPTEN, "rounds = 34", "rounds = 33").comparisons
-    assert [(each.claim.name, each.quantity) for each in found if each.verdict == "missed"] == [
-        ("erf by Taylor series", "rounds")
-    ]
+    comparisons = falsified(tmp_path, CRYPTEN, "bytes = 464", "bytes = 465").comparisons
+    assert [comparison.claim.name for comparison in comparisons if comparison.verdict == "missed"] == ["ReLU"]
+    comparisons = falsified(tmp_path, CRYPTEN, "rounds = 34", "rounds = 33").comparisons
+    assert [
+        (comparison.claim.name, comparison.quantity) for comparison in comparisons if comparison.verdict == "missed"
+    ] == [("erf by Taylor series", "rounds")]
 
 
 @pytest.mark.parametrize(
@@ -135,9 +138,9 @@ def test_a_mistake_is_named_with_its_file(old: str, new: str, sentence: str, tmp
     assert old in CRYPTEN
     path = tmp_path / "mine.toml"
     path.write_text(CRYPTEN.replace(old, new), encoding="utf-8")
-    said = refused(invoke("validate", str(path)))
-    assert str(path) in said
-    assert sentence in said
+    message = refused(invoke("validate", str(path)))
+    assert str(path) in message
+    assert sentence in message
 
 
 def test_an_unknown_source_is_named() -> None:
@@ -147,11 +150,13 @@ def test_an_unknown_source_is_named() -> None:
 @pytest.mark.slow
 def test_seconds_are_the_networks_and_one_fitted_number() -> None:
     claims = [claim for claim in publication("bolt").row if claim.seconds is not None]
-    found = [each for each in validate("bolt").comparisons if each.quantity == "seconds"]
-    assert len({each.compute_seconds for each in found}) == 1
-    for claim, each in zip(claims, found, strict=True):
+    comparisons = [comparison for comparison in validate("bolt").comparisons if comparison.quantity == "seconds"]
+    assert len({comparison.compute_seconds for comparison in comparisons}) == 1
+    for claim, comparison in zip(claims, comparisons, strict=True):
         cost, link = price_claim(claim).cost, PRESETS[claim.network or ""]
-        assert each.predicted == pytest.approx((each.compute_seconds or 0) + link.seconds(cost.rounds, cost.bytes))
+        assert comparison.predicted == pytest.approx(
+            (comparison.compute_seconds or 0) + link.seconds(cost.rounds, cost.bytes)
+        )
 
 
 @pytest.mark.slow

@@ -1,12 +1,16 @@
 """Commands that train, convert and diagnose models."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pi_sim import files
 from pi_sim.cli.options import LENGTH, MODEL, PROTOCOL_HELP, SIZE, STYLE, resolve_executable, resolve_models
+from pi_sim.errors import UsageError
+
+if TYPE_CHECKING:
+    from pi_sim.training.plan import Plan
 
 
 @click.command()
@@ -19,7 +23,7 @@ from pi_sim.cli.options import LENGTH, MODEL, PROTOCOL_HELP, SIZE, STYLE, resolv
 @click.option("--tokens", type=click.IntRange(1), help="Training tokens, instead of the recipe's.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the design or recipe.")
 @click.option("--out", type=click.Path(path_type=Path), help="A new folder, or an interrupted training's.")
-def train(out: Path | None, **choices: Any) -> None:
+def train(out: Path | None, **options: Any) -> None:
     """Train a model card from scratch, or fine-tune a checkpoint.
 
     With --from, --recipe means the card of the checkpoint's record, or that of --model.
@@ -27,14 +31,36 @@ def train(out: Path | None, **choices: Any) -> None:
     Ctrl-C keeps a checkpoint, and the same command continues. On several GPUs or machines:
     torchrun --nproc-per-node 8 -m pi_sim train ...
     """
-    from pi_sim.training import checkpoints, distributed, fine_tuning
+    from pi_sim.training import checkpoints, distributed
     from pi_sim.training import train as training
 
     with distributed.quiet_nonzero_ranks():
-        plan = fine_tuning.plan_from_options(**choices)
+        plan = _plan_training(**options)
         folder = out or Path("runs") / plan.title
         if record := training.train(plan, folder):
             click.echo(f"{folder}: {checkpoints.summarize_training(record)}")
+
+
+def _plan_training(
+    model: str | None, source: Path | None, size: str | None, corpus: str | None, recipe: str | None, **common: Any
+) -> "Plan":
+    """Return the plan of a training, from scratch or from a checkpoint."""
+    from pi_sim import specs
+    from pi_sim.training.fine_tuning import SourceCheckpoint, plan_fine_tuning
+    from pi_sim.training.plan import plan_from_scratch
+
+    card = specs.load_model_card(model) if model else None
+    if source is not None and (card is None or recipe is not None):
+        dimensions = specs.load_size(size) if size else None
+        checkpoint = SourceCheckpoint(source)
+        return plan_fine_tuning(checkpoint, size=dimensions, corpus=corpus, card=card, recipe=recipe, **common)
+    if source is not None or card is None:
+        raise UsageError(
+            "give either --model, a card to train from scratch, or --from, a checkpoint to fine-tune; give both only "
+            "with --recipe, for a recipe of that card."
+        )
+    dimensions = specs.load_size(size or "tiny")
+    return plan_from_scratch(card, dimensions, corpus=corpus or "packages", recipe=recipe, **common)
 
 
 @click.command()

@@ -1,17 +1,22 @@
 """Tables of protocols, networks, machines and runs, as commands print them. Imports neither torch nor pandas."""
 
 import json
+from pathlib import Path
+from textwrap import fill, wrap
 from typing import Any
 
+from pi_sim import records, specs
 from pi_sim.cost.machine import Machine
 from pi_sim.cost.pricing import PricedProtocol, op_coverage, protocol_provenance
+from pi_sim.errors import UsageError
 from pi_sim.graph.ops import STRUCTURAL, VOCABULARY
 from pi_sim.network import PRESETS
-from pi_sim.records import PartyRecord, RunRecord
+from pi_sim.records import RECORD_FILE, PartyRecord, RunRecord, TrainingRecord
 from pi_sim.report import tables
 from pi_sim.report.tables import COUNT, Cell, Column, Format, Table, Unit, tabulate
-from pi_sim.specs import DeclaredProtocol, ExecutableProtocol, Price
+from pi_sim.specs import DeclaredProtocol, ExecutableProtocol, ModelCard, Price
 from pi_sim.specs.protocols import Terms
+from pi_sim.zoo.source import list_configs, weights_folder
 
 OPERATIONS = [op for op in VOCABULARY if op not in STRUCTURAL]
 COVERAGE_MARKS = {  # mark in the table, and legend
@@ -147,3 +152,61 @@ def summarize_run(record: RunRecord | PartyRecord) -> str:
 def equality(predicted: int | None, measured: int | None) -> str:
     """Return whether a count is as predicted."""
     return "equal" if predicted == measured else "NOT EQUAL"
+
+
+DESIGN_HEADER = ("model", "norm", "activation", "further settings")
+WEIGHTS_HEADER = ("weights", "size", "perplexity", "bits/byte")
+DEFAULT_FAMILY = "gpt2"
+TERMINAL_WIDTH = 80
+
+
+def render_models() -> str:
+    """List the model cards with their designs, the weights that ship with their held-out quality, and the sizes."""
+    cards, sizes = specs.list_names("models"), specs.list_names("models/sizes")
+    shipped = [(name, size) for name in cards for size in sizes if weights_folder(name, size).is_dir()]
+    weights = [(name, size, *heldout_quality(weights_folder(name, size))) for name, size in shipped]
+    names = {"sizes": sizes, "public models, for estimates only": list_configs()}
+    return "\n\n".join(
+        [
+            _align([DESIGN_HEADER, *(_design_cells(specs.load_model_card(name)) for name in cards)]),
+            _align([WEIGHTS_HEADER, *weights]),
+            "\n".join(
+                fill(f"{title}: {', '.join(group)}", TERMINAL_WIDTH, break_on_hyphens=False)
+                for title, group in names.items()
+            ),
+        ]
+    )
+
+
+def _design_cells(card: ModelCard) -> tuple[str, ...]:
+    """Return a card's name, norm and activation, and its further settings as `--set` takes them."""
+    design = card.architecture
+    plan = {"family": design.family, **design.plan()}
+    defaults = {"norm": design.norm, "activation": design.activation, "final_norm": design.norm}
+    further = {key: value for key, value in plan.items() if value != {**defaults, "family": DEFAULT_FAMILY}.get(key)}
+    settings = " ".join(f"{key}={_setting_text(value)}" for key, value in further.items())
+    return card.name, design.norm, design.activation, settings
+
+
+def _setting_text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()
+
+
+def _align(rows: list[tuple[str, ...]]) -> str:
+    """Align columns as text; the last one is folded at the width of a terminal."""
+    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
+    indent = " " * sum(width + 2 for width in widths)
+    lines = []
+    for *cells, last in rows:
+        start = "".join(f"{cell:{width}}  " for cell, width in zip(cells, widths, strict=True))
+        lines += wrap(last, TERMINAL_WIDTH, initial_indent=start, subsequent_indent=indent) or [start.rstrip()]
+    return "\n".join(lines)
+
+
+def heldout_quality(folder: Path) -> tuple[str, str]:
+    """Return the perplexity and the bits per byte of held-out text, by the record beside some weights."""
+    path = folder / RECORD_FILE
+    held_out = records.load(path, TrainingRecord).held_out
+    if held_out is None or held_out.perplexity is None or held_out.bits_per_byte is None:
+        raise UsageError(f"{path} does not state the perplexity and bits_per_byte of held-out text.")
+    return f"{held_out.perplexity:.2f}", f"{held_out.bits_per_byte:.3f}"

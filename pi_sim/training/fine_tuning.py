@@ -17,7 +17,7 @@ from pi_sim.errors import UsageError
 from pi_sim.records import ConversionRecord, TrainingRecord
 from pi_sim.training.corpus import Corpus, absolute_name
 from pi_sim.training.evaluation import resolve_length
-from pi_sim.training.plan import Plan, card_overrides, override_labels, parse_settings, plan_from_scratch, recipe_with
+from pi_sim.training.plan import Plan, card_overrides, override_labels, parse_settings, recipe_with
 from pi_sim.training.tokenizer import load_tokenizer
 from pi_sim.zoo import build
 from pi_sim.zoo.scales import check_plain_logits
@@ -100,37 +100,6 @@ class FineTuning(Plan):
         card = record.card if record and record.card else self.source.name
         design = record.architecture.model_dump(mode="json") if record and record.architecture else None
         return {"card": card, "architecture": design, **super().to_record(), "origin": self.source.history}
-
-
-def plan_from_options(
-    model: str | None,
-    source: Path | None,
-    size: str | None,
-    recipe: str | None,
-    corpus: str | None,
-    seed: int,
-    tokens: int | None,
-    settings: tuple[str, ...],
-) -> Plan:
-    """Return the plan of `pi-sim train`, from scratch or from a checkpoint; None stands for an option not given."""
-    if source is not None and (model is None or recipe is not None):
-        return plan_fine_tuning(
-            SourceCheckpoint(source),
-            size=specs.load_size(size) if size else None,
-            corpus=corpus,
-            seed=seed,
-            tokens=tokens,
-            settings=settings,
-            card=specs.load_model_card(model) if model else None,
-            recipe=recipe,
-        )
-    if source is not None or model is None:
-        raise UsageError(
-            "give either --model, a card to train from scratch, or --from, a checkpoint to fine-tune; give both only "
-            "with --recipe, for a recipe of that card."
-        )
-    card, dimensions = specs.load_model_card(model), specs.load_size(size or "tiny")
-    return plan_from_scratch(card, dimensions, corpus or "packages", seed, tokens, settings, recipe)
 
 
 def plan_fine_tuning(

@@ -39,9 +39,9 @@ def test_bad_input_is_one_sentence(arguments: list[str], sentence: str) -> None:
 def test_a_wrong_protocol_file_names_its_key(text: str, sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(text)
-    said = refused(invoke("estimate", "--protocol", str(path)))
-    assert str(path) in said
-    assert sentence in said
+    message = refused(invoke("estimate", "--protocol", str(path)))
+    assert str(path) in message
+    assert sentence in message
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def test_a_protocol_of_ones_own_is_a_file(tmp_path: Path) -> None:
 def test_a_port_in_use_is_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
-        said = refused(invoke("run", "two-party", "--seq-len", "4", "--port", str(port)))
-    assert f"port {port} cannot be used; choose another --port" in said
+        message = refused(invoke("run", "two-party", "--seq-len", "4", "--port", str(port)))
+    assert f"port {port} cannot be used; choose another --port" in message
 
 
 @pytest.mark.parametrize("damage", [b"", b"not safetensors"])
@@ -123,8 +123,8 @@ def test_a_damaged_checkpoint_is_one_sentence(damage: bytes, tmp_path: Path) -> 
 
 
 def test_untrained_sizes_say_how_to_train() -> None:
-    said = refused(invoke("run", "two-party", "--size", "gpt2"))
-    assert "pi-sim train --model relu_nonorm --size gpt2" in said
+    message = refused(invoke("run", "two-party", "--size", "gpt2"))
+    assert "pi-sim train --model relu_nonorm --size gpt2" in message
 
 
 @pytest.mark.slow

@@ -53,11 +53,11 @@ COMMANDS = {
 @pytest.mark.parametrize("command", COMMANDS)
 def test_names_are_frozen(command: str) -> None:
     """Names may be added, never renamed: other people's scripts call them."""
-    found: click.Command = main
+    subcommand: click.Command = main
     for name in command.split():
-        assert isinstance(found, click.Group)
-        found = found.commands[name]
-    options = {option for parameter in found.params for option in parameter.opts}
+        assert isinstance(subcommand, click.Group)
+        subcommand = subcommand.commands[name]
+    options = {option for parameter in subcommand.params for option in parameter.opts}
     assert options >= COMMANDS[command]
 
 

@@ -23,7 +23,6 @@ NAMES_IN_FILES = {
     "validation.py": {"load_protocol", "ModelSource.parse", "parse_network"},
     "report/frames.py": {"load_model_card", "load_size"},
     "report/norm_free.py": {"load_size", "load_executable_protocol"},
-    "training/plan.py": {"load_model_card", "load_size"},
     "training/fine_tuning.py": {"load_model_card", "load_size"},
     "run/bench/models.py": {"CardModel.parse"},
     "run/bench/kernels.py": {"load_executable_protocol"},

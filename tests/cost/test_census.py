@@ -1,4 +1,4 @@
-"""What is counted: by hand for GPT-2, and the same however a model or a batch is cut."""
+"""Censuses: counted by hand for GPT-2, and additive over parts of a model or of a batch."""
 
 from collections import Counter
 from functools import cache
@@ -23,11 +23,11 @@ FEW = settings(max_examples=6)
 
 
 def shaped(counts: dict[tuple[str, Op], int]) -> Counter[str]:
-    """How often each operation occurs at its shapes, wherever it stands."""
-    found: Counter[str] = Counter()
+    """Count each operation at its shapes, in all modules."""
+    totals: Counter[str] = Counter()
     for (_, op), count in counts.items():
-        found[str(op)] += count
-    return found
+        totals[str(op)] += count
+    return totals
 
 
 def test_gpt2_small_is_counted_by_hand() -> None:
@@ -62,8 +62,8 @@ def test_a_batch_and_a_step_are_questions_of_their_own() -> None:
         capture_census(ModelSource.parse("gpt2", "tiny"), 8, batch=2),
         capture_census(ModelSource.parse("gpt2", "tiny"), 1, past=7),
     ]
-    assert len({shaped(each.counts)["softmax(1x12x8x8, 1x1x8x8, causal=True)"] for each in counts[:2]}) == 2
-    softmaxes = [str(op) for each in counts for _, op in each.counts if op.name == "softmax"]
+    assert len({shaped(census.counts)["softmax(1x12x8x8, 1x1x8x8, causal=True)"] for census in counts[:2]}) == 2
+    softmaxes = [str(op) for census in counts for _, op in census.counts if op.name == "softmax"]
     assert sorted(set(softmaxes)) == [
         "softmax(1x12x1x8)", "softmax(1x12x8x8, 1x1x8x8, causal=True)", "softmax(2x12x8x8, 2x1x8x8, causal=True)",
     ]  # fmt: skip
@@ -76,8 +76,8 @@ def graph(family: str, length: int, batch: int = 1, layers: int = 1) -> Graph:
     return capture_model(model, length, batch)
 
 
-def total(counted: Graph) -> Cost:
-    counts = Census(dict(Counter(counted.census())), frozenset())
+def total(counted_graph: Graph) -> Cost:
+    counts = Census(dict(Counter(counted_graph.census())), frozenset())
     return sum((row.cost for row in price_census(counts, CRYPTEN)), ZERO_COST)
 
 
@@ -86,31 +86,31 @@ def total(counted: Graph) -> Cost:
 @given(family=st.sampled_from(sorted(FAMILIES)), data=st.data())
 def test_a_graph_costs_what_its_pieces_cost(family: str, data: st.DataObject) -> None:
     """Cut between any two operations."""
-    whole = graph(family, input_length(family))
-    at = data.draw(st.integers(0, len(whole.nodes)))
-    pieces = [Graph(whole.input, whole.vocabulary, nodes=part) for part in (whole.nodes[:at], whole.nodes[at:])]
-    assert sum(map(total, pieces), ZERO_COST) == total(whole)
+    full = graph(family, input_length(family))
+    at = data.draw(st.integers(0, len(full.nodes)))
+    pieces = [Graph(full.input, full.vocabulary, nodes=part) for part in (full.nodes[:at], full.nodes[at:])]
+    assert sum(map(total, pieces), ZERO_COST) == total(full)
 
 
 @pytest.mark.slow
 @FEW
 @given(family=st.sampled_from(sorted(FAMILIES)), one=st.integers(1, 3), other=st.integers(1, 3))
 def test_a_batch_has_the_elements_of_its_parts(family: str, one: int, other: int) -> None:
-    """What grows with the texts is additive in them, and weights are counted once for each batch."""
+    """Elements that grow with the batch are additive in its sequences; weights are counted once."""
     together, *apart = (
         Counter[str](elements(graph(family, input_length(family), batch))) for batch in (one + other, one, other)
     )
     assert together == apart[0] + apart[1]
 
 
-def elements(counted: Graph) -> Counter[str]:
+def elements(counted_graph: Graph) -> Counter[str]:
     """Elements of results and multiplications, by operation, but what weights and positions need once for all texts."""
-    found: Counter[str] = Counter()
-    for _, op in counted.census():
+    totals: Counter[str] = Counter()
+    for _, op in counted_graph.census():
         if op.name != "lookup" and len(op.shapes[0]) > 1:
-            known = op_features(op)
-            found[op.name] += round(known.get("mkn", known["elements"]))
-    return found
+            features = op_features(op)
+            totals[op.name] += round(features.get("mkn", features["elements"]))
+    return totals
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama-grouped", "bert", "vit"])

@@ -1,4 +1,4 @@
-"""What an estimate shows: views that add up, the dearest rows, counts, refusals, and all of it without torch."""
+"""Estimates: views that add up, the most expensive rows, counts, refusals, and all of it without torch."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -58,37 +58,37 @@ def sheet(folder: Path, *ops: str) -> str:
 
 @given(rows=st.lists(ROWS, max_size=12), view=st.sampled_from(VIEWS), top=st.integers(1, 5))
 def test_every_view_adds_up_to_the_whole(rows: list[Row], view: View, top: int) -> None:
-    found = of(rows)
-    parts = found.group_by(view)
-    assert Subtotal.sum_of(parts.values()) == found.overall
-    dearest = found.top_groups(parts, top)
-    assert Subtotal.sum_of(dearest.values()) == found.overall
-    assert len(dearest) <= top + 1
-    assert (OTHER_ROWS in dearest) == (len(parts) > top)
+    result = of(rows)
+    parts = result.group_by(view)
+    assert Subtotal.sum_of(parts.values()) == result.overall
+    leading = result.top_groups(parts, top)
+    assert Subtotal.sum_of(leading.values()) == result.overall
+    assert len(leading) <= top + 1
+    assert (OTHER_ROWS in leading) == (len(parts) > top)
 
 
 @given(rows=st.lists(ROWS, min_size=1, max_size=12), top=st.integers(1, 5))
 def test_no_other_row_is_dearer_than_the_dearest(rows: list[Row], top: int) -> None:
-    found = of(rows)
-    parts = found.group_by("module")
-    dearest = found.top_groups(parts, top)
-    taken = [found.seconds(part)["lan"] for key, part in dearest.items() if key != OTHER_ROWS]
-    left = [found.seconds(part)["lan"] for key, part in parts.items() if key not in dearest]
-    assert taken == sorted(taken, reverse=True)
-    assert not left or max(left) <= taken[-1]
+    result = of(rows)
+    parts = result.group_by("module")
+    leading = result.top_groups(parts, top)
+    leading_seconds = [result.seconds(part)["lan"] for key, part in leading.items() if key != OTHER_ROWS]
+    other_seconds = [result.seconds(part)["lan"] for key, part in parts.items() if key not in leading]
+    assert leading_seconds == sorted(leading_seconds, reverse=True)
+    assert not other_seconds or max(other_seconds) <= leading_seconds[-1]
 
 
 @given(rows=st.lists(ROWS, max_size=12))
 def test_within_and_boundary_are_the_whole(rows: list[Row]) -> None:
-    found = of([replace(row, module="transformer.wte") if row.module == "wte" else row for row in rows])
-    boundary = [row for row in found.rows if row.module in found.embedding_and_head]
-    assert Subtotal.sum_of([found.body, *boundary]) == found.overall
+    result = of([replace(row, module="transformer.wte") if row.module == "wte" else row for row in rows])
+    boundary = [row for row in result.rows if row.module in result.embedding_and_head]
+    assert Subtotal.sum_of([result.body, *boundary]) == result.overall
 
 
 def test_work_that_one_row_does_not_tell_is_known_of_none() -> None:
-    known = Row("a", "linear", "", 1, Cost(), Work(1))
-    assert Subtotal.sum_of([known, replace(known, work=None)]).work is None
-    assert Subtotal.sum_of([known, known]).work == Work(2)
+    row = Row("a", "linear", "", 1, Cost(), Work(1))
+    assert Subtotal.sum_of([row, replace(row, work=None)]).work is None
+    assert Subtotal.sum_of([row, row]).work == Work(2)
 
 
 @pytest.mark.parametrize("style", ["table", "csv"])
@@ -128,7 +128,7 @@ def test_every_key_of_the_record_is_explained() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_batch_costs_as_much_more_where_costs_are_per_element(batch: int) -> None:
-    one, many = (estimate_model(MODEL, CRYPTEN, 8, [], batch=each).group_by("op") for each in (1, batch))
+    one, many = (estimate_model(MODEL, CRYPTEN, 8, [], batch=sequences).group_by("op") for sequences in (1, batch))
     for op in ("softmax", "relu", "reveal", "embedding"):
         assert many[op].cost.rounds == one[op].cost.rounds
     for op in ("softmax", "relu", "reveal", "matmul"):
@@ -148,33 +148,33 @@ def test_offline_bytes_that_no_source_tells_are_no_zero() -> None:
 
 
 def test_inner_is_what_lies_between_embedding_and_head() -> None:
-    whole = estimate_model(MODEL, CRYPTEN, 8, [])
+    full = estimate_model(MODEL, CRYPTEN, 8, [])
     inner = estimate_model(MODEL, CRYPTEN, 8, [], inner=True)
-    assert inner.total == inner.body_cost == whole.body_cost
-    said = invoke("estimate", "--seq-len", "8", "--inner").stdout
-    assert "without embedding and head" in said
-    assert "│ total" not in said
+    assert inner.total == inner.body_cost == full.body_cost
+    message = invoke("estimate", "--seq-len", "8", "--inner").stdout
+    assert "without embedding and head" in message
+    assert "│ total" not in message
 
 
 def test_a_sheet_without_a_price_is_refused_with_operation_module_and_file(tmp_path: Path) -> None:
     path = sheet(tmp_path, "embedding", "linear", "matmul", "softmax")
-    said = refused(invoke("estimate", "--seq-len", "8", "--protocol", path))
-    assert "transformer.h.0.mlp.act: protocol half has no price for relu; add [price.relu]" in said
-    assert f"({path})." in said
+    message = refused(invoke("estimate", "--seq-len", "8", "--protocol", path))
+    assert "transformer.h.0.mlp.act: protocol half has no price for relu; add [price.relu]" in message
+    assert f"({path})." in message
 
 
 def test_a_refusal_names_whatever_else_lacks_a_price(tmp_path: Path) -> None:
     path = sheet(tmp_path, "linear", "matmul")
-    said = refused(invoke("estimate", "--seq-len", "8", "--protocol", path))
-    assert f"no price for embedding; add [price.embedding] with its source to its sheet ({path}); " in said
-    assert "; nor has it one for softmax, relu." in said
+    message = refused(invoke("estimate", "--seq-len", "8", "--protocol", path))
+    assert f"no price for embedding; add [price.embedding] with its source to its sheet ({path}); " in message
+    assert "; nor has it one for softmax, relu." in message
 
 
 def test_a_refusal_at_the_boundary_alone_names_inner(tmp_path: Path) -> None:
     path = sheet(tmp_path, "linear", "matmul", "softmax", "relu")
-    said = refused(invoke("estimate", "--seq-len", "8", "--protocol", path))
-    assert "transformer.wte: protocol half has no price for embedding" in said
-    assert f"({path}); or leave embedding and head out with --inner." in said
+    message = refused(invoke("estimate", "--seq-len", "8", "--protocol", path))
+    assert "transformer.wte: protocol half has no price for embedding" in message
+    assert f"({path}); or leave embedding and head out with --inner." in message
     table = invoke("estimate", "--seq-len", "8", "--protocol", path, "--inner").stdout
     assert (
         "lookup, add, scale: local, cost nothing\nlinear, matmul, relu: declared prices\nsoftmax: scaled prices"
@@ -185,9 +185,9 @@ def test_a_refusal_at_the_boundary_alone_names_inner(tmp_path: Path) -> None:
 def test_a_kernel_that_is_not_named_is_refused_likewise(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(Path("protocols/crypten.toml").read_text(encoding="utf-8").replace('relu = "kogge-stone"', "", 1))
-    said = refused(invoke("estimate", "--seq-len", "8", "--protocol", str(path)))
-    assert "transformer.h.0.mlp.act: protocol crypten has no kernel for relu" in said
-    assert f"({path})." in said
+    message = refused(invoke("estimate", "--seq-len", "8", "--protocol", str(path)))
+    assert "transformer.h.0.mlp.act: protocol crypten has no kernel for relu" in message
+    assert f"({path})." in message
 
 
 @pytest.mark.parametrize(

@@ -68,23 +68,23 @@ def test_only_an_executable_protocol_can_be_extended(tmp_path: Path, base: str, 
 
 
 def test_coverage_tells_how_an_operation_is_priced() -> None:
-    asked = ("crypten", "crypten_plus", "semi2k", "mpspdz_rep3", "delphi")
-    assert [op_coverage("gelu", resolve_protocol(name)) for name in asked] == [
+    names = ("crypten", "crypten_plus", "semi2k", "mpspdz_rep3", "delphi")
+    assert [op_coverage("gelu", resolve_protocol(name)) for name in names] == [
         "derived",
         "declared",
         "fitted",
         "scaled",
         "none",
     ]
-    assert [op_coverage("add", resolve_protocol(name)) for name in asked] == ["local"] * 5
+    assert [op_coverage("add", resolve_protocol(name)) for name in names] == ["local"] * 5
     assert price_provenance(op("gelu", (1,), approximate="tanh"), resolve_protocol("semi2k")) == "fitted"
     assert price_provenance(op("add", (1,), (1,)), resolve_protocol("semi2k")) == "local"
     assert price_provenance(op("relu", (1,)), resolve_protocol("crypten")) == "derived"
 
 
 def test_unknown_offline_bytes_are_not_taken_for_none() -> None:
-    known = {name: resolve_protocol(name).has_offline_figures for name in ("sigma", "aby3", "semi2k")}
-    assert known == {"sigma": True, "aby3": True, "semi2k": False}
+    offline_known = {name: resolve_protocol(name).has_offline_figures for name in ("sigma", "aby3", "semi2k")}
+    assert offline_known == {"sigma": True, "aby3": True, "semi2k": False}
     assert "offline bytes: its sources do not tell" in invoke("protocols", "semi2k").stdout
 
 
@@ -92,8 +92,8 @@ def test_the_listing_has_every_protocol_and_operation() -> None:
     shown = invoke("protocols").stdout
     assert all(name in shown for name in protocol_names())
     record = json.loads(invoke("protocols", "--format", "json").stdout)
-    assert [each["name"] for each in record] == protocol_names()
-    assert all(set(each["coverage"]) == set(VOCABULARY) - STRUCTURAL for each in record)
+    assert [entry["name"] for entry in record] == protocol_names()
+    assert all(set(entry["coverage"]) == set(VOCABULARY) - STRUCTURAL for entry in record)
     tidy = invoke("protocols", "--format", "csv").stdout.splitlines()
     assert len(tidy) == 1 + len(protocol_names()) * len(VOCABULARY.keys() - STRUCTURAL)
 
@@ -141,14 +141,14 @@ def plugged(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("plugged")
 def test_a_plugin_is_a_protocol() -> None:
-    found = resolve_protocol("logarithmic")
-    assert op_cost(op("relu", (8,)), found) == Cost(6, 8, 0)
-    assert op_cost(op("view", (8,), shape=(2, 4)), found) == ZERO_COST
-    assert price_provenance(op("relu", (8,)), found) == "plugin"
+    plugin = resolve_protocol("logarithmic")
+    assert op_cost(op("relu", (8,)), plugin) == Cost(6, 8, 0)
+    assert op_cost(op("view", (8,), shape=(2, 4)), plugin) == ZERO_COST
+    assert price_provenance(op("relu", (8,)), plugin) == "plugin"
     assert "logarithmic" in protocol_names()
-    for name, said in (("gelu", "no price for gelu"), ("tanh", "fails at tanh"), ("erf", "is no Cost")):
-        with pytest.raises(UsageError, match=said):
-            op_cost(op(name, (8,)), found)
+    for name, sentence in (("gelu", "no price for gelu"), ("tanh", "fails at tanh"), ("erf", "is no Cost")):
+        with pytest.raises(UsageError, match=sentence):
+            op_cost(op(name, (8,)), plugin)
 
 
 @pytest.mark.usefixtures("plugged")
@@ -160,9 +160,9 @@ def test_a_model_is_estimated_with_a_plugin() -> None:
 
 
 @pytest.mark.usefixtures("plugged")
-@pytest.mark.parametrize(("name", "said"), [("empty", "has no title"), ("broken", "cannot be loaded: no module")])
-def test_a_broken_plugin_is_one_sentence(name: str, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+@pytest.mark.parametrize(("name", "sentence"), [("empty", "has no title"), ("broken", "cannot be loaded: no module")])
+def test_a_broken_plugin_is_one_sentence(name: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
         resolve_protocol(name)
 
 

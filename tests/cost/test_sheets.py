@@ -110,9 +110,9 @@ SCORES = (12, 128, 128)
 )
 def test_published_figures_come_back(name: str, operation: Op, rounds: int, total: float) -> None:
     sheet = resolve_protocol(name)
-    found = op_cost(operation, sheet)
-    assert found.bytes * sheet.parties == pytest.approx(total, rel=5e-4)
-    assert found.rounds == pytest.approx(rounds, abs=10 if sheet.parties == 3 else 0)
+    cost = op_cost(operation, sheet)
+    assert cost.bytes * sheet.parties == pytest.approx(total, rel=5e-4)
+    assert cost.rounds == pytest.approx(rounds, abs=10 if sheet.parties == 3 else 0)
 
 
 def test_delphi_sends_a_garbled_circuit_beforehand() -> None:
@@ -125,12 +125,12 @@ STOCK = ["linear", "matmul", "multiply", "square", "reciprocal", "layernorm", "l
 @pytest.mark.parametrize("operation", STOCK)
 def test_what_is_left_of_crypten_costs_what_its_kernels_cost(operation: str) -> None:
     """CrypTen++ is built on CrypTen: its sheet agrees with the phantom wherever it changed nothing."""
-    asked = sized(operation, 4, 32)
+    sized_op = sized(operation, 4, 32)
     attributes = (("eps", 1e-5),) if "norm" in operation else ()
-    asked = Op(asked.name, asked.shapes, asked.secret, attributes)
+    sized_op = Op(sized_op.name, sized_op.shapes, sized_op.secret, attributes)
     declared, stock = (
-        op_cost(asked, resolve_protocol("crypten_plus")),
-        derived.derive_cost(asked, specs.load_executable_protocol("crypten")),
+        op_cost(sized_op, resolve_protocol("crypten_plus")),
+        derived.derive_cost(sized_op, specs.load_executable_protocol("crypten")),
     )
     assert (declared.rounds, declared.bytes) == (stock.rounds, stock.bytes)
 
@@ -193,7 +193,7 @@ def test_features_are_read_off_shapes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "sentence"),
     [
         ("elements = 3", "elemnts = 3", "line 13, key 'price.relu.bytes.elemnts"),
         ("elements = 3", "mk = 3", "the price of relu is per mk, which only products have"),
@@ -209,16 +209,16 @@ def test_features_are_read_off_shapes() -> None:
         ('"one party"', '"nobody"', "line 7, key 'counted'"),
     ],
 )
-def test_a_wrong_sheet_names_file_line_and_key(old: str, new: str, said: str, tmp_path: Path) -> None:
+def test_a_wrong_sheet_names_file_line_and_key(old: str, new: str, sentence: str, tmp_path: Path) -> None:
     path = written(tmp_path, SHEET.replace(old, new))
-    if "which only products have" in said:
-        with pytest.raises(UsageError, match=said):
+    if "which only products have" in sentence:
+        with pytest.raises(UsageError, match=sentence):
             op_cost(op("relu", (4,)), resolve_protocol(path))
         return
     result = invoke("protocols", path)
     assert result.exit_code == 2
     assert path in result.stderr
-    assert said in result.stderr
+    assert sentence in result.stderr
 
 
 def test_a_negative_price_is_refused() -> None:

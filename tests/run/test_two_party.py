@@ -81,8 +81,8 @@ def test_corrupted_positions_are_counted_and_left_out() -> None:
     assert agreement is not None
     assert agreement.corrupted_positions == 1
     assert quality.excluding_corrupted is not None
-    kept = torch.tensor([[True, False, True, True]])
-    assert quality.excluding_corrupted.private == pytest.approx(perplexity(plain, tokens, kept))
+    intact = torch.tensor([[True, False, True, True]])
+    assert quality.excluding_corrupted.private == pytest.approx(perplexity(plain, tokens, intact))
     assert (quality.private or math.inf) > 1e6
 
 
@@ -101,6 +101,6 @@ def test_activations_out_of_a_domain_are_told_beforehand() -> None:
     model = ModelSource.parse("gelu_ln", "tiny").load()
     graph, tokens = capture_model(model, LENGTH), torch.arange(LENGTH)[None]
     with torch.no_grad():
-        said = list(domain_warnings(graph, model, specs.load_executable_protocol("crypten"), tokens))
-        assert [sentence.split(" is accurate")[0] for sentence in said] == ["gelu by erf-taylor"]
+        sentences = list(domain_warnings(graph, model, specs.load_executable_protocol("crypten"), tokens))
+        assert [sentence.split(" is accurate")[0] for sentence in sentences] == ["gelu by erf-taylor"]
         assert not list(domain_warnings(graph, model, specs.load_executable_protocol("crypten_tanh"), tokens))

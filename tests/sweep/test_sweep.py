@@ -44,8 +44,8 @@ LINES = 2 * 3 * 3 * 2
 """Designs, questions, protocols, networks."""
 
 
-def whole(machine: Machine | None = None) -> Sweep:
-    """What `GRID` and `PROTOCOLS` ask for."""
+def full_sweep(machine: Machine | None = None) -> Sweep:
+    """Return the sweep of `GRID` and `PROTOCOLS`."""
     scenarios = Grid(resolve_models(MODELS, ["tiny"]), lengths=(8, 999), pasts=(4,)).scenarios()
     prices = make_price_tables(resolve_protocols(["crypten", "sigma", "bolt"]))
     return Sweep(scenarios, prices, [PRESETS["lan"], PRESETS["wan"]], machine)
@@ -69,7 +69,7 @@ def one(answer: SweepRow, machine: Machine | None) -> Estimate:
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", [None, MACHINE])
 def test_every_line_is_the_estimate(machine: Machine | None) -> None:
-    answers = run(whole(machine))
+    answers = run(full_sweep(machine))
     assert len(answers) == LINES
     for answer in answers:
         if answer.reason:
@@ -81,9 +81,9 @@ def test_every_line_is_the_estimate(machine: Machine | None) -> None:
     assert {answer.protocol for answer in answers if answer.seconds} == {"crypten", "sigma"}
 
 
-def same(answer: SweepRow, known: Estimate) -> None:
+def same(answer: SweepRow, expected: Estimate) -> None:
     """Exactly, floating point and all."""
-    total = known.to_json()["total"]
+    total = expected.to_json()["total"]
     assert {key: getattr(answer, key) for key in total if key != "seconds"} == {
         key: number for key, number in total.items() if key != "seconds"
     }
@@ -156,9 +156,9 @@ def test_a_model_with_a_config_has_one_size() -> None:
 
 @pytest.mark.slow
 def test_lines_go_to_standard_output_without_a_file() -> None:
-    found = sweep()
-    assert found.stdout == table.HEADER + table.csv_lines(run(whole()))
-    assert f"{LINES} estimates" in found.stderr
+    result = sweep()
+    assert result.stdout == table.HEADER + table.csv_lines(run(full_sweep()))
+    assert f"{LINES} estimates" in result.stderr
 
 
 def test_a_missing_package_is_no_reason_why_there_is_no_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def fill(path: Path) -> None:
     with table.open_csv(path) as lines:
-        whole().run(lines, lambda fraction: None)
+        full_sweep().run(lines, lambda fraction: None)
 
 
 @pytest.mark.slow
@@ -229,11 +229,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Somebody who presses Ctrl-C at the n-th price."""
 
     def arrange(number: int) -> None:
-        asked, total = [], PriceTable.total
+        calls, total = [], PriceTable.total
 
         def interrupted(self: PriceTable, *arguments: Any) -> Any:
-            asked.append(self)
-            if len(asked) == number:
+            calls.append(self)
+            if len(calls) == number:
                 signal.raise_signal(signal.SIGINT)
             return total(self, *arguments)
 
@@ -290,7 +290,7 @@ def test_another_machine_is_another_question(tmp_path: Path) -> None:
     path = tmp_path / "sweep.csv"
     fill(path)
     with table.open_csv(path) as lines:
-        answers = whole(MACHINE).run(lines, lambda fraction: None)
+        answers = full_sweep(MACHINE).run(lines, lambda fraction: None)
         assert len(lines.rows) == 2 * LINES
     assert {answer.machine for answer in answers} == {MACHINE.name}
 
