@@ -115,6 +115,11 @@ class Origin(TomlModel):
     """The checkpoint that was converted."""
     origin: "Origin | None" = None
 
+    @property
+    def quality(self) -> HeldOut | None:
+        """The quality of the model that was converted, or of the one that was not."""
+        return self.before if self.surgery else self.held_out
+
 
 class TrainingRecord(Record):
     """A training from scratch, or with an `origin` a fine-tuning."""
