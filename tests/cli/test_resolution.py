@@ -29,7 +29,7 @@ NAMES_IN_FILES = {
     "run/bench/kernels.py": {"load_executable_protocol"},
     "run/calibrate.py": {"load_executable_protocol"},
 }
-"""Modules whose names are no arguments: those of published tables, of records, of a list of all cards, and constants."""
+"""Modules that resolve names of published tables, of records, of the list of all cards, or constants."""
 
 
 def called_resolvers(path: Path) -> set[str]:
