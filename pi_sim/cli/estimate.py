@@ -130,9 +130,9 @@ def _estimate_all(
 @click.command()
 def models() -> None:
     """List model cards and sizes, and the trained weights that ship."""
-    from pi_sim.zoo.source import model_table
+    from pi_sim.report.terminal import render_models
 
-    click.echo(model_table())
+    click.echo(render_models())
 
 
 @click.command()

@@ -1,6 +1,8 @@
 """Commands of private runs: two parties, one of two machines, bundles, dealt files and keys."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +19,9 @@ from pi_sim.cli.options import (
     resolve_networks,
 )
 from pi_sim.errors import UsageError, warn
+
+if TYPE_CHECKING:
+    from pi_sim.records import PartyRecord, RunRecord
 
 TIMEOUT = click.option(
     "--timeout", default=60.0, show_default=True, type=click.FloatRange(0.1, 86_400),
@@ -66,10 +71,7 @@ def two_party(
     record: Path | None,
 ) -> None:
     """Compute the logits of held-out text between two processes on this machine, each with its own shares."""
-    from pi_sim import records
-    from pi_sim.cli import progress
     from pi_sim.mpc.dealer.dealers import DealerSpec
-    from pi_sim.report import terminal
     from pi_sim.run.two_party import TwoPartyRequest, run_two_party
 
     name = model or (None if bundle else DEFAULT_MODEL)
@@ -85,13 +87,22 @@ def two_party(
         dealer=DealerSpec.parse(dealer),
         device=device,
     )
-    if record:
-        files.check_writable(record)
+    _run_and_report(lambda advance: run_two_party(request, warn, advance), record)
+
+
+def _run_and_report(infer: "Callable[[Callable[[float], None]], RunRecord | PartyRecord]", path: Path | None) -> None:
+    """Run with a progress bar, print a summary, and write the record; an unwritable path fails before the run."""
+    from pi_sim import records
+    from pi_sim.cli import progress
+    from pi_sim.report import terminal
+
+    if path:
+        files.check_writable(path)
     with progress.bar("private inference") as advance:
-        result = run_two_party(request, warn, advance)
+        result = infer(advance)
     click.echo(terminal.summarize_run(result))
-    if record:
-        records.save(record, result)
+    if path:
+        records.save(path, result)
 
 
 @run.command()
@@ -129,11 +140,8 @@ def party(
     Both need the same bundle, protocol and number of sequences. The bundle's folder should not contain the other
     party's share file. The client has the text and gets the logits.
     """
-    from pi_sim import records
-    from pi_sim.cli import progress
     from pi_sim.mpc.dealer.dealers import DealerSpec
     from pi_sim.mpc.transport.rendezvous import parse_address
-    from pi_sim.report import terminal
     from pi_sim.run import remote
 
     if network:
@@ -152,13 +160,7 @@ def party(
         encrypted=not no_tls,
         device=device,
     )
-    if record:
-        files.check_writable(record)
-    with progress.bar("private inference") as advance:
-        result = remote.run_remote_party(request, warn, advance)
-    click.echo(terminal.summarize_run(result))
-    if record:
-        records.save(record, result)
+    _run_and_report(lambda advance: remote.run_remote_party(request, warn, advance), record)
 
 
 @click.command()

@@ -1,11 +1,8 @@
-"""The graph everyone reads: operations on secret and public tensors, in the order in which they run.
+"""The graph of a model: operations on secret and public tensors, in execution order.
 
-Secret are the client's tokens or pixels, the server's weights, and whatever is computed from them; shapes, masks and
-positions are public. The graph knows nothing of protocols: what an operation costs and how it is computed stands
-elsewhere.
+Secret are the client's tokens or pixels, the server's weights, and all that is computed from them; shapes, masks and
+positions are public. A graph knows nothing of protocols, which compute and price its operations.
 """
-
-# MERGED: Linear maps that nothing but an opening reads: the client can round their results, so that no protocol has to.
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -20,12 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["CLIENT_ONLY", "STRUCTURAL", "VOCABULARY", "Attribute", "Graph", "Node", "Op", "Shape", "mark_client_only"]
 
 STRUCTURAL = frozenset(name for name, operation in VOCABULARY.items() if operation.kind == "structural")
-"""Operations that only rearrange elements: no protocol can make them cost anything."""
+"""Operations that only rearrange elements: they are free under every protocol."""
 
 
 @dataclass(frozen=True)
 class Op:
-    """An operation at given shapes: all that its price may depend on, hence the key of the price memo."""
+    """An operation at given shapes: everything that its price may depend on, and the key of the price cache."""
 
     name: str
     shapes: tuple[Shape, ...]
@@ -47,12 +44,12 @@ class Op:
         return VOCABULARY[self.name].result(*self.shapes, **dict(self.attributes))
 
     def to_json(self) -> list[Any]:
-        """A JSON value that `from_json` reads back."""
+        """Return a JSON value for `from_json`."""
         return [self.name, self.shapes, self.secret, self.attributes]
 
     @classmethod
     def from_json(cls, value: list[Any]) -> "Op":
-        """The operation that `to_json` wrote."""
+        """Return the operation that `to_json` wrote."""
         name, shapes, secret, attributes = value
         pairs = tuple((key, tuple(item) if isinstance(item, list) else item) for key, item in attributes)
         return cls(name, tuple(map(tuple, shapes)), tuple(secret), pairs)
@@ -60,7 +57,7 @@ class Op:
 
 @dataclass(frozen=True)
 class Node:
-    """One operation in place: what it reads, and the module of the model that it came from."""
+    """One operation in a graph: the values it reads, and the module of the model that it came from."""
 
     name: str
     op: Op
@@ -85,18 +82,18 @@ class Graph:
     inputs: dict[str, Shape] = field(default_factory=dict)
 
     def last_uses(self) -> dict[str, int]:
-        """The index of the last node that reads each value: after it the value can be dropped."""
+        """Return the index of the last node that reads each value, after which the value can be dropped."""
         return {name: index for index, node in enumerate(self.nodes) for name in node.inputs}
 
     def embedding_and_head(self) -> set[str]:
-        """Modules at either end: the secret look-up, the linear head, and the opening of the results."""
+        """Return the modules of the secret look-up, the linear head, and the opening of the results."""
         lookups = {node.module for node in self.nodes if node.op.name == "embedding"}
         openings = [node for node in self.nodes if node.op.name == "reveal"]
         heads = {self._last_linear(opening) for opening in openings}
         return lookups | {node.module for node in (*openings, *heads) if node}
 
     def _last_linear(self, opening: Node) -> Node | None:
-        """The linear map that a result comes from, if nothing was added to it since."""
+        """Return the linear map that a result comes from, if nothing was added since."""
         by_name = {node.name: node for node in self.nodes}
         node: Node | None = opening
         while node and node.op.name != "linear":
@@ -104,34 +101,37 @@ class Graph:
         return node
 
     def one_hot_inputs(self) -> set[str]:
-        """Inputs that are shared as plain integers, one of which is 1: what an embedding reads."""
+        """Return the inputs that an embedding reads, shared as plain integers, one of which is 1."""
         return {node.inputs[1] for node in self.nodes if node.op.name == "embedding"}
 
     def census(self) -> Iterator[tuple[str, Op]]:
-        """(module, operation) of every node that a protocol might charge for."""
+        """Yield (module, operation) of every node that a protocol might charge for."""
         return ((node.module, node.op) for node in self.nodes if node.op.name not in STRUCTURAL)
 
 
 CLIENT_ONLY = ("client_only", True)
-"""The attribute of such a map."""
+"""Attribute of a linear map whose result is opened to the client alone."""
 
 
 def mark_client_only(graph: Graph) -> Graph:
-    """The graph, every linear map marked whose result goes to the client alone, at most rearranged before."""
+    """Mark every linear map whose result, at most rearranged, is opened to the client alone; return the graph.
+
+    The client can round such results itself, so that no protocol has to.
+    """
     readers = _readers_by_value(graph)
-    shown = {node.name for node in graph.nodes if node.op.name == "reveal"}
+    client_values = {node.name for node in graph.nodes if node.op.name == "reveal"}
     for node in reversed(graph.nodes):
-        if _is_unary_rearrangement(node) and readers[node.name] and readers[node.name] <= shown:
-            shown.add(node.name)
-    alone = {name for name, found in readers.items() if found and found <= shown}
+        if _is_unary_rearrangement(node) and readers[node.name] and readers[node.name] <= client_values:
+            client_values.add(node.name)
+    client_only = {name for name, nodes in readers.items() if nodes and nodes <= client_values}
     graph.nodes = [
-        _mark_node(node) if node.op.name == "linear" and node.name in alone else node for node in graph.nodes
+        _mark_node(node) if node.op.name == "linear" and node.name in client_only else node for node in graph.nodes
     ]
     return graph
 
 
 def _readers_by_value(graph: Graph) -> dict[str, set[str]]:
-    """Who reads each value, by name; nobody reads a result that is in the graph for nothing."""
+    """Return the nodes that read each value, by name; an unused result has none."""
     readers: dict[str, set[str]] = defaultdict(set)
     for node in graph.nodes:
         for name in node.inputs:
@@ -140,9 +140,10 @@ def _readers_by_value(graph: Graph) -> dict[str, set[str]]:
 
 
 def _is_unary_rearrangement(node: Node) -> bool:
-    """Whether it rearranges one operand; several would have to have the same fraction."""
+    """Return whether a node rearranges one operand; several would need the same fraction."""
     return node.op.name in STRUCTURAL and len(node.inputs) == 1
 
 
 def _mark_node(node: Node) -> Node:
+    """Return the node with the attribute `client_only`."""
     return replace(node, op=replace(node.op, attributes=tuple(sorted({*node.op.attributes, CLIENT_ONLY}))))

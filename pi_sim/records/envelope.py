@@ -50,6 +50,18 @@ class Record(TomlModel):
     versions: dict[str, str] = Field(default_factory=dict)
     machine: MachineInfo | None = None
 
+    @property
+    def command(self) -> str:
+        """The command line as text; empty for a record that Python code made."""
+        return " ".join(self.argv or ())
+
+    @property
+    def environment(self) -> str:
+        """The machine and the versions in a line."""
+        versions = ", ".join(f"{name} {version}" for name, version in sorted(self.versions.items()))
+        machine = self.machine and f"{self.machine.cpu}, {self.machine.cores} cores, {self.machine.system}"
+        return f"{machine or 'unknown machine'}; {versions}"
+
 
 RecordT = TypeVar("RecordT", bound=Record)
 

@@ -100,6 +100,11 @@ class Origin(TomlModel):
     source: str | None = None  # the checkpoint that was converted
     origin: "Origin | None" = None
 
+    @property
+    def quality(self) -> HeldOut | None:
+        """The quality of the model that was converted, or of the one that was not."""
+        return self.before if self.surgery else self.held_out
+
 
 class TrainingRecord(Record):
     kind: Literal["training"] = "training"

@@ -5,13 +5,13 @@ Importing this module needs no torch; `ModelSource.meta` and `ModelSource.load` 
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pi_sim import records, specs
+from pi_sim import specs
 from pi_sim.errors import UsageError
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class ConfigModel(ModelSource):
         with suppress(ValueError, AttributeError, KeyError, TypeError, ZeroDivisionError):
             if context := config_context(json.loads(self.text)):
                 return context
-        raise UsageError(f"{self.path} does not tell the model's context; give --seq-len.")
+        raise UsageError(f"{self.path} does not state the model's context; give --seq-len.")
 
     @property
     def identity(self) -> Any:
@@ -237,60 +237,3 @@ def _patch_count(image: Any, patch: Any) -> int:
 def weights_folder(card: str, size: str) -> Path:
     """Return the folder of a card's shipped weights at a size, which need not exist."""
     return specs.data_root() / "models" / "weights" / f"{card}-{size}"
-
-
-MODEL_TABLE_HEADER = (
-    "model",
-    "family",
-    "norm",
-    "final norm",
-    "activation",
-    "further switches",
-    "weights",
-    "perplexity",
-    "bits/byte",
-)
-SWITCH_COLUMNS = ("family", "norm", "final_norm", "activation")
-"""The switches that have a column of their own."""
-TableRow = tuple[str, ...]
-
-
-def model_rows() -> Iterator[TableRow]:
-    """One row for every card, with the held-out quality of the weights that ship, at the size that they have."""
-    for name in specs.list_names("models"):
-        design = specs.load_model_card(name).architecture
-        shipped = [size for size in specs.list_names("models/sizes") if weights_folder(name, size).is_dir()]
-        for size in shipped or ["-"]:
-            told = (str(getattr(design, column)) for column in SWITCH_COLUMNS)
-            yield (name, *told, further_switches(design), size, *heldout_quality(weights_folder(name, size)))
-
-
-def further_switches(design: specs.Architecture) -> str:
-    """What else is switched, as `--set` takes it."""
-    plan = {switch: value for switch, value in design.plan().items() if switch not in SWITCH_COLUMNS}
-    return " ".join(f"{switch}={_switch_value(value)}" for switch, value in plan.items())
-
-
-def _switch_value(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()
-
-
-def model_table() -> str:
-    """The rows as text, aligned."""
-    lines = [MODEL_TABLE_HEADER, *model_rows()]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    sizes = f"sizes: {', '.join(specs.list_names('models/sizes'))}"
-    public = f"public models, to be estimated: {', '.join(list_configs())}"
-    return "\n".join(line.rstrip() for line in (*padded, "", sizes, public))
-
-
-def heldout_quality(folder: Path) -> TableRow:
-    """What the record beside the weights says; dashes where none ship."""
-    path = folder / records.RECORD_FILE
-    if not path.is_file():
-        return "-", "-"
-    held_out = records.load(path, records.TrainingRecord).held_out
-    if held_out is None or held_out.perplexity is None or held_out.bits_per_byte is None:
-        raise UsageError(f"{path} does not tell the perplexity and bits_per_byte of held_out text.")
-    return f"{held_out.perplexity:.2f}", f"{held_out.bits_per_byte:.3f}"

@@ -48,8 +48,8 @@ def run_party(arguments: list[str], namespace: str | None, out: str, errors: str
 
 def enter_namespace(namespace: str) -> None:
     """Move this process into a network namespace."""
-    with Path("/run/netns", namespace).open("rb") as opened:
-        if ctypes.CDLL(None, use_errno=True).setns(opened.fileno(), 0):
+    with Path("/run/netns", namespace).open("rb") as file:
+        if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), 0):
             raise OSError(ctypes.get_errno(), namespace)
 
 
@@ -65,7 +65,7 @@ def free_address() -> str:
 def start_parties(
     bundles: list[Path], rendezvous: str, *arguments: str, namespaces: list[str] | None = None, **options: list[str]
 ) -> Iterator[list[PartyProcess]]:
-    """Start both parties with the same arguments, and with an own value of some options; kill them afterwards."""
+    """Start both parties with the same arguments, and with options of their own; kill them afterwards."""
     parties: list[PartyProcess] = []
     try:
         for rank, bundle in enumerate(bundles):

@@ -16,17 +16,17 @@ PATIENCE = 20.0
 class RendezvousServer:
     """Party 0, waiting for its peer in a thread; `refusals` are its sentences about other callers."""
 
-    def __init__(self, door: Transport, timeout: float = PATIENCE) -> None:
+    def __init__(self, transport: Transport, timeout: float = PATIENCE) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
         self.refusals: list[str] = []
         self.result: Any = None
-        self.thread = threading.Thread(target=self._wait, args=(door, timeout))
+        self.thread = threading.Thread(target=self._wait, args=(transport, timeout))
         self.thread.start()
 
-    def _wait(self, door: Transport, timeout: float) -> None:
+    def _wait(self, transport: Transport, timeout: float) -> None:
         try:
-            self.result = accept_peer(self.listener, door, timeout, self.refusals.append)
+            self.result = accept_peer(self.listener, transport, timeout, self.refusals.append)
         except RunError as error:
             self.result = error
 

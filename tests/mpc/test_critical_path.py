@@ -13,7 +13,7 @@ LATENCY = 10.0
 
 
 class Clock:
-    """A clock that stands where it is put."""
+    """A clock whose time is set by hand."""
 
     now = 0.0
 
@@ -23,13 +23,13 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
-    found = Clock()
-    monkeypatch.setattr(link, "time", found)
-    yield found
+    fake = Clock()
+    monkeypatch.setattr(link, "time", fake)
+    yield fake
 
 
 class Pair:
-    """Two parties that exchange messages of one latency, each after so many seconds of computing."""
+    """Two parties that exchange messages of one latency, each after a number of seconds of computing."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock, self.ends, self.free = clock, [CriticalPath(True), CriticalPath(True)], [0.0, 0.0]
@@ -53,8 +53,8 @@ def test_parties_in_step_wait_for_the_network_alone(clock: Clock) -> None:
     pair = Pair(clock)
     for _ in range(5):
         pair.round(1.0, 1.0)
-    for network, mine, theirs in chains(pair):
-        assert (network, mine + theirs) == (5 * LATENCY, 5.0)
+    for network, own, peer in chains(pair):
+        assert (network, own + peer) == (5 * LATENCY, 5.0)
 
 
 def test_a_party_that_is_late_once_shifts_nothing_onto_the_network(clock: Clock) -> None:
@@ -79,7 +79,7 @@ def test_a_message_that_travels_while_one_computes_takes_no_time(clock: Clock) -
 
 
 @given(rounds=st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50)), max_size=20))
-def test_every_second_belongs_to_somebody(rounds: list[tuple[float, float]]) -> None:
+def test_every_second_belongs_to_the_network_or_a_party(rounds: list[tuple[float, float]]) -> None:
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(link, "time", clock)
@@ -91,7 +91,7 @@ def test_every_second_belongs_to_somebody(rounds: list[tuple[float, float]]) -> 
         assert chain[0] <= len(rounds) * LATENCY + 1e-9
 
 
-def test_what_a_message_is_late_by_is_told_apart(clock: Clock) -> None:
+def test_lateness_of_a_message_is_counted_apart(clock: Clock) -> None:
     end = CriticalPath(common_clock=True)
     clock.now = 1.0
     end.on_send()
@@ -100,7 +100,7 @@ def test_what_a_message_is_late_by_is_told_apart(clock: Clock) -> None:
     assert (end.network, end.delay, end.own_compute, end.peer_compute) == (40.0, 3.0, 7.0, 5.0)
     end.on_send()
     clock.now = 15.0
-    end.on_receive((13.0, 0.0, 0.0, 0.0, 0.0), due=13.5)  # it was there before this party asked
+    end.on_receive((13.0, 0.0, 0.0, 0.0, 0.0), due=13.5)  # it arrived before this party waited for it
     assert (end.network, end.delay, end.own_compute, end.peer_compute) == (40.0, 4.0, 7.0, 5.0)
 
 

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph
 from pi_sim.mpc import backend, dry_run
 from pi_sim.mpc.dealer.correlations import AndTriple, Correlation, RandomBit, SquarePair, TensorSpec, Triple
-from pi_sim.mpc.dealer.dealers import DEALT_FILE, Dealer, ExternalDealer, FirstPartyDealer
+from pi_sim.mpc.dealer.dealers import DEALT_FILE, Dealer, DealerSpec, ExternalDealer, FirstPartyDealer
 from pi_sim.mpc.dealer.prg import AesCtrPrg
 from pi_sim.mpc.dealer.sources import (
     CorrelationItem,
@@ -31,9 +32,11 @@ from pi_sim.mpc.dealer.sources import (
     StreamedSource,
     raw_bytes,
 )
+from pi_sim.mpc.party_main import PartyJob
 from pi_sim.mpc.primitives.beaver import FixedOperandTriple
 from pi_sim.mpc.runtime import Runtime
 from pi_sim.mpc.transport.handshake import perform_handshake
+from pi_sim.network import PRESETS
 from pi_sim.zoo.source import ModelSource
 
 EXECUTABLE = [
@@ -240,3 +243,16 @@ def test_files_of_different_dealings_are_refused_by_both_and_stay_unused() -> No
 
 def test_parties_with_different_kinds_of_dealers_do_not_start() -> None:
     assert all(isinstance(failure, RunError) for failure in handshake_both(FirstPartyDealer(0), dealt(1, 0, [])))
+
+
+@pytest.mark.parametrize("name", EXECUTABLE)
+def test_a_job_carries_protocol_network_and_dealer_unchanged(name: str) -> None:
+    """Parties hash the protocol that they receive, and compare the digests with those of a dealing."""
+    protocol, network = specs.load_executable_protocol(name), PRESETS["wan"]
+    job = PartyJob(
+        rank=0, bundle=Path("bundle"), folder=Path("party0"), protocol=protocol, port=1, timeout=0.1, threads=1,
+        network=network, sequences=1, device="cpu", dealer=DealerSpec.parse("dealt"),
+    )  # fmt: skip
+    copy = PartyJob.model_validate_json(job.model_dump_json())
+    assert (copy.network, copy.dealer, copy.bundle) == (network, job.dealer, job.bundle)
+    assert copy.protocol.model_dump_json() == protocol.model_dump_json()

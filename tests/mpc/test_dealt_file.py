@@ -1,4 +1,4 @@
-"""Randomness that was dealt ahead of time: whole or not at all, for one purpose, once."""
+"""Dealt files: written completely or not at all, for one graph and protocol, used once."""
 
 import mmap
 import random
@@ -31,31 +31,31 @@ from pi_sim.specs import load_executable_protocol
 from pi_sim.zoo.source import ModelSource
 from tests.helpers.file_size_limit import file_size_limit
 
-TERMS = RunIdentity("graph", "protocol")
+IDENTITY = RunIdentity("graph", "protocol")
 TRIPLE = Triple("multiply", (50, 100), (100,))
-TAPE = Demand((), (CorrelationItem(TRIPLE, ()),))
+DEMAND = Demand((), (CorrelationItem(TRIPLE, ()),))
 PAYLOAD = 8 * 50 * 100
 
 
 @pytest.fixture
 def dealt(tmp_path: Path) -> Path:
-    """A dealing for two sequences."""
-    dealt_file.write_dealing(tmp_path / "dealt", TAPE, TERMS, 2)
+    """Deal for two sequences."""
+    dealt_file.write_dealing(tmp_path / "dealt", DEMAND, IDENTITY, 2)
     return tmp_path / "dealt"
 
 
 def source(folder: Path, rank: int, sequences: int = 2) -> Source:
-    return dealt_file.open_dealt_file(folder, rank, TERMS, sequences).open_source(bytes(16))
+    return dealt_file.open_dealt_file(folder, rank, IDENTITY, sequences).open_source(bytes(16))
 
 
 def test_each_party_reads_its_shares_of_every_triple(dealt: Path) -> None:
-    one, other = source(dealt, 0), source(dealt, 1)
+    server, client = source(dealt, 0), source(dealt, 1)
     for _ in range(2):
-        a, b, both = (x + y for x, y in zip(one.deal(TRIPLE), other.deal(TRIPLE), strict=True))
-        assert torch.equal(a * b, both)
-    assert one.offline_bytes == other.offline_bytes == 2 * PAYLOAD
+        a, b, product = (x + y for x, y in zip(server.deal(TRIPLE), client.deal(TRIPLE), strict=True))
+        assert torch.equal(a * b, product)
+    assert server.offline_bytes == client.offline_bytes == 2 * PAYLOAD
     with pytest.raises(RunError, match="ended too soon"):
-        one.deal(TRIPLE)
+        server.deal(TRIPLE)
 
 
 @given(st.lists(st.integers(0, 3 * mmap.PAGESIZE), max_size=9), st.integers(1, 2 * mmap.PAGESIZE))
@@ -64,10 +64,10 @@ def test_a_file_is_read_through_windows_and_keeps_its_contents(lengths: list[int
     with tempfile.NamedTemporaryFile() as file, patch.object(dealt_file, "WINDOW_BYTES", window):
         Path(file.name).write_bytes(content)
         shares = dealt_file.MappedShares(Path(file.name), 5)
-        taken = [shares.take(length) for length in lengths]
-        assert b"".join(bytes(raw_bytes(each)) for each in taken) == content[5:]
-        for each in taken:
-            each.zero_()
+        tensors = [shares.take(length) for length in lengths]
+        assert b"".join(bytes(raw_bytes(tensor)) for tensor in tensors) == content[5:]
+        for tensor in tensors:
+            tensor.zero_()
         assert Path(file.name).read_bytes() == content
         with pytest.raises(RunError, match="ended too soon"):
             shares.take(1)
@@ -80,7 +80,7 @@ def test_a_file_that_cannot_be_mapped_is_one_sentence(dealt: Path) -> None:
 
 
 def test_files_are_for_their_owner_alone_and_party_1s_is_a_seed(tmp_path: Path) -> None:
-    sizes = dealt_file.write_dealing(tmp_path / "dealt", TAPE, TERMS, 2)
+    sizes = dealt_file.write_dealing(tmp_path / "dealt", DEMAND, IDENTITY, 2)
     paths = [tmp_path / "dealt" / f"party{rank}.dealing" for rank in (0, 1)]
     assert [path.stat().st_mode & 0o777 for path in paths] == [0o600, 0o600]
     assert [path.stat().st_size for path in paths] == sizes
@@ -93,14 +93,14 @@ def test_files_are_for_their_owner_alone_and_party_1s_is_a_seed(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("content", [b"[" * 4096, b"{}", b"\xff\n"])
-def test_what_deal_did_not_write_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_deal_did_not_write_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "party0.dealing").write_bytes(content)
     with pytest.raises(UsageError, match=r"party0\.dealing"):
-        dealt_file.read_usable_header(tmp_path, 0, TERMS, 1)
+        dealt_file.read_usable_header(tmp_path, 0, IDENTITY, 1)
 
 
 @pytest.mark.slow
-def test_a_protocol_that_no_run_would_take_is_not_dealt_for(tmp_path: Path) -> None:
+def test_a_protocol_that_cannot_run_is_not_dealt_for(tmp_path: Path) -> None:
     export_bundle(ModelSource.parse("relu_nonorm", "tiny"), 8, tmp_path / "bundle")
     text = (
         Path("protocols/lean.toml").read_text(encoding="utf-8").replace('precision_bits" = 16', 'precision_bits" = 20')
@@ -118,48 +118,50 @@ def test_a_protocol_that_no_run_would_take_is_not_dealt_for(tmp_path: Path) -> N
 
 
 def test_two_dealings_have_nothing_in_common(tmp_path: Path) -> None:
-    for name in ("one", "other"):
-        dealt_file.write_dealing(tmp_path / name, TAPE, TERMS, 1)
-    one, other = ((tmp_path / name / "party0.dealing").read_bytes() for name in ("one", "other"))
-    assert one[-64:] != other[-64:]
-    headers = [read_header(tmp_path / name / f"party{rank}.dealing") for name in ("one", "other") for rank in (0, 1)]
-    assert (len({each.seed for each in headers}), len({each.number for each in headers})) == (4, 2)
+    for name in ("first", "second"):
+        dealt_file.write_dealing(tmp_path / name, DEMAND, IDENTITY, 1)
+    first, second = ((tmp_path / name / "party0.dealing").read_bytes() for name in ("first", "second"))
+    assert first[-64:] != second[-64:]
+    headers = [read_header(tmp_path / name / f"party{rank}.dealing") for name in ("first", "second") for rank in (0, 1)]
+    assert (len({header.seed for header in headers}), len({header.number for header in headers})) == (4, 2)
 
 
-def refusal(folder: Path, rank: int = 0, terms: RunIdentity = TERMS, sequences: int = 2) -> str:
+def refusal(folder: Path, rank: int = 0, identity: RunIdentity = IDENTITY, sequences: int = 2) -> str:
     with pytest.raises(UsageError) as caught:
-        dealt_file.read_usable_header(folder, rank, terms, sequences)
+        dealt_file.read_usable_header(folder, rank, identity, sequences)
     return str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("terms", "sequences", "sentence"),
+    ("identity", "sequences", "sentence"),
     [
         (RunIdentity("another", "protocol"), 2, "was dealt for another graph"),
         (RunIdentity("graph", "another"), 2, "was dealt for another protocol"),
         (RunIdentity("graph", "protocol", "9.9"), 2, "this is 9.9; deal anew"),
-        (TERMS, 3, "has randomness for 2 sequences, not for 3"),
+        (IDENTITY, 3, "has randomness for 2 sequences, not for 3"),
     ],
 )
-def test_a_file_serves_what_it_was_dealt_for(dealt: Path, terms: RunIdentity, sequences: int, sentence: str) -> None:
-    assert sentence in refusal(dealt, terms=terms, sequences=sequences)
-    dealt_file.read_usable_header(dealt, 0, TERMS, 1)
+def test_a_file_serves_the_run_it_was_dealt_for(
+    dealt: Path, identity: RunIdentity, sequences: int, sentence: str
+) -> None:
+    assert sentence in refusal(dealt, identity=identity, sequences=sequences)
+    dealt_file.read_usable_header(dealt, 0, IDENTITY, 1)
 
 
 def test_a_party_needs_its_own_file(dealt: Path) -> None:
     assert "is party 0's file of a dealing; give party 1 its own" in refusal(dealt / "party0.dealing", rank=1)
-    dealt_file.read_usable_header(dealt / "party1.dealing", 1, TERMS, 2)
+    dealt_file.read_usable_header(dealt / "party1.dealing", 1, IDENTITY, 2)
 
 
 @pytest.mark.parametrize("change", [lambda content: content[:-1], lambda content: content + b"x"])
-def test_a_file_that_is_not_whole_is_refused_beforehand(dealt: Path, change: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_file_is_refused(dealt: Path, change: Callable[[bytes], bytes]) -> None:
     path = dealt / "party0.dealing"
     path.write_bytes(change(path.read_bytes()))
     assert "is damaged" in refusal(dealt)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"{}\n", b'{"format": 3}\n', b"\xff" * 5000, b"[1]"])
-def test_what_is_no_dealing_is_one_sentence(dealt: Path, content: bytes) -> None:
+def test_a_malformed_header_is_one_sentence(dealt: Path, content: bytes) -> None:
     (dealt / "party0.dealing").write_bytes(content)
     assert "party0.dealing" in refusal(dealt)
 
@@ -181,17 +183,17 @@ def test_a_copy_of_a_used_file_is_refused(dealt: Path) -> None:
     assert "was used already" in refusal(copy)
     (dealt / "party0.dealing.used").rename(dealt / "party0.dealing")
     assert "was used already" in refusal(dealt)
-    dealt_file.read_usable_header(copy, 1, TERMS, 2)  # the other party's is another file
+    dealt_file.read_usable_header(copy, 1, IDENTITY, 2)  # the other party's is another file
 
 
-def test_of_two_that_hold_a_file_one_may_use_it(dealt: Path) -> None:
-    first, second = (dealt_file.open_dealt_file(dealt, 0, TERMS, 2) for _ in range(2))
+def test_only_one_of_two_processes_uses_a_file(dealt: Path) -> None:
+    first, second = (dealt_file.open_dealt_file(dealt, 0, IDENTITY, 2) for _ in range(2))
     first.open_source(bytes(16))
     with pytest.raises(UsageError, match="was used already"):
         second.open_source(bytes(16))
 
 
-def test_a_use_that_cannot_be_noted_is_refused(dealt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_use_that_cannot_be_marked_is_refused(dealt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     with pytest.raises(UsageError, match="cannot be marked as used"):
@@ -201,7 +203,7 @@ def test_a_use_that_cannot_be_noted_is_refused(dealt: Path, tmp_path: Path, monk
 
 def test_a_dealing_is_not_overwritten(dealt: Path) -> None:
     with pytest.raises(UsageError, match="exists already"):
-        dealt_file.write_dealing(dealt, TAPE, TERMS, 2)
+        dealt_file.write_dealing(dealt, DEMAND, IDENTITY, 2)
 
 
 def test_an_interrupted_dealing_leaves_nothing(tmp_path: Path) -> None:
@@ -209,19 +211,19 @@ def test_an_interrupted_dealing_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        dealt_file.write_dealing(tmp_path / "dealt", TAPE, TERMS, 2, impatient)
+        dealt_file.write_dealing(tmp_path / "dealt", DEMAND, IDENTITY, 2, impatient)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     with file_size_limit(10_000), pytest.raises(UsageError, match="cannot be written"):
-        dealt_file.write_dealing(tmp_path / "dealt", TAPE, TERMS, 2)
+        dealt_file.write_dealing(tmp_path / "dealt", DEMAND, IDENTITY, 2)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of a shipped model."""
+    """Export the bundle of a shipped model."""
     return export_bundle(
         ModelSource.parse("relu_nonorm", "tiny"), 8, tmp_path_factory.mktemp("export") / "bundle"
     ).folder
@@ -256,23 +258,23 @@ def refused(*arguments: object) -> str:
 @pytest.mark.slow
 def test_a_dealing_that_does_not_serve_is_refused_before_anything_starts(exported: Path, tmp_path: Path) -> None:
     out = tmp_path / "dealt"
-    said = deal("--bundle", exported, "--protocol", "lean", "--sequences", 2, "--out", out)
-    assert f"{(out / 'party0.dealing').stat().st_size:,} bytes in party0.dealing" in said
-    asked = ("--bundle", exported, "--dealer", out)
-    assert "for another protocol" in refused(*asked)
-    assert "for 2 sequences, not for 3" in refused(*asked, "--protocol", "lean", "--sequences", 3)
+    output = deal("--bundle", exported, "--protocol", "lean", "--sequences", 2, "--out", out)
+    assert f"{(out / 'party0.dealing').stat().st_size:,} bytes in party0.dealing" in output
+    options = ("--bundle", exported, "--dealer", out)
+    assert "for another protocol" in refused(*options)
+    assert "for 2 sequences, not for 3" in refused(*options, "--protocol", "lean", "--sequences", 3)
     deal("--bundle", exported, "--protocol", "lean", "--out", tmp_path / "other")
     shutil.copy(tmp_path / "other" / "party1.dealing", out)
-    assert "of different dealings" in refused(*asked, "--protocol", "lean")
+    assert "of different dealings" in refused(*options, "--protocol", "lean")
     assert "there is no folder" in refused("--bundle", exported, "--dealer", tmp_path / "nothing")
 
 
 @pytest.mark.slow
 def test_a_dealing_for_other_kernels_is_refused(exported: Path, tmp_path: Path) -> None:
-    """A kernel that changed asks for another payload, although graph, protocol and version are the same."""
+    """A changed kernel needs another payload, although graph, protocol and version are the same."""
     deal("--bundle", exported, "--protocol", "lean", "--out", tmp_path / "dealt")
     path = tmp_path / "dealt" / "party0.dealing"
-    known = read_header(path)
-    fields = {**known.model_dump(), "payload": known.payload + 8}
-    path.write_bytes(Header(**fields).line + path.read_bytes()[len(known.line) :] + bytes(8))
+    header = read_header(path)
+    fields = {**header.model_dump(), "payload": header.payload + 8}
+    path.write_bytes(Header(**fields).line + path.read_bytes()[len(header.line) :] + bytes(8))
     assert "for other kernels" in refused("--bundle", exported, "--protocol", "lean", "--dealer", tmp_path / "dealt")

@@ -1,4 +1,4 @@
-"""The link: whatever two parties open, in whatever sizes, arrives in order, in step and counted."""
+"""The link: messages of any size arrive in order and in step, and are counted."""
 
 import socket
 from collections.abc import Iterator
@@ -24,13 +24,13 @@ STEPS = st.lists(st.tuples(st.sampled_from(["sum", "xor", "to the client", "to t
 
 @contextmanager
 def links(imitated: str | None = None) -> Iterator[list[Link]]:
-    """Both ends of a connection over the loopback."""
+    """Yield both ends of a connection over the loopback."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname(), timeout=20)
         server = listener.accept()[0]
     server.settimeout(20)
-    chosen = parse_network(imitated) if imitated else None
-    ends = [Link(server, 0, chosen), Link(client, 1, chosen)]
+    network = parse_network(imitated) if imitated else None
+    ends = [Link(server, 0, network), Link(client, 1, network)]
     yield ends
     for end in ends:
         end.close()
@@ -42,50 +42,50 @@ def share(rank: int, step: int, size: int) -> Tensor:
 
 @settings(max_examples=15)
 @given(steps=STEPS)
-def test_what_is_opened_is_what_was_shared(steps: list[tuple[str, int]]) -> None:
-    def play(end: Link) -> list[Tensor | None]:
+def test_opening_returns_the_shared_value(steps: list[tuple[str, int]]) -> None:
+    def open_all(end: Link) -> list[Tensor | None]:
         return [opening(end, kind, share(end.rank, step, size)) for step, (kind, size) in enumerate(steps)]
 
     with links() as ends:
-        found = at_both_ends(ends, play)
-        counted = [(end.rounds, end.sent, end.received) for end in ends]
+        results = at_both_ends(ends, open_all)
+        counters = [(end.rounds, end.sent, end.received) for end in ends]
     for step, (kind, size) in enumerate(steps):
-        one, other = share(0, step, size), share(1, step, size)
-        expected = one ^ other if kind == "xor" else one + other
-        for rank, results in enumerate(found):
-            opened = results[step]
-            assert opened is None if kind.startswith("to") and not is_for(rank, kind) else torch.equal(opened, expected)
-    assert counted[0][0] == counted[1][0] == len(steps)
-    assert counted[0][1:] == counted[1][:0:-1]
-    assert counted[0][1] == WORD_BYTES * sum(size for kind, size in steps if kind != "to the server")
+        shares = share(0, step, size), share(1, step, size)
+        expected = shares[0] ^ shares[1] if kind == "xor" else shares[0] + shares[1]
+        for rank, values in enumerate(results):
+            value = values[step]
+            assert value is None if kind.startswith("to") and not is_for(rank, kind) else torch.equal(value, expected)
+    assert counters[0][0] == counters[1][0] == len(steps)
+    assert counters[0][1:] == counters[1][:0:-1]
+    assert counters[0][1] == WORD_BYTES * sum(size for kind, size in steps if kind != "to the server")
 
 
 def is_for(rank: int, kind: str) -> bool:
     return kind == ("to the server", "to the client")[rank]
 
 
-def opening(end: Link, kind: str, mine: Tensor) -> Tensor | None:
+def opening(end: Link, kind: str, own_share: Tensor) -> Tensor | None:
     if kind.startswith("to"):
-        return end.reduce(mine, 1 if is_for(1, kind) else 0)
-    return end.all_reduce(mine, op=ReduceOp.BXOR if kind == "xor" else ReduceOp.SUM)
+        return end.reduce(own_share, 1 if is_for(1, kind) else 0)
+    return end.all_reduce(own_share, op=ReduceOp.BXOR if kind == "xor" else ReduceOp.SUM)
 
 
 def test_a_batch_is_one_message() -> None:
-    def play(end: Link) -> list[Tensor]:
+    def open_batch(end: Link) -> list[Tensor]:
         batch = [torch.full((2, 3), end.rank), torch.full((3, 2), 10 * end.rank).T]
         return end.all_reduce(batch, batched=True)
 
     with links() as ends:
-        for one, other in at_both_ends(ends, play):
-            assert torch.equal(one, torch.ones(2, 3, dtype=torch.long))
-            assert torch.equal(other, torch.full((2, 3), 10))
+        for first, second in at_both_ends(ends, open_batch):
+            assert torch.equal(first, torch.ones(2, 3, dtype=torch.long))
+            assert torch.equal(second, torch.full((2, 3), 10))
         assert [(end.rounds, end.sent) for end in ends] == [(1, 96), (1, 96)]
 
 
 def test_the_connections_own_overhead_is_measured_without_the_imitated_network() -> None:
     with links(imitated="rtt=10s,bw=1kbps") as ends:
-        for found in at_both_ends(ends, benchmark_link):
-            assert isinstance(found, dict)
-            assert 0 < found["round_seconds"] < 1  # the imitated latency is 5 seconds
-            assert found["megabyte_seconds"] < 10  # and a megabyte would take hours
+        for speed in at_both_ends(ends, benchmark_link):
+            assert isinstance(speed, dict)
+            assert 0 < speed["round_seconds"] < 1  # the imitated latency is 5 seconds
+            assert speed["megabyte_seconds"] < 10  # and a megabyte would take hours
         assert all(end.network for end in ends)

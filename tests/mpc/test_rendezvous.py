@@ -1,4 +1,4 @@
-"""How two machines meet, whichever is started first and whoever else calls, and what they must agree on."""
+"""The rendezvous of two machines, whichever is started first and whoever else calls, and the terms they compare."""
 
 import os
 import socket
@@ -32,12 +32,12 @@ from tests.helpers.rendezvous_server import PATIENCE, RendezvousServer, connecte
 TERMS = {"version": "1", "graph": "abc", "protocol": "lean", "number of sequences": "3", "dealer": "first-party"}
 
 
-def hello(magic: bytes, way: int) -> Callable[[socket.socket], None]:
-    return lambda connection: connection.sendall(HELLO.pack(magic, os.urandom(16), way))
+def hello(magic: bytes, direction: int) -> Callable[[socket.socket], None]:
+    return lambda connection: connection.sendall(HELLO.pack(magic, os.urandom(16), direction))
 
 
 @pytest.mark.parties
-def test_strangers_are_refused_and_the_client_is_waited_for() -> None:
+def test_strangers_are_refused_and_the_client_is_accepted() -> None:
     server = RendezvousServer(PlainTransport())
     for stranger, sentence in (
         (lambda connection: None, "the other party closed the connection"),
@@ -46,50 +46,50 @@ def test_strangers_are_refused_and_the_client_is_waited_for() -> None:
         (hello(MAGIC, 1), "it does not speak the parties' protocol"),
     ):
         assert server.refuses(stranger).startswith(f"refused a caller at 127.0.0.1: {sentence}")
-    theirs = connect_to_server("127.0.0.1", server.port, PlainTransport(), PATIENCE)
+    client_end = connect_to_server("127.0.0.1", server.port, PlainTransport(), PATIENCE)
     server.connection().close()
-    theirs.close()
+    client_end.close()
 
 
 @pytest.mark.parties
-def test_a_silent_stranger_holds_nobody_up() -> None:
+def test_a_silent_stranger_delays_nobody() -> None:
     server = RendezvousServer(PlainTransport())
     with socket.create_connection(("127.0.0.1", server.port)):
-        theirs = connect_to_server("127.0.0.1", server.port, PlainTransport(), PATIENCE)
+        client_end = connect_to_server("127.0.0.1", server.port, PlainTransport(), PATIENCE)
         server.connection().close()
     assert not server.refusals
-    theirs.close()
+    client_end.close()
 
 
 @pytest.mark.parties
 def test_the_client_may_be_started_first() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as chosen:
-        place = chosen.getsockname()
-    found: list[Any] = []
-    client = threading.Thread(target=lambda: found.append(connect_to_server(*place, PlainTransport(), PATIENCE)))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+    results: list[Any] = []
+    client = threading.Thread(target=lambda: results.append(connect_to_server(*address, PlainTransport(), PATIENCE)))
     client.start()
     time.sleep(0.2)
-    ours = accept_peer(socket.create_server(place), PlainTransport(), PATIENCE, found.append)
+    server_end = accept_peer(socket.create_server(address), PlainTransport(), PATIENCE, results.append)
     client.join(PATIENCE)
-    (theirs,) = found
-    wire.send_all(ours, b"here")
-    assert bytes(wire.receive_exactly(theirs, bytearray(4))) == b"here"
-    ours.close()
-    theirs.close()
+    (client_end,) = results
+    wire.send_all(server_end, b"here")
+    assert bytes(wire.receive_exactly(client_end, bytearray(4))) == b"here"
+    server_end.close()
+    client_end.close()
 
 
 @pytest.mark.parties
-def test_nobody_is_waited_for_longer_than_the_timeout() -> None:
+def test_waiting_ends_at_the_timeout() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
-    place = listener.getsockname()
+    address = listener.getsockname()
     with pytest.raises(RunError, match=r"the client did not connect within 0\.2 seconds"):
         accept_peer(listener, PlainTransport(), 0.2, print)
-    with pytest.raises(RunError, match=rf"no server was reached at 127\.0\.0\.1:{place[1]} within 0\.2 seconds"):
-        connect_to_server(*place, PlainTransport(), 0.2)
+    with pytest.raises(RunError, match=rf"no server was reached at 127\.0\.0\.1:{address[1]} within 0\.2 seconds"):
+        connect_to_server(*address, PlainTransport(), 0.2)
 
 
 @pytest.mark.parties
-def test_a_server_of_something_else_is_told_apart() -> None:
+def test_another_kind_of_server_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
@@ -103,75 +103,75 @@ def test_a_server_of_something_else_is_told_apart() -> None:
 
 
 @given(changed=st.sets(st.sampled_from(sorted(TERMS))))
-def test_what_differs_is_named_at_both_parties(changed: set[str]) -> None:
+def test_differing_terms_are_named_at_both_parties(changed: set[str]) -> None:
     other = {name: value + "!" if name in changed else value for name, value in TERMS.items()}
-    said: list[str] = []
+    messages: list[str] = []
 
-    def agreeing(connection: socket.socket, terms: dict[str, str]) -> None:
+    def agree(connection: socket.socket, terms: dict[str, str]) -> None:
         try:
             check_agreement(connection, terms)
         except RunError as error:
-            said.append(str(error))
+            messages.append(str(error))
 
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        thread = threading.Thread(target=agreeing, args=(theirs, other))
+    server_end, client_end = socket.socketpair()
+    with server_end, client_end:
+        thread = threading.Thread(target=agree, args=(client_end, other))
         thread.start()
-        agreeing(ours, TERMS)
+        agree(server_end, TERMS)
         thread.join()
     differing = " and ".join(name for name in TERMS if name in changed)
-    assert said == ([f"the parties differ in {differing}; start both with the same."] * 2 if changed else [])
+    assert messages == ([f"the parties differ in {differing}; start both with the same."] * 2 if changed else [])
 
 
-def test_of_the_text_a_seed_is_sent_and_nothing_else() -> None:
+def test_sharing_the_text_sends_a_seed_only() -> None:
     ids = torch.tensor([[[1, 4, 2]], [[0, 0, 3]]])
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        client = list(handshake.share_tokens(theirs, ids, 5))
-        assert len(ours.recv(1000, socket.MSG_PEEK)) == 16
-        server = list(handshake.expand_token_shares(ours, 2, (1, 3, 5)))
-    for one, other, each in zip(server, client, ids, strict=True):
-        assert torch.equal(one + other, one_hot(each, 5))
-        assert one.abs().min() > 2**30  # uniformly random, not the text
+    server_end, client_end = socket.socketpair()
+    with server_end, client_end:
+        client = list(handshake.share_tokens(client_end, ids, 5))
+        assert len(server_end.recv(1000, socket.MSG_PEEK)) == 16
+        server = list(handshake.expand_token_shares(server_end, 2, (1, 3, 5)))
+    for server_share, client_share, row in zip(server, client, ids, strict=True):
+        assert torch.equal(server_share + client_share, one_hot(row, 5))
+        assert server_share.abs().min() > 2**30  # uniformly random, not the text
 
 
 @pytest.mark.parties
-def test_texts_have_a_length_that_is_checked() -> None:
-    with connected_pair(PlainTransport(), PlainTransport()) as (ours, theirs):
-        wire.send_text(theirs, b"twelve bytes")
-        assert wire.receive_text(ours, 12) == b"twelve bytes"
-        wire.send_text(theirs, b"twelve bytes")
+def test_the_length_of_a_text_is_checked() -> None:
+    with connected_pair(PlainTransport(), PlainTransport()) as (server_end, client_end):
+        wire.send_text(client_end, b"twelve bytes")
+        assert wire.receive_text(server_end, 12) == b"twelve bytes"
+        wire.send_text(client_end, b"twelve bytes")
         with pytest.raises(RunError, match="announced 12 bytes where at most 11 were due"):
-            wire.receive_text(ours, 11)
+            wire.receive_text(server_end, 11)
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "address"),
     [("192.0.2.7:5000", ("192.0.2.7", 5000)), ("[::1]:80", ("::1", 80)), ("a.example:1", ("a.example", 1))],
 )
-def test_an_address_is_a_host_and_a_port(text: str, place: tuple[str, int]) -> None:
-    assert parse_address(text) == place
+def test_an_address_is_a_host_and_a_port(text: str, address: tuple[str, int]) -> None:
+    assert parse_address(text) == address
 
 
 @pytest.mark.parametrize("text", ["", "host", ":5000", "host:", "host:0", "host:65536", "host:-1", "host:http"])
-def test_what_is_no_address_is_one_sentence(text: str) -> None:
+def test_a_malformed_address_is_one_sentence(text: str) -> None:
     with pytest.raises(UsageError, match="is not an address; write --rendezvous HOST:PORT"):
         parse_address(text)
 
 
 def test_encryption_is_off_on_the_loopback_alone() -> None:
-    said: list[str] = []
+    warnings: list[str] = []
     for local in ("127.0.0.1", "127.8.9.10", "::1", "localhost"):
         assert is_loopback(local)
-        assert isinstance(choose_transport(local, None, True, said.append), PlainTransport)
-    assert not said
+        assert isinstance(choose_transport(local, None, True, warnings.append), PlainTransport)
+    assert not warnings
     for far in ("192.0.2.7", "0.0.0.0", "2001:db8::1"):
         assert not is_loopback(far)
         with pytest.raises(UsageError, match=f"a run over {far} is encrypted; give --keys"):
-            choose_transport(far, None, True, said.append)
-        assert isinstance(choose_transport(far, None, False, said.append), PlainTransport)
-    assert said == [UNENCRYPTED_WARNING] * 3
+            choose_transport(far, None, True, warnings.append)
+        assert isinstance(choose_transport(far, None, False, warnings.append), PlainTransport)
+    assert warnings == [UNENCRYPTED_WARNING] * 3
     with pytest.raises(UsageError, match="contradict each other"):
-        choose_transport("127.0.0.1", Path("keys"), False, said.append)
+        choose_transport("127.0.0.1", Path("keys"), False, warnings.append)
     with pytest.raises(UsageError, match="there is no host"):
         is_loopback("no-such-host.invalid")

@@ -1,8 +1,7 @@
-"""Counters predicted and measured: of both parties of one run, and as two machines tell each other theirs."""
+"""The audit of predicted and measured counters, of one run and between two machines that exchange them."""
 
 import json
 import threading
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -23,11 +22,11 @@ from pi_sim.zoo.source import ModelSource
 from tests.helpers.rendezvous_server import connected_pair
 
 NOTHING = dict.fromkeys(("rounds", "sent", "received", "crypten_rounds", "crypten_bytes"), 0)
-"""Stock kernels open no weights beforehand."""
+"""Counters of a session: stock kernels open no weights beforehand."""
 
 
 def outcome(rank: int = 0, **falsified: int) -> tuple[Any, Any, PartyCounters]:
-    """A faithful outcome of a small graph, one party's counters falsified; `node` is its last node's bytes."""
+    """Return the counters of a small graph as predicted, one party's falsified; `node` is its last node's bytes."""
     graph, protocol = (
         capture_model(ModelSource.parse("relu_nonorm", "tiny").meta(), 4),
         specs.load_executable_protocol("crypten"),
@@ -45,7 +44,7 @@ def outcome(rank: int = 0, **falsified: int) -> tuple[Any, Any, PartyCounters]:
     both[rank]["nodes"][-1] = (nodes[-1][0] + falsified.pop("round", 0), nodes[-1][1] + falsified.pop("node", 0))
     for name, error in falsified.items():
         both[rank][name] += error
-    return graph, protocol, PartyCounters([[one] for one in both], [NOTHING, NOTHING], 0.0, {})
+    return graph, protocol, PartyCounters([[counters] for counters in both], [NOTHING, NOTHING], 0.0, {})
 
 
 def test_equal_counters_pass() -> None:
@@ -67,7 +66,7 @@ def test_equal_counters_pass() -> None:
         ({"requested": 8}, "requested [0-9]+, received [0-9]+"),
     ],
 )
-def test_counters_that_part_are_a_failure(rank: int, falsified: dict[str, int], sentence: str) -> None:
+def test_differing_counters_are_a_failure(rank: int, falsified: dict[str, int], sentence: str) -> None:
     with pytest.raises(RunError, match=sentence):
         audit_run(*outcome(rank, **falsified))
 
@@ -76,40 +75,41 @@ SESSION = {**NOTHING, "offline": 0, "requested": 0, "seconds": 0.5}
 
 
 @cache
-def played(rank: int, **falsified: int) -> tuple[Any, Any, PartyResult]:
-    """What a party of a faithful run tells, or of a falsified one."""
-    graph, protocol, found = outcome(rank, **falsified)
-    return graph, protocol, PartyResult({}, SESSION, found.counts[rank], None, (0, 0))
+def party_result(rank: int, **falsified: int) -> tuple[Any, Any, PartyResult]:
+    """Return one party's result, with counters as predicted or falsified."""
+    graph, protocol, counters = outcome(rank, **falsified)
+    return graph, protocol, PartyResult({}, SESSION, counters.counts[rank], None, (0, 0))
 
 
 @pytest.mark.parties
 def test_both_parties_audit_the_same() -> None:
-    graph, protocol, server = played(0)
-    client = played(1)[2]
-    told: list[Any] = []
-    with connected_pair(PlainTransport(), PlainTransport()) as (ours, theirs):
-        other = threading.Thread(target=lambda: told.append(exchange_counters(theirs, 1, client, len(graph.nodes))))
-        other.start()
-        heard = exchange_counters(ours, 0, server, len(graph.nodes))
-        other.join()
-    audit_run(graph, protocol, _pair_counters(0, server, heard, 0.0))
-    audit_run(graph, protocol, _pair_counters(1, client, told[0], 0.0))
+    graph, protocol, server = party_result(0)
+    client = party_result(1)[2]
+    received: list[Any] = []
+    with connected_pair(PlainTransport(), PlainTransport()) as (server_end, client_end):
+        nodes = len(graph.nodes)
+        peer = threading.Thread(target=lambda: received.append(exchange_counters(client_end, 1, client, nodes)))
+        peer.start()
+        reply = exchange_counters(server_end, 0, server, nodes)
+        peer.join()
+    audit_run(graph, protocol, _pair_counters(0, server, reply, 0.0))
+    audit_run(graph, protocol, _pair_counters(1, client, received[0], 0.0))
 
 
 @pytest.mark.parties
-def test_a_party_that_counted_something_else_is_found_out() -> None:
-    graph, protocol, server = played(0)
-    falsified = played(1, sent=8, crypten_bytes=8)[2]
-    heard = hear(json.dumps({"session": SESSION, "sequences": falsified.sequences}).encode(), server)
+def test_a_party_with_other_counters_is_a_failure() -> None:
+    graph, protocol, server = party_result(0)
+    falsified = party_result(1, sent=8, crypten_bytes=8)[2]
+    reply = receive(json.dumps({"session": SESSION, "sequences": falsified.sequences}).encode(), server)
     with pytest.raises(RunError, match=r"party 1 sent [0-9]+ bytes, and [0-9]+ arrived"):
-        audit_run(graph, protocol, _pair_counters(0, server, heard, 0.0))
+        audit_run(graph, protocol, _pair_counters(0, server, reply, 0.0))
 
 
-def hear(text: bytes, mine: PartyResult) -> Any:
-    """What the server makes of that text."""
-    with connected_pair(PlainTransport(), PlainTransport()) as (ours, theirs):
-        wire.send_text(theirs, text)
-        return exchange_counters(ours, 0, mine, len(mine.sequences[0]["nodes"]))
+def receive(text: bytes, result: PartyResult) -> Any:
+    """Return the counters that the server reads from a text."""
+    with connected_pair(PlainTransport(), PlainTransport()) as (server_end, client_end):
+        wire.send_text(client_end, text)
+        return exchange_counters(server_end, 0, result, len(result.sequences[0]["nodes"]))
 
 
 @pytest.mark.parties
@@ -124,14 +124,13 @@ def hear(text: bytes, mine: PartyResult) -> Any:
 )  # fmt: skip
 def test_nonsense_is_one_sentence(text: bytes) -> None:
     with pytest.raises(RunError, match="the other party's counters cannot be read"):
-        hear(text, played(0)[2])
+        receive(text, party_result(0)[2])
 
 
 @pytest.mark.parties
 def test_counters_of_something_else_are_one_sentence() -> None:
-    server = played(0)[2]
+    server = party_result(0)[2]
     for sequences in ([], server.sequences * 2, [{**server.sequences[0], "nodes": server.sequences[0]["nodes"][:-1]}]):
-        other = replace(server, sequences=sequences)
-        text = json.dumps({"session": SESSION, "sequences": other.sequences}).encode()
+        text = json.dumps({"session": SESSION, "sequences": sequences}).encode()
         with pytest.raises(RunError, match="counted other sequences or nodes"):
-            hear(text, server)
+            receive(text, server)

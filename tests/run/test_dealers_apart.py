@@ -1,4 +1,4 @@
-"""Runs with a dealer apart: a third process or files serve stock and own kernels alike, and count the same."""
+"""Runs with an external dealer: a third process or files serve stock and own kernels, with the same counters."""
 
 import json
 import socket
@@ -25,13 +25,13 @@ from pi_sim.zoo.source import ModelSource
 
 pytestmark = pytest.mark.parties
 
-TERMS = RunIdentity("graph", "protocol")
+IDENTITY = RunIdentity("graph", "protocol")
 TOKEN = bytes(range(server.TOKEN_BYTES))
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A shipped model's."""
+    """Export the bundle of a shipped model."""
     return export_bundle(
         ModelSource.parse("relu_nonorm", "tiny"), 8, tmp_path_factory.mktemp("export") / "bundle"
     ).folder
@@ -45,20 +45,20 @@ def pi_sim(*arguments: object) -> str:
 
 @pytest.mark.parametrize("protocol", ["crypten", "lean"])
 @pytest.mark.parametrize("kind", ["third-party", "file"])
-def test_a_dealer_apart_serves_every_protocol(kind: str, protocol: str, bundle: Path, tmp_path: Path) -> None:
-    """The run's own audit compares what was predicted, asked for, and what came out of the socket or the file."""
+def test_an_external_dealer_serves_every_protocol(kind: str, protocol: str, bundle: Path, tmp_path: Path) -> None:
+    """The run's own audit compares predicted, requested and received bytes, of the socket or the file."""
     dealer, sequences = kind, 2 if kind == "file" else 1
     if kind == "file":
         dealer = str(tmp_path / "dealt")
         pi_sim("deal", "--bundle", bundle, "--protocol", protocol, "--sequences", sequences, "--out", dealer)
-    asked = ("--bundle", bundle, "--model", "relu_nonorm", "--protocol", protocol, "--dealer", dealer)
-    said = pi_sim("run", "two-party", *asked, "--sequences", sequences, "--json", tmp_path / "record.json")
+    options = ("--bundle", bundle, "--model", "relu_nonorm", "--protocol", protocol, "--dealer", dealer)
+    summary = pi_sim("run", "two-party", *options, "--sequences", sequences, "--json", tmp_path / "record.json")
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["dealer"] == kind
     assert record["measured"]["offline_bytes"] == record["total"]["offline_bytes"] > 0
     assert record["agreement"]["top1"] > 0.8
     assert record["agreement"]["max_abs"] < 0.2
-    assert {"third-party": "a third process", "file": "dealt beforehand"}[kind] in said
+    assert {"third-party": "a third process", "file": "dealt beforehand"}[kind] in summary
 
 
 def test_a_dealer_that_dies_ends_both_parties(bundle: Path) -> None:
@@ -68,21 +68,21 @@ def test_a_dealer_that_dies_ends_both_parties(bundle: Path) -> None:
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        dealer, others = at_work(process)
+        dealer, parties = wait_for_dealing(process)
         dealer.kill()
         out, errors = process.communicate(timeout=120)
         assert (process.returncode, out) == (1, "")
         assert errors.splitlines()[-1].startswith("pi-sim: the run failed; party 0: the dealer closed the connection")
         assert "the dealer was killed by SIGKILL" in errors
         assert "Traceback" not in errors
-        assert not psutil.wait_procs(others, timeout=5)[1]
+        assert not psutil.wait_procs(parties, timeout=5)[1]
     finally:
         process.kill()
         process.wait()
 
 
-def at_work(process: "subprocess.Popen[str]") -> tuple[psutil.Process, list[psutil.Process]]:
-    """The dealer, once it has sent something, and both parties."""
+def wait_for_dealing(process: "subprocess.Popen[str]") -> tuple[psutil.Process, list[psutil.Process]]:
+    """Wait until both parties are connected to the dealer; return the dealer and the parties."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         children = psutil.Process(process.pid).children()
@@ -95,25 +95,25 @@ def at_work(process: "subprocess.Popen[str]") -> tuple[psutil.Process, list[psut
 
 
 def connections(process: psutil.Process) -> list[Any]:
-    return [each for each in process.net_connections(kind="tcp") if each.status == psutil.CONN_ESTABLISHED]
+    return [item for item in process.net_connections(kind="tcp") if item.status == psutil.CONN_ESTABLISHED]
 
 
-class Answer(threading.Thread):
-    """A dealer that waits for its parties."""
+class DealerThread(threading.Thread):
+    """A dealer that accepts its parties in a thread."""
 
     def __init__(self, timeout: float = 5.0) -> None:
         super().__init__()
         self.listener, self.timeout = socket.create_server(("127.0.0.1", 0)), timeout
-        self.found: Any = None
+        self.result: Any = None
         self.start()
 
     def run(self) -> None:
         try:
-            self.found = server.accept_parties(self.listener, TOKEN, TERMS, 3, self.timeout)
-            for rank, connection in enumerate(self.found):
+            self.result = server.accept_parties(self.listener, TOKEN, IDENTITY, 3, self.timeout)
+            for rank, connection in enumerate(self.result):
                 connection.sendall(server.WELCOME.pack(bytes(16), bytes([rank] * 16)))
         except RunError as error:
-            self.found = str(error)
+            self.result = str(error)
         self.listener.close()
 
     @property
@@ -121,45 +121,45 @@ class Answer(threading.Thread):
         return int(self.listener.getsockname()[1])
 
 
-def test_a_stranger_is_told_no_seed_and_does_not_end_the_dealing() -> None:
-    dealer = Answer()
+def test_a_stranger_receives_no_seed_and_does_not_end_the_dealing() -> None:
+    dealer = DealerThread()
     port = dealer.port
     with socket.create_connection(("127.0.0.1", port)) as stranger:
-        stranger.sendall(server.HELLO.pack(bytes(server.TOKEN_BYTES), 0, 3, TERMS.digest()))
+        stranger.sendall(server.HELLO.pack(bytes(server.TOKEN_BYTES), 0, 3, IDENTITY.digest()))
         assert stranger.recv(1) == b""
     socket.create_connection(("127.0.0.1", port)).close()
     parties: list[Any] = [None, None]
-    threads = [threading.Thread(target=_call, args=(port, rank, parties)) for rank in (1, 0)]
+    threads = [threading.Thread(target=_request_seed, args=(port, rank, parties)) for rank in (1, 0)]
     for thread in threads:
         thread.start()
     for thread in (*threads, dealer):
         thread.join(20)
     for rank, party in enumerate(parties):
-        (drawn,) = party.open_source(bytes(16)).own_prg.draw(TensorSpec((4,)))
-        assert torch.equal(drawn, *AesCtrPrg(bytes([rank] * 16)).draw(TensorSpec((4,))))
+        (words,) = party.open_source(bytes(16)).own_prg.draw(TensorSpec((4,)))
+        assert torch.equal(words, *AesCtrPrg(bytes([rank] * 16)).draw(TensorSpec((4,))))
 
 
-def _call(port: int, rank: int, parties: list[Any]) -> None:
-    parties[rank] = server.request_seed(port, TOKEN, rank, TERMS, 3, 5.0)
+def _request_seed(port: int, rank: int, parties: list[Any]) -> None:
+    parties[rank] = server.request_seed(port, TOKEN, rank, IDENTITY, 3, 5.0)
 
 
-@pytest.mark.parametrize(("terms", "sequences"), [(RunIdentity("another", "protocol"), 3), (TERMS, 4)])
-def test_a_party_with_other_terms_is_refused(terms: RunIdentity, sequences: int) -> None:
-    dealer = Answer()
+@pytest.mark.parametrize(("identity", "sequences"), [(RunIdentity("another", "protocol"), 3), (IDENTITY, 4)])
+def test_a_party_of_another_run_is_refused(identity: RunIdentity, sequences: int) -> None:
+    dealer = DealerThread()
     with pytest.raises(RunError, match=r"the dealer closed the connection|the connection to the dealer broke"):
-        server.request_seed(dealer.port, TOKEN, 1, terms, sequences, 5.0)
+        server.request_seed(dealer.port, TOKEN, 1, identity, sequences, 5.0)
     dealer.join()
-    assert dealer.found == "party 1 holds another graph, protocol, version or number of sequences."
+    assert dealer.result == "party 1 holds another graph, protocol, version or number of sequences."
 
 
-def test_a_dealer_does_not_wait_for_ever() -> None:
-    dealer = Answer(timeout=0.2)
+def test_a_dealer_does_not_wait_forever() -> None:
+    dealer = DealerThread(timeout=0.2)
     dealer.join()
-    assert dealer.found == "the parties did not connect in time."
+    assert dealer.result == "the parties did not connect in time."
 
 
-def test_a_dealer_that_is_not_there_is_one_sentence() -> None:
+def test_an_absent_dealer_is_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(RunError, match="the dealer could not be reached"):
-        server.request_seed(port, TOKEN, 0, TERMS, 1, 1.0)
+        server.request_seed(port, TOKEN, 0, IDENTITY, 1, 1.0)

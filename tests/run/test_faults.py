@@ -1,4 +1,4 @@
-"""What goes wrong ends quickly, says why in one sentence, and leaves nothing behind."""
+"""Failures end a run quickly, with the reason in one sentence, and leave nothing behind."""
 
 import os
 import signal
@@ -34,18 +34,18 @@ NOW = (0.0,) * 5
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """A long run, with its temporary files in `tmp_path`, stopped in the middle of its first sequence."""
+    """Start a long run, with its temporary files in `tmp_path`; kill it afterwards."""
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     process = subprocess.Popen(RUN, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     yield process
-    for left in [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []:
-        left.kill()
+    for child in [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []:
+        child.kill()
     process.kill()
     process.wait()
 
 
 def parties_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """Both parties, once they have met: a run of 20 sequences is then far from its end."""
+    """Wait until both parties are connected, far from the end of 20 sequences, and return them."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         children = psutil.Process(process.pid).children()
@@ -57,11 +57,11 @@ def parties_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
 
 
 def connected(party: psutil.Process) -> bool:
-    return any(each.status == psutil.CONN_ESTABLISHED for each in party.net_connections(kind="tcp"))
+    return any(connection.status == psutil.CONN_ESTABLISHED for connection in party.net_connections(kind="tcp"))
 
 
-def gone(processes: list[psutil.Process], within: float) -> bool:
-    return not psutil.wait_procs(processes, timeout=within)[1]
+def have_ended(processes: list[psutil.Process], timeout: float) -> bool:
+    return not psutil.wait_procs(processes, timeout=timeout)[1]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -74,7 +74,7 @@ def test_a_party_that_dies_ends_the_other(rank: int, running: "subprocess.Popen[
     assert errors.count("\n") <= 2, errors
     assert f"party {rank} was killed by SIGKILL" in errors
     assert "Traceback" not in errors
-    assert gone(parties, within=5)
+    assert have_ended(parties, timeout=5)
     assert not list(tmp_path.glob("pi-sim-*"))
 
 
@@ -85,97 +85,97 @@ def test_an_interrupt_leaves_nothing(number: int, running: "subprocess.Popen[str
     _, errors = running.communicate(timeout=PATIENCE)
     assert running.returncode == 128 + number
     assert "Traceback" not in errors
-    assert gone(parties, within=5)
+    assert have_ended(parties, timeout=5)
     assert not list(tmp_path.glob("pi-sim-*"))
 
 
 def test_parties_do_not_outlive_their_parent(running: "subprocess.Popen[str]") -> None:
     parties = parties_of(running)
     running.kill()
-    assert gone(parties, within=10)
+    assert have_ended(parties, timeout=10)
 
 
 def pair(timeout: float = 5.0, imitated: str | None = None) -> tuple[Link, socket.socket]:
-    """A link, and the bare socket at its other end."""
+    """Return a link, and the bare socket at its other end."""
     listener = socket.create_server(("127.0.0.1", 0))
-    theirs = socket.create_connection(listener.getsockname())
-    ours = listener.accept()[0]
+    peer = socket.create_connection(listener.getsockname())
+    connection = listener.accept()[0]
     listener.close()
-    ours.settimeout(timeout)
-    return Link(ours, 0, parse_network(imitated) if imitated else None), theirs
+    connection.settimeout(timeout)
+    return Link(connection, 0, parse_network(imitated) if imitated else None), peer
 
 
 def test_a_party_that_hangs_up_is_an_error() -> None:
-    link, other = pair()
-    other.close()
+    link, peer = pair()
+    peer.close()
     with pytest.raises(RunError, match=r"closed the connection|connection to the other party broke"):
         link.all_reduce(torch.zeros(3, dtype=torch.long))
 
 
 def test_a_party_that_stalls_is_an_error() -> None:
-    link, other = pair(timeout=0.2)
+    link, peer = pair(timeout=0.2)
     with pytest.raises(RunError, match=r"sent nothing for 0\.2 seconds"):
         link.all_reduce(torch.zeros(3, dtype=torch.long))
-    other.close()
+    peer.close()
 
 
 @pytest.mark.parametrize("header", [HEADER.pack(1, 8, *NOW), HEADER.pack(7, 24, *NOW), b"G" * HEADER.size])
 def test_a_party_that_sends_nonsense_is_an_error(header: bytes) -> None:
-    link, other = pair()
-    other.sendall(header)
+    link, peer = pair()
+    peer.sendall(header)
     with pytest.raises(RunError, match="where message 1 of 24 bytes was due"):
         link.all_reduce(torch.zeros(3, dtype=torch.long))
-    other.close()
+    peer.close()
 
 
 def test_an_imitated_network_holds_messages_back() -> None:
-    link, other = pair(imitated="rtt=200ms,bw=1Mbps")
+    link, peer = pair(imitated="rtt=200ms,bw=1Mbps")
     payload = torch.arange(1000, dtype=torch.long)
     started = time.monotonic()
-    other.sendall(HEADER.pack(1, 8000, started, *NOW[1:]) + payload.numpy().tobytes())
-    opened = link.all_reduce(torch.zeros(1000, dtype=torch.long))
+    peer.sendall(HEADER.pack(1, 8000, started, *NOW[1:]) + payload.numpy().tobytes())
+    value = link.all_reduce(torch.zeros(1000, dtype=torch.long))
     assert time.monotonic() - started >= 0.1 + 0.064  # latency, and 64,000 bits at 1 Mbps
-    assert torch.equal(opened, payload)
-    other.close()
+    assert torch.equal(value, payload)
+    peer.close()
 
 
 def test_a_long_message_may_take_longer_than_the_timeout() -> None:
-    """As long as the other party takes something now and then."""
-    link, other = pair(timeout=0.5)
+    """The time-out limits a transfer, not the message."""
+    link, peer = pair(timeout=0.5)
     size = 4_000_000
-    receiver = threading.Thread(target=slowly, args=(other, 8 * size + HEADER.size, 1.5))
+    receiver = threading.Thread(target=receive_slowly, args=(peer, 8 * size + HEADER.size, 1.5))
     receiver.start()
     link._send_message([torch.zeros(size, dtype=torch.long)])
     link.close()
     receiver.join()
 
 
-def slowly(connection: socket.socket, length: int, seconds: float) -> None:
-    """Receive so many bytes, a twentieth of them after each twentieth of the time."""
-    taken = 0
+def receive_slowly(connection: socket.socket, length: int, seconds: float) -> None:
+    """Receive `length` bytes, a twentieth of them after each twentieth of the time."""
+    received = 0
     for piece in range(1, 21):
         time.sleep(seconds / 20)
-        while taken < length * piece // 20:
-            taken += len(connection.recv(length * piece // 20 - taken))
+        while received < length * piece // 20:
+            received += len(connection.recv(length * piece // 20 - received))
 
 
-def test_a_party_that_takes_nothing_is_an_error() -> None:
-    link, other = pair(timeout=0.3)
+def test_a_party_that_reads_nothing_is_an_error() -> None:
+    link, peer = pair(timeout=0.3)
     link._send_message([torch.zeros(10_000_000, dtype=torch.long)])
     with pytest.raises(RunError, match=r"read nothing for 0\.3 seconds"):
         link.close()
-    other.close()
+    peer.close()
 
 
 def test_parties_with_different_graphs_do_not_start() -> None:
-    ours, theirs = socket.socketpair()
-    theirs.sendall(bytes(1000))
+    connection, peer = socket.socketpair()
+    peer.sendall(bytes(1000))
     with pytest.raises(RunError, match="the parties differ in graph and dealer; start both with the same"):
-        perform_handshake(ours, FirstPartyDealer(0), TERMS)
+        perform_handshake(connection, FirstPartyDealer(0), TERMS)
 
 
-def test_a_stranger_who_says_nothing_is_not_waited_for() -> None:
-    """Party 0 accepts whoever calls first, but only for so long."""
+def test_a_silent_stranger_is_a_timeout() -> None:
+    """Party 0 accepts the first caller, and waits for it until the time-out only."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         caller = socket.create_connection(listener.getsockname())
         descriptor = listener.detach()
@@ -184,7 +184,7 @@ def test_a_stranger_who_says_nothing_is_not_waited_for() -> None:
     caller.close()
 
 
-def test_a_party_that_does_not_end_is_not_waited_for() -> None:
+def test_waiting_for_a_stuck_party_ends() -> None:
     quick, stuck = subprocess.Popen(["true"]), subprocess.Popen(["sleep", "60"])
     try:
         assert _wait_for_exit([quick, stuck], timeout=0.3) == [0, None]
@@ -193,7 +193,7 @@ def test_a_party_that_does_not_end_is_not_waited_for() -> None:
         stuck.wait()
 
 
-def test_a_dealer_that_is_still_there_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_running_dealer_is_no_failure(tmp_path: Path) -> None:
     parties, dealer = [subprocess.Popen(["true"]) for _ in range(2)], subprocess.Popen(["sleep", "60"])
     try:
         assert _wait_for_exit([*parties, dealer], timeout=60) == [0, 0, None]
@@ -201,13 +201,11 @@ def test_a_dealer_that_is_still_there_is_not_waited_for(tmp_path: Path) -> None:
         dealer.kill()
         dealer.wait()
     (tmp_path / "errors").touch()
-    failures = {
-        each: ChildProcess("it", each, worker.Job(), tmp_path).failure_reason(None) for each in (party_main, server)
-    }
-    assert failures == {party_main: "it did not exit", server: None}
+    for module, reason in ((party_main, "it did not exit"), (server, None)):
+        assert ChildProcess("it", module, worker.Job(), tmp_path).failure_reason(None) == reason
 
 
-def test_progress_that_nobody_reads_does_not_stop_the_run() -> None:
+def test_unread_progress_does_not_stop_the_run() -> None:
     def broken(fraction: float) -> None:
         raise BrokenPipeError
 

@@ -1,4 +1,4 @@
-"""A run across two machines, as users of both start it: two commands, two folders, and one network between them."""
+"""A run across two machines, as users start it: two commands, two folders, and a network between them."""
 
 import json
 import os
@@ -38,12 +38,12 @@ COUNTS = ("rounds", "bytes", "offline_bytes")
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A folder for each party, without the other's shares."""
-    whole = tmp_path_factory.mktemp("bundles") / "whole"
-    two_party.export_bundle(ModelSource.parse("relu_nonorm", "tiny"), LENGTH, whole)
-    folders = [whole.with_name(name) for name in ("server", "client")]
+    """Export a bundle for each party, without the other's shares."""
+    complete = tmp_path_factory.mktemp("bundles") / "complete"
+    two_party.export_bundle(ModelSource.parse("relu_nonorm", "tiny"), LENGTH, complete)
+    folders = [complete.with_name(name) for name in ("server", "client")]
     for rank, folder in enumerate(folders):
-        shutil.copytree(whole, folder, ignore=shutil.ignore_patterns(f"party{1 - rank}.safetensors"))
+        shutil.copytree(complete, folder, ignore=shutil.ignore_patterns(f"party{1 - rank}.safetensors"))
     return folders
 
 
@@ -55,30 +55,30 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_shares_of_two_exports_are_not_mixed(bundles: list[Path], tmp_path: Path) -> None:
-    """The same graph, and shares that do not fit."""
+    """The graph is the same, the shares do not fit."""
     two_party.export_bundle(ModelSource.parse("relu_nonorm", "tiny"), LENGTH, tmp_path / "again")
     with start_parties([bundles[0], tmp_path / "again"], free_address(), "--protocol", "lean") as two:
         for party in two:
-            status, _, said = wait_for_exit(party)
-            assert (status, said) == (1, "pi-sim: the parties differ in export; start both with the same.\n")
+            status, _, errors = wait_for_exit(party)
+            assert (status, errors) == (1, "pi-sim: the parties differ in export; start both with the same.\n")
 
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 70])
 def test_a_name_that_no_host_can_have_is_one_sentence(bundles: list[Path], host: str) -> None:
     arguments = ["run", "party", "--rank", "0", "--rendezvous", f"{host}:7000", "--bundle", str(bundles[0])]
-    found = CliRunner().invoke(main, arguments)
-    assert found.exit_code == 2
-    assert "there is no host" in str(found.exception) + found.output
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "there is no host" in str(result.exception) + result.output
 
 
 def test_two_parties_compute_what_was_predicted(bundles: list[Path], keys: list[str], tmp_path: Path) -> None:
-    """Encrypted, and each with its own shares only."""
+    """The run is encrypted, and each party has its own shares only."""
     paths = [tmp_path / "server.json", tmp_path / "client.json"]
     with start_parties(
         bundles, free_address(), "--protocol", "lean", "--sequences", "3", keys=keys, json=list(map(str, paths))
     ) as two:
-        (status, server, said), (other, client, _) = map(wait_for_exit, two)
-    assert (status, other) == (0, 0), said
+        (status, server, errors), (other, client, _) = map(wait_for_exit, two)
+    assert (status, other) == (0, 0), errors
     records = [json.loads(path.read_text()) for path in paths]
     for rank, record in enumerate(records):
         assert (record["kind"], record["rank"], record["encrypted"], record["sequences"]) == ("party", rank, True, 3)
@@ -97,38 +97,40 @@ def test_two_parties_compute_what_was_predicted(bundles: list[Path], keys: list[
 
 
 def test_randomness_from_a_file_serves_once(bundles: list[Path], tmp_path: Path) -> None:
-    """Each party has its own file of a dealing; nobody at the table knows the other one's."""
+    """Each party has its own file of a dealing, and not the other one's."""
     write_dealt_files(bundles[0], load_executable_protocol("lean"), 2, tmp_path / "dealt", lambda fraction: None)
     files = [str(tmp_path / "dealt" / f"party{rank}.dealing") for rank in (0, 1)]
     common = ("--protocol", "lean", "--sequences", "2")
     with start_parties(bundles, free_address(), *common, dealer=files) as two:
-        for status, out, said in map(wait_for_exit, two):
-            assert (status, said) == (0, "")
+        for status, out, errors in map(wait_for_exit, two):
+            assert (status, errors) == (0, "")
             assert "The randomness was dealt beforehand" in out
             assert "the server was the dealer" not in out
     with start_parties(bundles, free_address(), *common, dealer=files) as two:
-        for status, _, said in map(wait_for_exit, two):
-            assert (status, "was used already" in said) == (2, True)
+        for status, _, errors in map(wait_for_exit, two):
+            assert (status, "was used already" in errors) == (2, True)
 
 
-def test_what_the_parties_differ_in_is_named_on_both_sides(bundles: list[Path]) -> None:
+def test_differing_terms_are_named_at_both_parties(bundles: list[Path]) -> None:
     with start_parties(bundles, free_address(), "--protocol", "lean", sequences=["1", "2"]) as two:
-        for status, out, said in map(wait_for_exit, two):
+        for status, out, errors in map(wait_for_exit, two):
             assert (status, out) == (1, "")
-            assert said == "pi-sim: the parties differ in number of sequences; start both with the same.\n"
+            assert errors == "pi-sim: the parties differ in number of sequences; start both with the same.\n"
 
 
 @contextmanager
-def running(bundles: list[Path], *arguments: str, **each: list[str]) -> Iterator[list[PartyProcess]]:
-    """Both parties of a long run, in the middle of it."""
-    with start_parties(bundles, free_address(), "--protocol", "lean", "--sequences", "2000", *arguments, **each) as two:
+def running(bundles: list[Path], *arguments: str, **options: list[str]) -> Iterator[list[PartyProcess]]:
+    """Yield both parties in the middle of a long run."""
+    with start_parties(
+        bundles, free_address(), "--protocol", "lean", "--sequences", "2000", *arguments, **options
+    ) as two:
         until(lambda: all(is_connected(party) for party in two), two)
         time.sleep(0.3)
         yield two
 
 
 def until(reached: Callable[[], bool], two: list[PartyProcess]) -> None:
-    """Wait for something that two running parties will do."""
+    """Wait for a condition while both parties run."""
     deadline = time.monotonic() + PATIENCE
     while not reached():
         assert time.monotonic() < deadline
@@ -140,32 +142,32 @@ def until(reached: Callable[[], bool], two: list[PartyProcess]) -> None:
 def test_a_party_that_is_killed_ends_the_other(rank: int, bundles: list[Path]) -> None:
     with running(bundles) as two:
         two[rank].kill()
-        status, out, said = wait_for_exit(two[1 - rank])
+        status, out, errors = wait_for_exit(two[1 - rank])
     assert (status, out) == (1, "")
-    assert re.fullmatch(r"pi-sim: the (other party closed the connection|connection to .* broke \(.*\))\.\n", said)
+    assert re.fullmatch(r"pi-sim: the (other party closed the connection|connection to .* broke \(.*\))\.\n", errors)
 
 
 def test_an_interrupted_party_ends_both(bundles: list[Path], keys: list[str]) -> None:
     with running(bundles, keys=keys) as two:
         os.kill(two[1].pid, signal.SIGINT)
-        (status, _, said), (interrupted, _, last) = map(wait_for_exit, two)
+        (status, _, errors), (interrupted, _, client_errors) = map(wait_for_exit, two)
     assert (status, interrupted) == (1, 130)
-    assert re.fullmatch(r"pi-sim: the (other party closed the connection|connection to .* broke \(.*\))\.\n", said)
-    assert last == "pi-sim: interrupted; nothing is left running.\n"
+    assert re.fullmatch(r"pi-sim: the (other party closed the connection|connection to .* broke \(.*\))\.\n", errors)
+    assert client_errors == "pi-sim: interrupted; nothing is left running.\n"
 
 
-def test_a_party_that_stalls_is_not_waited_for(bundles: list[Path], keys: list[str]) -> None:
-    """When it goes on it finds the connection closed, and ends too."""
+def test_waiting_for_a_stalled_party_ends(bundles: list[Path], keys: list[str]) -> None:
+    """When it continues, the connection is closed, and it ends too."""
     with running(bundles, "--timeout", "2", keys=keys) as two:
         os.kill(two[0].pid, signal.SIGSTOP)
-        status, _, said = wait_for_exit(two[1])
+        status, _, errors = wait_for_exit(two[1])
         os.kill(two[0].pid, signal.SIGCONT)
-        later, _, last = wait_for_exit(two[0])
-    assert (status, said) == (1, "pi-sim: the other party sent nothing for 2 seconds.\n")
-    assert (later, last.startswith("pi-sim: the ")) == (1, True)
+        later, _, server_errors = wait_for_exit(two[0])
+    assert (status, errors) == (1, "pi-sim: the other party sent nothing for 2 seconds.\n")
+    assert (later, server_errors.startswith("pi-sim: the ")) == (1, True)
 
 
-def test_two_machines_send_what_is_counted(bundles: list[Path], keys: list[str], tmp_path: Path) -> None:
+def test_interfaces_carry_the_counted_bytes(bundles: list[Path], keys: list[str], tmp_path: Path) -> None:
     """Their interfaces carry the payload, and little else: TLS adds 22 bytes to a record, TCP/IP 66 to a segment."""
     paths = [str(tmp_path / f"{rank}.json") for rank in (0, 1)]
     with two_namespaces() as names:
@@ -184,25 +186,25 @@ def test_two_machines_send_what_is_counted(bundles: list[Path], keys: list[str],
 
 
 def test_a_network_that_breaks_down_ends_both(bundles: list[Path], keys: list[str]) -> None:
-    """Nobody says goodbye: both find out when their time-out is over."""
+    """No connection is closed: both parties end at their time-out."""
     with two_namespaces() as names:
-        place = f"{ADDRESSES[0]}:5000"
-        common = (bundles, place, "--protocol", "lean", "--sequences", "2000", "--timeout", "2")
+        address = f"{ADDRESSES[0]}:5000"
+        common = (bundles, address, "--protocol", "lean", "--sequences", "2000", "--timeout", "2")
         with start_parties(*common, namespaces=names, keys=keys) as two:
             until(lambda: carried_bytes(names[0])[0] > 1_000_000, two)
             ip("-n", names[1], "link", "set", CABLE, "down")
-            for status, out, said in map(wait_for_exit, two):
+            for status, out, errors in map(wait_for_exit, two):
                 assert (status, out) == (1, "")
                 assert re.fullmatch(
-                    r"pi-sim: the (other party .* nothing for 2 seconds|connection .* broke .*)\.\n", said
+                    r"pi-sim: the (other party .* nothing for 2 seconds|connection .* broke .*)\.\n", errors
                 )
 
 
 def test_off_the_loopback_a_run_is_encrypted(bundles: list[Path]) -> None:
     with two_namespaces() as names, start_parties(bundles, f"{ADDRESSES[0]}:5000", namespaces=names) as two:
-        for status, out, said in map(wait_for_exit, two):
+        for status, out, errors in map(wait_for_exit, two):
             assert (status, out) == (2, "")
-            assert said.startswith(f"pi-sim: a run over {ADDRESSES[0]} is encrypted; give --keys")
+            assert errors.startswith(f"pi-sim: a run over {ADDRESSES[0]} is encrypted; give --keys")
 
 
 @pytest.mark.parametrize(
@@ -229,9 +231,9 @@ def test_bad_input_is_one_sentence(arguments: dict[str, str], sentence: str, bun
     assert result.stderr.count("\n") == 1
 
 
-def test_a_place_that_is_taken_is_one_sentence(bundles: list[Path]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        place = f"127.0.0.1:{taken.getsockname()[1]}"
-        words = ["--rank", "0", "--rendezvous", place, "--bundle", str(bundles[0]), "--protocol", "lean"]
+def test_an_address_in_use_is_one_sentence(bundles: list[Path]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        words = ["--rank", "0", "--rendezvous", address, "--bundle", str(bundles[0]), "--protocol", "lean"]
         result = CliRunner().invoke(main, ["run", "party", *words])
-    assert (result.exit_code, f"cannot listen at {place} (Address already in use)" in result.stderr) == (2, True)
+    assert (result.exit_code, f"cannot listen at {address} (Address already in use)" in result.stderr) == (2, True)

@@ -6,6 +6,7 @@ import pytest
 
 from pi_sim import records, specs
 from pi_sim.errors import UsageError
+from pi_sim.report import terminal
 from pi_sim.training import corpus, evaluation
 from pi_sim.zoo import source
 from pi_sim.zoo.source import ModelSource
@@ -41,12 +42,14 @@ def test_shipped_records_count_their_weights(name: str) -> None:
 def test_a_shipped_record_without_its_quality_is_named(tmp_path: Path) -> None:
     record = records.load(source.weights_folder("gelu_ln", "tiny") / "record.json")
     records.save(tmp_path / "record.json", record.model_copy(update={"held_out": None}))
-    with pytest.raises(UsageError, match=r"record\.json does not tell"):
-        source.heldout_quality(tmp_path)
+    with pytest.raises(UsageError, match=r"record\.json does not state"):
+        terminal.heldout_quality(tmp_path)
 
 
-def test_models_lists_every_card_and_size() -> None:
-    _, *lines, _, sizes, _ = invoke("models").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == specs.list_names("models")
-    assert [line.split()[0] for line in lines if line.split()[-3] == "tiny"] == SHIPPED
-    assert sizes == f"sizes: {', '.join(specs.list_names('models/sizes'))}"
+def test_models_lists_every_card_weight_and_size() -> None:
+    output = invoke("models").stdout
+    designs, weights, names = (block.splitlines() for block in output.rstrip().split("\n\n"))
+    assert [line.split()[0] for line in designs[1:] if not line.startswith(" ")] == specs.list_names("models")
+    assert [line.split()[0] for line in weights[1:]] == SHIPPED
+    assert names[0] == f"sizes: {', '.join(specs.list_names('models/sizes'))}"
+    assert max(map(len, output.splitlines())) <= 80

@@ -1,6 +1,4 @@
-"""The whole bench: single operations, truncations and whole models, one after another."""
-
-# MERGED: What is measured: every operation by every kernel that some protocol chooses for it, at its price.
+"""The whole benchmark: single operations by every kernel that a protocol chooses, truncations, and whole models."""
 
 import os
 import tempfile
@@ -12,11 +10,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from pi_sim.cost.pricing import OpPrice, price_op
-from pi_sim.mpc.kernels.registry import UNIVERSAL
+from pi_sim.mpc.kernels import kernel_for
 from pi_sim.mpc.launch import threads_per_party
 from pi_sim.records import BenchRecord, BenchSize, KernelTiming, ModelTiming, TruncationTest
 from pi_sim.run.bench import models
-from pi_sim.run.bench.kernels import BenchJob, batch_count, bench_peer
+from pi_sim.run.bench.kernels import BenchJob, batch_count, bench_peer, measure_truncations
 from pi_sim.run.bench.workloads import Workload, list_workloads
 from pi_sim.run.dealing import check_executable
 from pi_sim.specs import ExecutableProtocol
@@ -25,12 +23,12 @@ QUICK = BenchSize(
     tokens=8, width=16, heads=2, vocabulary=32, large_vocabulary=64,
     repetitions=1, sequences=1, truncations=10**6, models=("relu_nonorm",),
 )  # fmt: skip
-"""The same code within seconds: its counts are those of small shapes, its seconds mean little."""
+"""Small sizes, for a run of seconds: counts are those of small shapes, and seconds mean little."""
 
 
 @dataclass(frozen=True)
 class BenchCase:
-    """One operation by one kernel: what it costs, and all protocols that compute it so."""
+    """One operation by one kernel, its price, and the protocols that compute it so."""
 
     workload: Workload
     card: ExecutableProtocol
@@ -39,14 +37,15 @@ class BenchCase:
 
     @property
     def kernel(self) -> str:
-        return self.card.kernels.get(self.workload.op.name, UNIVERSAL)
+        """Name of the kernel."""
+        return kernel_for(self.workload.op.name, self.card.kernels, self.card.name).name
 
     def matches(self, other: "BenchCase") -> bool:
-        """Whether they compute the same by the same kernel at the same price: then one measurement serves both."""
+        """Return whether one measurement serves both: the same workload by the same kernel at the same price."""
         return (self.workload, self.kernel, self.price) == (other.workload, other.kernel, other.price)
 
     def timing(self, **timings: float) -> KernelTiming:
-        """What is reported of it."""
+        """Return the record of the case, without seconds for a workload that is only priced."""
         cost, workload = self.price.cost, self.workload
         return KernelTiming(
             name=workload.name, shapes=workload.shapes, kernel=self.kernel, protocols=self.protocols,
@@ -56,73 +55,73 @@ class BenchCase:
 
 
 def bench_cases(protocols: list[ExecutableProtocol], extent: BenchSize) -> list[BenchCase]:
-    """A plan for each, before anything is measured: a phantom prices them, which must not come between two parties."""
+    """Return all cases with their prices, derived before any party runs: a dry run must not interrupt one."""
     for protocol in protocols:
         check_executable(protocol)
-    plans: list[BenchCase] = []
+    cases: list[BenchCase] = []
     for workload in list_workloads(extent):
         for protocol in protocols:
-            plan = BenchCase(workload, protocol, price_op(workload.op, protocol), (protocol.name,))
-            known = next((number for number, each in enumerate(plans) if each.matches(plan)), None)
-            if known is None:
-                plans.append(plan)
+            case = BenchCase(workload, protocol, price_op(workload.op, protocol), (protocol.name,))
+            match = next((index for index, earlier in enumerate(cases) if earlier.matches(case)), None)
+            if match is None:
+                cases.append(case)
             else:
-                plans[known] = replace(plans[known], protocols=(*plans[known].protocols, protocol.name))
-    return plans
+                cases[match] = replace(cases[match], protocols=(*cases[match].protocols, protocol.name))
+    return cases
 
 
 UNUSABLE_PROTOCOLS = ("crypten",)
-"""No model's protocol: its GELU is beyond use."""
+"""Protocols without whole models: the GELU of stock CrypTen is unusable."""
 ProgressBar = Callable[[str], AbstractContextManager[Callable[[float], None]]]
-"""Shows the progress of a part of the work, by its title."""
+"""Progress of a part of the work, by its title."""
 T = TypeVar("T")
 
 
 def run_bench(protocols: list[ExecutableProtocol], extent: BenchSize, bar: ProgressBar) -> BenchRecord:
-    """Measure everything; a `RunError` where anything was counted that was not predicted."""
-    before = os.getloadavg()[0]
-    plans = bench_cases(protocols, extent)
-    operations, truncated = measure_kernels(plans, extent, bar)
-    ran = measure_models([each for each in protocols if each.name not in UNUSABLE_PROTOCOLS], extent, bar)
+    """Measure everything; raises a `RunError` where a counter differs from its prediction."""
+    load_before = os.getloadavg()[0]
+    operations, truncations = measure_kernels(bench_cases(protocols, extent), extent, bar)
+    usable = [protocol for protocol in protocols if protocol.name not in UNUSABLE_PROTOCOLS]
+    timings = measure_models(usable, extent, bar)
     return BenchRecord(
         extent=extent,
         threads=threads_per_party(),
-        load=(before, os.getloadavg()[0]),
+        load=(load_before, os.getloadavg()[0]),
         operations=operations,
-        models=ran,
-        truncations=truncated,
+        models=timings,
+        truncations=truncations,
     )
 
 
 def measure_kernels(
-    plans: list[BenchCase], extent: BenchSize, bar: ProgressBar
+    cases: list[BenchCase], extent: BenchSize, bar: ProgressBar
 ) -> tuple[tuple[KernelTiming, ...], tuple[TruncationTest, ...]]:
-    """Single operations, then truncations, between this process and another one."""
-    run = [plan for plan in plans if plan.workload.is_run]
-    job = BenchJob(extent=extent, tasks=[(plan.workload.name, plan.card) for plan in run])
-    with bench_peer(job) as end:
-        measured = job.measure_operations(end, [plan.price for plan in run])
-        timings = iter(_collect(measured, len(run), bar("operations")))
-        counted = _collect(job.measure_truncations(end), batch_count(extent), bar("truncations"))
-    found = [plan.timing(**next(timings)) if plan.workload.is_run else plan.timing() for plan in plans]
-    return tuple(found), tuple({(each.protocol, each.bound): each for each in counted}.values())
+    """Measure single operations, then truncations, between this process and another one."""
+    run = [case for case in cases if case.workload.is_run]
+    job = BenchJob(extent=extent, tasks=[(case.workload.name, case.card) for case in run])
+    with bench_peer(job) as party:
+        operations = job.measure_operations(party, [case.price for case in run])
+        timings = iter(_collect(operations, len(run), bar("operations")))
+        tests = _collect(measure_truncations(party, extent), batch_count(extent), bar("truncations"))
+    records = tuple(case.timing(**next(timings)) if case.workload.is_run else case.timing() for case in cases)
+    return records, tuple({(test.protocol, test.bound): test for test in tests}.values())
 
 
 def measure_models(protocols: list[ExecutableProtocol], extent: BenchSize, bar: ProgressBar) -> tuple[ModelTiming, ...]:
-    """Models under every protocol with every dealer."""
+    """Measure whole models under every protocol with every dealer."""
     if not protocols:
         return ()
     number = (1 + len(extent.models)) * len(protocols) * len(models.DEALERS)
     with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch:
-        found = (models.measure_model(subject, protocols, Path(scratch)) for subject in models.bench_models(extent))
-        return tuple(_collect(chain.from_iterable(found), number, bar("models")))
+        timings = (models.measure_model(model, protocols, Path(scratch)) for model in models.bench_models(extent))
+        return tuple(_collect(chain.from_iterable(timings), number, bar("models")))
 
 
-def _collect(each: Iterable[T], number: int, bar: AbstractContextManager[Callable[[float], None]]) -> list[T]:
-    """All of so many, with progress."""
-    found: list[T] = []
+def _collect(results: Iterable[T], number: int, bar: AbstractContextManager[Callable[[float], None]]) -> list[T]:
+    """Return all `number` results, with progress."""
+    collected: list[T] = []
     with bar as advance:
-        for one in each:
-            found.append(one)
-            advance(len(found) / number)
-    return found
+        for result in results:
+            collected.append(result)
+            advance(len(collected) / number)
+    return collected

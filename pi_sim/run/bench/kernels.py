@@ -1,9 +1,8 @@
-"""Randomness that lies ready before a kernel asks for it, so that what it takes online can be timed alone."""
+"""Single operations and truncations between two processes: `python -m pi_sim.run.bench.kernels` is the second one.
 
-# MERGED: One party's end of a bench: both go through the same steps at once, over a real connection.
-# MERGED: One operation by one kernel: counted and audited first, then timed with dealing and without.
-# MERGED: Many products of two secrets, truncated: how many come out wrong, and by how much the others are off.
-# MERGED: Both parties of a bench, and the other one as a process: `python -m pi_sim.run.bench.kernels PORT JOB`.
+Both parties go through the same steps over a real connection. An operation is first counted and audited, then timed
+with the dealer's work and without it, all randomness being in memory.
+"""
 
 import sys
 import time
@@ -37,12 +36,12 @@ from pi_sim.run.peer import PeerJob, call_party, connected_party, peer_process
 from pi_sim.specs import ExecutableProtocol
 
 CorrelationRequest = tuple[Correlation, tuple[int, ...]]
-"""A correlation that was asked for, and the numbers of what it follows from."""
+"""A requested correlation, and the numbers of the persistent masks that it follows from."""
 PartShares = tuple[list[Tensor], list[Tensor]]
 
 
 class LoggingSource(Source):
-    """A source that hands out another one's shares and notes what was asked for."""
+    """Source that passes on another one's shares and logs the requests."""
 
     def __init__(self, source: Source) -> None:
         super().__init__(source.own_prg)
@@ -52,54 +51,54 @@ class LoggingSource(Source):
     def persistent_mask(self, part: TensorSpec) -> tuple[int, Tensor]:
         return self.source.persistent_mask(part)
 
-    def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> PartShares:
-        self.requests.append((correlation, kept))
-        return _split_parts(correlation, self.source.deal(correlation, *kept))
+    def _shares(self, correlation: Correlation, mask_ids: tuple[int, ...]) -> PartShares:
+        self.requests.append((correlation, mask_ids))
+        return _split_parts(correlation, self.source.deal(correlation, *mask_ids))
 
 
 class PreloadedSource(Source):
-    """A source that was asked for everything on the notes beforehand: fresh shares, all of them in memory."""
+    """Source of fresh shares for all logged requests, dealt beforehand and kept in memory."""
 
-    def __init__(self, source: Source, notes: list[CorrelationRequest]) -> None:
+    def __init__(self, source: Source, requests: list[CorrelationRequest]) -> None:
         super().__init__(source.own_prg)
-        self.ready = deque((correlation, source.deal(correlation, *kept)) for correlation, kept in notes)
+        self.ready = deque((correlation, source.deal(correlation, *mask_ids)) for correlation, mask_ids in requests)
 
-    def _shares(self, correlation: Correlation, kept: tuple[int, ...]) -> PartShares:
-        noted, shares = self.ready.popleft()
-        assert noted == correlation
+    def _shares(self, correlation: Correlation, mask_ids: tuple[int, ...]) -> PartShares:
+        expected, shares = self.ready.popleft()
+        assert expected == correlation
         return _split_parts(correlation, shares)
 
 
 def _split_parts(correlation: Correlation, shares: tuple[Tensor, ...]) -> PartShares:
-    """Those of the drawn parts, and those of the derived ones."""
-    drawn = len(correlation.random_parts)
-    return list(shares[:drawn]), list(shares[drawn:])
+    """Return the shares of the random parts, and those of the dependent parts."""
+    count = len(correlation.random_parts)
+    return list(shares[:count]), list(shares[count:])
 
 
 @dataclass(frozen=True)
 class BenchParty:
-    """A party's link and its source of randomness, party 0 being in the dealer's place."""
+    """One party's link and its source of randomness; party 0 deals."""
 
     link: Link
     source: Source
 
     @contextmanager
     def protocol_context(self, card: ExecutableProtocol, source: Source | None = None) -> Iterator[Runtime]:
-        """Kernels that are called inside run as a protocol says, with randomness from `source`."""
+        """Context in which kernels run under a protocol, with randomness from `source`."""
         with Runtime.running(self.link, source or self.source, card) as rt:
             yield rt
 
     def share_of(self, ring: Tensor, mask: Tensor) -> Tensor:
-        """This party's share of values that both know, as the same mask hides them at both."""
+        """Return this party's share of values that both parties know, hidden by a mask that both know."""
         return mask if self.link.rank else ring - mask
 
     def reveal(self, share: Tensor) -> Tensor:
-        """The value of which each party holds a share."""
-        found: Tensor = self.link.all_reduce(share)
-        return found
+        """Open a shared value to both parties."""
+        value: Tensor = self.link.all_reduce(share)
+        return value
 
     def time_both(self, run: Callable[[], object]) -> float:
-        """Seconds from when both parties begin until both are done."""
+        """Return the seconds from when both parties start until both are done."""
         self._synchronise()
         started = time.perf_counter()
         run()
@@ -110,29 +109,29 @@ class BenchParty:
         self.link.all_reduce(torch.zeros(1, dtype=torch.long))
 
     def count_both(self, rt: Runtime, run: Callable[[], object]) -> Tensor:
-        """What both parties count while they run it, by several counters: a row (7) for each, the same at both."""
+        """Return what both parties' counters add while they run it, a row (7) per party, the same at both."""
         before = self._read_counters(rt)
         run()
-        mine = self._read_counters(rt) - before
-        rows = torch.zeros(2, len(mine), dtype=torch.long)
-        rows[self.link.rank] = mine
+        counts = self._read_counters(rt) - before
+        rows = torch.zeros(2, len(counts), dtype=torch.long)
+        rows[self.link.rank] = counts
         return self.reveal(rows)
 
     def _read_counters(self, rt: Runtime) -> Tensor:
         link = self.link
-        ours = link.rounds, link.sent, link.received
-        return torch.tensor([*ours, link.comm_rounds, link.comm_bytes, rt.source.offline_bytes, rt.requested_bytes])
+        counts = link.rounds, link.sent, link.received, link.comm_rounds, link.comm_bytes
+        return torch.tensor([*counts, rt.source.offline_bytes, rt.requested_bytes])
 
 
 def check_counters(what: str, predicted: Cost, counted: Tensor) -> None:
-    """Refuse counts that differ from the price, or from one another: the link's, CrypTen's and the dealer's."""
+    """Raise a `RunError` for counts that differ from the price, or between the link, CrypTen and the dealer."""
     rows = counted.tolist()
-    for mine, theirs in zip(rows, reversed(rows), strict=True):
-        rounds, sent, received, crypten_rounds, crypten_bytes, offline, asked = mine
-        found = Cost(rounds, max(sent, theirs[1]), offline)
-        if found != predicted:
-            raise RunError(f"{what}: predicted were {_describe_cost(predicted)}; counted were {_describe_cost(found)}.")
-        if (crypten_rounds, crypten_bytes, asked) != (rounds, sent + received, offline) or received != theirs[1]:
+    for own, peer in zip(rows, reversed(rows), strict=True):
+        rounds, sent, received, crypten_rounds, crypten_bytes, offline, requested = own
+        cost = Cost(rounds, max(sent, peer[1]), offline)
+        if cost != predicted:
+            raise RunError(f"{what}: predicted were {_describe_cost(predicted)}; counted were {_describe_cost(cost)}.")
+        if (crypten_rounds, crypten_bytes, requested) != (rounds, sent + received, offline) or received != peer[1]:
             raise RunError(f"{what}: the counters of the link, of CrypTen and of the dealer disagree: {rows}.")
 
 
@@ -141,53 +140,56 @@ def _describe_cost(cost: Cost) -> str:
 
 
 Timings = dict[str, float]
-"""Seconds with the dealer's work and without, and the error of the value."""
+"""Seconds with the dealer's work and without it, and the max error."""
 
 
 def measure_kernel(
-    end: BenchParty, workload: Workload, card: ExecutableProtocol, charge: OpPrice | None, repetitions: int
+    end: BenchParty, workload: Workload, card: ExecutableProtocol, price: OpPrice | None, repetitions: int
 ) -> Timings:
-    """What it takes; a `RunError` where the counters part from the charge, which one of the parties knows."""
-    op, noting, results = workload.op, LoggingSource(end.source), list[Any]()
+    """Count, check and time one operation by one kernel.
+
+    The counters are checked by the party that knows the price; a difference raises a `RunError`.
+    """
+    op, log, results = workload.op, LoggingSource(end.source), list[Any]()
     plain = draw_operands(workload.operands)
-    with end.protocol_context(card, noting) as rt:
+    with end.protocol_context(card, log) as rt:
         shared = _share_operands(end, rt, workload, card, plain)
         counted = end.count_both(rt, lambda: results.append(apply_op(rt, op, shared, card)))
         error = _max_error(end, workload, results.pop(), plain)
-    if charge:
-        check_counters(f"{op} under {card.name}", charge.cost, counted)
+    if price:
+        check_counters(f"{op} under {card.name}", price.cost, counted)
 
     def seconds(dealt: bool) -> float:
-        source = PreloadedSource(end.source, noting.requests) if dealt else end.source
+        source = PreloadedSource(end.source, log.requests) if dealt else end.source
         with end.protocol_context(card, source) as rt:
             return end.time_both(lambda: apply_op(rt, op, shared, card))
 
-    whole, online = (min(seconds(dealt) for _ in range(repetitions)) for dealt in (False, True))
-    return {"seconds": whole, "online_seconds": online, "error": error}
+    total, online = (min(seconds(dealt) for _ in range(repetitions)) for dealt in (False, True))
+    return {"seconds": total, "online_seconds": online, "error": error}
 
 
 def _share_operands(
     end: BenchParty, rt: Runtime, workload: Workload, card: ExecutableProtocol, plain: list[Tensor]
 ) -> list[Any]:
-    """This party's shares of the operands; a weight that stays put is opened, as it is before the first sequence."""
+    """Return this party's shares of the operands; a weight that is opened once per session is opened here."""
     op, masks = workload.op, AesCtrPrg(bytes(SEED_BYTES))
     pairs = zip(plain, op.secret, strict=True)
-    found: list[Any] = [_share_operand(end, value, masks) if hidden else value for value, hidden in pairs]
-    place = fixed_operand(op, card)
-    if place is not None:
-        found[place] = open_weight_shares(rt, [found[place].share])[0]
-    return found
+    operands: list[Any] = [_share_operand(end, value, masks) if secret else value for value, secret in pairs]
+    index = fixed_operand(op, card)
+    if index is not None:
+        operands[index] = open_weight_shares(rt, [operands[index].share])[0]
+    return operands
 
 
 def _share_operand(end: BenchParty, value: Tensor, masks: AesCtrPrg) -> Any:
-    """Reals in fixed point, one-hot tokens as plain integers."""
+    """Share reals in fixed point, one-hot tokens as plain integers."""
     real = value.is_floating_point()
     (mask,) = masks.draw(TensorSpec(tuple(value.shape)))
     return backend.fixed_point_tensor(end.share_of(to_fixed_point(value) if real else value, mask), None if real else 0)
 
 
 def _max_error(end: BenchParty, workload: Workload, result: Any, plain: list[Tensor]) -> float:
-    """The largest distance of the value from the plain one in double precision."""
+    """Return the max error of a result against its plaintext reference in double precision."""
     op = workload.op
     expected = evaluate_reference(workload, plain)
     share = _client_value(op, result) if op.name == "reveal" else result.share
@@ -195,43 +197,41 @@ def _max_error(end: BenchParty, workload: Workload, result: Any, plain: list[Ten
 
 
 def _client_value(op: Op, value: Tensor | None) -> Tensor:
-    """A plain value as if it were shared: the server has none."""
+    """Return a plain value as if it were shared; the server has none."""
     return torch.zeros(op.shapes[0], dtype=torch.long) if value is None else to_fixed_point(value)
 
 
 TRUNCATION_PROTOCOLS = ("crypten", "lean")
 BATCH_ELEMENTS = 2**20
 MAX_UNITS_OFF = 2
-"""Of the last place, by which a product may be off: shares rounded towards zero one by one can be, ours by one."""
+"""Max error of a product in units of the last place: two where each share is rounded towards zero, one wrap-free."""
 
 
 def batch_count(extent: BenchSize) -> int:
-    """How many batches `count` goes through."""
+    """Return the number of batches of `measure_truncations`."""
     return len(extent.bounds) * len(TRUNCATION_PROTOCOLS) * -(-extent.truncations // BATCH_ELEMENTS)
 
 
 def measure_truncations(end: BenchParty, extent: BenchSize) -> Iterator[TruncationTest]:
-    """What was found so far, batch by batch: so many products by every protocol's kernel, of every size."""
-    number = extent.truncations
+    """Yield the result so far after each batch of products, by every protocol's kernel and of every size."""
     for bound, protocol in product(extent.bounds, TRUNCATION_PROTOCOLS):
         card, values = specs.load_executable_protocol(protocol), AesCtrPrg(bytes(SEED_BYTES))
-        found = TruncationTest(protocol=protocol, kernel=card.kernels["multiply"], bound=bound)
-        while found.number < number:
-            found = _measure_batch(
-                found, end, card, _draw_batch(values, bound, min(BATCH_ELEMENTS, number - found.number))
-            )
-            yield found
+        result = TruncationTest(protocol=protocol, kernel=card.kernels["multiply"], bound=bound)
+        while result.number < extent.truncations:
+            length = min(BATCH_ELEMENTS, extent.truncations - result.number)
+            result = _measure_batch(result, end, card, _draw_batch(values, bound, length))
+            yield result
 
 
 def _draw_batch(values: AesCtrPrg, bound: int, length: int) -> list[Tensor]:
-    """Two factors, uniform from -bound to bound with 16 bits of fraction, and a mask for each."""
+    """Draw two factors, uniform from -bound to bound with 16 fractional bits, and a mask for each."""
     x, y, *masks = values.draw(*[TensorSpec((length,))] * 4)
     unit = 2**PRECISION
-    return [*((each & (2 * bound * unit - 1)) - bound * unit for each in (x, y)), *masks]
+    return [*((factor & (2 * bound * unit - 1)) - bound * unit for factor in (x, y)), *masks]
 
 
 def _measure_batch(
-    found: TruncationTest, end: BenchParty, card: ExecutableProtocol, batch: list[Tensor]
+    result: TruncationTest, end: BenchParty, card: ExecutableProtocol, batch: list[Tensor]
 ) -> TruncationTest:
     """Multiply between the parties, and compare with the product of the plain integers."""
     x, y, *masks = batch
@@ -241,19 +241,19 @@ def _measure_batch(
             backend.fixed_point_tensor(end.share_of(value, mask)) for value, mask in zip((x, y), masks, strict=True)
         ]
         truncated = end.reveal(apply_op(rt, op, shared, card).share)
-    return _with_batch(found, x * y, truncated)
+    return _with_batch(result, x * y, truncated)
 
 
-def _with_batch(found: TruncationTest, whole: Tensor, truncated: Tensor) -> TruncationTest:
-    """With one batch more."""
-    off = (truncated - (whole >> PRECISION)).abs()
-    right = off <= MAX_UNITS_OFF
-    return found.model_copy(
+def _with_batch(result: TruncationTest, product: Tensor, truncated: Tensor) -> TruncationTest:
+    """Return the result with one more batch."""
+    off = (truncated - (product >> PRECISION)).abs()
+    accurate = off <= MAX_UNITS_OFF
+    return result.model_copy(
         update={
-            "number": found.number + len(off),
-            "wrong": found.wrong + int((~right).sum()),
-            "units": max(found.units, int(off[right].amax())),
-            "expected_locally": found.expected_locally + float(whole.abs().double().sum()) / 2**64,
+            "number": result.number + len(off),
+            "wrong": result.wrong + int((~accurate).sum()),
+            "units": max(result.units, int(off[accurate].amax())),
+            "expected_locally": result.expected_locally + float(product.abs().double().sum()) / 2**64,
         }
     )
 
@@ -264,15 +264,11 @@ class BenchJob(PeerJob):
     extent: BenchSize
     tasks: list[tuple[str, ExecutableProtocol]]
 
-    def measure_operations(self, end: BenchParty, charges: Sequence[OpPrice | None]) -> Iterator[Timings]:
-        """Every task in turn; who knows what it costs gives the charges."""
-        known = {workload.name: workload for workload in list_workloads(self.extent)}
-        for (name, protocol), charge in zip(self.tasks, charges, strict=True):
-            yield measure_kernel(end, known[name], protocol, charge, self.extent.repetitions)
-
-    def measure_truncations(self, end: BenchParty) -> Iterator[TruncationTest]:
-        """What follows the tasks."""
-        return measure_truncations(end, self.extent)
+    def measure_operations(self, end: BenchParty, prices: Sequence[OpPrice | None]) -> Iterator[Timings]:
+        """Measure every task in turn; the prices are None at the party that does not check them."""
+        workloads = {workload.name: workload for workload in list_workloads(self.extent)}
+        for (name, protocol), price in zip(self.tasks, prices, strict=True):
+            yield measure_kernel(end, workloads[name], protocol, price, self.extent.repetitions)
 
 
 @contextmanager
@@ -287,7 +283,7 @@ def run_peer(job: BenchJob) -> None:
     with connected_party(call_party(job), 1) as ends:
         party = BenchParty(*ends)
         deque(job.measure_operations(party, [None] * len(job.tasks)), maxlen=0)
-        deque(job.measure_truncations(party), maxlen=0)
+        deque(measure_truncations(party, job.extent), maxlen=0)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whole models between two real processes: one block of GPT-2's size, and models that ship."""
+"""Whole models between two real processes: one block of GPT-2's size, and shipped models."""
 
 import tempfile
 from collections.abc import Iterator
@@ -26,15 +26,15 @@ from pi_sim.zoo.source import CardModel
 BLOCK_NAME = "one GPT-2 block"
 BLOCK_CARD, TINY_SIZE = "gelu_ln", "tiny"
 BLOCK_VOCABULARY = 256
-"""Of the block alone, so that embedding and head weigh little."""
+"""Vocabulary of the block, small so that embedding and head cost little."""
 EMBEDDING_STD = 0.5
-"""Standard deviation of the block's embeddings: its norms see variances that all kernels are right for."""
+"""Standard deviation of the block's embeddings, for variances in the domain of all kernels of norms."""
 DEALERS = (FIRST_PARTY, DEALT_FILE)
 
 
 @dataclass(frozen=True)
 class BenchModel:
-    """A model and the tokens (N, T) that it is asked about."""
+    """A model and its input tokens (N, T)."""
 
     name: str
     model: PreTrainedModel
@@ -42,7 +42,7 @@ class BenchModel:
 
 
 def bench_models(extent: BenchSize) -> Iterator[BenchModel]:
-    """The block with random weights and tokens, then shipped models on held-out text."""
+    """Yield the block with random weights and tokens, then shipped models on held-out text."""
     yield BenchModel(BLOCK_NAME, gpt2_block(extent), torch.randint(BLOCK_VOCABULARY, (extent.sequences, extent.tokens)))
     for name in extent.models:
         source = CardModel.parse(name, TINY_SIZE)
@@ -52,7 +52,7 @@ def bench_models(extent: BenchSize) -> Iterator[BenchModel]:
 
 
 def gpt2_block(extent: BenchSize) -> PreTrainedModel:
-    """A layer of GPT-2 between an embedding and a head, without the norm before the head."""
+    """Return a layer of GPT-2 between an embedding and a head, without the norm before the head."""
     block = CardModel.parse(BLOCK_CARD, "gpt2")
     dimensions = {"layers": 1, "heads": extent.heads, "width": extent.width, "context": extent.tokens}
     size = block.size.model_copy(update={**dimensions, "vocabulary": BLOCK_VOCABULARY})
@@ -60,42 +60,42 @@ def gpt2_block(extent: BenchSize) -> PreTrainedModel:
     torch.manual_seed(0)
     model = build_model(block.card.model_copy(update={"architecture": design}), size).eval()
     with torch.no_grad():
-        for each in model.modules():
-            if isinstance(each, torch.nn.Embedding):
-                each.weight.mul_(EMBEDDING_STD / each.weight.std())
+        for module in model.modules():
+            if isinstance(module, torch.nn.Embedding):
+                module.weight.mul_(EMBEDDING_STD / module.weight.std())
     return model
 
 
-def measure_model(subject: BenchModel, protocols: list[ExecutableProtocol], scratch: Path) -> Iterator[ModelTiming]:
-    """A run under every protocol with every dealer, each audited; a `RunError` where one costs what it should not."""
-    model, tokens = subject.model, subject.tokens
-    folder = scratch / subject.name
-    origin = {"model": subject.name, "size": TINY_SIZE, "seq_len": tokens.shape[1]}
+def measure_model(bench_model: BenchModel, protocols: list[ExecutableProtocol], scratch: Path) -> Iterator[ModelTiming]:
+    """Run a model under every protocol with every dealer; a counter that differs from its price is a `RunError`."""
+    model, tokens = bench_model.model, bench_model.tokens
+    folder = scratch / bench_model.name
+    origin = {"model": bench_model.name, "size": TINY_SIZE, "seq_len": tokens.shape[1]}
     bundle.write_bundle(folder, capture_model(model, tokens.shape[1]), model.state_dict(), origin, scratch)
-    opened = bundle.read_bundle(folder)
+    loaded = bundle.read_bundle(folder)
     plain = model_logits(model, tokens)
     for protocol in protocols:
         for dealer in DEALERS:
-            yield _measure_run(opened, protocol, dealer, tokens, plain)
+            yield _measure_run(loaded, protocol, dealer, tokens, plain)
 
 
 def _measure_run(
-    opened: Bundle, protocol: ExecutableProtocol, dealer: str, tokens: Tensor, plain: Tensor
+    loaded: Bundle, protocol: ExecutableProtocol, dealer: str, tokens: Tensor, plain: Tensor
 ) -> ModelTiming:
-    """One run; of its sequences the quickest counts."""
-    with tempfile.TemporaryDirectory(dir=opened.folder) as scratch:
+    """Run all sequences once; the fastest one counts."""
+    with tempfile.TemporaryDirectory(dir=loaded.folder) as scratch:
         if dealer == DEALT_FILE:
             dealing.write_dealt_files(
-                opened.folder, protocol, len(tokens), Path(scratch) / DEALT_FILE, lambda fraction: None
+                loaded.folder, protocol, len(tokens), Path(scratch) / DEALT_FILE, lambda fraction: None
             )
         spec = DealerSpec(dealer, path=str(Path(scratch) / DEALT_FILE)) if dealer == DEALT_FILE else DealerSpec(dealer)
-        outcome = launch.run_local(opened, protocol, tokens.unsqueeze(1), dealer=spec)
-    audit_run(opened.graph, protocol, outcome)
-    counted, quickest = summarize_counters(outcome), min(outcome.counts[0], key=lambda each: float(each["seconds"]))
+        outcome = launch.run_local(loaded, protocol, tokens.unsqueeze(1), dealer=spec)
+    audit_run(loaded.graph, protocol, outcome)
+    counters, fastest = summarize_counters(outcome), min(outcome.counts[0], key=lambda count: float(count["seconds"]))
     return ModelTiming(
-        model=opened.origin["model"], protocol=protocol.name, dealer=dealer,
-        rounds=counted.rounds, bytes=counted.bytes, offline_bytes=counted.offline_bytes or 0,
-        session_bytes=counted.session_bytes or 0,
-        seconds=quickest["seconds"], communication_seconds=quickest["communication_seconds"],
+        model=loaded.origin["model"], protocol=protocol.name, dealer=dealer,
+        rounds=counters.rounds, bytes=counters.bytes, offline_bytes=counters.offline_bytes or 0,
+        session_bytes=counters.session_bytes or 0,
+        seconds=fastest["seconds"], communication_seconds=fastest["communication_seconds"],
         difference=float((outcome.logits - plain).abs().max()),
     )  # fmt: skip

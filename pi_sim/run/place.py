@@ -1,1 +1,0 @@
-"""Where two machines meet, and whether what passes between them is encrypted."""
