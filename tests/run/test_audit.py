@@ -16,7 +16,7 @@ from pi_sim.mpc.launch import PartyCounters
 from pi_sim.mpc.party import PartyResult
 from pi_sim.mpc.transport import wire
 from pi_sim.mpc.transport.rendezvous import PlainTransport
-from pi_sim.run.audit import audit_run
+from pi_sim.run.checks import audit_run
 from pi_sim.run.remote import _pair_counters, exchange_counters
 from pi_sim.zoo.source import ModelSource
 from tests.helpers.rendezvous_server import connected_pair
