@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pi_sim.cost import pricing
 from pi_sim.cost.census import scenario_census
-from pi_sim.cost.cost import Cost
-from pi_sim.cost.machine import Machine
+from pi_sim.cost.cost import Cost, Machine
 from pi_sim.cost.pricing import PricedProtocol, price_census
 from pi_sim.cost.rows import Row, Subtotal, View, group_rows
 from pi_sim.network import Network

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 from pi_sim import specs
 from pi_sim.cost import plugins, sheet
-from pi_sim.cost.cache import cached_json
-from pi_sim.cost.census import Census
+from pi_sim.cost.census import Census, cached_json
 from pi_sim.cost.cost import Cost, Work
 from pi_sim.cost.plugins import Plugin
 from pi_sim.cost.rows import Row

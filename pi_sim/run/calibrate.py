@@ -17,8 +17,7 @@ import numpy as np
 import torch
 
 from pi_sim import records, specs
-from pi_sim.cost.cost import Work
-from pi_sim.cost.machine import Machine
+from pi_sim.cost.cost import Machine, Work
 from pi_sim.cost.pricing import op_work
 from pi_sim.errors import RunError
 from pi_sim.graph.ops import Op

@@ -38,8 +38,7 @@ from pi_sim.mpc.transport.tls import TlsTransport, choose_transport
 from pi_sim.network import PRESETS
 from pi_sim.records import PartyRecord, PayloadBytes, Perplexity
 from pi_sim.run import dealing
-from pi_sim.run.accuracy import perplexity
-from pi_sim.run.audit import audit_run, summarize_counters
+from pi_sim.run.checks import audit_run, perplexity, summarize_counters
 from pi_sim.run.two_party import estimate_bundle, held_out_ids
 from pi_sim.specs import ExecutableProtocol
 

@@ -12,8 +12,7 @@ from operator import mul
 
 from pi_sim.cost import pricing
 from pi_sim.cost.census import Census, scenario_census
-from pi_sim.cost.cost import Cost, Work
-from pi_sim.cost.machine import Machine
+from pi_sim.cost.cost import Cost, Machine, Work
 from pi_sim.cost.pricing import PricedProtocol, price_census, price_op
 from pi_sim.errors import MissingDependencyError, UnpricedError, UsageError
 from pi_sim.graph.ops import Op

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_sim import specs
-from pi_sim.cost import cache, derived
+from pi_sim.cost import census, derived
 from pi_sim.cost.census import capture_census
 from pi_sim.cost.cost import ZERO_COST, Cost
 from pi_sim.cost.estimate import Subtotal, estimate_model, price_census
@@ -121,15 +121,15 @@ def test_gpt2_small_has_the_operations_one_counts_by_hand() -> None:
 def test_a_price_is_derived_once() -> None:
     calls: list[int] = []
     for _ in range(2):
-        assert cache.cached_json("test", ["key"], lambda: calls.append(1) or [1, 2]) == [1, 2]
+        assert census.cached_json("test", ["key"], lambda: calls.append(1) or [1, 2]) == [1, 2]
     assert calls == [1]
 
 
 def test_a_damaged_memo_is_derived_anew() -> None:
-    cache.cached_json("damaged", "key", lambda: 1)
-    for path in (cache.cache_dir() / "damaged").iterdir():
+    census.cached_json("damaged", "key", lambda: 1)
+    for path in (census.cache_dir() / "damaged").iterdir():
         path.write_text("{")
-    assert cache.cached_json("damaged", "key", lambda: 2) == 2
+    assert census.cached_json("damaged", "key", lambda: 2) == 2
 
 
 def test_an_operation_without_a_kernel_is_named() -> None:

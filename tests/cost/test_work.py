@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pi_sim import specs
-from pi_sim.cost import cache, derived, pricing
+from pi_sim.cost import census, derived, pricing
 from pi_sim.cost.cost import Work
 from pi_sim.cost.derived import WorkCounter
 from pi_sim.graph.ops import Op
@@ -112,7 +112,7 @@ def test_price_and_work_are_derived_together(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def entries() -> list[Path]:
-    return list((cache.cache_dir() / "prices").glob("*"))
+    return list((census.cache_dir() / "prices").glob("*"))
 
 
 def test_a_sheet_tells_no_work() -> None:

@@ -18,8 +18,8 @@ from pi_sim import specs
 from pi_sim.cli import json_help
 from pi_sim.cli.options import resolve_models, resolve_protocols
 from pi_sim.cost.census import Census
+from pi_sim.cost.cost import Machine
 from pi_sim.cost.estimate import Estimate, estimate_model
-from pi_sim.cost.machine import Machine
 from pi_sim.cost.pricing import price_census, resolve_protocol
 from pi_sim.errors import MissingDependencyError, UsageError
 from pi_sim.graph.ops import Op

@@ -16,8 +16,7 @@ from pi_sim.mpc import launch
 from pi_sim.mpc.dealer.dealers import DEALT_FILE, FIRST_PARTY, DealerSpec
 from pi_sim.records import BenchSize, ModelTiming
 from pi_sim.run import dealing
-from pi_sim.run.accuracy import model_logits
-from pi_sim.run.audit import audit_run, summarize_counters
+from pi_sim.run.checks import audit_run, model_logits, summarize_counters
 from pi_sim.specs import ExecutableProtocol
 from pi_sim.training.evaluation import held_out_tokens
 from pi_sim.zoo.build import build_model
