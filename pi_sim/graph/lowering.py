@@ -40,13 +40,13 @@ class Lowering:
 
     def lower(self) -> Graph:
         """Return the graph of all nodes, with the linear maps that only the client reads marked."""
-        lowerings = {
+        methods = {
             "placeholder": self.lower_placeholder,
             "call_function": self.lower_call,
             "output": self.lower_output,
         }
         for node in self.program.graph.nodes:
-            self.values[node] = lowerings[node.op](node)
+            self.values[node] = methods[node.op](node)
             for unused in self.last_uses[node]:
                 del self.values[unused]
         return mark_client_only(self.builder.graph)

@@ -31,16 +31,20 @@ def render(record: DiagnosisRecord, style: Format) -> str:
     if style == "csv":
         return tables.render(layer_table(record), "csv")
     gap = "\n" if style == "markdown" else ""
-    parts = [layer_table(record, "\n" if style == "table" else " "), alpha_table(record), range_table(record)]
+    columns: dict[str, Any] = {"alpha": ("alpha", FOUR_DECIMALS), "inverse_std": ("1/std", FOUR_DECIMALS)}
+    alphas = tabulate([row.model_dump() for row in record.alphas or ()], {"module": "module", **columns})
+    parts = [
+        layer_table(record, "\n" if style == "table" else " "),
+        alphas,
+        range_table(record, "\\|" if style == "markdown" else "|"),
+    ]
     outside = {f"{row.op} by {row.kernel}" for row in record.ranges if row.in_domain is False}
     return tables.render_template(
         "diagnosis.txt.j2",
         style,
         record=record,
         gap=gap,
-        tables=[
-            tables.render(_escape(table) if style == "markdown" else table, style) for table in parts if table.rows
-        ],
+        tables=[tables.render(table, style) for table in parts if table.rows],
         overload=OVERLOAD,
         collapse=COLLAPSE,
         nan=sum(record.non_finite.nan),
@@ -51,14 +55,6 @@ def render(record: DiagnosisRecord, style: Format) -> str:
     )
 
 
-def _escape(table: Table) -> Table:
-    """Escape bars such as those of |input|, which would end a Markdown cell."""
-    rows: list[list[Cell]] = [
-        [cell.replace("|", "\\|") if isinstance(cell, str) else cell for cell in row] for row in table.rows
-    ]
-    return Table(table.columns, rows)
-
-
 def layer_table(record: DiagnosisRecord, gap: str = "\n") -> Table:
     """Build one row for each layer: entropy over its heads, as a share of the maximum. `gap` parts words of titles."""
     columns: dict[str, Any] = {"layer": ("layer", COUNT)}
@@ -67,55 +63,43 @@ def layer_table(record: DiagnosisRecord, gap: str = "\n") -> Table:
     columns |= {"nan": ("NaN", COUNT), "inf": ("inf", COUNT)}
     columns |= {f"zeros_{role}": (f"zeros{gap}{role}", SHARE) for role in Sparsity.model_fields}
     columns |= {"slope": ("slope", FOUR_DECIMALS)} if record.slopes else {}
-    return tabulate([_layer_row(record, number) for number in range(len(record.entropy_share))], columns)
+    rows = []
+    for number, shares in enumerate(record.entropy_share):
+        heads = [share for share in shares if share is not None]
+        entropy = (fmean(heads), min(heads), max(heads)) if heads else ("NaN",) * 3
+        row = dict(zip(("layer", "entropy_mean", "entropy_min", "entropy_max"), (number, *entropy), strict=True))
+        row |= {key: values[number] for part in (record.by_layer, record.non_finite) for key, values in part}
+        row |= {f"zeros_{role}": zeros[number] for role, zeros in record.sparsity}
+        rows.append({**row, "slope": record.slopes[number] if record.slopes else None})
+    return tabulate(rows, columns)
 
 
-def _layer_row(record: DiagnosisRecord, number: int) -> dict[str, Any]:
-    heads = [share for share in record.entropy_share[number] if share is not None]
-    extremes = {"mean": fmean, "min": min, "max": max}
-    return {
-        "layer": number,
-        **{f"entropy_{key}": function(heads) if heads else "NaN" for key, function in extremes.items()},
-        **{key: values[number] for key, values in record.by_layer},
-        **{key: values[number] for key, values in record.non_finite},
-        **{f"zeros_{role}": shares[number] for role, shares in record.sparsity},
-        "slope": record.slopes[number] if record.slopes else None,
-    }
+def range_table(record: DiagnosisRecord, bar: str) -> Table:
+    """Build one row for each quantity of each operation: its extremes over all modules, and what they allow.
 
-
-def alpha_table(record: DiagnosisRecord) -> Table:
-    """Build one row for each DyT and Derf: alpha beside 1 / std of its input."""
-    columns: dict[str, Any] = {"alpha": ("alpha", FOUR_DECIMALS), "inverse_std": ("1/std", FOUR_DECIMALS)}
-    return tabulate([row.model_dump() for row in record.alphas or ()], {"module": "module", **columns})
-
-
-def range_table(record: DiagnosisRecord) -> Table:
-    """Build one row for each quantity of each operation: its extremes over all modules, and what they allow."""
+    `bar` stands for the bars of |input|, which would end a Markdown cell.
+    """
     titles = ("operation", "quantity", "from", "to", "largest in", "overflow", "kernel")
     columns = [Column(title, title, COUNT if title in ("from", "to") else ()) for title in titles]
     groups: dict[tuple[str, str], list[Range]] = {}
     for row in record.ranges:
         groups.setdefault((row.op, row.quantity), []).append(row)
-    return Table(columns, [[*key, *_extremes(rows)] for key, rows in groups.items()])
+    lines: list[list[Cell]] = []
+    for (op, quantity), rows in groups.items():
+        ends = []
+        for values, extreme in (([row.min for row in rows], min), ([row.max for row in rows], max)):
+            finite = [value for value in values if value is not None]
+            ends.append(f"{extreme(finite):.4g}" if len(finite) == len(values) else "not finite")
+        largest = max(rows, key=lambda row: math.inf if row.largest is None else row.largest).module
+        low, high = rows[0].domain or (None, None)
+        state = "holds" if all(row.in_domain for row in rows) else "LEFT"
+        kernel = f"{rows[0].kernel}: {low:g} to {high:g} {state}" if rows[0].kernel else ""
+        overflow = "no" if all(row.fits for row in rows) else "YES"
+        lines.append([op, quantity.replace("|", bar), *ends, largest, overflow, kernel])
+    return Table(columns, lines)
 
 
-def _extremes(rows: list[Range]) -> Iterator[Cell]:
-    """Yield the smallest and the largest value, where that is, whether it overflows, and the kernel's domain."""
-    for values, extreme in (([row.min for row in rows], min), ([row.max for row in rows], max)):
-        finite = [value for value in values if value is not None]
-        yield f"{extreme(finite):.4g}" if len(finite) == len(values) else "not finite"
-    yield max(rows, key=lambda row: float("inf") if row.largest is None else row.largest).module
-    yield "no" if all(row.fits for row in rows) else "YES"
-    low, high = rows[0].domain or (None, None)
-    state = "holds" if all(row.in_domain for row in rows) else "LEFT"
-    yield f"{rows[0].kernel}: {low:g} to {high:g} {state}" if rows[0].kernel else ""
-
-
-# ---- figures
-
-
-LETTERS = 15
-"""Letters of a caption in an inch."""
+LETTERS = 15  # letters of a caption in an inch
 QUANTITIES = (
     *("residual stream", "score minus row maximum", "row maximum", "row sum of exponentials"),
     *("variance", "mean square"),
@@ -124,7 +108,7 @@ ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "erf")
 
 
 def write_figures(record: DiagnosisRecord, folder: Path) -> list[Path]:
-    """Write every figure as SVG and PNG, drawn before the first is written; return where they lie."""
+    """Write every figure as SVG and PNG, all of them drawn before the first is written."""
     drawings = dict(draw(record))
     contents = {f"{name}.svg": styles.svg(figure).encode() for name, figure in drawings.items()}
     contents |= {f"{name}.png": styles.png(figure) for name, figure in drawings.items()}
@@ -136,8 +120,14 @@ def write_figures(record: DiagnosisRecord, folder: Path) -> list[Path]:
 
 def draw(record: DiagnosisRecord) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """Yield the name and a function that draws it, caption included, of every figure that there are data for."""
+
+    def captioned(caption: str, figure: Callable[[], Figure]) -> Figure:
+        drawing = figure()
+        drawing.supxlabel(textwrap.fill(caption, int(LETTERS * drawing.get_figwidth())), fontsize=8)
+        return drawing
+
     for name, caption, figure in _figures(record):
-        yield name, partial(_captioned, caption, figure)
+        yield name, partial(captioned, caption, figure)
 
 
 def _figures(record: DiagnosisRecord) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
@@ -164,13 +154,6 @@ def _figures(record: DiagnosisRecord) -> Iterator[tuple[str, str, Callable[[], F
         yield "slopes", "The learned slope for negative inputs, by layer.", partial(slopes_by_layer, record)
 
 
-def _captioned(caption: str, draw: Callable[[], Figure]) -> Figure:
-    """Put a caption below a figure that stands on no page."""
-    figure = draw()
-    figure.supxlabel(textwrap.fill(caption, int(LETTERS * figure.get_figwidth())), fontsize=8)
-    return figure
-
-
 def sparsity_by_layer(record: DiagnosisRecord) -> Figure:
     """Draw one line for each kind of projection."""
     lines = {role: {n: math.nan if x is None else 100 * x for n, x in enumerate(row)} for role, row in record.sparsity}
@@ -191,7 +174,7 @@ def _lines(lines: dict[str, dict[int, float]], height: float, colors: dict[str, 
     """Draw one line over the layers for each name."""
     figure, (panel,) = panels(1, height=height)
     for name, values in lines.items():
-        color = {"color": colors[name]} if name in colors else {}
+        color: dict[str, Any] = {"color": colors[name]} if name in colors else {}
         panel.plot(list(values), list(values.values()), marker="o", markersize=4, label=name, **color)
     panel.set(**axes)
     label_layers(panel)
@@ -228,13 +211,8 @@ def alpha_scatter(record: DiagnosisRecord) -> Figure:
     points: dict[str, list[tuple[float, float]]] = {"attention": [], "FFN": [], "final": []}
     for row in record.alphas or ():
         if row.inverse_std is not None and row.alpha is not None:
-            kind = (
-                "final"
-                if layer_index(row.module) is None
-                else "attention"
-                if is_before_attention(row.module)
-                else "FFN"
-            )
+            block = "attention" if is_before_attention(row.module) else "FFN"
+            kind = "final" if layer_index(row.module) is None else block
             points[kind].append((row.inverse_std, row.alpha))
     for (kind, pairs), shape in zip(points.items(), "osD", strict=True):
         panel.plot([x for x, _ in pairs], [y for _, y in pairs], shape, label=kind, markersize=5)

@@ -1,7 +1,6 @@
 """Tables of estimates, comparisons and counts. Imports neither torch nor pandas: a cached estimate answers at once."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from string import ascii_uppercase
 from typing import Any
@@ -19,8 +18,6 @@ from pi_sim.report.tables import BYTES, COUNT, RATIO, SECONDS, SHARE, Format, Ta
 TITLES: dict[View, str] = {"op": "operation", "layer": "layer", "module": "module", "total": ""}
 INNER = "without embedding and head"
 SCENARIO = ("model", "size", "protocol", "seq_len", "batch", "past")
-Numbers = dict[str, float | None]
-"""Numbers by the key of their column; None where one is unknown."""
 
 
 def number_columns(estimates: list[Estimate]) -> dict[str, tuple[str, Units]]:
@@ -36,8 +33,8 @@ def number_columns(estimates: list[Estimate]) -> dict[str, tuple[str, Units]]:
     }
 
 
-def _numbers(estimate: Estimate, part: Subtotal) -> Numbers:
-    """Return rounds, bytes and seconds of a part of an estimate."""
+def _numbers(estimate: Estimate, part: Subtotal) -> dict[str, float | None]:
+    """Return rounds, bytes and seconds of a part of an estimate; None where one is unknown."""
     return {
         "rounds": part.cost.rounds,
         "bytes": part.cost.bytes,
@@ -56,11 +53,24 @@ def render_estimates(estimates: list[Estimate], view: View, style: Format, top: 
         stamped = [records.stamp(EstimateRecord.model_validate(estimate.to_json())) for estimate in estimates]
         return records.dumps(stamped[0] if len(stamped) == 1 else stamped).rstrip()
     if style == "csv":
-        return tables.render(_tidy_table(estimates, view, top), "csv")
-    sections = [
-        _section(estimate_title(estimate), _estimate_table(estimate, view, top), _notes(estimate), style)
-        for estimate in estimates
-    ]
+        tidy: list[dict[str, Any]] = []
+        for estimate in estimates:
+            rows = _closing_rows(estimate) if view == "total" else _rows(estimate, estimate.group_by(view), top)
+            tidy += [{**{key: getattr(estimate, key) for key in SCENARIO}, **row} for row in rows]
+        return tables.render(
+            tabulate(tidy, {**dict(zip(SCENARIO, SCENARIO, strict=True)), **_columns(estimates, view)}), "csv"
+        )
+    sections = []
+    for estimate in estimates:
+        total = _numbers(estimate, estimate.overall)
+        # Columns of what is unknown are left out.
+        columns = {
+            key: column
+            for key, column in _columns([estimate], view).items()
+            if total.get(key.removeprefix("share_of_"), 0) is not None
+        }
+        table = tabulate(_rows(estimate, _parts(estimate, view), top), columns, totals=_closing_rows(estimate))
+        sections.append(_section(estimate_title(estimate), table, _notes(estimate), style))
     return "\n\n".join([*sections, conventions(estimates)])
 
 
@@ -99,51 +109,28 @@ def _parts(estimate: Estimate, view: View) -> dict[str, Subtotal]:
     return {key: part for key, part in parts.items() if part.cost != ZERO_COST}
 
 
-def _estimate_table(estimate: Estimate, view: View, top: int | None) -> Table:
-    """Build the rows that cost something, then the sums with and without what grows with the vocabulary."""
-    columns = _estimate_columns([estimate], view)
-    total = _numbers(estimate, estimate.overall)
-    optional = [key for key in columns if total.get(key.removeprefix("share_of_"), 0) is None]
-    columns = {key: column for key, column in columns.items() if key not in optional}
-    rows = _estimate_rows(estimate, view, _parts(estimate, view), top)
-    return tabulate(rows, columns, totals=_closing_rows(estimate, view))
-
-
-def _tidy_table(estimates: list[Estimate], view: View, top: int | None) -> Table:
-    """Build every row of every estimate, each with its scenario."""
-    rows: list[dict[str, Any]] = []
-    for estimate in estimates:
-        parts = _estimate_rows(estimate, view, estimate.group_by(view), top)
-        scenario = {key: getattr(estimate, key) for key in SCENARIO}
-        rows += [{**scenario, **row} for row in (_closing_rows(estimate, view) if view == "total" else parts)]
-    return tabulate(rows, {**{key: key for key in SCENARIO}, **_estimate_columns(estimates, view)})
-
-
-def _estimate_columns(estimates: list[Estimate], view: View) -> dict[str, Any]:
+def _columns(estimates: list[Estimate], view: View) -> dict[str, Any]:
     """Return the columns of a view; rounds and bytes have their share of the total beside them."""
     columns: dict[str, Any] = {view: TITLES[view], "count": ("count", COUNT)}
     for key, (title, units) in number_columns(estimates).items():
-        columns[key] = (title, units)
-        if units != SECONDS:
-            columns[f"share_of_{key}"] = (title, SHARE)
+        shares = {} if units == SECONDS else {f"share_of_{key}": (title, SHARE)}
+        columns |= {key: (title, units), **shares}
     return columns
 
 
-def _estimate_rows(estimate: Estimate, view: View, parts: dict[str, Subtotal], top: int | None) -> list[dict[str, Any]]:
+def _rows(estimate: Estimate, parts: dict[str, Subtotal], top: int | None) -> list[dict[str, Any]]:
     """Build a row for each part; with `top` the most expensive ones, and all others as one."""
-    shown = parts if top is None else estimate.top_groups(parts, top)
-    total = _numbers(estimate, estimate.overall)
-    rows: list[dict[str, Any]] = []
-    for key, part in shown.items():
+    total, rows = _numbers(estimate, estimate.overall), list[dict[str, Any]]()
+    for key, part in (parts if top is None else estimate.top_groups(parts, top)).items():
         numbers = _numbers(estimate, part)
         shares = {f"share_of_{name}": _ratio(value, total[name] or 1) for name, value in numbers.items()}
-        rows.append({view: key, "count": part.count, **numbers, **shares})
+        rows.append({**dict.fromkeys(TITLES, key), "count": part.count, **numbers, **shares})
     return rows
 
 
-def _closing_rows(estimate: Estimate, view: View) -> list[dict[str, Any]]:
+def _closing_rows(estimate: Estimate) -> list[dict[str, Any]]:
     """Build the sums; operations of different kinds are not counted together."""
-    return [{**row, "count": None} for row in _estimate_rows(estimate, view, _sums(estimate), None)]
+    return [{**row, "count": None} for row in _rows(estimate, _sums(estimate), None)]
 
 
 def _ratio(value: float | None, reference: float | None) -> float | None:
@@ -176,9 +163,6 @@ def _session_note(estimate: Estimate) -> str:
     return f"once in a session, beside the above: 1 round, {estimate.session_bytes / 1e6:,.2f} MB to open the weights"
 
 
-# ---- comparisons
-
-
 def render_comparison(estimates: list[Estimate], view: View, style: Format) -> str:
     """Render two or more estimates in one table; as CSV or JSON with every number of each, against the first's."""
     compared = check_comparable(estimates)
@@ -209,16 +193,6 @@ def check_comparable(estimates: list[Estimate]) -> list[Estimate]:
     return estimates if complete else [replace(estimate, machine=None) for estimate in estimates]
 
 
-def _distinct_names(estimates: list[Estimate]) -> list[str]:
-    """Return what tells the estimates apart, the model, the protocol or both; a `UsageError` if these do not."""
-    varied = [key for key in ("model", "protocol") if len({getattr(estimate, key) for estimate in estimates}) > 1]
-    names = ["_".join(getattr(estimate, key) for key in varied) for estimate in estimates]
-    if len(set(names)) < len(names):
-        protocol = estimates[0].protocol
-        raise UsageError(f"two protocols are both called {protocol}; change the name in one of their files.")
-    return names
-
-
 def merge_orders(orders: list[list[str]]) -> list[str]:
     """Return all keys once, a new one ahead of the key that follows it in its own list."""
     merged: list[str] = []
@@ -232,37 +206,35 @@ def merge_orders(orders: list[list[str]]) -> list[str]:
 
 
 def _comparison_table(estimates: list[Estimate], view: View, everything: bool) -> Table:
-    """Build the rows that cost something, then the sums, each number beside the others' and its ratio to the first."""
-    names, columns = _distinct_names(estimates), number_columns(estimates)
-    chosen = [key for key in columns if everything or key not in ("offline_bytes", "compute_seconds")]
+    """Build the rows that cost something, then the sums, each number beside the others' and its ratio to the first.
+
+    A column's name ends with what tells estimates apart; a `UsageError` if neither model nor protocol does.
+    """
+    varied = [key for key in ("model", "protocol") if len({getattr(estimate, key) for estimate in estimates}) > 1]
+    names = ["_".join(getattr(estimate, key) for key in varied) for estimate in estimates]
+    if len(set(names)) < len(names):
+        protocol = estimates[0].protocol
+        raise UsageError(f"two protocols are both called {protocol}; change the name in one of their files.")
+    numbers = number_columns(estimates)
     heads: dict[str, Any] = {view: TITLES[view]}
-    for key in chosen:
-        title, units = columns[key]
-        for index, (letter, name) in enumerate(zip(ascii_uppercase, names, strict=False)):
-            heads[f"{key}_{name}"] = (f"{title}\n{letter}", units)
-            if index:
-                heads[f"{key}_ratio_{name}"] = (f"{letter} / A", RATIO)
-    rows, totals = (
-        [{view: key, **dict(_comparison_cells(estimates, names, [parts.get(key) for parts in groups]))} for key in keys]
-        for groups in ([_parts(estimate, view) for estimate in estimates], list(map(_sums, estimates)))
-        for keys in [merge_orders([list(parts) for parts in groups])]
-    )
-    return tabulate(rows, heads, totals=totals)
-
-
-def _comparison_cells(
-    estimates: list[Estimate], names: list[str], parts: list[Subtotal | None]
-) -> Iterator[tuple[str, float | None]]:
-    """Yield every number of one row of each estimate, and its ratio to the first estimate's."""
-    keys = number_columns(estimates)
-    numbers = [_numbers(e, part) if part else dict.fromkeys(keys) for e, part in zip(estimates, parts, strict=True)]
-    for name, own in zip(names, numbers, strict=True):
-        for key in keys:
-            yield f"{key}_{name}", own[key]
-            yield f"{key}_ratio_{name}", _ratio(own[key], numbers[0][key])
-
-
-# ---- counts
+    for key, (title, units) in numbers.items():
+        for letter, name in zip(ascii_uppercase, names, strict=False):
+            if everything or key not in ("offline_bytes", "compute_seconds"):
+                heads[f"{key}_{name}"] = (f"{title}\n{letter}", units)
+                heads |= {f"{key}_ratio_{name}": (f"{letter} / A", RATIO)} if letter != "A" else {}
+    tables_of_rows = []
+    for groups in ([_parts(estimate, view) for estimate in estimates], list(map(_sums, estimates))):
+        rows: list[dict[str, Any]] = []
+        for key in merge_orders([list(parts) for parts in groups]):
+            pairs = zip(estimates, (parts.get(key) for parts in groups), strict=True)
+            values = [_numbers(estimate, part) if part else dict.fromkeys(numbers) for estimate, part in pairs]
+            row: dict[str, Any] = {view: key}
+            for name, own in zip(names, values, strict=True):
+                row |= {f"{number}_{name}": own[number] for number in numbers}
+                row |= {f"{number}_ratio_{name}": _ratio(own[number], values[0][number]) for number in numbers}
+            rows.append(row)
+        tables_of_rows.append(rows)
+    return tabulate(tables_of_rows[0], heads, totals=tables_of_rows[1])
 
 
 def render_counts(counts: OpCounts, style: Format) -> str:

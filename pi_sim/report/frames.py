@@ -38,50 +38,42 @@ def load_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, Record]]:
         yield from ((path, records.load(path)) for path in sorted(folder.glob("*.json")))
 
 
-def shipped_records() -> list[tuple[Path, TrainingRecord]]:
-    """Load the records of the weights that ship."""
-    paths = sorted((specs.data_root() / "models" / "weights").glob("*/record.json"))
-    return [(path, records.load(path, TrainingRecord)) for path in paths]
-
-
 def design_rank(model: str, order: tuple[str, ...] = DESIGNS) -> tuple[int, str]:
     """Return a key that sorts models as the papers do, all others by name behind them."""
     return order.index(model) if model in order else len(order), model
 
 
-# ---- runs
-
-
 def run_frame(runs: Iterable[tuple[Path, RunRecord]]) -> pd.DataFrame:
     """Build one row for each run: the keys of its record, nested ones joined by _, and what follows from them."""
-    rows = [_run_row(path, record) for path, record in runs]
+    rows = []
+    for path, record in runs:
+        total, measured, agreement, compared = record.total, record.measured, record.agreement, record.compared
+        expected = total.seconds.get(record.network)
+        corrupted = agreement.corrupted_positions if agreement else 0
+        privacy = None if compared.plain is None else "wrong"
+        if compared.plain and compared.private and not record.is_wrong:
+            lost = f", {corrupted} places lost" if corrupted else ""
+            privacy = format_change(compared.private, compared.plain) + lost
+        rows.append(
+            {
+                **record.model_dump(exclude={"rows", "conventions", "argv", "versions", "agreement"}),
+                "agreement": agreement.model_dump() if agreement else dict.fromkeys(Agreement.model_fields),
+                "path": path,
+                "record": record,
+                "tokens": record.sequences * record.seq_len,
+                "plain": (record.perplexity.plain or math.inf) if agreement else None,
+                "private": record.perplexity.private or math.inf,
+                "drift": record.drift,
+                "privacy": privacy,
+                "wrong": record.is_wrong,
+                "rounds_equal": equality(total.rounds, measured.rounds),
+                "bytes_equal": equality(total.bytes, measured.bytes),
+                "expected": expected,
+                "network_ratio": measured.communication_seconds / expected if expected else None,
+                "imitated": "none imitated" if record.network == "none" else record.network,
+            }
+        )
     return pd.json_normalize(rows, sep="_") if rows else pd.DataFrame()
-
-
-def _run_row(path: Path, record: RunRecord) -> dict[str, Any]:
-    total, measured, agreement, compared = record.total, record.measured, record.agreement, record.compared
-    expected = total.seconds.get(record.network)
-    corrupted = agreement.corrupted_positions if agreement else 0
-    privacy = None if compared.plain is None else "wrong"
-    if compared.plain and compared.private and not record.is_wrong:
-        privacy = format_change(compared.private, compared.plain) + (f", {corrupted} places lost" if corrupted else "")
-    return {
-        **record.model_dump(exclude={"rows", "conventions", "argv", "versions", "agreement"}),
-        "agreement": agreement.model_dump() if agreement else dict.fromkeys(Agreement.model_fields),
-        "path": path,
-        "record": record,
-        "tokens": record.sequences * record.seq_len,
-        "plain": (record.perplexity.plain or math.inf) if agreement else None,
-        "private": record.perplexity.private or math.inf,
-        "drift": record.drift,
-        "privacy": privacy,
-        "wrong": record.is_wrong,
-        "rounds_equal": equality(total.rounds, measured.rounds),
-        "bytes_equal": equality(total.bytes, measured.bytes),
-        "expected": expected,
-        "network_ratio": measured.communication_seconds / expected if expected else None,
-        "imitated": "none imitated" if record.network == "none" else record.network,
-    }
 
 
 def operation_frame(runs: pd.DataFrame, key: str) -> pd.DataFrame:
@@ -100,33 +92,28 @@ def operation_frame(runs: pd.DataFrame, key: str) -> pd.DataFrame:
     return costly.reindex(index=runs.index, columns=order)
 
 
-# ---- trainings
-
-
-def training_frame(trainings: Iterable[tuple[Path, TrainingRecord]]) -> pd.DataFrame:
-    """Build one row for each training, with keys of all that decides its result."""
-    weights = specs.data_root() / "models" / "weights"
-    columns = ["path", "record", "shipped", *TRAINING_COLUMNS]
-    rows = [[path, record, path.is_relative_to(weights), *_training_values(record)] for path, record in trainings]
-    return pd.DataFrame(rows, columns=columns)
-
-
 TRAINING_COLUMNS = (
-    *("model", "size", "seed", "from_scratch", "perplexity", "diverged", "text", "on_card", "usual_recipe", "plan"),
-    *("design", "dimensions", "recipe", "corpus"),
+    *("path", "record", "shipped", "model", "size", "seed", "from_scratch", "perplexity", "diverged", "text"),
+    *("on_card", "usual_recipe", "plan", "design", "dimensions", "recipe", "corpus"),
 )
 
 
-def _training_values(record: TrainingRecord) -> list[Any]:
-    """Return the values of TRAINING_COLUMNS; plan, design, dimensions, recipe and corpus are keys."""
-    plan = record.model_dump(mode="json", include=set(PLAN))
-    plan["corpus"] = {key: plan["corpus"][key] for key in ("sha256", "tokens_seen")}
-    perplexity, model, size = held_out_perplexity(record.held_out), record.card, record.size
-    return [
-        *(model, size, record.seed, record.origin is None, perplexity, math.isinf(perplexity), record.corpus.sha256),
-        *(plan["architecture"] == card_design(model), plan["recipe"] == usual_recipe(model, size), key_of(plan)),
-        *(key_of(plan[key]) for key in ("architecture", "dimensions", "recipe", "corpus")),
-    ]
+def training_frame(trainings: Iterable[tuple[Path, TrainingRecord]]) -> pd.DataFrame:
+    """Build one row for each training; plan, design, dimensions, recipe and corpus are keys that decide its result."""
+    weights, rows = specs.data_root() / "models" / "weights", []
+    for path, record in trainings:
+        plan = record.model_dump(mode="json", include=set(PLAN))
+        plan["corpus"] = {key: plan["corpus"][key] for key in ("sha256", "tokens_seen")}
+        perplexity, model, size = held_out_perplexity(record.held_out), record.card, record.size
+        usual = None
+        if model in specs.list_names("models") and size in specs.list_names("models/sizes"):
+            changes = specs.load_model_card(model).training.get(size, {})
+            usual = {**specs.load_size(size).training.model_dump(mode="json"), **changes}
+        is_usual = plan["architecture"] == card_design(model), plan["recipe"] == usual
+        keys = (key_of(plan[key]) for key in ("architecture", "dimensions", "recipe", "corpus"))
+        row = (path, record, path.is_relative_to(weights), model, size, record.seed, record.origin is None, perplexity)
+        rows.append((*row, math.isinf(perplexity), record.corpus.sha256, *is_usual, key_of(plan), *keys))
+    return pd.DataFrame(rows, columns=list(TRAINING_COLUMNS))
 
 
 def key_of(value: Any) -> str:
@@ -134,27 +121,11 @@ def key_of(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def distinct_trainings(trainings: pd.DataFrame) -> pd.DataFrame:
-    """Keep the last record of every training; one that ships counts as shipped wherever else it is recorded."""
-    shipped = trainings.groupby("plan")["shipped"].transform("any")
-    return trainings.assign(shipped=shipped).drop_duplicates("plan", keep="last").sort_values("plan")
-
-
 def card_design(model: str) -> dict[str, Any] | None:
     """Return the architecture on a model's card; None for a model without one."""
     if model not in specs.list_names("models"):
         return None
     return specs.load_model_card(model).architecture.model_dump(mode="json")
-
-
-def usual_recipe(model: str, size: str) -> dict[str, Any] | None:
-    """Return the recipe of a size with the card's changes; None where either is unknown."""
-    if model not in specs.list_names("models") or size not in specs.list_names("models/sizes"):
-        return None
-    return {
-        **specs.load_size(size).training.model_dump(mode="json"),
-        **specs.load_model_card(model).training.get(size, {}),
-    }
 
 
 def reference_trainings(trainings: pd.DataFrame) -> pd.DataFrame:
@@ -168,13 +139,15 @@ def reference_trainings(trainings: pd.DataFrame) -> pd.DataFrame:
     )
     chosen = order.drop_duplicates("model").set_index("model", drop=False)
     alike = ["design", "dimensions", "recipe", "corpus"]
-    return chosen.assign(seeds=[seeds_of(same_but(trainings, row, alike)) for _, row in chosen.iterrows()])
+    seeds: list[Any] = [seeds_of(same_but(trainings, row, alike)) for _, row in chosen.iterrows()]
+    return chosen.assign(seeds=pd.Series(seeds, chosen.index, dtype=object))
 
 
 def same_but(trainings: pd.DataFrame, reference: Any, alike: list[str]) -> pd.DataFrame:
     """Return the trainings of the reference's model and size that equal it in some columns."""
     keys = ["model", "size", *alike]
-    return trainings[(trainings[keys] == reference[keys]).all(axis=1)]
+    same: pd.DataFrame = trainings[(trainings[keys] == reference[keys]).all(axis=1)]
+    return same
 
 
 def seeds_of(trainings: pd.DataFrame) -> Seeds:
@@ -185,11 +158,15 @@ def seeds_of(trainings: pd.DataFrame) -> Seeds:
 def setup(trainings: pd.DataFrame) -> dict[str, Any]:
     """Return dimensions, text and recipe of the first of some trainings, and what they do not share."""
     first, trained = trainings["record"].iloc[0], [record.trained_parameters for record in trainings["record"]]
+
+    def millions(counts: list[int]) -> str:
+        return " to ".join(dict.fromkeys(f"{count / 1e6:.2f}" for count in (min(counts), max(counts)))) + " M"
+
     return {
         **first.dimensions.model_dump(),
         "recipe": first.recipe.model_dump(),
-        "parameters": _millions([record.parameters for record in trainings["record"]]),
-        "trained": _millions(trained) if all(trained) else None,
+        "parameters": millions([record.parameters for record in trainings["record"]]),
+        "trained": millions(trained) if all(trained) else None,
         "tokens": first.corpus.tokens_seen,
         "corpus": first.corpus.name,
         "differing": [part for part in ("dimensions", "recipe", "corpus") if trainings[part].nunique() > 1],
@@ -197,28 +174,9 @@ def setup(trainings: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _millions(counts: list[int]) -> str:
-    """Format a number, or the range of several."""
-    ends = [f"{count / 1e6:.2f}" for count in (min(counts), max(counts))]
-    return f"{' to '.join(dict.fromkeys(ends))} M"
-
-
-def command_line(record: Record) -> str:
-    """Return the command that made a record; empty for one that Python code made."""
-    return " ".join(record.argv or ())
-
-
 def training_commands(path: Path, record: TrainingRecord, folder: Path = RECORDS) -> list[str]:
     """Return the command of a training, and of copying its record to where pages are made from."""
     if record.argv is None:
         return []
     out = record.argv[record.argv.index("--out") + 1]
-    return [command_line(record), f"cp {out}/record.json {folder / path.name}"]
-
-
-def environment(record: Record) -> str:
-    """Return the machine and the versions of a record in a line."""
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(record.versions.items()))
-    if record.machine is None:
-        return f"unknown processor, unknown cores, unknown system; {versions}"
-    return f"{record.machine.cpu}, {record.machine.cores} cores, {record.machine.system}; {versions}"
+    return [record.command, f"cp {out}/record.json {folder / path.name}"]

@@ -1,6 +1,5 @@
 """The page on kernels: counts, seconds and exactness of stock CrypTen, SHAFT and lean, and the targets of lean."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -9,21 +8,17 @@ from typing import Any
 import pandas as pd
 
 from pi_sim import specs
-from pi_sim.records import BenchRecord, BenchSize, ModelTiming, RunRecord
+from pi_sim.records import BenchRecord, BenchSize, RunRecord
 from pi_sim.report import figures, frames, tables
 from pi_sim.report.figures import Drawing
 from pi_sim.report.tables import format_perplexity
+from pi_sim.run.bench.targets import LEAN, STOCK, lean_targets, stock_timing
 
-STOCK, STOCK_MODELS, LEAN = "crypten", "crypten_tanh", "lean"
-"""Stock CrypTen, of whose GELUs only the one by tanh can serve a model, and our protocol."""
-ELEMENT_TARGETS = {"relu": (14, 6), "gelu": (60, 10), "softmax": (100, 60), "tanh": (30, 7)}
-"""At most so many bytes an element and rounds."""
-FEWER_BYTES, FEWER_ROUNDS, FASTER = 8.0, 1.5, 4.0
-"""At least so many times less than stock CrypTen: a block's bytes and rounds, any model's seconds."""
-PRODUCTS, SEQUENCES = 10**8, 100
-DRIFT, TOP1 = 0.001, 0.99
 LINEAR_MAPS = 4
 """The maps of a block, 12 times the width squared, over the one to queries, keys and values that is measured."""
+
+
+AMOUNTS = ("bytes", "offline_bytes", "seconds", "online_seconds")
 
 
 @dataclass(frozen=True)
@@ -37,8 +32,8 @@ class KernelData:
     def operations(self) -> pd.DataFrame:
         """One row for each measured kernel, with amounts for each element."""
         frame = pd.DataFrame([row.model_dump() for row in self.bench.operations])
-        each = {key: pd.to_numeric(frame[key]) / frame["elements"] for key in AMOUNTS}
-        return frame.assign(**{f"{key}_each": values for key, values in each.items()})
+        amounts = {key: pd.to_numeric(frame[key]) / frame["elements"] for key in AMOUNTS}
+        return frame.assign(**{f"{key}_each": values for key, values in amounts.items()})
 
     @cached_property
     def by_protocol(self) -> pd.DataFrame:
@@ -50,12 +45,10 @@ class KernelData:
         """One row for each operation that both were measured for: stock CrypTen's columns end in _stock."""
         stock, lean = (self.by_protocol[self.by_protocol["protocols"] == name] for name in (STOCK, LEAN))
         pairs = stock.merge(lean, on="name", suffixes=("_stock", ""))
-        return pairs.assign(**{f"{key}_ratio": ratio(pairs[f"{key}_stock"], pairs[key]) for key in AMOUNTS})
-
-    def stock(self, timing: ModelTiming) -> ModelTiming | None:
-        """Return the run of the same model with the same dealer under stock CrypTen."""
-        key = (timing.model, timing.dealer, STOCK_MODELS)
-        return next((row for row in self.bench.models if (row.model, row.dealer, row.protocol) == key), None)
+        for key in AMOUNTS:
+            own, reference = pairs[key], pairs[f"{key}_stock"]
+            pairs[f"{key}_ratio"] = (reference / own).where((own > 0) & (reference > 0))
+        return pairs
 
     @cached_property
     def missing(self) -> list[str]:
@@ -63,14 +56,6 @@ class KernelData:
         weights = specs.data_root() / "models" / "weights"
         shipped = sorted(path.parent.name.rpartition("-")[0] for path in weights.glob("*/record.json"))
         return [model for model in shipped if model not in self.runs]
-
-
-AMOUNTS = ("bytes", "offline_bytes", "seconds", "online_seconds")
-
-
-def ratio(stock: Any, lean: Any) -> Any:
-    """Return how many times less lean is; NaN where there is nothing to divide."""
-    return (stock / lean).where((stock > 0) & (lean > 0))
 
 
 def load(folders: list[Path]) -> KernelData | None:
@@ -92,7 +77,7 @@ def context(data: KernelData) -> dict[str, Any]:
     return {
         "extent": bench.extent.model_dump(),
         "full_size": bench.extent == BenchSize(),
-        "targets": list(targets(data)),
+        "targets": lean_targets(data.bench, data.runs, data.missing),
         "linear": (LINEAR_MAPS * linear.iloc[0]).tolist() if linear.notna().all(axis=None) and len(linear) else None,
         "linear_maps": LINEAR_MAPS,
         "pairs": data.pairs,
@@ -102,16 +87,11 @@ def context(data: KernelData) -> dict[str, Any]:
             **{key: accuracy[key].map(format_perplexity) for key in ("plain", "private") if runs}
         ),
         "missing": data.missing,
-        "commands": [*map(frames.command_line, runs), *map(_missing_command, data.missing)],
-        "environment": frames.environment(bench),
+        "commands": [record.command for record in runs],
+        "environment": bench.environment,
         "threads": bench.threads,
         "load": bench.load,
     }
-
-
-def _missing_command(model: str) -> str:
-    record = f"reports/records/run-{model}-tiny-{LEAN}.json"
-    return f"pi-sim run two-party --model {model} --protocol {LEAN} --sequences 100 --json {record}"
 
 
 def terminal_tables(bench: BenchRecord) -> str:
@@ -123,7 +103,7 @@ def _measured(data: KernelData) -> dict[str, Any]:
     """Return the rows of kernels, of models beside stock CrypTen, and of truncations."""
     models = []
     for timing in data.bench.models:
-        stock = data.stock(timing)
+        stock = stock_timing(data.bench, timing)
         compared = stock if stock and stock != timing else None
         fewer = compared.bytes / timing.bytes if compared else None
         models.append({**timing.model_dump(), "fewer": fewer, "faster": compared and compared.seconds / timing.seconds})
@@ -131,71 +111,11 @@ def _measured(data: KernelData) -> dict[str, Any]:
     return {"kernels": kernels, "models": models, "truncations": [row.model_dump() for row in data.bench.truncations]}
 
 
-# ---- targets
-
-
-def targets(data: KernelData) -> Iterator[dict[str, str]]:
-    """Yield every target of lean that something was measured for."""
-    pairs = data.pairs.set_index("name")
-    for name, (most, rounds) in ELEMENT_TARGETS.items():
-        if name in pairs.index:
-            row = pairs.loc[name]
-            result = f"{row['bytes_each']:,.1f} bytes and {row['rounds']} rounds; "
-            result += f"stock {row['bytes_each_stock']:,.1f} and {row['rounds_stock']}"
-            is_met = row["bytes_each"] <= most and row["rounds"] <= rounds
-            yield _target(name, f"at most {most} bytes an element and {rounds} rounds", result, is_met)
-    for timing in data.bench.models:
-        stock = data.stock(timing)
-        if timing.protocol == LEAN and stock:
-            yield from _model_targets(timing, stock)
-    for row in data.bench.truncations:
-        if row.protocol == LEAN:
-            is_met = not row.wrong and row.number >= PRODUCTS
-            subject = f"products of factors up to {row.bound}"
-            yield _target(subject, f"none of {PRODUCTS:,} wrong", f"{row.wrong:,} of {row.number:,}", is_met)
-    yield from _accuracy_targets(data)
-
-
-def _target(subject: str, aim: str, result: str, is_met: bool | None) -> dict[str, str]:
-    verdict = "not measured" if is_met is None else "met" if is_met else "missed"
-    return {"subject": subject, "target": aim, "result": result, "verdict": verdict}
-
-
-def _model_targets(timing: ModelTiming, stock: ModelTiming) -> Iterator[dict[str, str]]:
-    """Yield a block's counts, which do not depend on the dealer, and any model's seconds, which do."""
-    if "block" in timing.model and timing.dealer == "first-party":
-        fewer, shorter = stock.bytes / timing.bytes, stock.rounds / timing.rounds
-        yield _target(timing.model, f"{FEWER_BYTES:g} times fewer bytes", f"{fewer:.1f} times", fewer >= FEWER_BYTES)
-        aim = f"{FEWER_ROUNDS:g} times fewer rounds"
-        yield _target(timing.model, aim, f"{shorter:.2f} times", shorter >= FEWER_ROUNDS)
-    faster = stock.seconds / timing.seconds
-    subject = f"{timing.model}, dealer {timing.dealer}"
-    yield _target(subject, f"{FASTER:g} times faster", f"{faster:.1f} times", faster >= FASTER)
-
-
-def _accuracy_targets(data: KernelData) -> Iterator[dict[str, str]]:
-    aim = f"perplexity within {DRIFT:.1%}, likeliest token above {TOP1:.0%}, nothing destroyed in {SEQUENCES} sequences"
-    for model, record in sorted(data.runs.items()):
-        assert record.agreement is not None
-        drift, top1, corrupted = record.drift, record.agreement.top1, record.agreement.corrupted_positions
-        is_exact = drift is not None and abs(drift) <= DRIFT and top1 > TOP1
-        change = "beyond all numbers" if drift is None else f"{drift:+.3%}"
-        result = f"{change}, {top1:.2%}, {corrupted} in {record.sequences}"
-        yield _target(model, aim, result, is_exact and not corrupted and record.sequences >= SEQUENCES)
-    yield from (_target(model, aim, "", None) for model in data.missing)
-
-
 def drawings(data: KernelData) -> dict[str, Drawing]:
     """Return every figure that something was measured for, by name."""
-    drawn: dict[str, Drawing] = {}
-    specs_of = {
-        "kernels-bytes": ("bytes_each", 1, "bytes an element"),
-        "kernels-microseconds": ("seconds_each", 1e6, "µs an element"),
-    }
-    for name, (key, factor, title) in specs_of.items():
-        if values := dot_values(data, key, factor):
-            drawn[name] = partial(figures.dots_by_protocol, values, title)
-    return drawn
+    sent, seconds = dot_values(data, "bytes_each"), dot_values(data, "seconds_each", 1e6)
+    values = {"kernels-bytes": (sent, "bytes an element"), "kernels-microseconds": (seconds, "µs an element")}
+    return {name: partial(figures.dots_by_protocol, *pair) for name, pair in values.items() if pair[0]}
 
 
 def dot_values(data: KernelData, key: str, factor: float = 1) -> dict[str, dict[str, float]]:

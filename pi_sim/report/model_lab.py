@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pi_sim.diagnosis.entropy import OVERLOAD, head_fraction, is_overloaded
@@ -17,25 +18,12 @@ from pi_sim.records import DiagnosisRecord, EstimateRecord, Observation, Origin,
 from pi_sim.records.models import held_out_perplexity
 from pi_sim.report import figures, frames
 from pi_sim.report.figures import Drawing, LayerSeries, Matrix, Recovery
-from pi_sim.report.frames import (
-    PUBLISHED,
-    RECORDS,
-    design_rank,
-    key_of,
-    published_change,
-    seeds_of,
-)
+from pi_sim.report.frames import PUBLISHED, RECORDS, design_rank, key_of, published_change, seeds_of
 from pi_sim.report.statistics import Seeds, claim_verdict, overload_verdict
 from pi_sim.report.tables import Unit, format_change
 
 FOLDER = RECORDS / "lab"
-CLAIMS = PUBLISHED["claims"]["model_lab"]
 BASELINE = "gelu_ln"
-ORDER = (
-    *("gelu_ln", "relu_ln", "identity_ln", "gelu_nonorm", "relu_nonorm", "leaky_nonorm", "lrelu_nonorm"),
-    *("softmax_only", "aero_scaled", "aero_fused", "aero_entropy", "dyt_gelu", "dyt_relu", "derf_gelu"),
-)
-"""The designs in the papers' order; others follow by name."""
 DESIGN_SETTINGS = ("entropy_penalty", "entropy_margin")
 """Settings of a recipe that belong to a design."""
 ENTROPY = ("first", "first_overload", "rest", "rest_overload")
@@ -54,10 +42,11 @@ class Lab:
     def compared(self) -> pd.DataFrame:
         """Trainings from scratch of designs as on their cards, with the setting that most of them share."""
         scratch = self.trainings[self.trainings["from_scratch"] & self.trainings["on_card"]]
-        settings = scratch["record"].map(_setting)
+        recipes = [record.recipe.model_dump(exclude=set(DESIGN_SETTINGS)) for record in scratch["record"]]
+        settings = scratch[["size", "dimensions", "text"]].agg("".join, axis=1) + list(map(key_of, recipes))
         shared = Counter(settings).most_common(1)
         chosen = scratch[settings == shared[0][0]] if shared else scratch
-        ranks = chosen["model"].map(partial(design_rank, order=ORDER))
+        ranks = chosen["model"].map(partial(design_rank, order=tuple(PUBLISHED["order"])))
         return chosen.loc[ranks.sort_values(kind="stable").index]
 
     @cached_property
@@ -78,10 +67,10 @@ class Lab:
     @cached_property
     def changed(self) -> list[pd.DataFrame]:
         """Trainings of compared designs with something changed, those that differ in the seed alone together."""
-        others = self.trainings[self.trainings["from_scratch"] & self.trainings["model"].isin(self.groups)]
-        others = others[~others.index.isin(self.compared.index)]
-        keys = [key_of([record.card, _decisions(record)]) for record in others["record"]]
-        return [group for _, group in others.groupby(keys, sort=False)]
+        candidates = self.trainings[self.trainings["from_scratch"] & self.trainings["model"].isin(self.groups)]
+        candidates = candidates[~candidates.index.isin(self.compared.index)]
+        keys = [key_of([record.card, _decisions(record)]) for record in candidates["record"]]
+        return [group for _, group in candidates.groupby(keys, sort=False)]
 
     @cached_property
     def conversions(self) -> list[tuple[Path, TrainingRecord, Origin]]:
@@ -97,27 +86,19 @@ class Lab:
 
 
 def load(folders: list[Path]) -> Lab | None:
-    """Load the records in the folders' `lab`; None where there are no trainings.
-
-    A `UsageError` asks for the design that all others are compared with.
-    """
+    """Load the records in the folders' `lab`; None without trainings, a `UsageError` without those of the baseline."""
     loaded = list(frames.load_folders(folder / FOLDER.name for folder in folders))
     trainings = [(path, record) for path, record in loaded if isinstance(record, TrainingRecord)]
     if not trainings:
         return None
     frame = frames.training_frame(trainings).join(pd.DataFrame([_entropy(record) for _, record in trainings]))
+    frame["last"] = pd.Series([record.observations[-1] for _, record in trainings], dtype=object)
     diagnoses = [record for _, record in loaded if isinstance(record, DiagnosisRecord)]
     estimates = {record.model: record for _, record in loaded if isinstance(record, EstimateRecord)}
     lab = Lab(frame, diagnoses, estimates)
     if BASELINE not in lab.groups or lab.groups[BASELINE]["diverged"].all():
         raise UsageError(f"{trainings[0][0].parent} has no training of {BASELINE} to compare with; add its record.")
     return lab
-
-
-def _setting(record: TrainingRecord) -> str:
-    """Return what decides a training beside its design and its seed, as a key."""
-    recipe = record.recipe.model_dump(mode="json", exclude=set(DESIGN_SETTINGS))
-    return key_of([record.size, record.dimensions.model_dump(), recipe, record.corpus.sha256])
 
 
 def _decisions(record: TrainingRecord) -> dict[str, Any]:
@@ -133,15 +114,12 @@ def _value(value: Any) -> str:
 
 def _entropy(record: TrainingRecord) -> dict[str, float]:
     """Return the columns of ENTROPY; NaN for a training that diverged."""
-    if not record.observations or math.isinf(held_out_perplexity(record.held_out)):
-        return dict.fromkeys(ENTROPY, math.nan)
     shares = record.observations[-1].entropy_share
-    columns = [
-        value
-        for layers in (shares[:1], shares[1:])
-        for value in (_mean(sum(layers, ())), head_fraction(layers, is_overloaded))
-    ]
-    return dict(zip(ENTROPY, columns, strict=True))
+    if math.isinf(held_out_perplexity(record.held_out)):
+        return dict.fromkeys(ENTROPY, math.nan)
+    parts = (shares[:1], shares[1:])
+    means, fractions = [_mean(sum(part, ())) for part in parts], [head_fraction(part, is_overloaded) for part in parts]
+    return dict(zip(ENTROPY, (means[0], fractions[0], means[1], fractions[1]), strict=True))
 
 
 def _mean(shares: tuple[float | None, ...]) -> float:
@@ -152,58 +130,33 @@ def _mean(shares: tuple[float | None, ...]) -> float:
 
 def context(lab: Lab) -> dict[str, Any]:
     """Return the values that the template shows."""
-    trained = lab.compared[~lab.compared["diverged"].astype(bool)].groupby("model", sort=False)
-    overload = [list(group["first_overload"].dropna()) for group in _norm_free_pair(lab)]
-    slopes = [record for record in lab.compared["record"] if record.observations[-1].slopes]
-    records = list(lab.trainings["record"])
+    trained = lab.compared[~lab.compared["diverged"].astype(bool)]
+    by_model, records = trained.groupby("model", sort=False), list(lab.trainings["record"])
+    pair = [trained.loc[trained["model"] == model, "first_overload"] for model in ("gelu_nonorm", "relu_nonorm")]
+    overload = [sorted(parts) for parts in pair] if all(map(len, pair)) else None
     sources = dict.fromkeys(row["source"] for model in lab.groups if (row := PUBLISHED["designs"].get(model)))
+    alphas = [row for last in trained.loc[trained["model"].str.startswith("dyt"), "last"] for row in last.alphas or ()]
     return {
         "setup": frames.setup(lab.compared.sort_values("diverged", kind="stable")),
         "protocols": sorted({estimate.protocol for estimate in lab.estimates.values()}),
         "quality": [_quality_row(lab, model) for model in lab.groups],
         "sources": [PUBLISHED["sources"][name] for name in sources],
-        "claims": [_claim_row(lab.seeds, *pair) for pair in CLAIMS if set(pair) <= lab.groups.keys()],
+        "claims": list(_claims(lab.seeds)),
         "overload_limit": OVERLOAD,
-        "entropy": trained[list(ENTROPY)].mean().assign(seeds=trained.size()).reset_index(),
-        "overload": [_span(parts) for parts in overload] if overload and all(overload) else None,
-        "overload_verdict": overload_verdict(*overload) if overload and all(overload) else None,
-        "causes": [_cause_row(lab, group) for group in lab.changed],
-        "changed_claims": list(_changed_claims(lab)),
-        "slopes": [{"model": r.card, "seed": r.seed, **_by_layer(r.observations[-1].slopes or ())} for r in slopes],
-        "slope_columns": {key: (key, (Unit(0, "", 1, 3),)) for key in _by_layer(slopes[0].observations[-1].slopes)}
-        if slopes
-        else {},
-        "slope_start": next(
-            (slope for record in slopes for slope in record.observations[0].slopes or () if slope is not None), 0
-        ),
-        "slope_ends": sorted(
-            abs(slope) for record in slopes for slope in record.observations[-1].slopes or () if slope is not None
-        ),
-        "alpha_ratios": sorted(_alpha_ratios(lab)),
+        "entropy": by_model[list(ENTROPY)].mean().assign(seeds=by_model.size()).reset_index(),
+        "overload": overload,
+        "overload_verdict": overload_verdict(*overload) if overload else None,
+        **_causes(lab),
+        **_slopes(lab),
+        "alpha_ratios": sorted(row.alpha / row.inverse_std for row in alphas if row.inverse_std),
         "sparsity": _sparsity_rows(lab),
         "conversions": [_conversion_row(record, origin) for _, record, origin in lab.conversions],
         "commands": list(_commands(lab)),
         "trainings": len(records),
         "hours": sum(record.seconds for record in records) / 3600,
         "threads": " or ".join(map(str, sorted({record.threads for record in records}))),
-        "environments": sorted(set(map(frames.environment, records))),
+        "environments": sorted({record.environment for record in records}),
     }
-
-
-def _norm_free_pair(lab: Lab) -> list[pd.DataFrame]:
-    return [
-        lab.groups[model]
-        for model in ("gelu_nonorm", "relu_nonorm")
-        if {"gelu_nonorm", "relu_nonorm"} <= lab.groups.keys()
-    ]
-
-
-def _by_layer(slopes: Any) -> dict[str, Any]:
-    return {f"layer {layer}": slope for layer, slope in enumerate(slopes)}
-
-
-def _span(parts: list[float]) -> str:
-    return " to ".join(f"{end:.0%}" for end in sorted({min(parts), max(parts)}))
 
 
 def _quality_row(lab: Lab, model: str) -> dict[str, Any]:
@@ -211,12 +164,7 @@ def _quality_row(lab: Lab, model: str) -> dict[str, Any]:
     seeds, baseline = lab.seeds[model], None if model == BASELINE else lab.seeds[BASELINE]
     name, change = PUBLISHED["designs"].get(model, {"name": "–"})["name"], published_change(model)
     published = "–" if change is None else "diverged" if math.isnan(change) else f"{change:+.1%}"
-    row = {
-        "model": model,
-        "paper": name,
-        **seeds.summary(baseline),
-        "published": "" if model == BASELINE else published,
-    }
+    row = {"model": model, "paper": name, **seeds.summary(baseline), "published": published if baseline else ""}
     if diverged := sum(map(math.isinf, seeds.values)):
         row["mean"] = f"diverged, {diverged} of {len(seeds.values)}"
     if lab.estimates:
@@ -225,46 +173,44 @@ def _quality_row(lab: Lab, model: str) -> dict[str, Any]:
     return row
 
 
-def _claim_row(seeds: dict[str, Seeds], better: str, worse: str) -> dict[str, Any]:
-    """Build a claim: by how much the worse design's perplexity is larger in the papers and here, and a verdict."""
-    published = [1 + (published_change(model) or 0.0) for model in (worse, better)]
-    return {
-        "claim": f"{better} ahead of {worse}",
-        "published": format_change(*published),
-        "here": seeds[worse].change(seeds[better]),
-        "verdict": claim_verdict(seeds[better], seeds[worse]),
-    }
+def _claims(seeds: dict[str, Seeds]) -> Iterator[dict[str, Any]]:
+    """Yield the papers' claims: by how much the worse design's perplexity is larger there and here, and a verdict."""
+    for better, worse in PUBLISHED["claims"]["model_lab"]:
+        if {better, worse} <= seeds.keys():
+            published = format_change(*(1 + (published_change(model) or 0.0) for model in (worse, better)))
+            first, second = seeds[better], seeds[worse]
+            row = {"claim": f"{better} ahead of {worse}", "published": published, "here": second.change(first)}
+            yield {**row, "verdict": claim_verdict(first, second)}
 
 
-def _cause_row(lab: Lab, trainings: pd.DataFrame) -> dict[str, Any]:
-    model = trainings["model"].iloc[0]
-    row = {
-        "model": model,
-        "changed": ", ".join(lab.changes(trainings)),
-        **seeds_of(trainings).summary(lab.seeds[model]),
-    }
-    entropy = {"entropy": trainings["first"].mean(), "usual_entropy": lab.groups[model]["first"].mean()}
-    return {**row, "usual": lab.seeds[model].mean, **entropy}
-
-
-def _changed_claims(lab: Lab) -> Iterator[dict[str, Any]]:
-    """Yield the papers' claims about two designs that were both changed alike."""
-    by_change: dict[str, dict[str, Seeds]] = {}
+def _causes(lab: Lab) -> dict[str, Any]:
+    """Return a row for each change of a design, and the claims about two designs that were changed alike."""
+    causes, by_change = [], dict[str, dict[str, Seeds]]()
     for group in lab.changed:
-        by_change.setdefault(", ".join(lab.changes(group)), {})[group["model"].iloc[0]] = seeds_of(group)
-    for changed, seeds in by_change.items():
-        for pair in CLAIMS:
-            if set(pair) <= seeds.keys():
-                usual = _claim_row(lab.seeds, *pair)["here"]
-                yield {"changed": changed, **_claim_row(seeds, *pair), "usual": usual}
+        model, changed, seeds = group["model"].iloc[0], ", ".join(lab.changes(group)), seeds_of(group)
+        usual = {"usual": lab.seeds[model].mean, "usual_entropy": lab.groups[model]["first"].mean()}
+        row = {"model": model, "changed": changed, **seeds.summary(lab.seeds[model]), **usual}
+        causes.append({**row, "entropy": group["first"].mean()})
+        by_change.setdefault(changed, {})[model] = seeds
+    usual_claims = {row["claim"]: row["here"] for row in _claims(lab.seeds)}
+    claims = [
+        {"changed": changed, **row, "usual": usual_claims[row["claim"]]}
+        for changed, seeds in by_change.items()
+        for row in _claims(seeds)
+    ]
+    return {"causes": causes, "changed_claims": claims}
 
 
-def _alpha_ratios(lab: Lab) -> Iterator[float]:
-    """Yield the ratio of each of DyT's alphas to 1 / std of its input."""
+def _slopes(lab: Lab) -> dict[str, Any]:
+    """Return the learned slopes by layer, where they start, and their sizes at the end."""
+    rows, starts, ends = [], [], []
     for record in lab.compared["record"]:
-        if record.card.startswith("dyt") and not math.isinf(held_out_perplexity(record.held_out)):
-            alphas = record.observations[-1].alphas or ()
-            yield from (row.alpha / row.inverse_std for row in alphas if row.inverse_std)
+        if slopes := record.observations[-1].slopes:
+            rows.append({"model": record.card, "seed": record.seed, **{f"layer {n}": s for n, s in enumerate(slopes)}})
+            starts += [slope for slope in record.observations[0].slopes or () if slope is not None]
+            ends += [abs(slope) for slope in slopes if slope is not None]
+    columns = {key: (key, (Unit(0, "", 1, 3),)) for key in (rows[0] if rows else {}) if key.startswith("layer")}
+    return {"slopes": rows, "slope_columns": columns, "slope_starts": starts, "slope_ends": sorted(ends)}
 
 
 def _sparsity_rows(lab: Lab) -> list[dict[str, Any]]:
@@ -279,13 +225,12 @@ def _sparsity_rows(lab: Lab) -> list[dict[str, Any]]:
 
 def _conversion_row(record: TrainingRecord, origin: Origin) -> dict[str, Any]:
     surgery = ", ".join(f"{switch} {str(value).lower()}" for switch, value in (origin.surgery or {}).items())
-    before = held_out_perplexity(origin.before if origin.surgery else origin.held_out)
-    end = held_out_perplexity(record.held_out)
+    before, end = held_out_perplexity(origin.quality), held_out_perplexity(record.held_out)
+    after = held_out_perplexity(origin.after) if origin.surgery else None
+    row = {"source": origin.source or origin.model, "surgery": surgery or "none, to compare", "before": before}
     return {
-        "source": origin.source or origin.model,
-        "surgery": surgery or "none, to compare",
-        "before": before,
-        "after": held_out_perplexity(origin.after) if origin.surgery else None,
+        **row,
+        "after": after,
         "tokens": record.corpus.tokens_seen,
         "end": end,
         "change": format_change(end, before),
@@ -294,27 +239,21 @@ def _conversion_row(record: TrainingRecord, origin: Origin) -> dict[str, Any]:
 
 def recovery(record: TrainingRecord, origin: Origin) -> Recovery:
     """Return a conversion's perplexities on the sample of held-out text that was observed along fine-tuning."""
-    row, quality = _conversion_row(record, origin), origin.before if origin.surgery else origin.held_out
+    row, quality = _conversion_row(record, origin), origin.quality
     before = quality.sample.loss if quality and quality.sample else None
     losses = {row.tokens: row.held_out_loss for row in record.observations if row.held_out_loss is not None}
-    perplexities = {tokens: _perplexity(loss) for tokens, loss in losses.items()}
-    return Recovery(f"{row['source']}: {row['surgery']}", _perplexity(before), perplexities)
-
-
-def _perplexity(loss: float | None) -> float:
-    """Return e^loss, infinite where a float overflows."""
-    try:
-        return math.inf if loss is None else math.exp(loss)
-    except OverflowError:
-        return math.inf
+    with np.errstate(over="ignore"):
+        perplexities = {tokens: float(np.exp(loss)) for tokens, loss in losses.items()}
+    return Recovery(
+        f"{row['source']}: {row['surgery']}", math.inf if before is None else math.exp(before), perplexities
+    )
 
 
 def _commands(lab: Lab) -> Iterator[str]:
     """Yield the commands that make the records: a loop over the seeds, then conversions, diagnoses and estimates."""
     scratch = lab.trainings[lab.trainings["from_scratch"]]
-    stems = [
-        path.stem.removesuffix(f"-seed{seed}") for path, seed in zip(scratch["path"], scratch["seed"], strict=True)
-    ]
+    pairs = zip(scratch["path"], scratch["seed"], strict=True)
+    stems = [path.stem.removesuffix(f"-seed{seed}") for path, seed in pairs]
     for _, group in scratch.groupby(stems, sort=False):
         path, record, seed = group[["path", "record", "seed"]].iloc[0]
         yield f"for seed in {' '.join(map(str, group['seed']))}; do"
@@ -327,12 +266,9 @@ def _commands(lab: Lab) -> Iterator[str]:
     ):
         yield from [" ".join(origin.argv)] if origin.argv else []
         yield from frames.training_commands(path, record, FOLDER)
-    yield from map(frames.command_line, lab.diagnoses)
+    yield from (record.command for record in lab.diagnoses)
     for model, estimate in lab.estimates.items():
-        yield f"{frames.command_line(estimate)} > {FOLDER}/estimate-{model}.json"
-
-
-# ---- figures
+        yield f"{estimate.command} > {FOLDER}/estimate-{model}.json"
 
 
 def drawings(lab: Lab) -> dict[str, Drawing]:
@@ -340,42 +276,35 @@ def drawings(lab: Lab) -> dict[str, Drawing]:
     trained = {m: record for m, record in lab.first.items() if not math.isinf(held_out_perplexity(record.held_out))}
     heads = [(model, record.observations[-1].entropy_share) for model, record in trained.items()]
     along = [_series(record, lambda row: list(map(_mean, row.entropy_share))) for record in trained.values()]
-    drawn: dict[str, Drawing] = {
-        "lab-quality": partial(figures.dot_plot, {model: _change_points(lab, model) for model in lab.groups}),
+    reference, changes = lab.seeds[BASELINE].mean, {}
+    for model, seeds in lab.seeds.items():
+        published = None if model == BASELINE else published_change(model)
+        changes[model] = [value / reference - 1 for value in seeds.values if math.isfinite(value)], published
+    plots: dict[str, Drawing] = {
+        "lab-quality": partial(figures.dot_plot, changes),
         "lab-entropy": partial(figures.heat_maps, heads),
         "lab-entropy-along": partial(figures.lines_by_layer, along, "entropy / maximum", top=1.0),
     }
     if maps := changed_maps(lab):
-        drawn["lab-changed"] = partial(figures.heat_maps, maps)
+        plots["lab-changed"] = partial(figures.heat_maps, maps)
     if slopes := [record for record in lab.first.values() if record.observations[-1].slopes]:
         series = [_series(record, lambda row: list(row.slopes or ())) for record in slopes]
-        drawn["lab-slopes"] = partial(figures.lines_by_layer, series, "slope")
+        plots["lab-slopes"] = partial(figures.lines_by_layer, series, "slope")
     if lab.conversions:
         rows = [recovery(record, origin) for _, record, origin in lab.conversions]
-        drawn["lab-recovery"] = partial(figures.recoveries, rows)
-    return drawn
-
-
-def _change_points(lab: Lab, model: str) -> tuple[list[float], float | None]:
-    """Return every seed's change against the baseline's mean, and the published one."""
-    reference = lab.seeds[BASELINE].mean
-    published = None if model == BASELINE else published_change(model)
-    return [value / reference - 1 for value in lab.seeds[model].values if math.isfinite(value)], published
+        plots["lab-recovery"] = partial(figures.recoveries, rows)
+    return plots
 
 
 def changed_maps(lab: Lab) -> list[tuple[str, Matrix]]:
     """Return the heads' entropies at the end of every changed training, with what was changed as title."""
-    return [
-        (
-            "\n".join([group["model"].iloc[0], *(change.partition(" for ")[0] for change in lab.changes(group))]),
-            group["record"].iloc[0].observations[-1].entropy_share,
-        )
-        for group in lab.changed
-        if not group["diverged"].iloc[0]
-    ]
+    groups = [group for group in lab.changed if not group["diverged"].iloc[0]]
+    changes = [[change.partition(" for ")[0] for change in lab.changes(group)] for group in groups]
+    titles = ["\n".join([group["model"].iloc[0], *lines]) for group, lines in zip(groups, changes, strict=True)]
+    return [(title, group["last"].iloc[0].entropy_share) for title, group in zip(titles, groups, strict=True)]
 
 
 def _series(record: TrainingRecord, layers: Callable[[Observation], list[Any]]) -> LayerSeries:
     """Return a quantity of each layer along a training."""
     tokens, values = [row.tokens for row in record.observations], map(layers, record.observations)
-    return LayerSeries(record.card, tokens, [list(layer) for layer in zip(*values, strict=True)])
+    return record.card, tokens, [list(layer) for layer in zip(*values, strict=True)]

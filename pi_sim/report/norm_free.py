@@ -9,20 +9,19 @@ from typing import Any
 
 import pandas as pd
 
-from pi_sim import specs
+from pi_sim import records, specs
 from pi_sim.cost.estimate import CONVENTIONS
 from pi_sim.errors import UsageError
 from pi_sim.records import RunRecord, TrainingRecord
 from pi_sim.report import figures, frames
-from pi_sim.report.figures import Drawing, Point
+from pi_sim.report.figures import Drawing
 from pi_sim.report.frames import PUBLISHED, design_rank, seeds_of
 from pi_sim.report.statistics import Curve, Seeds, compare_ranges, order_verdict
 from pi_sim.report.styles import Look
 from pi_sim.report.tables import BYTES, COUNT, Unit, choose_unit, format_change, format_perplexity
 
 BASELINE = "gelu_ln"
-GPT2_STD = 0.02
-"""The standard deviation of GPT-2's own initial weights."""
+GPT2_STD = 0.02  # the standard deviation of GPT-2's own initial weights
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class SizeData:
     def length(self) -> int:
         """The length that the models are trained for, if it was run, else the longest."""
         context = specs.load_size(self.name).context if self.name in specs.list_names("models/sizes") else None
-        return context if context in set(self.runs["seq_len"]) else max(self.runs["seq_len"])
+        return context if context and context in set(self.runs["seq_len"]) else int(self.runs["seq_len"].max())
 
     def design(self, model: str) -> dict[str, Any]:
         """Return the architecture of the reference training, else of the model card."""
@@ -69,7 +68,8 @@ class SizeData:
 
 def load(folders: list[Path]) -> list[SizeData]:
     """Load shipped weights' records and those of the folders, by size; later files override earlier ones."""
-    loaded = [*frames.shipped_records(), *frames.load_folders(folders)]
+    shipped = sorted((specs.data_root() / "models" / "weights").glob("*/record.json"))
+    loaded = [*((path, records.load(path)) for path in shipped), *frames.load_folders(folders)]
     runs = frames.run_frame((path, record) for path, record in loaded if isinstance(record, RunRecord))
     if runs.empty:
         sources = " or ".join(map(str, folders))
@@ -78,9 +78,10 @@ def load(folders: list[Path]) -> list[SizeData]:
         raise UsageError(f"no record of a run in {sources}; {command} makes one.")
     key = ["model", "size", "protocol", "seq_len", "network"]
     runs = runs.drop_duplicates(key, keep="last").sort_values(key)
-    trainings = frames.distinct_trainings(
-        frames.training_frame((path, record) for path, record in loaded if isinstance(record, TrainingRecord))
-    )
+    trainings = frames.training_frame((path, record) for path, record in loaded if isinstance(record, TrainingRecord))
+    # A training that ships counts as shipped wherever else it is recorded.
+    is_shipped = trainings.groupby("plan")["shipped"].transform("any")
+    trainings = trainings.assign(shipped=is_shipped).drop_duplicates("plan", keep="last").sort_values("plan")
     ordered = [
         frame.sort_values("model", key=lambda models: models.map(design_rank), kind="stable")
         for frame in (runs, trainings)
@@ -93,18 +94,14 @@ def load(folders: list[Path]) -> list[SizeData]:
 
 def context(sizes: list[SizeData]) -> dict[str, Any]:
     """Return the values that the template shows."""
-    return {
-        "sizes": [_size_context(size) for size in sizes],
-        "conventions": CONVENTIONS,
-        "commands": [line for size in sizes for line in _commands(size)],
-        "environments": _environments(sizes),
-    }
+    return {"sizes": [_size_context(size) for size in sizes], "conventions": CONVENTIONS, **_provenance(sizes)}
 
 
 def _size_context(size: SizeData) -> dict[str, Any]:
     runs, prices = _labelled(size.runs, "seq_len", "network"), _labelled(size.prices, "seq_len")
     unit = choose_unit(BYTES, list(size.runs["total_bytes"]))
     recipes = pd.DataFrame(_other_recipes(size))
+    quality = pd.DataFrame([_quality_row(size, model) for model in size.models])
     return {
         "name": size.name,
         "runs": runs,
@@ -112,13 +109,13 @@ def _size_context(size: SizeData) -> dict[str, Any]:
         "setup": frames.setup(size.references) if len(size.references) else None,
         "length": size.runs["seq_len"].iloc[0] if size.runs["seq_len"].nunique() == 1 else None,
         "network": size.runs["network"].iloc[0] if size.runs["network"].nunique() == 1 else None,
-        "overview": _overview(size, runs),
+        "overview": quality.merge(runs, how="left", on="model", suffixes=("", "_run")),
         "better_recipes": recipes[recipes["mean"] < recipes["usual"]].to_dict("records") if len(recipes) else [],
         "truncations_failed": bool(((runs["agreement_corrupted_positions"] > 0) & ~runs["wrong"]).any()),
         "taylor": _taylor_failures(size),
         "unit": unit,
-        **dict(_by_operation(size, prices, "bytes", "sent", replace(unit, name=""))),
-        **dict(_by_operation(size, prices, "rounds", "rounds", COUNT[0])),
+        **_by_operation(size, prices, "bytes", "sent", replace(unit, name="")),
+        **_by_operation(size, prices, "rounds", "rounds", COUNT[0]),
         "imitated": runs[runs["expected"].notna()],
         "order": _order(size),
         "recipes": recipes.sort_values("changed", kind="stable") if len(recipes) else recipes,
@@ -130,11 +127,11 @@ def _size_context(size: SizeData) -> dict[str, Any]:
     }
 
 
-def _by_operation(size: SizeData, prices: pd.DataFrame, key: str, name: str, unit: Unit) -> Iterator[tuple[str, Any]]:
-    """Yield one row for every run with a column for every operation that is not free, and those columns."""
+def _by_operation(size: SizeData, prices: pd.DataFrame, key: str, name: str, unit: Unit) -> dict[str, Any]:
+    """Return one row for every run with a column for every operation that is not free, and those columns."""
     operations = frames.operation_frame(size.prices, key)
-    yield name, prices.join(operations)
-    yield f"{name}_columns", {**{op: (op, (unit,)) for op in operations}, f"total_{key}": ("total", (unit,))}
+    columns = {**{op: (op, (unit,)) for op in operations}, f"total_{key}": ("total", (unit,))}
+    return {name: prices.join(operations), f"{name}_columns": columns}
 
 
 def _labelled(runs: pd.DataFrame, *keys: str) -> pd.DataFrame:
@@ -142,37 +139,28 @@ def _labelled(runs: pd.DataFrame, *keys: str) -> pd.DataFrame:
     return runs.assign(**{f"varying_{key}": runs[key] for key in keys if runs[key].nunique() > 1})
 
 
-def _overview(size: SizeData, runs: pd.DataFrame) -> pd.DataFrame:
-    """Build one row for each model and protocol, or for a model that was not run: quality and every cost."""
-    quality = pd.DataFrame([_quality_row(size, model) for model in size.models])
-    return quality.merge(runs, how="left", on="model", suffixes=("", "_run"))
-
-
 def _quality_row(size: SizeData, model: str) -> dict[str, Any]:
     design, seeds, baseline = size.design(model), size.seeds.get(model), size.seeds.get(BASELINE)
     norms = "all" if design.get("norm") != "none" else "none" if design["final_norm"] == "none" else "final only"
+    row = {"model": model, "norms": norms if design else None}
     if not seeds:
-        return {"model": model, "norms": norms if design else None, "mean": None, "seeds": None, "change": None}
+        return {**row, "mean": None, "seeds": None, "change": None}
     corpora = size.references["corpus"]
     comparable = baseline and model != BASELINE and corpora[model] == corpora[BASELINE]
-    row = {"model": model, "norms": norms if design else None, **seeds.summary(baseline)}
-    return row if comparable else {**row, "change": None}
+    return {**row, **seeds.summary(baseline), **({} if comparable else {"change": None})}
 
 
 def _taylor_failures(size: SizeData) -> list[dict[str, Any]]:
     """Return the models that protocols with CrypTen's Taylor series of erf compute wrongly, by protocol."""
-    wrong = size.runs[size.runs["wrong"]]
-    has_gelu = [any(row.op == "gelu" and row.bytes for row in record.rows) for record in wrong["record"]]
-    is_failure = [gelu and _is_taylor(protocol) for gelu, protocol in zip(has_gelu, wrong["protocol"], strict=True)]
-    groups = wrong[pd.Series(is_failure, wrong.index, dtype=bool)].groupby("protocol")["model"]
-    return [{"protocol": protocol, "models": list(dict.fromkeys(models))} for protocol, models in groups]
-
-
-def _is_taylor(protocol: str) -> bool:
-    return (
-        protocol in specs.list_names("protocols")
-        and specs.load_executable_protocol(protocol).kernels.get("gelu") == "erf-taylor"
-    )
+    models: dict[str, dict[str, None]] = {}
+    for record in size.runs["record"]:
+        has_gelu = any(row.op == "gelu" and row.bytes for row in record.rows)
+        if record.is_wrong and has_gelu and record.protocol in specs.list_names("protocols"):
+            kernels = specs.load_executable_protocol(record.protocol).kernels
+            models.setdefault(record.protocol, {}).update(
+                {record.model: None} if kernels["gelu"] == "erf-taylor" else {}
+            )
+    return [{"protocol": name, "models": list(models[name])} for name in sorted(models) if models[name]]
 
 
 def _order(size: SizeData) -> dict[str, Any] | None:
@@ -180,57 +168,36 @@ def _order(size: SizeData) -> dict[str, Any] | None:
     seeds = {model: size.seeds[model] for model in frames.DESIGNS if model in size.seeds}
     if len(seeds) < 2:
         return None
-    return {
-        "recipe": _recipe_traits(size.references["record"].iloc[0].recipe),
-        "numbers": [_number_row(seeds, model) for model in seeds],
-        "verdicts": [
-            _verdict_row(better, worse, seeds[better], seeds[worse])
-            for better, worse in PUBLISHED["claims"]["norm_free"]
-            if {better, worse} <= seeds.keys()
-        ],
-    }
-
-
-def _recipe_traits(recipe: specs.Recipe) -> str:
-    """Return what the recipe has that GPT-2's own has not; it can decide a comparison of norms."""
+    recipe, numbers, verdicts = size.references["record"].iloc[0].recipe, [], []
+    for model, values in seeds.items():
+        paper, baseline = PUBLISHED["designs"][model], None if model == BASELINE else seeds.get(BASELINE)
+        change = f"{paper['change']:+.1%}" if paper["change"] else ""
+        row = {"design": paper["name"], "model": model, "published": paper["perplexity"], "published_change": change}
+        numbers.append({**row, **values.summary(baseline)})
+    for better, worse in PUBLISHED["claims"]["norm_free"]:
+        if {better, worse} <= seeds.keys():
+            first, second = seeds[better], seeds[worse]
+            means = f"{format_perplexity(first.mean)} and {format_perplexity(second.mean)}"
+            row = {"order": f"{better} ahead of {worse}", "means": means, "change": second.change(first)}
+            verdicts.append({**row, "ranges": compare_ranges(first, second), "verdict": order_verdict(first, second)})
     scales = {"embedding": recipe.embedding_scale, "logits": recipe.logit_scale}
     std = f"weights that start with a standard deviation of {recipe.init_std:g}, not GPT-2's {GPT2_STD:g}"
     traits = [std] if recipe.init_std != GPT2_STD else []
     traits += [f"a learned scale of the {name} that starts at {scale:g}" for name, scale in scales.items() if scale]
-    return " and ".join(filter(None, [", ".join(traits[:-1]), *traits[-1:]]))
-
-
-def _number_row(seeds: dict[str, Seeds], model: str) -> dict[str, Any]:
-    paper, baseline = PUBLISHED["designs"][model], None if model == BASELINE else seeds.get(BASELINE)
-    change = f"{paper['change']:+.1%}" if paper["change"] else ""
-    row = {"design": paper["name"], "model": model, "published": paper["perplexity"], "published_change": change}
-    return {**row, **seeds[model].summary(baseline)}
-
-
-def _verdict_row(better: str, worse: str, first: Seeds, second: Seeds) -> dict[str, Any]:
-    means = f"{format_perplexity(first.mean)} and {format_perplexity(second.mean)}"
-    row = {"order": f"{better} ahead of {worse}", "means": means, "change": second.change(first)}
-    return {**row, "ranges": compare_ranges(first, second), "verdict": order_verdict(first, second)}
+    text = " and ".join(filter(None, [", ".join(traits[:-1]), *traits[-1:]]))
+    return {"recipe": text, "numbers": numbers, "verdicts": verdicts}
 
 
 def _other_recipes(size: SizeData) -> Iterator[dict[str, Any]]:
     """Yield every other recipe of every model, over its seeds, beside the usual one."""
     for _, reference in size.references.iterrows():
         same = frames.same_but(size.trainings, reference, ["design", "dimensions", "text"])
-        for recipe, group in same[same["recipe"] != reference["recipe"]].groupby("recipe", sort=False):
-            settings = (json.loads(str(recipe)), json.loads(reference["recipe"]))
-            row = {"changed": ", ".join(recipe_changes(*settings)), "model": reference["model"]}
-            usual = reference["seeds"]
-            yield {**row, **seeds_of(group).summary(usual), "usual": usual.mean}
-
-
-def recipe_changes(recipe: dict[str, Any], usual: dict[str, Any]) -> list[str]:
-    """Return the settings in which two recipes differ."""
-    pairs = {key: (recipe[key], usual.get(key)) for key in sorted(recipe) if recipe[key] != usual.get(key)}
-    return [
-        " for ".join([f"{key} {'none' if a is None else a}", "none" if b is None else str(b)])
-        for key, (a, b) in pairs.items()
-    ]
+        for key, group in same[same["recipe"] != reference["recipe"]].groupby("recipe", sort=False):
+            recipe, usual = json.loads(str(key)), json.loads(reference["recipe"])
+            changed = [name for name in sorted(recipe) if recipe[name] != usual.get(name)]
+            texts = [f"{name} {recipe[name]} for {usual.get(name)}".replace("None", "none") for name in changed]
+            row = {"changed": ", ".join(texts), "model": reference["model"], "usual": reference["seeds"].mean}
+            yield {**row, **seeds_of(group).summary(reference["seeds"])}
 
 
 def _best_recipes(recipes: pd.DataFrame) -> pd.DataFrame:
@@ -241,8 +208,7 @@ def _best_recipes(recipes: pd.DataFrame) -> pd.DataFrame:
     tried = pd.concat([usual, recipes.sort_values("changed", kind="stable")]).sort_values("mean", kind="stable")
     best = tried.drop_duplicates("model")
     first = best["mean"].iloc[0]
-    changes = ["" if mean == first else format_change(mean, first) for mean in best["mean"]]
-    return best.assign(change=changes)
+    return best.assign(change=["" if mean == first else format_change(mean, first) for mean in best["mean"]])
 
 
 def _final_norm(size: SizeData, model: str) -> list[dict[str, Any]]:
@@ -261,37 +227,35 @@ def _final_norm(size: SizeData, model: str) -> list[dict[str, Any]]:
     return [{**row, "final_norm": "none", **bare.summary()}, {**row, "final_norm": "kept", **kept_norm.summary(bare)}]
 
 
-def _commands(size: SizeData) -> Iterator[str]:
-    """Yield the commands that make every record; shipped weights lie beside theirs."""
-    for row in size.trainings.itertuples():
-        lines = frames.training_commands(row.path, row.record)
-        yield from lines[:1] if row.shipped else lines
-    yield from filter(None, map(frames.command_line, size.runs["record"]))
-
-
-def _environments(sizes: list[SizeData]) -> dict[str, str]:
-    """Return the records that were made in each environment."""
+def _provenance(sizes: list[SizeData]) -> dict[str, Any]:
+    """Return the commands that make every record, and which records were made in which environment."""
+    commands: list[str] = []
     names: dict[str, dict[str, None]] = {}
     for size in sizes:
-        for run in size.runs["record"]:
-            names.setdefault(frames.environment(run), {})[f"run {run.model} {run.protocol}"] = None
-        for training in size.trainings["record"]:
-            name = f"training {training.card} seed {training.seed}"
-            names.setdefault(frames.environment(training), {})[name] = None
-    return {environment: ", ".join(names[environment]) for environment in sorted(names)}
+        trainings = size.trainings[["path", "record", "shipped"]].itertuples(index=False, name=None)
+        for path, record, shipped in trainings:
+            # Shipped weights lie beside their record.
+            commands += frames.training_commands(path, record)[: 1 if shipped else None]
+        commands += (run.command for run in size.runs["record"] if run.argv)
+        texts = [(run, f"run {run.model} {run.protocol}") for run in size.runs["record"]]
+        texts += [(training, f"training {training.card} seed {training.seed}") for training in size.trainings["record"]]
+        for record, text in texts:
+            names.setdefault(record.environment, {})[text] = None
+    environments = {environment: ", ".join(names[environment]) for environment in sorted(names)}
+    return {"commands": commands, "environments": environments}
 
 
 def drawings(size: SizeData) -> dict[str, Drawing]:
     """Return every figure that there are data for, by name."""
     designs = {model: size.design(model) for model in size.models}
     looks = {m: Look(design.get("activation", ""), design.get("norm") != "none") for m, design in designs.items()}
-    drawn: dict[str, Drawing] = {f"operations-{size.name}": partial(_draw_operations, size)}
-    if points := tradeoff_points(size):
+    plots: dict[str, Drawing] = {f"operations-{size.name}": partial(_draw_operations, size)}
+    if runs := tradeoff_runs(size):
         protocols = sorted(set(size.runs["protocol"]))
-        drawn[f"tradeoff-{size.name}"] = partial(figures.tradeoff, points, looks, protocols)
+        plots[f"tradeoff-{size.name}"] = partial(figures.tradeoff, runs, size.seeds, looks, protocols)
     if curves := _curves(size):
-        drawn[f"loss-{size.name}"] = partial(figures.loss_curves, curves, looks)
-    return drawn
+        plots[f"loss-{size.name}"] = partial(figures.loss_curves, curves, looks)
+    return plots
 
 
 def _draw_operations(size: SizeData) -> Any:
@@ -307,13 +271,10 @@ def _draw_operations(size: SizeData) -> Any:
     return figures.stacked_bars(sent, rounds, unit.name, unit.divisor)
 
 
-def tradeoff_points(size: SizeData) -> list[Point]:
-    """Return the models with a finite perplexity, at one length."""
-    return [
-        Point(row.model, row.protocol, row.wrong, size.seeds[row.model], row.record.total.seconds)
-        for row in size.prices.itertuples()
-        if row.seq_len == size.length and row.model in size.seeds and size.seeds[row.model].is_finite
-    ]
+def tradeoff_runs(size: SizeData) -> list[RunRecord]:
+    """Return the runs of models with a finite perplexity, at one length."""
+    finite = [model for model, seeds in size.seeds.items() if seeds.is_finite]
+    return [run for run in size.prices["record"] if run.seq_len == size.length and run.model in finite]
 
 
 def _curves(size: SizeData) -> dict[str, Curve]:

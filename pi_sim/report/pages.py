@@ -16,18 +16,15 @@ from pi_sim.validation import Validation
 
 
 def write_report(folders: list[Path], out: Path) -> list[Path]:
-    """Write every page that there are records for, with its figures; return the paths, each page after its figures.
-
-    Raises `UsageError` for a damaged record, or where no run has been recorded.
-    """
+    """Write every page that there are records for, each after its figures; a `UsageError` where there is no run."""
     return [*write_norm_free(folders, out), *write_lab(folders, out), *write_kernels(folders, out)]
 
 
 def write_norm_free(folders: list[Path], out: Path) -> list[Path]:
     """Write the page on models with and without LayerNorm."""
     sizes = norm_free.load(folders)
-    drawn = {name: draw for size in sizes for name, draw in norm_free.drawings(size).items()}
-    return write_page(out / "norm-free.md", "norm_free", norm_free.context(sizes), drawn)
+    plots = {name: draw for size in sizes for name, draw in norm_free.drawings(size).items()}
+    return write_page(out / "norm-free.md", "norm_free", norm_free.context(sizes), plots)
 
 
 def write_lab(folders: list[Path], out: Path) -> list[Path]:
@@ -48,9 +45,8 @@ def write_kernels(folders: list[Path], out: Path) -> list[Path]:
 
 def write_validation(validations: list[Validation], out: Path) -> list[Path]:
     """Write the page of published figures beside ours."""
-    frame = published_figures.comparison_frame(validations)
-    drawn = {"validation": partial(figures.published_scatter, frame)}
-    return write_page(out / "validation.md", "validation", published_figures.context(validations), drawn)
+    plots = {"validation": partial(figures.published_scatter, published_figures.comparison_frame(validations))}
+    return write_page(out / "validation.md", "validation", published_figures.context(validations), plots)
 
 
 def render_validations(validations: list[Validation], style: Format) -> str:
@@ -66,24 +62,27 @@ def write_sweep(answers: list[SweepRow], qualities: pd.DataFrame, path: Path) ->
         f"{path.stem}-{number}": comparison
         for number, comparison in enumerate(sweep.compare_designs(answers, qualities), start=1)
     }
-    return write_page(path, "sweep", sweep.context(answers, compared), sweep.drawings(compared))
+    plots = {name: partial(figures.pareto_fronts, comparison) for name, comparison in compared.items()}
+    return write_page(path, "sweep", sweep.context(answers, compared), plots)
 
 
-def write_page(path: Path, template: str, context: dict[str, Any], drawn: Mapping[str, Drawing]) -> list[Path]:
+def write_page(path: Path, template: str, context: dict[str, Any], plots: Mapping[str, Drawing]) -> list[Path]:
     """Write a page and, in a folder beside it, its figures; return the paths, the page last."""
-    written = [path.parent / "figures" / f"{name}.svg" for name in drawn]
-    for file, draw in zip(written, drawn.values(), strict=True):
+    written = [path.parent / "figures" / f"{name}.svg" for name in plots]
+    for file, draw in zip(written, plots.values(), strict=True):
         write_text(file, styles.svg(draw))
-    write_text(path, render_page(template, context, drawn) + "\n")
+    write_text(path, render_page(template, context, plots) + "\n")
     return [*written, path]
 
 
-def render_page(template: str, context: dict[str, Any], drawn: Collection[str]) -> str:
-    """Render a page, without a final line break."""
-    return tables.render_template(f"{template}.md.j2", "markdown", **context, figure=partial(_figure, drawn))
+def render_page(template: str, context: dict[str, Any], plots: Collection[str]) -> str:
+    """Render a page, without a final line break, with the figures that are plots.
 
+    A caption's first sentence stands for its figure where that cannot be shown.
+    """
 
-def _figure(drawn: Collection[str], name: str, caption: str) -> str:
-    """Embed a figure with its caption, if it is drawn; the first sentence stands for it where it cannot be shown."""
-    text = " ".join(caption.split())
-    return f"![{text.split('.')[0]}](figures/{name}.svg)\n\n*{text}*" if name in drawn else ""
+    def figure(name: str, caption: str) -> str:
+        text = " ".join(caption.split())
+        return f"![{text.split('.')[0]}](figures/{name}.svg)\n\n*{text}*" if name in plots else ""
+
+    return tables.render_template(f"{template}.md.j2", "markdown", **context, figure=figure)

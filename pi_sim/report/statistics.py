@@ -8,8 +8,7 @@ from typing import Any
 
 from pi_sim.report.tables import format_change, format_perplexity
 
-Curve = dict[int, float]
-"""A loss by step."""
+Curve = dict[int, float]  # a loss by step
 START, WINDOW = 10, 20
 """The start of a curve is its first tenth, the window of a running mean a twentieth."""
 
@@ -101,12 +100,11 @@ def overload_verdict(gelu: list[float], relu: list[float]) -> str:
 
 def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
     """Return the points that no other is as low as in both numbers and lower in one, ordered by the first number."""
-    front = [name for name, point in points.items() if not any(_beats(other, point) for other in points.values())]
-    return sorted(front, key=lambda name: (points[name], name))
 
+    def is_beaten(x: float, y: float) -> bool:
+        return any((a, b) != (x, y) and a <= x and b <= y for a, b in points.values())
 
-def _beats(other: tuple[float, float], point: tuple[float, float]) -> bool:
-    return other != point and other[0] <= point[0] and other[1] <= point[1]
+    return sorted((name for name in points if not is_beaten(*points[name])), key=lambda name: (points[name], name))
 
 
 def above(curve: Curve, baseline: Curve) -> Curve:

@@ -33,13 +33,8 @@ BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, LEMON, BLACK = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000"),
 )
 ACTIVATIONS = {"gelu": BLUE, "relu": ORANGE}
-OPERATIONS = dict(
-    zip(
-        ("softmax", "gelu", "relu", "layernorm", "linear", "matmul", "embedding", "multiply"),
-        (BLUE, YELLOW, ORANGE, GREEN, SKY, PINK, LEMON, BLACK),
-        strict=True,
-    )
-)
+_OPERATIONS = ("softmax", "gelu", "relu", "layernorm", "linear", "matmul", "embedding", "multiply")
+OPERATIONS = dict(zip(_OPERATIONS, (BLUE, YELLOW, ORANGE, GREEN, SKY, PINK, LEMON, BLACK), strict=True))
 PROTOCOLS = {"crypten": BLUE, "crypten_tanh": SKY, "shaft": YELLOW, "lean": ORANGE}
 PROJECTIONS = {"qkv": BLUE, "up": GREEN, "down": ORANGE}
 CONVERSIONS = (BLUE, ORANGE, GREEN, PINK, YELLOW, SKY)

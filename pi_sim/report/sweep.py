@@ -3,8 +3,9 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,15 @@ from pi_sim import records, specs
 from pi_sim.cost.estimate import CONVENTIONS, SECONDS_WITH_COMPUTE, SECONDS_WITHOUT_COMPUTE
 from pi_sim.errors import UsageError
 from pi_sim.records import TrainingRecord
-from pi_sim.report import figures, frames
+from pi_sim.report import frames
 from pi_sim.report.estimates import describe_tokens
-from pi_sim.report.figures import Drawing
 from pi_sim.report.statistics import Seeds, pareto_front
 from pi_sim.report.tables import SECONDS
 from pi_sim.sweep.table import SweepRow
 from pi_sim.zoo.source import CardModel, ModelSource
 
-QUALITY = ("model", "size", "corpus", "text", "trained_tokens", "seeds")
-"""Columns of perplexities over the seeds: `corpus` a key, `text` its name."""
-SCENARIO = ("corpus", "size", "seq_len", "batch", "past", "only_inner", "protocol")
-"""Columns that designs have to share for a comparison."""
+QUALITY = ("model", "size", "corpus", "text", "trained_tokens", "seeds")  # corpus is a key, text its name
+SCENARIO = ("corpus", "size", "seq_len", "batch", "past", "only_inner", "protocol")  # shared by compared designs
 
 
 @dataclass(frozen=True)
@@ -84,15 +82,12 @@ def _training_records(folders: list[Path]) -> Iterator[tuple[Path, TrainingRecor
     for folder in folders:
         if not folder.is_dir() and folder not in default_folders():
             raise UsageError(f"there is no folder {folder} of records; choose another --records.")
-        paths = filter(_is_training, sorted(folder.rglob("*.json")))
-        yield from ((path, records.load(path, TrainingRecord)) for path in paths)
-
-
-def _is_training(path: Path) -> bool:
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["kind"]) == "training"
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        for path in sorted(folder.rglob("*.json")):
+            is_training = False
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                is_training = json.loads(path.read_text(encoding="utf-8"))["kind"] == "training"
+            if is_training:
+                yield path, records.load(path, TrainingRecord)
 
 
 def compare_designs(answers: Iterable[SweepRow], qualities: pd.DataFrame) -> list[DesignComparison]:
@@ -108,8 +103,11 @@ def context(answers: list[SweepRow], compared: dict[str, DesignComparison]) -> d
     frame = pd.DataFrame(answers, columns=list(SweepRow._fields))
     axes = {"design": "model", "size": "size", "length": "seq_len", "protocol": "protocol", "network": "network"}
     counts = [(frame[key].nunique(), noun) for noun, key in axes.items()]
-    shown = {(size, model) for each in compared.values() for size, model in each.rows[["size", "model"]].to_numpy()}
+    shown = {(size, model) for item in compared.values() for size, model in item.rows[["size", "model"]].to_numpy()}
     with_price = dict.fromkeys((answer.size, answer.model) for answer in answers if answer.seconds is not None)
+    machines = dict.fromkeys(answer.machine for answer in answers if answer.compute_seconds is not None)
+    seconds = [SECONDS_WITHOUT_COMPUTE] if any(answer.compute_seconds is None for answer in answers) else []
+    seconds += [SECONDS_WITH_COMPUTE.format(machine) for machine in machines]
     return {
         "estimates": len(answers),
         "axes": ", ".join(f"{count} {noun}{'s' if count > 1 else ''}" for count, noun in counts),
@@ -117,7 +115,7 @@ def context(answers: list[SweepRow], compared: dict[str, DesignComparison]) -> d
         "comparisons": [_comparison_context(name, comparison) for name, comparison in compared.items()],
         "without_perplexity": [f"{model} ({size})" for size, model in with_price if (size, model) not in shown],
         "reasons": dict(Counter(answer.reason for answer in answers if answer.reason)),
-        "conventions": list(_conventions(answers)),
+        "conventions": [text for s in CONVENTIONS for text in (seconds if s == SECONDS_WITHOUT_COMPUTE else [s])],
     }
 
 
@@ -125,30 +123,11 @@ def _comparison_context(name: str, comparison: DesignComparison) -> dict[str, An
     scenario, networks = comparison.rows.iloc[0], comparison.networks
     past = None if pd.isna(scenario["past"]) else int(scenario["past"])
     tokens = describe_tokens(scenario["seq_len"], scenario["batch"], past)
-    rows = [
-        {
-            "model": model,
-            **seeds.summary(),
-            **{network: seconds.get(model) for network, seconds in networks.items()},
-            "front": ", ".join(network for network in networks if model in comparison.front(network)),
-        }
-        for model, seeds in comparison.designs.items()
-    ]
+    rows = []
+    for model, seeds in comparison.designs.items():
+        costs = {network: seconds.get(model) for network, seconds in networks.items()}
+        fronts = [network for network in networks if model in comparison.front(network)]
+        rows.append({"model": model, **seeds.summary(), **costs, "front": ", ".join(fronts)})
     columns = {**{network: (network, SECONDS) for network in networks}, "front": "on the front of"}
     title = {"figure": name, "tokens": tokens + (", inner" if scenario["only_inner"] else "")}
     return {**scenario[["protocol", "size", "text", "trained_tokens"]], **title, "columns": columns, "rows": rows}
-
-
-def _conventions(answers: list[SweepRow]) -> Iterator[str]:
-    """Yield what the numbers mean, with and without seconds of computing."""
-    computed = {
-        SECONDS_WITH_COMPUTE.format(answer.machine): None for answer in answers if answer.compute_seconds is not None
-    }
-    alone = {SECONDS_WITHOUT_COMPUTE: None} if any(answer.compute_seconds is None for answer in answers) else {}
-    for sentence in CONVENTIONS:
-        yield from {**alone, **computed} if sentence == SECONDS_WITHOUT_COMPUTE else [sentence]
-
-
-def drawings(compared: dict[str, DesignComparison]) -> dict[str, Drawing]:
-    """Return one figure for each comparison, by name."""
-    return {name: partial(figures.pareto_fronts, comparison) for name, comparison in compared.items()}

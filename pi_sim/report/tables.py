@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import pandas as pd
     from jinja2 import Environment
-    from rich.table import Table as RichTable
 
 
 Cell = str | int | float | None
 """Text stands as it is, also in a column of numbers; None is an empty cell."""
-LEGIBLE = 12
-"""A column of text is folded to no less than this."""
+LEGIBLE = 12  # a column of text is folded to no less than this
 
 
 @dataclass(frozen=True)
@@ -96,11 +94,6 @@ class Table:
     rows: list[list[Cell]]
     totals: list[list[Cell]] = field(default_factory=list)
 
-    @property
-    def lines(self) -> list[list[Cell]]:
-        """All rows."""
-        return self.rows + self.totals
-
     def text(self, gap: str) -> list[list[str]]:
         """Return the header and every line as text, with a gap between a column's title and its unit."""
         chosen = [self._unit(column.units) for column in self.columns]
@@ -108,13 +101,18 @@ class Table:
             gap.join([*column.title.split("\n"), *([unit.name] if unit and unit.name else [])])
             for column, unit in zip(self.columns, chosen, strict=True)
         ]
-        return [header, *([_show(cell, unit) for cell, unit in zip(line, chosen, strict=True)] for line in self.lines)]
+        return [header, *(list(map(_show, line, chosen)) for line in self.rows + self.totals)]
 
     def _unit(self, units: Units) -> Unit | None:
         """Choose one unit for all columns of a kind, so that they can be compared; None for columns of text."""
-        pairs = (pair for line in self.lines for pair in zip(line, self.columns, strict=True))
+        pairs = (pair for line in self.rows + self.totals for pair in zip(line, self.columns, strict=True))
         numbers = [cell for cell, column in pairs if column.units == units and isinstance(cell, (int, float))]
         return choose_unit(units, numbers) if units else None
+
+
+def _show(cell: Cell, unit: Unit | None) -> str:
+    text = "" if cell is None else str(cell)
+    return text if unit is None or cell is None or isinstance(cell, str) else unit.show(cell)
 
 
 def tabulate(
@@ -141,58 +139,48 @@ def _cell(value: Any, shown: Units | Formatter, missing: str) -> Cell:
     """Format one value, or leave it to the unit that its column will choose."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return missing or None
-    return shown(value) if callable(shown) and not isinstance(value, str) else value  # type: ignore[no-any-return]
+    return shown(value) if callable(shown) and not isinstance(value, str) else value
 
 
 def render(table: Table, style: Format) -> str:
     """Render a table as text without a final line break."""
-    return {"table": _terminal, "markdown": _markdown, "csv": _csv}[style](table)
-
-
-def _show(cell: Cell, unit: Unit | None) -> str:
-    if cell is None:
-        return ""
-    return str(cell) if unit is None or isinstance(cell, str) else unit.show(cell)
+    if style == "csv":
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows([[column.key for column in table.columns], *table.rows, *table.totals])
+        return text.getvalue().rstrip("\n")
+    return _terminal(table) if style == "table" else _markdown(table)
 
 
 def _terminal(table: Table) -> str:
-    """Draw a box as wide as it needs to be; on a narrow terminal its text is folded, its numbers never."""
-    from rich.console import Console
+    """Draw a box as wide as it needs to be; on a narrow terminal its text is folded, its numbers never.
 
-    on_terminal = sys.stdout.isatty()
-    width = _width(table, shutil.get_terminal_size().columns if on_terminal else None)
-    console = Console(width=width, force_terminal=on_terminal, markup=False, emoji=False, highlight=False)
-    with console.capture() as captured:
-        console.print(_rich_table(table))
-    return captured.get().rstrip("\n")
-
-
-def _width(table: Table, available: int | None) -> int:
-    """Return the box's natural width, or the available one as long as that leaves the columns of text legible."""
-    columns = ["\n".join(cells).split("\n") for cells in zip(*table.text("\n"), strict=True)]
-    widths = [max(map(len, cells)) for cells in columns]
-    natural = sum(widths) + 3 * len(widths) + 1
-    if available is None:
-        return natural
-    texts = [width for width, column in zip(widths, table.columns, strict=True) if not column.units]
-    narrowest = natural - sum(max(0, width - LEGIBLE) for width in texts)
-    return min(natural, max(available, narrowest))
-
-
-def _rich_table(table: Table) -> "RichTable":
-    """Build rich's table: numbers to the right, closing rows below a rule."""
+    Numbers stand to the right, closing rows below a rule.
+    """
     from rich import box
+    from rich.console import Console
     from rich.table import Table as RichTable
 
-    header, *lines = table.text("\n")
+    on_terminal = sys.stdout.isatty()
+    columns = ["\n".join(cells).split("\n") for cells in zip(*table.text("\n"), strict=True)]
+    widths = [max(map(len, cells)) for cells in columns]
+    width = sum(widths) + 3 * len(widths) + 1
+    if on_terminal:
+        texts = [size for size, column in zip(widths, table.columns, strict=True) if not column.units]
+        narrowest = width - sum(max(0, size - LEGIBLE) for size in texts)
+        width = min(width, max(shutil.get_terminal_size().columns, narrowest))
     grid = RichTable(box=box.ROUNDED, border_style="dim", header_style="bold")
+    header, *lines = table.text("\n")
     for title, column in zip(header, table.columns, strict=True):
         numeric = bool(column.units)
         grid.add_column(title, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for number, line in enumerate(lines, start=1):
         closing = number > len(table.rows)
         grid.add_row(*line, style="bold" if closing else "", end_section=number == len(table.rows))
-    return grid
+    console = Console(width=width, force_terminal=on_terminal, markup=False, emoji=False, highlight=False)
+    with console.capture() as captured:
+        console.print(grid)
+    return captured.get().rstrip("\n")
 
 
 def _markdown(table: Table) -> str:
@@ -209,18 +197,6 @@ def _markdown(table: Table) -> str:
         for line in text
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *lines])
-
-
-def _csv(table: Table) -> str:
-    """Write the numbers as they are, under the columns' keys."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column.key for column in table.columns])
-    writer.writerows(table.lines)
-    return text.getvalue().rstrip("\n")
-
-
-# ---- templates
 
 
 def render_template(name: str, style: Literal["table", "markdown"], **values: Any) -> str:
@@ -259,8 +235,6 @@ def _table_filter(
 
 def unwrap(text: str) -> str:
     """Join the lines of each paragraph and list item; headings, tables, figures and code stay as they are."""
-    return "\n\n".join(_join_lines(block) for block in re.split(r"\n{2,}", text.strip()))
-
-
-def _join_lines(block: str) -> str:
-    return block if block.startswith(("```", "|", "#", "!")) else re.sub(r"\s*\n(?!- )\s*", " ", block)
+    blocks = re.split(r"\n{2,}", text.strip())
+    verbatim = ("```", "|", "#", "!")
+    return "\n\n".join(b if b.startswith(verbatim) else re.sub(r"\s*\n(?!- )\s*", " ", b) for b in blocks)

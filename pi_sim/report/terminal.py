@@ -19,7 +19,7 @@ from pi_sim.specs.protocols import Terms
 from pi_sim.zoo.source import list_configs, weights_folder
 
 OPERATIONS = [op for op in VOCABULARY if op not in STRUCTURAL]
-COVERAGE_MARKS = {
+COVERAGE_MARKS = {  # mark in the table, and legend
     "derived": ("x", "derived by running the kernels"),
     "declared": ("d", "declared by its source for any size"),
     "fitted": ("f", "fitted to several figures of the source"),
@@ -28,20 +28,27 @@ COVERAGE_MARKS = {
     "local": ("·", "local, free"),
     "none": ("", "blank: refused"),
 }
-"""Each kind of coverage: its mark in the table, and the legend."""
 HEADER_KEYS = ("name", "title", "parties", "threat_model", "source")
 
 
 def render_protocols(protocols: list[PricedProtocol], style: Format) -> str:
     """Render all protocols and their coverage: two tables, or one tidy one, or JSON."""
+    headers, coverages = list(map(_header, protocols)), list(map(_coverage, protocols))
+    pairs = list(zip(headers, coverages, strict=True))
     if style == "json":
-        rows = [{**_header(protocol), "coverage": _coverage(protocol)} for protocol in protocols]
-        return json.dumps(rows, indent=2)
+        return json.dumps([{**header, "coverage": kinds} for header, kinds in pairs], indent=2)
     if style == "csv":
-        return tables.render(_tidy_coverage(protocols), "csv")
+        tidy = [{**header, "op": op, "coverage": kind} for header, kinds in pairs for op, kind in kinds.items()]
+        return tables.render(tabulate(tidy, {key: key for key in (*HEADER_KEYS, "op", "coverage")}), "csv")
+    columns = [Column("number", "", COUNT), Column("name", "protocol"), Column("title", "")]
+    columns += [Column("parties", "parties", COUNT), Column("provenance", "prices"), Column("threat", "threat model")]
+    keys = ("name", "title", "parties", "provenance", "threat_model")
+    listed = Table(columns, [[n, *map(header.get, keys)] for n, header in enumerate(headers, start=1)])
+    # Protocols by their numbers: their names would make the matrix too wide.
+    columns = [Column("op", "operation"), *(Column(row["name"], str(n)) for n, row in enumerate(headers, start=1))]
+    matrix = Table(columns, [[op, *(COVERAGE_MARKS[kinds[op]][0] for kinds in coverages)] for op in OPERATIONS])
     legend = "; ".join(f"{mark} {meaning}" if mark else meaning for mark, meaning in COVERAGE_MARKS.values())
-    shown = [_protocol_list(protocols), _coverage_matrix(protocols)]
-    return "\n\n".join([*(tables.render(table, style) for table in shown), legend])
+    return "\n\n".join([tables.render(listed, style), tables.render(matrix, style), legend])
 
 
 def _header(protocol: PricedProtocol) -> dict[str, Any]:
@@ -58,31 +65,6 @@ def _coverage(protocol: PricedProtocol) -> dict[str, str]:
     return {op: op_coverage(op, protocol) for op in OPERATIONS}
 
 
-def _protocol_list(protocols: list[PricedProtocol]) -> Table:
-    columns = [Column("number", "", COUNT), Column("name", "protocol"), Column("title", "")]
-    columns += [Column("parties", "parties", COUNT), Column("provenance", "prices"), Column("threat", "threat model")]
-    keys = ("name", "title", "parties", "provenance", "threat_model")
-    return Table(columns, [[n, *map(_header(protocol).get, keys)] for n, protocol in enumerate(protocols, start=1)])
-
-
-def _coverage_matrix(protocols: list[PricedProtocol]) -> Table:
-    """Build operations by protocols, these by their numbers, because their names would make it too wide."""
-    numbered = enumerate(protocols, start=1)
-    columns = [Column("op", "operation"), *(Column(protocol.name, str(n)) for n, protocol in numbered)]
-    kinds = [_coverage(protocol) for protocol in protocols]
-    return Table(columns, [[op, *(COVERAGE_MARKS[kind[op]][0] for kind in kinds)] for op in OPERATIONS])
-
-
-def _tidy_coverage(protocols: list[PricedProtocol]) -> Table:
-    """Build a row for every operation of every protocol, in words."""
-    rows: list[list[Cell]] = [
-        [*map(_header(protocol).get, HEADER_KEYS), op, kind]
-        for protocol in protocols
-        for op, kind in _coverage(protocol).items()
-    ]
-    return Table([Column(key, key) for key in (*HEADER_KEYS, "op", "coverage")], rows)
-
-
 def render_protocol(protocol: PricedProtocol, style: Format) -> str:
     """Render one protocol: a heading, the prices as their sources print them or the kernels, and the notes."""
     if style == "json":
@@ -91,33 +73,20 @@ def render_protocol(protocol: PricedProtocol, style: Format) -> str:
             document |= protocol.model_dump(mode="json", exclude_defaults=True)
         return json.dumps(document, indent=2)
     titles = {"op": "operation", **{key: key for key in ("prices", "rounds", "bytes", "offline", "source")}}
-    table = Table([Column(key, title) for key, title in titles.items()], _price_rows(protocol))
+    sheet = protocol if isinstance(protocol, DeclaredProtocol) else None
+    rows: list[list[Cell]] = []
+    for op, price in sheet.price.items() if sheet else ():
+        sent, offline = (_format_terms(terms, price, price.unit) for terms in (price.bytes, price.offline))
+        rows.append([op, price.provenance, _format_terms(price.rounds, price), sent, offline, price.source])
+    kernels = protocol.kernels if isinstance(protocol, ExecutableProtocol) else {}
+    for op, kind in _coverage(protocol).items():
+        if kind in ("derived", "plugin", "local"):
+            rows.append([op, kind, "", "", "", f"kernel {kernels[op]}" if op in kernels else ""])
+    table = Table([Column(key, title) for key, title in titles.items()], rows)
     if style == "csv":
         return tables.render(table, "csv")
     ring = protocol.ring if isinstance(protocol, ExecutableProtocol | DeclaredProtocol) else None
-    sheet = protocol if isinstance(protocol, DeclaredProtocol) else None
     return tables.render_template("protocol.txt.j2", style, protocol=protocol, ring=ring, sheet=sheet, prices=table)
-
-
-def _price_rows(protocol: PricedProtocol) -> list[list[Cell]]:
-    """Build a row for every price, and one for what is free or, in an executable protocol, has a kernel."""
-    rows = (
-        [_price_row(op, price) for op, price in protocol.price.items()]
-        if isinstance(protocol, DeclaredProtocol)
-        else []
-    )
-    kernels = protocol.kernels if isinstance(protocol, ExecutableProtocol) else {}
-    return rows + [
-        [op, kind, "", "", "", f"kernel {kernels[op]}" if op in kernels else ""]
-        for op, kind in _coverage(protocol).items()
-        if kind in ("derived", "plugin", "local")
-    ]
-
-
-def _price_row(op: str, price: Price) -> list[Cell]:
-    rounds = _format_terms(price.rounds, price)
-    sent, offline = (_format_terms(terms, price, price.unit) for terms in (price.bytes, price.offline))
-    return [op, price.provenance, rounds, sent, offline, price.source]
 
 
 def _format_terms(terms: Terms, price: Price, unit: str = "") -> str:
@@ -128,9 +97,6 @@ def _format_terms(terms: Terms, price: Price, unit: str = "") -> str:
         figure = f"{value:,.10g} {unit}".strip()
         parts.append(figure if name == "each" else f"{figure} x {name}{size}")
     return " + ".join(parts)
-
-
-# ---- networks and machines
 
 
 def render_networks(style: Format) -> str:
@@ -167,9 +133,6 @@ def render_machine(machine: Machine, style: Format) -> str:
     table = Table(columns, [[unit, meaning, seconds[unit]] for unit, meaning in MACHINE_UNITS.items()])
     title = "" if style == "csv" else f"{machine.name}; {machine.source}\n\n"
     return title + tables.render(table, style)
-
-
-# ---- runs
 
 
 def summarize_run(record: RunRecord | PartyRecord) -> str:

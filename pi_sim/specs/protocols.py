@@ -23,26 +23,21 @@ FEATURES = {
 }
 """Features that a price may be proportional to: public numbers that follow from an operation's shapes."""
 
-BYTES_PER_UNIT = {
-    "B": 1.0,
-    "kB": 1e3,
-    "MB": 1e6,
-    "GB": 1e9,
-    "KiB": 2.0**10,
-    "MiB": 2.0**20,
-    "GiB": 2.0**30,
-    "bits": 0.125,
-}
-
-Feature = Annotated[str, BeforeValidator(lambda name: _check_feature(name))]
-Terms = dict[Feature, float]
-"""Sum of coefficients times features."""
+Unit = Literal["B", "kB", "MB", "GB", "KiB", "MiB", "GiB", "bits"]
+BYTES_PER_UNIT: dict[Unit, float] = dict(
+    B=1.0, kB=1e3, MB=1e6, GB=1e9, KiB=2.0**10, MiB=2.0**20, GiB=2.0**30, bits=0.125
+)
 
 
 def _check_feature(name: str) -> str:
     if name not in FEATURES:
         raise ValueError(f"there is no feature {name!r}; known: {', '.join(FEATURES)}")
     return name
+
+
+Feature = Annotated[str, BeforeValidator(_check_feature)]
+Terms = dict[Feature, float]
+"""Sum of coefficients times features."""
 
 
 class ProtocolHeader(TomlModel):
@@ -95,7 +90,7 @@ class Price(TomlModel):
     rounds: Terms
     bytes: Terms
     offline: Terms = Field(default_factory=dict)
-    unit: Literal["B", "kB", "MB", "GB", "KiB", "MiB", "GiB", "bits"] = "B"
+    unit: Unit = "B"
     """Unit of bytes and offline."""
     at: dict[Feature, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """Values of features in the source's measurement: a coefficient is divided by its feature's value."""

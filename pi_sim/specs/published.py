@@ -1,14 +1,14 @@
 """Schemas of published figures: costs from papers and measurements, with which pi-sim's prices are compared."""
 
+from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from pi_sim.specs.protocols import BYTES_PER_UNIT, CountedParties
+from pi_sim.specs.protocols import BYTES_PER_UNIT, CountedParties, Unit
 from pi_sim.specs.toml import TomlModel
 
 PublishedValue = Annotated[float, Field(gt=0)]
-Unit = Literal["B", "kB", "MB", "GB", "KiB", "MiB", "GiB", "bits"]
 
 
 class Operation(TomlModel):
@@ -108,8 +108,7 @@ class Publication(TomlModel):
 
     @model_validator(mode="after")
     def _check_distinct_names(self) -> Self:
-        names = [row.name for row in self.row]
-        duplicate = next((name for name in names if names.count(name) > 1), None)
-        if duplicate:
-            raise ValueError(f"two rows are called {duplicate!r}")
+        name, count = Counter(row.name for row in self.row).most_common(1)[0]
+        if count > 1:
+            raise ValueError(f"two rows are called {name!r}")
         return self

@@ -13,16 +13,7 @@ import safetensors
 import safetensors.torch
 import torch
 import transformers
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
-    OPTConfig,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 from transformers.utils import logging
 
@@ -50,6 +41,10 @@ def build_model(card: specs.ModelCard, size: specs.Size) -> PreTrainedModel:
 def _hf_config(card: specs.ModelCard, size: specs.Size) -> PretrainedConfig:
     """Return the Hugging Face config of the card at that size, before any surgery."""
     common = {
+        "max_position_embeddings": size.context,  # GPT-2's config maps these names to its own
+        "hidden_size": size.width,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
         "vocab_size": size.vocabulary,
         "initializer_range": size.training.init_std,
         "tie_word_embeddings": True,
@@ -61,35 +56,25 @@ def _hf_config(card: specs.ModelCard, size: specs.Size) -> PretrainedConfig:
     return CONFIG_BUILDERS[card.architecture.family](size, activation, common)
 
 
-def _gpt2_config(size: specs.Size, activation: str, common: dict[str, Any]) -> GPT2Config:
+def _gpt2_config(size: specs.Size, activation: str, common: dict[str, Any]) -> PretrainedConfig:
     dropout = {"embd_pdrop": size.training.embedding_dropout, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
-    return GPT2Config(activation_function=activation, **_dimension_keys(size), **dropout, **common)
+    return transformers.GPT2Config(activation_function=activation, **dropout, **common)
 
 
-def _gpt_neox_config(size: specs.Size, activation: str, common: dict[str, Any]) -> GPTNeoXConfig:
+def _gpt_neox_config(size: specs.Size, activation: str, common: dict[str, Any]) -> PretrainedConfig:
     """Config of Pythia: attention and FFN in parallel, rotary positions in a quarter of each head."""
     wide = {"intermediate_size": 4 * size.width, "hidden_dropout": 0.0, "attention_dropout": 0.0}
-    return GPTNeoXConfig(hidden_act=activation, **_dimension_keys(size), **wide, **common)
+    return transformers.GPTNeoXConfig(hidden_act=activation, **wide, **common)
 
 
-def _opt_config(size: specs.Size, activation: str, common: dict[str, Any]) -> OPTConfig:
+def _opt_config(size: specs.Size, activation: str, common: dict[str, Any]) -> PretrainedConfig:
     wide = {"ffn_dim": 4 * size.width, "word_embed_proj_dim": size.width, "dropout": 0.0, "attention_dropout": 0.0}
-    return OPTConfig(activation_function=activation, pad_token_id=None, **_dimension_keys(size), **wide, **common)
+    return transformers.OPTConfig(activation_function=activation, pad_token_id=None, **wide, **common)
 
 
-def _llama_config(size: specs.Size, activation: str, common: dict[str, Any]) -> LlamaConfig:
+def _llama_config(size: specs.Size, activation: str, common: dict[str, Any]) -> PretrainedConfig:
     """Config of Llama: a gated FFN has three matrices, each two thirds as wide (arXiv 2002.05202, section 2)."""
-    return LlamaConfig(hidden_act=activation, intermediate_size=8 * size.width // 3, **_dimension_keys(size), **common)
-
-
-def _dimension_keys(size: specs.Size) -> dict[str, Any]:
-    """Return the dimensions under their common names, which GPT-2's config maps to its own."""
-    return {
-        "max_position_embeddings": size.context,
-        "hidden_size": size.width,
-        "num_hidden_layers": size.layers,
-        "num_attention_heads": size.heads,
-    }
+    return transformers.LlamaConfig(hidden_act=activation, intermediate_size=8 * size.width // 3, **common)
 
 
 CONFIG_BUILDERS: dict[str, Callable[[specs.Size, str, dict[str, Any]], PretrainedConfig]] = {

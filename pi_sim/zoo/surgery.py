@@ -103,8 +103,8 @@ def replacement_norm(name: str, old: nn.Module, alpha: float) -> nn.Module:
         raise UsageError(f"{type(old).__name__} has no gain that {name} could take over; surgery can make it none.")
     native = getattr(old, "native", None) or NativeNorm(getattr(old, "bias", None) is not None, _norm_eps(old))
     fresh = _new_norm(name, gain.numel(), native, alpha).to(gain)
-    shared = {"weight", "bias"} & old.state_dict().keys() & fresh.state_dict().keys()
-    fresh.load_state_dict({name: old.get_parameter(name) for name in shared}, strict=False)
+    affine = {name: value for name, value in old.state_dict().items() if name in ("weight", "bias")}
+    fresh.load_state_dict(affine, strict=False)  # not strict: RMSNorm, and a family without one, has no bias
     fresh.native = native  # type: ignore[assignment]  # neither tensor nor module, but nn.Module stores any attribute
     return fresh
 

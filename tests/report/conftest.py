@@ -14,8 +14,8 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     facts = tmp_path / "facts"
     (facts / "models").mkdir(parents=True)
     for part in ("protocols", "models/sizes", *(f"models/{model}.toml" for model in PERPLEXITIES)):
-        (facts / part).symlink_to(specs.facts() / part)
-    for reader in (specs, specs.files):
-        monkeypatch.setattr(reader, "facts", lambda: facts)
+        (facts / part).symlink_to(specs.data_root() / part)
+    for reader in (specs, specs.toml):
+        monkeypatch.setattr(reader, "data_root", lambda: facts)
     (tmp_path / "records").mkdir()
     return tmp_path / "records"

@@ -73,8 +73,8 @@ def test_seconds_are_compared_like_with_like() -> None:
         check_comparable([measured_estimate(), measured_estimate()]),
         check_comparable([measured_estimate(), replace(PAIR[0], machine=MACHINE)]),
     )
-    assert all(each.computing(each.whole) for each in both)
-    assert all(each.computing(each.whole) is None for each in one)
+    assert all(each.compute_seconds(each.overall) for each in both)
+    assert all(each.compute_seconds(each.overall) is None for each in one)
     assert "only" in render_comparison(one, "op", "table")
 
 

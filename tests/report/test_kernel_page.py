@@ -14,6 +14,7 @@ from pi_sim.report.pages import render_page, write_kernels
 from pi_sim.report.styles import svg
 from pi_sim.run.bench import bench as measuring
 from pi_sim.run.bench.bench import QUICK
+from pi_sim.run.bench.targets import lean_targets
 from tests.helpers import sample_bench
 from tests.helpers.cli import invoke, refused
 from tests.helpers.golden import Golden
@@ -34,14 +35,17 @@ def load(folder: Path, **changes: Any) -> KernelData:
 
 
 def verdicts(data: KernelData) -> dict[str, str]:
-    return {f"{row['subject']}: {row['target']}": row["verdict"] for row in kernels.targets(data)}
+    return {
+        f"{row['subject']}: {row['target']}": row["verdict"]
+        for row in lean_targets(data.bench, data.runs, data.missing)
+    }
 
 
 @pytest.fixture
 def lean_runs(sources: Path) -> Path:
     """One model of two was run under lean for 100 sequences; the other one ships too."""
     for model in ("gelu_ln", "relu_nonorm"):
-        weights = specs.facts() / "models" / "weights" / f"{model}-tiny"
+        weights = specs.data_root() / "models" / "weights" / f"{model}-tiny"
         save(weights / "record.json", "training", training_record(model))
     agreement = {"max_abs": 0.0312, "mean_abs": 0.00214, "top1": 0.996, "corrupted_positions": 0}
     found = run_record(protocol="lean", network="none", sequences=100, agreement=agreement)
@@ -137,12 +141,12 @@ def test_the_command_writes_record_and_page(tmp_path: Path, monkeypatch: pytest.
         asked.append(question[:2])
         return sample_bench.bench()
 
-    monkeypatch.setattr(measuring, "bench", measured)
+    monkeypatch.setattr(measuring, "run_bench", measured)
     out, copy = tmp_path / "out", tmp_path / "copy.json"
     done = invoke(
         "bench", "--quick", "--protocol", "lean", "--protocol", "lean", "--out", str(out), "--json", str(copy)
     )
-    assert asked == [(["lean"], QUICK)]
+    assert [([protocol.name for protocol in protocols], extent) for protocols, extent in asked] == [(["lean"], QUICK)]
     names = ("figures/kernels-bytes.svg", "figures/kernels-microseconds.svg", "kernels.md")
     assert done.stdout.splitlines()[-3:] == [str(out / name) for name in names]
     assert records.load(copy, BenchRecord) == records.load(out / "records" / "bench.json")

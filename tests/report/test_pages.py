@@ -157,7 +157,7 @@ def test_the_commands_make_every_record(full: Path) -> None:
 
 
 def test_shipped_weights_are_trained_in_their_place(full: Path) -> None:
-    weights = specs.facts() / "models" / "weights" / "gelu_ln-tiny"
+    weights = specs.data_root() / "models" / "weights" / "gelu_ln-tiny"
     command = "train --model gelu_ln --seed 7 --out models/weights/gelu_ln-tiny"
     save(weights / "record.json", "training", training_record("gelu_ln", seed=7), command)
     lines = page(full).splitlines()
@@ -181,7 +181,7 @@ def test_layernorm_is_drawn_for_its_rounds(full: Path) -> None:
 
 def test_a_wrong_result_is_no_ordinary_point(full: Path) -> None:
     size = norm_free.load([full])[0]
-    assert {(point.model, point.wrong) for point in norm_free.tradeoff_points(size)} >= {
+    assert {(run.model, run.is_wrong) for run in norm_free.tradeoff_runs(size)} >= {
         ("gelu_ln", True),
         ("relu_ln", False),
     }

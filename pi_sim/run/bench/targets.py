@@ -1,0 +1,85 @@
+"""The targets that the protocol lean was made for, and whether a benchmark and private runs meet them."""
+
+from collections.abc import Iterator, Mapping
+
+from pi_sim.records import BenchRecord, KernelTiming, ModelTiming, RunRecord
+
+STOCK, STOCK_MODELS, LEAN = "crypten", "crypten_tanh", "lean"
+"""Stock CrypTen, of whose GELUs only the one by tanh can serve a model, and our protocol."""
+ELEMENT_TARGETS = {"relu": (14, 6), "gelu": (60, 10), "softmax": (100, 60), "tanh": (30, 7)}
+"""At most so many bytes an element and rounds."""
+FEWER_BYTES, FEWER_ROUNDS, FASTER = 8.0, 1.5, 4.0
+"""At least so many times less than stock CrypTen: a block's bytes and rounds, any model's seconds."""
+PRODUCTS, SEQUENCES = 10**8, 100
+DRIFT, TOP1 = 0.001, 0.99
+
+Target = dict[str, str]
+"""Subject, target, result and verdict, in words."""
+
+
+def lean_targets(bench: BenchRecord, runs: Mapping[str, RunRecord], missing: list[str]) -> list[Target]:
+    """Return every target that something was measured for, and those of models whose run is `missing`."""
+    return [*_element_targets(bench), *_model_targets(bench), *_truncation_targets(bench), *_accuracy(runs, missing)]
+
+
+def stock_timing(bench: BenchRecord, timing: ModelTiming) -> ModelTiming | None:
+    """Return the run of the same model with the same dealer under stock CrypTen."""
+    key = (timing.model, timing.dealer, STOCK_MODELS)
+    return next((row for row in bench.models if (row.model, row.dealer, row.protocol) == key), None)
+
+
+def _target(subject: str, aim: str, result: str, is_met: bool | None) -> Target:
+    verdict = "not measured" if is_met is None else "met" if is_met else "missed"
+    return {"subject": subject, "target": aim, "result": result, "verdict": verdict}
+
+
+def _element_targets(bench: BenchRecord) -> Iterator[Target]:
+    """Yield bytes and rounds of single operations, where stock CrypTen was measured too."""
+    by_protocol: dict[tuple[str, str], KernelTiming] = {
+        (row.name, protocol): row for row in bench.operations for protocol in row.protocols
+    }
+    for name, (most, rounds) in ELEMENT_TARGETS.items():
+        lean, stock = by_protocol.get((name, LEAN)), by_protocol.get((name, STOCK))
+        if lean and stock:
+            sent, usual = lean.bytes / lean.elements, stock.bytes / stock.elements
+            result = f"{sent:,.1f} bytes and {lean.rounds} rounds; stock {usual:,.1f} and {stock.rounds}"
+            is_met = sent <= most and lean.rounds <= rounds
+            yield _target(name, f"at most {most} bytes an element and {rounds} rounds", result, is_met)
+
+
+def _model_targets(bench: BenchRecord) -> Iterator[Target]:
+    """Yield a block's counts, which do not depend on the dealer, and any model's seconds, which do."""
+    for timing in bench.models:
+        stock = stock_timing(bench, timing)
+        if timing.protocol != LEAN or stock is None:
+            continue
+        if "block" in timing.model and timing.dealer == "first-party":
+            fewer, shorter = stock.bytes / timing.bytes, stock.rounds / timing.rounds
+            aim = f"{FEWER_BYTES:g} times fewer bytes"
+            yield _target(timing.model, aim, f"{fewer:.1f} times", fewer >= FEWER_BYTES)
+            aim = f"{FEWER_ROUNDS:g} times fewer rounds"
+            yield _target(timing.model, aim, f"{shorter:.2f} times", shorter >= FEWER_ROUNDS)
+        faster = stock.seconds / timing.seconds
+        subject = f"{timing.model}, dealer {timing.dealer}"
+        yield _target(subject, f"{FASTER:g} times faster", f"{faster:.1f} times", faster >= FASTER)
+
+
+def _truncation_targets(bench: BenchRecord) -> Iterator[Target]:
+    for test in bench.truncations:
+        if test.protocol == LEAN:
+            is_met = not test.wrong and test.number >= PRODUCTS
+            subject, result = f"products of factors up to {test.bound}", f"{test.wrong:,} of {test.number:,}"
+            yield _target(subject, f"none of {PRODUCTS:,} wrong", result, is_met)
+
+
+def _accuracy(runs: Mapping[str, RunRecord], missing: list[str]) -> Iterator[Target]:
+    """Yield the accuracy of every shipped model under lean."""
+    aim = f"perplexity within {DRIFT:.1%}, likeliest token above {TOP1:.0%}, nothing destroyed in {SEQUENCES} sequences"
+    for model, record in sorted(runs.items()):
+        if record.agreement:
+            drift, top1, corrupted = record.drift, record.agreement.top1, record.agreement.corrupted_positions
+            is_met = drift is not None and abs(drift) <= DRIFT and top1 > TOP1 and not corrupted
+            change = "beyond all numbers" if drift is None else f"{drift:+.3%}"
+            result = f"{change}, {top1:.2%}, {corrupted} in {record.sequences}"
+            yield _target(model, aim, result, is_met and record.sequences >= SEQUENCES)
+    yield from (_target(model, aim, "", None) for model in missing)
