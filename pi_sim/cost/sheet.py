@@ -73,7 +73,7 @@ def _name_error(table: str, name: str, sheet: DeclaredProtocol) -> str | None:
 def _op_form(op: Op) -> str:
     """Return `tanh` for that GELU, `affine` for a norm with a learned factor, and an empty string otherwise."""
     if op.name == "gelu":
-        return str(dict(op.attributes).get("approximate", "none"))
+        return str(op.attribute("approximate", "none"))
     return OP_FORMS.get(op.name, "") if len(op.shapes) > 1 else ""
 
 
@@ -119,7 +119,7 @@ def _product_features(op: Op, shape: Shape) -> dict[str, float]:
 
 def _unmasked_count(op: Op, elements: int) -> int:
     """Count the scores (..., m, n) that a causal mask leaves: n - m + 1 in the first row, one more in each next row."""
-    if not dict(op.attributes).get("causal"):
+    if not op.attribute("causal"):
         return elements
     m, n = op.shapes[0][-2:]
     return elements // (m * n) * sum(n - m + row + 1 for row in range(m))

@@ -222,7 +222,7 @@ class Maps(nn.Module):
 def test_what_the_client_alone_sees_is_marked(steps: Steps, marked: list[str]) -> None:
     graph = trace_module(Maps(steps), (torch.zeros(2, 4),), {})
     linear = [node for node in graph.nodes if node.op.name == "linear"]
-    assert [node.module for node in linear if dict(node.op.attributes).get("client_only")] == marked
+    assert [node.module for node in linear if node.op.attribute("client_only")] == marked
 
 
 @pytest.mark.parametrize(("protocol", "saved"), [("lean", Cost(1, 8 * 300, 16 * 300)), ("crypten", Cost())])
