@@ -14,8 +14,7 @@ from pi_sim.cost.rows import LAYER_PATTERN
 from pi_sim.errors import UsageError
 from pi_sim.graph.ops import VOCABULARY, Op
 from pi_sim.network import parse_network
-from pi_sim.specs.protocols import CountedParties
-from pi_sim.specs.published import Claim, Inference, Operation, Publication
+from pi_sim.specs.protocols import BYTES_PER_UNIT, Claim, CountedParties, Inference, Operation, Publication
 from pi_sim.zoo.source import ModelSource
 
 OPS_MODULE = "ops"
@@ -134,7 +133,7 @@ def _price_row(claim: Claim) -> ClaimPrice:
 def _compare_figures(claim: Claim, price: ClaimPrice, computing: dict[str, float]) -> Iterator[Comparison]:
     """Yield a comparison for every quantity that the row has."""
     online, offline = (
-        _party_count(claim, counted) / claim.bytes_per_unit for counted in (claim.counted, claim.offline_counted)
+        _party_count(claim, counted) / BYTES_PER_UNIT[claim.unit] for counted in (claim.counted, claim.offline_counted)
     )
     cost, provenance = price.cost, price.provenance
     if claim.rounds is not None:

@@ -145,10 +145,6 @@ def _swap_activations(model: PreTrainedModel, switches: Surgery) -> None:
     _replace_modules(model, modules.activation_paths(model), lambda path, old: make(), description)
 
 
-def _swap_attention(model: PreTrainedModel, switches: Surgery) -> None:
-    _set_attention_form(model, str(switches.attention))
-
-
 def _set_attention_form(model: PreTrainedModel, form: str) -> None:
     """Let the model look its attention up under pi-sim's name, which not all families support."""
     if not model._can_set_attn_implementation() or getattr(model.config, "attn_logit_softcapping", None):
@@ -233,7 +229,7 @@ SWAPS: dict[str, Callable[[PreTrainedModel, Surgery], None]] = {
     "norm": _swap_norms,
     "final_norm": _swap_final_norm,
     "activation": _swap_activations,
-    "attention": _swap_attention,
+    "attention": lambda model, switches: _set_attention_form(model, str(switches.attention)),
     "temperature": _add_temperatures,
     "relu_after_norm": _add_relus_after_norms,
     "ffn": _swap_ffns,
