@@ -28,6 +28,9 @@ CONVENTIONS = [
     "1 MB = 1e6 bytes, 1 GB = 1e9 bytes",
 ]
 """Printed under every table: each of them changes published numbers by a factor of two or more."""
+SCENARIO_KEYS = ("model", "size", "protocol", "seq_len", "batch", "past", "only_inner")
+ROW_KEYS = ("module", "op", "shapes", "count", "provenance")
+"""Attributes of an estimate and of its rows that are keys of its record."""
 OTHER_ROWS = "others"
 """Label of the sum of all rows below the `top` most expensive ones."""
 
@@ -113,26 +116,12 @@ class Estimate:
     def to_json(self) -> dict[str, Any]:
         """Return the record, whose keys `pi_sim.cli.json_help` explains."""
         return {
-            "model": self.model,
-            "size": self.size,
-            "protocol": self.protocol,
-            "seq_len": self.seq_len,
-            "batch": self.batch,
-            "past": self.past,
-            "only_inner": self.only_inner,
+            **{name: getattr(self, name) for name in SCENARIO_KEYS},
             "total": self._total_fields(self.overall),
             "without_embedding_and_head": self._total_fields(self.body),
             "session_bytes": self.session_bytes,
             "rows": [
-                {
-                    "module": row.module,
-                    "op": row.op,
-                    "shapes": row.shapes,
-                    "count": row.count,
-                    "provenance": row.provenance,
-                    **self._cost_fields(row.cost),
-                }
-                for row in self.rows
+                {name: getattr(row, name) for name in ROW_KEYS} | self._cost_fields(row.cost) for row in self.rows
             ],
             "conventions": self.conventions,
         }
