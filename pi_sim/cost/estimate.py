@@ -8,7 +8,7 @@ from pi_sim.cost import pricing
 from pi_sim.cost.census import scenario_census
 from pi_sim.cost.cost import Cost, Machine
 from pi_sim.cost.pricing import PricedProtocol, price_census
-from pi_sim.cost.rows import Row, Subtotal, View, group_rows
+from pi_sim.cost.rows import VIEW_KEYS, Row, Subtotal, View
 from pi_sim.network import Network
 from pi_sim.zoo.source import ModelSource
 
@@ -73,18 +73,16 @@ class Estimate:
         return self.overall.cost
 
     @property
-    def body_cost(self) -> Cost:
-        """Cost without embedding and head."""
-        return self.body.cost
-
-    @property
     def session_bytes(self) -> int:
         """Bytes that one party sends once in a session, all in one round, before the first inference."""
         return sum(row.session_bytes for row in self.rows)
 
     def group_by(self, view: View) -> dict[str, Subtotal]:
         """Return subtotals by operation, layer or module, or the total, in order of first occurrence."""
-        return group_rows(self.rows, view)
+        groups: dict[str, list[Row]] = {}
+        for row in self.rows:
+            groups.setdefault(VIEW_KEYS[view](row), []).append(row)
+        return {key: Subtotal.sum_of(group) for key, group in groups.items()}
 
     def top_groups(self, parts: dict[str, Subtotal], top: int) -> dict[str, Subtotal]:
         """Return the `top` parts that take longest on the first network, and the sum of the remaining ones."""

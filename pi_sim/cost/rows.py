@@ -69,11 +69,3 @@ VIEW_KEYS: dict[View, Callable[[Row], str]] = {
     "total": lambda row: "total",
 }
 """Key by which a view groups rows."""
-
-
-def group_rows(rows: Iterable[Row], view: View) -> dict[str, Subtotal]:
-    """Return the subtotals of a view, in order of first occurrence."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(VIEW_KEYS[view](row), []).append(row)
-    return {key: Subtotal.sum_of(group) for key, group in groups.items()}

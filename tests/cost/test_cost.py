@@ -101,7 +101,7 @@ def test_views_share_one_total() -> None:
     boundary = sum(
         (row.cost for row in priced_model.rows if row.module in {"transformer.wte", "lm_head", "output"}), ZERO_COST
     )
-    assert boundary + priced_model.body_cost == priced_model.total
+    assert boundary + priced_model.body.cost == priced_model.total
 
 
 def test_gpt2_small_has_the_operations_one_counts_by_hand() -> None:
