@@ -126,13 +126,17 @@ class ProgressBarCallback(TrainerCallback):  # type: ignore[misc]
         if "loss" in entry:
             speed = (state.global_step - self.first_step) * self.tokens_per_step / seconds
             self.status = f"loss {entry['loss']:.3f}, {speed:,.0f} tokens/s"
-            if self.bar.disable and _lines_due(state) > self.printed_lines:
-                self.printed_lines = _lines_due(state)
-                click.echo(f"{self.title}: step {state.global_step}/{state.max_steps}, {self.status}", err=True)
+            self._print_line(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         control.should_log |= control.should_save  # losses that are not logged are lost when the training continues
         self.bar.update(self.task, completed=state.global_step, note=self.status)
+
+    def _print_line(self, state: Any) -> None:
+        """Print a plain line for every twentieth of the steps."""
+        if self.bar.disable and _lines_due(state) > self.printed_lines:
+            self.printed_lines = _lines_due(state)
+            click.echo(f"{self.title}: step {state.global_step}/{state.max_steps}, {self.status}", err=True)
 
 
 def _lines_due(state: Any) -> int:

@@ -22,7 +22,6 @@ from pi_sim import records, specs
 from pi_sim.errors import UsageError
 from pi_sim.records import ConversionRecord, CorpusId, TrainingRecord
 from pi_sim.training import callbacks, corpus, evaluation
-from pi_sim.training import train as training
 from pi_sim.training.fine_tuning import SourceCheckpoint, plan_fine_tuning
 from pi_sim.zoo import build
 from pi_sim.zoo.surgery import apply_surgery
@@ -112,7 +111,7 @@ def test_an_interrupted_fine_tuning_continues_to_the_same_weights(
                 signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "InterruptCallback", InterruptingCallback)
+        patch.setattr(callbacks, "InterruptCallback", InterruptingCallback)
         assert tune(converted, size, tmp_path / "out").exit_code == 130
     assert tune(converted, size, tmp_path / "out").exit_code == 0
     expected, resumed_weights = read_weights(tuned), read_weights(tmp_path / "out")
