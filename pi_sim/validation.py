@@ -14,8 +14,7 @@ from pi_sim.cost.rows import LAYER_PATTERN
 from pi_sim.errors import UsageError
 from pi_sim.graph.ops import VOCABULARY, Op
 from pi_sim.network import parse_network
-from pi_sim.specs.protocols import CountedParties
-from pi_sim.specs.published import Claim, Inference, Operation, Publication
+from pi_sim.specs.protocols import BYTES_PER_UNIT, Claim, CountedParties, Inference, Operation, Publication
 from pi_sim.zoo.source import ModelSource
 
 OPS_MODULE = "ops"
@@ -134,21 +133,21 @@ def _price_row(claim: Claim) -> ClaimPrice:
 def _compare_figures(claim: Claim, price: ClaimPrice, computing: dict[str, float]) -> Iterator[Comparison]:
     """Yield a comparison for every quantity that the row has."""
     online, offline = (
-        _party_count(claim, counted) / claim.bytes_per_unit for counted in (claim.counted, claim.offline_counted)
+        _party_count(claim, counted) / BYTES_PER_UNIT[claim.unit] for counted in (claim.counted, claim.offline_counted)
     )
     cost, provenance = price.cost, price.provenance
-    if claim.rounds is not None:
-        yield Comparison(claim, "rounds", claim.rounds, cost.rounds, provenance)
-    if claim.bytes is not None:
-        yield Comparison(claim, "bytes", claim.bytes, cost.bytes * online, provenance)
-    if claim.offline is not None:
-        yield Comparison(claim, "offline", claim.offline, cost.offline * offline, provenance)
+    figures: dict[Quantity, float] = {
+        "rounds": cost.rounds, "bytes": cost.bytes * online, "offline": cost.offline * offline
+    }  # fmt: skip
+    for quantity, predicted in figures.items():
+        if (published := getattr(claim, quantity)) is not None:
+            yield Comparison(claim, quantity, published, predicted, provenance)
     if claim.seconds is not None:
         seconds = computing.get(_setup_key(claim))
         if seconds is None:
             raise UsageError(f"row {claim.name!r}: no row of the same model and protocol has role fit and seconds.")
-        predicted = _network_seconds(claim, price) + seconds
-        yield Comparison(claim, "seconds", claim.seconds, predicted, provenance, seconds)
+        total = _network_seconds(claim, price) + seconds
+        yield Comparison(claim, "seconds", claim.seconds, total, provenance, seconds)
 
 
 def _party_count(claim: Claim, counted: CountedParties | None) -> int:

@@ -63,11 +63,11 @@ def _resolve_sweep(
 ) -> "Sweep":
     """Resolve all names; a `UsageError` for one that does not exist, before anything is priced."""
     from pi_sim.cost.cost import load_profile
-    from pi_sim.sweep.sweep import Grid, Sweep, make_price_tables
+    from pi_sim.sweep.sweep import Sweep, list_scenarios, make_price_tables
 
     return Sweep(
         networks=options.resolve_networks(networks),
-        scenarios=Grid(options.resolve_models(models, sizes), **axes).scenarios(),
+        scenarios=list_scenarios(options.resolve_models(models, sizes), **axes),
         price_tables=make_price_tables(options.resolve_protocols(protocols)),
         machine=load_profile(machine),
     )

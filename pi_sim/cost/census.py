@@ -126,14 +126,7 @@ def op_counts(
 ) -> OpCounts:
     """Count the operations of a scenario by name and shape, whatever the protocol."""
     length, census = scenario_census(source, seq_len, batch, past, inner)
-    return OpCounts(
-        model=source.name,
-        size=source.label,
-        seq_len=length,
-        batch=batch,
-        past=past,
-        operations=count_by_shape(census),
-    )
+    return OpCounts(source.name, source.label, length, batch, past, count_by_shape(census))
 
 
 def count_by_shape(census: Census) -> list[OpCount]:

@@ -87,7 +87,7 @@ def profile_path() -> Path:
 
 def save_profile(machine: Machine, path: Path) -> None:
     """Write a profile as a record, with the environment."""
-    records.save(path, MachineRecord(name=machine.name, source=machine.source, seconds_each=machine.seconds_each))
+    records.save(path, MachineRecord(**dict(machine)))
 
 
 def load_profile(path: Path | None = None) -> Machine | None:

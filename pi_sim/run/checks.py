@@ -31,15 +31,13 @@ def audit_run(graph: Graph, protocol: ExecutableProtocol, counters: PartyCounter
     _audit_session(prices, *counters.session)
     costs = [price.cost for price in prices]
     for server, client in zip(*counters.counts, strict=True):
-        _audit_counters(0, server, client)
-        _audit_counters(1, client, server)
+        _audit_counters(server, client)
         _audit_nodes(graph, costs, server, client)
 
 
 def _audit_session(prices: list[OpPrice], server: Counters, client: Counters) -> None:
     """Check the opening of fixed weights under their masks, once in a session and all in one round."""
-    _audit_counters(0, server, client)
-    _audit_counters(1, client, server)
+    _audit_counters(server, client)
     session_bytes = sum(price.session_bytes for price in prices)
     predicted = Cost(int(session_bytes > 0), session_bytes)
     measured = Cost(server["rounds"], max(server["sent"], client["sent"]))
@@ -47,18 +45,19 @@ def _audit_session(prices: list[OpPrice], server: Counters, client: Counters) ->
         raise RunError(f"opening the weights took {measured.bytes} bytes, predicted were {predicted.bytes}.")
 
 
-def _audit_counters(rank: int, own: Counters, peer: Counters) -> None:
-    """Check a party's link against CrypTen's counter, of sent and received bytes together, and the other link."""
-    if own["crypten_rounds"] != own["rounds"] or own["crypten_bytes"] != own["sent"] + own["received"]:
-        crypten = f"{own['crypten_rounds']} rounds and {own['crypten_bytes']} bytes both ways"
-        link = f"{own['rounds']} and {own['sent'] + own['received']}"
-        raise RunError(f"party {rank}: CrypTen counted {crypten}, the link {link}.")
-    if own["sent"] != peer["received"]:
-        raise RunError(f"party {rank} sent {own['sent']} bytes, and {peer['received']} arrived.")
+def _audit_counters(server: Counters, client: Counters) -> None:
+    """Check each party's link against CrypTen's counter, of sent and received bytes together, and the other link."""
+    for rank, own, peer in ((0, server, client), (1, client, server)):
+        both_ways = own["sent"] + own["received"]
+        if (own["crypten_rounds"], own["crypten_bytes"]) != (own["rounds"], both_ways):
+            crypten = f"{own['crypten_rounds']} rounds and {own['crypten_bytes']} bytes both ways"
+            raise RunError(f"party {rank}: CrypTen counted {crypten}, the link {own['rounds']} and {both_ways}.")
+        if own["sent"] != peer["received"]:
+            raise RunError(f"party {rank} sent {own['sent']} bytes, and {peer['received']} arrived.")
 
 
 def _audit_nodes(graph: Graph, costs: list[Cost], server: Counters, client: Counters) -> None:
-    """Check the counters after every node, so that the error names the first node that differs."""
+    """Check the counters after every node, whose first difference the error names, and the bytes from the dealer."""
     predicted = Cost()
     for node, cost, *points in zip(graph.nodes, costs, server["nodes"], client["nodes"], strict=True):
         predicted += cost
@@ -68,17 +67,11 @@ def _audit_nodes(graph: Graph, costs: list[Cost], server: Counters, client: Coun
                 f"prediction and run differ at {node.op} in {node.module}: predicted {predicted.rounds} rounds and "
                 f"{predicted.bytes} bytes up to there, measured {' or '.join(map(str, sorted(rounds)))} and {sent}."
             )
-    _audit_offline_bytes(predicted.offline, server, client)
-
-
-def _audit_offline_bytes(predicted: int, server: Counters, client: Counters) -> None:
-    """Check the bytes that each party requested from the dealer and received, from its file or socket."""
     for rank, counters in enumerate((server, client)):
-        if {counters["requested"], counters["offline"]} != {predicted}:
-            raise RunError(
-                f"predicted {predicted} offline bytes; party {rank} requested {counters['requested']}, received "
-                f"{counters['offline']}."
-            )
+        requested, received = counters["requested"], counters["offline"]
+        if {requested, received} != {predicted.offline}:
+            offline = f"{predicted.offline} offline bytes"
+            raise RunError(f"predicted {offline}; party {rank} requested {requested}, received {received}.")
 
 
 def summarize_counters(counters: PartyCounters, network: Network | None = None, rank: int = 0) -> Measured:
@@ -93,6 +86,10 @@ def summarize_counters(counters: PartyCounters, network: Network | None = None, 
         for key in ("seconds", "communication_seconds", "late_seconds", "peer_wait_seconds")
     )
     cost = Cost(server[0]["rounds"], max(server[0]["sent"], client[0]["sent"]), server[0]["offline"])
+    ratio: dict[str, float] = {}
+    if network is not None:
+        predicted = network.seconds(cost.rounds, cost.bytes)
+        ratio = {"predicted_communication_seconds": predicted, "communication_ratio": communication / predicted}
     return Measured.model_validate(
         {
             **cost_fields(cost),
@@ -104,15 +101,9 @@ def summarize_counters(counters: PartyCounters, network: Network | None = None, 
             "setup_seconds": counters.seconds - len(sequences) * seconds,
             "session_bytes": max(session["sent"] for session in counters.session),
             "link": counters.link,
-            **(_network_ratio(network, cost, communication) if network else {}),
+            **ratio,
         }
     )
-
-
-def _network_ratio(network: Network, cost: Cost, communication: float) -> dict[str, float]:
-    """Return the predicted seconds of the network, and the ratio of the measured ones to them."""
-    predicted = network.seconds(cost.rounds, cost.bytes)
-    return {"predicted_communication_seconds": predicted, "communication_ratio": communication / predicted}
 
 
 CORRUPTED = 1000.0

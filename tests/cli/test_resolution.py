@@ -25,7 +25,7 @@ NAMES_IN_FILES = {
     "report/frames.py": {"load_model_card", "load_size"},
     "report/norm_free.py": {"load_size", "load_executable_protocol"},
     "training/fine_tuning.py": {"load_model_card", "load_size"},
-    "run/bench/models.py": {"CardModel.parse"},
+    "run/bench/bench.py": {"CardModel.parse"},
     "run/bench/kernels.py": {"load_executable_protocol"},
     "run/calibrate.py": {"load_executable_protocol"},
 }

@@ -104,7 +104,7 @@ def test_price_and_work_are_derived_together(monkeypatch: pytest.MonkeyPatch) ->
     operation = op("square", (17, 19))
     expected = derived.derive_price(operation, CARD)
     entries_before = set(entries())
-    assert pricing.op_cost(operation, CARD) == expected[0]
+    assert pricing.price_op(operation, CARD).cost == expected[0]
     monkeypatch.setattr(derived, "derive_price", None)
     assert pricing.op_work(operation, CARD) == expected.work + expected.dealer_work
     assert pricing.price_op(operation, CARD).compute_work(includes_dealer=False) == expected.work

@@ -12,8 +12,7 @@ from pi_sim import specs
 from pi_sim.cost import derived
 from pi_sim.graph.ops import Op
 from pi_sim.mpc.kernels import KERNELS
-from pi_sim.zoo.attention import two_quad, two_relu
-from pi_sim.zoo.layers import Quad
+from pi_sim.zoo.layers import Quad, two_quad, two_relu
 from tests.helpers.equation import FEW, SEEDS, SHAPES, SMALL, assert_equation, exact, normal, protocol_with
 from tests.helpers.two_processes import TwoParties
 
@@ -134,13 +133,13 @@ def test_the_domain_of_a_substitute_is_its_distance_from_the_function() -> None:
     ids=str,
 )
 def test_published_figures_come_back(op: Op, rounds: int, sent: int) -> None:
-    cost = derived.derive_cost(op, specs.load_executable_protocol("mpcformer"))
+    cost = derived.derive_price(op, specs.load_executable_protocol("mpcformer")).cost
     assert (cost.rounds, cost.bytes) == (rounds, sent)
 
 
 @pytest.mark.slow
 def test_2relu_costs_a_comparison_per_position() -> None:
     op = Op("softmax", ((12, 128, 128),), (True,))
-    cost = derived.derive_cost(op, specs.load_executable_protocol(protocol_with(softmax="2relu")))
+    cost = derived.derive_price(op, specs.load_executable_protocol(protocol_with(softmax="2relu"))).cost
     assert (cost.rounds, cost.bytes) == (48, 12 * 128 * (240 * 128 + 560))
     assert cost.offline == 12 * 128 * (128 * 128 + 352)
