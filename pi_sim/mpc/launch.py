@@ -154,28 +154,25 @@ def run_local(
         _bind_listener(0) as dealer_listener,
     ):
         folders = _share_tokens(Path(scratch), ids, bundle.graph.vocabulary)
-        # Only a third party uses them; the token is known to the processes of this run alone.
         spec = replace(dealer, port=dealer_listener.getsockname()[1], token=secrets.token_hex(server.TOKEN_BYTES))
-        jobs = [
-            PartyJob(
-                rank=rank,
-                bundle=bundle.folder,
-                folder=folder,
-                protocol=protocol,
-                port=party_listener.getsockname()[1],
-                listener=party_listener.fileno() if rank == 0 else None,
-                timeout=timeout,
-                threads=threads_per_party(),
-                network=network,
-                sequences=len(ids),
-                device=device,
-                dealer=spec,
-            )
-            for rank, folder in enumerate(folders)
-        ]
-        members = [ChildProcess(f"party {job.rank}", job, job.folder) for job in jobs]
+        server_job = PartyJob(
+            rank=0,
+            bundle=bundle.folder,
+            folder=folders[0],
+            protocol=protocol,
+            port=party_listener.getsockname()[1],
+            listener=party_listener.fileno(),
+            timeout=timeout,
+            threads=threads_per_party(),
+            network=network,
+            sequences=len(ids),
+            device=device,
+            dealer=spec,
+        )
+        client_job = server_job.model_copy(update={"rank": 1, "folder": folders[1], "listener": None})
+        members = [ChildProcess(f"party {job.rank}", job, job.folder) for job in (server_job, client_job)]
         if spec.kind == THIRD_PARTY:
-            members.append(_dealer_process(jobs[0], dealer_listener, Path(scratch)))
+            members.append(_dealer_process(server_job, dealer_listener, Path(scratch)))
         supervise(members, len(ids), timeout, progress)
         return _collect_result(folders, started)
 
@@ -211,7 +208,10 @@ def _share_tokens(scratch: Path, ids: Tensor, vocabulary: int) -> list[Path]:
 
 
 def _dealer_process(party: PartyJob, listener: socket.socket, scratch: Path) -> ChildProcess:
-    """Return the third process: it gets the public parameters of a party, and no shares of tokens or weights."""
+    """Return the third process: it gets the public parameters of a party, and no shares of tokens or weights.
+
+    Only the processes of this run know the token that its callers must send.
+    """
     folder = scratch / "dealer"
     folder.mkdir(mode=0o700)
     job = server.DealerJob(
