@@ -54,6 +54,7 @@ VIEWS = ["op", "layer", "module", "total"]
     help="Rows of the table; count shows shapes instead of prices.",
 )
 @click.option("--top", type=click.IntRange(1), metavar="N", help="The N slowest rows on the first network, and others.")
+@click.option("--shares", is_flag=True, help="Percentages of the total in the table too; Markdown and CSV have them.")
 @STYLE
 def estimate(
     model: str,
@@ -63,6 +64,7 @@ def estimate(
     machine: Path | None,
     by: Any,
     top: int | None,
+    shares: bool,
     style: Any,
     **scenario: Any,
 ) -> None:
@@ -78,7 +80,8 @@ def estimate(
         return
     from pi_sim.report.estimates import render_estimates
 
-    click.echo(render_estimates(_estimate_all(sources, protocols, networks, machine, scenario), by, style, top))
+    estimates = _estimate_all(sources, protocols, networks, machine, scenario)
+    click.echo(render_estimates(estimates, by, style, top, shares))
 
 
 @click.command(epilog=json_help.describe_keys(("JSON keys", json_help.COMPARISON)))

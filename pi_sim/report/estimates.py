@@ -44,10 +44,13 @@ def _numbers(estimate: Estimate, part: Subtotal) -> dict[str, float | None]:
     }
 
 
-def render_estimates(estimates: list[Estimate], view: View, style: Format, top: int | None = None) -> str:
+def render_estimates(
+    estimates: list[Estimate], view: View, style: Format, top: int | None = None, shares: bool = False
+) -> str:
     """Render estimates of the same view: one after another, or as one tidy table, or as JSON.
 
     With `top` the most expensive rows, and the others together; JSON holds every row, whatever the view.
+    A table for a terminal has the columns of percentages only with `shares`.
     """
     if style == "json":
         stamped = [records.stamp(EstimateRecord.model_validate(estimate.to_json())) for estimate in estimates]
@@ -68,10 +71,11 @@ def render_estimates(estimates: list[Estimate], view: View, style: Format, top: 
             key: column
             for key, column in _columns([estimate], view).items()
             if total.get(key.removeprefix("share_of_"), 0) is not None
+            and (shares or style != "table" or not key.startswith("share_of_"))
         }
         table = tabulate(_rows(estimate, _parts(estimate, view), top), columns, totals=_closing_rows(estimate))
         sections.append(_section(estimate_title(estimate), table, _notes(estimate), style))
-    return "\n\n".join([*sections, conventions(estimates)])
+    return _join([*sections, conventions(estimates)], style)
 
 
 def estimate_title(estimate: Estimate) -> str:
@@ -90,6 +94,11 @@ def _section(title: str, table: Table, notes: list[str], style: Format) -> str:
     """Join a title, the table, and what it leaves out."""
     heading, gap = (f"### {title}", "\n\n") if style == "markdown" else (title, "\n")
     return gap.join([heading, tables.render(table, style), *notes])
+
+
+def _join(parts: list[str], style: Format) -> str:
+    text = "\n\n".join(parts)
+    return tables.fold(text) if style == "table" else text
 
 
 def conventions(estimates: list[Estimate]) -> str:
@@ -147,7 +156,7 @@ def _notes(estimate: Estimate) -> list[str]:
         *_free_operations([estimate]),
         *(f"{', '.join(ops)}: {origin} prices" for origin, ops in origins.items()),
         *([_session_note(estimate)] if estimate.session_bytes else []),
-        *([] if estimate.offline_known else ["offline bytes: the sources do not tell"]),
+        *([] if estimate.offline_known else ["offline bytes: not stated by the sources"]),
     ]
 
 
@@ -176,10 +185,11 @@ def render_comparison(estimates: list[Estimate], view: View, style: Format) -> s
         return tables.render(Table(table.columns, table.rows or table.totals), "csv")
     lettered = list(zip(ascii_uppercase, compared, strict=False))
     gap, mark = ("\n\n", "- ") if style == "markdown" else ("\n", "")
-    legend = "\n".join(f"{mark}{letter}: {estimate_title(estimate)}" for letter, estimate in lettered)
+    titles = [(letter, replace(each, protocol=tables.label_protocol(each.protocol))) for letter, each in lettered]
+    legend = "\n".join(f"{mark}{letter}: {estimate_title(estimate)}" for letter, estimate in titles)
     sessions = [f"{letter}: {_session_note(estimate)}" for letter, estimate in lettered if estimate.session_bytes]
     section = gap.join([legend, tables.render(table, style), *_free_operations(compared), *sessions])
-    return "\n\n".join([section, conventions(compared)])
+    return _join([section, conventions(compared)], style)
 
 
 def check_comparable(estimates: list[Estimate]) -> list[Estimate]:
@@ -221,7 +231,8 @@ def _comparison_table(estimates: list[Estimate], view: View, everything: bool) -
         for letter, name in zip(ascii_uppercase, names, strict=False):
             if everything or key not in ("offline_bytes", "compute_seconds"):
                 heads[f"{key}_{name}"] = (f"{title}\n{letter}", units)
-                heads |= {f"{key}_ratio_{name}": (f"{letter} / A", RATIO)} if letter != "A" else {}
+                ratio = f"{title.partition(chr(10))[0]}\n{letter} / A"
+                heads |= {f"{key}_ratio_{name}": (ratio, RATIO)} if letter != "A" else {}
     tables_of_rows = []
     for groups in ([_parts(estimate, view) for estimate in estimates], list(map(_sums, estimates))):
         rows: list[dict[str, Any]] = []

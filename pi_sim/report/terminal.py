@@ -1,8 +1,8 @@
 """Tables of protocols, networks, machines and runs, as commands print them. Imports neither torch nor pandas."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from textwrap import fill, wrap
 from typing import Any
 
 from pi_sim import records, specs
@@ -40,15 +40,25 @@ def render_protocols(protocols: list[PricedProtocol], style: Format) -> str:
     if style == "csv":
         tidy = [{**header, "op": op, "coverage": kind} for header, kinds in pairs for op, kind in kinds.items()]
         return tables.render(tabulate(tidy, {key: key for key in (*HEADER_KEYS, "op", "coverage")}), "csv")
-    columns = [Column("number", "", COUNT), Column("name", "protocol"), Column("title", "")]
-    columns += [Column("parties", "parties", COUNT), Column("provenance", "prices"), Column("threat", "threat model")]
-    keys = ("name", "title", "parties", "provenance", "threat_model")
-    listed = Table(columns, [[n, *map(header.get, keys)] for n, header in enumerate(headers, start=1)])
-    # Protocols by their numbers: their names would make the matrix too wide.
-    columns = [Column("op", "operation"), *(Column(row["name"], str(n)) for n, row in enumerate(headers, start=1))]
-    matrix = Table(columns, [[op, *(COVERAGE_MARKS[kinds[op]][0] for kinds in coverages)] for op in OPERATIONS])
+    listed = [
+        {**header, "number": number, "name": tables.label_protocol(header["name"])}
+        for number, header in enumerate(headers, start=1)
+    ]
+    columns: dict[str, Any] = {"number": ("", COUNT), "name": "protocol", "title": "", "parties": ("parties", COUNT)}
+    columns |= {"provenance": "prices"} | ({"threat_model": "threat model"} if style == "markdown" else {})
+    # Protocols by their numbers, in one column: their names would make the matrix too wide.
+    rows: list[list[Cell]] = [[op, *(COVERAGE_MARKS[kinds[op]][0] for kinds in coverages)] for op in OPERATIONS]
+    numbers = [str(row["number"]) for row in listed]
+    if style == "table":
+        numbers, rows = [_marks(numbers)], [[op, _marks(marks)] for op, *marks in rows]
+    matrix = Table([Column("op", "operation"), *(Column(number, number) for number in numbers)], rows)
     legend = "; ".join(f"{mark} {meaning}" if mark else meaning for mark, meaning in COVERAGE_MARKS.values())
-    return "\n\n".join([tables.render(listed, style), tables.render(matrix, style), legend])
+    parts = [tables.render(tabulate(listed, columns), style), tables.render(matrix, style), legend]
+    return tables.fold("\n\n".join(parts)) if style == "table" else "\n\n".join(parts)
+
+
+def _marks(cells: Sequence[Cell]) -> str:
+    return " ".join(f"{cell:>2}" for cell in cells)
 
 
 def _header(protocol: PricedProtocol) -> dict[str, Any]:
@@ -85,6 +95,9 @@ def render_protocol(protocol: PricedProtocol, style: Format) -> str:
     table = Table([Column(key, title) for key, title in titles.items()], rows)
     if style == "csv":
         return tables.render(table, "csv")
+    if style == "table":  # no empty column; the sources stand in the list below
+        shown = [i for i in range(len(titles)) if any(row[i] for row in rows) and not (sheet and i == len(titles) - 1)]
+        table = Table([table.columns[i] for i in shown], [[row[i] for i in shown] for row in rows])
     ring = protocol.ring if isinstance(protocol, ExecutableProtocol | DeclaredProtocol) else None
     return tables.render_template("protocol.txt.j2", style, protocol=protocol, ring=ring, sheet=sheet, prices=table)
 
@@ -132,7 +145,7 @@ def render_machine(machine: Machine, style: Format) -> str:
     seconds = machine.seconds_each.model_dump()
     table = Table(columns, [[unit, meaning, seconds[unit]] for unit, meaning in MACHINE_UNITS.items()])
     title = "" if style == "csv" else f"{machine.name}; {machine.source}\n\n"
-    return title + tables.render(table, style)
+    return (tables.fold(title) if style == "table" else title) + tables.render(table, style)
 
 
 def summarize_run(record: RunRecord | PartyRecord) -> str:
@@ -157,25 +170,20 @@ def equality(predicted: int | None, measured: int | None) -> str:
 DESIGN_HEADER = ("model", "norm", "activation", "further settings")
 WEIGHTS_HEADER = ("weights", "size", "perplexity", "bits/byte")
 DEFAULT_FAMILY = "gpt2"
-TERMINAL_WIDTH = 80
 
 
 def render_models() -> str:
     """List the model cards with their designs, the weights that ship with their held-out quality, and the sizes."""
     cards, sizes = specs.list_names("models"), specs.list_names("models/sizes")
     shipped = [(name, size) for name in cards for size in sizes if weights_folder(name, size).is_dir()]
-    weights = [(name, size, *heldout_quality(weights_folder(name, size))) for name, size in shipped]
-    names = {"sizes": sizes, "public models, for estimates only": list_configs()}
-    return "\n\n".join(
-        [
-            _align([DESIGN_HEADER, *(_design_cells(specs.load_model_card(name)) for name in cards)]),
-            _align([WEIGHTS_HEADER, *weights]),
-            "\n".join(
-                fill(f"{title}: {', '.join(group)}", TERMINAL_WIDTH, break_on_hyphens=False)
-                for title, group in names.items()
-            ),
-        ]
-    )
+    designs: list[list[Cell]] = [[*_design_cells(specs.load_model_card(name))] for name in cards]
+    weights: list[list[Cell]] = [[name, size, *heldout_quality(weights_folder(name, size))] for name, size in shipped]
+    parts = [
+        tables.render(Table([Column(title, title) for title in header], rows), "table")
+        for header, rows in ((DESIGN_HEADER, designs), (WEIGHTS_HEADER, weights))
+    ]
+    parts += [f"sizes: {', '.join(sizes)}\npublic models, for estimates only: {', '.join(list_configs())}"]
+    return tables.fold("\n\n".join(parts))
 
 
 def _design_cells(card: ModelCard) -> tuple[str, ...]:
@@ -190,17 +198,6 @@ def _design_cells(card: ModelCard) -> tuple[str, ...]:
 
 def _setting_text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()
-
-
-def _align(rows: list[tuple[str, ...]]) -> str:
-    """Align columns as text; the last one is folded at the width of a terminal."""
-    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
-    indent = " " * sum(width + 2 for width in widths)
-    lines = []
-    for *cells, last in rows:
-        start = "".join(f"{cell:{width}}  " for cell, width in zip(cells, widths, strict=True))
-        lines += wrap(last, TERMINAL_WIDTH, initial_indent=start, subsequent_indent=indent) or [start.rstrip()]
-    return "\n".join(lines)
 
 
 def heldout_quality(folder: Path) -> tuple[str, str]:
