@@ -137,18 +137,18 @@ def _compare_figures(claim: Claim, price: ClaimPrice, computing: dict[str, float
         _party_count(claim, counted) / claim.bytes_per_unit for counted in (claim.counted, claim.offline_counted)
     )
     cost, provenance = price.cost, price.provenance
-    if claim.rounds is not None:
-        yield Comparison(claim, "rounds", claim.rounds, cost.rounds, provenance)
-    if claim.bytes is not None:
-        yield Comparison(claim, "bytes", claim.bytes, cost.bytes * online, provenance)
-    if claim.offline is not None:
-        yield Comparison(claim, "offline", claim.offline, cost.offline * offline, provenance)
+    figures: dict[Quantity, float] = {
+        "rounds": cost.rounds, "bytes": cost.bytes * online, "offline": cost.offline * offline
+    }  # fmt: skip
+    for quantity, predicted in figures.items():
+        if (published := getattr(claim, quantity)) is not None:
+            yield Comparison(claim, quantity, published, predicted, provenance)
     if claim.seconds is not None:
         seconds = computing.get(_setup_key(claim))
         if seconds is None:
             raise UsageError(f"row {claim.name!r}: no row of the same model and protocol has role fit and seconds.")
-        predicted = _network_seconds(claim, price) + seconds
-        yield Comparison(claim, "seconds", claim.seconds, predicted, provenance, seconds)
+        total = _network_seconds(claim, price) + seconds
+        yield Comparison(claim, "seconds", claim.seconds, total, provenance, seconds)
 
 
 def _party_count(claim: Claim, counted: CountedParties | None) -> int:

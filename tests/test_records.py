@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from pi_sim import files, records
 from pi_sim.cli import main
-from pi_sim.cost import cache
+from pi_sim.cost import census
 from pi_sim.errors import UsageError
 from pi_sim.records import MachineRecord, RunRecord, TrainingRecord
 from tests.helpers.sample_records import run_record, training_record
@@ -67,7 +67,7 @@ def test_a_record_holds_its_command_line() -> None:
 
 
 def test_the_price_cache_and_records_share_a_fingerprint() -> None:
-    assert cache.code_fingerprint is records.code_fingerprint
+    assert census.code_fingerprint is records.code_fingerprint
 
 
 def test_every_element_of_a_list_is_on_one_line() -> None:

@@ -1,20 +1,28 @@
-"""Options that several commands share, and the objects that their texts name.
+"""Parts that commands share: options, the objects that their texts name, and the progress on standard error.
 
 Each text of `--model`, `--size`, `--protocol`, `--network` and `--dealer` is resolved here, once: functions below the
 command line take the objects.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
+from rich.progress import Progress
 
 if TYPE_CHECKING:
     from pi_sim.cost.pricing import PricedProtocol
     from pi_sim.network import Network
     from pi_sim.specs import ExecutableProtocol
     from pi_sim.zoo.source import ModelSource
+
+PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+POSITIVE = click.IntRange(1)
 
 DEFAULT_MODEL = "relu_nonorm"
 MODEL = click.option(
@@ -28,22 +36,31 @@ STYLE = click.option(
     "--format", "style", type=click.Choice(["table", "json", "csv", "markdown"]), default="table", show_default=True,
     help="Format of standard output.",
 )  # fmt: skip
-LENGTH = click.option("--seq-len", type=click.IntRange(1), help="Tokens; by default the model's context.")
-BATCH = click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Sequences at once.")
+LENGTH = click.option("--seq-len", type=POSITIVE, help="Tokens; by default the model's context.")
+BATCH = click.option("--batch", default=1, show_default=True, type=POSITIVE, help="Sequences at once.")
 PAST = click.option(
-    "--past", type=click.IntRange(1), metavar="N", help="One decode step with a KV cache of N tokens, not a prefill."
+    "--past", type=POSITIVE, metavar="N", help="One decode step with a KV cache of N tokens, not a prefill."
 )
 INNER = click.option("--inner", is_flag=True, help="Without embedding and vocabulary head.")
-MACHINE = click.option(
-    "--machine", type=click.Path(path_type=Path, dir_okay=False), help="A profile; by default that of pi-sim calibrate."
-)
+MACHINE = click.option("--machine", type=FILE, help="A profile; by default that of pi-sim calibrate.")
+PROTOCOL = click.option("--protocol", default="crypten", show_default=True, help=PROTOCOL_HELP)
+RECORD = click.option("--json", "record", type=FILE, help="Write the record here.")
+
+
+def repeatable(option: str, name: str, text: str, *default: Any, **settings: Any) -> Callable[[Any], Any]:
+    """Return an option that may be given several times."""
+    shown = bool(default)
+    return click.option(option, name, multiple=True, default=default, show_default=shown, help=text, **settings)
 
 
 def network_option(*names: str) -> Callable[[Any], Any]:
     """Return the repeatable option `--network`, with these defaults."""
-    return click.option(
-        "--network", "networks", multiple=True, default=names, show_default=True, help=f"{NETWORK_HELP} Repeatable."
-    )
+    return repeatable("--network", "networks", f"{NETWORK_HELP} Repeatable.", *names)
+
+
+def protocol_option(*names: str) -> Callable[[Any], Any]:
+    """Return the repeatable option `--protocol`, with these defaults."""
+    return repeatable("--protocol", "protocols", f"{PROTOCOL_HELP} Repeatable.", *names)
 
 
 def scenario_options(command: Any) -> Any:
@@ -80,3 +97,31 @@ def resolve_networks(texts: Iterable[str]) -> "list[Network]":
     from pi_sim.network import parse_network
 
     return [parse_network(text) for text in dict.fromkeys(texts)]
+
+
+LINES = 5
+"""Lines of progress without a terminal."""
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[float], None]]:
+    """Yield a function that shows the completed fraction."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines(title)
+        return
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(title, total=1.0)
+        yield lambda fraction: progress.update(task, completed=fraction)
+
+
+def _lines(title: str) -> Callable[[float], None]:
+    printed = 0
+
+    def advance(fraction: float) -> None:
+        nonlocal printed
+        if fraction * LINES >= printed + 1:
+            printed = int(fraction * LINES)
+            click.echo(f"{title}: {fraction:.0%}", err=True)
+
+    return advance

@@ -2,22 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pi_sim import files
-from pi_sim.cli.options import (
-    DEFAULT_MODEL,
-    LENGTH,
-    MODEL,
-    NETWORK_HELP,
-    PROTOCOL_HELP,
-    SIZE,
-    resolve_executable,
-    resolve_models,
-    resolve_networks,
-)
+from pi_sim.cli import options
 from pi_sim.errors import UsageError, warn
 
 if TYPE_CHECKING:
@@ -30,9 +20,11 @@ TIMEOUT = click.option(
 DEVICE = click.option(
     "--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="Device of the computation."
 )
-RECORD = click.option(
-    "--json", "record", type=click.Path(path_type=Path, dir_okay=False), help="Write the record here."
-)
+SEQUENCES = click.option("--sequences", default=1, show_default=True, type=options.POSITIVE, help="Held-out texts.")
+
+
+def _dealer_option(text: str) -> Callable[[Any], Any]:
+    return click.option("--dealer", default="first-party", show_default=True, metavar="DEALER", help=text)
 
 
 @click.group()
@@ -42,50 +34,31 @@ def run() -> None:
 
 @run.command("two-party")
 @click.option("--model", metavar="MODEL", help="A card or a checkpoint; relu_nonorm, unless a bundle is given.")
-@SIZE
-@LENGTH
-@click.option("--protocol", default="crypten", show_default=True, help=PROTOCOL_HELP)
-@click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="Held-out texts.")
-@click.option("--network", default="none", show_default=True, help=f"Network to imitate. {NETWORK_HELP}")
-@click.option("--bundle", type=click.Path(path_type=Path), help="Output of `pi-sim export`, instead of the weights.")
+@options.SIZE
+@options.LENGTH
+@options.PROTOCOL
+@SEQUENCES
+@click.option("--network", default="none", show_default=True, help=f"Network to imitate. {options.NETWORK_HELP}")
+@click.option("--bundle", type=options.PATH, help="Output of `pi-sim export`, instead of the weights.")
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="TCP port on the loopback; 0 takes a free one.")
 @TIMEOUT
-@click.option(
-    "--dealer", default="first-party", show_default=True, metavar="DEALER",
-    help="first-party, third-party, or the output folder of `pi-sim deal`.",
-)  # fmt: skip
+@_dealer_option("first-party, third-party, or the output folder of `pi-sim deal`.")
 @DEVICE
-@RECORD
+@options.RECORD
 def two_party(
-    model: str | None,
-    size: str,
-    seq_len: int | None,
-    protocol: str,
-    sequences: int,
-    network: str,
-    bundle: Path | None,
-    port: int,
-    timeout: float,
-    dealer: str,
-    device: str,
-    record: Path | None,
+    model: str | None, size: str, protocol: str, network: str, dealer: str, record: Path | None, **settings: Any
 ) -> None:
     """Compute the logits of held-out text between two processes on this machine, each with its own shares."""
     from pi_sim.mpc.dealer.dealers import DealerSpec
     from pi_sim.run.two_party import TwoPartyRequest, run_two_party
 
-    name = model or (None if bundle else DEFAULT_MODEL)
+    name = model or (None if settings["bundle"] else options.DEFAULT_MODEL)
     request = TwoPartyRequest(
-        network=None if network == "none" else resolve_networks([network])[0],
-        protocol=resolve_executable(protocol),
-        model=resolve_models([name], [size])[0] if name else None,
-        seq_len=seq_len,
-        sequences=sequences,
-        bundle=bundle,
-        port=port,
-        timeout=timeout,
+        network=None if network == "none" else options.resolve_networks([network])[0],
+        protocol=options.resolve_executable(protocol),
+        model=options.resolve_models([name], [size])[0] if name else None,
         dealer=DealerSpec.parse(dealer),
-        device=device,
+        **settings,
     )
     _run_and_report(lambda advance: run_two_party(request, warn, advance), record)
 
@@ -93,12 +66,11 @@ def two_party(
 def _run_and_report(infer: "Callable[[Callable[[float], None]], RunRecord | PartyRecord]", path: Path | None) -> None:
     """Run with a progress bar, print a summary, and write the record; an unwritable path fails before the run."""
     from pi_sim import records
-    from pi_sim.cli import progress
     from pi_sim.report import terminal
 
     if path:
         files.check_writable(path)
-    with progress.bar("private inference") as advance:
+    with options.progress_bar("private inference") as advance:
         result = infer(advance)
     click.echo(terminal.summarize_run(result))
     if path:
@@ -108,32 +80,25 @@ def _run_and_report(infer: "Callable[[Callable[[float], None]], RunRecord | Part
 @run.command()
 @click.option("--rank", required=True, type=click.Choice(["0", "1"]), help="0 is the server, 1 the client.")
 @click.option("--rendezvous", required=True, metavar="HOST:PORT", help="Where the server listens and the client calls.")
-@click.option("--bundle", required=True, type=click.Path(path_type=Path), help="With this party's share file at least.")
-@click.option("--protocol", default="crypten", show_default=True, help=PROTOCOL_HELP)
-@click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="Held-out texts.")
+@click.option("--bundle", required=True, type=options.PATH, help="With this party's share file at least.")
+@options.PROTOCOL
+@SEQUENCES
 @TIMEOUT
-@click.option(
-    "--dealer", default="first-party", show_default=True, metavar="DEALER",
-    help="first-party, or this party's file from `pi-sim deal`.",
-)  # fmt: skip
-@click.option("--keys", type=click.Path(path_type=Path), help="This party's folder from `pi-sim keys`.")
+@_dealer_option("first-party, or this party's file from `pi-sim deal`.")
+@click.option("--keys", type=options.PATH, help="This party's folder from `pi-sim keys`.")
 @click.option("--no-tls", is_flag=True, help="Do not encrypt, though the other party is not on this machine.")
 @click.option("--network", hidden=True)
 @DEVICE
-@RECORD
+@options.RECORD
 def party(
     rank: str,
     rendezvous: str,
-    bundle: Path,
     protocol: str,
-    sequences: int,
-    timeout: float,
     dealer: str,
-    keys: Path | None,
     no_tls: bool,
     network: str | None,
-    device: str,
     record: Path | None,
+    **settings: Any,
 ) -> None:
     """Run one party of two on two machines.
 
@@ -151,20 +116,16 @@ def party(
         rank=int(rank),
         host=host,
         port=port,
-        bundle=bundle,
-        protocol=resolve_executable(protocol),
-        sequences=sequences,
-        timeout=timeout,
+        protocol=options.resolve_executable(protocol),
         dealer=DealerSpec.parse(dealer),
-        keys=keys,
         encrypted=not no_tls,
-        device=device,
+        **settings,
     )
     _run_and_report(lambda advance: remote.run_remote_party(request, warn, advance), record)
 
 
 @click.command()
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder that is new or empty.")
+@click.option("--out", required=True, type=options.PATH, help="A folder that is new or empty.")
 def keys(out: Path) -> None:
     """Make keys and certificates for a trial of `run party`, one pair for each party."""
     from pi_sim.mpc.transport import tls
@@ -174,31 +135,32 @@ def keys(out: Path) -> None:
 
 
 @click.command()
-@MODEL
-@SIZE
-@LENGTH
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder that is new or empty.")
+@options.MODEL
+@options.SIZE
+@options.LENGTH
+@click.option("--out", required=True, type=options.PATH, help="A folder that is new or empty.")
 def export(model: str, size: str, seq_len: int | None, out: Path) -> None:
     """Write a trained model as a secret-shared graph: one file of shares for each party."""
     from pi_sim.run.two_party import export_bundle
 
-    export_bundle(resolve_models([model], [size])[0], seq_len, out)
+    export_bundle(options.resolve_models([model], [size])[0], seq_len, out)
     click.echo(f"{out}: graph.json, and the weights' shares in party0.safetensors and party1.safetensors")
 
 
 @click.command()
-@click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Output of `pi-sim export`.")
-@click.option("--protocol", default="crypten", show_default=True, help=PROTOCOL_HELP)
-@click.option("--sequences", default=1, show_default=True, type=click.IntRange(1), help="Number of sequences.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder.")
+@click.option("--bundle", required=True, type=options.PATH, help="Output of `pi-sim export`.")
+@options.PROTOCOL
+@click.option("--sequences", default=1, show_default=True, type=options.POSITIVE, help="Number of sequences.")
+@click.option("--out", required=True, type=options.PATH, help="A new folder.")
 def deal(bundle: Path, protocol: str, sequences: int, out: Path) -> None:
     """Deal the correlated randomness of a graph ahead of time: one file for each party, to be used once.
 
     The dealer can open everything that is computed with it, so neither party should deal.
     """
-    from pi_sim.cli import progress
     from pi_sim.run import dealing
 
-    with progress.bar("dealing") as advance:
-        server, client = dealing.write_dealt_files(bundle, resolve_executable(protocol), sequences, out, advance)
+    with options.progress_bar("dealing") as advance:
+        server, client = dealing.write_dealt_files(
+            bundle, options.resolve_executable(protocol), sequences, out, advance
+        )
     click.echo(f"{out}: {server:,} bytes in party0.dealing, {client:,} in party1.dealing, to be used once")

@@ -1,24 +1,14 @@
 """Commands that price in bulk: a sweep, and the comparison with published figures."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pi_sim.cli import json_help, progress
-from pi_sim.cli.options import (
-    INNER,
-    MACHINE,
-    NETWORK_HELP,
-    PROTOCOL_HELP,
-    STYLE,
-    resolve_models,
-    resolve_networks,
-    resolve_protocols,
-)
+from pi_sim.cli import json_help, options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,55 +16,39 @@ if TYPE_CHECKING:
     from pi_sim.sweep.sweep import Sweep
     from pi_sim.sweep.table import ResumableCsv, SweepRow
 
+Names = tuple[str, ...]
 DEFAULT_MODELS = ("gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm")
-FILE_PATH = click.Path(path_type=Path, dir_okay=False)
-FOLDER_PATH = click.Path(path_type=Path, file_okay=False)
-POSITIVE_INT = click.IntRange(1)
-
-
-def axis_option(
-    option: str, name: str, description: str, *default: Any, kind: Any = str, metavar: str | None = None
-) -> Callable[[Any], Any]:
-    """Return a repeatable option."""
-    return click.option(
-        option,
-        name,
-        multiple=True,
-        default=default,
-        show_default=bool(default),
-        type=kind,
-        metavar=metavar,
-        help=description,
-    )
 
 
 @click.command(epilog=json_help.describe_keys(("Columns", json_help.SWEEP)))
-@axis_option("--model", "models", "A card, a config or a checkpoint, as of estimate.", *DEFAULT_MODELS, metavar="MODEL")
-@axis_option("--size", "sizes", "A size's name or path.", "tiny")
-@axis_option("--seq-len", "lengths", "Tokens; by default each model's context.", kind=POSITIVE_INT)
-@axis_option("--batch", "batches", "Sequences at once.", 1, kind=POSITIVE_INT)
-@axis_option("--past", "pasts", "A decode step with a KV cache of N tokens.", kind=POSITIVE_INT, metavar="N")
-@INNER
-@axis_option("--protocol", "protocols", PROTOCOL_HELP, "crypten")
-@axis_option("--network", "networks", NETWORK_HELP, "lan", "wan")
-@MACHINE
+@options.repeatable(
+    "--model", "models", "A card, a config or a checkpoint, as of estimate.", *DEFAULT_MODELS, metavar="MODEL"
+)
+@options.repeatable("--size", "sizes", "A size's name or path.", "tiny")
+@options.repeatable("--seq-len", "lengths", "Tokens; by default each model's context.", type=options.POSITIVE)
+@options.repeatable("--batch", "batches", "Sequences at once.", 1, type=options.POSITIVE)
+@options.repeatable("--past", "pasts", "A decode step with a KV cache of N tokens.", type=options.POSITIVE, metavar="N")
+@options.INNER
+@options.repeatable("--protocol", "protocols", options.PROTOCOL_HELP, "crypten")
+@options.repeatable("--network", "networks", options.NETWORK_HELP, "lan", "wan")
+@options.MACHINE
 @click.option(
-    "--out", type=FILE_PATH, help="A .csv or .parquet file, continued if it exists; default: standard output."
+    "--out", type=options.FILE, help="A .csv or .parquet file, continued if it exists; default: standard output."
 )
 @click.option(
-    "--report", type=FILE_PATH, metavar="FILE.md", help="A page with the Pareto fronts of quality and seconds."
+    "--report", type=options.FILE, metavar="FILE.md", help="A page with the Pareto fronts of quality and seconds."
 )
-@axis_option(
-    "--records", "records", "Records of trainings; by default those shipped and reports/records.", kind=FOLDER_PATH
+@options.repeatable(
+    "--records", "records", "Records of trainings; by default those shipped and reports/records.", type=options.FOLDER
 )
-def sweep(out: Path | None, report: Path | None, records: tuple[Path, ...], **options: Any) -> None:
+def sweep(out: Path | None, report: Path | None, records: tuple[Path, ...], **arguments: Any) -> None:
     """Price every combination of models, sizes, lengths, protocols and networks: one line of CSV for each.
 
     Options that name something are repeatable. A combination without a price has a line with the reason. Lines that
     --out already has are not computed again, so that an interrupted sweep continues; to compute a line again, remove
     it.
     """
-    grid = _resolve_sweep(**options)
+    grid = _resolve_sweep(**arguments)
     quality = _load_quality(grid, report, records) if report else None
     rows = _run_sweep(grid, out)
     if report and quality is not None:
@@ -85,21 +59,16 @@ def sweep(out: Path | None, report: Path | None, records: tuple[Path, ...], **op
 
 
 def _resolve_sweep(
-    models: tuple[str, ...],
-    sizes: tuple[str, ...],
-    protocols: tuple[str, ...],
-    networks: tuple[str, ...],
-    machine: Path | None,
-    **axes: Any,
+    models: Names, sizes: Names, protocols: Names, networks: Names, machine: Path | None, **axes: Any
 ) -> "Sweep":
     """Resolve all names; a `UsageError` for one that does not exist, before anything is priced."""
-    from pi_sim.cost.machine import load_profile
-    from pi_sim.sweep.sweep import Grid, Sweep, make_price_tables
+    from pi_sim.cost.cost import load_profile
+    from pi_sim.sweep.sweep import Sweep, list_scenarios, make_price_tables
 
     return Sweep(
-        networks=resolve_networks(networks),
-        scenarios=Grid(resolve_models(models, sizes), **axes).scenarios(),
-        price_tables=make_price_tables(resolve_protocols(protocols)),
+        networks=options.resolve_networks(networks),
+        scenarios=list_scenarios(options.resolve_models(models, sizes), **axes),
+        price_tables=make_price_tables(options.resolve_protocols(protocols)),
         machine=load_profile(machine),
     )
 
@@ -110,15 +79,14 @@ def _load_quality(grid: "Sweep", report: Path, folders: tuple[Path, ...]) -> "pd
     from pi_sim.report import sweep as page
 
     check_writable(report)
-    return page.load_qualities(
-        list(folders) or page.default_folders(), [scenario.source for scenario in grid.scenarios]
-    )
+    sources = [scenario.source for scenario in grid.scenarios]
+    return page.load_qualities(list(folders) or page.default_folders(), sources)
 
 
 def _run_sweep(grid: "Sweep", out: Path | None) -> "list[SweepRow]":
     """Return all rows; show progress unless the rows go to standard output, then the rate of new ones."""
     silent = nullcontext(lambda fraction: None)
-    with _open_output(out) as table, progress.bar("sweep") if out else silent as advance:
+    with _open_output(out) as table, options.progress_bar("sweep") if out else silent as advance:
         before, started, computing = len(table.rows), time.perf_counter(), time.process_time()
         rows = grid.run(table, advance)
         elapsed, computing = time.perf_counter() - started, time.process_time() - computing
@@ -147,11 +115,9 @@ def _open_output(out: Path | None) -> "Iterator[ResumableCsv]":
 
 @click.command()
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
-@click.option(
-    "--out", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), help="Write the page and its figure here."
-)
-@STYLE
-def validate(sources: tuple[str, ...], out: Path | None, style: Any) -> None:
+@click.option("--out", metavar="DIR", type=options.FOLDER, help="Write the page and its figure here.")
+@options.STYLE
+def validate(sources: Names, out: Path | None, style: Any) -> None:
     """Compare published figures with predictions: all of protocols/published, or those of some SOURCEs.
 
     A figure that is off by more than its row's tolerance stays in the table, with the suspected reason.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pi_sim import files
-from pi_sim.cli.options import LENGTH, MODEL, PROTOCOL_HELP, SIZE, STYLE, resolve_executable, resolve_models
+from pi_sim.cli import options
 from pi_sim.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--model", metavar="CARD", help="A model card's name or path, to train from scratch.")
-@click.option("--from", "source", type=click.Path(path_type=Path), help="A checkpoint's folder instead, to fine-tune.")
+@click.option("--from", "source", type=options.PATH, help="A checkpoint's folder instead, to fine-tune.")
 @click.option("--size", help="A size's name or path.  [default: tiny, or what --from was trained at]")
 @click.option("--recipe", metavar="NAME", help="One of the card's, such as paper, instead of the one for the size.")
 @click.option("--corpus", help="packages, stdlib, hf:NAME, or a path of text.  [default: packages, or that of --from]")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
-@click.option("--tokens", type=click.IntRange(1), help="Training tokens, instead of the recipe's.")
+@click.option("--tokens", type=options.POSITIVE, help="Training tokens, instead of the recipe's.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the design or recipe.")
-@click.option("--out", type=click.Path(path_type=Path), help="A new folder, or an interrupted training's.")
-def train(out: Path | None, **options: Any) -> None:
+@click.option("--out", type=options.PATH, help="A new folder, or an interrupted training's.")
+def train(out: Path | None, **arguments: Any) -> None:
     """Train a model card from scratch, or fine-tune a checkpoint.
 
     With --from, --recipe means the card of the checkpoint's record, or that of --model.
@@ -35,7 +35,7 @@ def train(out: Path | None, **options: Any) -> None:
     from pi_sim.training import train as training
 
     with distributed.quiet_nonzero_ranks():
-        plan = _plan_training(**options)
+        plan = _plan_training(**arguments)
         folder = out or Path("runs") / plan.title
         if record := training.train(plan, folder):
             click.echo(f"{folder}: {checkpoints.summarize_training(record)}")
@@ -65,7 +65,7 @@ def _plan_training(
 
 @click.command()
 @click.argument("checkpoint")
-@SIZE
+@options.SIZE
 @click.option("--norm", metavar="NORM", help="Of the blocks: none, layernorm, rmsnorm, dyt, dyt-hardtanh or derf.")
 @click.option("--final-norm", metavar="NORM", help="Before the vocabulary head, likewise.")
 @click.option("--activation", metavar="NAME", help="relu, gelu, silu, leaky_relu, learnable_lrelu, quad, identity ...")
@@ -75,8 +75,8 @@ def _plan_training(
 @click.option("--drop-ffn", "dropped_ffn", multiple=True, type=int, metavar="LAYER", help="Repeatable.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="alpha_attention, slope, temperature ...")
 @click.option("--corpus", metavar="TEXT", help="Text for measuring quality; by default the held-out text.")
-@LENGTH
-@click.option("--out", type=click.Path(path_type=Path), help="A folder that is new or empty.")
+@options.LENGTH
+@click.option("--out", type=options.PATH, help="A folder that is new or empty.")
 def convert(
     checkpoint: str,
     size: str,
@@ -89,45 +89,37 @@ def convert(
     """Change the design of a trained CHECKPOINT, a card's or a folder's; fine-tune it with `pi-sim train --from`."""
     from pi_sim.training import conversion
 
-    plan, (source,) = conversion.parse_switches(switches, settings), resolve_models([checkpoint], [size])
+    plan, (source,) = conversion.parse_switches(switches, settings), options.resolve_models([checkpoint], [size])
     folder = out or Path("runs") / conversion.conversion_title(source, plan)
     record = conversion.convert(source, plan, folder, corpus, seq_len)
     click.echo(f"{folder}: {conversion.summarize_conversion(record)}")
 
 
 @click.command()
-@MODEL
-@SIZE
-@click.option("--seq-len", type=click.IntRange(1), help="Tokens; by default the model's context, at most 1,024.")
-@click.option("--sequences", default=32, show_default=True, type=click.IntRange(1), help="Number of texts.")
+@options.MODEL
+@options.SIZE
+@click.option("--seq-len", type=options.POSITIVE, help="Tokens; by default the model's context, at most 1,024.")
+@click.option("--sequences", default=32, show_default=True, type=options.POSITIVE, help="Number of texts.")
 @click.option("--corpus", metavar="TEXT", help="packages, stdlib, a path, or random; by default the held-out text.")
-@click.option("--protocol", default="crypten", show_default=True, help=f"Its domains are checked. {PROTOCOL_HELP}")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="A folder for figures, SVG and PNG.")
-@click.option("--json", "record", type=click.Path(path_type=Path, dir_okay=False), help="Write the record here.")
-@STYLE
+@click.option(
+    "--protocol", default="crypten", show_default=True, help=f"Its domains are checked. {options.PROTOCOL_HELP}"
+)
+@click.option("--out", type=options.FOLDER, help="A folder for figures, SVG and PNG.")
+@options.RECORD
+@options.STYLE
 def diagnose(
-    model: str,
-    size: str,
-    seq_len: int | None,
-    sequences: int,
-    corpus: str | None,
-    protocol: str,
-    out: Path | None,
-    record: Path | None,
-    style: Any,
+    model: str, size: str, protocol: str, out: Path | None, record: Path | None, style: Any, **text: Any
 ) -> None:
     """Diagnose a model: attention entropy, NaN, sparsity, pre-activations, and ranges for fixed point."""
     from pi_sim import records
-    from pi_sim.cli import progress
     from pi_sim.report import diagnosis
     from pi_sim.run.diagnosis import run_diagnosis
 
-    executable, (source,) = resolve_executable(protocol), resolve_models([model], [size])
-    for path in (record, out and out / "entropy.svg"):
-        if path:
-            files.check_writable(path)
-    with progress.bar("diagnosis") as advance:
-        result = records.stamp(run_diagnosis(source, seq_len, sequences, corpus, executable, advance))
+    executable, (source,) = options.resolve_executable(protocol), options.resolve_models([model], [size])
+    for path in filter(None, (record, out and out / "entropy.svg")):
+        files.check_writable(path)
+    with options.progress_bar("diagnosis") as advance:
+        result = records.stamp(run_diagnosis(source, protocol=executable, advance=advance, **text))
     if out:
         diagnosis.write_figures(result, out)
     if record:

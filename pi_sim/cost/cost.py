@@ -1,6 +1,17 @@
-"""Cost and work: communication and computation of an operation, as monoids independent of hardware."""
+"""Cost and work: communication and computation of an operation, as monoids independent of hardware.
 
-from dataclasses import dataclass
+A machine's profile turns work into seconds of computing.
+"""
+
+from dataclasses import astuple, dataclass
+from operator import add
+from pathlib import Path
+
+from pi_sim import records
+from pi_sim.errors import UsageError
+from pi_sim.files import user_folder
+from pi_sim.records import MachineRecord, SecondsEach
+from pi_sim.specs.toml import TomlModel, read_toml
 
 
 @dataclass(frozen=True)
@@ -46,15 +57,47 @@ class Work:
     """Tuples requested by CrypTen, which looks up its settings for every product: slower than many calls."""
 
     def __add__(self, other: "Work") -> "Work":
-        return Work(
-            self.macs + other.macs,
-            self.elements + other.elements,
-            self.random + other.random,
-            self.calls + other.calls,
-            self.tuples + other.tuples,
-        )
+        return Work(*map(add, astuple(self), astuple(other)))
 
     def __rmul__(self, times: int) -> "Work":
-        return Work(
-            times * self.macs, times * self.elements, times * self.random, times * self.calls, times * self.tuples
-        )
+        return Work(*(times * amount for amount in astuple(self)))
+
+
+class Machine(TomlModel):
+    """Profile of a machine, measured by `pi-sim calibrate` or written by hand."""
+
+    name: str
+    source: str
+    seconds_each: SecondsEach
+
+    def seconds(self, work: Work, rounds: int) -> float:
+        """Return the seconds of computing, and of handing over the messages of `rounds` rounds.
+
+        The time that a message takes for each of its bytes overlaps with the transfer, which a network charges for.
+        """
+        unit = self.seconds_each
+        computing = work.macs * unit.macs + work.elements * unit.elements + work.random * unit.random
+        return computing + work.calls * unit.calls + work.tuples * unit.tuples + rounds * unit.rounds
+
+
+def profile_path() -> Path:
+    """Return the path of this machine's profile, in `$XDG_CONFIG_HOME/pi-sim`, by default `~/.config/pi-sim`."""
+    return user_folder("XDG_CONFIG_HOME", "~/.config") / "machine.json"
+
+
+def save_profile(machine: Machine, path: Path) -> None:
+    """Write a profile as a record, with the environment."""
+    records.save(path, MachineRecord(**dict(machine)))
+
+
+def load_profile(path: Path | None = None) -> Machine | None:
+    """Load the profile at `path`, a record of `pi-sim calibrate` or TOML; by default this machine's, or None."""
+    if path is None and not profile_path().exists():
+        return None
+    path = path or profile_path()
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}; `pi-sim calibrate --out {path}` measures this machine.")
+    if path.suffix == ".toml":
+        return read_toml(Machine, path)
+    record = records.load(path, MachineRecord)
+    return Machine(name=record.name, source=record.source, seconds_each=record.seconds_each)

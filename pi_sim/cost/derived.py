@@ -43,11 +43,6 @@ class DerivedPrice(NamedTuple):
     """Bytes that one party sends to open a weight under its mask; all weights of a session share a round."""
 
 
-def derive_cost(op: Op, protocol: ExecutableProtocol) -> Cost:
-    """Return the communication of one operation."""
-    return derive_price(op, protocol).cost
-
-
 def derive_price(op: Op, protocol: ExecutableProtocol) -> DerivedPrice:
     """Return the price of one operation; a fixed operand is opened beforehand.
 
@@ -177,7 +172,8 @@ class WorkCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = function(*args, **(kwargs or {}))
         unit = _work_unit(function)
         if unit and not _is_device_copy(function, args, result):
-            tensors = [output for output in _as_sequence(result) if isinstance(output, Tensor)]
+            outputs = result if isinstance(result, (tuple, list)) else (result,)
+            tensors = [output for output in outputs if isinstance(output, Tensor)]
             self.totals["calls"] += 1
             self.totals[unit] += sum(_work_amount(unit, args, tensor) for tensor in tensors)
         return result
@@ -198,7 +194,3 @@ def _is_device_copy(function: Any, args: Any, result: Any) -> bool:
 
 def _work_amount(unit: str, args: Any, output: Tensor) -> int:
     return int(output.numel() * args[0].shape[-1]) if unit == "macs" else -(-output.nbytes // WORD_BYTES)
-
-
-def _as_sequence(result: Any) -> Any:
-    return result if isinstance(result, (tuple, list)) else (result,)

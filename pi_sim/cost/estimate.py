@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from pi_sim.cost import pricing
 from pi_sim.cost.census import scenario_census
-from pi_sim.cost.cost import Cost
-from pi_sim.cost.machine import Machine
+from pi_sim.cost.cost import Cost, Machine
 from pi_sim.cost.pricing import PricedProtocol, price_census
-from pi_sim.cost.rows import Row, Subtotal, View, group_rows
+from pi_sim.cost.rows import VIEW_KEYS, Row, Subtotal, View
 from pi_sim.network import Network
 from pi_sim.zoo.source import ModelSource
 
@@ -29,6 +28,9 @@ CONVENTIONS = [
     "1 MB = 1e6 bytes, 1 GB = 1e9 bytes",
 ]
 """Printed under every table: each of them changes published numbers by a factor of two or more."""
+SCENARIO_KEYS = ("model", "size", "protocol", "seq_len", "batch", "past", "only_inner")
+ROW_KEYS = ("module", "op", "shapes", "count", "provenance")
+"""Attributes of an estimate and of its rows that are keys of its record."""
 OTHER_ROWS = "others"
 """Label of the sum of all rows below the `top` most expensive ones."""
 
@@ -71,18 +73,16 @@ class Estimate:
         return self.overall.cost
 
     @property
-    def body_cost(self) -> Cost:
-        """Cost without embedding and head."""
-        return self.body.cost
-
-    @property
     def session_bytes(self) -> int:
         """Bytes that one party sends once in a session, all in one round, before the first inference."""
         return sum(row.session_bytes for row in self.rows)
 
     def group_by(self, view: View) -> dict[str, Subtotal]:
         """Return subtotals by operation, layer or module, or the total, in order of first occurrence."""
-        return group_rows(self.rows, view)
+        groups: dict[str, list[Row]] = {}
+        for row in self.rows:
+            groups.setdefault(VIEW_KEYS[view](row), []).append(row)
+        return {key: Subtotal.sum_of(group) for key, group in groups.items()}
 
     def top_groups(self, parts: dict[str, Subtotal], top: int) -> dict[str, Subtotal]:
         """Return the `top` parts that take longest on the first network, and the sum of the remaining ones."""
@@ -114,26 +114,12 @@ class Estimate:
     def to_json(self) -> dict[str, Any]:
         """Return the record, whose keys `pi_sim.cli.json_help` explains."""
         return {
-            "model": self.model,
-            "size": self.size,
-            "protocol": self.protocol,
-            "seq_len": self.seq_len,
-            "batch": self.batch,
-            "past": self.past,
-            "only_inner": self.only_inner,
+            **{name: getattr(self, name) for name in SCENARIO_KEYS},
             "total": self._total_fields(self.overall),
             "without_embedding_and_head": self._total_fields(self.body),
             "session_bytes": self.session_bytes,
             "rows": [
-                {
-                    "module": row.module,
-                    "op": row.op,
-                    "shapes": row.shapes,
-                    "count": row.count,
-                    "provenance": row.provenance,
-                    **self._cost_fields(row.cost),
-                }
-                for row in self.rows
+                {name: getattr(row, name) for name in ROW_KEYS} | self._cost_fields(row.cost) for row in self.rows
             ],
             "conventions": self.conventions,
         }

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 from pi_sim import specs
 from pi_sim.cost import plugins, sheet
-from pi_sim.cost.cache import cached_json
-from pi_sim.cost.census import Census
+from pi_sim.cost.census import Census, cached_json
 from pi_sim.cost.cost import Cost, Work
 from pi_sim.cost.plugins import Plugin
 from pi_sim.cost.rows import Row
@@ -25,7 +24,7 @@ PricedProtocol = ExecutableProtocol | DeclaredProtocol | Plugin
 
 def resolve_protocol(name: str) -> PricedProtocol:
     """Return the protocol called `name`, or at that path; a TOML file goes before a plugin of the same name."""
-    if _is_plugin(name):
+    if name not in specs.list_names("protocols") and name in plugins.plugin_names():
         return plugins.load_plugin(name)
     protocol = specs.load_protocol(name)
     if isinstance(protocol, DeclaredProtocol):
@@ -85,10 +84,6 @@ def is_offline_known(protocol: PricedProtocol) -> bool:
     return not isinstance(protocol, DeclaredProtocol) or protocol.has_offline_figures
 
 
-def _is_plugin(name: str) -> bool:
-    return name not in specs.list_names("protocols") and name in plugins.plugin_names()
-
-
 class OpPrice(NamedTuple):
     """Price of an operation."""
 
@@ -110,16 +105,9 @@ def price_op(op: Op, protocol: PricedProtocol) -> OpPrice:
     if isinstance(protocol, ExecutableProtocol):
         cost, work, dealer_work, session_bytes = _derived_numbers(op, protocol)
         return OpPrice(Cost(*cost), Work(*work), Work(*dealer_work), session_bytes)
-    return OpPrice(
-        sheet.declared_cost(op, protocol)
-        if isinstance(protocol, DeclaredProtocol)
-        else plugins.plugin_cost(op, protocol)
-    )
-
-
-def op_cost(op: Op, protocol: PricedProtocol) -> Cost:
-    """Return the cost of `op`."""
-    return price_op(op, protocol).cost
+    if isinstance(protocol, DeclaredProtocol):
+        return OpPrice(sheet.declared_cost(op, protocol))
+    return OpPrice(plugins.plugin_cost(op, protocol))
 
 
 def op_work(op: Op, protocol: PricedProtocol) -> Work | None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 from pi_sim.cost.cost import ZERO_COST, Cost, Work
 
@@ -45,17 +45,6 @@ class Row:
         return match[1] if match else self.module
 
 
-class Summable(Protocol):
-    """A row or a subtotal."""
-
-    @property
-    def count(self) -> int: ...
-    @property
-    def cost(self) -> Cost: ...
-    @property
-    def work(self) -> Work | None: ...
-
-
 @dataclass(frozen=True)
 class Subtotal:
     """Sum of rows: operations, cost, and the work unless that of one row is unknown."""
@@ -65,7 +54,7 @@ class Subtotal:
     work: Work | None
 
     @classmethod
-    def sum_of(cls, summands: Iterable[Summable]) -> "Subtotal":
+    def sum_of(cls, summands: "Iterable[Row | Subtotal]") -> "Subtotal":
         """Return the sum; its work is None if that of any summand is."""
         parts = list(summands)
         works = [part.work for part in parts if part.work is not None]
@@ -80,11 +69,3 @@ VIEW_KEYS: dict[View, Callable[[Row], str]] = {
     "total": lambda row: "total",
 }
 """Key by which a view groups rows."""
-
-
-def group_rows(rows: Iterable[Row], view: View) -> dict[str, Subtotal]:
-    """Return the subtotals of a view, in order of first occurrence."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(VIEW_KEYS[view](row), []).append(row)
-    return {key: Subtotal.sum_of(group) for key, group in groups.items()}

@@ -73,7 +73,7 @@ def _name_error(table: str, name: str, sheet: DeclaredProtocol) -> str | None:
 def _op_form(op: Op) -> str:
     """Return `tanh` for that GELU, `affine` for a norm with a learned factor, and an empty string otherwise."""
     if op.name == "gelu":
-        return str(dict(op.attributes).get("approximate", "none"))
+        return str(op.attribute("approximate", "none"))
     return OP_FORMS.get(op.name, "") if len(op.shapes) > 1 else ""
 
 
@@ -93,16 +93,12 @@ def op_features(op: Op) -> dict[str, float]:
     """Return the operation's features, see `pi_sim.specs.FEATURES`; only products have mk, kn, mn, mkn and batch."""
     shape = op.result_shape
     elements, cols = math.prod(shape), shape[-1] if shape else 1
-    features = {
-        "each": 1,
-        "elements": elements,
-        "rows": elements // cols,
-        "cols": cols,
-        "visible": _unmasked_count(op, elements),
-    }
-    features["log2_cols"] = (cols - 1).bit_length()
-    features["operands"] = sum(math.prod(size) for size, secret in zip(op.shapes, op.secret, strict=True) if secret)
-    return features | (_product_features(op, shape) if op.name in PRODUCT_OPS else {})
+    operands = sum(math.prod(size) for size, secret in zip(op.shapes, op.secret, strict=True) if secret)
+    return {
+        "each": 1, "elements": elements, "rows": elements // cols, "cols": cols, "log2_cols": (cols - 1).bit_length(),
+        "visible": _unmasked_count(op, elements), "operands": operands,
+        **(_product_features(op) if op.name in PRODUCT_OPS else {}),
+    }  # fmt: skip
 
 
 def factor_shapes(op: Op) -> tuple[Shape, Shape]:
@@ -111,15 +107,15 @@ def factor_shapes(op: Op) -> tuple[Shape, Shape]:
     return (second, first) if op.name == "embedding" else (first, second)
 
 
-def _product_features(op: Op, shape: Shape) -> dict[str, float]:
-    first, second = factor_shapes(op)
+def _product_features(op: Op) -> dict[str, float]:
+    shape, (first, second) = op.result_shape, factor_shapes(op)
     mn, batch = math.prod(shape), math.prod(shape[:-2]) if len(second) > 2 else 1
     return {"mk": math.prod(first), "kn": math.prod(second), "mn": mn, "mkn": mn * first[-1], "batch": batch}
 
 
 def _unmasked_count(op: Op, elements: int) -> int:
     """Count the scores (..., m, n) that a causal mask leaves: n - m + 1 in the first row, one more in each next row."""
-    if not dict(op.attributes).get("causal"):
+    if not op.attribute("causal"):
         return elements
     m, n = op.shapes[0][-2:]
     return elements // (m * n) * sum(n - m + row + 1 for row in range(m))

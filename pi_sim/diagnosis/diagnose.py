@@ -9,14 +9,14 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from pi_sim.diagnosis import hooks
 from pi_sim.diagnosis.entropy import EntropyProbe, head_fraction, is_collapsed, is_overloaded
-from pi_sim.diagnosis.hooks import LearnedAlphas, LearnedSlopes, NonFiniteCounts, PreActivationProbe, run_probes
 from pi_sim.diagnosis.ranges import ObservedGraph, Quantity, RangeObserver, TruncationObserver
-from pi_sim.diagnosis.sparsity import SparsityProbe, uncounted_matrices
 from pi_sim.errors import UsageError
 from pi_sim.graph.capture import capture_model
 
 Advance = Callable[[float], None]
+QUICK_PROBES = (EntropyProbe, hooks.NonFiniteCounts, hooks.LearnedSlopes, hooks.LearnedAlphas)
 
 
 def quick_diagnosis(model: nn.Module, ids: Tensor) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def quick_diagnosis(model: nn.Module, ids: Tensor) -> dict[str, Any]:
     - slopes: by layer, null in a layer that has none; absent where no layer has one
     - alphas: {module, alpha, inverse_std} of every DyT and Derf; absent where there are none
     """
-    return run_probes(model, [ids], [EntropyProbe(), NonFiniteCounts(), LearnedSlopes(), LearnedAlphas()])
+    return hooks.run_probes(model, [ids], [probe() for probe in QUICK_PROBES])
 
 
 def diagnose(model: PreTrainedModel, ids: Tensor, quantities: list[Quantity], advance: Advance) -> dict[str, Any]:
@@ -46,22 +46,15 @@ def diagnose(model: PreTrainedModel, ids: Tensor, quantities: list[Quantity], ad
     - missing: sentences that name missing parts and their reasons
     """
     observed_graph, missing = _prepare_graph(model, ids.shape[1], quantities)
-    probes = [
-        EntropyProbe(),
-        NonFiniteCounts(),
-        LearnedSlopes(),
-        LearnedAlphas(),
-        SparsityProbe(),
-        PreActivationProbe(),
-    ]
-    diagnosis = run_probes(model, _single_sequences(ids, observed_graph, advance), probes)
+    probes = [*(probe() for probe in QUICK_PROBES), hooks.SparsityProbe(), hooks.PreActivationProbe()]
+    diagnosis = hooks.run_probes(model, _single_sequences(ids, observed_graph, advance), probes)
     shares = diagnosis["entropy_share"]
     limits = {"overload": is_overloaded, "collapse": is_collapsed}
     diagnosis["by_layer"] = {
         name: [head_fraction([heads], is_beyond) for heads in shares] for name, is_beyond in limits.items()
     }
     graph_results = observed_graph.results() if observed_graph else {"ranges": [], "truncations": []}
-    return {**diagnosis, **graph_results, "missing": missing + uncounted_matrices(model)}
+    return {**diagnosis, **graph_results, "missing": missing + hooks.uncounted_matrices(model)}
 
 
 def _prepare_graph(

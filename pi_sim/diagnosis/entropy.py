@@ -48,7 +48,8 @@ class EntropyProbe(Probe):
         probabilities = output[1] if isinstance(output, tuple) and len(output) > 1 else None
         if probabilities is None:
             raise UsageError(f"{type(module).__name__} does not return its probabilities; use eager attention.")
-        visible = _visible_keys(probabilities, _attention_mask(module, args, kwargs))
+        arguments = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+        visible = _visible_keys(probabilities, arguments.get("attention_mask"))
         self.sums[layer] = self.sums.get(layer, 0.0) + _sum_by_head(probabilities, visible)
         self.sequences[layer] = self.sequences.get(layer, 0) + len(probabilities)
 
@@ -73,17 +74,12 @@ def attention_entropy(probabilities: Tensor) -> Tensor:
     return torch.cat([torch.special.entr(block.float()).sum(-1) for block in blocks], dim=-1)
 
 
-def _attention_mask(module: nn.Module, args: Any, kwargs: Any) -> Tensor | None:
-    """Return the mask (B, 1, T, K) of a call, which has the same name in all families."""
-    mask: Tensor | None = inspect.signature(module.forward).bind(*args, **kwargs).arguments.get("attention_mask")
-    return mask
-
-
 def _visible_keys(probabilities: Tensor, mask: Tensor | None) -> Tensor:
     """Return the number of visible keys of each query of (B, H, T, K) probabilities: (B, 1, T), or (T).
 
-    Counting the nonzero probabilities would miss a visible key whose exponential underflows. Without a mask, all keys
-    are visible if the first query attends to any but its own, and otherwise those up to the query's own.
+    Counting the nonzero probabilities would miss a visible key whose exponential underflows. Without a mask
+    (B, 1, T, K), all keys are visible if the first query attends to any but its own, and otherwise those up to the
+    query's own.
     """
     queries, keys = probabilities.shape[-2:]
     if mask is not None:

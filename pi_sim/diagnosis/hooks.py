@@ -1,13 +1,18 @@
 """Probes: hooks that reduce the tensors of a forward pass, batch by batch, without storing them.
 
-They count NaN and infinities in the output of each block, bin the inputs of activations, and read learned scalars: the
-slopes of leaky ReLUs, the alphas of DyT and Derf.
+They count NaN and infinities in the output of each block, bin the inputs of activations, read learned scalars (the
+slopes of leaky ReLUs, the alphas of DyT and Derf) and count the exact zeros in the inputs of weight matrices.
+
+As in table 1 of "ReLU Strikes Back" (arXiv 2310.04564), a zero in the input x of x W makes a row of W superfluous on
+plaintext. Secure computation cannot skip it, because the positions of the zeros are secret.
 """
 
 import math
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -34,7 +39,7 @@ class Probe(ABC):
 
 
 @torch.no_grad()
-def run_probes(model: nn.Module, batches: Iterable[Tensor], probes: list[Probe]) -> dict[str, Any]:
+def run_probes(model: nn.Module, batches: Iterable[Tensor], probes: Sequence[Probe]) -> dict[str, Any]:
     """Run the model in evaluation mode on batches of token ids (B, T) and return the results of all probes.
 
     Draws no random numbers, and restores the model's mode.
@@ -52,12 +57,6 @@ def run_probes(model: nn.Module, batches: Iterable[Tensor], probes: list[Probe])
     return {key: value for probe in probes for key, value in probe.result().items()}
 
 
-def first_output(output: Any) -> Tensor:
-    """Return the hidden states among a block's outputs."""
-    tensor: Tensor = output[0] if isinstance(output, tuple) else output
-    return tensor
-
-
 def finite_or_none(value: float) -> float | None:
     """Return the number, or None for one that JSON cannot represent."""
     return value if math.isfinite(value) else None
@@ -72,21 +71,20 @@ class NonFiniteCounts(Probe):
     """Counts of NaN and infinities over all positions, by layer."""
 
     def __init__(self) -> None:
-        self.nan: dict[int, Tensor] = {}
-        self.inf: dict[int, Tensor] = {}
+        self.counts: dict[int, Tensor] = {}
 
     def attach(self, model: nn.Module) -> Iterator[RemovableHandle]:
         for layer, (_, block) in enumerate(modules.block_modules(model)):
             yield block.register_forward_hook(partial(self._count, layer))
 
     def _count(self, layer: int, module: nn.Module, args: Any, output: Any) -> None:
-        hidden = first_output(output)
-        self.nan[layer] = self.nan.get(layer, 0) + hidden.isnan().sum()
-        self.inf[layer] = self.inf.get(layer, 0) + hidden.isinf().sum()
+        hidden = output[0] if isinstance(output, tuple) else output
+        counts = torch.stack([hidden.isnan().sum(), hidden.isinf().sum()])
+        self.counts[layer] = self.counts.get(layer, 0) + counts
 
     def result(self) -> dict[str, Any]:
-        counts = {"nan": self.nan, "inf": self.inf}
-        return {"non_finite": {kind: [int(total[layer]) for layer in sorted(total)] for kind, total in counts.items()}}
+        counts = [self.counts[layer].tolist() for layer in sorted(self.counts)]
+        return {"non_finite": {"nan": [nan for nan, _ in counts], "inf": [inf for _, inf in counts]}}
 
 
 HISTOGRAM_BINS = 96
@@ -112,11 +110,8 @@ class PreActivationProbe(Probe):
         self.histograms[path].add(x)
 
     def result(self) -> dict[str, Any]:
-        rows = [
-            {"module": path, "layer": modules.layer_index(path), **histogram.to_json()}
-            for path, histogram in self.histograms.items()
-        ]
-        return {"histograms": rows}
+        bins = ((path, histogram.to_json()) for path, histogram in self.histograms.items())
+        return {"histograms": [{"module": path, "layer": modules.layer_index(path), **counts} for path, counts in bins]}
 
 
 class Histogram:
@@ -200,3 +195,62 @@ def _inverse_std(moments: Tensor) -> float | None:
     """Return 1 / std from a count, a sum and a sum of squares (3,)."""
     count, total, squares = moments.unbind()
     return finite_or_none((squares / count - (total / count).square()).rsqrt().item())
+
+
+ROLES = tuple(modules.MATRIX_ROLES)
+
+
+@dataclass
+class WeightMatrix:
+    """Weight matrix (k, n): its layer and role, its work per token, and the zeros and elements of its inputs so far."""
+
+    layer: int | None
+    role: str | None
+    flops: int
+    zeros: Tensor | int = 0
+    element_count: int = 0
+
+    @property
+    def sparsity(self) -> float:
+        """Share of exact zeros in its inputs."""
+        return int(self.zeros) / self.element_count if self.element_count else 0.0
+
+
+class SparsityProbe(Probe):
+    """Share of exact zeros in the inputs of QKV, up and down projections, by layer."""
+
+    def __init__(self) -> None:
+        self.matrices: list[WeightMatrix] = []
+        self.layers = 0
+
+    def attach(self, model: nn.Module) -> Iterator[RemovableHandle]:
+        self.layers = len(modules.block_modules(model))
+        for path, module in modules.weight_matrices(model):
+            elements = sum(weight.numel() for weight in module.parameters() if weight.dim() == 2)
+            matrix = WeightMatrix(modules.layer_index(path), modules.matrix_role(path, module), 2 * elements)
+            self.matrices.append(matrix)
+            if matrix.role:
+                yield module.register_forward_pre_hook(partial(_count_zeros, matrix))
+
+    def result(self) -> dict[str, Any]:
+        """Return sparsity by role and layer, and FLOPs of one token in all matrices of the blocks, two per product."""
+        saved = sum(matrix.flops * matrix.sparsity for matrix in self.matrices)
+        total = sum(matrix.flops for matrix in self.matrices)
+        sparsity = {role: [self._mean_sparsity(layer, role) for layer in range(self.layers)] for role in ROLES}
+        return {"sparsity": sparsity, "flops": {"per_token": total, "saved": saved, "share": saved / total}}
+
+    def _mean_sparsity(self, layer: int, role: str) -> float | None:
+        """Return the mean over a layer's matrices of that role; None where it has none, such as without FFN."""
+        values = [matrix.sparsity for matrix in self.matrices if (matrix.layer, matrix.role) == (layer, role)]
+        return sum(values) / len(values) if values else None
+
+
+def _count_zeros(matrix: WeightMatrix, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    matrix.zeros = matrix.zeros + (args[0] == 0).sum()
+    matrix.element_count += args[0].numel()
+
+
+def uncounted_matrices(model: nn.Module) -> list[str]:
+    """Return a sentence if the model has matrices of unknown role, whose inputs are not searched for zeros."""
+    kinds = dict.fromkeys(re.sub(r"\.\d+\.", ".*.", path) for path in modules.unclassified_matrices(model))
+    return [f"Zeros before {', '.join(kinds)} are not counted: their names show no role."] if kinds else []

@@ -122,13 +122,8 @@ class RangeObserver(GraphObserver):
             yield Quantity(op, "residual stream", torch.add), value
         elif op != "softmax":
             any_input = Quantity(op, "logits" if op == "reveal" else "input", torch.as_tensor)
-            yield from ((any_input, operand) for operand in self._activation_operands(node, operands))
-
-    def _activation_operands(self, node: Node, operands: list[Tensor]) -> Iterator[Tensor]:
-        """Yield the operands that depend on the tokens."""
-        return (
-            operand for name, operand in zip(node.inputs, operands, strict=True) if name not in self.token_independent
-        )
+            named = zip(node.inputs, operands, strict=True)
+            yield from ((any_input, operand) for name, operand in named if name not in self.token_independent)
 
     def _update_extremes(self, quantity: Quantity, module: str, statistic: Tensor) -> None:
         if statistic.numel():
@@ -154,12 +149,8 @@ def _range_row(quantity: Quantity, module: str, minimum: Tensor, maximum: Tensor
     low, high = minimum.item(), maximum.item()
     largest = max(abs(low), abs(high))
     row: dict[str, Any] = {"op": quantity.op, "quantity": quantity.name, "module": module, "layer": layer_index(module)}
-    row |= {
-        "min": finite_or_none(low),
-        "max": finite_or_none(high),
-        "largest": finite_or_none(largest),
-        "fits": largest < FIXED_POINT_LIMIT,
-    }
+    row |= {name: finite_or_none(value) for name, value in (("min", low), ("max", high), ("largest", largest))}
+    row["fits"] = largest < FIXED_POINT_LIMIT
     if quantity.kernel:
         inside = quantity.low <= low and high <= quantity.high
         row |= {"kernel": quantity.kernel, "domain": [quantity.low, quantity.high], "in_domain": inside}
@@ -171,42 +162,22 @@ def _split_heads(op: str, operands: list[Tensor]) -> Iterator[list[Tensor]]:
     if op != "softmax" or operands[0].dim() != 4:
         yield operands
         return
+    by_head = [operand.dim() == 4 and operand.shape[1] > 1 for operand in operands]
     for head in range(operands[0].shape[1]):
-        yield [
-            operand[:, head : head + 1] if operand.dim() == 4 and operand.shape[1] > 1 else operand
-            for operand in operands
-        ]
+        yield [x[:, head : head + 1] if split else x for x, split in zip(operands, by_head, strict=True)]
 
 
 WRAP_VALUE = 2.0 ** (RING_BITS - 2 * FRACTION_BITS)
 """Value of a product whose truncation fails with certainty; the probability is proportional to the value."""
-ProductFunction = Callable[[list[Tensor], Tensor], Tensor]
 
 
-def _product_result(operands: list[Tensor], value: Tensor) -> Tensor:
-    return value
-
-
-def _without_bias(operands: list[Tensor], value: Tensor) -> Tensor:
-    """Return the truncated product, to which the bias is added afterwards."""
-    return value - operands[2] if len(operands) == 3 else value
-
-
-def _squares(operands: list[Tensor], value: Tensor) -> Tensor:
-    return operands[0].square()
-
-
-def _centred_squares(operands: list[Tensor], value: Tensor) -> Tensor:
-    return (operands[0] - operands[0].mean(-1, keepdim=True)).square()
-
-
-TRUNCATED_PRODUCTS: dict[str, ProductFunction] = {
-    **dict.fromkeys(("matmul", "multiply", "square", "scale", "scale_by"), _product_result),
-    "linear": _without_bias,
-    "rmsnorm": _squares,
-    "layernorm": _centred_squares,
+TRUNCATED_PRODUCTS: dict[str, Callable[[list[Tensor], Tensor], Tensor]] = {
+    **dict.fromkeys(("matmul", "multiply", "square", "scale", "scale_by"), lambda _, value: value),
+    "linear": lambda operands, value: value - operands[2] if len(operands) == 3 else value,  # the bias is added later
+    "rmsnorm": lambda operands, _: operands[0].square(),
+    "layernorm": lambda operands, _: (operands[0] - operands[0].mean(-1, keepdim=True)).square(),
 }
-"""Truncated products by operation: its result, or the squares in a norm.
+"""Truncated products by operation, of its operands and its value: the value, or the squares in a norm.
 
 Other products inside kernels are not counted; they are small as long as a kernel is in its domain.
 """

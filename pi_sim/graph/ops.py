@@ -38,6 +38,10 @@ class Op:
         attributes = "".join(f", {key}={value}" for key, value in self.attributes)
         return f"{self.name}({shapes}{attributes})"
 
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """Return the value of an attribute."""
+        return dict(self.attributes).get(name, default)
+
     @property
     def result_shape(self) -> Shape:
         """Shape of the result."""

@@ -1,4 +1,7 @@
-"""Records of runs, trainings and other measurements: versioned JSON, the source of every table and figure."""
+"""Records of runs, trainings and other measurements: versioned JSON, the source of every table and figure.
+
+The imports are the names of this package.
+"""
 
 import json
 from pathlib import Path
@@ -49,46 +52,6 @@ from pi_sim.records.models import (
     TrainingRecord,
 )
 
-__all__ = [
-    "ARGV",
-    "RECORD_FILE",
-    "SCHEMAS",
-    "VERSION",
-    "Agreement",
-    "BenchRecord",
-    "BenchSize",
-    "ConversionRecord",
-    "CorpusId",
-    "DiagnosisRecord",
-    "Dimensions",
-    "EstimateRecord",
-    "HeldOut",
-    "JsonObject",
-    "KernelTiming",
-    "MachineRecord",
-    "Measured",
-    "ModelTiming",
-    "Observation",
-    "Origin",
-    "PartyRecord",
-    "PayloadBytes",
-    "Perplexity",
-    "PerplexityPair",
-    "Record",
-    "RecordT",
-    "RunRecord",
-    "SecondsEach",
-    "TrainingRecord",
-    "TruncationTest",
-    "code_fingerprint",
-    "cpu_name",
-    "dumps",
-    "json_safe",
-    "load",
-    "save",
-    "stamp",
-]
-
 SCHEMAS: dict[str, type[Record]] = {
     schema.model_fields["kind"].default: schema
     for schema in (
@@ -126,7 +89,7 @@ def _parse(path: Path) -> JsonObject:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise UsageError(f"{path} is not a pi-sim record; {REMEDY}.") from None
+        table = None
     if not isinstance(table, dict) or table.get("kind") not in SCHEMAS:
         raise UsageError(f"{path} is not a pi-sim record; {REMEDY}.")
     if table.get("version") != VERSION:
@@ -138,7 +101,5 @@ def _parse(path: Path) -> JsonObject:
 def _complaint(error: ValidationError) -> str:
     """Return the mistake in the first wrong key."""
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "missing":
-        return f"has no {key}"
-    return f"cannot be read, key {key!r}: {first['msg'].removeprefix('Value error, ')}"
+    key, complaint = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    return f"has no {key}" if first["type"] == "missing" else f"cannot be read, key {key!r}: {complaint}"

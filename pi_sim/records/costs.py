@@ -1,7 +1,4 @@
-"""Schemas of records of costs: estimates, private runs, benchmarks and machine profiles.
-
-Optional fields are null if the value was not available.
-"""
+"""Schemas of records of costs: estimates, private runs, benchmarks and machine profiles; null if not available."""
 
 from typing import Literal
 
@@ -17,27 +14,21 @@ WRONG = 1.1
 
 
 class Price(TomlModel):
-    """Rounds and bytes. `offline_bytes` is null where the protocol's sources do not state it."""
-
     rounds: int
     bytes: int
-    offline_bytes: int | None
+    offline_bytes: int | None  # null where the protocol's sources do not state it
 
 
 class Total(Price):
-    """Sum of prices, with seconds by network."""
-
-    seconds: dict[str, float]
+    seconds: dict[str, float]  # by network
     compute_seconds: float | None = None
 
 
 class EstimateRow(TomlModel):
-    """Price of one operation of one shape in one module, over all its occurrences."""
-
     module: str
     op: str
     shapes: str
-    count: int
+    count: int  # occurrences in the module, which the price includes
     provenance: str | None = None
     rounds: int
     bytes: int
@@ -62,16 +53,12 @@ class Estimated(Record):
 
 
 class EstimateRecord(Estimated):
-    """An estimate, as `pi-sim estimate --format json` prints it."""
-
     kind: Literal["estimate"] = "estimate"
 
 
 class LinkCosts(TomlModel):
-    """Seconds of the connection for a round, and for a megabyte in each direction."""
-
     round_seconds: float
-    megabyte_seconds: float
+    megabyte_seconds: float  # in each direction
 
 
 class Measured(Price):
@@ -79,11 +66,9 @@ class Measured(Price):
 
     seconds: float
     communication_seconds: float
-    late_seconds: float | None = None
-    """How late messages of an imitated network arrived, in all."""
+    late_seconds: float | None = None  # how late messages of an imitated network arrived, in all
     compute_seconds: float
-    peer_wait_seconds: float | None = None
-    """The part of `compute_seconds` in which this party waited for the peer's computation."""
+    peer_wait_seconds: float | None = None  # the part of `compute_seconds` spent waiting for the peer's computation
     setup_seconds: float
     session_bytes: int | None = None
     link: LinkCosts | None = None
@@ -99,9 +84,7 @@ class PerplexityPair(TomlModel):
 
 
 class Perplexity(PerplexityPair):
-    """Perplexities over all positions and, if some are corrupted, over the others."""
-
-    excluding_corrupted: PerplexityPair | None = None
+    excluding_corrupted: PerplexityPair | None = None  # if some positions are corrupted, over the others
 
 
 class Agreement(TomlModel):
@@ -110,8 +93,7 @@ class Agreement(TomlModel):
     max_abs: float
     mean_abs: float
     top1: float
-    corrupted_positions: int = 0
-    """Positions with a logit error that approximation does not explain: a truncation failed."""
+    corrupted_positions: int = 0  # their logit error is beyond approximation: a truncation failed
 
 
 class RunRecord(Estimated):
@@ -137,9 +119,7 @@ class RunRecord(Estimated):
         """Plain and private perplexity, without corrupted positions if these are rare."""
         corrupted = self.agreement.corrupted_positions if self.agreement else 0
         is_rare = 0 < corrupted < RARE * self.sequences * self.seq_len
-        return (
-            self.perplexity.excluding_corrupted if is_rare and self.perplexity.excluding_corrupted else self.perplexity
-        )
+        return (is_rare and self.perplexity.excluding_corrupted) or self.perplexity
 
     @property
     def is_wrong(self) -> bool:
@@ -149,9 +129,7 @@ class RunRecord(Estimated):
 
 
 class PayloadBytes(TomlModel):
-    """Payload of the run in bytes, as one party's link counted it."""
-
-    sent: int
+    sent: int  # as one party's link counted it
     received: int
 
 
@@ -177,40 +155,30 @@ class BenchSize(TomlModel):
     width: int = Field(default=768, gt=0)
     heads: int = Field(default=12, gt=0)
     vocabulary: int = Field(default=2048, gt=0)
-    large_vocabulary: int = Field(default=50257, gt=0)
-    """Vocabulary whose embedding is priced and not run."""
-    repetitions: int = Field(default=5, gt=0)
-    """Repetitions of an operation, of which the fastest counts."""
-    sequences: int = Field(default=3, gt=0)
-    """Sequences of a model, of which the fastest counts."""
+    large_vocabulary: int = Field(default=50257, gt=0)  # its embedding is priced and not run
+    repetitions: int = Field(default=5, gt=0)  # of an operation; the fastest counts
+    sequences: int = Field(default=3, gt=0)  # of a model; the fastest counts
     truncations: int = Field(default=10**8, gt=0)
     bounds: tuple[int, ...] = (8, 64)
     """Bounds of the factors of truncated products (powers of two): typical activations, and visible failures."""
-    models: tuple[str, ...] = ("relu_nonorm", "gelu_ln")
-    """Shipped models of size tiny that are run in addition to the block."""
+    models: tuple[str, ...] = ("relu_nonorm", "gelu_ln")  # shipped, of size tiny, run in addition to the block
 
 
 class KernelTiming(TomlModel):
-    """One operation by one kernel: the bytes that one party sends, and seconds of two processes on one machine.
-
-    Party 0 is the dealer in `seconds`; all randomness is in memory beforehand in `online_seconds`. Both are null if the
-    operation was priced only. `error` is the max error against the plain value.
-    """
+    """One operation by one kernel: the bytes that one party sends, and seconds of two processes on one machine."""
 
     name: str
     shapes: str
     kernel: str
-    protocols: tuple[str, ...]
-    """Protocols that use this kernel at this price; the first was measured."""
-    elements: int
-    """Elements of the result; of a causal softmax, those that the kernel computes."""
+    protocols: tuple[str, ...]  # those that use this kernel at this price; the first was measured
+    elements: int  # of the result; of a causal softmax, those that the kernel computes
     rounds: int
     bytes: int
     offline_bytes: int
     session_bytes: int
-    seconds: float | None = None
-    online_seconds: float | None = None
-    error: float | None = None
+    seconds: float | None = None  # with party 0 as the dealer; null if the operation was priced only
+    online_seconds: float | None = None  # with all randomness in memory beforehand; likewise
+    error: float | None = None  # max error against the plain value
 
 
 class ModelTiming(TomlModel):
@@ -225,8 +193,7 @@ class ModelTiming(TomlModel):
     session_bytes: int
     seconds: float
     communication_seconds: float
-    difference: float
-    """Max error of private against plain logits."""
+    difference: float  # max error of private against plain logits
 
 
 class TruncationTest(TomlModel):
@@ -236,21 +203,16 @@ class TruncationTest(TomlModel):
     kernel: str
     bound: int
     number: int = 0
-    wrong: int = 0
-    """Products that are off by more than two units in the last place."""
-    units: int = 0
-    """Max error of the other products in units in the last place, against the product rounded down."""
-    expected_locally: float = 0.0
-    """Expected number of wrong products under local truncation by each party: the sum of |x| / 2^64."""
+    wrong: int = 0  # off by more than two units in the last place
+    units: int = 0  # max error of the other products in units in the last place, against the product rounded down
+    expected_locally: float = 0.0  # wrong products under local truncation by each party: the sum of |x| / 2^64
 
 
 class BenchRecord(Record):
-    """All results of a benchmark. `load` is the machine's mean load before and after, with that of other processes."""
-
     kind: Literal["bench"] = "bench"
     extent: BenchSize
     threads: int
-    load: tuple[float, float]
+    load: tuple[float, float]  # the machine's mean load before and after, with that of other processes
     operations: tuple[KernelTiming, ...]
     models: tuple[ModelTiming, ...]
     truncations: tuple[TruncationTest, ...]
@@ -268,8 +230,6 @@ class SecondsEach(TomlModel):
 
 
 class MachineRecord(Record):
-    """A machine's profile, as `pi-sim calibrate` measures it."""
-
     kind: Literal["machine"] = "machine"
     name: str
     source: str

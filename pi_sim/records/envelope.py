@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import platform
 import subprocess
@@ -25,10 +24,8 @@ RECORD_FILE = "record.json"
 ARGV = "pi_sim.argv"
 """Key of the command line in the metadata of click's context."""
 PACKAGE = Path(__file__).parent.parent
-CODE = ("graph", "mpc", "cost", "zoo")
-"""Packages of pi-sim that derived prices and graphs depend on."""
-LIBRARIES = ("torch", "transformers", "crypten")
-"""Libraries that derived prices and graphs depend on."""
+CODE, LIBRARIES = ("graph", "mpc", "cost", "zoo"), ("torch", "transformers", "crypten")
+"""Packages of pi-sim and libraries that derived prices and graphs depend on."""
 RECORDED = ("torch", "crypten", "transformers", "tokenizers", "numpy")
 """Libraries whose versions a record holds."""
 WIDTH = 120
@@ -37,8 +34,6 @@ JsonObject = dict[str, Any]
 
 
 class MachineInfo(TomlModel):
-    """Machine on which a record was made."""
-
     system: str
     cpu: str
     cores: int | None
@@ -49,12 +44,9 @@ class Record(TomlModel):
 
     kind: str
     version: Literal[2] = 2
-    argv: tuple[str, ...] | None = None
-    """The command line; null where Python code made the record."""
-    code: str | None = None
-    """The fingerprint of code and packages that derived prices depend on, as the price cache has it."""
-    commit: str | None = None
-    """The git commit of a checkout; null for an installed package."""
+    argv: tuple[str, ...] | None = None  # null where Python code made the record
+    code: str | None = None  # fingerprint of code and packages that derived prices depend on, as the price cache has it
+    commit: str | None = None  # of a checkout; null for an installed package
     versions: dict[str, str] = Field(default_factory=dict)
     machine: MachineInfo | None = None
 
@@ -102,12 +94,9 @@ def command_line() -> tuple[str, ...] | None:
 @cache
 def code_fingerprint() -> str:
     """Return one hash over the code and the versions of libraries that prices and graphs depend on."""
-    digest = hashlib.sha256()
-    for path in sorted(path for part in CODE for path in (PACKAGE / part).rglob("*.py")):
-        digest.update(path.read_bytes())
-    for name in LIBRARIES:
-        digest.update((_version(name) or "none").encode())
-    return digest.hexdigest()
+    sources = sorted(path for part in CODE for path in (PACKAGE / part).rglob("*.py"))
+    versions = ((_version(name) or "none").encode() for name in LIBRARIES)
+    return hashlib.sha256(b"".join([*(path.read_bytes() for path in sources), *versions])).hexdigest()
 
 
 @cache
@@ -146,12 +135,8 @@ def cpu_name() -> str:
 
 
 def json_safe(value: Any) -> Any:
-    """Replace NaN and infinities by None, which JSON can hold."""
-    if isinstance(value, dict):
-        return {key: json_safe(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [json_safe(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """Return a JSON value with NaN and infinities, which JSON cannot hold, replaced by None."""
+    return json.loads(json.dumps(value), parse_constant=lambda _: None)
 
 
 def dumps(content: Record | Sequence[Record]) -> str:

@@ -11,8 +11,6 @@ Heads = tuple[tuple[float | None, ...], ...]
 
 
 class Dimensions(TomlModel):
-    """The dimensions of a trained model."""
-
     layers: int
     heads: int
     width: int
@@ -21,17 +19,13 @@ class Dimensions(TomlModel):
 
 
 class CorpusId(TomlModel):
-    """A corpus, identified by the hash of its text."""
-
     name: str
-    sha256: str
+    sha256: str  # of the listing of its texts
 
 
 class CorpusSeen(CorpusId):
-    """A corpus, and the amount of its training split that was read."""
-
     tokens_seen: int
-    epochs: float | None = None
+    epochs: float | None = None  # passes over the training split
 
 
 class Sample(TomlModel):
@@ -52,23 +46,19 @@ class HeldOut(TomlModel):
 
 
 def held_out_perplexity(quality: HeldOut | None) -> float:
-    """Return a held-out perplexity, infinite for a training that diverged."""
+    """Return the perplexity, infinite for a training that diverged."""
     return math.inf if quality is None or quality.perplexity is None else quality.perplexity
 
 
 class NonFinite(TomlModel):
-    """Counts of NaN and infinities in the output of each block."""
-
-    nan: tuple[int, ...]
+    nan: tuple[int, ...]  # counts in the output of each block
     inf: tuple[int, ...]
 
 
 class Alpha(TomlModel):
-    """The alpha of one DyT or Derf, beside 1 / std of its input."""
-
-    module: str
+    module: str  # a DyT or Derf
     alpha: float | None
-    inverse_std: float | None
+    inverse_std: float | None  # 1 / std of its input
 
 
 class Attention(TomlModel):
@@ -84,8 +74,6 @@ class Attention(TomlModel):
 
 
 class Step(TomlModel):
-    """A point in a training."""
-
     step: int
     tokens: int
     held_out_loss: float | None
@@ -96,9 +84,7 @@ class Observation(Attention, Step):
 
 
 class Divergence(TomlModel):
-    """Step at which the loss was not finite."""
-
-    step: int
+    step: int  # the first whose loss was not finite
 
 
 class Origin(TomlModel):
@@ -111,8 +97,7 @@ class Origin(TomlModel):
     before: HeldOut | None = None
     after: HeldOut | None = None
     held_out: HeldOut | None = None
-    source: str | None = None
-    """The checkpoint that was converted."""
+    source: str | None = None  # the checkpoint that was converted
     origin: "Origin | None" = None
 
     @property
@@ -122,13 +107,10 @@ class Origin(TomlModel):
 
 
 class TrainingRecord(Record):
-    """A training from scratch, or with an `origin` a fine-tuning."""
-
     kind: Literal["training"] = "training"
     card: str
     size: str
-    architecture: Architecture | None
-    """Null for a checkpoint without a record of pi-sim."""
+    architecture: Architecture | None  # null for a checkpoint without a record of pi-sim
     dimensions: Dimensions
     recipe: Recipe
     seed: int
@@ -143,7 +125,7 @@ class TrainingRecord(Record):
     device: str | None = None
     diverged: Divergence | None = None
     held_out: HeldOut | None
-    origin: Origin | None = None
+    origin: Origin | None = None  # of a fine-tuning
 
 
 class ConversionRecord(Record):
@@ -163,9 +145,7 @@ class ConversionRecord(Record):
 
 
 class ByLayer(TomlModel):
-    """The shares of a layer's heads in entropic overload and in entropy collapse."""
-
-    overload: tuple[float, ...]
+    overload: tuple[float, ...]  # fractions of a layer's heads
     collapse: tuple[float, ...]
 
 
@@ -178,28 +158,22 @@ class Sparsity(TomlModel):
 
 
 class Flops(TomlModel):
-    """Operations per token in the blocks' matrices, and those that zeros save in plaintext inference."""
-
-    per_token: int
-    saved: float
+    per_token: int  # in the blocks' matrices
+    saved: float  # by zeros, in plaintext inference
     share: float
 
 
 class Histogram(TomlModel):
-    """The inputs of one activation: counts in equal bins from -reach to reach."""
-
-    module: str
+    module: str  # an activation
     layer: int | None
     reach: float
-    counts: tuple[int, ...]
+    counts: tuple[int, ...]  # inputs in equal bins from -reach to reach
     below: int
     above: int
     negative: float
 
 
 class Range(TomlModel):
-    """The extremes of one quantity in one module; kernel and domain where a kernel bounds the quantity."""
-
     op: str
     quantity: str
     module: str
@@ -208,23 +182,19 @@ class Range(TomlModel):
     max: float | None
     largest: float | None
     fits: bool
-    kernel: str | None = None
+    kernel: str | None = None  # whose domain bounds the quantity
     domain: tuple[float | None, float | None] | None = None
     in_domain: bool | None = None
 
 
 class TruncationRisk(TomlModel):
-    """Truncations of one module that are expected to fail in a sequence."""
-
     op: str
     module: str
     layer: int | None
-    expected_failures: float
+    expected_failures: float  # in a sequence
 
 
 class DiagnosisRecord(Attention, Record):
-    """Diagnosis of a model: entropy, sparsity, pre-activations, and ranges for fixed point."""
-
     kind: Literal["diagnosis"] = "diagnosis"
     model: str
     size: str

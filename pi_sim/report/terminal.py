@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pi_sim import records, specs
-from pi_sim.cost.machine import Machine
+from pi_sim.cost.cost import Machine
 from pi_sim.cost.pricing import PricedProtocol, op_coverage, protocol_provenance
 from pi_sim.errors import UsageError
 from pi_sim.graph.ops import STRUCTURAL, VOCABULARY

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, fields
 from datetime import date
+from functools import partial
 
 import numpy as np
 import torch
 
 from pi_sim import records, specs
-from pi_sim.cost.cost import Work
-from pi_sim.cost.machine import Machine
+from pi_sim.cost.cost import Machine, Work
 from pi_sim.cost.pricing import op_work
 from pi_sim.errors import RunError
 from pi_sim.graph.ops import Op
@@ -80,26 +80,18 @@ def time_passes(connection: socket.socket, rank: int, job: CalibrationJob) -> It
     ):
         deadline = time.perf_counter() + BUDGET_S
         for index in range(job.passes):
-            if index and not _either_party(link, rank == 0 and time.perf_counter() < deadline):
+            in_time = torch.tensor([int(rank == 0 and time.perf_counter() < deadline)])
+            if index and not link.all_reduce(in_time).item():  # party 0 decides for both
                 break
             computing = [sum(_time_compute(rt, op, protocol) for op in ops) for protocol, ops in probes]
-            yield [_time_exchange(link), _time_prg(large_size(job.shrink)), *computing]
-
-
-def _either_party(link: Link, vote: bool) -> bool:
-    """Return True at both parties if either votes for it."""
-    return bool(link.all_reduce(torch.tensor([int(vote)])).item())
+            prg, large = AesCtrPrg(new_seed()), TensorSpec((large_size(job.shrink),))
+            yield [_time_exchange(link), _elapsed_seconds(partial(prg.draw, large)), *computing]
 
 
 def _time_exchange(link: Link) -> float:
     """Return the seconds of one exchange of a one-word message."""
     word = torch.zeros(1, dtype=torch.long)
     return _elapsed_seconds(lambda: [link.all_reduce(word) for _ in range(EXCHANGES)]) / EXCHANGES
-
-
-def _time_prg(elements: int) -> float:
-    prg = AesCtrPrg(new_seed())
-    return _elapsed_seconds(lambda: prg.draw(TensorSpec((elements,))))
 
 
 def _time_compute(rt: Runtime, op: Op, protocol: specs.ExecutableProtocol) -> float:
@@ -143,7 +135,8 @@ def calibrate(
     progress(1.0)
     exchange, *quickest = np.min(seconds, axis=0).tolist()
     unit_costs = records.SecondsEach(rounds=exchange, **fit_unit_costs(works, quickest))
-    return Machine(name=_machine_name(), source=f"pi-sim calibrate, {date.today()}", seconds_each=unit_costs)
+    name = f"{records.cpu_name()}, {os.cpu_count()} cores"
+    return Machine(name=name, source=f"pi-sim calibrate, {date.today()}", seconds_each=unit_costs)
 
 
 def fit_unit_costs(works: list[Work], seconds: list[float]) -> dict[str, float]:
@@ -166,11 +159,6 @@ def load_warning() -> str | None:
     if load < cores / 2:
         return None
     return f"other work keeps this machine busy (load {load:.1f} on {cores} cores): it will seem slower than it is."
-
-
-def _machine_name() -> str:
-    """Return the CPU's name and number of cores."""
-    return f"{records.cpu_name()}, {os.cpu_count()} cores"
 
 
 if __name__ == "__main__":

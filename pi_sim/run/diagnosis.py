@@ -12,8 +12,7 @@ from pi_sim.errors import UsageError
 from pi_sim.mpc.kernels import kernel_for
 from pi_sim.records import RECORD_FILE, DiagnosisRecord
 from pi_sim.specs import ExecutableProtocol
-from pi_sim.training import tokenizer
-from pi_sim.training.corpus import load_corpus
+from pi_sim.training.corpus import load_corpus, load_tokenizer
 from pi_sim.training.evaluation import held_out_tokens
 from pi_sim.zoo.source import ModelSource
 
@@ -78,7 +77,7 @@ def _load_token_ids(model: PreTrainedModel, folder: Path, text: str | None, shap
 
 def _encode_text(folder: Path, text: str, shape: tuple[int, int]) -> Tensor:
     """Return the first chunks (N, T) of a text, encoded by the checkpoint's tokenizer."""
-    encoder, (sequences, length) = tokenizer.load_tokenizer(folder), shape
+    encoder, (sequences, length) = load_tokenizer(folder), shape
     ids: list[int] = []
     for document in load_corpus(text).documents:
         ids += encoder.encode(document.text, add_special_tokens=False).ids

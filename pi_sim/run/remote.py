@@ -30,8 +30,7 @@ from pi_sim.mpc.transport.tls import TlsTransport, choose_transport
 from pi_sim.network import PRESETS
 from pi_sim.records import PartyRecord, PayloadBytes, Perplexity
 from pi_sim.run import dealing
-from pi_sim.run.accuracy import perplexity
-from pi_sim.run.audit import audit_run, summarize_counters
+from pi_sim.run.checks import audit_run, perplexity, summarize_counters
 from pi_sim.run.two_party import estimate_bundle, held_out_ids
 from pi_sim.specs import ExecutableProtocol
 
@@ -71,13 +70,13 @@ def run_remote_party(
     started, rank = time.perf_counter(), request.rank
     require_device(request.device)
     transport, task = choose_transport(request.host, request.keys, request.encrypted, warn), _prepare_task(request)
-    estimate = estimate_bundle(task.bundle, task.protocol, [PRESETS["lan"], PRESETS["wan"]], request.dealer)
+    estimate = estimate_bundle(task.bundle, request.protocol, [PRESETS["lan"], PRESETS["wan"]], request.dealer)
     dealing.check_own_dealt_file(request.dealer, rank, task.identity, request.sequences, estimate.total.offline)
     with closing(_connect(request, transport, warn)) as connection:
         result = _run_graph(task, request, connection, progress)
         peer = exchange_counters(connection, rank, result, len(task.bundle.graph.nodes))
     counters = _pair_counters(rank, result, peer, time.perf_counter() - started)
-    audit_run(task.bundle.graph, task.protocol, counters)
+    audit_run(task.bundle.graph, request.protocol, counters)
     sent, received = result.payload_bytes
     quality = None if task.ids is None or result.logits is None else perplexity(result.logits, task.ids)
     return PartyRecord(
@@ -98,8 +97,6 @@ class PartyTask:
     """Data that a party holds before it meets the other; the ids (N, T) of the text are the client's alone."""
 
     bundle: Bundle
-    protocol: ExecutableProtocol
-    sequences: int
     shares: dict[str, Tensor]
     ids: Tensor | None
     identity: RunIdentity
@@ -114,8 +111,6 @@ def _prepare_task(request: PartyRequest) -> PartyTask:
     identity = RunIdentity.of_run(bundle, request.protocol)
     return PartyTask(
         bundle=bundle,
-        protocol=request.protocol,
-        sequences=request.sequences,
         shares=bundle.party_shares(request.rank),
         ids=held_out_ids(bundle, request.sequences) if request.rank == CLIENT else None,
         identity=identity,
@@ -132,11 +127,11 @@ def _connect(request: PartyRequest, transport: Transport, warn: Callable[[str], 
 def _run_graph(
     task: PartyTask, request: PartyRequest, connection: wire.Connection, progress: Callable[[float], None]
 ) -> PartyResult:
-    graph, report_node = task.bundle.graph, sequence_progress(task.sequences, progress)
-    source = perform_handshake(connection, task.dealer, task.identity.agreement_terms(task.sequences))
-    onehots = _one_hot_shares(connection, graph, task.sequences, task.ids)
+    graph, report_node = task.bundle.graph, sequence_progress(request.sequences, progress)
+    source = perform_handshake(connection, task.dealer, task.identity.agreement_terms(request.sequences))
+    onehots = _one_hot_shares(connection, graph, request.sequences, task.ids)
     link = Link(connection, request.rank, common_clock=False)
-    result = run_party(graph, task.protocol, task.shares, link, source, onehots, report_node, request.device)
+    result = run_party(graph, request.protocol, task.shares, link, source, onehots, report_node, request.device)
     link.finish()
     return result
 

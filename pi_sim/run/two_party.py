@@ -22,8 +22,7 @@ from pi_sim.mpc.party import CPU, require_device
 from pi_sim.network import PRESETS, Network
 from pi_sim.records import RECORD_FILE, RunRecord
 from pi_sim.run import dealing
-from pi_sim.run.accuracy import compare_logits, domain_warnings, model_logits
-from pi_sim.run.audit import audit_run, summarize_counters
+from pi_sim.run.checks import audit_run, compare_logits, domain_warnings, model_logits, summarize_counters
 from pi_sim.specs import ExecutableProtocol
 from pi_sim.training.evaluation import check_recorded_corpus, held_out_tokens
 from pi_sim.zoo.source import ModelSource

@@ -12,8 +12,7 @@ from operator import mul
 
 from pi_sim.cost import pricing
 from pi_sim.cost.census import Census, scenario_census
-from pi_sim.cost.cost import Cost, Work
-from pi_sim.cost.machine import Machine
+from pi_sim.cost.cost import Cost, Machine, Work
 from pi_sim.cost.pricing import PricedProtocol, price_census, price_op
 from pi_sim.errors import MissingDependencyError, UnpricedError, UsageError
 from pi_sim.graph.ops import Op
@@ -38,34 +37,25 @@ class Scenario:
         return (self.source.name, self.source.label, self.seq_len, self.batch, self.past, self.only_inner)
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Axes of a sweep: models, lengths, batches and KV caches.
+def list_scenarios(
+    sources: Sequence[ModelSource],
+    *,
+    lengths: Sequence[int] = (),
+    batches: Sequence[int] = (1,),
+    pasts: Sequence[int] = (),
+    inner: bool = False,
+) -> list[Scenario]:
+    """Return the scenarios of a sweep in a fixed order, each once: a model with a config has one size, its own.
 
     A prefill for each length, a decode step for each KV cache; without either, a prefill of each model's context.
     """
-
-    sources: Sequence[ModelSource]
-    lengths: tuple[int, ...] = ()
-    batches: tuple[int, ...] = (1,)
-    pasts: tuple[int, ...] = ()
-    inner: bool = False
-
-    def scenarios(self) -> list[Scenario]:
-        """Return the scenarios in a fixed order, each once: a model with a config has one size, its own."""
-        return list({scenario.key: scenario for scenario in self._combinations()}.values())
-
-    def _combinations(self) -> Iterator[Scenario]:
-        for source in self.sources:
-            for (length, past), batch in product(self._token_counts(source), self.batches):
-                yield Scenario(source, length, batch, past, self.inner)
-
-    def _token_counts(self, source: ModelSource) -> Iterator[tuple[int, int | None]]:
-        """Yield (tokens read at once, tokens in a KV cache) of every prefill and every decode step."""
-        if not self.pasts and not self.lengths:
-            yield source.context, None
-        yield from ((length, None) for length in self.lengths)
-        yield from ((1, past) for past in self.pasts)
+    steps: list[tuple[int, int | None]] = [*((length, None) for length in lengths), *((1, past) for past in pasts)]
+    scenarios = (
+        Scenario(source, length, batch, past, inner)
+        for source in sources
+        for (length, past), batch in product(steps or [(source.context, None)], batches)
+    )
+    return list({scenario.key: scenario for scenario in scenarios}.values())
 
 
 @dataclass(frozen=True)
@@ -185,15 +175,12 @@ class Sweep:
 
     def _scenario_rows(self, captured: CapturedScenario, prices: PriceTable, table: ResumableCsv) -> list[SweepRow]:
         """Return a row for each network, priced only if the table lacks it."""
-        keys = {self._row_key(captured, prices, network): network for network in self.networks}
+        identity = (*captured.scenario.key, prices.name, self.machine.name if self.machine else None)
+        keys = {(*identity, network.name): network for network in self.networks}
         missing = {key: network for key, network in keys.items() if key not in table.rows}
         if missing:
             table.add(list(self._price_scenario(captured, prices, missing)))
         return [table.rows[key] for key in keys]
-
-    def _row_key(self, captured: CapturedScenario, prices: PriceTable, network: Network) -> ScenarioKey:
-        machine = self.machine.name if self.machine else None
-        return (*captured.scenario.key, prices.name, machine, network.name)
 
     def _price_scenario(
         self, captured: CapturedScenario, prices: PriceTable, missing: dict[ScenarioKey, Network]
@@ -207,11 +194,8 @@ class Sweep:
             reason = " ".join(str(error).split())
             yield from (SweepRow._make((*key, *EMPTY_RESULT, reason)) for key in missing)
             return
-        compute_seconds = self._compute_seconds(cost, work)
+        compute_seconds = self.machine.seconds(work, cost.rounds) if self.machine and work else None
         offline = cost.offline if prices.offline_known else None
         for key, network in missing.items():
             seconds = network.seconds(cost.rounds, cost.bytes) + (compute_seconds or 0.0)
             yield SweepRow._make((*key, cost.rounds, cost.bytes, offline, compute_seconds, seconds, None))
-
-    def _compute_seconds(self, cost: Cost, work: Work | None) -> float | None:
-        return None if self.machine is None or work is None else self.machine.seconds(work, cost.rounds)

@@ -152,30 +152,22 @@ def _unwritable_error(path: Path, error: OSError) -> UsageError:
     return UsageError(f"{path} cannot be written ({error.strerror}); choose another place.")
 
 
-PARQUET_SUFFIX = ".parquet"
-
-
 def open_table(path: Path) -> AbstractContextManager[ResumableCsv]:
     """Open a resumable table: Parquet by its suffix, else CSV."""
-    return open_parquet(path) if path.suffix == PARQUET_SUFFIX else open_csv(path)
+    return open_parquet(path) if path.suffix == ".parquet" else open_csv(path)
 
 
 @contextmanager
 def open_parquet(path: Path) -> Iterator[ResumableCsv]:
     """Open the table in a Parquet file, which is replaced at the end; a `MissingDependencyError` without pyarrow."""
     require_pyarrow(path)
-    partial = partial_path(path)
+    partial = path.with_name(f"{path.name}.part.csv")
     with open_csv(partial) as table:
         if path.exists() and not table.rows:
             table.add(read_parquet(path))
         yield table
-    write_parquet(path, list(table.rows.values()))
+    _write_parquet(path, list(table.rows.values()))
     partial.unlink()
-
-
-def partial_path(path: Path) -> Path:
-    """Return the CSV file that holds the rows of an incomplete sweep."""
-    return path.with_name(f"{path.name}.part.csv")
 
 
 def require_pyarrow(path: Path) -> None:
@@ -188,13 +180,19 @@ def require_pyarrow(path: Path) -> None:
         ) from None
 
 
-def write_parquet(path: Path, rows: list[SweepRow]) -> None:
+def _write_parquet(path: Path, rows: list[SweepRow]) -> None:
     """Write the whole file or nothing."""
     import pyarrow as pa
     from pyarrow import parquet
 
+    kinds = {
+        **dict.fromkeys(INTEGER_COLUMNS, pa.int64()),
+        **dict.fromkeys(FLOAT_COLUMNS, pa.float64()),
+        "only_inner": pa.bool_(),
+    }
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
     content = BytesIO()
-    parquet.write_table(pa.Table.from_pylist([row._asdict() for row in rows], _parquet_schema()), content)
+    parquet.write_table(pa.Table.from_pylist([row._asdict() for row in rows], schema), content)
     files.write_bytes(path, content.getvalue())
 
 
@@ -210,14 +208,3 @@ def read_parquet(path: Path) -> list[SweepRow]:
     if table.schema.names != list(COLUMNS):
         raise UsageError(f"{path} is not a table of pi-sim sweep, or one of other columns; choose another --out.")
     return [SweepRow(**row) for row in table.to_pylist()]
-
-
-def _parquet_schema() -> Any:
-    import pyarrow as pa
-
-    kinds = {
-        **dict.fromkeys(INTEGER_COLUMNS, pa.int64()),
-        **dict.fromkeys(FLOAT_COLUMNS, pa.float64()),
-        "only_inner": pa.bool_(),
-    }
-    return pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])

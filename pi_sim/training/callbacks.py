@@ -77,11 +77,6 @@ def is_observation_due(step: int, steps: int) -> bool:
     return OBSERVATION_COUNT * step // steps > OBSERVATION_COUNT * (step - 1) // steps
 
 
-def logged_observations(log: TrainerLog) -> list[dict[str, Any]]:
-    """Return the observations in a Trainer's log."""
-    return [entry[OBSERVATION_KEY] for entry in log if OBSERVATION_KEY in entry]
-
-
 @torch.no_grad()
 def observe_model(model: ScaledModel, ids: Tensor) -> dict[str, Any]:
     """Return the held-out loss of the chunks (N, T) and a quick diagnosis of the first ones.

@@ -20,12 +20,11 @@ from transformers import PreTrainedModel
 
 from pi_sim import files, records
 from pi_sim.errors import RunError, UsageError, warn
-from pi_sim.records import RECORD_FILE, TrainingRecord
+from pi_sim.records import RECORD_FILE, Record, TrainingRecord
 from pi_sim.training import distributed, evaluation
-from pi_sim.training.callbacks import TrainerLog, divergence_step, logged_observations
-from pi_sim.training.corpus import Corpus
+from pi_sim.training.callbacks import OBSERVATION_KEY, TrainerLog, divergence_step
+from pi_sim.training.corpus import TOKENIZER_FILE, Corpus
 from pi_sim.training.plan import Plan
-from pi_sim.training.tokenizer import TOKENIZER_FILE
 from pi_sim.zoo.build import save_checkpoint
 from pi_sim.zoo.scales import ScaledModel
 
@@ -105,13 +104,14 @@ def write_result(out: Path, trained: ScaledModel, tokenizer: Tokenizer, record: 
     model = fold_and_round(trained)
     if checkpoint_dtype(model) == torch.float32:
         warn(f"a weight is beyond the largest float16; {out} holds float32.")
+    move_finished(out, lambda folder: write_checkpoint(folder, model, tokenizer, record))
 
-    def write_files(folder: Path) -> None:
-        save_checkpoint(model.to(checkpoint_dtype(model)), folder)
-        files.write_text(folder / TOKENIZER_FILE, tokenizer.to_str())
-        records.save(folder / RECORD_FILE, record)
 
-    move_finished(out, write_files)
+def write_checkpoint(folder: Path, model: PreTrainedModel, tokenizer: Tokenizer, record: Record) -> None:
+    """Write the model in the checkpoint's dtype, its tokenizer and its record."""
+    save_checkpoint(model.to(checkpoint_dtype(model)), folder)
+    files.write_text(folder / TOKENIZER_FILE, tokenizer.to_str())
+    records.save(folder / RECORD_FILE, record)
 
 
 def move_finished(out: Path, write_files: Callable[[Path], None]) -> None:
@@ -141,51 +141,39 @@ def checkpoint_dtype(model: PreTrainedModel) -> torch.dtype:
 def training_record(
     plan: Plan, trained: ScaledModel, tokenizer: Tokenizer, corpus: Corpus, ids: Tensor, log: TrainerLog
 ) -> TrainingRecord:
-    """Return the record of a finished training on chunks `ids` (N, T), with the quality of the rounded weights."""
-    rounded = fold_and_round(trained)
+    """Return the record of a finished training on chunks `ids` (N, T), with the quality of the rounded weights.
 
-    def measure() -> dict[str, Any]:
-        return evaluation.measure_quality(rounded, tokenizer, corpus, plan.size.context)
-
+    A training that diverged has its step in place of a quality, and a warning says so.
+    """
+    rounded, step = fold_and_round(trained), divergence_step(log)
+    tokens = (step or plan.steps) * plan.tokens_per_step
+    epochs = round(tokens / ids.numel(), 4)
+    quality = None if step else evaluation.measure_quality(rounded, tokenizer, corpus, plan.size.context)
+    if quality is None or not math.isfinite(quality["loss"]):
+        step, quality = step or plan.steps, None
+        warn(f"{plan.title} diverged: its loss at step {step} of {plan.steps} is not finite; the record says so.")
     table = {
         **plan.to_record(),
-        "corpus": _corpus_entry(plan, corpus, ids, divergence_step(log) or plan.steps),
+        "corpus": {"name": corpus.name, "sha256": corpus.sha256, "tokens_seen": tokens, "epochs": epochs},
         "parameters": rounded.num_parameters(),
         "trained_parameters": trained.model.num_parameters(),  # a tied head has none of its own
         **_progress_entries(log),
-        **_held_out_result(plan, log, measure),
+        "diverged": {"step": step} if step else None,
+        "held_out": quality,
     }
     return TrainingRecord.model_validate(records.json_safe(table))
-
-
-def _corpus_entry(plan: Plan, corpus: Corpus, ids: Tensor, steps: int) -> dict[str, Any]:
-    """Return the corpus, and the number of passes over its training split."""
-    tokens = steps * plan.tokens_per_step
-    epochs = round(tokens / ids.numel(), 4)
-    return {"name": corpus.name, "sha256": corpus.sha256, "tokens_seen": tokens, "epochs": epochs}
 
 
 def _progress_entries(log: TrainerLog) -> dict[str, Any]:
     """Return loss curve, observations, seconds and hardware."""
     return {
         "loss_curve": [[entry["step"], round(entry["loss"], 4)] for entry in log if "loss" in entry],
-        "observations": logged_observations(log),
+        "observations": [entry[OBSERVATION_KEY] for entry in log if OBSERVATION_KEY in entry],
         "seconds": round(log[-1]["seconds"], 1),
         "processes": distributed.world_size(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
-
-
-def _held_out_result(plan: Plan, log: TrainerLog, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return the held-out quality, or the step at which the training diverged, with a warning."""
-    step = divergence_step(log)
-    quality = None if step else measure()
-    if quality and math.isfinite(quality["loss"]):
-        return {"diverged": None, "held_out": quality}
-    step = step or plan.steps
-    warn(f"{plan.title} diverged: its loss at step {step} of {plan.steps} is not finite; the record says so.")
-    return {"diverged": {"step": step}, "held_out": None}
 
 
 def summarize_training(record: TrainingRecord) -> str:

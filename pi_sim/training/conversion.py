@@ -13,13 +13,12 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
-from pi_sim import files, records, specs
+from pi_sim import records, specs
 from pi_sim.errors import UsageError
-from pi_sim.records import RECORD_FILE, ConversionRecord, JsonObject, TrainingRecord
+from pi_sim.records import ConversionRecord, JsonObject
 from pi_sim.training import evaluation
-from pi_sim.training.checkpoints import checkpoint_dtype, report_write_errors
-from pi_sim.training.corpus import Corpus, load_corpus
-from pi_sim.training.tokenizer import TOKENIZER_FILE, load_tokenizer
+from pi_sim.training.checkpoints import report_write_errors, write_checkpoint
+from pi_sim.training.corpus import Corpus, load_corpus, load_tokenizer
 from pi_sim.zoo import build, norms, surgery
 from pi_sim.zoo.source import CardModel, ModelSource
 
@@ -96,20 +95,12 @@ def _convert_and_measure(
 
 def _origin_entries(folder: Path, plan: surgery.Plan, model: PreTrainedModel) -> JsonObject:
     """Return the source's name and, if its record has them, card, size and dimensions, and the converted design."""
-    path = folder / RECORD_FILE
-    record = records.load(path) if path.is_file() else None
-    if not isinstance(record, (TrainingRecord, ConversionRecord)):
-        return {"source": folder.name, "surgery": plan}
-    copied = record.model_dump(include=COPIED_KEYS)
-    if record.architecture:
-        copied["architecture"] = _converted_design(record.architecture, plan, specs.Surgery(**model.config.pi_sim))
+    record = evaluation.load_model_record(folder)
+    copied = record.model_dump(include=COPIED_KEYS) if record else {}
+    if record and record.architecture:
+        switches = specs.Surgery(**model.config.pi_sim).model_dump(mode="json", include=surgery.affected_switches(plan))
+        copied["architecture"] = {**record.architecture.model_dump(mode="json"), **switches}
     return {"source": folder.name, "surgery": plan, **copied}
-
-
-def _converted_design(design: specs.Architecture, plan: surgery.Plan, converted: specs.Surgery) -> JsonObject:
-    """Return the recorded design, with the switches that the surgery affects as they are in the converted model."""
-    switches = converted.model_dump(mode="json", include=surgery.affected_switches(plan))
-    return {**design.model_dump(mode="json"), **switches}
 
 
 def _write_checkpoint(model: PreTrainedModel, tokenizer: Tokenizer, record: ConversionRecord, out: Path) -> None:
@@ -118,9 +109,7 @@ def _write_checkpoint(model: PreTrainedModel, tokenizer: Tokenizer, record: Conv
     with report_write_errors(out):
         try:
             staging.mkdir(parents=True)
-            build.save_checkpoint(model.to(checkpoint_dtype(model)), staging)
-            files.write_text(staging / TOKENIZER_FILE, tokenizer.to_str())
-            records.save(staging / RECORD_FILE, record)
+            write_checkpoint(staging, model, tokenizer, record)
             build.load_checkpoint(staging)
             staging.replace(out.resolve())
         finally:

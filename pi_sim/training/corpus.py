@@ -1,26 +1,33 @@
-"""Training corpora and the manifest of the default corpus, which needs no download.
+"""Training corpora, the manifest of the default corpus, which needs no download, and tokenizers.
 
 `packages` is the Python source of the installed sympy and networkx: torch depends on both, their licences (BSD-3) are
 permissive, and at pinned versions they are the same bytes everywhere. The manifest `models/corpus/packages.toml` holds
-the hashes of those bytes, on which the shipped models were trained. `stdlib` is Python's own library. `hf:NAME` is a
-Hugging Face dataset. Anything else is the path of a text file or of a folder of text files.
+the hashes of those bytes, on which the shipped models were trained. `stdlib` is Python's own library. `hf:NAME`, or
+`hf:NAME:COLUMN` for text in a column of another name, is a dataset on Hugging Face's hub, such as
+codeparrot/codeparrot-clean-valid, or a folder; its full train split is read and must fit in memory. Anything else is
+the path of a text file or of a folder of text files.
+
+A tokenizer is a byte-level BPE trained on the corpus itself: a large vocabulary would hold most parameters of a narrow
+model.
 """
 
 import hashlib
 import importlib.util
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
-from itertools import starmap
 from pathlib import Path
+from typing import Any
 
 import click
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
 
 from pi_sim import specs
 from pi_sim.errors import UsageError
-from pi_sim.training import hub
 
 INSTALLED_CORPORA = ("packages", "stdlib")
 PACKAGES = ("networkx", "sympy")
@@ -28,6 +35,17 @@ HELD_OUT_SHARE = 0.05
 """Share of the files that is held out from training."""
 PIECE_COUNT = 100
 """Pieces that a single file is cut into, so that some of it can be held out."""
+HUB_PREFIX = "hf:"
+TEXT_COLUMNS = ("content", "text")
+"""Names of the text column: CodeParrot's, and that of nearly every other dataset."""
+END_OF_TEXT = "<|endoftext|>"
+END_TOKENS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>")
+"""End-of-text tokens of the tokenizers of GPT-2, OPT, Llama and others."""
+MIN_VOCABULARY = 257
+"""Tokens of the smallest vocabulary: every byte, and the end of a text."""
+TOKENIZER_FILE = "tokenizer.json"
+ENCODING_BATCH = 1000
+"""Texts per batch: an encoding takes many times the memory of its ids."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +96,11 @@ def hash_listing(documents: Iterable[Document]) -> str:
 
 def absolute_name(name: str) -> str:
     """Return the name with an absolute path where it means a file or folder, valid in any working directory."""
-    if name.startswith(hub.PREFIX):
-        return hub.absolute_name(name)
-    return name if name in INSTALLED_CORPORA else str(Path(name).resolve())
+    if not name.startswith(HUB_PREFIX):
+        return name if name in INSTALLED_CORPORA else str(Path(name).resolve())
+    dataset, column = _split_name(name)
+    absolute = str(Path(dataset).resolve()) if Path(dataset).is_dir() else dataset
+    return f"{HUB_PREFIX}{absolute}:{column}" if column else f"{HUB_PREFIX}{absolute}"
 
 
 def load_corpus(name: str) -> Corpus:
@@ -109,8 +129,8 @@ def _read_documents(name: str) -> Iterator[Document]:
         root = Path(sysconfig.get_paths()["stdlib"])
         documents = _read_folder(root, root, "*.py")
         yield from (document for document in documents if not document.path.startswith("site-packages/"))
-    elif name.startswith(hub.PREFIX):
-        yield from starmap(Document, hub.read_texts(name))
+    elif name.startswith(HUB_PREFIX):
+        yield from _read_dataset(name)
     elif Path(name).is_dir():
         yield from _read_folder(Path(name), Path(name), "*")
     elif Path(name).is_file():
@@ -156,6 +176,49 @@ def _split_file(path: Path) -> Iterator[Document]:
         yield Document(f"{path.name}#{number:03}", "".join(lines[start : start + step]))
 
 
+def _read_dataset(name: str) -> Iterator[Document]:
+    """Yield the rows of a Hugging Face dataset, in its order; rows without text are skipped."""
+    dataset, column = _split_name(name)
+    rows = _load_rows(dataset)
+    for number, text in enumerate(rows[_text_column(dataset, column, rows.column_names)]):
+        if isinstance(text, str):
+            yield Document(f"row{number:09}", text)
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """Return the dataset, and the column or an empty string."""
+    dataset, _, column = name.removeprefix(HUB_PREFIX).partition(":")
+    return dataset, column
+
+
+def _load_rows(dataset: str) -> Any:
+    """Return the train split, or the first split of a dataset that has none of that name."""
+    try:
+        datasets = importlib.import_module("datasets")
+    except ImportError:
+        raise UsageError(
+            "corpora from Hugging Face need another package; install it with `pip install 'pi-sim[corpora]'`."
+        ) from None
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    try:
+        splits = datasets.load_dataset(dataset)
+    except Exception as error:  # of many types: an unreachable hub, an unknown name, a broken file
+        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+        raise UsageError(f"the dataset {dataset} cannot be loaded: {reason}; check its name and the network.") from None
+    return splits["train"] if "train" in splits else next(iter(splits.values()))
+
+
+def _text_column(dataset: str, chosen: str, columns: list[str]) -> str:
+    for column in (chosen,) if chosen else TEXT_COLUMNS:
+        if column in columns:
+            return column
+    raise UsageError(
+        f"the dataset {dataset} has no column {chosen or ' or '.join(TEXT_COLUMNS)}; name one of its own, "
+        f"{', '.join(columns)}, such as {HUB_PREFIX}{dataset}:{columns[0]}."
+    )
+
+
 def _drop_duplicates(documents: Iterable[Document]) -> Iterator[Document]:
     """Yield the first of every group of equal texts, so that no held-out text is trained on under another name."""
     texts: set[str] = set()
@@ -166,10 +229,8 @@ def _drop_duplicates(documents: Iterable[Document]) -> Iterator[Document]:
 
 
 class PackageManifest(specs.TomlModel):
-    """Files of one package, without duplicates."""
-
     version: str
-    files: int
+    files: int  # without duplicates
     bytes: int
     sha256: str
 
@@ -191,23 +252,16 @@ def load_manifest() -> CorpusManifest:
 
 def build_manifest(corpus: Corpus) -> CorpusManifest:
     """Return the manifest of a corpus on this machine."""
-    return CorpusManifest(
-        name=corpus.name,
-        files=len(corpus.documents),
-        bytes=sum(document.utf8_bytes for document in corpus.documents),
-        sha256=corpus.sha256,
-        packages={name: _build_package_manifest(name, corpus) for name in PACKAGES},
-    )
+    packages = {}
+    for name in PACKAGES:
+        documents = [document for document in corpus.documents if document.path.startswith(f"{name}/")]
+        packages[name] = PackageManifest(version=metadata.version(name), **_totals(documents))
+    return CorpusManifest(name=corpus.name, **_totals(corpus.documents), packages=packages)
 
 
-def _build_package_manifest(name: str, corpus: Corpus) -> PackageManifest:
-    documents: list[Document] = [document for document in corpus.documents if document.path.startswith(f"{name}/")]
-    return PackageManifest(
-        version=metadata.version(name),
-        files=len(documents),
-        bytes=sum(document.utf8_bytes for document in documents),
-        sha256=hash_listing(documents),
-    )
+def _totals(documents: Sequence[Document]) -> dict[str, Any]:
+    size = sum(document.utf8_bytes for document in documents)
+    return {"files": len(documents), "bytes": size, "sha256": hash_listing(documents)}
 
 
 def warn_if_corpus_changed(corpus: Corpus) -> None:
@@ -221,12 +275,8 @@ def manifest_differences(corpus: Corpus) -> list[str]:
     manifest = load_manifest()
     if corpus.name != manifest.name or corpus.sha256 == manifest.sha256:
         return []
-    installed = build_manifest(corpus).packages
-    return [
-        _describe_difference(name, installed[name], manifest.packages[name])
-        for name in PACKAGES
-        if installed[name] != manifest.packages[name]
-    ]
+    pairs = [(name, installed, manifest.packages[name]) for name, installed in build_manifest(corpus).packages.items()]
+    return [_describe_difference(*pair) for pair in pairs if pair[1] != pair[2]]
 
 
 def _describe_difference(name: str, installed: PackageManifest, expected: PackageManifest) -> str:
@@ -234,3 +284,60 @@ def _describe_difference(name: str, installed: PackageManifest, expected: Packag
     if installed.version != expected.version:
         return f"the corpus has {name} {installed.version}, not {label}: losses will not compare exactly."
     return f"the corpus has other bytes than {label}, a patched or partial installation."
+
+
+def train_tokenizer(documents: Iterable[Document], vocabulary: int) -> Tokenizer:
+    """Return a byte-level BPE of at most `vocabulary` tokens; token 0 ends a text."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((document.text for document in documents), trainer)
+    return tokenizer
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Return the tokenizer of a checkpoint, with any truncation and padding of its file switched off.
+
+    Raises `UsageError` where there is none or it cannot be read.
+    """
+    if not (folder / TOKENIZER_FILE).is_file():
+        raise UsageError(f"{folder} has no {TOKENIZER_FILE}; use a checkpoint that pi-sim trained.")
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+    except Exception as error:  # tokenizers raises nothing more specific
+        raise UsageError(f"{folder / TOKENIZER_FILE} cannot be read: {error}.") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def encode_documents(tokenizer: Tokenizer, documents: list[Document]) -> list[Tensor]:
+    """Return the int64 token ids (T,) of each document, the end-of-text token last."""
+    tokenizer.encode_special_tokens = True  # encode "<|endoftext|>" inside a text as plain bytes
+    end = _end_token(tokenizer)
+    texts = [document.text for document in documents]
+    starts = range(0, len(texts), ENCODING_BATCH)
+    batches = (tokenizer.encode_batch_fast(texts[i : i + ENCODING_BATCH], add_special_tokens=False) for i in starts)
+    return [torch.tensor([*encoding.ids, end]) for batch in batches for encoding in batch]
+
+
+def _end_token(tokenizer: Tokenizer) -> int:
+    """Return the id of the end-of-text token."""
+    for token in END_TOKENS:
+        if (end := tokenizer.token_to_id(token)) is not None:
+            return int(end)
+    raise UsageError(
+        f"the tokenizer has no token that ends a text, none of {', '.join(END_TOKENS)}; add one to its model."
+    )
+
+
+def split_chunks(texts: list[Tensor], length: int) -> Tensor:
+    """Concatenate the texts (T,) and cut them into full chunks (N, length); an incomplete last chunk is dropped."""
+    stream = torch.cat(texts)
+    return stream[: len(stream) // length * length].view(-1, length)

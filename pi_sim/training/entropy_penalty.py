@@ -6,7 +6,7 @@ Source: "Entropy-Guided Attention for Private LLMs" (arXiv 2501.03489), algorith
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -72,10 +72,7 @@ class EntropyPenalized(ScaledModel):
             probabilities = output[1].float()  # (B, H, T, T)
             entropies.append(-(probabilities * (probabilities + LOG_EPSILON).log()).sum(-1))
 
-        attention = [self.model.get_submodule(path) for path in modules.attention_paths(self.model)]
-        hooks = [module.register_forward_hook(append_entropy) for module in attention]
-        try:
+        with ExitStack() as hooks:
+            for _, module in modules.attention_modules(self.model):
+                hooks.callback(module.register_forward_hook(append_entropy).remove)
             yield entropies
-        finally:
-            for hook in hooks:
-                hook.remove()

@@ -17,8 +17,14 @@ from transformers import PreTrainedModel
 from pi_sim import records
 from pi_sim.errors import UsageError
 from pi_sim.records import ConversionRecord, TrainingRecord
-from pi_sim.training.corpus import Corpus, load_corpus, warn_if_corpus_changed
-from pi_sim.training.tokenizer import encode_documents, load_tokenizer, split_chunks
+from pi_sim.training.corpus import (
+    Corpus,
+    encode_documents,
+    load_corpus,
+    load_tokenizer,
+    split_chunks,
+    warn_if_corpus_changed,
+)
 
 POSITION_LIMIT = 4096
 """Positions that are evaluated together: their logits, for a vocabulary of 50,000, fill 0.8 GB."""
@@ -66,6 +72,13 @@ def held_out_tokens(folder: Path, sequences: int, length: int) -> Tensor:
         f"the held-out text has {total:,} tokens, too few for {sequences} sequences of {length}; "
         f"ask for at most {total // length}."
     )
+
+
+def load_model_record(folder: Path) -> TrainingRecord | ConversionRecord | None:
+    """Return the record of a checkpoint; None for one that pi-sim did not write."""
+    path = folder / records.RECORD_FILE
+    record = records.load(path) if path.is_file() else None
+    return record if isinstance(record, (TrainingRecord, ConversionRecord)) else None
 
 
 def load_recorded_corpus(folder: Path) -> Corpus:

@@ -12,13 +12,12 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
-from pi_sim import records, specs
+from pi_sim import specs
 from pi_sim.errors import UsageError
 from pi_sim.records import ConversionRecord, TrainingRecord
-from pi_sim.training.corpus import Corpus, absolute_name
-from pi_sim.training.evaluation import resolve_length
+from pi_sim.training.corpus import Corpus, absolute_name, load_tokenizer
+from pi_sim.training.evaluation import load_model_record, resolve_length
 from pi_sim.training.plan import Plan, card_overrides, override_labels, parse_settings, recipe_with
-from pi_sim.training.tokenizer import load_tokenizer
 from pi_sim.zoo import build
 from pi_sim.zoo.scales import check_plain_logits
 from pi_sim.zoo.source import CONFIG_FILE
@@ -50,10 +49,7 @@ class SourceCheckpoint:
 
     @cached_property
     def record(self) -> TrainingRecord | ConversionRecord | None:
-        """Record of the checkpoint; None for one that pi-sim did not write."""
-        path = self.folder / records.RECORD_FILE
-        record = records.load(path) if path.is_file() else None
-        return record if isinstance(record, (TrainingRecord, ConversionRecord)) else None
+        return load_model_record(self.folder)
 
     @property
     def name(self) -> str:
@@ -123,7 +119,8 @@ def plan_fine_tuning(
     size = size or _recorded_size(source)
     changes = {
         **(card_overrides(card or _recorded_card(source), size, recipe) if recipe else {}),
-        **_inherited_settings(source),
+        **{"embedding_scale": None, "logit_scale": None},  # folded into the weights
+        "embedding_dropout": getattr(source.config, "embd_pdrop", 0.0),
         **{key: value for key, value in chosen.items() if key != "context"},
     }
     return FineTuning(
@@ -143,17 +140,10 @@ def _size_with_recipe(
     for name in (name for name, value in table.items() if value is None):
         remedy = "; choose one with --set context=" if name == "context" else ", so it cannot be trained"
         raise UsageError(f"{source.folder}/config.json does not state its {name}{remedy}.")
-    recipe = recipe_with(size, changes).model_dump()
-    table |= {"name": size.name, "title": size.title, "training": recipe}
+    table |= {"name": size.name, "title": size.title, "training": recipe_with(size, changes).model_dump()}
     result = specs.validate_table(specs.Size, table, f"the fine-tuning of {source.folder}")
     resolve_length(source.config, result.context, "--set context=")
     return result
-
-
-def _inherited_settings(source: SourceCheckpoint) -> dict[str, Any]:
-    """Return the settings that the checkpoint determines: folded scales, and a dropout in its config."""
-    dropout = getattr(source.config, "embd_pdrop", 0.0)
-    return {"embedding_scale": None, "logit_scale": None, "embedding_dropout": dropout}
 
 
 def _recorded_card(source: SourceCheckpoint) -> specs.ModelCard:

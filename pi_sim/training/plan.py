@@ -11,8 +11,7 @@ from transformers import PreTrainedModel
 
 from pi_sim import specs
 from pi_sim.errors import UsageError
-from pi_sim.training.corpus import Corpus, absolute_name
-from pi_sim.training.tokenizer import MIN_VOCABULARY, train_tokenizer
+from pi_sim.training.corpus import MIN_VOCABULARY, Corpus, absolute_name, train_tokenizer
 from pi_sim.zoo.build import build_model
 
 SQRT_WIDTH = "sqrt(width)"
@@ -132,10 +131,8 @@ def plan_from_scratch(
 
 def recipe_with(size: specs.Size, changes: dict[str, Any]) -> specs.Recipe:
     """Return the size's recipe with changes; "sqrt(width)" stands for the root of its width."""
-    width = math.sqrt(size.width)
-    return apply_changes(
-        size.training, {key: width if value == SQRT_WIDTH else value for key, value in changes.items()}
-    )
+    root = math.sqrt(size.width)
+    return apply_changes(size.training, {key: root if value == SQRT_WIDTH else value for key, value in changes.items()})
 
 
 def card_overrides(card: specs.ModelCard, size: specs.Size, recipe: str | None) -> dict[str, Any]:
@@ -156,8 +153,8 @@ def apply_changes(spec: specs.TomlModelT, changes: dict[str, Any]) -> specs.Toml
 
 def override_labels(recipe: str | None, settings: dict[str, str]) -> tuple[str, ...]:
     """Return the parts of a title that name the chosen recipe and settings."""
-    labels = (f"{key}={value}" for key, value in sorted(settings.items()))
-    return (*([f"recipe={recipe}"] if recipe else []), *labels)
+    pairs = [("recipe", recipe)] if recipe else []
+    return tuple(f"{key}={value}" for key, value in [*pairs, *sorted(settings.items())])
 
 
 def parse_settings(settings: tuple[str, ...], tokens: int | None, keys: tuple[str, ...]) -> dict[str, str]:

@@ -9,26 +9,25 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
-from torch.utils.data import Dataset
-from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
+from torch.utils.data import StackDataset
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from pi_sim import files
 from pi_sim.errors import RunError, UsageError, warn
 from pi_sim.records import TrainingRecord
-from pi_sim.training import checkpoints, distributed, evaluation
-from pi_sim.training.callbacks import (
-    DivergenceCallback,
-    InterruptCallback,
-    ObservationCallback,
-    ProgressBarCallback,
-    TrainerLog,
-    divergence_step,
+from pi_sim.training import callbacks, checkpoints, distributed, evaluation
+from pi_sim.training.corpus import (
+    TOKENIZER_FILE,
+    Corpus,
+    encode_documents,
+    load_corpus,
+    load_tokenizer,
+    split_chunks,
+    warn_if_corpus_changed,
 )
-from pi_sim.training.corpus import Corpus, load_corpus, warn_if_corpus_changed
 from pi_sim.training.entropy_penalty import make_trainable
 from pi_sim.training.evaluation import batch_limit
 from pi_sim.training.plan import Plan
-from pi_sim.training.tokenizer import TOKENIZER_FILE, encode_documents, load_tokenizer, split_chunks
 from pi_sim.zoo.build import WEIGHTS_FILE, quiet_transformers
 from pi_sim.zoo.scales import ScaledModel
 
@@ -54,17 +53,14 @@ def train(plan: Plan, out: Path) -> TrainingRecord | None:
     a plan that cannot be trained here and `RunError` where `out` cannot be written.
     """
     try:
-        return _load_corpus_and_train(plan, out.resolve())
+        absolute = out.resolve()
+        _check_plan(plan, absolute)
+        corpus = load_corpus(plan.corpus)
+        warn_if_corpus_changed(corpus)
+        with checkpoints.report_write_errors(absolute), checkpoints.remove_if_refused(absolute):
+            return _train_on_corpus(corpus, plan, absolute)
     except KeyboardInterrupt:
         raise InterruptionError(f"stopped; repeat the command to continue in {out}.") from None
-
-
-def _load_corpus_and_train(plan: Plan, out: Path) -> TrainingRecord | None:
-    _check_plan(plan, out)
-    corpus = load_corpus(plan.corpus)
-    warn_if_corpus_changed(corpus)
-    with checkpoints.report_write_errors(out), checkpoints.remove_if_refused(out):
-        return _train_on_corpus(corpus, plan, out)
 
 
 def _check_plan(plan: Plan, out: Path) -> None:
@@ -87,7 +83,7 @@ def _train_on_corpus(corpus: Corpus, plan: Plan, out: Path) -> TrainingRecord | 
         ids = _training_chunks(plan, corpus, tokenizer)
         set_seed(plan.seed)
         model = make_trainable(plan.build_model(), plan.recipe)
-        log = _train_all_steps(plan, model, ids, folder, ObservationCallback(held_out, plan.tokens_per_step))
+        log = _train_all_steps(plan, model, ids, folder, callbacks.ObservationCallback(held_out, plan.tokens_per_step))
     if not distributed.is_rank_zero():
         return None
     record = checkpoints.training_record(plan, model, tokenizer, corpus, ids, log)
@@ -118,8 +114,8 @@ def _training_chunks(plan: Plan, corpus: Corpus, tokenizer: Tokenizer) -> Tensor
 
 
 def _train_all_steps(
-    plan: Plan, model: ScaledModel, ids: Tensor, folder: Path, observer: ObservationCallback
-) -> TrainerLog:
+    plan: Plan, model: ScaledModel, ids: Tensor, folder: Path, observer: TrainerCallback
+) -> callbacks.TrainerLog:
     """Train on chunks (N, T), from the last checkpoint in `folder` if there is one, and return the complete log.
 
     Raises `InterruptionError` where Ctrl-C stopped the training before its last step.
@@ -137,41 +133,28 @@ def _train_all_steps(
     return list(state.log_history)
 
 
-def _is_finished(plan: Plan, *, global_step: int, log_history: TrainerLog, **_: Any) -> bool:
+def _is_finished(plan: Plan, *, global_step: int, log_history: callbacks.TrainerLog, **_: Any) -> bool:
     """Return True if the Trainer's state, given as keywords, is that after the last step or of a divergence."""
-    return global_step >= plan.steps or divergence_step(log_history) is not None
+    return global_step >= plan.steps or callbacks.divergence_step(log_history) is not None
 
 
 def _run_trainer(
-    plan: Plan, model: ScaledModel, ids: Tensor, folder: Path, checkpoint: str | None, observer: ObservationCallback
+    plan: Plan, model: ScaledModel, ids: Tensor, folder: Path, checkpoint: str | None, observer: TrainerCallback
 ) -> Any:
     """Return the Trainer's state after the remaining steps, or after those before an interruption."""
-    progress = ProgressBarCallback(plan.title, plan.tokens_per_step)
+    progress = callbacks.ProgressBarCallback(plan.title, plan.tokens_per_step)
     with quiet_transformers():
         trainer = Trainer(
             model=model,
             args=_training_arguments(plan, folder),
-            train_dataset=ChunkDataset(_full_batches(plan, ids)),
-            callbacks=[InterruptCallback(), progress, observer, DivergenceCallback()],
+            train_dataset=StackDataset(input_ids=_full_batches(plan, ids)),  # type: ignore[arg-type]  # has len and []
+            callbacks=[callbacks.InterruptCallback(), progress, observer, callbacks.DivergenceCallback()],
             optimizers=(_make_optimizer(plan, model), None),
         )
         trainer.remove_callback(PrinterCallback)
         with progress.bar:
             trainer.train(resume_from_checkpoint=checkpoint)
     return trainer.state
-
-
-class ChunkDataset(Dataset[dict[str, Tensor]]):
-    """Token ids (N, T) as a dataset for the Trainer."""
-
-    def __init__(self, ids: Tensor) -> None:
-        self.ids = ids
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"input_ids": self.ids[index]}
 
 
 def _full_batches(plan: Plan, ids: Tensor) -> Tensor:
@@ -223,6 +206,5 @@ def _make_optimizer(plan: Plan, model: ScaledModel) -> torch.optim.Optimizer:
         {"params": [weight for weight in weights if id(weight) in matrices], "weight_decay": plan.recipe.weight_decay},
         {"params": [weight for weight in weights if id(weight) not in matrices], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        groups, lr=plan.recipe.learning_rate, betas=(ADAM_BETA1, plan.recipe.adam_beta2), fused=True
-    )
+    betas = ADAM_BETA1, plan.recipe.adam_beta2
+    return torch.optim.AdamW(groups, lr=plan.recipe.learning_rate, betas=betas, fused=True)

@@ -161,7 +161,7 @@ class ConfigModel(ModelSource):
         with suppress(ValueError, AttributeError, KeyError, TypeError, ZeroDivisionError):
             if context := config_context(json.loads(self.text)):
                 return context
-        raise UsageError(f"{self.path} does not tell the model's context; give --seq-len.")
+        raise UsageError(f"{self.path} does not state the model's context; give --seq-len.")
 
     @property
     def identity(self) -> Any:

@@ -64,9 +64,9 @@ def test_a_protocol_that_means_nothing_is_refused(old: str, new: str, sentence: 
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        ("", "does not tell the model's context"),
-        ("[]", "does not tell the model's context"),
-        ('{"n_positions": null}', "does not tell the model's context"),
+        ("", "does not state the model's context"),
+        ("[]", "does not state the model's context"),
+        ('{"n_positions": null}', "does not state the model's context"),
         ('{"n_positions": 8, "model_type": "gpt2", "activation_function": "magic"}', "magic"),
         (
             '{"n_positions": 8, "model_type": "gpt2", "n_layer": 1, "activation_function": "mish"}',

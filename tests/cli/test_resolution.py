@@ -21,14 +21,15 @@ DEFINITIONS = {"zoo/source.py", "specs/__init__.py", "cost/pricing.py"}
 """Modules that define resolvers, some by calling others."""
 NAMES_IN_FILES = {
     "validation.py": {"load_protocol", "ModelSource.parse", "parse_network"},
+    "report/terminal.py": {"load_model_card"},
     "report/frames.py": {"load_model_card", "load_size"},
     "report/norm_free.py": {"load_size", "load_executable_protocol"},
     "training/fine_tuning.py": {"load_model_card", "load_size"},
-    "run/bench/models.py": {"CardModel.parse"},
+    "run/bench/bench.py": {"CardModel.parse"},
     "run/bench/kernels.py": {"load_executable_protocol"},
     "run/calibrate.py": {"load_executable_protocol"},
 }
-"""Modules whose names are no arguments: they stand in published tables and records, or are the benchmark's own."""
+"""Modules that resolve names of published tables, of records, of the list of all cards, or constants."""
 
 
 def called_resolvers(path: Path) -> set[str]:

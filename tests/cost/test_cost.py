@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_sim import specs
-from pi_sim.cost import cache, derived
+from pi_sim.cost import census, derived
 from pi_sim.cost.census import capture_census
 from pi_sim.cost.cost import ZERO_COST, Cost
 from pi_sim.cost.estimate import Subtotal, estimate_model, price_census
@@ -57,7 +57,7 @@ def published(rounds: int, both_ways: float, elements: int) -> tuple[int, float]
     ("length", "rounds", "both_ways"), [(32, 105, 1483.5), (64, 115, 1381.75), (128, 116, 1488.375)]
 )
 def test_softmax_costs_what_crypten_logs(length: int, rounds: int, both_ways: float) -> None:
-    price = derived.derive_cost(Op("softmax", ((4, length),), (True,)), specs.load_executable_protocol("crypten"))
+    price = derived.derive_price(Op("softmax", ((4, length),), (True,)), specs.load_executable_protocol("crypten")).cost
     assert (price.rounds, price.bytes) == published(rounds, both_ways, 4 * length)
 
 
@@ -71,13 +71,13 @@ def test_softmax_costs_what_crypten_logs(length: int, rounds: int, both_ways: fl
     ],
 )
 def test_elementwise_operations_cost_what_crypten_logs(op: Op, protocol: str, rounds: int, both_ways: float) -> None:
-    price = derived.derive_cost(op, specs.load_executable_protocol(protocol))
+    price = derived.derive_price(op, specs.load_executable_protocol(protocol)).cost
     assert (price.rounds, price.bytes) == published(rounds, both_ways, 50)
 
 
 def test_offline_bytes_are_those_of_a_dealer_with_seeds() -> None:
     """HawkEye (USENIX Security 2025) charges CrypTen's comparison 14 words of both parties' offline traffic."""
-    price = derived.derive_cost(Op("relu", ((50,),), (True,)), specs.load_executable_protocol("crypten"))
+    price = derived.derive_price(Op("relu", ((50,),), (True,)), specs.load_executable_protocol("crypten")).cost
     assert price.offline == (14 + 1) * 8 * 50  # the comparison, and the product that follows it
 
 
@@ -101,7 +101,7 @@ def test_views_share_one_total() -> None:
     boundary = sum(
         (row.cost for row in priced_model.rows if row.module in {"transformer.wte", "lm_head", "output"}), ZERO_COST
     )
-    assert boundary + priced_model.body_cost == priced_model.total
+    assert boundary + priced_model.body.cost == priced_model.total
 
 
 def test_gpt2_small_has_the_operations_one_counts_by_hand() -> None:
@@ -121,28 +121,28 @@ def test_gpt2_small_has_the_operations_one_counts_by_hand() -> None:
 def test_a_price_is_derived_once() -> None:
     calls: list[int] = []
     for _ in range(2):
-        assert cache.cached_json("test", ["key"], lambda: calls.append(1) or [1, 2]) == [1, 2]
+        assert census.cached_json("test", ["key"], lambda: calls.append(1) or [1, 2]) == [1, 2]
     assert calls == [1]
 
 
 def test_a_damaged_memo_is_derived_anew() -> None:
-    cache.cached_json("damaged", "key", lambda: 1)
-    for path in (cache.cache_dir() / "damaged").iterdir():
+    census.cached_json("damaged", "key", lambda: 1)
+    for path in (census.cache_dir() / "damaged").iterdir():
         path.write_text("{")
-    assert cache.cached_json("damaged", "key", lambda: 2) == 2
+    assert census.cached_json("damaged", "key", lambda: 2) == 2
 
 
 def test_an_operation_without_a_kernel_is_named() -> None:
     card = specs.load_executable_protocol("crypten")
     without = card.model_copy(update={"kernels": {"linear": "beaver"}})
     with pytest.raises(UsageError, match="no kernel for relu"):
-        derived.derive_cost(Op("relu", ((3,),), (True,)), without)
+        derived.derive_price(Op("relu", ((3,),), (True,)), without)
     wrong = card.model_copy(update={"kernels": {"relu": "magic"}})
     with pytest.raises(UsageError, match="no kernel 'magic' for relu; known: kogge-stone"):
-        derived.derive_cost(Op("relu", ((3,),), (True,)), wrong)
+        derived.derive_price(Op("relu", ((3,),), (True,)), wrong)
 
 
 def test_an_unknown_setting_is_named() -> None:
     card = specs.load_executable_protocol("crypten").model_copy(update={"settings": {"functions.magic": 1}})
     with pytest.raises(UsageError, match=r"functions\.magic"):
-        derived.derive_cost(Op("relu", ((3,),), (True,)), card)
+        derived.derive_price(Op("relu", ((3,),), (True,)), card)

@@ -150,7 +150,7 @@ def test_offline_bytes_that_no_source_tells_are_no_zero() -> None:
 def test_inner_is_what_lies_between_embedding_and_head() -> None:
     full = estimate_model(MODEL, CRYPTEN, 8, [])
     inner = estimate_model(MODEL, CRYPTEN, 8, [], inner=True)
-    assert inner.total == inner.body_cost == full.body_cost
+    assert inner.total == inner.body.cost == full.body.cost
     message = invoke("estimate", "--seq-len", "8", "--inner").stdout
     assert "without embedding" in message
     assert "│ total" not in message

@@ -15,8 +15,8 @@ import pytest
 from pi_sim import specs
 from pi_sim.cost.cost import ZERO_COST, Cost
 from pi_sim.cost.pricing import (
-    op_cost,
     op_coverage,
+    price_op,
     price_provenance,
     protocol_names,
     resolve_protocol,
@@ -142,13 +142,13 @@ def plugged(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("plugged")
 def test_a_plugin_is_a_protocol() -> None:
     plugin = resolve_protocol("logarithmic")
-    assert op_cost(op("relu", (8,)), plugin) == Cost(6, 8, 0)
-    assert op_cost(op("view", (8,), shape=(2, 4)), plugin) == ZERO_COST
+    assert price_op(op("relu", (8,)), plugin).cost == Cost(6, 8, 0)
+    assert price_op(op("view", (8,), shape=(2, 4)), plugin).cost == ZERO_COST
     assert price_provenance(op("relu", (8,)), plugin) == "plugin"
     assert "logarithmic" in protocol_names()
     for name, sentence in (("gelu", "no price for gelu"), ("tanh", "fails at tanh"), ("erf", "is no Cost")):
         with pytest.raises(UsageError, match=sentence):
-            op_cost(op(name, (8,)), plugin)
+            price_op(op(name, (8,)), plugin)
 
 
 @pytest.mark.usefixtures("plugged")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pi_sim import specs
 from pi_sim.cost import derived
 from pi_sim.cost.cost import ZERO_COST, Cost
-from pi_sim.cost.pricing import op_cost, op_work, resolve_protocol
+from pi_sim.cost.pricing import op_work, price_op, resolve_protocol
 from pi_sim.cost.sheet import PRICEABLE_NAMES, op_features
 from pi_sim.errors import UnpricedError, UsageError
 from pi_sim.graph.ops import VOCABULARY, Op
@@ -110,13 +110,13 @@ SCORES = (12, 128, 128)
 )
 def test_published_figures_come_back(name: str, operation: Op, rounds: int, total: float) -> None:
     sheet = resolve_protocol(name)
-    cost = op_cost(operation, sheet)
+    cost = price_op(operation, sheet).cost
     assert cost.bytes * sheet.parties == pytest.approx(total, rel=5e-4)
     assert cost.rounds == pytest.approx(rounds, abs=10 if sheet.parties == 3 else 0)
 
 
 def test_delphi_sends_a_garbled_circuit_beforehand() -> None:
-    assert op_cost(op("relu", (10,)), resolve_protocol("delphi")) == Cost(1, 11_840, 170_720)
+    assert price_op(op("relu", (10,)), resolve_protocol("delphi")).cost == Cost(1, 11_840, 170_720)
 
 
 STOCK = ["linear", "matmul", "multiply", "square", "reciprocal", "layernorm", "layernorm-affine"]
@@ -129,8 +129,8 @@ def test_what_is_left_of_crypten_costs_what_its_kernels_cost(operation: str) -> 
     attributes = (("eps", 1e-5),) if "norm" in operation else ()
     sized_op = Op(sized_op.name, sized_op.shapes, sized_op.secret, attributes)
     declared, stock = (
-        op_cost(sized_op, resolve_protocol("crypten_plus")),
-        derived.derive_cost(sized_op, specs.load_executable_protocol("crypten")),
+        price_op(sized_op, resolve_protocol("crypten_plus")).cost,
+        derived.derive_price(sized_op, specs.load_executable_protocol("crypten")).cost,
     )
     assert (declared.rounds, declared.bytes) == (stock.rounds, stock.bytes)
 
@@ -144,9 +144,9 @@ LENGTHS = st.integers(2, 300)
 def test_a_larger_operation_never_costs_less(entry: tuple[str, str], rows: int, cols: int, more: int) -> None:
     name, operation = entry
     sheet = LOADED[name]
-    least = op_cost(sized(operation, rows, cols), sheet)
+    least = price_op(sized(operation, rows, cols), sheet).cost
     for larger in (sized(operation, rows + more, cols), sized(operation, rows, cols + more)):
-        cost = op_cost(larger, sheet)
+        cost = price_op(larger, sheet).cost
         assert cost.rounds >= least.rounds
         assert cost.bytes >= least.bytes
         assert cost.offline >= least.offline
@@ -156,7 +156,7 @@ def test_a_larger_operation_never_costs_less(entry: tuple[str, str], rows: int, 
 def test_rows_add_up(entry: tuple[str, str], rows: int, cols: int, more: int) -> None:
     """Rows cost the same wherever they are added: a figure is rounded to bytes once, at the end."""
     name, operation = entry
-    costs = [op_cost(sized(operation, rows + n * more, cols), LOADED[name]) for n in range(3)]
+    costs = [price_op(sized(operation, rows + n * more, cols), LOADED[name]).cost for n in range(3)]
     for kind in ("rounds", "bytes", "offline"):
         first, second, third = (getattr(cost, kind) for cost in costs)
         assert abs((third - second) - (second - first)) <= 2
@@ -164,21 +164,21 @@ def test_rows_add_up(entry: tuple[str, str], rows: int, cols: int, more: int) ->
 
 def test_an_operation_without_a_price_is_refused() -> None:
     with pytest.raises(UnpricedError, match=r"protocol delphi has no price for softmax; add \[price.softmax\]"):
-        op_cost(op("softmax", (4, 4)), resolve_protocol("delphi"))
+        price_op(op("softmax", (4, 4)), resolve_protocol("delphi"))
 
 
 def test_what_is_local_costs_nothing() -> None:
-    assert op_cost(op("add", (4,), (4,)), resolve_protocol("crypten_plus")) == ZERO_COST
-    assert op_cost(op("view", (4,), shape=(2, 2)), resolve_protocol("delphi")) == ZERO_COST
+    assert price_op(op("add", (4,), (4,)), resolve_protocol("crypten_plus")).cost == ZERO_COST
+    assert price_op(op("view", (4,), shape=(2, 2)), resolve_protocol("delphi")).cost == ZERO_COST
     assert op_work(op("add", (4,), (4,)), resolve_protocol("crypten_plus")) is None
 
 
 def test_a_form_of_its_own_goes_before_the_price_of_all() -> None:
     semi2k = resolve_protocol("semi2k")
-    assert op_cost(op("gelu", (1,), approximate="tanh"), semi2k).bytes == 396
-    assert op_cost(op("gelu", (1,), approximate="none"), semi2k).bytes == 1951
+    assert price_op(op("gelu", (1,), approximate="tanh"), semi2k).cost.bytes == 396
+    assert price_op(op("gelu", (1,), approximate="none"), semi2k).cost.bytes == 1951
     with pytest.raises(UnpricedError, match="no price for rmsnorm"):
-        op_cost(op("rmsnorm", (4, 4)), semi2k)
+        price_op(op("rmsnorm", (4, 4)), semi2k)
 
 
 def test_features_are_read_off_shapes() -> None:
@@ -213,7 +213,7 @@ def test_a_wrong_sheet_names_file_line_and_key(old: str, new: str, sentence: str
     path = written(tmp_path, SHEET.replace(old, new))
     if "which only products have" in sentence:
         with pytest.raises(UsageError, match=sentence):
-            op_cost(op("relu", (4,)), resolve_protocol(path))
+            price_op(op("relu", (4,)), resolve_protocol(path))
         return
     result = invoke("protocols", path)
     assert result.exit_code == 2
@@ -226,4 +226,4 @@ def test_a_negative_price_is_refused() -> None:
     below = sheet.price["softmax"].model_copy(update={"bytes": {"elements": -1.0}})
     wrong = sheet.model_copy(update={"price": {**sheet.price, "softmax": below}})
     with pytest.raises(UsageError, match=r"negative price for softmax.*mend \[price\.softmax\]"):
-        op_cost(op("softmax", (4, 8)), wrong)
+        price_op(op("softmax", (4, 8)), wrong)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pi_sim import specs
-from pi_sim.cost import cache, derived, pricing
+from pi_sim.cost import census, derived, pricing
 from pi_sim.cost.cost import Work
 from pi_sim.cost.derived import WorkCounter
 from pi_sim.graph.ops import Op
@@ -105,7 +105,7 @@ def test_price_and_work_are_derived_together(monkeypatch: pytest.MonkeyPatch) ->
     operation = op("square", (17, 19))
     expected = derived.derive_price(operation, CARD)
     entries_before = set(entries())
-    assert pricing.op_cost(operation, CARD) == expected[0]
+    assert pricing.price_op(operation, CARD).cost == expected[0]
     monkeypatch.setattr(derived, "derive_price", None)
     assert pricing.op_work(operation, CARD) == expected.work + expected.dealer_work
     assert pricing.price_op(operation, CARD).compute_work(includes_dealer=False) == expected.work
@@ -113,7 +113,7 @@ def test_price_and_work_are_derived_together(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def entries() -> list[Path]:
-    return list((cache.cache_dir() / "prices").glob("*"))
+    return list((census.cache_dir() / "prices").glob("*"))
 
 
 def test_a_sheet_tells_no_work() -> None:

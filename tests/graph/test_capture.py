@@ -222,13 +222,13 @@ class Maps(nn.Module):
 def test_what_the_client_alone_sees_is_marked(steps: Steps, marked: list[str]) -> None:
     graph = trace_module(Maps(steps), (torch.zeros(2, 4),), {})
     linear = [node for node in graph.nodes if node.op.name == "linear"]
-    assert [node.module for node in linear if dict(node.op.attributes).get("client_only")] == marked
+    assert [node.module for node in linear if node.op.attribute("client_only")] == marked
 
 
 @pytest.mark.parametrize(("protocol", "saved"), [("lean", Cost(1, 8 * 300, 16 * 300)), ("crypten", Cost())])
 def test_a_protocol_may_leave_the_truncation_to_the_client(protocol: str, saved: Cost) -> None:
     shapes, card = ((3, 8), (8, 100), (100,)), specs.load_executable_protocol(protocol)
     inner, last = (
-        derived.derive_cost(Op("linear", shapes, (True,) * 3, more), card) for more in ((), (("client_only", True),))
+        derived.derive_price(Op("linear", shapes, (True,) * 3, more), card) for more in ((), (("client_only", True),))
     )
     assert Cost(inner.rounds - last.rounds, inner.bytes - last.bytes, inner.offline - last.offline) == saved

@@ -26,9 +26,9 @@ KERNEL = '''
 
 from pi_sim.mpc.kernels.registry import kernel
 
-@kernel("exp", "limit")
+@kernel("exp", "limit", rounds=8, bytes=64, offline=64)
 def exp(rt, x):
-    """(1 + x / 256)^256 by 8 squarings: 8 rounds."""
+    """Return (1 + x / 256)^256 by 8 squarings."""
     return x.exp()
 '''
 USE = """

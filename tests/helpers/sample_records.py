@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pi_sim import records, specs
-from pi_sim.cost.cost import Cost, Work
+from pi_sim.cost.cost import Cost, Machine, Work
 from pi_sim.cost.estimate import Estimate, Row
-from pi_sim.cost.machine import Machine
 from pi_sim.files import write_text
 from pi_sim.network import PRESETS
 from pi_sim.records import SecondsEach

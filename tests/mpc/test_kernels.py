@@ -63,7 +63,7 @@ def test_multiply_opens_an_operand_before_it_is_broadcast(
     a, b = normal(1, *first), normal(2, *second)
     assert_equation(two_parties, "multiply", [a, b], atol=1e-4)
     op = Op("multiply", (first, second), (True, True))
-    assert derived.derive_cost(op, specs.load_executable_protocol("crypten")).bytes == 8 * (a.numel() + b.numel())
+    assert derived.derive_price(op, specs.load_executable_protocol("crypten")).cost.bytes == 8 * (a.numel() + b.numel())
 
 
 @EXAMPLES
@@ -108,7 +108,7 @@ def test_causal_softmax(two_parties: TwoParties, kernel: str, heads: int, length
 def test_a_maximum_without_its_position_costs_less() -> None:
     op = Op("softmax", ((128, 128),), (True,))
     stock, relu_based = (
-        derived.derive_cost(op, specs.load_executable_protocol(protocol_with(softmax=kernel)))
+        derived.derive_price(op, specs.load_executable_protocol(protocol_with(softmax=kernel)))
         for kernel in ("limit-newton", "limit-newton-max")
     )
     assert (stock.rounds, relu_based.rounds) == (116, 100)

@@ -177,7 +177,7 @@ def test_embedding_that_opens_less(
 def test_words_that_an_embedding_opens_and_is_dealt(kernel: str, sent: int, dealt: int) -> None:
     """`sent` and `dealt` are words per token of GPT-2, whose table is opened beforehand."""
     op = Op("embedding", ((50257, 768), (1, 128, 50257)), (True, True))
-    cost = derived.derive_cost(op, specs.load_executable_protocol(protocol_with(LEAN, embedding=kernel)))
+    cost = derived.derive_price(op, specs.load_executable_protocol(protocol_with(LEAN, embedding=kernel))).cost
     assert cost == Cost(1, 8 * 128 * sent, 8 * 128 * dealt)
 
 
@@ -203,7 +203,7 @@ def test_an_element_costs_at_most_its_target(name: str) -> None:
     attributes = (("approximate", "none"),) if name == "gelu" else ()
     op = Op(name, ((128, 768),), (True,), attributes)
     lean, crypten = (
-        derived.derive_cost(op, specs.load_executable_protocol(protocol)) for protocol in (LEAN, "crypten")
+        derived.derive_price(op, specs.load_executable_protocol(protocol)).cost for protocol in (LEAN, "crypten")
     )
     assert (crypten.bytes / (128 * 768), crypten.rounds) == (stock, stock_rounds)
     assert lean.bytes <= most * 128 * 768
@@ -213,6 +213,6 @@ def test_an_element_costs_at_most_its_target(name: str) -> None:
 @pytest.mark.slow
 def test_a_score_costs_at_most_its_target() -> None:
     op = Op("softmax", ((12, 128, 128), (128, 128)), (True, False), (("causal", True),))
-    cost = derived.derive_cost(op, specs.load_executable_protocol(LEAN))
+    cost = derived.derive_price(op, specs.load_executable_protocol(LEAN)).cost
     assert cost.bytes / (12 * math.comb(129, 2)) <= 100
     assert cost.rounds <= 60

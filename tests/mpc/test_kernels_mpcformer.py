@@ -134,13 +134,13 @@ def test_the_domain_of_a_substitute_is_its_distance_from_the_function() -> None:
     ids=str,
 )
 def test_published_figures_come_back(op: Op, rounds: int, sent: int) -> None:
-    cost = derived.derive_cost(op, specs.load_executable_protocol("mpcformer"))
+    cost = derived.derive_price(op, specs.load_executable_protocol("mpcformer")).cost
     assert (cost.rounds, cost.bytes) == (rounds, sent)
 
 
 @pytest.mark.slow
 def test_2relu_costs_a_comparison_per_position() -> None:
     op = Op("softmax", ((12, 128, 128),), (True,))
-    cost = derived.derive_cost(op, specs.load_executable_protocol(protocol_with(softmax="2relu")))
+    cost = derived.derive_price(op, specs.load_executable_protocol(protocol_with(softmax="2relu"))).cost
     assert (cost.rounds, cost.bytes) == (48, 12 * 128 * (240 * 128 + 560))
     assert cost.offline == 12 * 128 * (128 * 128 + 352)

@@ -111,10 +111,10 @@ def test_series_are_fourier_series(series: FourierSeries, end: int, function: Ca
     ids=str,
 )
 def test_published_figures_come_back(op: Op, rounds: int, sent: int) -> None:
-    cost = derived.derive_cost(op, specs.load_executable_protocol("shaft"))
+    cost = derived.derive_price(op, specs.load_executable_protocol("shaft")).cost
     assert (cost.rounds, cost.bytes) == (rounds, sent)
 
 
 def test_a_bounded_series_is_one_opening() -> None:
     op = Op("erf", ((10,),), (True,))
-    assert derived.derive_cost(op, specs.load_executable_protocol("shaft")) == Cost(1, 80, 1600)
+    assert derived.derive_price(op, specs.load_executable_protocol("shaft")).cost == Cost(1, 80, 1600)

@@ -13,7 +13,7 @@ from pi_sim import specs
 from pi_sim.graph import bundle
 from pi_sim.graph.capture import capture_model
 from pi_sim.mpc import launch
-from pi_sim.run.audit import audit_run
+from pi_sim.run.checks import audit_run
 from tests.helpers.tiny_models import tiny_model
 
 pytestmark = pytest.mark.parties

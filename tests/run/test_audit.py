@@ -9,14 +9,14 @@ import pytest
 
 from pi_sim import specs
 from pi_sim.cost.cost import Cost
-from pi_sim.cost.pricing import op_cost
+from pi_sim.cost.pricing import price_op
 from pi_sim.errors import RunError
 from pi_sim.graph.capture import capture_model
 from pi_sim.mpc.launch import PartyCounters
 from pi_sim.mpc.party import PartyResult
 from pi_sim.mpc.transport import wire
 from pi_sim.mpc.transport.rendezvous import PlainTransport
-from pi_sim.run.audit import audit_run
+from pi_sim.run.checks import audit_run
 from pi_sim.run.remote import _pair_counters, exchange_counters
 from pi_sim.zoo.source import ModelSource
 from tests.helpers.rendezvous_server import connected_pair
@@ -33,7 +33,7 @@ def outcome(rank: int = 0, **falsified: int) -> tuple[Any, Any, PartyCounters]:
     )
     reached, nodes = Cost(), []
     for node in graph.nodes:
-        reached += op_cost(node.op, protocol)
+        reached += price_op(node.op, protocol).cost
         nodes.append((reached.rounds, reached.bytes))
     counts = {
         "rounds": reached.rounds, "sent": reached.bytes, "received": reached.bytes,

@@ -18,7 +18,7 @@ from pi_sim.mpc.dealer.prg import AesCtrPrg
 from pi_sim.mpc.dealer.sources import DealerSource
 from pi_sim.mpc.kernels.registry import KERNELS, UNIVERSAL
 from pi_sim.records import BenchSize, KernelTiming, TruncationTest
-from pi_sim.run.bench import models
+from pi_sim.run.bench import bench
 from pi_sim.run.bench.bench import QUICK, bench_cases, measure_kernels, measure_models
 from pi_sim.run.bench.kernels import BenchJob, LoggingSource, PreloadedSource, check_counters
 from pi_sim.run.bench.workloads import list_workloads
@@ -139,9 +139,9 @@ def test_what_lies_ready_is_fresh_and_holds() -> None:
 
 @pytest.mark.parties
 def test_a_block_runs_with_a_dealt_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "DEALERS", (DEALT_FILE,))
+    monkeypatch.setattr(bench, "DEALERS", (DEALT_FILE,))
     (found,) = measure_models([LEAN], SMALL, silent)
-    assert (found.model, found.protocol, found.dealer) == (models.BLOCK_NAME, "lean", DEALT_FILE)
+    assert (found.model, found.protocol, found.dealer) == (bench.BLOCK_NAME, "lean", DEALT_FILE)
     assert found.difference < 0.01
     assert found.seconds > found.communication_seconds > 0
     assert min(found.rounds, found.bytes, found.offline_bytes, found.session_bytes) > 0
@@ -149,7 +149,7 @@ def test_a_block_runs_with_a_dealt_file(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_block_has_the_shapes_of_gpt2() -> None:
     with torch.device("meta"):
-        found = models.gpt2_block(BenchSize())
+        found = bench.gpt2_block(BenchSize())
     shapes = {tuple(each.shape) for each in found.parameters()}
     assert {(768, 2304), (768, 3072), (3072, 768), (128, 768)} <= shapes
     assert found.config.n_layer == 1

@@ -14,7 +14,7 @@ from pi_sim.cli import main
 from pi_sim.graph.capture import capture_model
 from pi_sim.records import Agreement
 from pi_sim.run import two_party
-from pi_sim.run.accuracy import compare_logits, domain_warnings, perplexity
+from pi_sim.run.checks import compare_logits, domain_warnings, perplexity
 from pi_sim.zoo.source import ModelSource
 
 CARDS = ["gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm"]

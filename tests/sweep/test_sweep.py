@@ -18,8 +18,8 @@ from pi_sim import specs
 from pi_sim.cli import json_help
 from pi_sim.cli.options import resolve_models, resolve_protocols
 from pi_sim.cost.census import Census
+from pi_sim.cost.cost import Machine
 from pi_sim.cost.estimate import Estimate, estimate_model
-from pi_sim.cost.machine import Machine
 from pi_sim.cost.pricing import price_census, resolve_protocol
 from pi_sim.errors import MissingDependencyError, UsageError
 from pi_sim.graph.ops import Op
@@ -27,7 +27,7 @@ from pi_sim.network import PRESETS, Network
 from pi_sim.records import SecondsEach
 from pi_sim.sweep import sweep as sweep_module
 from pi_sim.sweep import table
-from pi_sim.sweep.sweep import Grid, PriceTable, Scenario, Sweep, make_price_tables
+from pi_sim.sweep.sweep import PriceTable, Scenario, Sweep, list_scenarios, make_price_tables
 from pi_sim.sweep.table import COLUMNS, SweepRow, parse_row
 from pi_sim.zoo.source import ModelSource
 from tests.helpers.cli import invoke, python, refused
@@ -46,7 +46,7 @@ LINES = 2 * 3 * 3 * 2
 
 def full_sweep(machine: Machine | None = None) -> Sweep:
     """Return the sweep of `GRID` and `PROTOCOLS`."""
-    scenarios = Grid(resolve_models(MODELS, ["tiny"]), lengths=(8, 999), pasts=(4,)).scenarios()
+    scenarios = list_scenarios(resolve_models(MODELS, ["tiny"]), lengths=(8, 999), pasts=(4,))
     prices = make_price_tables(resolve_protocols(["crypten", "sigma", "bolt"]))
     return Sweep(scenarios, prices, [PRESETS["lan"], PRESETS["wan"]], machine)
 
@@ -143,8 +143,8 @@ def test_two_protocols_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_model_with_a_config_has_one_size() -> None:
-    grid = Grid(resolve_models(["bert-base", "gelu_ln"], ["tiny", "gpt2"]), batches=(1, 2))
-    assert [scenario.key[:4] for scenario in grid.scenarios()] == [
+    scenarios = list_scenarios(resolve_models(["bert-base", "gelu_ln"], ["tiny", "gpt2"]), batches=(1, 2))
+    assert [scenario.key[:4] for scenario in scenarios] == [
         ("bert-base", "own", 512, 1),
         ("bert-base", "own", 512, 2),
         ("gelu_ln", "tiny", 128, 1),

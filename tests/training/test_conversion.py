@@ -10,7 +10,7 @@ from transformers import BloomConfig, BloomForCausalLM, GPT2LMHeadModel
 
 from pi_sim import records
 from pi_sim.errors import UsageError
-from pi_sim.training import corpus, evaluation, tokenizer
+from pi_sim.training import corpus, evaluation
 from pi_sim.zoo import build
 from pi_sim.zoo.layers import DyT
 from tests.helpers.cli import invoke
@@ -27,7 +27,7 @@ def normed(size: str, texts: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def loss(folder: Path, texts: Path) -> float:
-    ids = evaluation.held_out_chunks(tokenizer.load_tokenizer(folder), corpus.load_corpus(str(texts)), 16)
+    ids = evaluation.held_out_chunks(corpus.load_tokenizer(folder), corpus.load_corpus(str(texts)), 16)
     return evaluation.mean_loss(build.load_checkpoint(folder), ids)
 
 
@@ -129,7 +129,7 @@ def test_a_second_conversion_replaces_settings_of_the_first(normed: Path, tmp_pa
 def test_the_length_can_be_chosen(normed: Path, texts: Path, tmp_path: Path) -> None:
     assert invoke("convert", normed, "--activation", "gelu", "--seq-len", "8", "--out", tmp_path / "new").exit_code == 0
     record = records.load(tmp_path / "new" / "record.json")
-    chunks = evaluation.held_out_chunks(tokenizer.load_tokenizer(normed), corpus.load_corpus(str(texts)), 8)
+    chunks = evaluation.held_out_chunks(corpus.load_tokenizer(normed), corpus.load_corpus(str(texts)), 8)
     assert record.seq_len == 8
     assert record.before.tokens == chunks[:, 1:].numel()
     assert record.before.loss == pytest.approx(evaluation.mean_loss(build.load_checkpoint(normed), chunks), rel=1e-6)

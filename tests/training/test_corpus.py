@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pi_sim.errors import UsageError
-from pi_sim.training import corpus, tokenizer
+from pi_sim.training import corpus
 from pi_sim.training.corpus import Corpus, Document
 from tests.helpers.small_training import make_plan
 
@@ -143,22 +143,22 @@ def test_a_relative_dataset_becomes_absolute(tmp_path: Path, monkeypatch: pytest
 
 def test_the_tokenizer_restores_every_byte(texts: Path) -> None:
     documents = corpus.load_corpus(str(texts)).training
-    encoder = tokenizer.train_tokenizer(documents, 300)
+    encoder = corpus.train_tokenizer(documents, 300)
     hard = Document("hard", "tab\t é 😀 <|endoftext|> \r\n")
-    (ids,) = tokenizer.encode_documents(encoder, [hard])
+    (ids,) = corpus.encode_documents(encoder, [hard])
     assert encoder.decode(ids[:-1].tolist()) == hard.text
     assert (ids == 0).nonzero().tolist() == [[len(ids) - 1]]
 
 
 def test_texts_are_encoded_in_batches(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = corpus.load_corpus(str(texts)).training[:7]
-    encoder = tokenizer.train_tokenizer(documents, 300)
-    expected = tokenizer.encode_documents(encoder, documents)
-    monkeypatch.setattr(tokenizer, "ENCODING_BATCH", 3)
-    encoded = tokenizer.encode_documents(encoder, documents)
+    encoder = corpus.train_tokenizer(documents, 300)
+    expected = corpus.encode_documents(encoder, documents)
+    monkeypatch.setattr(corpus, "ENCODING_BATCH", 3)
+    encoded = corpus.encode_documents(encoder, documents)
     assert [ids.tolist() for ids in encoded] == [ids.tolist() for ids in expected]
 
 
 def test_chunks_are_full_and_in_order() -> None:
-    chunks = tokenizer.split_chunks([torch.arange(5), torch.arange(5, 11)], 4)
+    chunks = corpus.split_chunks([torch.arange(5), torch.arange(5, 11)], 4)
     assert chunks.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]

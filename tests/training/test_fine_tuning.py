@@ -21,8 +21,7 @@ from transformers import (
 from pi_sim import records, specs
 from pi_sim.errors import UsageError
 from pi_sim.records import ConversionRecord, CorpusId, TrainingRecord
-from pi_sim.training import callbacks, corpus, evaluation, tokenizer
-from pi_sim.training import train as training
+from pi_sim.training import callbacks, corpus, evaluation
 from pi_sim.training.fine_tuning import SourceCheckpoint, plan_fine_tuning
 from pi_sim.zoo import build
 from pi_sim.zoo.surgery import apply_surgery
@@ -40,7 +39,7 @@ SMALL = {
 
 def quality(folder: Path, texts: Path) -> dict[str, object]:
     return evaluation.measure_quality(
-        build.load_checkpoint(folder), tokenizer.load_tokenizer(folder), corpus.load_corpus(str(texts)), 16
+        build.load_checkpoint(folder), corpus.load_tokenizer(folder), corpus.load_corpus(str(texts)), 16
     )
 
 
@@ -112,7 +111,7 @@ def test_an_interrupted_fine_tuning_continues_to_the_same_weights(
                 signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "InterruptCallback", InterruptingCallback)
+        patch.setattr(callbacks, "InterruptCallback", InterruptingCallback)
         assert tune(converted, size, tmp_path / "out").exit_code == 130
     assert tune(converted, size, tmp_path / "out").exit_code == 0
     expected, resumed_weights = read_weights(tuned), read_weights(tmp_path / "out")
@@ -200,8 +199,8 @@ def test_a_foreign_checkpoint_can_be_fine_tuned(foreign: Path, size: str, texts:
 
 def test_a_foreign_tokenizer_adds_no_start_truncation_or_padding(foreign: Path, trained: Path, texts: Path) -> None:
     documents = corpus.load_corpus(str(texts)).training
-    encoded = tokenizer.encode_documents(tokenizer.load_tokenizer(foreign), documents)
-    expected = tokenizer.encode_documents(tokenizer.load_tokenizer(trained), documents)
+    encoded = corpus.encode_documents(corpus.load_tokenizer(foreign), documents)
+    expected = corpus.encode_documents(corpus.load_tokenizer(trained), documents)
     assert [ids.tolist() for ids in encoded] == [ids.tolist() for ids in expected]
 
 

@@ -34,7 +34,7 @@ def test_an_interrupted_training_continues_to_the_same_weights(
     trained: Path, size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(training, "InterruptCallback", InterruptingCallback)
+        patch.setattr(callbacks, "InterruptCallback", InterruptingCallback)
         stopped = train(size, texts, tmp_path / "out")
     assert stopped.exit_code == 130
     assert "stopped after 4 of 10 steps; repeat the command" in stopped.stderr
@@ -80,7 +80,7 @@ def test_no_loss_is_missing_from_the_curve_of_an_interrupted_training(
     monkeypatch.setattr(training, "CHECKPOINT_COUNT", 1)
     monkeypatch.setattr(InterruptingCallback, "step", 6)
     with monkeypatch.context() as patch:
-        patch.setattr(training, "InterruptCallback", InterruptingCallback)
+        patch.setattr(callbacks, "InterruptCallback", InterruptingCallback)
         train(size, texts, tmp_path / "out")
     train(size, texts, tmp_path / "out")
     ends, means = zip(*curve(tmp_path / "out"), strict=True)
@@ -178,7 +178,7 @@ def test_another_number_of_processes_does_not_continue_an_interrupted_one(
     size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(training, "InterruptCallback", InterruptingCallback)
+        patch.setattr(callbacks, "InterruptCallback", InterruptingCallback)
         train(size, texts, tmp_path / "out")
     path = tmp_path / "out" / "checkpoints" / "plan.json"
     path.write_text(path.read_text().replace('"processes": 1', '"processes": 2'))

@@ -16,7 +16,7 @@ from transformers.modeling_outputs import CausalLMOutput
 from pi_sim import records
 from pi_sim.diagnosis import diagnose
 from pi_sim.errors import UsageError
-from pi_sim.training import callbacks, corpus, entropy_penalty, evaluation, plan, tokenizer
+from pi_sim.training import callbacks, corpus, entropy_penalty, evaluation, plan
 from pi_sim.training import train as training
 from pi_sim.zoo import build, scales
 from tests.helpers.small_training import STEPS, make_plan, read_weights, train
@@ -83,7 +83,7 @@ def test_weights_beyond_float16_are_stored_in_float32(
     assert "holds float32" in result.stderr
     assert {weight.dtype for weight in read_weights(tmp_path / "out").values()} == {torch.float32}
     record = records.load(tmp_path / "out" / "record.json")
-    ids = evaluation.held_out_chunks(tokenizer.load_tokenizer(tmp_path / "out"), corpus.load_corpus(str(texts)), 16)
+    ids = evaluation.held_out_chunks(corpus.load_tokenizer(tmp_path / "out"), corpus.load_corpus(str(texts)), 16)
     assert evaluation.mean_loss(build.load_checkpoint(tmp_path / "out"), ids) == pytest.approx(
         record.held_out.loss, rel=1e-5
     )
@@ -287,7 +287,7 @@ def test_an_output_folder_inside_the_corpus_is_refused(size: str, texts: Path) -
 
 def test_the_recorded_quality_is_the_checkpoint_s(trained: Path, texts: Path) -> None:
     model, record = build.load_checkpoint(trained), records.load(trained / "record.json")
-    ids = evaluation.held_out_chunks(tokenizer.load_tokenizer(trained), corpus.load_corpus(str(texts)), 16)
+    ids = evaluation.held_out_chunks(corpus.load_tokenizer(trained), corpus.load_corpus(str(texts)), 16)
     assert evaluation.mean_loss(model, ids) == pytest.approx(record.held_out.loss, rel=1e-5)
     assert record.held_out.tokens == ids[:, 1:].numel()
 
@@ -315,7 +315,7 @@ def test_a_checkpoint_without_a_corpus_is_refused(lacking: str, complaint: str, 
 
 
 def test_held_out_tokens_are_the_first_chunks(trained: Path, texts: Path) -> None:
-    ids = evaluation.held_out_chunks(tokenizer.load_tokenizer(trained), corpus.load_corpus(str(texts)), 16)
+    ids = evaluation.held_out_chunks(corpus.load_tokenizer(trained), corpus.load_corpus(str(texts)), 16)
     few = evaluation.held_out_tokens(trained, 3, 16)
     assert few.dtype == torch.int64
     assert torch.equal(few, ids[:3])

@@ -9,7 +9,7 @@ from pi_sim import specs
 from pi_sim.cost.census import capture_census
 from pi_sim.errors import UsageError
 from pi_sim.zoo import source
-from pi_sim.zoo.source import ModelSource
+from pi_sim.zoo.source import CardModel, Checkpoint, ConfigModel, ModelSource
 from tests.helpers.hf_models import build_model
 
 PARAMETERS = {
@@ -117,3 +117,35 @@ def test_a_config_that_is_none_is_refused(text: str, sentence: str, tmp_path: Pa
 def test_a_public_model_has_no_weights_to_run() -> None:
     with pytest.raises(UsageError, match="gpt2 is a config without weights"):
         ModelSource.parse("gpt2", "tiny").load()
+
+
+def test_names_are_cards_configs_or_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"n_positions": 7}')
+    (tmp_path / "mine.json").write_text('{"n_positions": 9}')
+    names = ("relu_nonorm", "gpt2", str(tmp_path), str(tmp_path / "mine.json"))
+    sources = [ModelSource.parse(name, "tiny") for name in names]
+    assert [type(source) for source in sources] == [CardModel, ConfigModel, Checkpoint, ConfigModel]
+    assert tuple(source.name for source in sources) == names
+    assert [source.label for source in sources] == ["tiny", "own", "own", "own"]
+    assert [source.context for source in sources] == [128, 1024, 7, 9]
+    assert sources[2].folder == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "sentence"),
+    [
+        ("gelu", "tiny", "unknown model 'gelu'"),
+        ("relu_nonorm", "huge", "unknown size 'huge'"),
+        ("nowhere.json", "tiny", "there is no file nowhere.json"),
+        ("models", "tiny", "models has no config.json"),
+    ],
+)
+def test_a_name_of_nothing_is_refused_at_once(name: str, size: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        ModelSource.parse(name, size)
+
+
+def test_weights_that_do_not_ship_are_named() -> None:
+    assert ModelSource.parse("relu_nonorm", "tiny").folder.name == "relu_nonorm-tiny"
+    with pytest.raises(UsageError, match="no trained weights of relu_nonorm at size gpt2 are shipped; train it"):
+        _ = ModelSource.parse("relu_nonorm", "gpt2").folder

@@ -69,10 +69,6 @@ class Dimensions:
         """Return the number of elements of an operand, 0 if it is missing."""
         return math.prod(self.op.shapes[index]) if index < len(self.op.shapes) else 0
 
-    def attribute(self, name: str) -> Any:
-        """Return the value of an attribute, None if it is missing."""
-        return dict(self.op.attributes).get(name)
-
     def iterations(self, function: str) -> int:
         """Return the number of iterations that the settings prescribe for a function of CrypTen."""
         return int(self.settings[f"functions.{function}"])

@@ -30,12 +30,12 @@ def faithful_product_cost(d: Dimensions) -> KernelCost:
 def _fixed_weight_cost(d: Dimensions) -> KernelCost:
     """Open the input alone; a result for the client is not truncated."""
     product = KernelCost(rounds=1, bytes=8 * d.operand(0), offline=8 * d.elements)
-    return product if d.attribute("client_only") else product + TRUNCATION.parallel(d.elements)
+    return product if d.op.attribute("client_only") else product + TRUNCATION.parallel(d.elements)
 
 
 def _faithful_scale_cost(d: Dimensions) -> KernelCost:
     """Truncate, unless the factor is an integer."""
-    return KernelCost() if float(d.attribute("factor")).is_integer() else TRUNCATION.parallel(d.elements)
+    return KernelCost() if float(d.op.attribute("factor")).is_integer() else TRUNCATION.parallel(d.elements)
 
 
 @kernel("matmul", "beaver", cost=product_cost)

@@ -87,7 +87,7 @@ def _limit_newton_max_cost(d: Dimensions) -> KernelCost:
 def _tournament_cost(d: Dimensions) -> KernelCost:
     """A masked ReLU per comparison, exp per visible score, a reciprocal per row, and a truncated product."""
     scores, (m, n) = d.elements, d.op.shapes[0][-2:]
-    if d.attribute("causal"):
+    if d.op.attribute("causal"):
         scores -= d.rows * (m - 1) // 2
     comparisons = scores - d.rows
     maximum = KernelCost(4 * _levels(n), comparisons * Fraction(83, 8), 40 * comparisons)

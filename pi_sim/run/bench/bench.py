@@ -2,22 +2,32 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
 from pi_sim.cost.pricing import OpPrice, price_op
+from pi_sim.graph.bundle import Bundle, read_bundle, write_bundle
+from pi_sim.graph.capture import capture_model
+from pi_sim.mpc import launch
+from pi_sim.mpc.dealer.dealers import DEALT_FILE, FIRST_PARTY, DealerSpec
 from pi_sim.mpc.kernels import kernel_for
-from pi_sim.mpc.launch import threads_per_party
 from pi_sim.records import BenchRecord, BenchSize, KernelTiming, ModelTiming, TruncationTest
-from pi_sim.run.bench import models
+from pi_sim.run import dealing
 from pi_sim.run.bench.kernels import BenchJob, batch_count, bench_peer, measure_truncations
 from pi_sim.run.bench.workloads import Workload, list_workloads
-from pi_sim.run.dealing import check_executable
+from pi_sim.run.checks import audit_run, model_logits, summarize_counters
 from pi_sim.specs import ExecutableProtocol
+from pi_sim.training.evaluation import held_out_tokens
+from pi_sim.zoo.build import build_model
+from pi_sim.zoo.source import CardModel
 
 QUICK = BenchSize(
     tokens=8, width=16, heads=2, vocabulary=32, large_vocabulary=64,
@@ -57,7 +67,7 @@ class BenchCase:
 def bench_cases(protocols: list[ExecutableProtocol], extent: BenchSize) -> list[BenchCase]:
     """Return all cases with their prices, derived before any party runs: a dry run must not interrupt one."""
     for protocol in protocols:
-        check_executable(protocol)
+        dealing.check_executable(protocol)
     cases: list[BenchCase] = []
     for workload in list_workloads(extent):
         for protocol in protocols:
@@ -85,7 +95,7 @@ def run_bench(protocols: list[ExecutableProtocol], extent: BenchSize, bar: Progr
     timings = measure_models(usable, extent, bar)
     return BenchRecord(
         extent=extent,
-        threads=threads_per_party(),
+        threads=launch.threads_per_party(),
         load=(load_before, os.getloadavg()[0]),
         operations=operations,
         models=timings,
@@ -111,9 +121,9 @@ def measure_models(protocols: list[ExecutableProtocol], extent: BenchSize, bar: 
     """Measure whole models under every protocol with every dealer."""
     if not protocols:
         return ()
-    number = (1 + len(extent.models)) * len(protocols) * len(models.DEALERS)
+    number = (1 + len(extent.models)) * len(protocols) * len(DEALERS)
     with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch:
-        timings = (models.measure_model(model, protocols, Path(scratch)) for model in models.bench_models(extent))
+        timings = (measure_model(model, protocols, Path(scratch)) for model in bench_models(extent))
         return tuple(_collect(chain.from_iterable(timings), number, bar("models")))
 
 
@@ -125,3 +135,80 @@ def _collect(results: Iterable[T], number: int, bar: AbstractContextManager[Call
             collected.append(result)
             advance(len(collected) / number)
     return collected
+
+
+BLOCK_NAME = "one GPT-2 block"
+BLOCK_CARD, TINY_SIZE = "gelu_ln", "tiny"
+BLOCK_VOCABULARY = 256
+"""Vocabulary of the block, small so that embedding and head cost little."""
+EMBEDDING_STD = 0.5
+"""Standard deviation of the block's embeddings, for variances in the domain of all kernels of norms."""
+DEALERS = (FIRST_PARTY, DEALT_FILE)
+
+
+@dataclass(frozen=True)
+class BenchModel:
+    """A model and its input tokens (N, T)."""
+
+    name: str
+    model: PreTrainedModel
+    tokens: Tensor
+
+
+def bench_models(extent: BenchSize) -> Iterator[BenchModel]:
+    """Yield the block with random weights and tokens, then shipped models on held-out text."""
+    yield BenchModel(BLOCK_NAME, gpt2_block(extent), torch.randint(BLOCK_VOCABULARY, (extent.sequences, extent.tokens)))
+    for name in extent.models:
+        source = CardModel.parse(name, TINY_SIZE)
+        model = source.load()
+        length = model.config.max_position_embeddings
+        yield BenchModel(name, model, held_out_tokens(source.folder, extent.sequences, length))
+
+
+def gpt2_block(extent: BenchSize) -> PreTrainedModel:
+    """Return a layer of GPT-2 between an embedding and a head, without the norm before the head."""
+    block = CardModel.parse(BLOCK_CARD, "gpt2")
+    dimensions = {"layers": 1, "heads": extent.heads, "width": extent.width, "context": extent.tokens}
+    size = block.size.model_copy(update={**dimensions, "vocabulary": BLOCK_VOCABULARY})
+    design = block.card.architecture.model_copy(update={"final_norm": "none"})
+    torch.manual_seed(0)
+    model = build_model(block.card.model_copy(update={"architecture": design}), size).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.Embedding):
+                module.weight.mul_(EMBEDDING_STD / module.weight.std())
+    return model
+
+
+def measure_model(bench_model: BenchModel, protocols: list[ExecutableProtocol], scratch: Path) -> Iterator[ModelTiming]:
+    """Run a model under every protocol with every dealer; a counter that differs from its price is a `RunError`."""
+    model, tokens = bench_model.model, bench_model.tokens
+    folder = scratch / bench_model.name
+    origin = {"model": bench_model.name, "size": TINY_SIZE, "seq_len": tokens.shape[1]}
+    write_bundle(folder, capture_model(model, tokens.shape[1]), model.state_dict(), origin, scratch)
+    loaded = read_bundle(folder)
+    plain = model_logits(model, tokens)
+    for protocol in protocols:
+        for dealer in DEALERS:
+            yield _measure_run(loaded, protocol, dealer, tokens, plain)
+
+
+def _measure_run(
+    loaded: Bundle, protocol: ExecutableProtocol, dealer: str, tokens: Tensor, plain: Tensor
+) -> ModelTiming:
+    """Run all sequences once; the fastest one counts."""
+    with tempfile.TemporaryDirectory(dir=loaded.folder) as scratch:
+        spec, folder = DealerSpec(dealer), Path(scratch) / DEALT_FILE
+        if dealer == DEALT_FILE:
+            dealing.write_dealt_files(loaded.folder, protocol, len(tokens), folder, lambda fraction: None)
+            spec = DealerSpec(dealer, path=str(folder))
+        outcome = launch.run_local(loaded, protocol, tokens.unsqueeze(1), dealer=spec)
+    audit_run(loaded.graph, protocol, outcome)
+    counters, fastest = summarize_counters(outcome), min(outcome.counts[0], key=lambda count: float(count["seconds"]))
+    return ModelTiming(
+        model=loaded.origin["model"], protocol=protocol.name, dealer=dealer,
+        rounds=counters.rounds, bytes=counters.bytes, offline_bytes=counters.offline_bytes or 0,
+        session_bytes=counters.session_bytes or 0,
+        seconds=fastest["seconds"], communication_seconds=fastest["communication_seconds"],
+        difference=float((outcome.logits - plain).abs().max()),
+    )  # fmt: skip

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -82,11 +82,11 @@ class BenchParty:
     link: Link
     source: Source
 
-    @contextmanager
-    def protocol_context(self, card: ExecutableProtocol, source: Source | None = None) -> Iterator[Runtime]:
-        """Context in which kernels run under a protocol, with randomness from `source`."""
-        with Runtime.running(self.link, source or self.source, card) as rt:
-            yield rt
+    def protocol_context(
+        self, card: ExecutableProtocol, source: Source | None = None
+    ) -> AbstractContextManager[Runtime]:
+        """Return a context in which kernels run under a protocol, with randomness from `source`."""
+        return Runtime.running(self.link, source or self.source, card)
 
     def share_of(self, ring: Tensor, mask: Tensor) -> Tensor:
         """Return this party's share of values that both parties know, hidden by a mask that both know."""
@@ -192,13 +192,11 @@ def _max_error(end: BenchParty, workload: Workload, result: Any, plain: list[Ten
     """Return the max error of a result against its plaintext reference in double precision."""
     op = workload.op
     expected = evaluate_reference(workload, plain)
-    share = _client_value(op, result) if op.name == "reveal" else result.share
+    if op.name == "reveal":  # the server has no value
+        share = torch.zeros(op.shapes[0], dtype=torch.long) if result is None else to_fixed_point(result)
+    else:
+        share = result.share
     return float((end.reveal(share).double() / 2**PRECISION - expected).abs().max())
-
-
-def _client_value(op: Op, value: Tensor | None) -> Tensor:
-    """Return a plain value as if it were shared; the server has none."""
-    return torch.zeros(op.shapes[0], dtype=torch.long) if value is None else to_fixed_point(value)
 
 
 TRUNCATION_PROTOCOLS = ("crypten", "lean")
@@ -233,27 +231,21 @@ def _draw_batch(values: AesCtrPrg, bound: int, length: int) -> list[Tensor]:
 def _measure_batch(
     result: TruncationTest, end: BenchParty, card: ExecutableProtocol, batch: list[Tensor]
 ) -> TruncationTest:
-    """Multiply between the parties, and compare with the product of the plain integers."""
+    """Return the result with one more batch: products between the parties against those of the plain integers."""
     x, y, *masks = batch
     op = Op("multiply", (tuple(x.shape), tuple(y.shape)), (True, True))
     with end.protocol_context(card) as rt:
-        shared = [
-            backend.fixed_point_tensor(end.share_of(value, mask)) for value, mask in zip((x, y), masks, strict=True)
-        ]
+        shared = [backend.fixed_point_tensor(end.share_of(*pair)) for pair in zip((x, y), masks, strict=True)]
         truncated = end.reveal(apply_op(rt, op, shared, card).share)
-    return _with_batch(result, x * y, truncated)
-
-
-def _with_batch(result: TruncationTest, product: Tensor, truncated: Tensor) -> TruncationTest:
-    """Return the result with one more batch."""
-    off = (truncated - (product >> PRECISION)).abs()
+    plain = x * y
+    off = (truncated - (plain >> PRECISION)).abs()
     accurate = off <= MAX_UNITS_OFF
     return result.model_copy(
         update={
             "number": result.number + len(off),
             "wrong": result.wrong + int((~accurate).sum()),
             "units": max(result.units, int(off[accurate].amax())),
-            "expected_locally": result.expected_locally + float(product.abs().double().sum()) / 2**64,
+            "expected_locally": result.expected_locally + float(plain.abs().double().sum()) / 2**64,
         }
     )
 

@@ -1,6 +1,6 @@
 """Benchmark workloads: every operation that communicates, at the example operands of its definition."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from pi_sim.cost.sheet import op_features
 from pi_sim.graph.ops import Op
-from pi_sim.graph.vocabulary import VOCABULARY, Example, Operand, Sizes
+from pi_sim.graph.vocabulary import VOCABULARY, Operand, Sizes
 from pi_sim.records import BenchSize
 
 CAUSAL_KERNELS = {"tournament"}
@@ -38,32 +38,23 @@ class Workload:
 
 def list_workloads(extent: BenchSize) -> list[Workload]:
     """Return all workloads; the embedding of the large vocabulary is only priced."""
-    large = extent.model_copy(update={"vocabulary": extent.large_vocabulary})
     workloads = []
-    for name, operation in VOCABULARY.items():
-        if operation.kind != "interactive":
-            continue
+    for name in (name for name, operation in VOCABULARY.items() if operation.kind == "interactive"):
         if name == "embedding":
-            for sizes in (extent, large):
-                title = f"{name}, V = {sizes.vocabulary:,}"
-                workloads.append(example_workload(name, sizes, title=title, is_run=sizes is extent))
+            for vocabulary in (extent.vocabulary, extent.large_vocabulary):
+                workload = example_workload(name, extent.model_copy(update={"vocabulary": vocabulary}))
+                is_run = vocabulary == extent.vocabulary
+                workloads.append(replace(workload, name=f"{name}, V = {vocabulary:,}", is_run=is_run))
         else:
             workloads.append(example_workload(name, extent))
     return workloads
 
 
-def example_workload(name: str, sizes: Sizes, *, title: str = "", is_run: bool = True) -> Workload:
+def example_workload(name: str, sizes: Sizes) -> Workload:
     """Return an operation at the example operands of its definition."""
     example = VOCABULARY[name].example(sizes)
-    return Workload(title or name, example_op(name, example), example.operands, is_run)
-
-
-def example_op(name: str, example: Example) -> Op:
-    """Return the operation on these operands."""
-    shapes = tuple(operand.shape for operand in example.operands)
-    return Op(
-        name, shapes, tuple(operand.secret for operand in example.operands), tuple(sorted(example.attributes.items()))
-    )
+    shapes, secret = zip(*((operand.shape, operand.secret) for operand in example.operands), strict=True)
+    return Workload(name, Op(name, shapes, secret, tuple(sorted(example.attributes.items()))), example.operands)
 
 
 def draw_operands(operands: tuple[Operand, ...]) -> list[Tensor]:

@@ -1,0 +1,174 @@
+"""Checks of a private run: counters against predictions, logits against plain ones, and the domains of kernels.
+
+The audit compares predicted rounds and bytes with CrypTen's counters and with the bytes on the sockets.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from pi_sim.cost.cost import Cost
+from pi_sim.cost.estimate import cost_fields
+from pi_sim.cost.pricing import OpPrice, price_op
+from pi_sim.errors import RunError
+from pi_sim.graph import reference
+from pi_sim.graph.ops import Graph
+from pi_sim.mpc.kernels import Domain, Kernel, kernel_for
+from pi_sim.mpc.launch import PartyCounters
+from pi_sim.mpc.party import CPU, Counters
+from pi_sim.network import Network
+from pi_sim.records import Agreement, Measured, Perplexity, PerplexityPair
+from pi_sim.specs import ExecutableProtocol
+
+
+def audit_run(graph: Graph, protocol: ExecutableProtocol, counters: PartyCounters) -> None:
+    """Raise a `RunError` if a sequence did not cost what was predicted, or if two counters disagree."""
+    prices = [price_op(node.op, protocol) for node in graph.nodes]
+    _audit_session(prices, *counters.session)
+    costs = [price.cost for price in prices]
+    for server, client in zip(*counters.counts, strict=True):
+        _audit_counters(server, client)
+        _audit_nodes(graph, costs, server, client)
+
+
+def _audit_session(prices: list[OpPrice], server: Counters, client: Counters) -> None:
+    """Check the opening of fixed weights under their masks, once in a session and all in one round."""
+    _audit_counters(server, client)
+    session_bytes = sum(price.session_bytes for price in prices)
+    predicted = Cost(int(session_bytes > 0), session_bytes)
+    measured = Cost(server["rounds"], max(server["sent"], client["sent"]))
+    if measured != predicted:
+        raise RunError(f"opening the weights took {measured.bytes} bytes, predicted were {predicted.bytes}.")
+
+
+def _audit_counters(server: Counters, client: Counters) -> None:
+    """Check each party's link against CrypTen's counter, of sent and received bytes together, and the other link."""
+    for rank, own, peer in ((0, server, client), (1, client, server)):
+        both_ways = own["sent"] + own["received"]
+        if (own["crypten_rounds"], own["crypten_bytes"]) != (own["rounds"], both_ways):
+            crypten = f"{own['crypten_rounds']} rounds and {own['crypten_bytes']} bytes both ways"
+            raise RunError(f"party {rank}: CrypTen counted {crypten}, the link {own['rounds']} and {both_ways}.")
+        if own["sent"] != peer["received"]:
+            raise RunError(f"party {rank} sent {own['sent']} bytes, and {peer['received']} arrived.")
+
+
+def _audit_nodes(graph: Graph, costs: list[Cost], server: Counters, client: Counters) -> None:
+    """Check the counters after every node, whose first difference the error names, and the bytes from the dealer."""
+    predicted = Cost()
+    for node, cost, *points in zip(graph.nodes, costs, server["nodes"], client["nodes"], strict=True):
+        predicted += cost
+        rounds, sent = {point[0] for point in points}, max(point[1] for point in points)
+        if (rounds, sent) != ({predicted.rounds}, predicted.bytes):
+            raise RunError(
+                f"prediction and run differ at {node.op} in {node.module}: predicted {predicted.rounds} rounds and "
+                f"{predicted.bytes} bytes up to there, measured {' or '.join(map(str, sorted(rounds)))} and {sent}."
+            )
+    for rank, counters in enumerate((server, client)):
+        requested, received = counters["requested"], counters["offline"]
+        if {requested, received} != {predicted.offline}:
+            offline = f"{predicted.offline} offline bytes"
+            raise RunError(f"predicted {offline}; party {rank} requested {requested}, received {received}.")
+
+
+def summarize_counters(counters: PartyCounters, network: Network | None = None, rank: int = 0) -> Measured:
+    """Return the counters of one sequence, one party's mean seconds of a sequence, and the seconds of the set-up.
+
+    Seconds lie on the critical path: all that is not communication is computing, of which `peer_wait_seconds` waited
+    for the other party's. With an imitated network, its predicted seconds are included.
+    """
+    (server, client), sequences = counters.counts, counters.counts[rank]
+    seconds, communication, late, peer_wait = (
+        sum(sequence[key] for sequence in sequences) / len(sequences)
+        for key in ("seconds", "communication_seconds", "late_seconds", "peer_wait_seconds")
+    )
+    cost = Cost(server[0]["rounds"], max(server[0]["sent"], client[0]["sent"]), server[0]["offline"])
+    ratio: dict[str, float] = {}
+    if network is not None:
+        predicted = network.seconds(cost.rounds, cost.bytes)
+        ratio = {"predicted_communication_seconds": predicted, "communication_ratio": communication / predicted}
+    return Measured.model_validate(
+        {
+            **cost_fields(cost),
+            "seconds": seconds,
+            "communication_seconds": communication,
+            "late_seconds": late,
+            "compute_seconds": seconds - communication,
+            "peer_wait_seconds": peer_wait,
+            "setup_seconds": counters.seconds - len(sequences) * seconds,
+            "session_bytes": max(session["sent"] for session in counters.session),
+            "link": counters.link,
+            **ratio,
+        }
+    )
+
+
+CORRUPTED = 1000.0
+"""Error of a logit that makes its position corrupted: approximations err by fractions, a failed truncation by 2^32."""
+
+
+def domain_warnings(
+    graph: Graph, model: PreTrainedModel, protocol: ExecutableProtocol, tokens: Tensor
+) -> Iterator[str]:
+    """Yield a sentence for every kernel whose plain operands leave its domain on these tokens (N, T)."""
+    ranges: dict[tuple[Kernel, Domain], tuple[float, float]] = {}
+    for sequence in tokens:
+        for node, operands, _ in reference.evaluate(graph, model.state_dict(), sequence[None]):
+            kernel = kernel_for(node.op.name, protocol.kernels, protocol.name)
+            for domain in kernel.domains:
+                values = domain.statistic(*operands)
+                low, high = ranges.get((kernel, domain), (math.inf, -math.inf))
+                ranges[kernel, domain] = (min(low, values.min().item()), max(high, values.max().item()))
+    for (kernel, domain), (low, high) in ranges.items():
+        if low < domain.low or high > domain.high:
+            yield (
+                f"{kernel.op} by {kernel.name} is accurate for {domain.quantity} from {domain.low:g} to "
+                f"{domain.high:g}; here it ranges from {low:.3g} to {high:.3g}, so expect inexact logits."
+            )
+
+
+def model_logits(model: PreTrainedModel, tokens: Tensor, device: str = CPU) -> Tensor:
+    """Return the plain logits (N, T, V) of tokens (N, T), sequence by sequence, on the CPU."""
+    model.to(device)
+    with torch.no_grad():
+        return torch.cat([model(ids[None], use_cache=False).logits.cpu() for ids in tokens.to(device)])
+
+
+def compare_logits(expected: Tensor | None, private: Tensor, tokens: Tensor) -> tuple[Perplexity, Agreement | None]:
+    """Return perplexities on tokens (N, T), and the agreement of private logits (N, T, V) with the plain ones.
+
+    A position is corrupted if the error of a logit is larger than approximation explains; if there are any, both
+    perplexities without them are returned too. Without `expected` there is no agreement.
+    """
+    overall = perplexity(private, tokens)
+    if expected is None:
+        return Perplexity(private=overall), None
+    difference = (private - expected).abs()
+    corrupted = difference.amax(-1) > CORRUPTED
+    clean = None
+    if corrupted.any():
+        plain, rest = (perplexity(logits, tokens, ~corrupted) for logits in (expected, private))
+        clean = PerplexityPair(plain=plain, private=rest)
+    agreement = Agreement(
+        max_abs=difference.max().item(),
+        mean_abs=difference.mean().item(),
+        top1=(private.argmax(-1) == expected.argmax(-1)).double().mean().item(),
+        corrupted_positions=int(corrupted.sum()),
+    )
+    return Perplexity(plain=perplexity(expected, tokens), private=overall, excluding_corrupted=clean), agreement
+
+
+def perplexity(logits: Tensor, tokens: Tensor, selection: Tensor | None = None) -> float | None:
+    """Return exp of the mean negative log-likelihood of tokens (N, T) given logits (N, T, V).
+
+    `selection` (N, T) is True at positions whose prediction of the next token counts. None if there is no such
+    position, or if the perplexity is too large for a float.
+    """
+    losses = functional.cross_entropy(logits[:, :-1].flatten(0, 1).double(), tokens[:, 1:].flatten(), reduction="none")
+    if selection is not None:
+        losses = losses[selection[:, :-1].flatten()]
+    loss = losses.mean().item()
+    return math.exp(loss) if loss < 700 else None
