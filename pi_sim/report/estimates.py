@@ -69,13 +69,12 @@ def render_estimates(
         # Columns of what is unknown are left out.
         columns = {
             key: column
-            for key, column in _columns([estimate], view).items()
+            for key, column in _columns([estimate], view, shares or style != "table").items()
             if total.get(key.removeprefix("share_of_"), 0) is not None
-            and (shares or style != "table" or not key.startswith("share_of_"))
         }
         table = tabulate(_rows(estimate, _parts(estimate, view), top), columns, totals=_closing_rows(estimate))
         sections.append(_section(estimate_title(estimate), table, _notes(estimate), style))
-    return _join([*sections, conventions(estimates)], style)
+    return tables.fold("\n\n".join([*sections, conventions(estimates)]), style)
 
 
 def estimate_title(estimate: Estimate) -> str:
@@ -96,11 +95,6 @@ def _section(title: str, table: Table, notes: list[str], style: Format) -> str:
     return gap.join([heading, tables.render(table, style), *notes])
 
 
-def _join(parts: list[str], style: Format) -> str:
-    text = "\n\n".join(parts)
-    return tables.fold(text) if style == "table" else text
-
-
 def conventions(estimates: list[Estimate]) -> str:
     """List what the numbers of all estimates mean."""
     sentences = dict.fromkeys(sentence for estimate in estimates for sentence in estimate.conventions)
@@ -118,12 +112,13 @@ def _parts(estimate: Estimate, view: View) -> dict[str, Subtotal]:
     return {key: part for key, part in parts.items() if part.cost != ZERO_COST}
 
 
-def _columns(estimates: list[Estimate], view: View) -> dict[str, Any]:
-    """Return the columns of a view; rounds and bytes have their share of the total beside them."""
+def _columns(estimates: list[Estimate], view: View, shares: bool = True) -> dict[str, Any]:
+    """Return the columns of a view; with `shares`, rounds and bytes have their share of the total beside them."""
     columns: dict[str, Any] = {view: TITLES[view], "count": ("count", COUNT)}
     for key, (title, units) in number_columns(estimates).items():
-        shares = {} if units == SECONDS else {f"share_of_{key}": (title, SHARE)}
-        columns |= {key: (title, units), **shares}
+        columns[key] = (title, units)
+        if shares and units != SECONDS:
+            columns[f"share_of_{key}"] = (title, SHARE)
     return columns
 
 
@@ -185,11 +180,11 @@ def render_comparison(estimates: list[Estimate], view: View, style: Format) -> s
         return tables.render(Table(table.columns, table.rows or table.totals), "csv")
     lettered = list(zip(ascii_uppercase, compared, strict=False))
     gap, mark = ("\n\n", "- ") if style == "markdown" else ("\n", "")
-    titles = [(letter, replace(each, protocol=tables.label_protocol(each.protocol))) for letter, each in lettered]
-    legend = "\n".join(f"{mark}{letter}: {estimate_title(estimate)}" for letter, estimate in titles)
+    labels = [replace(estimate, protocol=tables.label_protocol(estimate.protocol)) for estimate in compared]
+    legend = "\n".join(f"{mark}{ascii_uppercase[n]}: {estimate_title(label)}" for n, label in enumerate(labels))
     sessions = [f"{letter}: {_session_note(estimate)}" for letter, estimate in lettered if estimate.session_bytes]
     section = gap.join([legend, tables.render(table, style), *_free_operations(compared), *sessions])
-    return _join([section, conventions(compared)], style)
+    return tables.fold("\n\n".join([section, conventions(compared)]), style)
 
 
 def check_comparable(estimates: list[Estimate]) -> list[Estimate]:

@@ -240,11 +240,11 @@ def _shorten(name: str, width: int) -> str:
     return f"{name[: width // 4]}…{name[width // 4 + 1 - width :]}"
 
 
-def fold(text: str) -> str:
-    """Fold prose at the width of the terminal, with items and labels hanging; tables fit already."""
+def fold(text: str, style: Format) -> str:
+    """Fold prose for a terminal at its width, with items and labels hanging; tables fit already."""
     width, lines = shutil.get_terminal_size().columns, []
     for line in text.split("\n"):
-        if len(line) > width and line[0] not in "╭│├╰\x1b":
+        if style == "table" and len(line) > width and line[0] not in "╭│├╰\x1b":
             label = re.match(r"- |\w+ {2,}|", line)
             indent = " " * (label.end() if label else 0)
             line = textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
@@ -272,7 +272,7 @@ def render_template(name: str, style: Literal["table", "markdown"], **values: An
     """Render a template of the folder templates; its parts are set apart by one empty line at most."""
     text = _environment().get_template(name).render(style=style, **values)
     text = re.sub(r"\n{3,}", "\n\n", text).strip()
-    return fold(text) if style == "table" else text
+    return fold(text, style)
 
 
 @cache

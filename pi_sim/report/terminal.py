@@ -13,7 +13,7 @@ from pi_sim.graph.ops import STRUCTURAL, VOCABULARY
 from pi_sim.network import PRESETS
 from pi_sim.records import RECORD_FILE, PartyRecord, RunRecord, TrainingRecord
 from pi_sim.report import tables
-from pi_sim.report.tables import COUNT, Cell, Column, Format, Table, Unit, tabulate
+from pi_sim.report.tables import Cell, Column, Format, Table, Unit, tabulate
 from pi_sim.specs import DeclaredProtocol, ExecutableProtocol, ModelCard, Price
 from pi_sim.specs.protocols import Terms
 from pi_sim.zoo.source import list_configs, weights_folder
@@ -44,17 +44,14 @@ def render_protocols(protocols: list[PricedProtocol], style: Format) -> str:
         {**header, "number": number, "name": tables.label_protocol(header["name"])}
         for number, header in enumerate(headers, start=1)
     ]
-    columns: dict[str, Any] = {"number": ("", COUNT), "name": "protocol", "title": "", "parties": ("parties", COUNT)}
-    columns |= {"provenance": "prices"} | ({"threat_model": "threat model"} if style == "markdown" else {})
     # Protocols by their numbers, in one column: their names would make the matrix too wide.
     rows: list[list[Cell]] = [[op, *(COVERAGE_MARKS[kinds[op]][0] for kinds in coverages)] for op in OPERATIONS]
     numbers = [str(row["number"]) for row in listed]
     if style == "table":
         numbers, rows = [_marks(numbers)], [[op, _marks(marks)] for op, *marks in rows]
     matrix = Table([Column("op", "operation"), *(Column(number, number) for number in numbers)], rows)
-    legend = "; ".join(f"{mark} {meaning}" if mark else meaning for mark, meaning in COVERAGE_MARKS.values())
-    parts = [tables.render(tabulate(listed, columns), style), tables.render(matrix, style), legend]
-    return tables.fold("\n\n".join(parts)) if style == "table" else "\n\n".join(parts)
+    legend = [f"{mark} {meaning}".strip() for mark, meaning in COVERAGE_MARKS.values()]
+    return tables.render_template("protocols.txt.j2", style, protocols=listed, matrix=matrix, legend=legend)
 
 
 def _marks(cells: Sequence[Cell]) -> str:
@@ -98,8 +95,7 @@ def render_protocol(protocol: PricedProtocol, style: Format) -> str:
     if style == "table":  # no empty column; the sources stand in the list below
         shown = [i for i in range(len(titles)) if any(row[i] for row in rows) and not (sheet and i == len(titles) - 1)]
         table = Table([table.columns[i] for i in shown], [[row[i] for i in shown] for row in rows])
-    ring = protocol.ring if isinstance(protocol, ExecutableProtocol | DeclaredProtocol) else None
-    return tables.render_template("protocol.txt.j2", style, protocol=protocol, ring=ring, sheet=sheet, prices=table)
+    return tables.render_template("protocol.txt.j2", style, protocol=protocol, sheet=sheet, prices=table)
 
 
 def _format_terms(terms: Terms, price: Price, unit: str = "") -> str:
@@ -145,7 +141,7 @@ def render_machine(machine: Machine, style: Format) -> str:
     seconds = machine.seconds_each.model_dump()
     table = Table(columns, [[unit, meaning, seconds[unit]] for unit, meaning in MACHINE_UNITS.items()])
     title = "" if style == "csv" else f"{machine.name}; {machine.source}\n\n"
-    return (tables.fold(title) if style == "table" else title) + tables.render(table, style)
+    return tables.fold(title, style) + tables.render(table, style)
 
 
 def summarize_run(record: RunRecord | PartyRecord) -> str:
@@ -167,8 +163,6 @@ def equality(predicted: int | None, measured: int | None) -> str:
     return "equal" if predicted == measured else "NOT EQUAL"
 
 
-DESIGN_HEADER = ("model", "norm", "activation", "further settings")
-WEIGHTS_HEADER = ("weights", "size", "perplexity", "bits/byte")
 DEFAULT_FAMILY = "gpt2"
 
 
@@ -176,24 +170,23 @@ def render_models() -> str:
     """List the model cards with their designs, the weights that ship with their held-out quality, and the sizes."""
     cards, sizes = specs.list_names("models"), specs.list_names("models/sizes")
     shipped = [(name, size) for name in cards for size in sizes if weights_folder(name, size).is_dir()]
-    designs: list[list[Cell]] = [[*_design_cells(specs.load_model_card(name))] for name in cards]
-    weights: list[list[Cell]] = [[name, size, *heldout_quality(weights_folder(name, size))] for name, size in shipped]
-    parts = [
-        tables.render(Table([Column(title, title) for title in header], rows), "table")
-        for header, rows in ((DESIGN_HEADER, designs), (WEIGHTS_HEADER, weights))
-    ]
-    parts += [f"sizes: {', '.join(sizes)}\npublic models, for estimates only: {', '.join(list_configs())}"]
-    return tables.fold("\n\n".join(parts))
+    keys = ("model", "size", "perplexity", "bits_per_byte")
+    rows = [(name, size, *heldout_quality(weights_folder(name, size))) for name, size in shipped]
+    values = {
+        "designs": [_describe_design(specs.load_model_card(name)) for name in cards],
+        "weights": [dict(zip(keys, row, strict=True)) for row in rows],
+    }
+    return tables.render_template("models.txt.j2", "table", **values, sizes=sizes, public=list_configs())
 
 
-def _design_cells(card: ModelCard) -> tuple[str, ...]:
+def _describe_design(card: ModelCard) -> dict[str, str]:
     """Return a card's name, norm and activation, and its further settings as `--set` takes them."""
     design = card.architecture
     plan = {"family": design.family, **design.plan()}
     defaults = {"norm": design.norm, "activation": design.activation, "final_norm": design.norm}
     further = {key: value for key, value in plan.items() if value != {**defaults, "family": DEFAULT_FAMILY}.get(key)}
     settings = " ".join(f"{key}={_setting_text(value)}" for key, value in further.items())
-    return card.name, design.norm, design.activation, settings
+    return {"model": card.name, "norm": design.norm, "activation": design.activation, "settings": settings}
 
 
 def _setting_text(value: Any) -> str:
