@@ -15,7 +15,7 @@ from pi_sim.cost.sheet import counted_parties
 from pi_sim.errors import UsageError
 from pi_sim.graph.ops import VOCABULARY, Op
 from pi_sim.network import parse_network
-from pi_sim.specs.published import Claim, Inference, Operation, Publication
+from pi_sim.specs.protocols import BYTES_PER_UNIT, Claim, Inference, Operation, Publication
 from pi_sim.zoo.source import ModelSource
 
 OPS_MODULE = "ops"
@@ -135,7 +135,7 @@ def _compare_figures(claim: Claim, price: ClaimPrice, computing: dict[str, float
     """Yield a comparison for every quantity that the row has."""
     parties = specs.load_protocol(claim.protocol).parties
     online, offline = (
-        counted_parties(counted or claim.counted, parties) / claim.bytes_per_unit
+        counted_parties(counted or claim.counted, parties) / BYTES_PER_UNIT[claim.unit]
         for counted in (claim.counted, claim.offline_counted)
     )
     cost, provenance = price.cost, price.provenance

@@ -56,6 +56,11 @@ def choose_unit(units: Units, values: list[float]) -> Unit:
     return next((unit for unit in units if largest >= unit.start), units[-1])
 
 
+def label_protocol(name: str) -> str:
+    """Return the label of a protocol beside published ones."""
+    return f"{name} (ours)" if name == "lean" else name
+
+
 def format_quantity(value: float, units: Units) -> str:
     """Format a number with its unit, to three digits, for running text."""
     unit = choose_unit(units, [value])

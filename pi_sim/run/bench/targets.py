@@ -74,12 +74,12 @@ def _truncation_targets(bench: BenchRecord) -> Iterator[Target]:
 
 def _accuracy(runs: Mapping[str, RunRecord], missing: list[str]) -> Iterator[Target]:
     """Yield the accuracy of every shipped model under lean."""
-    aim = f"perplexity within {DRIFT:.1%}, likeliest token above {TOP1:.0%}, nothing destroyed in {SEQUENCES} sequences"
+    aim = f"perplexity within {DRIFT:.1%}, same top-1 above {TOP1:.0%}, no corrupted position in {SEQUENCES} sequences"
     for model, record in sorted(runs.items()):
         if record.agreement:
             drift, top1, corrupted = record.drift, record.agreement.top1, record.agreement.corrupted_positions
             is_met = drift is not None and abs(drift) <= DRIFT and top1 > TOP1 and not corrupted
-            change = "beyond all numbers" if drift is None else f"{drift:+.3%}"
+            change = "overflow" if drift is None else f"{drift:+.3%}"
             result = f"{change}, {top1:.2%}, {corrupted} in {record.sequences}"
             yield _target(model, aim, result, is_met and record.sequences >= SEQUENCES)
     yield from (_target(model, aim, "", None) for model in missing)
