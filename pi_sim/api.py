@@ -9,8 +9,7 @@ from pi_sim.cost import pricing
 from pi_sim.cost.census import Census
 from pi_sim.cost.estimate import Estimate
 from pi_sim.cost.pricing import price_census
-from pi_sim.graph import model_inputs
-from pi_sim.graph.capture import trace_module
+from pi_sim.graph.capture import forward_kwargs, trace_module
 from pi_sim.graph.ops import Graph, Shape
 from pi_sim.network import parse_network
 from pi_sim.zoo.source import OWN_SIZE
@@ -50,7 +49,7 @@ def estimate(
 
 def _call_arguments(model: nn.Module, example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return positional and named arguments; a transformers model is called without a KV cache."""
-    options = model_inputs.forward_kwargs(model) if hasattr(model, "can_generate") else {}
+    options = forward_kwargs(model) if hasattr(model, "can_generate") else {}
     if isinstance(example_inputs, Mapping):
         return (), {**options, **example_inputs}
     return (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs), options

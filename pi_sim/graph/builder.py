@@ -60,9 +60,8 @@ class Builder:
 
     def add_real_input(self, name: str, shape: Shape) -> Secret:
         """Register a secret input of real numbers."""
-        name = f"inputs.{name}"
-        self.graph.inputs[name] = shape
-        return Secret(name, shape)
+        self.graph.inputs[f"inputs.{name}"] = shape
+        return Secret(f"inputs.{name}", shape)
 
     def add_weight(self, name: str, shape: Shape) -> Secret:
         """Register a secret weight under its name in the state dict."""
@@ -88,12 +87,9 @@ class Builder:
 
     def emit(self, name: str, operands: Sequence[Secret | Tensor], result: Shape, **attributes: Attribute) -> Secret:
         """Append an operation and return its result, of shape `result`; public operands become constants."""
-        op = Op(
-            name,
-            tuple(tuple(operand.shape) for operand in operands),
-            tuple(isinstance(operand, Secret) for operand in operands),
-            tuple(sorted(attributes.items())),
-        )
+        shapes = tuple(tuple(operand.shape) for operand in operands)
+        secret = tuple(isinstance(operand, Secret) for operand in operands)
+        op = Op(name, shapes, secret, tuple(sorted(attributes.items())))
         inputs = tuple(item.name if isinstance(item, Secret) else self.add_constant(item) for item in operands)
         node = Node(f"{name}{len(self.graph.nodes)}", op, inputs, self.module)
         self.graph.nodes.append(node)

@@ -31,7 +31,8 @@ from pi_sim.files import new_folder
 from pi_sim.graph.ops import Graph, Node, Op
 
 BUNDLE_FORMAT = 2
-COMPANIONS = ("tokenizer.json", "record.json")
+PRECISION = 16
+"""Fractional bits of a weight: CrypTen's default."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def write_bundle(
     with new_folder(folder) as staged:
         _write_public(staged, graph, origin)
         _write_shares(staged, graph, weights)
-        for name in COMPANIONS:
+        for name in ("tokenizer.json", "record.json"):
             if (checkpoint / name).is_file():
                 shutil.copyfile(checkpoint / name, staged / name)
 
@@ -108,10 +109,8 @@ def _write_public(folder: Path, graph: Graph, origin: Mapping[str, Any]) -> None
     }
     (folder / "graph.json").write_text(json.dumps(public), encoding="utf-8")
     (folder / "export.json").write_text(json.dumps({"number": secrets.token_hex(16)}), encoding="utf-8")
-    save_file(
-        {name: value.contiguous() for name, value in graph.constants.items()},
-        folder / "constants.safetensors",
-    )
+    constants = {name: value.contiguous() for name, value in graph.constants.items()}
+    save_file(constants, folder / "constants.safetensors")
 
 
 def _write_shares(folder: Path, graph: Graph, weights: Mapping[str, Tensor]) -> None:
@@ -125,10 +124,6 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UsageError(f"{path} is missing or damaged ({error}); export the bundle anew.") from None
-
-
-PRECISION = 16
-"""Fractional bits of a weight: CrypTen's default."""
 
 
 def to_fixed_point(values: Tensor) -> Tensor:

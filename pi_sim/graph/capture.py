@@ -1,28 +1,39 @@
 """Capture: from a module through `torch.export` to the secrecy-typed Graph; the module may be on the meta device.
 
-Operations that the vocabulary lacks are replaced by torch's decompositions. Texts are assumed to have no padding, so
-positions do not depend on tokens and are public.
+A Hugging Face model reads texts or images, or in a decoding step one new token for each sequence, after tokens whose
+keys and values are in a cache. The parties hold shares of the cached keys and values, which are secret inputs of the
+graph. Keys and values of the new token stay shared; only its logits are opened. Texts are assumed to have no padding,
+so positions do not depend on tokens and are public.
+
+Operations that the vocabulary lacks are replaced by torch's decompositions. Modules that are written in single steps
+although torch has one operation for them are fused, as a protocol may have a better algorithm for the operation.
 """
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from pi_sim.errors import UsageError
-from pi_sim.graph import model_inputs
-from pi_sim.graph.aten.registry import aten_name, find_translator
-from pi_sim.graph.composites import fuse_composites
+from pi_sim.graph.aten import aten_name, find_translator
 from pi_sim.graph.lowering import Lowering
 from pi_sim.graph.ops import Graph
+from pi_sim.zoo.source import config_context
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+MAX_LENGTH = 16_384
+"""Tokens. The attention mask, a number for each pair of them, has to fit into 4 GB with everything else."""
+POSITION_IDS_METHOD = "create_position_ids_from_input_ids"
+"""RoBERTa's method, which counts the tokens that are not padding."""
 
 
 def capture_model(model: "PreTrainedModel", length: int, batch: int = 1, past: int | None = None) -> Graph:
@@ -32,21 +43,76 @@ def capture_model(model: "PreTrainedModel", length: int, batch: int = 1, past: i
     cached. No weight is read. Raises `UsageError` for a sequence longer than the model's context, and for a model
     with an operation outside the vocabulary, naming operation, module and the folder to edit.
     """
-    model_inputs.check_length(model, length, past)
+    check_length(model, length, past)
     if past is None:
-        return trace_module(
-            model, model_inputs.example_inputs(model, length, batch), model_inputs.forward_kwargs(model)
-        )
-    with model_inputs.decode_step_forward(model):
-        return trace_module(model, model_inputs.decode_inputs(model, batch, past), {})
+        return trace_module(model, (_example_input(model, length, batch),), forward_kwargs(model))
+    inputs = _decode_inputs(model, batch, past)
+    with override_method("forward", {model: partial(_decode_step, model, model.forward)}):
+        return trace_module(model, inputs, {})
+
+
+def check_length(model: Any, length: int, past: int | None) -> None:
+    """Raise `UsageError` for a length that the model cannot read, or a decoding step that it does not have."""
+    context = config_context(model.config.to_dict())
+    if _reads_images(model):
+        if past is not None:
+            raise UsageError("an image model has no decoding step; leave --past out.")
+        if context is not None and length != context:
+            raise UsageError(f"the model reads every image as {context} tokens; leave --seq-len out.")
+    elif past is not None:
+        if not getattr(model, "can_generate", lambda: False)():
+            raise UsageError(f"{type(model).__name__} has no decoding step, only causal models do; leave --past out.")
+        if not 1 <= past < (context or past + 1):
+            longest = (context or 0) - 1
+            raise UsageError(f"the model's context is {context} tokens; choose --past between 1 and {longest}.")
+    elif not 1 <= length <= (context or length):
+        raise UsageError(f"the model's context is {context} tokens; choose --seq-len between 1 and {context}.")
+    elif length > MAX_LENGTH:
+        raise UsageError(f"a mask of {length:,} x {length:,} is too large; choose --seq-len up to {MAX_LENGTH:,}.")
+
+
+def _reads_images(model: Any) -> bool:
+    return getattr(model, "main_input_name", "") == "pixel_values"
+
+
+def _example_input(model: Any, length: int, batch: int) -> Tensor:
+    """Return token ids (batch, length), or images (batch, channels, height, width), all zero."""
+    if not _reads_images(model):
+        return torch.zeros(batch, length, dtype=torch.long)
+    size = model.config.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return torch.zeros(batch, model.config.num_channels, height, width)
+
+
+def forward_kwargs(model: Any) -> dict[str, bool]:
+    """Return the options of `forward` for a structured output, without a cache for further tokens."""
+    return {"return_dict": True} | ({"use_cache": False} if hasattr(model.config, "use_cache") else {})
+
+
+def _decode_inputs(model: Any, batch: int, past: int) -> tuple[Tensor, ...]:
+    """Return the new tokens (batch, 1), and the cached keys and values (batch, heads, past, head width) by layer."""
+    token = torch.zeros(batch, 1, dtype=torch.long)
+    with torch.no_grad():
+        cache = model(token.to(model.device), use_cache=True, return_dict=True).past_key_values
+    if cache is None:
+        raise UsageError(f"{type(model).__name__} keeps no keys and values of earlier tokens; leave --past out.")
+    cached = (tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
+    return (token, *(tensor.expand(-1, -1, past, -1) for tensor in cached))
+
+
+def _decode_step(model: Any, forward: Callable[..., Any], token: Tensor, *cached: Tensor) -> Tensor:
+    """Return the logits alone of a call with a token and cached keys and values."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache(zip(cached[::2], cached[1::2], strict=True), config=model.config)
+    return forward(token, past_key_values=cache, use_cache=True).logits  # type: ignore[no-any-return]
 
 
 def trace_module(model: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> Graph:
     """Return the graph of a module's call; inputs may be on another device than the module."""
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     inputs = pytree.tree_leaves((args, options))
-    program = export_program(
-        model, *pytree.tree_map_only(Tensor, lambda value: value.to(_module_device(model)), (args, options))
-    )
+    program = export_program(model, *pytree.tree_map_only(Tensor, lambda value: value.to(device), (args, options)))
     if has_inplace_ops(program):
         return Lowering(model, decompose(program), inputs).lower()
     try:
@@ -59,17 +125,26 @@ def trace_module(model: nn.Module, args: tuple[Any, ...], options: dict[str, Any
 
 def export_program(model: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> torch.export.ExportedProgram:
     """Trace a module's call as an ATen program. Raises `UsageError` if torch cannot."""
+    fused = {module: forward for module in model.modules() if (forward := _fused_forward(module))}
+    padded = {module: _position_ids for module in model.modules() if hasattr(module, POSITION_IDS_METHOD)}
     try:
-        with torch.no_grad(), fuse_composites(model), assume_no_padding(model):
+        with torch.no_grad(), override_method("forward", fused), override_method(POSITION_IDS_METHOD, padded):
             return torch.export.export(model, args, options, strict=False)
     except Exception as error:  # torch.export raises nearly anything for a model that it cannot trace
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(f"torch.export cannot trace this model: {reason}") from None
 
 
-def _module_device(model: nn.Module) -> torch.device:
-    first = next(model.parameters(), None)
-    return torch.device("cpu") if first is None else first.device
+@contextmanager
+def override_method(name: str, methods: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Override one method of several modules during a block."""
+    for module, method in methods.items():
+        setattr(module, name, method)
+    try:
+        yield
+    finally:
+        for module in methods:
+            delattr(module, name)
 
 
 def has_inplace_ops(program: torch.export.ExportedProgram) -> bool:
@@ -79,36 +154,65 @@ def has_inplace_ops(program: torch.export.ExportedProgram) -> bool:
 
 def decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """Rewrite in-place operations, and by torch's decompositions those that have no translator."""
+    targets = {node.target for node in program.graph.nodes if aten_name(node) and not find_translator(aten_name(node))}
     decompositions = torch.export.default_decompositions()
-    untranslated = {
-        node.target for node in program.graph.nodes if aten_name(node) and not find_translator(aten_name(node))
-    }
+    table = {op: decompositions[op] for op in targets if op in decompositions}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        decomposed: torch.export.ExportedProgram = program.run_decompositions(
-            {op: decompositions[op] for op in untranslated if op in decompositions}
-        )
+        decomposed: torch.export.ExportedProgram = program.run_decompositions(table)
         return decomposed
 
 
-POSITION_IDS_METHOD = "create_position_ids_from_input_ids"
-"""RoBERTa's method, which counts the tokens that are not padding."""
-
-
-@contextmanager
-def assume_no_padding(model: nn.Module) -> Iterator[None]:
-    """Let modules that derive positions from token ids count every token."""
-    counting = [module for module in model.modules() if hasattr(module, POSITION_IDS_METHOD)]
-    for module in counting:
-        setattr(module, POSITION_IDS_METHOD, _position_ids)
-    try:
-        yield
-    finally:
-        for module in counting:
-            delattr(module, POSITION_IDS_METHOD)
-
-
 def _position_ids(tokens: Tensor, padding: int, past: int = 0) -> Tensor:
-    """Return position ids; they start after the padding token's id, which RoBERTa reserves."""
+    """Return the ids of positions that count every token, from the padding token's id on, which RoBERTa reserves."""
     first = padding + 1 + past
     return torch.arange(first, first + tokens.shape[1], device=tokens.device).expand(tokens.shape)
+
+
+FusedForward = Callable[[Tensor], Tensor]
+_gelu_tanh = partial(functional.gelu, approximate="tanh")
+
+ACTIVATION_FORWARDS: dict[str, FusedForward] = {
+    "GELUActivation": functional.gelu,
+    "GELUTanh": _gelu_tanh,
+    "NewGELUActivation": _gelu_tanh,
+    "FastGELUActivation": _gelu_tanh,
+    "AccurateGELUActivation": _gelu_tanh,
+    "QuickGELUActivation": lambda x: functional.silu(1.702 * x) / 1.702,  # arXiv 1606.08415, section 2
+}
+"""Activations by the module's class in transformers."""
+
+NormForward = Callable[[Tensor, Tensor, float | None], Tensor]
+
+NORM_FORWARDS: tuple[NormForward, ...] = (
+    lambda x, weight, eps: functional.rms_norm(x, weight.shape, weight, eps),
+    lambda x, weight, eps: functional.rms_norm(x, weight.shape, 1 + weight, eps),
+    lambda x, weight, eps: functional.layer_norm(x, weight.shape, weight, None, eps or 0.0),
+)
+"""Norms with a weight and no bias. The second is Gemma's, whose gain is 1 + weight."""
+
+
+def _fused_forward(module: Any) -> FusedForward | None:
+    """Return torch's function for a module, if there is one.
+
+    Class names do not tell the form of a norm, so the forms are compared on numbers.
+    """
+    name = type(module).__name__
+    if not name.endswith("Norm") or {parameter for parameter, _ in module.named_parameters()} != {"weight"}:
+        return ACTIVATION_FORWARDS.get(name)
+    eps = next((vars(module)[name] for name in ("variance_epsilon", "eps", "epsilon") if name in vars(module)), None)
+    form = next((norm for norm in NORM_FORWARDS if _matches_norm(module, norm, eps)), None)
+    return form and (lambda x: form(x, module.weight, eps))
+
+
+def _matches_norm(module: nn.Module, form: NormForward, eps: float | None) -> bool:
+    """Return whether module and form agree on a row of usual size and on one so small that eps matters."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(module.get_parameter("weight").shape, generator=generator)
+    x = torch.randn(2, *weight.shape, generator=generator) * torch.tensor([[1.0], [1e-3]])
+    try:
+        with torch.no_grad():
+            expected = torch.func.functional_call(module, {"weight": weight}, (x,))
+            return torch.allclose(expected, form(x, weight, eps), rtol=1e-4, atol=1e-6)
+    except Exception:  # a module of this name may need other arguments, and is no norm of x alone then
+        return False

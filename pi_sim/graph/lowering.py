@@ -7,7 +7,6 @@ public: those of a model on the meta device are taken from a second model, whose
 
 import operator
 from collections import defaultdict
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -15,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.export.graph_signature import InputKind
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 from pi_sim.errors import UsageError
-from pi_sim.graph import aten
-from pi_sim.graph.aten.registry import aten_name
+from pi_sim.graph.aten import aten_name, math, shapes, translate  # noqa: F401  (math and shapes register translators)
 from pi_sim.graph.builder import Builder, MaskedScores, Secret, Tokens
 from pi_sim.graph.ops import Graph, mark_client_only
 
@@ -41,13 +40,13 @@ class Lowering:
 
     def lower(self) -> Graph:
         """Return the graph of all nodes, with the linear maps that only the client reads marked."""
-        visit: dict[str, Callable[[torch.fx.Node], Any]] = {
+        methods = {
             "placeholder": self.lower_placeholder,
             "call_function": self.lower_call,
             "output": self.lower_output,
         }
         for node in self.program.graph.nodes:
-            self.values[node] = visit[node.op](node)
+            self.values[node] = methods[node.op](node)
             for unused in self.last_uses[node]:
                 del self.values[unused]
         return mark_client_only(self.builder.graph)
@@ -74,7 +73,7 @@ class Lowering:
             return self.builder.add_tokens(node.name, tuple(value.shape))
         if value.is_meta:
             raise UsageError(f"the input {node.name} is public and has no data on the meta device; give it on the CPU.")
-        return _to_cpu(value)
+        return value.cpu()
 
     def lower_constant(self, name: str) -> Any:
         """Return a public tensor that the program makes; on the meta device only an empty one has a value."""
@@ -83,7 +82,7 @@ class Lowering:
             if value.numel():
                 raise UsageError("the model makes constants on the meta device, where they have no data; use the CPU.")
             return torch.empty(value.shape, dtype=value.dtype)
-        return _to_cpu(value)
+        return value.cpu() if isinstance(value, Tensor) else value
 
     def lower_buffer(self, name: str) -> Tensor:
         """Return a public tensor of the model; on the meta device, where it has no data, that of the rebuilt model."""
@@ -110,10 +109,11 @@ class Lowering:
         kwargs: Any = torch.fx.map_arg(dict(node.kwargs), self.values.__getitem__)
         if node.target is operator.getitem:
             return args[0][args[1]]
-        if not _contains_secret((args, kwargs)):
+        if not any(isinstance(leaf, Secret | MaskedScores) for leaf in pytree.tree_leaves((args, kwargs))):
             return _fold_public_call(node, args, kwargs)
-        self.builder.module = _module_path(node)
-        return aten.translate(self.builder, node, args, kwargs)
+        stack = node.meta.get("nn_module_stack") or {"": ("", None)}
+        self.builder.module = str(list(stack.values())[-1][0])  # path of the innermost module
+        return translate(self.builder, node, args, kwargs)
 
     def lower_output(self, node: torch.fx.Node) -> None:
         """Open every secret output to the client. Raises `UsageError` without one, or if one cannot be opened."""
@@ -129,31 +129,12 @@ class Lowering:
             raise UsageError("the model returns nothing that depends on its inputs or weights.")
 
 
-def _contains_secret(value: Any) -> bool:
-    """Return whether nested arguments contain a secret."""
-    if isinstance(value, dict):
-        return any(map(_contains_secret, value.values()))
-    if isinstance(value, (tuple, list)):
-        return any(map(_contains_secret, value))
-    return isinstance(value, Secret | MaskedScores)
-
-
-def _to_cpu(value: Any) -> Any:
-    return value.cpu() if isinstance(value, Tensor) else value
-
-
 def _fold_public_call(node: torch.fx.Node, args: Any, kwargs: dict[str, Any]) -> Tensor | None:
     """Return the value of an operation on public values, computed on the CPU; None for an assertion."""
     if "_assert" in str(node.target):
         return None
     on_cpu = [CPU if isinstance(value, torch.device) else value for value in args]
     return node.target(*on_cpu, **{key: CPU if key == "device" else value for key, value in kwargs.items()})  # type: ignore[operator, no-any-return]
-
-
-def _module_path(node: torch.fx.Node) -> str:
-    """Return the path of the innermost module that the node came from."""
-    stack = node.meta.get("nn_module_stack") or {"": ("", None)}
-    return str(list(stack.values())[-1][0])
 
 
 def find_embedding_index_nodes(graph: torch.fx.Graph) -> set[torch.fx.Node]:
@@ -181,7 +162,5 @@ class RealBuffersOnly(TorchFunctionMode):
     """Mode in which uninitialised tensors, as large weights are at first, have no data; computed ones are real."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        options = dict(kwargs or {})
-        if func is torch.empty:
-            options["device"] = "meta"
-        return func(*args, **options)
+        device = {"device": "meta"} if func is torch.empty else {}
+        return func(*args, **{**(kwargs or {}), **device})

@@ -96,6 +96,27 @@ def tradeoff(
     return figure
 
 
+ACTIVATION_NAMES = {"gelu": "GELU", "relu": "ReLU"}
+
+
+def quality_against_cost(costs: dict[str, dict[str, Any]], quality: dict[str, tuple[Look, Seeds]]) -> Figure:
+    """Draw perplexity against seconds, one panel for each title in costs, with a label beside each design."""
+    figure, axes = panels(len(costs), height=3.0, sharey=True)
+    for panel, (title, seconds) in zip(axes, costs.items(), strict=True):
+        for model, x in seconds.items():
+            look, seeds = quality[model]
+            panel.vlines(x, min(seeds.values), max(seeds.values), color=look.color, linewidth=1)
+            panel.plot(x, seeds.mean, **look.marker(), linestyle="")
+            label = f"{ACTIVATION_NAMES[look.activation]}, {'LayerNorm' if look.norms else 'no norms'}"
+            offset = (0, 9 if look.activation == "gelu" else -15)
+            panel.annotate(label, (x, seeds.mean), offset, textcoords="offset points", ha="center", color=look.color)
+        panel.set(title=title, xlabel="predicted network time on a WAN, s")
+        panel.margins(x=0.35, y=0.2)
+        panel.grid(True)
+    axes[0].set_ylabel("held-out perplexity")
+    return figure
+
+
 SIDES: tuple[dict[str, Any], ...] = ({"xytext": (5, 4)}, {"xytext": (-4, -9), "ha": "right"})
 """Names stand by turns above and below the front, so that those of close designs do not overlap."""
 

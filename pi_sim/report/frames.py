@@ -13,7 +13,7 @@ from pi_sim import records, specs
 from pi_sim.records import Agreement, Record, RunRecord, TrainingRecord
 from pi_sim.records.models import held_out_perplexity
 from pi_sim.report.statistics import Seeds
-from pi_sim.report.tables import format_change
+from pi_sim.report.tables import format_change, label_protocol
 from pi_sim.report.terminal import equality
 
 RECORDS = Path("reports/records")
@@ -52,7 +52,7 @@ def run_frame(runs: Iterable[tuple[Path, RunRecord]]) -> pd.DataFrame:
         corrupted = agreement.corrupted_positions if agreement else 0
         privacy = None if compared.plain is None else "wrong"
         if compared.plain and compared.private and not record.is_wrong:
-            lost = f", {corrupted} places lost" if corrupted else ""
+            lost = f", {corrupted} positions corrupted" if corrupted else ""
             privacy = format_change(compared.private, compared.plain) + lost
         rows.append(
             {
@@ -60,6 +60,7 @@ def run_frame(runs: Iterable[tuple[Path, RunRecord]]) -> pd.DataFrame:
                 "agreement": agreement.model_dump() if agreement else dict.fromkeys(Agreement.model_fields),
                 "path": path,
                 "record": record,
+                "protocol_name": label_protocol(record.protocol),
                 "tokens": record.sequences * record.seq_len,
                 "plain": (record.perplexity.plain or math.inf) if agreement else None,
                 "private": record.perplexity.private or math.inf,

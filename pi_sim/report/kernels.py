@@ -11,7 +11,7 @@ from pi_sim import specs
 from pi_sim.records import BenchRecord, BenchSize, RunRecord
 from pi_sim.report import figures, frames, tables
 from pi_sim.report.figures import Drawing
-from pi_sim.report.tables import format_perplexity
+from pi_sim.report.tables import format_perplexity, label_protocol
 from pi_sim.run.bench.targets import LEAN, STOCK, lean_targets, stock_timing
 
 LINEAR_MAPS = 4
@@ -106,9 +106,21 @@ def _measured(data: KernelData) -> dict[str, Any]:
         stock = stock_timing(data.bench, timing)
         compared = stock if stock and stock != timing else None
         fewer = compared.bytes / timing.bytes if compared else None
-        models.append({**timing.model_dump(), "fewer": fewer, "faster": compared and compared.seconds / timing.seconds})
-    kernels = data.operations.assign(protocols=data.operations["protocols"].map(", ".join))
-    return {"kernels": kernels, "models": models, "truncations": [row.model_dump() for row in data.bench.truncations]}
+        name = label_protocol(timing.protocol)
+        models.append(
+            {
+                **timing.model_dump(),
+                "protocol_name": name,
+                "fewer": fewer,
+                "faster": compared and compared.seconds / timing.seconds,
+            }
+        )
+    names = data.operations["protocols"].map(lambda protocols: ", ".join(map(label_protocol, protocols)))
+    kernels = data.operations.assign(protocols=names)
+    truncations = [
+        {**test.model_dump(), "protocol_name": label_protocol(test.protocol)} for test in data.bench.truncations
+    ]
+    return {"kernels": kernels, "models": models, "truncations": truncations}
 
 
 def drawings(data: KernelData) -> dict[str, Drawing]:

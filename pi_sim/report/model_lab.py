@@ -2,11 +2,12 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from statistics import fmean
+from statistics import StatisticsError, correlation, fmean
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,11 @@ import pandas as pd
 from pi_sim.diagnosis.entropy import OVERLOAD, head_fraction, is_overloaded
 from pi_sim.errors import UsageError
 from pi_sim.records import DiagnosisRecord, EstimateRecord, Observation, Origin, TrainingRecord
-from pi_sim.records.models import held_out_perplexity
+from pi_sim.records.models import Alpha, held_out_perplexity
 from pi_sim.report import figures, frames
 from pi_sim.report.figures import Drawing, LayerSeries, Matrix, Recovery
 from pi_sim.report.frames import PUBLISHED, RECORDS, design_rank, key_of, published_change, seeds_of
-from pi_sim.report.statistics import Seeds, claim_verdict, overload_verdict
+from pi_sim.report.statistics import FAR, SIMILAR, Seeds, claim_verdict
 from pi_sim.report.tables import Unit, format_change
 
 FOLDER = RECORDS / "lab"
@@ -71,6 +72,17 @@ class Lab:
         candidates = candidates[~candidates.index.isin(self.compared.index)]
         keys = [key_of([record.card, _decisions(record)]) for record in candidates["record"]]
         return [group for _, group in candidates.groupby(keys, sort=False)]
+
+    @cached_property
+    def changed_seeds(self) -> dict[str, dict[str, Seeds]]:
+        """Perplexities by what was changed and by design; a change of one architecture leaves the other designs."""
+        result: dict[str, dict[str, Seeds]] = {}
+        for group in self.changed:
+            record, usual = group["record"].iloc[0], self.first[group["model"].iloc[0]]
+            same_training = (record.recipe, record.dimensions) == (usual.recipe, usual.dimensions)
+            unchanged = self.seeds if same_training and record.corpus.sha256 == usual.corpus.sha256 else {}
+            result.setdefault(", ".join(self.changes(group)), dict(unchanged))[record.card] = seeds_of(group)
+        return result
 
     @cached_property
     def conversions(self) -> list[tuple[Path, TrainingRecord, Origin]]:
@@ -131,31 +143,32 @@ def _mean(shares: tuple[float | None, ...]) -> float:
 def context(lab: Lab) -> dict[str, Any]:
     """Return the values that the template shows."""
     trained = lab.compared[~lab.compared["diverged"].astype(bool)]
-    by_model, records = trained.groupby("model", sort=False), list(lab.trainings["record"])
+    by_model = trained.groupby("model", sort=False)
     pair = [trained.loc[trained["model"] == model, "first_overload"] for model in ("gelu_nonorm", "relu_nonorm")]
     overload = [sorted(parts) for parts in pair] if all(map(len, pair)) else None
+    entropy = by_model[list(ENTROPY)].mean().assign(seeds=by_model.size())
     sources = dict.fromkeys(row["source"] for model in lab.groups if (row := PUBLISHED["designs"].get(model)))
-    alphas = [row for last in trained.loc[trained["model"].str.startswith("dyt"), "last"] for row in last.alphas or ()]
+    alphas = [last.alphas for last in trained.loc[trained["model"].str.startswith("dyt"), "last"] if last.alphas]
     return {
         "setup": frames.setup(lab.compared.sort_values("diverged", kind="stable")),
-        "protocols": sorted({estimate.protocol for estimate in lab.estimates.values()}),
+        "estimates": list(lab.estimates.values()),
         "quality": [_quality_row(lab, model) for model in lab.groups],
         "sources": [PUBLISHED["sources"][name] for name in sources],
-        "claims": list(_claims(lab.seeds)),
+        **_claim_tables(lab),
+        "similar": SIMILAR,
+        "far": FAR,
         "overload_limit": OVERLOAD,
-        "entropy": by_model[list(ENTROPY)].mean().assign(seeds=by_model.size()).reset_index(),
+        "entropy": entropy.reset_index(),
+        "first_entropy": entropy["first"].to_dict(),
         "overload": overload,
-        "overload_verdict": overload_verdict(*overload) if overload else None,
-        **_causes(lab),
+        "causes": list(_causes(lab)),
         **_slopes(lab),
-        "alpha_ratios": sorted(row.alpha / row.inverse_std for row in alphas if row.inverse_std),
+        "alpha_ratios": sorted(row.alpha / row.inverse_std for rows in alphas for row in rows if row.inverse_std),
+        "alpha_correlations": sorted(filter(math.isfinite, map(_alpha_correlation, alphas))),
         "sparsity": _sparsity_rows(lab),
-        "conversions": [_conversion_row(record, origin) for _, record, origin in lab.conversions],
+        "conversions": _conversion_rows(lab),
         "commands": list(_commands(lab)),
-        "trainings": len(records),
-        "hours": sum(record.seconds for record in records) / 3600,
-        "threads": " or ".join(map(str, sorted({record.threads for record in records}))),
-        "environments": sorted({record.environment for record in records}),
+        "records": list(lab.trainings["record"]),
     }
 
 
@@ -173,32 +186,53 @@ def _quality_row(lab: Lab, model: str) -> dict[str, Any]:
     return row
 
 
-def _claims(seeds: dict[str, Seeds]) -> Iterator[dict[str, Any]]:
+def _alpha_correlation(alphas: Iterable[Alpha]) -> float:
+    """Return the correlation of alpha and 1 / std of its input over the modules of a model; NaN for a single one."""
+    pairs = [(row.alpha, row.inverse_std) for row in alphas if row.alpha is not None and row.inverse_std is not None]
+    with suppress(StatisticsError):
+        return correlation([alpha for alpha, _ in pairs], [inverse_std for _, inverse_std in pairs])
+    return math.nan
+
+
+def _claims(lab: Lab, seeds: dict[str, Seeds]) -> Iterator[dict[str, Any]]:
     """Yield the papers' claims: by how much the worse design's perplexity is larger there and here, and a verdict."""
     for better, worse in PUBLISHED["claims"]["model_lab"]:
-        if {better, worse} <= seeds.keys():
-            published = format_change(*(1 + (published_change(model) or 0.0) for model in (worse, better)))
-            first, second = seeds[better], seeds[worse]
-            row = {"claim": f"{better} ahead of {worse}", "published": published, "here": second.change(first)}
-            yield {**row, "verdict": claim_verdict(first, second)}
+        is_new = seeds is lab.seeds or any(seeds.get(model) is not lab.seeds.get(model) for model in (better, worse))
+        if {better, worse} <= seeds.keys() and is_new:
+            base, other = (1 + (published_change(model) or 0.0) for model in (better, worse))
+            first, second, published = seeds[better], seeds[worse], other / base - 1
+            row = {"claim": f"{better} ahead of {worse}", "published": f"{published:+.1%}"}
+            changes = {"change": second.mean / first.mean - 1, "published_change": published}
+            verdict = claim_verdict(first, second, published)
+            yield {**row, **changes, "here": second.change(first), "verdict": verdict}
 
 
-def _causes(lab: Lab) -> dict[str, Any]:
-    """Return a row for each change of a design, and the claims about two designs that were changed alike."""
-    causes, by_change = [], dict[str, dict[str, Seeds]]()
+def _claim_tables(lab: Lab) -> dict[str, Any]:
+    """Return the claims, and those about designs that were changed alike.
+
+    "closer" lists the changes that bring a claim of another size closer to the published one.
+    """
+    claims = [{**row, "closer": ""} for row in _claims(lab, lab.seeds)]
+    changed = [{"changed": name, **row} for name, seeds in lab.changed_seeds.items() for row in _claims(lab, seeds)]
+    for claim in claims:
+        published, distance = claim["published_change"], abs(claim["change"] - claim["published_change"])
+        repeated = [row for row in changed if row["claim"] == claim["claim"]]
+        for row in repeated:
+            row["usual"] = claim["here"]
+        if not claim["verdict"].startswith("similar"):
+            closer = [row for row in repeated if row["change"] * published > 0]
+            closer = [row for row in closer if abs(row["change"] - published) < distance]
+            claim["closer"] = "; ".join(f"{row['changed']}: {row['here']}" for row in closer)
+    return {"claims": claims, "changed_claims": changed}
+
+
+def _causes(lab: Lab) -> Iterator[dict[str, Any]]:
+    """Yield a row for each change of a design."""
     for group in lab.changed:
         model, changed, seeds = group["model"].iloc[0], ", ".join(lab.changes(group)), seeds_of(group)
         usual = {"usual": lab.seeds[model].mean, "usual_entropy": lab.groups[model]["first"].mean()}
         row = {"model": model, "changed": changed, **seeds.summary(lab.seeds[model]), **usual}
-        causes.append({**row, "entropy": group["first"].mean()})
-        by_change.setdefault(changed, {})[model] = seeds
-    usual_claims = {row["claim"]: row["here"] for row in _claims(lab.seeds)}
-    claims = [
-        {"changed": changed, **row, "usual": usual_claims[row["claim"]]}
-        for changed, seeds in by_change.items()
-        for row in _claims(seeds)
-    ]
-    return {"causes": causes, "changed_claims": claims}
+        yield {**row, "entropy": group["first"].mean()}
 
 
 def _slopes(lab: Lab) -> dict[str, Any]:
@@ -223,11 +257,22 @@ def _sparsity_rows(lab: Lab) -> list[dict[str, Any]]:
     return rows
 
 
+def _conversion_rows(lab: Lab) -> list[dict[str, Any]]:
+    """Build a row for each conversion; its control is the unconverted source, trained on for as many tokens."""
+    rows = [_conversion_row(record, origin) for _, record, origin in lab.conversions]
+    controls = {(row["source"], row["tokens"]): row["end"] for row in rows if row["after"] is None}
+    for row in rows:
+        control = controls.get((row["source"], row["tokens"]))
+        change = "no control" if control is None else format_change(row["end"], control)
+        row["against_control"] = "" if row["after"] is None else change
+    return rows
+
+
 def _conversion_row(record: TrainingRecord, origin: Origin) -> dict[str, Any]:
     surgery = ", ".join(f"{switch} {str(value).lower()}" for switch, value in (origin.surgery or {}).items())
     before, end = held_out_perplexity(origin.quality), held_out_perplexity(record.held_out)
     after = held_out_perplexity(origin.after) if origin.surgery else None
-    row = {"source": origin.source or origin.model, "surgery": surgery or "none, to compare", "before": before}
+    row = {"source": origin.source or origin.model, "surgery": surgery or "none (control)", "before": before}
     return {
         **row,
         "after": after,

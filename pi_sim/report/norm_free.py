@@ -16,11 +16,17 @@ from pi_sim.records import RunRecord, TrainingRecord
 from pi_sim.report import figures, frames
 from pi_sim.report.figures import Drawing
 from pi_sim.report.frames import PUBLISHED, design_rank, seeds_of
+from pi_sim.report.model_lab import Lab
 from pi_sim.report.statistics import Curve, Seeds, compare_ranges, order_verdict
 from pi_sim.report.styles import Look
 from pi_sim.report.tables import BYTES, COUNT, Unit, choose_unit, format_change, format_perplexity
 
 BASELINE = "gelu_ln"
+README_PANELS = {
+    "stock CrypTen (GELU in its tanh form)": {"gelu": "crypten_tanh", "relu": "crypten"},
+    "lean (our kernels)": {"gelu": "lean", "relu": "lean"},
+}
+"""The panels of the README's figure, with the protocol of each activation."""
 GPT2_STD = 0.02  # the standard deviation of GPT-2's own initial weights
 
 
@@ -184,8 +190,7 @@ def _order(size: SizeData) -> dict[str, Any] | None:
     std = f"weights that start with a standard deviation of {recipe.init_std:g}, not GPT-2's {GPT2_STD:g}"
     traits = [std] if recipe.init_std != GPT2_STD else []
     traits += [f"a learned scale of the {name} that starts at {scale:g}" for name, scale in scales.items() if scale]
-    text = " and ".join(filter(None, [", ".join(traits[:-1]), *traits[-1:]]))
-    return {"recipe": text, "numbers": numbers, "verdicts": verdicts}
+    return {"traits": traits, "numbers": numbers, "verdicts": verdicts}
 
 
 def _other_recipes(size: SizeData) -> Iterator[dict[str, Any]]:
@@ -247,8 +252,7 @@ def _provenance(sizes: list[SizeData]) -> dict[str, Any]:
 
 def drawings(size: SizeData) -> dict[str, Drawing]:
     """Return every figure that there are data for, by name."""
-    designs = {model: size.design(model) for model in size.models}
-    looks = {m: Look(design.get("activation", ""), design.get("norm") != "none") for m, design in designs.items()}
+    looks = {model: _look(size.design(model)) for model in size.models}
     plots: dict[str, Drawing] = {f"operations-{size.name}": partial(_draw_operations, size)}
     if runs := tradeoff_runs(size):
         protocols = sorted(set(size.runs["protocol"]))
@@ -256,6 +260,29 @@ def drawings(size: SizeData) -> dict[str, Drawing]:
     if curves := _curves(size):
         plots[f"loss-{size.name}"] = partial(figures.loss_curves, curves, looks)
     return plots
+
+
+def readme_drawings(sizes: list[SizeData], lab: Lab) -> dict[str, Drawing]:
+    """Return the README's figure: the lab's perplexities against seconds; nothing if a design lacks either."""
+    seconds = {
+        (run.model, run.protocol): run.total.seconds["wan"]
+        for size in sizes
+        for run in tradeoff_runs(size)
+        if size.name == lab.first[BASELINE].size
+    }
+    quality = {m: (_look(frames.card_design(m) or {}), lab.seeds[m]) for m in frames.DESIGNS if m in lab.seeds}
+    costs = {
+        title: {m: seconds.get((m, protocols[look.activation])) for m, (look, _) in quality.items()}
+        for title, protocols in README_PANELS.items()
+    }
+    is_complete = len(quality) == len(frames.DESIGNS) and all(seeds.is_finite for _, seeds in quality.values())
+    if not is_complete or any(None in by_model.values() for by_model in costs.values()):
+        return {}
+    return {"readme-quality-cost": partial(figures.quality_against_cost, costs, quality)}
+
+
+def _look(design: dict[str, Any]) -> Look:
+    return Look(design.get("activation", ""), design.get("norm") != "none")
 
 
 def _draw_operations(size: SizeData) -> Any:

@@ -21,9 +21,10 @@ def write_report(folders: list[Path], out: Path) -> list[Path]:
 
 
 def write_norm_free(folders: list[Path], out: Path) -> list[Path]:
-    """Write the page on models with and without LayerNorm."""
-    sizes = norm_free.load(folders)
+    """Write the page on models with and without LayerNorm, and the README's figure where there are trainings of it."""
+    sizes, lab = norm_free.load(folders), model_lab.load(folders)
     plots = {name: draw for size in sizes for name, draw in norm_free.drawings(size).items()}
+    plots |= norm_free.readme_drawings(sizes, lab) if lab else {}
     return write_page(out / "norm-free.md", "norm_free", norm_free.context(sizes), plots)
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from pi_sim.report import tables
 from pi_sim.report.tables import Format, tabulate
+from pi_sim.specs.protocols import BYTES_PER_UNIT
 from pi_sim.validation import Validation
 
 KEYS = (
@@ -24,7 +25,7 @@ def comparison_frame(validations: list[Validation]) -> pd.DataFrame:
         claim, quantity = comparison.claim, comparison.quantity
         unit = {"rounds": "", "seconds": "s"}.get(quantity, claim.unit)
         # Bytes for bytes, whatever unit was printed.
-        scale = claim.bytes_per_unit if quantity in ("bytes", "offline") else 1.0
+        scale = BYTES_PER_UNIT[claim.unit] if quantity in ("bytes", "offline") else 1.0
         values = (
             *(source, claim.name, claim.source, claim.protocol, quantity, comparison.published, comparison.predicted),
             *(unit, claim.counted, comparison.error, comparison.provenance, claim.role, comparison.tolerance),

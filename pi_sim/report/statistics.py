@@ -9,6 +9,8 @@ from typing import Any
 from pi_sim.report.tables import format_change, format_perplexity
 
 Curve = dict[int, float]  # a loss by step
+SIMILAR, FAR = 2, 4
+"""Two changes are of similar size up to a factor of 2; from a factor of 4 on, one is far larger or smaller."""
 START, WINDOW = 10, 20
 """The start of a curve is its first tenth, the window of a running mean a twentieth."""
 
@@ -77,25 +79,28 @@ def order_verdict(better: Seeds, worse: Seeds) -> str:
     return "as published" if better.mean < worse.mean else "unlike the published order"
 
 
-def claim_verdict(better: Seeds, worse: Seeds) -> str:
-    """Return whether trainings confirm a paper's claim, no more firmly than the ranges over the seeds allow."""
-    verdict = "as published" if better.mean < worse.mean else "unlike the paper"
-    if not better.is_repeated(worse):
-        return f"{verdict}, one seed"
-    if not better.is_apart(worse):
-        return "not decided: the ranges overlap"
-    return f"{verdict}; ranges apart, by chance in {better.chance(worse)}"
+def claim_verdict(better: Seeds, worse: Seeds, published: float) -> str:
+    """Compare our change of the perplexity with the published one, by its size and by what the seeds can decide."""
+    gap, ranges = abs(worse.mean - better.mean), [max(seeds.values) - min(seeds.values) for seeds in (better, worse)]
+    if not better.is_apart(worse) or gap <= max(ranges):
+        evidence = "within the spread of the seeds"
+    elif not better.is_repeated(worse):
+        evidence = "one seed"
+    else:
+        evidence = f"ranges apart, by chance in {better.chance(worse)}"
+    return f"{compare_sizes(worse.mean / better.mean - 1, published)}; {evidence}"
 
 
-def overload_verdict(gelu: list[float], relu: list[float]) -> str:
-    """Return whether every seed shows more overloaded heads with GELU than with ReLU, as the papers report."""
-    if len(gelu) == 1 or len(relu) == 1:
-        return "of one seed, which decides nothing"
-    if min(gelu) > max(relu):
-        return "so that every seed shows what the papers report"
-    if min(relu) > max(gelu):
-        return "which is the opposite of what the papers report"
-    return "so that these seeds do not decide it"
+def compare_sizes(change: float, published: float) -> str:
+    """Compare two relative changes by sign and size; NaN, where both designs diverged, cannot be compared."""
+    if math.isnan(change):
+        return "not comparable"
+    if change * published <= 0:
+        return "opposite sign"
+    factor = max(change / published, published / change)
+    if factor <= SIMILAR:
+        return "similar size"
+    return f"same sign, {'far ' if factor >= FAR else ''}{'larger' if abs(change) > abs(published) else 'smaller'}"
 
 
 def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:

@@ -123,11 +123,11 @@ def _comparison_context(name: str, comparison: DesignComparison) -> dict[str, An
     scenario, networks = comparison.rows.iloc[0], comparison.networks
     past = None if pd.isna(scenario["past"]) else int(scenario["past"])
     tokens = describe_tokens(scenario["seq_len"], scenario["batch"], past)
-    rows = []
+    fronts, rows = {network: comparison.front(network) for network in networks}, []
     for model, seeds in comparison.designs.items():
         costs = {network: seconds.get(model) for network, seconds in networks.items()}
-        fronts = [network for network in networks if model in comparison.front(network)]
-        rows.append({"model": model, **seeds.summary(), **costs, "front": ", ".join(fronts)})
-    columns = {**{network: (network, SECONDS) for network in networks}, "front": "on the front of"}
-    title = {"figure": name, "tokens": tokens + (", inner" if scenario["only_inner"] else "")}
+        on_front = ", ".join(network for network, models in fronts.items() if model in models)
+        rows.append({"model": model, **seeds.summary(), **costs, "front": on_front})
+    columns = {**{network: (network, SECONDS) for network in networks}, "front": "on the Pareto front of"}
+    title = {"figure": name, "fronts": fronts, "tokens": tokens + (", inner" if scenario["only_inner"] else "")}
     return {**scenario[["protocol", "size", "text", "trained_tokens"]], **title, "columns": columns, "rows": rows}

@@ -12,11 +12,9 @@ from pi_sim.specs.protocols import (
     DeclaredProtocol,
     ExecutableProtocol,
     Price,
-    ProtocolHeader,
     merge_protocol_tables,
 )
 from pi_sim.specs.toml import (
-    FactKind,
     TomlModel,
     TomlModelT,
     data_root,
@@ -33,10 +31,8 @@ __all__ = [
     "Architecture",
     "DeclaredProtocol",
     "ExecutableProtocol",
-    "FactKind",
     "ModelCard",
     "Price",
-    "ProtocolHeader",
     "Recipe",
     "Size",
     "Surgery",
@@ -50,7 +46,6 @@ __all__ = [
     "load_protocol",
     "load_size",
     "location",
-    "parse_toml",
     "read_toml",
     "validate_table",
 ]

@@ -19,7 +19,7 @@ from pi_sim.records import ConversionRecord, JsonObject
 from pi_sim.training import evaluation
 from pi_sim.training.checkpoints import report_write_errors, write_checkpoint
 from pi_sim.training.corpus import Corpus, load_corpus, load_tokenizer
-from pi_sim.zoo import build, norms, surgery
+from pi_sim.zoo import build, surgery
 from pi_sim.zoo.source import CardModel, ModelSource
 
 COPIED_KEYS = {"card", "size", "dimensions"}
@@ -83,11 +83,11 @@ def _convert_and_measure(
     """Carry out the surgery and return the quality before and after it."""
     before = evaluation.measure_quality(model, tokenizer, corpus, length)
     sample = min(ALPHA_SAMPLE_CHUNKS, evaluation.batch_limit(length))
-    input_stds = norms.input_stds(model, evaluation.held_out_chunks(tokenizer, corpus, length)[:sample])
+    input_stds = surgery.input_stds(model, evaluation.held_out_chunks(tokenizer, corpus, length)[:sample])
     old_modules = set(model.modules())
     surgery.apply_surgery(model, plan)
     if not {"alpha_attention", "alpha_other"} & plan.keys():
-        norms.init_alphas(model, input_stds, old_modules)
+        surgery.init_alphas(model, input_stds, old_modules)
     after = evaluation.measure_quality(model, tokenizer, corpus, length)
     corpus_id = {"name": corpus.name, "sha256": corpus.sha256}
     return {"corpus": corpus_id, "seq_len": length, "before": before, "after": after}

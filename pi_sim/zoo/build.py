@@ -1,6 +1,10 @@
-"""Hugging Face models from cards, configs and checkpoints: untrained, trained, or shapes on the meta device."""
+"""Hugging Face models from cards, configs and checkpoints: untrained, trained, or shapes on the meta device.
 
-from collections.abc import Iterator
+The models of cards start from the same initial scale in every family, with dropout on the embedding alone and with a
+tied head, so that designs of different families can be compared.
+"""
+
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,23 +13,84 @@ import safetensors
 import safetensors.torch
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 from transformers.utils import logging
 
 from pi_sim import specs
 from pi_sim.errors import UsageError
-from pi_sim.zoo import families
-from pi_sim.zoo.layers import FusedFFN
-from pi_sim.zoo.surgery import apply_surgery
+from pi_sim.zoo.layers import CONFIG_ACTIVATIONS, FusedFFN
+from pi_sim.zoo.surgery import Plan, apply_surgery
 
 WEIGHTS_FILE = "model.safetensors"
+NATIVE_NORMS = {"gpt2": "layernorm", "gpt_neox": "layernorm", "opt": "layernorm", "llama": "rmsnorm"}
+"""Norm of every family, which needs no surgery."""
+DESIGN_KEYS = (
+    *("model_type", "num_hidden_layers", "num_attention_heads", "hidden_size", "max_position_embeddings", "vocab_size"),
+    *("hidden_act", "activation_function", "pi_sim"),
+)
+"""Keys of config.json that depend on card and size; the others are equal for all, or serve training only."""
 
 
 def build_model(card: specs.ModelCard, size: specs.Size) -> PreTrainedModel:
     """Build the card's model at that size, with random weights (without data inside `torch.device("meta")`)."""
-    model = AutoModelForCausalLM.from_config(families.hf_config(card, size))
-    return _equalise_initial_scales(apply_surgery(model, families.surgery_plan(card.architecture)))
+    model = AutoModelForCausalLM.from_config(_hf_config(card, size))
+    return _equalise_initial_scales(apply_surgery(model, _surgery_plan(card.architecture)))
+
+
+def _hf_config(card: specs.ModelCard, size: specs.Size) -> PretrainedConfig:
+    """Return the Hugging Face config of the card at that size, before any surgery."""
+    common = {
+        "max_position_embeddings": size.context,  # GPT-2's config maps these names to its own
+        "hidden_size": size.width,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "vocab_size": size.vocabulary,
+        "initializer_range": size.training.init_std,
+        "tie_word_embeddings": True,
+        "bos_token_id": 0,  # the end-of-text token is the first of every vocabulary that pi-sim trains
+        "eos_token_id": 0,
+        "attn_implementation": "eager",
+    }
+    activation = CONFIG_ACTIVATIONS.get(card.architecture.activation, "gelu")
+    return CONFIG_BUILDERS[card.architecture.family](size, activation, common)
+
+
+def _gpt2_config(size: specs.Size, activation: str, common: dict[str, Any]) -> PretrainedConfig:
+    dropout = {"embd_pdrop": size.training.embedding_dropout, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
+    return transformers.GPT2Config(activation_function=activation, **dropout, **common)
+
+
+def _gpt_neox_config(size: specs.Size, activation: str, common: dict[str, Any]) -> PretrainedConfig:
+    """Config of Pythia: attention and FFN in parallel, rotary positions in a quarter of each head."""
+    wide = {"intermediate_size": 4 * size.width, "hidden_dropout": 0.0, "attention_dropout": 0.0}
+    return transformers.GPTNeoXConfig(hidden_act=activation, **wide, **common)
+
+
+def _opt_config(size: specs.Size, activation: str, common: dict[str, Any]) -> PretrainedConfig:
+    wide = {"ffn_dim": 4 * size.width, "word_embed_proj_dim": size.width, "dropout": 0.0, "attention_dropout": 0.0}
+    return transformers.OPTConfig(activation_function=activation, pad_token_id=None, **wide, **common)
+
+
+def _llama_config(size: specs.Size, activation: str, common: dict[str, Any]) -> PretrainedConfig:
+    """Config of Llama: a gated FFN has three matrices, each two thirds as wide (arXiv 2002.05202, section 2)."""
+    return transformers.LlamaConfig(hidden_act=activation, intermediate_size=8 * size.width // 3, **common)
+
+
+CONFIG_BUILDERS: dict[str, Callable[[specs.Size, str, dict[str, Any]], PretrainedConfig]] = {
+    "gpt2": _gpt2_config,
+    "gpt_neox": _gpt_neox_config,
+    "opt": _opt_config,
+    "llama": _llama_config,
+}
+
+
+def _surgery_plan(design: specs.Architecture) -> Plan:
+    """Return the surgery that the design needs beyond its family's config."""
+    native = dict.fromkeys(("norm", "final_norm"), NATIVE_NORMS[design.family]) | {"family": design.family}
+    if design.activation in CONFIG_ACTIVATIONS:
+        native["activation"] = design.activation
+    return {switch: value for switch, value in design.plan().items() if value != native.get(switch)}
 
 
 def _equalise_initial_scales(model: PreTrainedModel) -> PreTrainedModel:
@@ -54,9 +119,9 @@ def build_config_model(path: Path) -> PreTrainedModel:
 
 def design_differences(folder: Path, card: specs.ModelCard, size: specs.Size) -> Iterator[tuple[str, Any, Any]]:
     """Yield key, card's value and checkpoint's value where the folder's design differs from the card's at that size."""
-    expected, actual = families.hf_config(card, size), read_config(folder)
-    expected.pi_sim = families.surgery_plan(card.architecture)
-    for key in families.DESIGN_KEYS:
+    expected, actual = _hf_config(card, size), read_config(folder)
+    expected.pi_sim = _surgery_plan(card.architecture)
+    for key in DESIGN_KEYS:
         if getattr(actual, key, None) != getattr(expected, key, None):
             yield key, getattr(expected, key, None), getattr(actual, key, None)
 

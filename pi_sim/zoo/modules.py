@@ -43,11 +43,8 @@ def _belongs_to_block(model: nn.Module, path: str) -> bool:
 
 def final_norm_paths(model: nn.Module) -> list[str]:
     """Return the path of the norm between last block and head, such as transformer.ln_f; not one of the embeddings."""
-    return [
-        path
-        for path, module in model.named_modules()
-        if is_norm(module) and layer_index(path) is None and "embed" not in path
-    ]
+    paths = [path for path, module in model.named_modules() if is_norm(module)]
+    return [path for path in paths if layer_index(path) is None and "embed" not in path]
 
 
 def is_before_attention(path: str) -> bool:
@@ -114,11 +111,8 @@ def block_path(path: str) -> str:
 
 def weight_matrices(model: nn.Module) -> NamedModules:
     """Return path and module of the weight matrices in all blocks."""
-    return [
-        (path, module)
-        for path, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and layer_index(path) is not None
-    ]
+    matrices = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    return [(path, module) for path, module in matrices if layer_index(path) is not None]
 
 
 def matrix_role(path: str, module: nn.Module) -> str | None:
@@ -134,9 +128,7 @@ def matrix_role(path: str, module: nn.Module) -> str | None:
 def unclassified_matrices(model: nn.Module) -> list[str]:
     """Return the matrices without a known name, and the FFNs without a matrix that is a module, such as experts."""
     matrices = weight_matrices(model)
-    unnamed = [
-        path for path, module in matrices if matrix_role(path, module) is None and not _is_attention_output(path)
-    ]
+    unnamed = [path for path, module in matrices if not matrix_role(path, module) and not _is_attention_output(path)]
     experts = [ffn for ffn in ffn_paths(model) if not any(path.startswith(f"{ffn}.") for path, _ in matrices)]
     return unnamed + experts
 

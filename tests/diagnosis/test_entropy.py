@@ -10,7 +10,7 @@ from transformers import AutoModel, BertConfig, LlamaConfig, MistralConfig
 from pi_sim.diagnosis.diagnose import quick_diagnosis
 from pi_sim.diagnosis.entropy import attention_entropy, is_collapsed, is_overloaded
 from pi_sim.zoo import modules
-from pi_sim.zoo.attention import ATTENTION_IMPLEMENTATIONS
+from pi_sim.zoo.layers import ATTENTION_IMPLEMENTATIONS
 from pi_sim.zoo.surgery import apply_surgery
 from tests.helpers.sample_diagnosis import CONFIGS, LAYERS, SHORT, model
 

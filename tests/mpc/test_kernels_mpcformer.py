@@ -12,8 +12,7 @@ from pi_sim import specs
 from pi_sim.cost import derived
 from pi_sim.graph.ops import Op
 from pi_sim.mpc.kernels import KERNELS
-from pi_sim.zoo.attention import two_quad, two_relu
-from pi_sim.zoo.layers import Quad
+from pi_sim.zoo.layers import Quad, two_quad, two_relu
 from tests.helpers.equation import FEW, SEEDS, SHAPES, SMALL, assert_equation, exact, normal, protocol_with
 from tests.helpers.two_processes import TwoParties
 

@@ -130,7 +130,7 @@ def test_the_recipe_is_told_beside_the_published_numbers(full: Path) -> None:
 
 def test_privacy_is_told_against_the_same_tokens(full: Path) -> None:
     """23.02 is not what privacy makes of 22.05: on the same tokens the plain model has 23.00."""
-    lines = page(full).partition("### What privacy")[0]
+    lines = page(full).partition("### Accuracy of private")[0]
     assert rows(lines, "gelu_nonorm", "+0.1%")
     assert rows(lines, "gelu_ln", "crypten", "wrong")
 
@@ -141,7 +141,7 @@ def test_lengths_and_networks_are_kept_apart(full: Path) -> None:
     save(full / "run-short.json", "run", run_record(seq_len=64))
     save(full / "run-loopback.json", "run", run_record(network="none"))
     text = page(full)
-    overview = text.partition("### What privacy")[0]
+    overview = text.partition("### Accuracy of private")[0]
     told = [row[6:8] for row in rows(overview, "relu_nonorm", "crypten")]
     assert told == [["64", "lan"], ["128", "lan"], ["128", "none"]]
     assert len(rows(text.partition("Rounds:")[2].partition("###")[0], "relu_nonorm")) == 2

@@ -117,7 +117,7 @@ def test_the_page(folder: Path, golden: Golden) -> None:
 
 
 def test_a_page_without_perplexities_says_so() -> None:
-    assert "so there is nothing to" in page(ANSWERS, {})
+    assert "There is nothing to compare" in page(ANSWERS, {})
 
 
 def test_the_same_answers_draw_the_same_figures(folder: Path, tmp_path: Path) -> None:

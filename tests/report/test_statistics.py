@@ -11,8 +11,8 @@ from pi_sim.report.statistics import (
     above,
     claim_verdict,
     compare_ranges,
+    compare_sizes,
     order_verdict,
-    overload_verdict,
     pareto_front,
     running_mean,
     without_start,
@@ -40,29 +40,35 @@ def test_a_verdict_says_no_more_than_the_seeds(better: tuple[float], worse: tupl
 @pytest.mark.parametrize(
     ("better", "worse", "verdict"),
     [
-        ((1.0, 2.0), (3.0, 4.0), "as published; ranges apart, by chance in 2 of 6"),
-        ((3.0, 4.0), (1.0, 2.0), "unlike the paper; ranges apart, by chance in 2 of 6"),
-        ((1.0, 3.0), (2.0, 4.0), "not decided: the ranges overlap"),
-        ((1.0,), (2.0, 4.0), "as published, one seed"),
+        ((1.0, 1.1), (1.2, 1.3), "similar size; ranges apart, by chance in 2 of 6"),
+        ((1.2, 1.3), (1.0, 1.1), "opposite sign; ranges apart, by chance in 2 of 6"),
+        ((1.0, 1.2), (1.1, 1.3), "same sign, smaller; within the spread of the seeds"),
+        ((1.0, 1.2), (1.21, 1.22), "similar size; within the spread of the seeds"),
+        ((1.0,), (1.9, 2.0), "same sign, far larger; one seed"),
+        ((1.0, 1.1), (math.nan, math.nan), "same sign, far larger; ranges apart, by chance in 2 of 6"),
     ],
 )
-def test_a_claim_is_judged_by_its_seeds(better: tuple[float], worse: tuple[float], verdict: str) -> None:
-    assert claim_verdict(Seeds.of(better), Seeds.of(worse)) == verdict
+def test_a_claim_is_judged_by_its_size_and_its_seeds(better: tuple[float], worse: tuple[float], verdict: str) -> None:
+    assert claim_verdict(Seeds.of(better), Seeds.of(worse), 0.2) == verdict
 
 
 @pytest.mark.parametrize(
-    ("gelu", "relu", "verdict"),
+    ("here", "published", "verdict"),
     [
-        ([0.5, 0.6], [0.1, 0.2], "every seed shows what the papers report"),
-        ([0.1, 0.2], [0.5, 0.6], "the opposite of what the papers report"),
-        ([0.1, 0.6], [0.2, 0.5], "do not decide it"),
-        ([0.5], [0.1, 0.2], "of one seed"),
+        (0.549, 0.03, "same sign, far larger"),
+        (0.002, 0.084, "same sign, far smaller"),
+        (0.206, 0.092, "same sign, larger"),
+        (0.101, 0.256, "same sign, smaller"),
+        (-0.02, -0.09, "same sign, far smaller"),
+        (0.069, 0.089, "similar size"),
+        (0.2, 0.1, "similar size"),
+        (-0.053, 0.025, "opposite sign"),
+        (0.0, 0.025, "opposite sign"),
+        (math.nan, 0.025, "not comparable"),
     ],
 )
-def test_overload_is_reported_only_where_every_seed_shows_it(
-    gelu: list[float], relu: list[float], verdict: str
-) -> None:
-    assert verdict in overload_verdict(gelu, relu)
+def test_sizes_of_changes_are_compared(here: float, published: float, verdict: str) -> None:
+    assert compare_sizes(here, published) == verdict
 
 
 def test_ranges_may_lie_apart_by_chance() -> None:

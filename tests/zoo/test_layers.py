@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pi_sim.specs import Surgery
-from pi_sim.zoo import attention, norms
+from pi_sim.zoo import layers, surgery
 from pi_sim.zoo.layers import DyT, FusedFFN, NoFFN, Rectified, ScaledFFN, activation_factory
 
 NUMBERS = st.lists(st.floats(-8, 8), min_size=2, max_size=6)
@@ -81,12 +81,12 @@ NORMS: dict[str, Callable[[list[float]], list[float]]] = {
 def test_norms_keep_gain_and_bias(name: str, bias: bool, between: str, numbers: list[float]) -> None:
     """Norms keep both through any replacement between, except that an RMSNorm has no bias to hand on."""
     width = len(numbers)
-    old = norms.replacement_norm(between, nn.LayerNorm(width, bias=bias, eps=EPS), 2.0).double()
+    old = surgery.replacement_norm(between, nn.LayerNorm(width, bias=bias, eps=EPS), 2.0).double()
     gain, shift = WEIGHTS[:width], BIASES[:width]
     old.weight.data = gain.clone()
     if getattr(old, "bias", None) is not None:
         old.bias.data = shift.clone()
-    layer = norms.replacement_norm(name, old, 0.75).double()
+    layer = surgery.replacement_norm(name, old, 0.75).double()
     if name == "derf":
         layer.shift.data.fill_(0.25)
     if not bias or "rmsnorm" in (name, between):
@@ -99,7 +99,7 @@ def test_norms_keep_gain_and_bias(name: str, bias: bool, between: str, numbers: 
 @given(numbers=NUMBERS)
 def test_no_norm_and_a_rectified_one(numbers: list[float]) -> None:
     old = nn.LayerNorm(len(numbers), eps=EPS).double()
-    same(norms.replacement_norm("none", old, 1.0)(vector(numbers)), numbers)
+    same(surgery.replacement_norm("none", old, 1.0)(vector(numbers)), numbers)
     centred = normalised(numbers, sum(numbers) / len(numbers))
     same(Rectified(old)(vector(numbers)), [max(x, 0.0) for x in centred])
 
@@ -118,7 +118,7 @@ SCORES: dict[str, Callable[[float], float]] = {
 def test_attention_scores(form: str, rows: list[list[float]]) -> None:
     """Query t attends to keys 0 to t; later weights are exactly zero."""
     mask = torch.full((3, 3), torch.finfo(torch.float64).min, dtype=torch.float64).triu(1)
-    found = attention.NORMALISERS[form](torch.tensor(rows, dtype=torch.float64), mask)
+    found = layers.NORMALISERS[form](torch.tensor(rows, dtype=torch.float64), mask)
     for query, row in enumerate(rows):
         kept = [SCORES[form](x) for x in row[: query + 1]]
         expected = [each / sum(kept) for each in kept] + [0.0] * (2 - query)
@@ -130,9 +130,9 @@ def test_attention_shares_keys_by_groups_and_minds_its_temperature() -> None:
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, heads, 2, 4) for heads in (4, 2, 2))
     module = nn.Module()
-    attention.add_temperature(module, 4)
+    layers.add_temperature(module, 4)
     module.inverse_temperature.data = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1)
-    out, weights = attention.attend(module, query, key, value, None, normalise=attention.softmax)
+    out, weights = layers.attend(module, query, key, value, None, normalise=layers.softmax)
     for head in range(4):
         scores = query[0, head] @ key[0, head // 2].T / 2 * (head + 1)
         torch.testing.assert_close(weights[0, head], scores.softmax(-1))

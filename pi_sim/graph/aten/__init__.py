@@ -1,10 +1,81 @@
-"""ATen operations on secrets, translated into the graph's vocabulary; importing the package registers them all.
+"""ATen operations on secrets, translated into the graph's vocabulary: `math` and `shapes` register the translators.
 
 A translator is one short function. Its arguments are the builder, the shape of the result and the arguments of the
 call, in which secrets are `Secret` and public values are plain tensors and numbers.
 """
 
-from pi_sim.graph.aten import math, shapes
-from pi_sim.graph.aten.registry import translate
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-__all__ = ["math", "shapes", "translate"]
+import torch
+from torch import Tensor
+
+from pi_sim.errors import UsageError
+from pi_sim.graph.builder import Builder, MaskedScores, Tokens
+from pi_sim.graph.vocabulary import VOCABULARY
+
+TranslatorT = TypeVar("TranslatorT", bound=Callable[..., Any])
+TRANSLATORS: dict[str, Callable[..., Any]] = {}
+MASKED_SCORE_OPS = ("softmax", "_softmax", "add")
+"""Operations that may follow a mask: a softmax, or a further mask."""
+TOKEN_OPS = ("embedding", "to", "alias", "clone", "contiguous", "detach", "view", "reshape")
+"""Operations that embed tokens, or leave them as they are."""
+
+
+class UnsupportedError(Exception):
+    """Call that a translator cannot express; `translate` adds operation and module to the reason."""
+
+
+def translates(*names: str) -> Callable[[TranslatorT], TranslatorT]:
+    """Register a translator for ATen operations, named without their overload."""
+
+    def register(function: TranslatorT) -> TranslatorT:
+        TRANSLATORS.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def require(condition: bool, reason: str) -> None:
+    """Raise `UnsupportedError` for a call with another meaning than the vocabulary's operation."""
+    if not condition:
+        raise UnsupportedError(reason)
+
+
+def translate(build: Builder, node: torch.fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Translate one call. Raises `UsageError` with operation and module if the vocabulary cannot express it."""
+    called, value, kinds = aten_name(node), node.meta.get("val"), {type(arg) for arg in args}
+    shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+    try:
+        translator = find_translator(called)
+        if translator is None:
+            raise UnsupportedError("it is not in the vocabulary")
+        require(called in MASKED_SCORE_OPS or MaskedScores not in kinds, "masked scores may only go through softmax")
+        require(called in TOKEN_OPS or Tokens not in kinds, "tokens may only be embedded")
+        return _call_translator(translator, build, shape, *args, **kwargs)
+    except UnsupportedError as reason:
+        where = build.module or "the model"
+        raise UsageError(f"cannot express aten.{called} of {where}: {reason}; extend pi_sim/graph/aten.") from None
+
+
+def aten_name(node: torch.fx.Node) -> str:
+    """An ATen operation's name without its overload; "" for an input or an output."""
+    return str(node.target).removeprefix("aten.").split(".")[0] if node.op == "call_function" else ""
+
+
+def find_translator(called: str) -> Callable[..., Any] | None:
+    """Return the registered translator, or that of the vocabulary's operation that names this ATen operation."""
+    if called in TRANSLATORS:
+        return TRANSLATORS[called]
+    name = next((operation.name for operation in VOCABULARY.values() if operation.aten == called), None)
+    return (lambda build, shape, x: build.emit(name, [x], shape)) if name else None
+
+
+def _call_translator(translator: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a translator. An argument that it does not expect is refused: it could change the result unnoticed."""
+    try:
+        inspect.signature(translator).bind(*args, **kwargs)
+        return translator(*args, **kwargs)
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        raise UnsupportedError(f"it is called in another way than expected ({error})") from None

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pi_sim.graph.aten.registry import UnsupportedError, require, translates
+from pi_sim.graph.aten import UnsupportedError, require, translates
 from pi_sim.graph.aten.shapes import expand, permute, transpose, view
 from pi_sim.graph.builder import Builder, MaskedScores, Secret, Tokens
 from pi_sim.graph.ops import Attribute, Shape
@@ -28,9 +28,8 @@ def add(build: Builder, shape: Shape, a: Any, b: Any, *, alpha: float = 1) -> Se
         return _combine_masks(build, shape, x, other)
     if isinstance(other, Secret):
         return build.emit("add", [x, other], shape)
-    allowed, rest = (
-        build.compute_once(_split_mask, other) if isinstance(other, Tensor) else _split_mask(torch.as_tensor(other))
-    )
+    is_tensor = isinstance(other, Tensor)
+    allowed, rest = build.compute_once(_split_mask, other) if is_tensor else _split_mask(torch.as_tensor(other))
     x = expand(build, shape, x) if rest is None else build.emit("add", [x, rest], shape)
     return x if allowed is None else MaskedScores(x, allowed)
 
@@ -46,11 +45,9 @@ def _combine_masks(build: Builder, shape: Shape, x: MaskedScores, other: Any) ->
     """Apply a further mask to masked scores."""
     require(isinstance(other, Tensor), "masked scores may only go through softmax")
     total = add(build, shape, x.scores, other)
-    return (
-        MaskedScores(total.scores, x.allowed & total.allowed)
-        if isinstance(total, MaskedScores)
-        else MaskedScores(total, x.allowed)
-    )
+    if isinstance(total, MaskedScores):
+        return MaskedScores(total.scores, x.allowed & total.allowed)
+    return MaskedScores(total, x.allowed)
 
 
 @translates("sub")
@@ -69,7 +66,8 @@ def multiply(build: Builder, shape: Shape, a: Any, b: Any) -> Secret:
         return build.emit("multiply", [a, b], shape)
     x, factor = (a, b) if isinstance(a, Secret) else (b, a)
     if not isinstance(factor, Tensor) or factor.numel() == 1:
-        return expand(build, shape, _emit_scale(build, x, float(factor)))
+        scaled = x if factor == 1 else build.emit("scale", [x], x.shape, factor=float(factor))
+        return expand(build, shape, scaled)
     allowed = factor != 0
     if not torch.equal(allowed.to(factor.dtype), factor):
         return build.emit("scale_by", [x, factor.float()], shape)
@@ -83,10 +81,6 @@ def divide(build: Builder, shape: Shape, a: Any, b: Any, *, rounding_mode: str |
         return multiply(build, shape, a, build.emit("reciprocal", [b], b.shape))
     require(bool(torch.as_tensor(b).all()), "the divisor is zero")
     return multiply(build, shape, a, 1 / b)
-
-
-def _emit_scale(build: Builder, x: Secret, factor: float) -> Secret:
-    return x if factor == 1 else build.emit("scale", [x], x.shape, factor=factor)
 
 
 @translates("pow")
@@ -128,12 +122,8 @@ def gelu(build: Builder, shape: Shape, x: Secret, *, approximate: str = "none") 
 @translates("leaky_relu")
 def leaky_relu(build: Builder, shape: Shape, x: Secret, slope: float = 0.01) -> Secret | MaskedScores:
     """slope x + (1 - slope) relu(x): the slope is public, so only the ReLU costs anything."""
-    return add(
-        build,
-        shape,
-        multiply(build, shape, x, slope),
-        multiply(build, shape, build.emit("relu", [x], shape), 1 - slope),
-    )
+    scaled = multiply(build, shape, x, slope)
+    return add(build, shape, scaled, multiply(build, shape, build.emit("relu", [x], shape), 1 - slope))
 
 
 @translates("clamp")
@@ -228,9 +218,8 @@ def where(build: Builder, shape: Shape, condition: Any, a: Any, b: Any) -> Secre
     require(isinstance(condition, Tensor), "its condition is secret")
     if isinstance(a, Secret) and not isinstance(b, Secret) and bool((torch.as_tensor(b) < MASKED_BELOW).all()):
         return mask_scores(build, shape, a, condition)
-    return add(
-        build, shape, _zero_unless_chosen(build, shape, a, condition), _zero_unless_chosen(build, shape, b, ~condition)
-    )
+    chosen_a, chosen_b = (_zero_hidden(build, shape, x, mask) for x, mask in ((a, condition), (b, ~condition)))
+    return add(build, shape, chosen_a, chosen_b)
 
 
 @translates("masked_fill")
@@ -245,10 +234,10 @@ def mask_scores(build: Builder, shape: Shape, x: Secret, allowed: Tensor) -> Sec
     return x if bool(allowed.all()) else MaskedScores(x, allowed)
 
 
-def _zero_unless_chosen(build: Builder, shape: Shape, x: Any, chosen: Tensor) -> Secret | Tensor:
+def _zero_hidden(build: Builder, shape: Shape, x: Any, allowed: Tensor) -> Secret | Tensor:
     if isinstance(x, Secret):
-        return multiply(build, shape, x, chosen.expand(shape).float())
-    return torch.where(chosen, torch.as_tensor(x, dtype=torch.float32), 0.0)
+        return multiply(build, shape, x, allowed.expand(shape).float())
+    return torch.where(allowed, torch.as_tensor(x, dtype=torch.float32), 0.0)
 
 
 @translates("scaled_dot_product_attention")
@@ -270,8 +259,7 @@ def scaled_dot_product_attention(
     if enable_gqa:
         key, value = (_repeat_heads(build, heads, query.shape[-3]) for heads in (key, value))
     score_shape = (*query.shape[:-1], key.shape[-2])
-    rank = len(key.shape)
-    transposed = transpose(build, (*key.shape[:-2], key.shape[-1], key.shape[-2]), key, rank - 2, rank - 1)
+    transposed = transpose(build, (*key.shape[:-2], key.shape[-1], key.shape[-2]), key, -2, -1)
     products = matmul(build, score_shape, query, transposed)
     scores = multiply(build, score_shape, products, scale or query.shape[-1] ** -0.5)
     if is_causal:
@@ -310,14 +298,13 @@ def conv2d(
     """x (B, C, H, W), weight (D, C, h, w) -> (B, D, rows, cols), as a linear map of patches of C h w numbers."""
     batch, channels, height, width = x.shape
     features, _, patch_height, patch_width = weight.shape
-    no_overlap = tuple(stride) == (patch_height, patch_width)
-    require(no_overlap, "its patches overlap or leave gaps, so it is no linear map of each")
+    adjacent = tuple(stride) == (patch_height, patch_width)
+    require(adjacent, "its patches overlap or leave gaps, so it is no linear map of each")
     require(not any(padding) and set(dilation) == {1} and groups == 1, "it pads, dilates or groups")
     require(height % patch_height == width % patch_width == 0, "its patches do not cover the image")
     rows, cols, patch = height // patch_height, width // patch_width, channels * patch_height * patch_width
     grid = view(build, (batch, channels, rows, patch_height, cols, patch_width), x)
     by_patch = permute(build, (batch, rows, cols, channels, patch_height, patch_width), grid, [0, 2, 4, 1, 3, 5])
     patches = view(build, (batch, rows * cols, patch), by_patch)
-    flat = view(build, (features, patch), weight)
-    mapped = linear(build, (batch, rows * cols, features), patches, flat, bias)
+    mapped = linear(build, (batch, rows * cols, features), patches, view(build, (features, patch), weight), bias)
     return view(build, shape, permute(build, (batch, features, rows * cols), mapped, [0, 2, 1]))

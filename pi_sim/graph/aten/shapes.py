@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pi_sim.graph.aten.registry import require, translates
+from pi_sim.graph.aten import require, translates
 from pi_sim.graph.builder import Builder, Secret, Tokens
 from pi_sim.graph.ops import Shape
 
@@ -63,14 +63,10 @@ def permute(build: Builder, shape: Shape, x: Secret, dims: list[int]) -> Secret:
         current = order.index(dim % len(dims))
         if current != target:
             order[target], order[current] = order[current], order[target]
-            x = _swap_dims(build, x, target, current)
+            swapped = list(x.shape)
+            swapped[target], swapped[current] = swapped[current], swapped[target]
+            x = transpose(build, tuple(swapped), x, target, current)
     return x
-
-
-def _swap_dims(build: Builder, x: Secret, dim0: int, dim1: int) -> Secret:
-    shape = list(x.shape)
-    shape[dim0], shape[dim1] = shape[dim1], shape[dim0]
-    return transpose(build, tuple(shape), x, dim0, dim1)
 
 
 @translates("slice")
@@ -108,9 +104,9 @@ def select(build: Builder, shape: Shape, x: Secret, dim: int, index: int) -> Sec
 def index(build: Builder, shape: Shape, x: Secret, indices: list[Any]) -> Secret:
     """Select public indices of one dimension, in their order."""
     chosen = [(dim, rows) for dim, rows in enumerate(indices) if rows is not None]
-    require(len(chosen) == 1 and isinstance(chosen[0][1], Tensor), "it is not by public indices of one dimension")
+    is_public = all(isinstance(rows, Tensor) and rows.dim() == 1 and rows.dtype == torch.long for _, rows in chosen)
+    require(len(chosen) == 1 and is_public, "it is not by public indices of one dimension")
     dim, rows = chosen[0]
-    require(rows.dim() == 1 and rows.dtype == torch.long, "it is not by public indices of one dimension")
     starts = map(int, rows % x.shape[dim])
     return concat(build, shape, [_emit_slice(build, x, dim, start, start + 1) for start in starts], dim)
 
@@ -124,8 +120,7 @@ def unbind(build: Builder, shape: Shape, x: Secret, dim: int = 0) -> list[Secret
 
 @translates("split", "split_with_sizes")
 def split(build: Builder, shape: Shape, x: Secret, sizes: int | list[int], dim: int = 0) -> list[Secret]:
-    dim %= len(x.shape)
-    total = x.shape[dim]
+    dim, total = dim % len(x.shape), x.shape[dim]
     ends = list(accumulate(sizes)) if isinstance(sizes, list) else [*range(sizes, total, sizes), total]
     return [_emit_slice(build, x, dim, start, stop) for start, stop in pairwise([0, *ends])]
 

@@ -74,7 +74,7 @@ def _truncation_targets(bench: BenchRecord) -> Iterator[Target]:
 
 def _accuracy(runs: Mapping[str, RunRecord], missing: list[str]) -> Iterator[Target]:
     """Yield the accuracy of every shipped model under lean."""
-    aim = f"perplexity within {DRIFT:.1%}, likeliest token above {TOP1:.0%}, nothing destroyed in {SEQUENCES} sequences"
+    aim = f"perplexity within {DRIFT:.1%}, same top-1 above {TOP1:.0%}, no corrupted position in {SEQUENCES} sequences"
     for model, record in sorted(runs.items()):
         if record.agreement:
             drift, top1, corrupted = record.drift, record.agreement.top1, record.agreement.corrupted_positions
