@@ -106,7 +106,7 @@ def party(
     party's share file. The client has the text and gets the logits.
     """
     from pi_sim.mpc.dealer.dealers import DealerSpec
-    from pi_sim.mpc.transport.rendezvous import parse_address
+    from pi_sim.mpc.transport.connection import parse_address
     from pi_sim.run import remote
 
     if network:

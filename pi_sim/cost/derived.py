@@ -20,8 +20,7 @@ from pi_sim.graph.ops import Graph, Op
 from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.prg import Prg, ShapePrg
 from pi_sim.mpc.dealer.sources import DealerSource, DemandItem, RecordingSource
-from pi_sim.mpc.dry_run import dry_runtime, run_sequence, run_setup, secret_tensor
-from pi_sim.mpc.executor import apply_op, fixed_operand
+from pi_sim.mpc.executor import apply_op, dry_runtime, fixed_operand, run_sequence, run_setup, secret_tensor
 from pi_sim.mpc.primitives import beaver
 from pi_sim.mpc.primitives.fourier import interpolation_tables
 from pi_sim.mpc.primitives.ring import WORD_BYTES

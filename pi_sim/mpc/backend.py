@@ -1,4 +1,4 @@
-"""CrypTen, patched: the only module that imports it.
+"""CrypTen, patched, and its provider of tuples: the only module that imports CrypTen.
 
 `patch_crypten` changes three things. The ONNX converter uses a part of torch that is gone, so an empty module replaces
 it. Random numbers, from a Mersenne Twister that never yields the ring's largest value, come from our PRGs. On a GPU,
@@ -8,6 +8,7 @@ The communicator is replaced while a context lasts: `crypten_context` installs a
 CrypTen's primitives look for one.
 """
 
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -15,12 +16,15 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pi_sim.errors import MissingDependencyError, UsageError
-from pi_sim.mpc.dealer.correlations import TensorSpec
+from pi_sim.mpc.dealer.correlations import TensorSpec, and_triple, beaver_triple, random_bit, square_pair
 from pi_sim.mpc.dealer.prg import Prg
+from pi_sim.mpc.dealer.sources import Source
+from pi_sim.mpc.primitives.ring import WORD_BYTES
 
 
 def patch_crypten() -> None:
@@ -71,7 +75,7 @@ try:
     patch_crypten()
     import crypten
     from crypten.common import util
-    from crypten.communicator.communicator import Communicator, _logging
+    from crypten.communicator import communicator as communicator_module
     from crypten.communicator.in_process_communicator import InProcessCommunicator
     from crypten.config import cfg
     from crypten.mpc import MPCTensor
@@ -84,31 +88,16 @@ except ImportError as error:
         "pip install omegaconf pyyaml && pip install --no-deps crypten==0.4.1."
     ) from None
 
-__all__ = [
-    "CONSTANT_FUNCTIONS",
-    "Communicator",
-    "MPCTensor",
-    "Shared",
-    "TupleProvider",
-    "arithmetic_tensor",
-    "binary_tensor",
-    "crypten_context",
-    "fixed_point_tensor",
-    "log_communication",
-    "override_settings",
-    "set_zero_prgs",
-]
-
 CONSTANT_FUNCTIONS = vars(circuit_module)["__SPK_circuit_constants"], util.chebyshev_series
 """CrypTen's cached functions that compute constants."""
-log_communication = _logging
-"""CrypTen's decorator for a communicator's methods: it counts rounds and bytes, sent plus received."""
+Communicator, log_communication = communicator_module.Communicator, communicator_module._logging
+"""CrypTen's communicator, and the decorator of its methods that counts rounds and bytes, sent plus received."""
 Shared = Any
 """A secret-shared tensor, an `MPCTensor`; CrypTen has no type annotations."""
 
 
 @contextmanager
-def crypten_context(communicator: Any, provider: Any, settings: Mapping[str, Any]) -> Iterator[None]:
+def crypten_context(communicator: Any, provider: TupleProvider, settings: Mapping[str, Any]) -> Iterator[None]:
     """Context in which CrypTen runs over `communicator`, with tuples from `provider` and a protocol's settings."""
     providers = vars(crypten.mpc)["__SUPPORTED_PROVIDERS"]
     providers[provider.NAME] = provider
@@ -163,3 +152,60 @@ def fixed_point_tensor(share: Tensor, precision: int | None = None) -> Shared:
     `precision` is the number of bits of fraction: by default CrypTen's setting, 16; 0 for plain integers.
     """
     return MPCTensor.from_shares(share, precision=precision)
+
+
+PRODUCT_NAMES = {"mul": "multiply", "matmul": "matmul"}
+"""Products that need triples: CrypTen's names and ours."""
+
+
+class Provider(TupleProvider):  # type: ignore[misc]
+    """CrypTen's tuples, from the source of our own kernels' correlations; CrypTen's trace of requests counts them.
+
+    Offline bytes follow CrypTen's third-party provider: both parties expand their shares of a tuple from seeds, except
+    party 0's share of its dependent part (the product, the square, the arithmetic copy of a bit), which must be sent.
+    The base class refuses wrap counts, which CrypTen needs among three and more parties.
+    """
+
+    NAME = "pi-sim"
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self.source = source
+        self.trace()
+
+    def generate_additive_triple(self, first: Any, second: Any, op: str, device: Any = None) -> tuple[Any, ...]:
+        """Return [a], [b], [a op b] for a product."""
+        shares = self.source.deal(beaver_triple(PRODUCT_NAMES[op], tuple(first), tuple(second)))
+        return tuple(arithmetic_tensor(share.to(device)) for share in shares)
+
+    def square(self, size: Any, device: Any = None) -> tuple[Any, ...]:
+        """Return [r], [r * r]."""
+        return tuple(arithmetic_tensor(share.to(device)) for share in self.source.deal(square_pair(tuple(size))))
+
+    def generate_binary_triple(self, first: Any, second: Any, device: Any = None) -> tuple[Any, ...]:
+        """Return [a], [b], [a & b] in XOR shares."""
+        shares = self.source.deal(and_triple(tuple(first), tuple(second)))
+        return tuple(binary_tensor(share.to(device)) for share in shares)
+
+    def B2A_rng(self, size: Any, device: Any = None) -> tuple[Any, ...]:  # noqa: N802
+        """Return a random bit in additive and in XOR shares."""
+        bit, ring = self.source.deal(random_bit(tuple(size)))
+        return arithmetic_tensor(ring.to(device)), binary_tensor(bit.to(device))
+
+    def tuple_count(self) -> int:
+        """Return the number of tuples that CrypTen has requested."""
+        return len(self.request_cache)
+
+    def requested_bytes(self) -> int:
+        """Return the bytes of the dependent parts of all tuples that CrypTen has requested, from their shapes alone."""
+        return WORD_BYTES * sum(_dependent_elements(name, args) for name, args, _ in self.request_cache)
+
+
+def _dependent_elements(request: str, args: tuple[Any, ...]) -> int:
+    """Return the number of elements of the dependent part of one request in CrypTen's trace."""
+    if request == "generate_additive_triple" and args[2] == "matmul":
+        (*batch, rows, _), (*second_batch, _, columns) = args[0], args[1]
+        return math.prod((*np.broadcast_shapes(batch, second_batch), rows, columns))
+    if request in ("generate_additive_triple", "generate_binary_triple"):
+        return math.prod(np.broadcast_shapes(args[0], args[1]))
+    return math.prod(args[0])

@@ -1,12 +1,25 @@
-"""The executor: it runs a Graph with the kernels that a protocol names, for real parties and for the dry run alike."""
+"""The executor: it runs a Graph with the kernels that a protocol names, for real parties and for the dry run alike.
 
-from collections.abc import Callable, Mapping
+The dry run runs kernels on shapes without data, by one phantom party, to count rounds, bytes and correlations. The
+phantom is party 0 of 2. Its openings return its own shares unchanged, which is harmless because there is no data:
+tensors are on the meta device. Each opening is counted, and a `RecordingSource` records each correlation.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from pi_sim.errors import UsageError
-from pi_sim.graph.ops import STRUCTURAL, Graph, Node, Op
+from pi_sim.graph.ops import STRUCTURAL, Graph, Node, Op, Shape
+from pi_sim.mpc import backend
+from pi_sim.mpc.dealer.prg import Prg, ShapePrg
+from pi_sim.mpc.dealer.sources import Demand, RecordingSource, Source
 from pi_sim.mpc.kernels import kernel_for
 from pi_sim.mpc.primitives.beaver import OpenedWeight, open_weight_shares
+from pi_sim.mpc.primitives.ring import WORD_BYTES
 from pi_sim.mpc.runtime import Runtime
 from pi_sim.specs import ExecutableProtocol
 
@@ -79,3 +92,72 @@ def _resolve_weight(
         )
     operands = [_resolve_weight(rt, operand, nodes, weights, protocol) for operand in node.inputs]
     return apply_op(rt, node.op, operands, protocol)
+
+
+class CountingCommunicator(backend.Communicator):  # type: ignore[misc]
+    """Communicator of party 0 that sends nothing, and counts the rounds and bytes that it would send."""
+
+    def __init__(self) -> None:
+        self.rounds = self.bytes = 0
+
+    def get_rank(self) -> int:
+        return 0
+
+    def get_world_size(self) -> int:
+        return 2
+
+    def all_reduce(self, shares: Any, op: Any = None, batched: bool = False) -> Any:
+        """Count an opening to both parties, one message of all tensors; return the shares unchanged."""
+        self.count_message(shares if batched else [shares])
+        return shares
+
+    def reduce(self, share: Tensor, dst: int, op: Any = None) -> None:
+        """Count an opening to the other party, from the side that sends."""
+        self.count_message([share])
+
+    def count_message(self, tensors: list[Tensor]) -> None:
+        self.rounds += 1
+        self.bytes += WORD_BYTES * sum(tensor.numel() for tensor in tensors)
+
+
+@contextmanager
+def dry_runtime(protocol: ExecutableProtocol, source: Source, zeros: Prg) -> Iterator[Runtime]:
+    """Context of a dry run, with correlations from `source` and CrypTen's sharings of zero from `zeros`."""
+    backend.set_zero_prgs(zeros, zeros, zeros)
+    with Runtime.running(CountingCommunicator(), source, protocol) as rt:
+        yield rt
+
+
+def secret_tensor(shape: Shape, precision: int | None = None) -> Any:
+    """Return a shared tensor without data; `precision` as in `backend.fixed_point_tensor`."""
+    return backend.fixed_point_tensor(torch.empty(shape, dtype=torch.long, device="meta"), precision)
+
+
+def run_setup(rt: Runtime, graph: Graph, protocol: ExecutableProtocol) -> dict[str, OpenedWeight]:
+    """Open all fixed operands, as a party does once per session."""
+    return open_graph_weights(rt, graph, _secret_weights(graph), protocol)
+
+
+def run_sequence(
+    rt: Runtime, graph: Graph, protocol: ExecutableProtocol, opened_weights: dict[str, OpenedWeight]
+) -> None:
+    """Run a graph from end to end, as a party does for each sequence."""
+    inputs = {**graph.inputs, "tokens": (*graph.input, graph.vocabulary)}
+    integers = graph.one_hot_inputs()
+    values: dict[str, Any] = {name: value.to("meta") for name, value in graph.constants.items()}
+    values |= {name: secret_tensor(shape, 0 if name in integers else None) for name, shape in inputs.items()}
+    execute(rt, graph, _secret_weights(graph) | values, protocol, opened_weights)
+
+
+def record_demand(graph: Graph, protocol: ExecutableProtocol) -> Demand:
+    """Return all correlations that a party requests, once per session and per sequence, from public knowledge alone."""
+    source = RecordingSource(ShapePrg())
+    with dry_runtime(protocol, source, ShapePrg()) as rt:
+        opened_weights = run_setup(rt, graph, protocol)
+        session = source.take_items()
+        run_sequence(rt, graph, protocol, opened_weights)
+        return Demand(session, source.take_items())
+
+
+def _secret_weights(graph: Graph) -> dict[str, Any]:
+    return {name: secret_tensor(shape) for name, shape in graph.weights.items()}

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 from safetensors.torch import load_file, save_file
@@ -24,12 +23,11 @@ from torch import Tensor
 
 from pi_sim.errors import RunError, UsageError
 from pi_sim.graph.bundle import Bundle, one_hot, share_tensor
-from pi_sim.mpc import party_main, worker
+from pi_sim.mpc import worker
 from pi_sim.mpc.dealer import server
 from pi_sim.mpc.dealer.dealers import THIRD_PARTY, DealerSpec
 from pi_sim.mpc.kernels.local import CLIENT
-from pi_sim.mpc.party import CPU, Counters, sequence_progress
-from pi_sim.mpc.party_main import PartyJob
+from pi_sim.mpc.party import COUNTERS_FILE, CPU, LOGITS_FILE, TOKENS_FILE, Counters, PartyJob, sequence_progress
 from pi_sim.network import Network
 from pi_sim.specs import ExecutableProtocol
 
@@ -40,17 +38,16 @@ FIRST_PARTY_DEALER = DealerSpec()
 
 
 class ChildProcess(NamedTuple):
-    """A process of a run: its name in messages, its module, its job, and a folder for what it prints on stderr."""
+    """A process of a run: its name in messages, its job, and a folder for what it prints on stderr."""
 
     name: str
-    module: ModuleType
     job: worker.Job
     folder: Path
 
     def start(self, stdout: int) -> "subprocess.Popen[bytes]":
-        """Start the process; its standard error goes to a file."""
+        """Run the module that defines the job; its standard error goes to a file."""
         with (self.folder / "errors").open("wb") as errors:
-            return worker.start(self.module.__name__, self.job, stdout, errors)
+            return worker.start(type(self.job).__module__, self.job, stdout, errors)
 
     def failure_reason(self, status: int | None) -> str | None:
         """Return why the process failed, or None if it succeeded; `status` is None for a process that did not exit.
@@ -60,7 +57,7 @@ class ChildProcess(NamedTuple):
         """
         lines = (self.folder / "errors").read_text(encoding="utf-8", errors="replace").strip().splitlines()
         if status is None:
-            return f"{self.name} did not exit" if self.module is party_main else None
+            return f"{self.name} did not exit" if isinstance(self.job, PartyJob) else None
         if status < 0:
             return f"{self.name} was killed by {signal.Signals(-status).name}"
         return f"{self.name}: {lines[-1] if lines else f'exit status {status}'}".rstrip(".") if status else None
@@ -157,7 +154,8 @@ def run_local(
         _bind_listener(0) as dealer_listener,
     ):
         folders = _share_tokens(Path(scratch), ids, bundle.graph.vocabulary)
-        spec = _with_address(dealer, dealer_listener)
+        # Only a third party uses them; the token is known to the processes of this run alone.
+        spec = replace(dealer, port=dealer_listener.getsockname()[1], token=secrets.token_hex(server.TOKEN_BYTES))
         jobs = [
             PartyJob(
                 rank=rank,
@@ -175,7 +173,7 @@ def run_local(
             )
             for rank, folder in enumerate(folders)
         ]
-        members = [ChildProcess(f"party {job.rank}", party_main, job, job.folder) for job in jobs]
+        members = [ChildProcess(f"party {job.rank}", job, job.folder) for job in jobs]
         if spec.kind == THIRD_PARTY:
             members.append(_dealer_process(jobs[0], dealer_listener, Path(scratch)))
         supervise(members, len(ids), timeout, progress)
@@ -184,9 +182,9 @@ def run_local(
 
 def _collect_result(folders: list[Path], started: float) -> RunResult:
     """Read the results from both parties' folders; the run started at `started` by `time.perf_counter`."""
-    server, client = (json.loads((folder / party_main.COUNTERS_FILE).read_text(encoding="utf-8")) for folder in folders)
+    server, client = (json.loads((folder / COUNTERS_FILE).read_text(encoding="utf-8")) for folder in folders)
     counts, session = ([server[key], client[key]] for key in ("sequences", "session"))
-    logits = load_file(folders[CLIENT] / party_main.LOGITS_FILE)["logits"]
+    logits = load_file(folders[CLIENT] / LOGITS_FILE)["logits"]
     return RunResult(counts, session, time.perf_counter() - started, server["link"], logits)
 
 
@@ -208,15 +206,8 @@ def _share_tokens(scratch: Path, ids: Tensor, vocabulary: int) -> list[Path]:
     folders = [scratch / f"party{rank}" for rank in (0, 1)]
     for folder, share in zip(folders, share_tensor(one_hot(ids, vocabulary)), strict=True):
         folder.mkdir(mode=0o700)
-        save_file({"tokens": share}, folder / party_main.TOKENS_FILE)
+        save_file({"tokens": share}, folder / TOKENS_FILE)
     return folders
-
-
-def _with_address(dealer: DealerSpec, listener: socket.socket) -> DealerSpec:
-    """Give a third party its port, and a token that only the processes of this run know."""
-    if dealer.kind != THIRD_PARTY:
-        return dealer
-    return replace(dealer, port=listener.getsockname()[1], token=secrets.token_hex(server.TOKEN_BYTES))
 
 
 def _dealer_process(party: PartyJob, listener: socket.socket, scratch: Path) -> ChildProcess:
@@ -232,4 +223,4 @@ def _dealer_process(party: PartyJob, listener: socket.socket, scratch: Path) -> 
         timeout=party.timeout,
         threads=party.threads,
     )
-    return ChildProcess("the dealer", server, job, folder)
+    return ChildProcess("the dealer", job, folder)

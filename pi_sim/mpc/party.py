@@ -1,5 +1,13 @@
-"""A party: its shares, its end of the link, its dealer and its device, evaluating a graph sequence by sequence."""
+"""A party: its shares, its end of the link, its dealer and its device, evaluating a graph sequence by sequence.
 
+`python -m pi_sim.mpc.party`, with a job on standard input, is one party of a run on one machine. Of the bundle it reads
+the public files and the party's own shares. It connects to the other party, checks that both hold the same graph and
+protocol, evaluates the graph once per sequence, and writes its counters; the client also writes the logits that were
+opened to it.
+"""
+
+import json
+import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -8,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pi_sim.errors import UsageError
+from pi_sim.graph import bundle
 from pi_sim.graph.ops import Graph, Node
-from pi_sim.mpc import backend
+from pi_sim.mpc import backend, worker
 from pi_sim.mpc.dealer import dealt_file, server
 from pi_sim.mpc.dealer.dealers import DEALT_FILE, THIRD_PARTY, Dealer, DealerSpec, FirstPartyDealer, RunIdentity
 from pi_sim.mpc.dealer.sources import Source
@@ -20,7 +30,9 @@ from pi_sim.mpc.executor import execute, open_graph_weights
 from pi_sim.mpc.primitives.beaver import OpenedWeight
 from pi_sim.mpc.primitives.ring import LimbMatmulMode
 from pi_sim.mpc.runtime import Runtime
+from pi_sim.mpc.transport.handshake import connect, perform_handshake
 from pi_sim.mpc.transport.link import Link, benchmark_link
+from pi_sim.network import Network
 from pi_sim.specs import ExecutableProtocol
 
 CPU = "cpu"
@@ -94,35 +106,21 @@ def run_party(
     source.device = torch.device(device)
     with Runtime.running(link, source, protocol) as rt, device_context(device):
         weights = {name: backend.fixed_point_tensor(share.to(device)) for name, share in shares.items()}
-        party = Party(rt, graph, protocol, weights, link, source)
+        party = Party(rt, graph, protocol, weights)
         link_speed = benchmark_link(link)
         session = party.open_weights()
         results = [party.infer(onehot, on_node) for onehot in onehots]
     logits = [values for _, values in results if values is not None]
-    return PartyResult(
-        link=link_speed,
-        session=session,
-        sequences=[counters for counters, _ in results],
-        logits=torch.cat(logits) if logits else None,
-        payload_bytes=(link.sent, link.received),
-    )
+    sequences, all_logits = [counters for counters, _ in results], torch.cat(logits) if logits else None
+    return PartyResult(link_speed, session, sequences, all_logits, (link.sent, link.received))
 
 
 class Party:
     """A party that holds its shares of the weights and evaluates the graph on sequences."""
 
-    def __init__(
-        self,
-        rt: Runtime,
-        graph: Graph,
-        protocol: ExecutableProtocol,
-        weights: dict[str, Any],
-        link: Link,
-        source: Source,
-    ) -> None:
-        self.rt = rt
-        self.graph, self.protocol, self.weights, self.link, self.source = graph, protocol, weights, link, source
-        self.constants = {name: value.to(source.device) for name, value in graph.constants.items()}
+    def __init__(self, rt: Runtime, graph: Graph, protocol: ExecutableProtocol, weights: dict[str, Any]) -> None:
+        self.rt, self.graph, self.protocol, self.weights = rt, graph, protocol, weights
+        self.constants = {name: value.to(rt.source.device) for name, value in graph.constants.items()}
         self.opened_weights: dict[str, OpenedWeight] = {}
 
     def open_weights(self) -> Counters:
@@ -136,10 +134,11 @@ class Party:
         before, nodes = self.read_counters(), []
 
         def count_node(node: Node) -> None:
-            nodes.append((self.link.rounds - before["rounds"], self.link.sent - before["sent"]))
+            link = self.rt.communicator
+            nodes.append((link.rounds - before["rounds"], link.sent - before["sent"]))
             on_node(len(nodes), len(self.graph.nodes))
 
-        tokens = backend.fixed_point_tensor(onehot.to(self.source.device), precision=0)
+        tokens = backend.fixed_point_tensor(onehot.to(self.rt.source.device), precision=0)
         values = {**self.weights, **self.constants, "tokens": tokens}
         logits = execute(self.rt, self.graph, values, self.protocol, self.opened_weights, count_node)
         return {**self._counters_since(before), "nodes": nodes}, logits
@@ -153,16 +152,64 @@ class Party:
         `offline` counts the bytes that came from the dealer, `requested` those that kernels asked it for. Seconds of
         communication and waiting are those on the critical path, see `pi_sim.mpc.transport.link`.
         """
+        link = self.rt.communicator
         return {
-            "rounds": self.link.rounds,
-            "sent": self.link.sent,
-            "received": self.link.received,
-            "crypten_rounds": self.link.comm_rounds,
-            "crypten_bytes": self.link.comm_bytes,
-            "offline": self.source.offline_bytes,
+            "rounds": link.rounds,
+            "sent": link.sent,
+            "received": link.received,
+            "crypten_rounds": link.comm_rounds,
+            "crypten_bytes": link.comm_bytes,
+            "offline": self.rt.source.offline_bytes,
             "requested": self.rt.requested_bytes,
-            "communication_seconds": self.link.critical_path.network + self.link.critical_path.delay,
-            "late_seconds": self.link.critical_path.delay,
-            "peer_wait_seconds": self.link.critical_path.peer_compute,
+            "communication_seconds": link.critical_path.network + link.critical_path.delay,
+            "late_seconds": link.critical_path.delay,
+            "peer_wait_seconds": link.critical_path.peer_compute,
             "seconds": time.perf_counter(),
         }
+
+
+TOKENS_FILE, LOGITS_FILE, COUNTERS_FILE = "tokens.safetensors", "logits.safetensors", "counts.json"
+"""In a party's folder: its shares of the tokens (input), the client's logits and the counters (output)."""
+
+
+class PartyJob(worker.Job):
+    """Parameters of one party. `listener` is party 0's, None at party 1; `port` is where party 0 listens."""
+
+    rank: int
+    bundle: Path
+    folder: Path
+    """Folder of this party alone, with its shares of the tokens and its results."""
+    protocol: ExecutableProtocol
+    port: int
+    timeout: float
+    threads: int
+    network: Network | None
+    sequences: int
+    device: str
+    dealer: DealerSpec
+
+
+def run_party_job(job: PartyJob) -> None:
+    """Run one party; write its counters to its folder, and the client's logits."""
+    torch.set_num_threads(job.threads)
+    party_bundle = bundle.read_bundle(job.bundle)
+    shares, tokens = party_bundle.party_shares(job.rank), load_file(job.folder / TOKENS_FILE)["tokens"]
+    identity = RunIdentity.of_run(party_bundle, job.protocol)
+    dealer = open_dealer(job.dealer, job.rank, identity, job.sequences, job.timeout)
+    connection = connect(job.listener, job.port, job.timeout)
+    source = perform_handshake(connection, dealer, identity.agreement_terms(job.sequences))
+    link = Link(connection, job.rank, job.network)
+    result = run_party(party_bundle.graph, job.protocol, shares, link, source, tokens, _print_progress, job.device)
+    link.close()
+    if result.logits is not None:
+        save_file({"logits": result.logits}, job.folder / LOGITS_FILE)
+    counters = {"link": result.link, "session": result.session, "sequences": result.sequences}
+    (job.folder / COUNTERS_FILE).write_text(json.dumps(counters), encoding="utf-8")
+
+
+def _print_progress(done: int, total: int) -> None:
+    print(json.dumps({"done": done, "total": total}), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(worker.run_job(run_party_job, PartyJob))

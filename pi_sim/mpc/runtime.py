@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.distributed import ReduceOp
 
 from pi_sim.mpc import backend
-from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
-from pi_sim.mpc.dealer.providers import Provider
+from pi_sim.mpc.dealer.correlations import Correlation
 from pi_sim.mpc.dealer.sources import Source
 from pi_sim.mpc.primitives.ring import WORD_BYTES
 from pi_sim.specs import ExecutableProtocol
@@ -27,7 +26,7 @@ class Runtime:
     Rounds and bytes in the docstrings are those of one party; offline bytes are what a dealer sends to party 0.
     """
 
-    def __init__(self, communicator: Any, source: Source, provider: Provider | None = None) -> None:
+    def __init__(self, communicator: Any, source: Source, provider: backend.Provider | None = None) -> None:
         """`provider` answers CrypTen's requests for tuples; without one, only kernels that do not use CrypTen run."""
         self.communicator, self.source = communicator, source
         self._provider = provider
@@ -37,7 +36,7 @@ class Runtime:
     @contextmanager
     def running(cls, communicator: Any, source: Source, protocol: ExecutableProtocol) -> Iterator["Runtime"]:
         """Context in which kernels run over `communicator` with a protocol's settings of CrypTen, without gradients."""
-        provider = Provider(source)
+        provider = backend.Provider(source)
         with backend.crypten_context(communicator, provider, protocol.settings), torch.no_grad():
             yield cls(communicator, source, provider)
 
@@ -63,10 +62,6 @@ class Runtime:
         """
         self._own_requested_bytes += sum(part.bytes for part in correlation.dependent_parts)
         return self.source.deal(correlation, *mask_ids)
-
-    def persistent_mask(self, part: TensorSpec) -> tuple[int, Tensor]:
-        """Return the number of a new random tensor that later correlations may follow from, and this party's share."""
-        return self.source.persistent_mask(part)
 
     def reveal(self, *shares: Tensor) -> list[Tensor]:
         """Open additive shares of 64-bit words to both parties, all tensors in 1 round; 8 bytes per element."""

@@ -143,7 +143,7 @@ def _mean(shares: tuple[float | None, ...]) -> float:
 def context(lab: Lab) -> dict[str, Any]:
     """Return the values that the template shows."""
     trained = lab.compared[~lab.compared["diverged"].astype(bool)]
-    by_model, records = trained.groupby("model", sort=False), list(lab.trainings["record"])
+    by_model = trained.groupby("model", sort=False)
     pair = [trained.loc[trained["model"] == model, "first_overload"] for model in ("gelu_nonorm", "relu_nonorm")]
     overload = [sorted(parts) for parts in pair] if all(map(len, pair)) else None
     entropy = by_model[list(ENTROPY)].mean().assign(seeds=by_model.size())
@@ -151,27 +151,24 @@ def context(lab: Lab) -> dict[str, Any]:
     alphas = [last.alphas for last in trained.loc[trained["model"].str.startswith("dyt"), "last"] if last.alphas]
     return {
         "setup": frames.setup(lab.compared.sort_values("diverged", kind="stable")),
-        "protocols": sorted({estimate.protocol for estimate in lab.estimates.values()}),
+        "estimates": list(lab.estimates.values()),
         "quality": [_quality_row(lab, model) for model in lab.groups],
         "sources": [PUBLISHED["sources"][name] for name in sources],
-        "claims": list(_claims(lab, lab.seeds)),
+        **_claim_tables(lab),
         "similar": SIMILAR,
         "far": FAR,
         "overload_limit": OVERLOAD,
         "entropy": entropy.reset_index(),
         "first_entropy": entropy["first"].to_dict(),
         "overload": overload,
-        **_causes(lab),
+        "causes": list(_causes(lab)),
         **_slopes(lab),
         "alpha_ratios": sorted(row.alpha / row.inverse_std for rows in alphas for row in rows if row.inverse_std),
         "alpha_correlations": sorted(filter(math.isfinite, map(_alpha_correlation, alphas))),
         "sparsity": _sparsity_rows(lab),
         "conversions": _conversion_rows(lab),
         "commands": list(_commands(lab)),
-        "trainings": len(records),
-        "hours": sum(record.seconds for record in records) / 3600,
-        "threads": " or ".join(map(str, sorted({record.threads for record in records}))),
-        "environments": sorted({record.environment for record in records}),
+        "records": list(lab.trainings["record"]),
     }
 
 
@@ -198,49 +195,44 @@ def _alpha_correlation(alphas: Iterable[Alpha]) -> float:
 
 
 def _claims(lab: Lab, seeds: dict[str, Seeds]) -> Iterator[dict[str, Any]]:
-    """Yield the papers' claims: by how much the worse design's perplexity is larger there and here, and a verdict.
-
-    "closer" lists the changes, of both designs or of one architecture, with which ours is closer to the published one.
-    """
+    """Yield the papers' claims: by how much the worse design's perplexity is larger there and here, and a verdict."""
     for better, worse in PUBLISHED["claims"]["model_lab"]:
-        unchanged = seeds.get(better) is lab.seeds.get(better) and seeds.get(worse) is lab.seeds.get(worse)
-        if not {better, worse} <= seeds.keys() or (unchanged and seeds is not lab.seeds):
-            continue
-        first, second = seeds[better], seeds[worse]
-        base, worst = (1 + (published_change(model) or 0.0) for model in (better, worse))
-        published, here = worst / base - 1, _change(seeds, better, worse)
-        changes = {name: _change(changed, better, worse) for name, changed in lab.changed_seeds.items()}
-        closer = {
-            name: value
-            for name, value in changes.items()
-            if value * published > 0 and abs(value - published) < abs(here - published)
-        }
-        verdict = claim_verdict(first, second, published)
-        reasons = [] if verdict.startswith("similar") else [f"{name}: {value:+.1%}" for name, value in closer.items()]
-        row = {"claim": f"{better} ahead of {worse}", "published": f"{published:+.1%}", "here": second.change(first)}
-        yield {**row, "verdict": verdict, "closer": "; ".join(reasons)}
+        is_new = seeds is lab.seeds or any(seeds.get(model) is not lab.seeds.get(model) for model in (better, worse))
+        if {better, worse} <= seeds.keys() and is_new:
+            base, other = (1 + (published_change(model) or 0.0) for model in (better, worse))
+            first, second, published = seeds[better], seeds[worse], other / base - 1
+            row = {"claim": f"{better} ahead of {worse}", "published": f"{published:+.1%}"}
+            changes = {"change": second.mean / first.mean - 1, "published_change": published}
+            verdict = claim_verdict(first, second, published)
+            yield {**row, **changes, "here": second.change(first), "verdict": verdict}
 
 
-def _change(seeds: dict[str, Seeds], better: str, worse: str) -> float:
-    """Return the relative change of the mean perplexity from one design to another; NaN where one is missing."""
-    return seeds[worse].mean / seeds[better].mean - 1 if {better, worse} <= seeds.keys() else math.nan
+def _claim_tables(lab: Lab) -> dict[str, Any]:
+    """Return the claims, and those about designs that were changed alike.
+
+    "closer" lists the changes that bring a claim of another size closer to the published one.
+    """
+    claims = [{**row, "closer": ""} for row in _claims(lab, lab.seeds)]
+    changed = [{"changed": name, **row} for name, seeds in lab.changed_seeds.items() for row in _claims(lab, seeds)]
+    for claim in claims:
+        published, distance = claim["published_change"], abs(claim["change"] - claim["published_change"])
+        repeated = [row for row in changed if row["claim"] == claim["claim"]]
+        for row in repeated:
+            row["usual"] = claim["here"]
+        if not claim["verdict"].startswith("similar"):
+            closer = [row for row in repeated if row["change"] * published > 0]
+            closer = [row for row in closer if abs(row["change"] - published) < distance]
+            claim["closer"] = "; ".join(f"{row['changed']}: {row['here']}" for row in closer)
+    return {"claims": claims, "changed_claims": changed}
 
 
-def _causes(lab: Lab) -> dict[str, Any]:
-    """Return a row for each change of a design, and the claims about two designs that were changed alike."""
-    causes = []
+def _causes(lab: Lab) -> Iterator[dict[str, Any]]:
+    """Yield a row for each change of a design."""
     for group in lab.changed:
         model, changed, seeds = group["model"].iloc[0], ", ".join(lab.changes(group)), seeds_of(group)
         usual = {"usual": lab.seeds[model].mean, "usual_entropy": lab.groups[model]["first"].mean()}
         row = {"model": model, "changed": changed, **seeds.summary(lab.seeds[model]), **usual}
-        causes.append({**row, "entropy": group["first"].mean()})
-    usual_claims = {row["claim"]: row["here"] for row in _claims(lab, lab.seeds)}
-    claims = [
-        {"changed": changed, **row, "usual": usual_claims[row["claim"]]}
-        for changed, seeds in lab.changed_seeds.items()
-        for row in _claims(lab, seeds)
-    ]
-    return {"causes": causes, "changed_claims": claims}
+        yield {**row, "entropy": group["first"].mean()}
 
 
 def _slopes(lab: Lab) -> dict[str, Any]:

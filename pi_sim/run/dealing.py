@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pi_sim.errors import UsageError
 from pi_sim.graph.bundle import PRECISION, Bundle, read_bundle
-from pi_sim.mpc import dry_run, kernels
+from pi_sim.mpc import executor, kernels
 from pi_sim.mpc.dealer import dealt_file
 from pi_sim.mpc.dealer.dealers import DEALT_FILE, DealerSpec, RunIdentity
 from pi_sim.mpc.dealer.dealt_file import Header
@@ -28,7 +28,7 @@ def write_dealt_files(
     """Write the randomness of a bundle's graph for a number of sequences, a file for each party; return their bytes."""
     check_executable(protocol)
     bundle = read_bundle(folder)
-    demand, identity = dry_run.record_demand(bundle.graph, protocol), RunIdentity.of_run(bundle, protocol)
+    demand, identity = executor.record_demand(bundle.graph, protocol), RunIdentity.of_run(bundle, protocol)
     return dealt_file.write_dealing(out, demand, identity, sequences, progress)
 
 

@@ -22,10 +22,18 @@ from pi_sim.mpc.dealer.dealers import THIRD_PARTY, Dealer, DealerSpec, RunIdenti
 from pi_sim.mpc.kernels.local import CLIENT
 from pi_sim.mpc.launch import PartyCounters, threads_per_party
 from pi_sim.mpc.party import CPU, Counters, PartyResult, open_dealer, require_device, run_party, sequence_progress
-from pi_sim.mpc.transport import wire
+from pi_sim.mpc.transport.connection import (
+    Connection,
+    Transport,
+    accept_peer,
+    connect_to_server,
+    is_loopback,
+    listen_at,
+    receive_text,
+    send_text,
+)
 from pi_sim.mpc.transport.handshake import expand_token_shares, perform_handshake, share_tokens
 from pi_sim.mpc.transport.link import Link
-from pi_sim.mpc.transport.rendezvous import Transport, accept_peer, connect_to_server, is_loopback, listen_at
 from pi_sim.mpc.transport.tls import TlsTransport, choose_transport
 from pi_sim.network import PRESETS
 from pi_sim.records import PartyRecord, PayloadBytes, Perplexity
@@ -118,14 +126,14 @@ def _prepare_task(request: PartyRequest) -> PartyTask:
     )
 
 
-def _connect(request: PartyRequest, transport: Transport, warn: Callable[[str], None]) -> wire.Connection:
+def _connect(request: PartyRequest, transport: Transport, warn: Callable[[str], None]) -> Connection:
     if request.rank == CLIENT:
         return connect_to_server(request.host, request.port, transport, request.timeout)
     return accept_peer(listen_at(request.host, request.port), transport, request.timeout, warn)
 
 
 def _run_graph(
-    task: PartyTask, request: PartyRequest, connection: wire.Connection, progress: Callable[[float], None]
+    task: PartyTask, request: PartyRequest, connection: Connection, progress: Callable[[float], None]
 ) -> PartyResult:
     graph, report_node = task.bundle.graph, sequence_progress(request.sequences, progress)
     source = perform_handshake(connection, task.dealer, task.identity.agreement_terms(request.sequences))
@@ -136,7 +144,7 @@ def _run_graph(
     return result
 
 
-def _one_hot_shares(connection: wire.Connection, graph: Graph, sequences: int, ids: Tensor | None) -> Iterator[Tensor]:
+def _one_hot_shares(connection: Connection, graph: Graph, sequences: int, ids: Tensor | None) -> Iterator[Tensor]:
     """Return this party's shares of the one-hot tokens; the client alone has the ids (N, T)."""
     if ids is not None:
         return share_tokens(connection, ids.unsqueeze(1), graph.vocabulary)
@@ -159,17 +167,17 @@ MAX_COUNTERS_BYTES = 2**26
 """Limit on the size of a counters message; those of a long run are far smaller."""
 
 
-def exchange_counters(connection: wire.Connection, rank: int, result: PartyResult, nodes: int) -> PeerCounters:
+def exchange_counters(connection: Connection, rank: int, result: PartyResult, nodes: int) -> PeerCounters:
     """Send this party's counters and return the other party's, which must cover `nodes` nodes in each sequence.
 
     The server sends first, so that the parties never send at once.
     """
     text = json.dumps({"session": result.session, "sequences": result.sequences}).encode()
     if rank == 0:
-        wire.send_text(connection, text)
-    reply = wire.receive_text(connection, MAX_COUNTERS_BYTES)
+        send_text(connection, text)
+    reply = receive_text(connection, MAX_COUNTERS_BYTES)
     if rank == 1:
-        wire.send_text(connection, text)
+        send_text(connection, text)
     return _parse_peer_counters(reply, len(result.sequences), nodes)
 
 

@@ -16,8 +16,7 @@ from pi_sim.graph.ops import Op
 from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.prg import AesCtrPrg, new_seed
 from pi_sim.mpc.dealer.sources import DealerSource
-from pi_sim.mpc.dry_run import dry_runtime
-from pi_sim.mpc.executor import apply_op, fixed_operand
+from pi_sim.mpc.executor import apply_op, dry_runtime, fixed_operand
 from pi_sim.mpc.primitives.beaver import open_weight_shares
 
 CARD, LEAN = (specs.load_executable_protocol(name) for name in ("crypten_tanh", "lean"))

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pi_sim.errors import RunError
-from pi_sim.mpc.transport import wire
-from pi_sim.mpc.transport.rendezvous import Transport, accept_peer, connect_to_server
+from pi_sim.mpc.transport.connection import Connection, Transport, accept_peer, connect_to_server
 
 PATIENCE = 20.0
 
@@ -30,7 +29,7 @@ class RendezvousServer:
         except RunError as error:
             self.result = error
 
-    def connection(self) -> wire.Connection:
+    def connection(self) -> Connection:
         """Return the connection to the peer that it accepted."""
         self.thread.join(PATIENCE)
         if isinstance(self.result, Exception):
@@ -52,7 +51,7 @@ class RendezvousServer:
 
 
 @contextmanager
-def connected_pair(server: Transport, client: Transport) -> Iterator[tuple[wire.Connection, wire.Connection]]:
+def connected_pair(server: Transport, client: Transport) -> Iterator[tuple[Connection, Connection]]:
     """Yield both ends of a connection, the server's first; close them afterwards."""
     waiting = RendezvousServer(server)
     client_end = connect_to_server("127.0.0.1", waiting.port, client, PATIENCE)

@@ -17,8 +17,8 @@ from pi_sim.cost import derived
 from pi_sim.errors import RunError
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph
-from pi_sim.mpc import backend, dry_run
-from pi_sim.mpc.dealer.correlations import AndTriple, Correlation, RandomBit, SquarePair, TensorSpec, Triple
+from pi_sim.mpc import backend, executor
+from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec, and_triple, beaver_triple, random_bit, square_pair
 from pi_sim.mpc.dealer.dealers import DEALT_FILE, Dealer, DealerSpec, ExternalDealer, FirstPartyDealer
 from pi_sim.mpc.dealer.prg import AesCtrPrg
 from pi_sim.mpc.dealer.sources import (
@@ -32,8 +32,8 @@ from pi_sim.mpc.dealer.sources import (
     StreamedSource,
     raw_bytes,
 )
-from pi_sim.mpc.party_main import PartyJob
-from pi_sim.mpc.primitives.beaver import FixedOperandTriple
+from pi_sim.mpc.party import PartyJob
+from pi_sim.mpc.primitives.beaver import fixed_operand_triple
 from pi_sim.mpc.runtime import Runtime
 from pi_sim.mpc.transport.handshake import perform_handshake
 from pi_sim.network import PRESETS
@@ -43,11 +43,11 @@ EXECUTABLE = [
     name for name in specs.list_names("protocols") if isinstance(specs.load_protocol(name), specs.ExecutableProtocol)
 ]
 CORRELATIONS: list[Correlation] = [
-    Triple("multiply", (3, 4), (4,)),
-    Triple("matmul", (2, 3, 4), (4, 5)),
-    SquarePair((7,)),
-    AndTriple((2, 3), (3,)),
-    RandomBit((5,)),
+    beaver_triple("multiply", (3, 4), (4,)),
+    beaver_triple("matmul", (2, 3, 4), (4, 5)),
+    square_pair((7,)),
+    and_triple((2, 3), (3,)),
+    random_bit((5,)),
 ]
 PARTS = st.builds(TensorSpec, st.lists(st.integers(0, 5), max_size=3).map(tuple), st.sampled_from([None, 64, 1, 20]))
 BYTES = st.builds(
@@ -123,11 +123,17 @@ def graph(size: str) -> Graph:
 def test_the_demand_of_a_graph_has_its_offline_bytes_and_its_correlations_hold(name: str, graph: Graph) -> None:
     card = specs.load_executable_protocol(name)
     with NoOtherRandomness():
-        demand = dry_run.record_demand(graph, card)
+        demand = executor.record_demand(graph, card)
     assert demand.offline_bytes(0) == 0
     assert demand.offline_bytes(3) == 3 * derived.derive_graph_cost(graph, card).offline
-    for correlation in {type(item.correlation): item.correlation for item in independent_items(demand)}.values():
+    correlations = [item.correlation for item in independent_items(demand)]
+    for correlation in {kind(correlation): correlation for correlation in correlations}.values():
         assert_correlation_holds(correlation)
+
+
+def kind(correlation: Correlation) -> str:
+    """Return the name of the function that describes a correlation."""
+    return correlation.derive.__qualname__.partition(".")[0]
 
 
 def independent_items(demand: Demand) -> list[CorrelationItem]:
@@ -135,7 +141,7 @@ def independent_items(demand: Demand) -> list[CorrelationItem]:
     return [item for item in demand.sequence if isinstance(item, CorrelationItem) and not item.mask_indices]
 
 
-@pytest.mark.parametrize("correlation", CORRELATIONS, ids=lambda correlation: type(correlation).__name__)
+@pytest.mark.parametrize("correlation", CORRELATIONS, ids=kind)
 def test_a_correlation_of_crypten_holds_under_every_dealer(correlation: Correlation) -> None:
     assert_correlation_holds(correlation)
 
@@ -178,7 +184,7 @@ def test_a_demand_refers_to_the_masks_of_its_own_sequence(
     if not session + sequence:
         return
     index = data.draw(st.integers(0, session + sequence - 1))
-    triple, item = FixedOperandTriple((2, 3), 4), MaskItem(TensorSpec((3, 4)))
+    triple, item = fixed_operand_triple((2, 3), 4), MaskItem(TensorSpec((3, 4)))
     demand = Demand((item,) * session, (*(item,) * sequence, CorrelationItem(triple, (index,))))
     dealt = list(demand.replay(DealerSource(prg(1), prg(2)), sequences))
     own_prg, peer = prg(1), SeedSource(prg(2))
@@ -191,9 +197,9 @@ def test_a_demand_refers_to_the_masks_of_its_own_sequence(
 
 
 def test_a_recording_source_records_the_demand() -> None:
-    source, triple = RecordingSource(prg(1)), FixedOperandTriple((2, 3), 4)
+    source, triple = RecordingSource(prg(1)), fixed_operand_triple((2, 3), 4)
     rt = Runtime(None, source)
-    mask_id, _ = rt.persistent_mask(TensorSpec((3, 4)))
+    mask_id, _ = rt.source.persistent_mask(TensorSpec((3, 4)))
     rt.correlated(triple, mask_id)
     assert rt.requested_bytes == source.offline_bytes == 8 * 2 * 4
     assert source.take_items() == (MaskItem(TensorSpec((3, 4))), CorrelationItem(triple, (0,)))
@@ -222,7 +228,7 @@ def handshake_both(*dealers: Dealer) -> list[Any]:
 
 def test_the_first_party_gets_the_peers_seed_and_deals() -> None:
     server, client = handshake_both(FirstPartyDealer(0), FirstPartyDealer(1))
-    check(SquarePair((4,)), server.deal(SquarePair((4,))), client.deal(SquarePair((4,))))
+    check(square_pair((4,)), server.deal(square_pair((4,))), client.deal(square_pair((4,))))
 
 
 def dealt(rank: int, number: int, used: list[int]) -> ExternalDealer:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pi_sim.cli import main
 from pi_sim.errors import RunError, UsageError
 from pi_sim.mpc.dealer import dealt_file
-from pi_sim.mpc.dealer.correlations import Triple
+from pi_sim.mpc.dealer.correlations import beaver_triple
 from pi_sim.mpc.dealer.dealers import RunIdentity
 from pi_sim.mpc.dealer.dealt_file import Header, read_header
 from pi_sim.mpc.dealer.sources import CorrelationItem, Demand, Source, raw_bytes
@@ -32,7 +32,7 @@ from pi_sim.zoo.source import ModelSource
 from tests.helpers.file_size_limit import file_size_limit
 
 IDENTITY = RunIdentity("graph", "protocol")
-TRIPLE = Triple("multiply", (50, 100), (100,))
+TRIPLE = beaver_triple("multiply", (50, 100), (100,))
 DEMAND = Demand((), (CorrelationItem(TRIPLE, ()),))
 PAYLOAD = 8 * 50 * 100
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from pi_sim.mpc.dealer.correlations import TensorSpec
 from pi_sim.mpc.dealer.prg import AesCtrPrg
 from pi_sim.mpc.kernels import activations, softmax
-from pi_sim.mpc.primitives import beaver, comparison, fourier, inverse, piecewise
+from pi_sim.mpc.primitives import beaver, comparison, fourier, piecewise, rows
 from pi_sim.mpc.primitives.comparison import interval_bits
 from pi_sim.mpc.primitives.fourier import FourierSeries, basis
 from pi_sim.mpc.primitives.piecewise import RELU
@@ -140,8 +140,8 @@ SERIES = [
     (activations.TANH_SERIES, -4.6, 4.6, torch.tanh, 1e-4),
     (activations.ERF_SERIES, -3.0, 3.0, torch.erf, 1e-5),
     (softmax.EXP_SERIES, -11.0, 0.0, torch.exp, 6e-5),
-    (inverse.RECIPROCAL_SERIES, 1.0, 2.0, torch.reciprocal, 1e-5),
-    (inverse.INVERSE_ROOT_SERIES, 1.0, 4.0, torch.rsqrt, 1e-5),
+    (rows.RECIPROCAL_SERIES, 1.0, 2.0, torch.reciprocal, 1e-5),
+    (rows.INVERSE_ROOT_SERIES, 1.0, 4.0, torch.rsqrt, 1e-5),
 ]
 
 
@@ -161,7 +161,7 @@ def test_series_have_their_stated_error(
 
 def test_a_series_without_comparison_is_one_opening() -> None:
     x = ring(torch.linspace(1, 2, 500))
-    result = run_both(lambda rt, share: fourier.evaluate(rt, share, inverse.RECIPROCAL_SERIES), x)
+    result = run_both(lambda rt, share: fourier.evaluate(rt, share, rows.RECIPROCAL_SERIES), x)
     assert (reals(result.value) - 1 / reals(x)).abs().max() < 2e-4
     assert (result.rounds, result.bytes) == (2, 8 * len(x))
 
@@ -170,14 +170,14 @@ def test_a_series_without_comparison_is_one_opening() -> None:
 @given(SEEDS, st.integers(2, 9))
 def test_reciprocals_of_row_sums(seed: int, most: int) -> None:
     x = 1 + torch.rand(50, generator=torch.Generator().manual_seed(seed)) * (2**most - 1.01)
-    result = run_both(lambda rt, share: inverse.reciprocal(rt, share, most), ring(x))
+    result = run_both(lambda rt, share: rows.reciprocal(rt, share, most), ring(x))
     assert (reals(result.value) - 1 / x).abs().max() < 2e-4
     assert result.rounds == 10
 
 
 def test_reciprocals_of_small_numbers_too() -> None:
     x = ring(torch.logspace(-8, 4, 400, base=2, dtype=torch.float64))
-    result = reals(run_both(lambda rt, share: inverse.reciprocal(rt, share, 4, -8), x).value)
+    result = reals(run_both(lambda rt, share: rows.reciprocal(rt, share, 4, -8), x).value)
     torch.testing.assert_close(result, 1 / reals(x), atol=2**-15, rtol=2e-4)
 
 
@@ -185,7 +185,7 @@ def test_reciprocals_of_small_numbers_too() -> None:
 @given(SEEDS, st.integers(-4, 13))
 def test_inverse_roots_over_the_whole_range(seed: int, power: int) -> None:
     x = 4.0**power * (1 + 3 * torch.rand(50, generator=torch.Generator().manual_seed(seed)))
-    result = run_both(lambda rt, share: inverse.inverse_root(rt, share, 1.0), ring(x)).value.double() / 2**32
+    result = run_both(lambda rt, share: rows.inverse_root(rt, share, 1.0), ring(x)).value.double() / 2**32
     exact = (ring(x).double() / 2**16).rsqrt()
     assert ((result - exact) / exact).abs().max() < 2e-4
 

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from pi_sim.errors import RunError, UsageError
 from pi_sim.graph.bundle import one_hot
-from pi_sim.mpc.transport import handshake, wire
-from pi_sim.mpc.transport.handshake import check_agreement
-from pi_sim.mpc.transport.rendezvous import (
+from pi_sim.mpc.transport import handshake
+from pi_sim.mpc.transport.connection import (
     HELLO,
     MAGIC,
     PlainTransport,
@@ -25,7 +24,12 @@ from pi_sim.mpc.transport.rendezvous import (
     connect_to_server,
     is_loopback,
     parse_address,
+    receive_exactly,
+    receive_text,
+    send_all,
+    send_text,
 )
+from pi_sim.mpc.transport.handshake import check_agreement
 from pi_sim.mpc.transport.tls import UNENCRYPTED_WARNING, choose_transport
 from tests.helpers.rendezvous_server import PATIENCE, RendezvousServer, connected_pair
 
@@ -72,8 +76,8 @@ def test_the_client_may_be_started_first() -> None:
     server_end = accept_peer(socket.create_server(address), PlainTransport(), PATIENCE, results.append)
     client.join(PATIENCE)
     (client_end,) = results
-    wire.send_all(server_end, b"here")
-    assert bytes(wire.receive_exactly(client_end, bytearray(4))) == b"here"
+    send_all(server_end, b"here")
+    assert bytes(receive_exactly(client_end, bytearray(4))) == b"here"
     server_end.close()
     client_end.close()
 
@@ -138,11 +142,11 @@ def test_sharing_the_text_sends_a_seed_only() -> None:
 @pytest.mark.parties
 def test_the_length_of_a_text_is_checked() -> None:
     with connected_pair(PlainTransport(), PlainTransport()) as (server_end, client_end):
-        wire.send_text(client_end, b"twelve bytes")
-        assert wire.receive_text(server_end, 12) == b"twelve bytes"
-        wire.send_text(client_end, b"twelve bytes")
+        send_text(client_end, b"twelve bytes")
+        assert receive_text(server_end, 12) == b"twelve bytes"
+        send_text(client_end, b"twelve bytes")
         with pytest.raises(RunError, match="announced 12 bytes where at most 11 were due"):
-            wire.receive_text(server_end, 11)
+            receive_text(server_end, 11)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from click.testing import CliRunner
 
 from pi_sim.cli import main
 from pi_sim.errors import RunError, UsageError
-from pi_sim.mpc.transport import tls, wire
+from pi_sim.mpc.transport import tls
+from pi_sim.mpc.transport.connection import HELLO, MAGIC, PlainTransport, connect_to_server, receive_exactly, send_all
 from pi_sim.mpc.transport.link import Link
-from pi_sim.mpc.transport.rendezvous import HELLO, MAGIC, PlainTransport, connect_to_server
 from pi_sim.mpc.transport.tls import TlsTransport
 from tests.helpers.rendezvous_server import PATIENCE, RendezvousServer, connected_pair
 from tests.helpers.two_threads import at_both_ends
@@ -158,9 +158,9 @@ def test_traffic_is_readable_only_without_encryption(encrypted: bool, keys: Path
     server = RendezvousServer(transports[0])
     relay = Relay(server.port)
     client_end = connect_to_server("127.0.0.1", relay.listener.getsockname()[1], transports[1], PATIENCE)
-    wire.send_all(client_end, SECRET)
+    send_all(client_end, SECRET)
     server_end = server.connection()
-    assert bytes(wire.receive_exactly(server_end, bytearray(len(SECRET)))) == SECRET
+    assert bytes(receive_exactly(server_end, bytearray(len(SECRET)))) == SECRET
     assert len(relay.record) > len(SECRET)
     assert (SECRET[:17] in relay.record) is not encrypted
     server_end.close()
@@ -176,9 +176,9 @@ def test_a_changed_byte_is_an_error(keys: Path) -> None:
     )
     server_end = server.connection()
     relay.change = len(relay.record) + 1000
-    wire.send_all(client_end, SECRET)
+    send_all(client_end, SECRET)
     with pytest.raises(RunError, match=r"connection to the other party broke \(.*MAC\)"):
-        wire.receive_exactly(server_end, bytearray(len(SECRET)))
+        receive_exactly(server_end, bytearray(len(SECRET)))
     server_end.close()
     client_end.close()
 
@@ -188,10 +188,10 @@ def test_an_encrypted_party_that_stalls_or_hangs_up_is_an_error(keys: Path) -> N
     with connected_pair(TlsTransport(keys / "server"), TlsTransport(keys / "client")) as (server_end, client_end):
         server_end.settimeout(0.2)
         with pytest.raises(RunError, match=r"sent nothing for 0\.2 seconds"):
-            wire.receive_exactly(server_end, bytearray(1))
+            receive_exactly(server_end, bytearray(1))
         client_end.close()
         with pytest.raises(RunError, match="closed the connection"):
-            wire.receive_exactly(server_end, bytearray(1))
+            receive_exactly(server_end, bytearray(1))
 
 
 # Strangers.

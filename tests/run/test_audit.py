@@ -14,8 +14,7 @@ from pi_sim.errors import RunError
 from pi_sim.graph.capture import capture_model
 from pi_sim.mpc.launch import PartyCounters
 from pi_sim.mpc.party import PartyResult
-from pi_sim.mpc.transport import wire
-from pi_sim.mpc.transport.rendezvous import PlainTransport
+from pi_sim.mpc.transport.connection import PlainTransport, send_text
 from pi_sim.run.checks import audit_run
 from pi_sim.run.remote import _pair_counters, exchange_counters
 from pi_sim.zoo.source import ModelSource
@@ -108,7 +107,7 @@ def test_a_party_with_other_counters_is_a_failure() -> None:
 def receive(text: bytes, result: PartyResult) -> Any:
     """Return the counters that the server reads from a text."""
     with connected_pair(PlainTransport(), PlainTransport()) as (server_end, client_end):
-        wire.send_text(client_end, text)
+        send_text(client_end, text)
         return exchange_counters(server_end, 0, result, len(result.sequences[0]["nodes"]))
 
 

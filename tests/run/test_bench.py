@@ -12,7 +12,7 @@ from pi_sim import specs
 from pi_sim.cost.cost import Cost
 from pi_sim.cost.pricing import price_op
 from pi_sim.errors import RunError
-from pi_sim.mpc.dealer.correlations import RandomBit
+from pi_sim.mpc.dealer.correlations import random_bit
 from pi_sim.mpc.dealer.dealers import DEALT_FILE
 from pi_sim.mpc.dealer.prg import AesCtrPrg
 from pi_sim.mpc.dealer.sources import DealerSource
@@ -130,9 +130,9 @@ def test_what_lies_ready_is_fresh_and_holds() -> None:
     """Both parties note the same; what is dealt again is other randomness of the same kind."""
     seeds = bytes(16), bytes([1] * 16)
     noting = LoggingSource(DealerSource(*map(AesCtrPrg, seeds)))
-    first = noting.deal(RandomBit((64,)))
+    first = noting.deal(random_bit((64,)))
     ready = PreloadedSource(noting.source, noting.requests)
-    second = ready.deal(RandomBit((64,)))
+    second = ready.deal(random_bit((64,)))
     assert ready.offline_bytes == noting.offline_bytes == 8 * 64
     assert not torch.equal(first[1], second[1])
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from pi_sim.errors import RunError
-from pi_sim.mpc import party_main, worker
+from pi_sim.mpc import party
 from pi_sim.mpc.dealer import server
 from pi_sim.mpc.dealer.dealers import FirstPartyDealer
 from pi_sim.mpc.launch import ChildProcess, _forward_progress, _wait_for_exit
@@ -201,8 +201,8 @@ def test_a_running_dealer_is_no_failure(tmp_path: Path) -> None:
         dealer.kill()
         dealer.wait()
     (tmp_path / "errors").touch()
-    for module, reason in ((party_main, "it did not exit"), (server, None)):
-        assert ChildProcess("it", module, worker.Job(), tmp_path).failure_reason(None) == reason
+    for job, reason in ((party.PartyJob, "it did not exit"), (server.DealerJob, None)):
+        assert ChildProcess("it", job.model_construct(), tmp_path).failure_reason(None) == reason
 
 
 def test_unread_progress_does_not_stop_the_run() -> None:

@@ -5,9 +5,8 @@ own kernels stand beside the primitives that use them.
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -43,104 +42,47 @@ class TensorSpec:
         return (torch.add if self.bits is None else torch.bitwise_xor)(share, peer_share, out=peer_share)
 
 
-class Correlation(ABC):
-    """Uniformly random parts, and parts that depend on their values; two parties get a share of each."""
+@dataclass(frozen=True)
+class Correlation:
+    """Uniformly random parts, and parts that depend on their values; two parties get a share of each.
 
-    @property
-    @abstractmethod
-    def random_parts(self) -> tuple[TensorSpec, ...]:
-        """Specs of the uniformly random parts: both parties expand their shares from seeds."""
+    Both parties expand their shares of the random parts from seeds. Of the dependent parts party 1 expands its share
+    from a seed, and party 0's must be sent. `derive` returns the values of the dependent parts from those of the random
+    parts, and of the persistent masks if there are any, as the dealer does. Correlations of the same parts are equal.
+    """
 
-    @property
-    @abstractmethod
-    def dependent_parts(self) -> tuple[TensorSpec, ...]:
-        """Specs of the dependent parts: party 1 expands its share from a seed, party 0's must be sent."""
-
-    @abstractmethod
-    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        """Return the values of the dependent parts from those of the random parts, as the dealer does."""
+    random_parts: tuple[TensorSpec, ...]
+    dependent_parts: tuple[TensorSpec, ...]
+    derive: Callable[..., tuple[Tensor, ...]] = field(compare=False)
 
 
 WORD_BITS = 64
 
 
-@dataclass(frozen=True)
-class AndTriple(Correlation):
-    """A, B and A & B, broadcast, in XOR shares of 64-bit words."""
-
-    first: Shape
-    second: Shape
-
-    @property
-    def random_parts(self) -> tuple[TensorSpec, ...]:
-        return TensorSpec(self.first, WORD_BITS), TensorSpec(self.second, WORD_BITS)
-
-    @property
-    def dependent_parts(self) -> tuple[TensorSpec, ...]:
-        return (TensorSpec(np.broadcast_shapes(self.first, self.second), WORD_BITS),)
-
-    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        return (values[0] & values[1],)
+def and_triple(first: Shape, second: Shape) -> Correlation:
+    """Return the correlation of A, B and A & B, broadcast, in XOR shares of 64-bit words."""
+    a, b, product = (TensorSpec(shape, WORD_BITS) for shape in (first, second, np.broadcast_shapes(first, second)))
+    return Correlation((a, b), (product,), lambda a, b: (a & b,))
 
 
-@dataclass(frozen=True)
-class RandomBit(Correlation):
-    """A random bit in XOR shares, and in additive shares."""
-
-    shape: Shape
-
-    @property
-    def random_parts(self) -> tuple[TensorSpec, ...]:
-        return (TensorSpec(self.shape, 1),)
-
-    @property
-    def dependent_parts(self) -> tuple[TensorSpec, ...]:
-        return (TensorSpec(self.shape),)
-
-    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        return values
+def random_bit(shape: Shape) -> Correlation:
+    """Return the correlation of a random bit in XOR shares, and in additive shares."""
+    return Correlation((TensorSpec(shape, 1),), (TensorSpec(shape),), lambda bit: (bit,))
 
 
 PRODUCTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"multiply": torch.mul, "matmul": torch.matmul}
 """Operations of Beaver triples."""
 
 
-@dataclass(frozen=True)
-class Triple(Correlation):
-    """A Beaver triple: A, B and their product."""
-
-    operation: str
-    first: Shape
-    second: Shape
-
-    @property
-    def random_parts(self) -> tuple[TensorSpec, ...]:
-        return TensorSpec(self.first), TensorSpec(self.second)
-
-    @property
-    def dependent_parts(self) -> tuple[TensorSpec, ...]:
-        return (TensorSpec(_product_shape(self.operation, self.first, self.second)),)
-
-    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        return (PRODUCTS[self.operation](*values),)
+def beaver_triple(operation: str, first: Shape, second: Shape) -> Correlation:
+    """Return the correlation of A, B and their product."""
+    product = TensorSpec(_product_shape(operation, first, second))
+    return Correlation((TensorSpec(first), TensorSpec(second)), (product,), lambda a, b: (PRODUCTS[operation](a, b),))
 
 
-@dataclass(frozen=True)
-class SquarePair(Correlation):
-    """R and its square."""
-
-    shape: Shape
-
-    @property
-    def random_parts(self) -> tuple[TensorSpec, ...]:
-        return (TensorSpec(self.shape),)
-
-    @property
-    def dependent_parts(self) -> tuple[TensorSpec, ...]:
-        return (TensorSpec(self.shape),)
-
-    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        return (values[0] * values[0],)
+def square_pair(shape: Shape) -> Correlation:
+    """Return the correlation of R and its square."""
+    return Correlation((TensorSpec(shape),), (TensorSpec(shape),), lambda r: (r * r,))
 
 
 def _product_shape(operation: str, first: Shape, second: Shape) -> Shape:

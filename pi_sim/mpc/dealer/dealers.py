@@ -102,24 +102,19 @@ class FirstPartyDealer(Dealer):
         return DealerSource(own_prg, AesCtrPrg(peer_offer)) if self.rank == 0 else SeedSource(own_prg)
 
 
+@dataclass(frozen=True)
 class ExternalDealer(Dealer):
-    """A dealer that is neither party: it gave a seed to each, and party 0 a stream of its dependent shares."""
+    """A dealer that is neither party: it gave a seed to each, and party 0 a stream of its dependent shares.
 
-    def __init__(
-        self,
-        kind: str,
-        rank: int,
-        number: bytes,
-        seed: bytes,
-        share_stream: ShareStream,
-        mark_used: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Hold a seed and a stream; `mark_used` is called before the first share is drawn.
+    `mark_used` is called before the first share is drawn. Party 1 takes nothing from its stream.
+    """
 
-        Party 1 takes nothing from its stream.
-        """
-        self.kind, self.rank, self.number, self.seed = kind, rank, number, seed
-        self.share_stream, self.mark_used = share_stream, mark_used
+    kind: str
+    rank: int
+    number: bytes
+    seed: bytes
+    share_stream: ShareStream
+    mark_used: Callable[[], None] = lambda: None
 
     def seed_offer(self) -> bytes:
         """Return zeros: nobody else may expand the seed."""

@@ -33,7 +33,6 @@ from pi_sim.mpc.primitives.ring import WORD_BYTES
 from pi_sim.specs.toml import TomlModel, validate_table
 
 MAX_HEADER_BYTES = 4096
-"""Limit on the length of the header."""
 
 
 class Header(TomlModel):
@@ -87,7 +86,9 @@ def read_header(path: Path) -> Header:
             line = file.readline(MAX_HEADER_BYTES)
         return validate_table(Header, json.loads(line), str(path))
     except FileNotFoundError:
-        raise UsageError(_missing_message(path)) from None
+        if used_path(path).exists():
+            raise _already_used(path) from None
+        raise UsageError(f"there is no file {path}; `pi-sim deal` makes one for each party.") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}).") from None
     except (ValueError, RecursionError):
@@ -99,16 +100,8 @@ def used_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.used")
 
 
-def _missing_message(path: Path) -> str:
-    if used_path(path).exists():
-        return f"{path} was used already, and dealt randomness serves one run only; deal anew."
-    return f"there is no file {path}; `pi-sim deal` makes one for each party."
-
-
-def check_unused(path: Path, header: Header) -> None:
-    """Raise `UsageError` if this user has used the file, or a copy of it, on this machine."""
-    if _marker_path(header).exists():
-        raise UsageError(f"{path} was used already, and dealt randomness serves one run only; deal anew.")
+def _already_used(path: Path) -> UsageError:
+    return UsageError(f"{path} was used already, and dealt randomness serves one run only; deal anew.")
 
 
 def mark_used(path: Path, header: Header) -> None:
@@ -119,7 +112,7 @@ def mark_used(path: Path, header: Header) -> None:
         marker.touch(exist_ok=False)
         path.rename(used_path(path))
     except FileExistsError:
-        raise UsageError(f"{path} was used already, and dealt randomness serves one run only; deal anew.") from None
+        raise _already_used(path) from None
     except OSError as error:
         raise UsageError(f"{path} cannot be marked as used ({error.strerror}: {error.filename}).") from None
 
@@ -140,11 +133,15 @@ def party_path(path: Path, rank: int) -> Path:
 
 
 def read_usable_header(path: Path, rank: int, identity: RunIdentity, sequences: int) -> Header:
-    """Return the header of a party's file; raise `UsageError` unless it serves a run of this many sequences."""
+    """Return the header of a party's file; raise `UsageError` unless it serves a run of this many sequences.
+
+    A file is refused if this user has used it, or a copy of it, on this machine.
+    """
     path = party_path(path, rank)
     header = read_header(path)
     header.check_run(path, rank, identity, sequences)
-    check_unused(path, header)
+    if _marker_path(header).exists():
+        raise _already_used(path)
     return header
 
 
@@ -152,14 +149,9 @@ def open_dealt_file(path: Path, rank: int, identity: RunIdentity, sequences: int
     """Return the dealer behind a party's file, which stays unused until the parties have agreed."""
     header = read_usable_header(path, rank, identity, sequences)
     path = party_path(path, rank)
-    return ExternalDealer(
-        DEALT_FILE,
-        rank,
-        number=bytes.fromhex(header.number),
-        seed=bytes.fromhex(header.seed),
-        share_stream=MappedShares(path, len(header.line)),
-        mark_used=partial(mark_used, path, header),
-    )
+    number, seed = bytes.fromhex(header.number), bytes.fromhex(header.seed)
+    shares = MappedShares(path, len(header.line))
+    return ExternalDealer(DEALT_FILE, rank, number, seed, shares, partial(mark_used, path, header))
 
 
 class MappedShares:
@@ -208,16 +200,9 @@ def write_dealing(
     """
     if folder.exists():
         raise UsageError(f"{folder} exists already; choose another --out, or remove it.")
-    with new_folder(folder, mode=0o700) as inside:
-        return _write_files(inside, demand, identity, sequences, progress)
-
-
-def _write_files(
-    folder: Path, demand: Demand, identity: RunIdentity, sequences: int, progress: Callable[[float], None]
-) -> list[int]:
     seeds, number, payload = (new_seed(), new_seed()), os.urandom(DEALING_NUMBER_BYTES), demand.offline_bytes(sequences)
-    with ExitStack() as stack:
-        files = [stack.enter_context(_create_private(party_path(folder, rank))) for rank in (0, 1)]
+    with new_folder(folder, mode=0o700) as inside, ExitStack() as stack:
+        files = [stack.enter_context(_create_private(party_path(inside, rank))) for rank in (0, 1)]
         for rank, file in enumerate(files):
             header = Header(
                 rank=rank, number=number.hex(), seed=seeds[rank].hex(),

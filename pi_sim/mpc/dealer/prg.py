@@ -6,7 +6,7 @@ generators, the Mersenne Twister and on CUDA Philox, are not cryptographic.
 """
 
 import secrets
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -15,7 +15,6 @@ from torch import Tensor
 from pi_sim.mpc.dealer.correlations import TensorSpec
 
 SEED_BYTES = 16
-"""Bytes of a seed."""
 BLOCK_BYTES = 16
 """Bytes of a block of the cipher, which also needs as many behind its output."""
 ZERO_BYTES = memoryview(bytes(2**18))
@@ -27,29 +26,36 @@ def new_seed() -> bytes:
     return secrets.token_bytes(SEED_BYTES)
 
 
-class Prg(Protocol):
+class Prg(ABC):
     """A stream to draw tensors from, with a count of draws and of bytes drawn."""
 
-    draws: int
-    bytes: int
-
-    def draw(self, *parts: TensorSpec, device: torch.device | None = None) -> list[Tensor]: ...
-
-
-class AesCtrPrg:
-    """The stream of one seed. No byte is drawn twice; each part begins with a new block of the cipher."""
-
-    def __init__(self, seed: bytes) -> None:
-        self.cipher = Cipher(algorithms.AES128(seed), modes.CTR(bytes(BLOCK_BYTES))).encryptor()
-        self.draws = self.bytes = 0
+    draws = bytes = 0
 
     def draw(self, *parts: TensorSpec, device: torch.device | None = None) -> list[Tensor]:
         """Return a tensor per part, uniform over the ring or over the part's bits; drawn on the CPU, then moved."""
         self.draws += 1
         self.bytes += sum(part.bytes for part in parts)
-        return [
-            _as_tensor(self._keystream(-(-part.bytes // BLOCK_BYTES) * BLOCK_BYTES), part).to(device) for part in parts
-        ]
+        return [self._draw_part(part, device) for part in parts]
+
+    @abstractmethod
+    def _draw_part(self, part: TensorSpec, device: torch.device | None) -> Tensor:
+        """Return the next tensor of the stream."""
+
+
+class AesCtrPrg(Prg):
+    """The stream of one seed. No byte is drawn twice; each part begins with a new block of the cipher."""
+
+    def __init__(self, seed: bytes) -> None:
+        self.cipher = Cipher(algorithms.AES128(seed), modes.CTR(bytes(BLOCK_BYTES))).encryptor()
+
+    def _draw_part(self, part: TensorSpec, device: torch.device | None) -> Tensor:
+        """Return a part as a view of the bytes drawn for it, masked in place."""
+        memory = self._keystream(-(-part.bytes // BLOCK_BYTES) * BLOCK_BYTES)
+        tensor = memory[: part.bytes].view(part.dtype).view(part.shape)
+        if part.mask is not None:
+            words = tensor.numpy()
+            words &= words.dtype.type(part.mask)
+        return tensor.to(device)
 
     def _keystream(self, length: int) -> Tensor:
         """Return the next `length` bytes, whole blocks, in memory of their own: reused memory would be cleared anew."""
@@ -60,23 +66,9 @@ class AesCtrPrg:
         return memory
 
 
-def _as_tensor(memory: Tensor, part: TensorSpec) -> Tensor:
-    """Return a part as a view of the bytes drawn for it, masked in place."""
-    tensor = memory[: part.bytes].view(part.dtype).view(part.shape)
-    if part.mask is not None:
-        words = tensor.numpy()
-        words &= words.dtype.type(part.mask)
-    return tensor
-
-
-class ShapePrg:
+class ShapePrg(Prg):
     """The stream of a dry run: tensors without data."""
 
-    def __init__(self) -> None:
-        self.draws = self.bytes = 0
-
-    def draw(self, *parts: TensorSpec, device: torch.device | None = None) -> list[Tensor]:
-        """Return empty tensors on the meta device, or on CrypTen's when it draws a tensor of no elements."""
-        self.draws += 1
-        self.bytes += sum(part.bytes for part in parts)
-        return [torch.empty(part.shape, dtype=part.dtype, device=device or "meta") for part in parts]
+    def _draw_part(self, part: TensorSpec, device: torch.device | None) -> Tensor:
+        """Return an empty tensor on the meta device, or on CrypTen's when it draws a tensor of no elements."""
+        return torch.empty(part.shape, dtype=part.dtype, device=device or "meta")

@@ -19,17 +19,16 @@ from torch import Tensor
 
 from pi_sim.errors import RunError
 from pi_sim.graph import bundle
-from pi_sim.mpc import dry_run, worker
+from pi_sim.mpc import executor, worker
 from pi_sim.mpc.dealer.dealers import DEALING_NUMBER_BYTES, THIRD_PARTY, ExternalDealer, RunIdentity
 from pi_sim.mpc.dealer.prg import SEED_BYTES, AesCtrPrg, new_seed
-from pi_sim.mpc.dealer.sources import DealerSource, Demand, raw_bytes
-from pi_sim.mpc.transport import wire
+from pi_sim.mpc.dealer.sources import DealerSource, raw_bytes
+from pi_sim.mpc.transport.connection import receive_exactly, send_all
 from pi_sim.specs import ExecutableProtocol
 
 TOKEN_BYTES = 16
 """Bytes of a token that only the processes of a run know; a caller without it receives no seed."""
 HELLO_TIMEOUT_S = 5.0
-"""Seconds that a caller has to send its hello."""
 HELLO = struct.Struct(f"<{TOKEN_BYTES}sBQ32s")
 """Token, rank, number of sequences, and digest of the run's identity."""
 WELCOME = struct.Struct(f"<{DEALING_NUMBER_BYTES}s{SEED_BYTES}s")
@@ -45,7 +44,7 @@ class StreamedShares:
     def take(self, length: int) -> Tensor:
         memory = torch.empty(length, dtype=torch.uint8)
         with _name_dealer_in_errors():
-            wire.receive_exactly(self.connection, memory.numpy().data)
+            receive_exactly(self.connection, memory.numpy().data)
         return memory
 
 
@@ -58,8 +57,8 @@ def request_seed(
     except OSError:
         raise RunError(f"the dealer could not be reached within {timeout:g} seconds.") from None
     with _name_dealer_in_errors():
-        wire.send_all(connection, HELLO.pack(token, rank, sequences, identity.digest()))
-        number, seed = WELCOME.unpack(wire.receive_exactly(connection, bytearray(WELCOME.size)))
+        send_all(connection, HELLO.pack(token, rank, sequences, identity.digest()))
+        number, seed = WELCOME.unpack(receive_exactly(connection, bytearray(WELCOME.size)))
     return ExternalDealer(THIRD_PARTY, rank, number, seed, StreamedShares(connection))
 
 
@@ -98,7 +97,7 @@ def _accept_connection(listener: socket.socket, deadline: float) -> socket.socke
 def _read_hello(connection: socket.socket) -> tuple[bytes, int, int, bytes]:
     """Return token, rank, number of sequences and digest; an empty token if the caller hangs up or is silent."""
     with suppress(RunError):
-        token, rank, sequences, digest = HELLO.unpack(wire.receive_exactly(connection, bytearray(HELLO.size)))
+        token, rank, sequences, digest = HELLO.unpack(receive_exactly(connection, bytearray(HELLO.size)))
         return token, rank, sequences, digest
     return b"", 0, 0, b""
 
@@ -124,31 +123,26 @@ class DealerJob(worker.Job):
 
 
 def serve_parties(job: DealerJob) -> None:
-    """Record the demand of the graph, send both parties their seeds, then deal."""
+    """Record the demand of the graph, send both parties their seeds, then deal.
+
+    Party 0's shares are sent as fast as it reads them; the dealer then waits until both parties have hung up.
+    """
     torch.set_num_threads(job.threads)
     public_bundle = bundle.read_bundle(job.bundle)
     identity = RunIdentity.of_run(public_bundle, job.protocol)
-    demand = dry_run.record_demand(public_bundle.graph, job.protocol)
+    demand = executor.record_demand(public_bundle.graph, job.protocol)
     with socket.socket(fileno=job.listener) as listener:
         parties = accept_parties(listener, bytes.fromhex(job.token), identity, job.sequences, job.timeout)
     seeds, number = (new_seed(), new_seed()), secrets.token_bytes(DEALING_NUMBER_BYTES)
     for party, seed in zip(parties, seeds, strict=True):
-        wire.send_all(party, WELCOME.pack(number, seed))
-    with suppress(RunError):  # a party that hangs up ends the dealing, and reports the reason itself
-        _stream_shares(demand, DealerSource(*map(AesCtrPrg, seeds)), job.sequences, parties)
-
-
-def _stream_shares(
-    demand: Demand, source: DealerSource, sequences: int, parties: tuple[socket.socket, socket.socket]
-) -> None:
-    """Send party 0's shares as fast as it reads them, then wait until both parties have hung up."""
-    for party in parties:
+        send_all(party, WELCOME.pack(number, seed))
         party.settimeout(None)
-    for shares in demand.replay(source, sequences):
-        for share in shares:
-            wire.send_all(parties[0], raw_bytes(share))
-    for party in parties:
-        wire.receive_exactly(party, bytearray(1))
+    with suppress(RunError):  # a party that hangs up ends the dealing, and reports the reason itself
+        for shares in demand.replay(DealerSource(*map(AesCtrPrg, seeds)), job.sequences):
+            for share in shares:
+                send_all(parties[0], raw_bytes(share))
+        for party in parties:
+            receive_exactly(party, bytearray(1))
 
 
 if __name__ == "__main__":

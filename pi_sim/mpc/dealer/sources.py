@@ -103,10 +103,8 @@ class StreamedSource(Source):
 
     def _shares(self, correlation: Correlation, mask_ids: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
         shares = self.own_prg.draw(*correlation.random_parts, device=self.device)
-        return shares, [self._next_share(part) for part in correlation.dependent_parts]
-
-    def _next_share(self, part: TensorSpec) -> Tensor:
-        return self.share_stream.take(part.bytes).view(part.dtype).view(part.shape).to(self.device)
+        streamed = ((part, self.share_stream.take(part.bytes)) for part in correlation.dependent_parts)
+        return shares, [share.view(part.dtype).view(part.shape).to(self.device) for part, share in streamed]
 
 
 @dataclass(frozen=True)
@@ -190,5 +188,8 @@ class RecordingSource(Source):
 
 
 def raw_bytes(share: Tensor) -> memoryview:
-    """Return the bytes of a share, as they are sent and stored: little-endian words, on the supported machines."""
-    return share.contiguous().view(-1).view(torch.uint8).numpy().data
+    """Return the bytes of a share, as they are sent and stored: little-endian words, on the supported machines.
+
+    They are not copied if the share is contiguous and on the CPU.
+    """
+    return share.contiguous().view(-1).view(torch.uint8).cpu().numpy().data

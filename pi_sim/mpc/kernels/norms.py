@@ -11,11 +11,11 @@ from pi_sim.mpc.backend import Shared
 from pi_sim.mpc.kernels.costs import SQUARE, TRUNCATION, Dimensions, KernelCost, inv_sqrt_cost
 from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import Domain, kernel
-from pi_sim.mpc.primitives.inverse import apply_affine, divide_by_rms, subtract_mean
+from pi_sim.mpc.primitives.rows import apply_affine, divide_by_rms, subtract_mean
 from pi_sim.mpc.runtime import Runtime
 
 NORMALISED_INVERSE_ROOT = KernelCost(rounds=9, bytes=Fraction(1269, 8), offline=557)
-"""Cost of `pi_sim.mpc.primitives.inverse.inverse_root` of one number."""
+"""Cost of `pi_sim.mpc.primitives.rows.inverse_root` of one number."""
 
 
 def _newton_cost(d: Dimensions) -> KernelCost:
@@ -87,7 +87,7 @@ def layernorm_normalised(rt: Runtime, x: Shared, gamma: Shared = None, beta: Sha
     """Return LayerNorm for the ranges of all networks: a row's sum of squares is brought to [1, 4) first.
 
     1. Subtract the mean, truncated wrap-free (1 round).
-    2. Normalise, see `pi_sim.mpc.primitives.inverse.divide_by_rms` (13 rounds).
+    2. Normalise, see `pi_sim.mpc.primitives.rows.divide_by_rms` (13 rounds).
     3. Multiply by gamma and truncate wrap-free (2 rounds); add beta.
 
     Source: ours.

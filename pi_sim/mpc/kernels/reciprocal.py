@@ -7,7 +7,7 @@ from pi_sim.mpc.backend import Shared
 from pi_sim.mpc.kernels.costs import reciprocal_cost
 from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import Domain, kernel
-from pi_sim.mpc.primitives import inverse
+from pi_sim.mpc.primitives import rows
 from pi_sim.mpc.runtime import Runtime
 
 MIN_POWER_OF_2, MAX_POWER_OF_2 = -8, 14
@@ -50,8 +50,8 @@ def reciprocal_newton(rt: Runtime, x: Shared) -> Shared:
     offline=436,
 )
 def reciprocal_normalised(rt: Runtime, x: Shared) -> Shared:
-    """Return 1 / x, its range brought to [1, 2] first, see `pi_sim.mpc.primitives.inverse.reciprocal`.
+    """Return 1 / x, its range brought to [1, 2] first, see `pi_sim.mpc.primitives.rows.reciprocal`.
 
     Max error 2^-15, or 0.0002 of the result where that is more. Source: ours.
     """
-    return map_share(x, lambda share: inverse.reciprocal(rt, share, MAX_POWER_OF_2, MIN_POWER_OF_2))
+    return map_share(x, lambda share: rows.reciprocal(rt, share, MAX_POWER_OF_2, MIN_POWER_OF_2))

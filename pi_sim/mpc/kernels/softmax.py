@@ -18,11 +18,10 @@ from pi_sim.mpc.kernels.costs import PRODUCT, TRUNCATION, Dimensions, KernelCost
 from pi_sim.mpc.kernels.local import map_share, with_share
 from pi_sim.mpc.kernels.registry import KERNELS, Domain, kernel
 from pi_sim.mpc.primitives import beaver
-from pi_sim.mpc.primitives.causal import CausalRows
 from pi_sim.mpc.primitives.fourier import FourierSeries
-from pi_sim.mpc.primitives.inverse import reciprocal
 from pi_sim.mpc.primitives.piecewise import Linear, Piecewise, evaluate
 from pi_sim.mpc.primitives.ring import FRACTION_BITS
+from pi_sim.mpc.primitives.rows import CausalRows, reciprocal
 from pi_sim.mpc.primitives.truncation import truncate
 from pi_sim.mpc.runtime import Runtime
 

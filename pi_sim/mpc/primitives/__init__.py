@@ -1,7 +1,7 @@
 """Building blocks of our kernels: functions of bare shares, each a few rounds long, that take a `Runtime` first.
 
 `ring` and `truncation` handle fixed point, `beaver` products, `comparison` intervals, `fourier` series, `piecewise`
-functions of one number, `inverse` reciprocals and norms, `causal` ragged rows, `onehot` lookups.
+functions of one number, `rows` reciprocals, norms and ragged rows, `onehot` lookups.
 
 Letters that the modules use without further notice:
 

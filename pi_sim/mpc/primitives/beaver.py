@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pi_sim.graph.ops import Shape
-from pi_sim.mpc.dealer.correlations import PRODUCTS, Correlation, SquarePair, TensorSpec, Triple
+from pi_sim.mpc.dealer.correlations import PRODUCTS, Correlation, TensorSpec, beaver_triple, square_pair
 from pi_sim.mpc.runtime import Runtime
 
 
@@ -24,7 +24,7 @@ def multiply(rt: Runtime, a: Tensor, b: Tensor, operation: str = "multiply") -> 
     8 |a b| bytes offline. Source: Beaver (CRYPTO 1991).
     """
     product = PRODUCTS[operation]
-    mask_a, mask_b, mask_product = rt.correlated(Triple(operation, tuple(a.shape), tuple(b.shape)))
+    mask_a, mask_b, mask_product = rt.correlated(beaver_triple(operation, tuple(a.shape), tuple(b.shape)))
     masked_a, masked_b = rt.reveal(a - mask_a, b - mask_b)
     with_masked_a = product(masked_a, mask_b + masked_b) if rt.rank == 0 else product(masked_a, mask_b)
     return with_masked_a + product(mask_a, masked_b) + mask_product
@@ -32,7 +32,7 @@ def multiply(rt: Runtime, a: Tensor, b: Tensor, operation: str = "multiply") -> 
 
 def square(rt: Runtime, a: Tensor) -> Tensor:
     """Return a * a from a pair (A, A * A): 1 round, 8 bytes and 8 offline per element."""
-    mask, mask_square = rt.correlated(SquarePair(tuple(a.shape)))
+    mask, mask_square = rt.correlated(square_pair(tuple(a.shape)))
     (masked,) = rt.reveal(a - mask)
     return 2 * masked * mask + mask_square + (masked * masked if rt.rank == 0 else 0)
 
@@ -49,28 +49,15 @@ class OpenedWeight:
     mask_id: int
 
 
-@dataclass(frozen=True)
-class FixedOperandTriple(Correlation):
-    """A fresh A of shape `first`, and A @ B for a persistent mask B with `columns` columns."""
-
-    first: Shape
-    columns: int
-
-    @property
-    def random_parts(self) -> tuple[TensorSpec, ...]:
-        return (TensorSpec(self.first),)
-
-    @property
-    def dependent_parts(self) -> tuple[TensorSpec, ...]:
-        return (TensorSpec((*self.first[:-1], self.columns)),)
-
-    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        return (torch.matmul(*values),)
+def fixed_operand_triple(first: Shape, columns: int) -> Correlation:
+    """Return the correlation of a fresh A of shape `first`, and A @ B for a persistent mask B of `columns` columns."""
+    product = TensorSpec((*first[:-1], columns))
+    return Correlation((TensorSpec(first),), (product,), lambda a, b: (torch.matmul(a, b),))
 
 
 def open_weight_shares(rt: Runtime, shares: list[Tensor]) -> list[OpenedWeight]:
     """Open each matrix under its own persistent mask: 1 round for all, 8 bytes per element."""
-    masks = [rt.persistent_mask(TensorSpec(tuple(share.shape))) for share in shares]
+    masks = [rt.source.persistent_mask(TensorSpec(tuple(share.shape))) for share in shares]
     masked_values = rt.reveal(*(share - mask for share, (_, mask) in zip(shares, masks, strict=True)))
     return [
         OpenedWeight(masked, mask + masked if rt.rank == 0 else mask, mask_id)
@@ -87,6 +74,6 @@ def multiply_by_weight(rt: Runtime, x: Tensor, weight: OpenedWeight) -> Tensor:
 
     8 |x W| bytes offline. B masks W alone, and no A is used twice.
     """
-    mask, mask_product = rt.correlated(FixedOperandTriple(tuple(x.shape), weight.masked.shape[-1]), weight.mask_id)
+    mask, mask_product = rt.correlated(fixed_operand_triple(tuple(x.shape), weight.masked.shape[-1]), weight.mask_id)
     (masked,) = rt.reveal(x - mask)
     return masked @ weight.share + mask @ weight.masked + mask_product

@@ -6,8 +6,7 @@ into the borrow of m - r, hence x's sign. A digit is a nibble of a word of 32 or
 are looked up at once. The indicator bits of intervals are converted to additive shares by one more opening.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial, reduce
 from itertools import combinations
 from operator import and_, or_, xor
@@ -147,35 +146,19 @@ FactorSets = tuple[tuple[int, ...], ...]
 """Products, each as the indices of its factors."""
 
 
-@dataclass(frozen=True)
-class AndMasks(Correlation):
-    """A random mask for each of `factors`, `bits` wide, and the AND of the masks of each of `subsets`."""
+def and_masks(shape: Shape, factors: int, subsets: FactorSets, bits: int) -> Correlation:
+    """Return the correlation of a mask for each of `factors`, `bits` wide, and the AND of the masks of each subset."""
 
-    shape: Shape
-    factors: int
-    subsets: FactorSets
-    bits: int
+    def derive(packed: Tensor) -> tuple[Tensor]:
+        masks = _unpack_factors(packed, factors, bits)
+        return (_pack_factors([reduce(and_, (masks[factor] for factor in subset)) for subset in subsets], bits),)
 
-    @property
-    def random_parts(self) -> tuple[TensorSpec, ...]:
-        return (self._packed_spec(self.factors),)
+    def packed_spec(count: int) -> TensorSpec:
+        per_byte = 8 // bits
+        used_bits = bits * count if count < per_byte else 8
+        return TensorSpec((-(-count // per_byte), *shape), used_bits, torch.uint8)
 
-    @property
-    def dependent_parts(self) -> tuple[TensorSpec, ...]:
-        return (self._packed_spec(len(self.subsets)),)
-
-    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        def multiply(packed: Tensor) -> tuple[Tensor]:
-            masks = _unpack_factors(packed, self.factors, self.bits)
-            products = [reduce(and_, (masks[factor] for factor in subset)) for subset in self.subsets]
-            return (_pack_factors(products, self.bits),)
-
-        return blockwise(multiply, values[0])
-
-    def _packed_spec(self, count: int) -> TensorSpec:
-        per_byte = 8 // self.bits
-        used_bits = self.bits * count if count < per_byte else 8
-        return TensorSpec((-(-count // per_byte), *self.shape), used_bits, torch.uint8)
+    return Correlation((packed_spec(factors),), (packed_spec(len(subsets)),), lambda packed: blockwise(derive, packed))
 
 
 def and_products(rt: Runtime, factors: Sequence[Tensor], products: FactorSets, bits: int) -> tuple[Tensor, ...]:
@@ -189,7 +172,7 @@ def and_products(rt: Runtime, factors: Sequence[Tensor], products: FactorSets, b
     1 round; `bits` bits per element of each factor. Factors, or elements where there are few factors, share a byte.
     """
     subsets = _subsets(products)
-    correlation = AndMasks(tuple(factors[0].shape), len(factors), subsets, bits)
+    correlation = and_masks(tuple(factors[0].shape), len(factors), subsets, bits)
     masks, mask_products = rt.correlated(correlation)
     (packed,) = blockwise(lambda *values: (_pack_factors(values, bits),), *factors)
     differences = rt.reveal_bits(packed ^ masks, correlation.random_parts[0].bits or 8)
@@ -199,7 +182,16 @@ def and_products(rt: Runtime, factors: Sequence[Tensor], products: FactorSets, b
         shares |= {(factor,): mask for factor, mask in enumerate(_unpack_factors(masks, len(factors), bits))}
         public = _unpack_factors(differences, len(factors), bits)
         ones = (2**bits - 1) * (1 - rt.rank)
-        return tuple(_expand_product(product, (), public, shares, ones) for product in products)
+
+        def expand(product: tuple[int, ...], hidden: tuple[int, ...] = ()) -> Tensor:
+            """Expand the product of (d ^ a) times the masks of `hidden`; party 0 adds the all-public term."""
+            if not product:
+                return shares[hidden]
+            first, rest = product[0], product[1:]
+            outer = ones if not rest and not hidden else expand(rest, hidden)
+            return (public[first] & outer) ^ expand(rest, (*hidden, first))
+
+        return tuple(map(expand, products))
 
     return blockwise(multiply, differences, masks, mask_products)
 
@@ -215,13 +207,8 @@ def _subsets(products: FactorSets) -> FactorSets:
 def _pack_factors(values: Sequence[Tensor], bits: int) -> Tensor:
     """Return the values as (count, ...) bytes, as many to a byte as fit."""
     per_byte = 8 // bits
-    return torch.stack(
-        [_pack_byte(values[start : start + per_byte], bits) for start in range(0, len(values), per_byte)]
-    )
-
-
-def _pack_byte(values: Iterable[Tensor], bits: int) -> Tensor:
-    return reduce(or_, (value << bits * index for index, value in enumerate(values)))
+    chunks = (values[start : start + per_byte] for start in range(0, len(values), per_byte))
+    return torch.stack([reduce(or_, (value << bits * index for index, value in enumerate(chunk))) for chunk in chunks])
 
 
 def _unpack_factors(packed: Tensor, count: int, bits: int) -> list[Tensor]:
@@ -229,40 +216,14 @@ def _unpack_factors(packed: Tensor, count: int, bits: int) -> list[Tensor]:
     return [(packed[byte] >> bits * index) & (2**bits - 1) for byte, index in positions]
 
 
-def _expand_product(
-    factors: tuple[int, ...],
-    hidden: tuple[int, ...],
-    public: Sequence[Tensor],
-    shares: Mapping[tuple[int, ...], Tensor],
-    ones: int,
-) -> Tensor:
-    """Expand the product of (d ^ a) over `factors` times the masks of `hidden`; party 0 adds the all-public term."""
-    if not factors:
-        return shares[hidden]
-    first, rest = factors[0], factors[1:]
-    outer = ones if not rest and not hidden else _expand_product(rest, hidden, public, shares, ones)
-    return (public[first] & outer) ^ _expand_product(rest, (*hidden, first), public, shares, ones)
+def shared_bits(length: int, count: int, word: torch.dtype) -> Correlation:
+    """Return the correlation of a mask r with its tables and top bit, and `count` bits shared by XOR and additively."""
 
+    def derive(r: Tensor, p: Tensor) -> tuple[Tensor, ...]:
+        return *build_digit_tables(r, word), p.to(torch.int64)
 
-@dataclass(frozen=True)
-class IntervalBits(Correlation):
-    """A mask r with its digits' tables and its top bit; a random bit per interval, shared by XOR and additively."""
-
-    length: int
-    count: int
-    word: torch.dtype
-
-    @property
-    def random_parts(self) -> tuple[TensorSpec, ...]:
-        return TensorSpec((self.length,)), TensorSpec((self.count, self.length), 1, torch.uint8)
-
-    @property
-    def dependent_parts(self) -> tuple[TensorSpec, ...]:
-        return *digit_table_specs(self.length, self.word), TensorSpec((self.count, self.length))
-
-    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        r, p = values
-        return *build_digit_tables(r, self.word), p.to(torch.int64)
+    random_parts = TensorSpec((length,)), TensorSpec((count, length), 1, torch.uint8)
+    return Correlation(random_parts, (*digit_table_specs(length, word), TensorSpec((count, length))), derive)
 
 
 def interval_bits(rt: Runtime, share: Tensor, thresholds: Sequence[float], word: torch.dtype = NARROW) -> Tensor:
@@ -273,7 +234,7 @@ def interval_bits(rt: Runtime, share: Tensor, thresholds: Sequence[float], word:
     4 rounds; 8 bytes, and 2 3/8 per threshold (5 1/8 in 64-bit words).
     """
     flat = share.reshape(-1)
-    r, p, table, top, additive_p = rt.correlated(IntervalBits(len(flat), len(thresholds) + 1, word))
+    r, p, table, top, additive_p = rt.correlated(shared_bits(len(flat), len(thresholds) + 1, word))
     (m,) = rt.reveal(flat + r)
     inside = boolean_interval_bits(rt, m.to(word), table, top, thresholds)
     z = rt.reveal_bits(inside ^ p, 1).to(torch.int64)

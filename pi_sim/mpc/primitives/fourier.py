@@ -61,24 +61,13 @@ class FourierSeries:
         return replace(self, constant=factor * self.constant, slope=factor * self.slope, cosines=cosines, sines=sines)
 
 
-@dataclass(frozen=True)
-class FourierBasis(Correlation):
-    """A mask r (length), and the cosines and sines (2 harmonics, length) of its multiples, in words of `word`."""
+def masked_basis(length: int, series: FourierSeries, word: torch.dtype) -> Correlation:
+    """Return the correlation of a mask r (length), and the cosines and sines (2 harmonics, length) of its multiples.
 
-    length: int
-    series: FourierSeries
-    word: torch.dtype
-
-    @property
-    def random_parts(self) -> tuple[TensorSpec, ...]:
-        return (TensorSpec((self.length,), dtype=self.word),)
-
-    @property
-    def dependent_parts(self) -> tuple[TensorSpec, ...]:
-        return (TensorSpec((2 * self.series.harmonics, self.length), dtype=self.word),)
-
-    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        return (basis(self.series, values[0].to(torch.int32)).to(self.word),)
+    All are shared in words of `word`.
+    """
+    r, values = TensorSpec((length,), dtype=word), TensorSpec((2 * series.harmonics, length), dtype=word)
+    return Correlation((r,), (values,), lambda r: (basis(series, r.to(torch.int32)).to(word),))
 
 
 def evaluate(rt: Runtime, share: Tensor, series: FourierSeries) -> Tensor:
@@ -92,7 +81,7 @@ def evaluate(rt: Runtime, share: Tensor, series: FourierSeries) -> Tensor:
     2 rounds, 8 bytes per element. Source: SHAFT (NDSS 2025).
     """
     flat = share.reshape(-1).to(series.word)
-    r, basis_share = rt.correlated(FourierBasis(len(flat), series, series.word))
+    r, basis_share = rt.correlated(masked_basis(len(flat), series, series.word))
     m = rt.reveal_u32(flat + r)
     return truncate_series(rt, combine_basis(rt, series, m, basis_share), series).view(share.shape)
 
@@ -113,15 +102,11 @@ def truncate_series(rt: Runtime, total: Tensor, series: FourierSeries) -> Tensor
 def evaluate_local_truncation(rt: Runtime, share: Tensor, series: FourierSeries) -> Tensor:
     """Return the series of every element, which must lie within its period; its slope must be zero.
 
-    1. Take shares of a random r and of the cosines and sines of its multiples from the dealer.
-    2. Open m = x + r (1 round, 8 bytes).
-    3. cos(w (m - r)) and sin(w (m - r)) are linear in what is shared: local.
-    4. Truncate, each party its own share: local, and wrong with probability |y| / 2^(64 - fraction).
-
-    1 round, 8 bytes per element, 16 offline per harmonic. Source: SHAFT (NDSS 2025).
+    The steps of `evaluate` in words of 64 bits (1 round, 8 bytes), but each party truncates its own share: local, and
+    wrong with probability |y| / 2^(64 - fraction). 16 bytes offline per harmonic. Source: SHAFT (NDSS 2025).
     """
     flat = share.reshape(-1)
-    r, basis_share = rt.correlated(FourierBasis(len(flat), series, torch.int64))
+    r, basis_share = rt.correlated(masked_basis(len(flat), series, torch.int64))
     (m,) = rt.reveal(flat + r)
     total = combine_basis(rt, series, m, basis_share)
     return truncate_locally(total, series.fraction_bits - FRACTION_BITS).view(share.shape)
@@ -204,14 +189,13 @@ def _cos_sin(turn: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _taylor_series(square: Tensor, first: int) -> Tensor:
-    """Evaluate the Taylor series of the cosine (`first` = 0), or of the sine over its argument, by Horner's rule."""
+    """Evaluate the Taylor series of the cosine (`first` = 0), or of the sine over its argument, by Horner's rule.
+
+    The coefficients are (pi/2)^power / power! with their signs.
+    """
     total = torch.zeros_like(square)
     for power in range(first + 12, first - 1, -2):
-        total = _taylor_coefficient(power) + ((total * square) >> WORKING_BITS)
+        magnitude: float = math.prod([math.pi / 2] * power) / math.factorial(power)
+        coefficient = round(magnitude * (1 << WORKING_BITS)) * (-1 if power % 4 > 1 else 1)
+        total = coefficient + ((total * square) >> WORKING_BITS)
     return total
-
-
-def _taylor_coefficient(power: int) -> int:
-    """Return (pi/2)^power / power!, with its sign in the series."""
-    value: float = math.prod([math.pi / 2] * power) / math.factorial(power)
-    return round(value * (1 << WORKING_BITS)) * (-1 if power % 4 > 1 else 1)

@@ -11,7 +11,6 @@ dealt: for every value that the opened words may take, the dealer must share the
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,24 +22,16 @@ from pi_sim.mpc.primitives.beaver import OpenedWeight
 from pi_sim.mpc.runtime import Runtime
 
 
-@dataclass(frozen=True)
-class OneHot(Correlation):
-    """A mask r, and the one-hot vector of r mod `size`, a power of two: only then do shares add up modulo it."""
+def onehot_mask(shape: Shape, size: int) -> Correlation:
+    """Return the correlation of a mask r, and the one-hot vector of r mod `size`.
 
-    shape: Shape
-    size: int
+    `size` is a power of two: only then do shares add up modulo it.
+    """
 
-    @property
-    def random_parts(self) -> tuple[TensorSpec, ...]:
-        return (TensorSpec(self.shape),)
+    def derive(r: Tensor) -> tuple[Tensor]:
+        return ((torch.arange(size, device=r.device) == (r & (size - 1)).unsqueeze(-1)).long(),)
 
-    @property
-    def dependent_parts(self) -> tuple[TensorSpec, ...]:
-        return (TensorSpec((*self.shape, self.size)),)
-
-    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        indices = torch.arange(self.size, device=values[0].device)
-        return ((indices == (values[0] & (self.size - 1)).unsqueeze(-1)).long(),)
+    return Correlation((TensorSpec(shape),), (TensorSpec((*shape, size)),), derive)
 
 
 def onehot_indices(onehot: Tensor) -> Tensor:
@@ -64,33 +55,24 @@ def rotate_onehot(rt: Runtime, onehot: Tensor) -> Tensor:
     """
     x, length = onehot_indices(onehot), onehot.shape[-1]
     size = next_power_of_two(length)
-    r, vectors = rt.correlated(OneHot(tuple(x.shape), size))
+    r, vectors = rt.correlated(onehot_mask(tuple(x.shape), size))
     (distance,) = rt.reveal(x - r)
     indices = torch.arange(length, device=onehot.device) - distance.unsqueeze(-1)
     return vectors.gather(-1, indices & (size - 1))
 
 
-@dataclass(frozen=True)
-class SplitLookup(Correlation):
-    """Random a and b, and products of a persistent mask B (V, columns): with a, with b, and with both."""
+def split_products(shape: Shape, high: int, low: int, columns: int) -> Correlation:
+    """Return the correlation of random a and b, and products of a persistent mask B (V, columns).
 
-    shape: Shape
-    high: int
-    low: int
-    columns: int
+    The products are with a, with b, and with both.
+    """
 
-    @property
-    def random_parts(self) -> tuple[TensorSpec, ...]:
-        return TensorSpec((*self.shape, self.high)), TensorSpec((*self.shape, self.low))
+    def derive(a: Tensor, b: Tensor, table: Tensor) -> tuple[Tensor, ...]:
+        with_a = _contract_high(a, table, low)
+        return with_a, _contract_low(b, table, high), b.unsqueeze(-2) @ with_a
 
-    @property
-    def dependent_parts(self) -> tuple[TensorSpec, ...]:
-        return tuple(TensorSpec((*self.shape, rows, self.columns)) for rows in (self.low, self.high, 1))
-
-    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        a, b, table = values
-        with_a = _contract_high(a, table, self.low)
-        return with_a, _contract_low(b, table, self.high), b.unsqueeze(-2) @ with_a
+    products = tuple(TensorSpec((*shape, rows, columns)) for rows in (low, high, 1))
+    return Correlation((TensorSpec((*shape, high)), TensorSpec((*shape, low))), products, derive)
 
 
 def split_lookup(rt: Runtime, onehot: Tensor, table: OpenedWeight) -> Tensor:
@@ -108,7 +90,7 @@ def split_lookup(rt: Runtime, onehot: Tensor, table: OpenedWeight) -> Tensor:
     low = math.isqrt(length - 1) + 1
     high = -(-length // low)
     grid = functional.pad(onehot, (0, high * low - length)).view(*onehot.shape[:-1], high, low)
-    correlation = SplitLookup(tuple(onehot.shape[:-1]), high, low, columns)
+    correlation = split_products(tuple(onehot.shape[:-1]), high, low, columns)
     a, b, with_a, with_b, with_both = rt.correlated(correlation, table.mask_id)
     masked_high, masked_low = rt.reveal(grid.sum(-1) - a, grid.sum(-2) - b)
     with_high = with_a + _contract_high(masked_high, _mask_share(rt, table), low)
@@ -116,26 +98,17 @@ def split_lookup(rt: Runtime, onehot: Tensor, table: OpenedWeight) -> Tensor:
     return onehot @ table.masked + mask_row.squeeze(-2)
 
 
-@dataclass(frozen=True)
-class RotatedTable(Correlation):
-    """A mask r, and a persistent mask B (V, columns), padded to `size` rows, a power of two, and rotated by r."""
+def rotated_table(shape: Shape, size: int, columns: int) -> Correlation:
+    """Return the correlation of a mask r, and a persistent mask B (V, columns) rotated by r.
 
-    shape: Shape
-    size: int
-    columns: int
+    B is padded to `size` rows, a power of two.
+    """
 
-    @property
-    def random_parts(self) -> tuple[TensorSpec, ...]:
-        return (TensorSpec(self.shape),)
+    def derive(r: Tensor, table: Tensor) -> tuple[Tensor]:
+        rows = torch.arange(size, device=r.device) + r.unsqueeze(-1)
+        return (_pad_rows(table, size)[rows & (size - 1)],)
 
-    @property
-    def dependent_parts(self) -> tuple[TensorSpec, ...]:
-        return (TensorSpec((*self.shape, self.size, self.columns)),)
-
-    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        r, table = values
-        rows = torch.arange(self.size, device=r.device) + r.unsqueeze(-1)
-        return (_pad_rows(table, self.size)[rows & (self.size - 1)],)
+    return Correlation((TensorSpec(shape),), (TensorSpec((*shape, size, columns)),), derive)
 
 
 def one_time_truth_table(rt: Runtime, onehot: Tensor, table: OpenedWeight) -> Tensor:
@@ -149,7 +122,7 @@ def one_time_truth_table(rt: Runtime, onehot: Tensor, table: OpenedWeight) -> Te
     """
     length, columns = table.masked.shape
     x, size = onehot_indices(onehot), next_power_of_two(length)
-    r, rotated = rt.correlated(RotatedTable(tuple(x.shape), size, columns), table.mask_id)
+    r, rotated = rt.correlated(rotated_table(tuple(x.shape), size, columns), table.mask_id)
     (distance,) = rt.reveal(x - r)
     row = (distance & (size - 1))[..., None, None].expand(*x.shape, 1, columns)
     return onehot @ table.masked + rotated.gather(-2, row).squeeze(-2)

@@ -62,42 +62,31 @@ class Piecewise:
 RELU = Piecewise(thresholds=(0.0,), pieces=(Linear(), Linear(slope=1)))
 
 
-@dataclass(frozen=True)
-class SelectionCorrelation(Correlation):
-    """A mask r with its digits' tables and its top bit; for each piece a bit p, p r, and p times r's Fourier basis."""
+def selection_masks(length: int, function: Piecewise) -> Correlation:
+    """Return the correlation of a mask r with its digits' tables and its top bit, and of products with random bits.
 
-    length: int
-    function: Piecewise
+    For each piece that is not zero: a bit p, p r, and p times r's Fourier basis.
+    """
+    pieces = _nonzero_pieces(function)
 
-    @property
-    def random_parts(self) -> tuple[TensorSpec, ...]:
-        intervals = len(self.function.nonzero_intervals)
-        return TensorSpec((self.length,)), TensorSpec((intervals, self.length), 1, torch.uint8)
+    def derive(r: Tensor, p: Tensor) -> tuple[Tensor, ...]:
+        values = (value for bit, piece in zip(p, pieces, strict=True) for value in _dependent_values(r, bit, piece))
+        return *comparison.build_digit_tables(r, comparison.NARROW), *values
 
-    @property
-    def dependent_parts(self) -> tuple[TensorSpec, ...]:
-        parts = (part for piece in _nonzero_pieces(self.function) for part in self._piece_specs(piece))
-        return *comparison.digit_table_specs(self.length, comparison.NARROW), *parts
-
-    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        r, p = values
-        dependent_values = (
-            value
-            for bit, piece in zip(p, _nonzero_pieces(self.function), strict=True)
-            for value in _dependent_values(r, bit, piece)
-        )
-        return *comparison.build_digit_tables(r, comparison.NARROW), *dependent_values
-
-    def _piece_specs(self, piece: Piece) -> Iterator[TensorSpec]:
-        yield TensorSpec((self.length,), dtype=piece.word)
-        if piece.slope:
-            yield TensorSpec((self.length,), dtype=piece.word)
-        if isinstance(piece, FourierSeries):
-            yield from [TensorSpec((2 * piece.harmonics, self.length), dtype=piece.word)] * 2
+    random_parts = TensorSpec((length,)), TensorSpec((len(pieces), length), 1, torch.uint8)
+    products = (part for piece in pieces for part in _dependent_specs(length, piece))
+    return Correlation(random_parts, (*comparison.digit_table_specs(length, comparison.NARROW), *products), derive)
 
 
 def _nonzero_pieces(function: Piecewise) -> list[Piece]:
     return [function.pieces[number] for number in function.nonzero_intervals]
+
+
+def _dependent_specs(length: int, piece: Piece) -> Iterator[TensorSpec]:
+    """Yield the specs of `_dependent_values`."""
+    yield from [TensorSpec((length,), dtype=piece.word)] * (2 if piece.slope else 1)
+    if isinstance(piece, FourierSeries):
+        yield from [TensorSpec((2 * piece.harmonics, length), dtype=piece.word)] * 2
 
 
 def _dependent_values(r: Tensor, p: Tensor, piece: Piece) -> Iterator[Tensor]:
@@ -107,19 +96,19 @@ def _dependent_values(r: Tensor, p: Tensor, piece: Piece) -> Iterator[Tensor]:
     if piece.slope:
         yield bit * mask
     if isinstance(piece, FourierSeries):
-        yield from blockwise(partial(_basis_and_selected, piece), mask, bit)
 
+        def select_basis(mask: Tensor, bit: Tensor) -> tuple[Tensor, Tensor]:
+            values = basis(piece, mask)
+            return values, bit * values
 
-def _basis_and_selected(series: FourierSeries, r: Tensor, bit: Tensor) -> tuple[Tensor, Tensor]:
-    basis_values = basis(series, r)
-    return basis_values, bit * basis_values
+        yield from blockwise(select_basis, mask, bit)
 
 
 def evaluate(rt: Runtime, share: Tensor, function: Piecewise) -> Tensor:
     """Return the function of every element, for |x| < 2^15 less its largest threshold.
 
     1. Take a mask r with its tables, a bit p for each interval, and their products from the dealer
-       (`SelectionCorrelation`).
+       (`selection_masks`).
     2. Open m = x + r (1 round, 8 bytes).
     3. Compare x with all thresholds at once (`comparison`: 2 rounds, 2 1/4 bytes per threshold).
     4. Open z = i ^ p, i the indicator of x in an interval (1 round, 1/8 byte per interval).
@@ -130,7 +119,7 @@ def evaluate(rt: Runtime, share: Tensor, function: Piecewise) -> Tensor:
     4 rounds, or 5 with step 6. Sources: comparison and selection are ours; the masked series is SHAFT's (NDSS 2025).
     """
     flat = share.reshape(-1)
-    r, p, table, top, *dependent = rt.correlated(SelectionCorrelation(len(flat), function))
+    r, p, table, top, *dependent = rt.correlated(selection_masks(len(flat), function))
     (m,) = rt.reveal(flat + r)
     inside = comparison.boolean_interval_bits(rt, m.to(comparison.NARROW), table, top, function.thresholds)
     z = rt.reveal_bits(inside[list(function.nonzero_intervals)] ^ p, 1)

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-WORD_BYTES = 8
-"""Bytes of a word of the ring."""
-FRACTION_BITS = 16
-"""Bits of the fraction of a fixed-point number."""
+WORD_BYTES, FRACTION_BITS = 8, 16
+"""Bytes of a word of the ring, and bits of the fraction of a fixed-point number."""
 
 LIMB_BITS = 22
 """Bits of a limb; a word has three. Sums of 2^11 products of two limbs fit the 53 bits of a double."""

@@ -4,9 +4,6 @@
 probabilistic truncation, without communication and with rare, ruinous errors.
 """
 
-from dataclasses import dataclass
-from functools import partial
-
 import torch
 from torch import Tensor
 
@@ -18,24 +15,17 @@ OFFSET = 2**62
 """Added to numbers of magnitude below 2^62 to make them positive."""
 
 
-@dataclass(frozen=True)
-class Truncation(Correlation):
-    """A random word r; r shifted right by `fraction` bits, and its top bit, both shared in 64-bit words."""
+def shifted_mask(length: int, fraction: int, word: torch.dtype) -> Correlation:
+    """Return the correlation of a random word r, r shifted right by `fraction` bits, and r's top bit.
 
-    length: int
-    fraction: int
-    word: torch.dtype
+    The latter two are shared in 64-bit words.
+    """
 
-    @property
-    def random_parts(self) -> tuple[TensorSpec, ...]:
-        return (TensorSpec((self.length,), dtype=self.word),)
+    def derive(r: Tensor) -> tuple[Tensor, ...]:
+        return logical_shift(r, fraction).to(torch.int64), (r < 0).to(torch.int64)
 
-    @property
-    def dependent_parts(self) -> tuple[TensorSpec, ...]:
-        return TensorSpec((self.length,)), TensorSpec((self.length,))
-
-    def derive(self, *values: Tensor) -> tuple[Tensor, ...]:
-        return blockwise(partial(_shifted_and_top_bit, self.fraction), values[0])
+    random_part = TensorSpec((length,), dtype=word)
+    return Correlation((random_part,), (TensorSpec((length,)),) * 2, lambda r: blockwise(derive, r))
 
 
 def truncate(rt: Runtime, share: Tensor, fraction: int) -> Tensor:
@@ -49,7 +39,7 @@ def truncate(rt: Runtime, share: Tensor, fraction: int) -> Tensor:
     1 round, 8 bytes and 16 offline per element. The result is floor(x / 2^fraction) or one more.
     """
     flat = share.reshape(-1)
-    r, shifted, top = rt.correlated(Truncation(len(flat), fraction, torch.int64))
+    r, shifted, top = rt.correlated(shifted_mask(len(flat), fraction, torch.int64))
     (m,) = rt.reveal(flat + r + (OFFSET if rt.rank == 0 else 0))
     return _unmask(rt, fraction, OFFSET, m, shifted, top).view(share.shape)
 
@@ -59,7 +49,7 @@ def lift_u32_to_u64(rt: Runtime, share: Tensor, fraction: int, lowest: int) -> T
 
     The steps of `truncate`; `lowest` is a multiple of 2^fraction. 1 round, 4 bytes and 16 offline per element.
     """
-    r, shifted, top = rt.correlated(Truncation(len(share), fraction, torch.int32))
+    r, shifted, top = rt.correlated(shifted_mask(len(share), fraction, torch.int32))
     m = rt.reveal_u32(share + r - (lowest if rt.rank == 0 else 0))
     return _unmask(rt, fraction, -lowest, m, shifted, top)
 
@@ -75,10 +65,6 @@ def truncate_locally(share: Tensor, fraction: int) -> Tensor:
 def logical_shift(word: Tensor, bits: int) -> Tensor:
     """Return the word shifted right with zeros coming in at the left; torch's own shift copies the sign."""
     return (word >> bits) & ((1 << 8 * word.dtype.itemsize - bits) - 1)
-
-
-def _shifted_and_top_bit(fraction: int, r: Tensor) -> tuple[Tensor, ...]:
-    return logical_shift(r, fraction).to(torch.int64), (r < 0).to(torch.int64)
 
 
 def _unmask(rt: Runtime, fraction: int, offset: int, m: Tensor, shifted: Tensor, top: Tensor) -> Tensor:

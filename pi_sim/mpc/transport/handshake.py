@@ -17,16 +17,16 @@ from pi_sim.mpc.dealer.correlations import TensorSpec
 from pi_sim.mpc.dealer.dealers import DEALING_NUMBER_BYTES, Dealer
 from pi_sim.mpc.dealer.prg import SEED_BYTES, AesCtrPrg, new_seed
 from pi_sim.mpc.dealer.sources import Source
-from pi_sim.mpc.transport import wire
+from pi_sim.mpc.transport.connection import Connection, receive_exactly, send_all
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-def check_agreement(connection: wire.Connection, terms: Mapping[str, str]) -> None:
+def check_agreement(connection: Connection, terms: Mapping[str, str]) -> None:
     """Compare digests of the terms, which both parties list in the same order; a `RunError` names those that differ."""
     digests = [hashlib.sha256(value.encode()).digest() for value in terms.values()]
-    wire.send_all(connection, b"".join(digests))
-    reply = bytes(wire.receive_exactly(connection, bytearray(DIGEST_BYTES * len(digests))))
+    send_all(connection, b"".join(digests))
+    reply = bytes(receive_exactly(connection, bytearray(DIGEST_BYTES * len(digests))))
     peer_digests = [reply[start : start + DIGEST_BYTES] for start in range(0, len(reply), DIGEST_BYTES)]
     differing = [name for name, own, peer in zip(terms, digests, peer_digests, strict=True) if own != peer]
     if differing:
@@ -54,7 +54,7 @@ def connect(listener: int | None, port: int, timeout: float) -> socket.socket:
         raise RunError(f"the other party could not be reached within {timeout:g} seconds.") from None
 
 
-def perform_handshake(connection: wire.Connection, dealer: Dealer, terms: Mapping[str, str]) -> Source:
+def perform_handshake(connection: Connection, dealer: Dealer, terms: Mapping[str, str]) -> Source:
     """Agree on the terms and the kind of dealer, exchange seeds, and return this party's source of randomness.
 
     The seeds are those of CrypTen's sharings of zero, and, if party 0 is the dealer, of party 1's shares. Both parties
@@ -62,8 +62,8 @@ def perform_handshake(connection: wire.Connection, dealer: Dealer, terms: Mappin
     """
     check_agreement(connection, {**terms, "dealer": dealer.kind})
     zero_seed = new_seed()
-    wire.send_all(connection, HANDSHAKE.pack(dealer.number, zero_seed, dealer.seed_offer()))
-    number, peer_zero_seed, peer_offer = HANDSHAKE.unpack(wire.receive_exactly(connection, bytearray(HANDSHAKE.size)))
+    send_all(connection, HANDSHAKE.pack(dealer.number, zero_seed, dealer.seed_offer()))
+    number, peer_zero_seed, peer_offer = HANDSHAKE.unpack(receive_exactly(connection, bytearray(HANDSHAKE.size)))
     if number != dealer.number:
         raise RunError("the parties' files are of different dealings; give both what one `pi-sim deal` wrote.")
     backend.set_zero_prgs(
@@ -72,18 +72,18 @@ def perform_handshake(connection: wire.Connection, dealer: Dealer, terms: Mappin
     return dealer.open_source(peer_offer)
 
 
-def share_tokens(connection: wire.Connection, ids: Tensor, vocabulary: int) -> Iterator[Tensor]:
+def share_tokens(connection: Connection, ids: Tensor, vocabulary: int) -> Iterator[Tensor]:
     """Return the client's shares (B, T, V) of token ids (N, B, T), sequence by sequence.
 
     The server expands its own shares from the seed that is sent: uniformly random, and independent of the tokens.
     """
     seed = new_seed()
-    wire.send_all(connection, seed)
+    send_all(connection, seed)
     prg = AesCtrPrg(seed)
     return (one_hot(row, vocabulary) - prg.draw(TensorSpec((*row.shape, vocabulary)))[0] for row in ids)
 
 
-def expand_token_shares(connection: wire.Connection, sequences: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
+def expand_token_shares(connection: Connection, sequences: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
     """Return the server's shares, of one shape (B, T, V), sequence by sequence."""
-    prg = AesCtrPrg(bytes(wire.receive_exactly(connection, bytearray(SEED_BYTES))))
+    prg = AesCtrPrg(bytes(receive_exactly(connection, bytearray(SEED_BYTES))))
     return (prg.draw(TensorSpec(shape))[0] for _ in range(sequences))

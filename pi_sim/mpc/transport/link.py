@@ -26,8 +26,9 @@ from torch.distributed import ReduceOp
 
 from pi_sim.errors import RunError
 from pi_sim.mpc.backend import Communicator, log_communication
+from pi_sim.mpc.dealer.sources import raw_bytes
 from pi_sim.mpc.primitives.ring import WORD_BYTES
-from pi_sim.mpc.transport import wire
+from pi_sim.mpc.transport.connection import Connection, receive_at_least, send_all
 from pi_sim.network import Network
 
 ChainStamp = tuple[float, ...]
@@ -86,7 +87,7 @@ class Link(Communicator):  # type: ignore[misc]
     BYTES_PER_ELEMENT = WORD_BYTES
 
     def __init__(
-        self, connection: wire.Connection, rank: int, network: Network | None = None, common_clock: bool = True
+        self, connection: Connection, rank: int, network: Network | None = None, common_clock: bool = True
     ) -> None:
         self.connection, self.rank, self.network = connection, rank, network
         self.failure: RunError | None = None
@@ -131,14 +132,14 @@ class Link(Communicator):  # type: ignore[misc]
 
     def _send_message(self, tensors: Sequence[Tensor]) -> None:
         """Send a message: a small one at once, a large one from the sending thread, so that both parties can send."""
-        payloads = [_payload_view(tensor) for tensor in tensors]
+        payloads = [raw_bytes(tensor) for tensor in tensors]
         length = sum(map(len, payloads))
         self.rounds += 1
         self.sent += length
         header = HEADER.pack(self.rounds, length, *self.critical_path.on_send())
         sender_is_idle = self.queued_count == self.sent_count
         if length <= SMALL_MESSAGE_BYTES and sender_is_idle:
-            wire.send_all(self.connection, b"".join([header, *payloads]))
+            send_all(self.connection, b"".join([header, *payloads]))
         else:
             self.queued_count += 1
             self.outbox.put([header, *payloads])
@@ -165,7 +166,7 @@ class Link(Communicator):  # type: ignore[misc]
     def _receive_bytes(self, buffer: memoryview, minimum: int) -> int:
         """Receive at least `minimum` bytes; if sending has failed, raise that failure instead."""
         try:
-            return wire.receive_at_least(self.connection, buffer, minimum)
+            return receive_at_least(self.connection, buffer, minimum)
         except RunError as error:
             raise self.failure or error from None
 
@@ -183,7 +184,7 @@ class Link(Communicator):  # type: ignore[misc]
         try:
             while message := self.outbox.get():
                 for piece in message:
-                    wire.send_all(self.connection, piece)
+                    send_all(self.connection, piece)
                 self.sent_count += 1
         except RunError as error:
             self.failure = error
@@ -205,11 +206,6 @@ class Link(Communicator):  # type: ignore[misc]
             self.connection.close()
 
 
-def _payload_view(tensor: Tensor) -> memoryview:
-    """Return the bytes of a tensor, without a copy if it is contiguous and on the CPU."""
-    return tensor.contiguous().view(-1).view(torch.uint8).cpu().numpy().data
-
-
 def _sleep_until(due: float) -> None:
     """Sleep most of the time and spin for the rest, because a sleep overshoots by a tenth of a millisecond and more."""
     if (left := due - time.monotonic()) > SPIN_S:
@@ -223,21 +219,16 @@ def _combine_shares(own_share: Tensor, peer_share: Tensor, op: Any) -> Tensor:
     return peer_share.bitwise_xor_(own_share) if op == ReduceOp.BXOR else peer_share.add_(own_share)
 
 
-SMALL_EXCHANGES = 25
-LARGE_EXCHANGES = 9
-MEGABYTE = 1_000_000
-
-
 def benchmark_link(link: Link) -> dict[str, float]:
     """Return the seconds of a round and of a megabyte each way, without an imitated network.
 
     Both parties call this at the same time, before a run and outside of its counters. The values come from the medians
-    of exchanges of one word, and of one megabyte.
+    of 25 exchanges of one word, and of 9 of one megabyte.
     """
     network, link.network = link.network, None
     small, large = (
         median(_time_exchange(link, torch.zeros(words, dtype=torch.long)) for _ in range(times))
-        for words, times in ((1, SMALL_EXCHANGES), (MEGABYTE // WORD_BYTES, LARGE_EXCHANGES))
+        for words, times in ((1, 25), (1_000_000 // WORD_BYTES, 9))
     )
     link.network = network
     return {"round_seconds": small, "megabyte_seconds": max(0.0, large - small)}

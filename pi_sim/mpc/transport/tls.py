@@ -18,8 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from pi_sim.errors import RunError, UsageError
 from pi_sim.files import new_folder
-from pi_sim.mpc.transport import wire
-from pi_sim.mpc.transport.rendezvous import TO_CLIENT, TO_SERVER, PlainTransport, Transport, is_loopback
+from pi_sim.mpc.transport.connection import TO_CLIENT, TO_SERVER, Connection, PlainTransport, Transport, is_loopback
 
 KEY_FILE, CERTIFICATE_FILE, PEER_FILE = "key.pem", "certificate.pem", "peer.pem"
 
@@ -74,7 +73,7 @@ class TlsTransport:
             raise RunError(f"its certificate is not the one in {PEER_FILE}.")
         return encrypted
 
-    def combine(self, streams: dict[int, socket.socket], server: bool) -> wire.Connection:
+    def combine(self, streams: dict[int, socket.socket], server: bool) -> Connection:
         to_client, to_server = streams[TO_CLIENT], streams[TO_SERVER]
         return DuplexTls(to_client, to_server) if server else DuplexTls(to_server, to_client)
 
@@ -139,10 +138,9 @@ def choose_transport(host: str, keys: Path | None, encrypted: bool, warn: Callab
         raise UsageError("--keys and --no-tls contradict each other; leave one of them out.")
     if keys:
         return TlsTransport(keys)
-    local = is_loopback(host)
-    if encrypted and not local:
-        raise UsageError(f"a run over {host} is encrypted; give --keys a folder of `pi-sim keys`, or --no-tls.")
-    if not local:
+    if not is_loopback(host):
+        if encrypted:
+            raise UsageError(f"a run over {host} is encrypted; give --keys a folder of `pi-sim keys`, or --no-tls.")
         warn(UNENCRYPTED_WARNING)
     return PlainTransport()
 
@@ -156,21 +154,16 @@ CLOCK_SKEW = timedelta(days=1)
 def make_test_certificates(out: Path, valid: timedelta = VALIDITY) -> None:
     """Write a trial pair of certificates, a folder for each party, or nothing; `out` must be new or empty."""
     with new_folder(out) as inside:
-        _write_key_folders(inside, valid)
-
-
-def _write_key_folders(out: Path, valid: timedelta) -> None:
-    for party in PARTY_NAMES:
-        folder = out / party
-        folder.mkdir(mode=0o700)
-        key = ec.generate_private_key(ec.SECP256R1())
-        (folder / KEY_FILE).touch(mode=0o600)
-        (folder / KEY_FILE).write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        (folder / CERTIFICATE_FILE).write_bytes(
-            _self_signed_certificate(f"pi-sim {party}", key, valid).public_bytes(Encoding.PEM)
-        )
-    for party, peer in (PARTY_NAMES, reversed(PARTY_NAMES)):
-        shutil.copyfile(out / peer / CERTIFICATE_FILE, out / party / PEER_FILE)
+        for party in PARTY_NAMES:
+            folder = inside / party
+            folder.mkdir(mode=0o700)
+            key = ec.generate_private_key(ec.SECP256R1())
+            certificate = _self_signed_certificate(f"pi-sim {party}", key, valid)
+            (folder / KEY_FILE).touch(mode=0o600)
+            (folder / KEY_FILE).write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+            (folder / CERTIFICATE_FILE).write_bytes(certificate.public_bytes(Encoding.PEM))
+        for party, peer in (PARTY_NAMES, reversed(PARTY_NAMES)):
+            shutil.copyfile(inside / peer / CERTIFICATE_FILE, inside / party / PEER_FILE)
 
 
 def _self_signed_certificate(name: str, key: ec.EllipticCurvePrivateKey, valid: timedelta) -> x509.Certificate:

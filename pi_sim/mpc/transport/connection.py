@@ -1,8 +1,12 @@
-"""The rendezvous of two machines: the server listens and examines every caller, the client calls until it is answered.
+"""Connections of two parties: complete transfers over them, and the rendezvous of two machines.
 
-A caller sends the protocol's name, the number of its rendezvous, and the direction in which data will flow on the
-connection. It is welcomed once all streams of one rendezvous are there. Every other caller is refused with one
-sentence, and the server goes on waiting.
+A transfer is complete, or a `RunError` in one sentence. The socket's time-out limits every single transfer, not the
+whole message.
+
+At the rendezvous the server listens and examines every caller, the client calls until it is answered. A caller sends
+the protocol's name, the number of its rendezvous, and the direction in which data will flow on the connection. It is
+welcomed once all streams of one rendezvous are there. Every other caller is refused with one sentence, and the server
+goes on waiting.
 """
 
 import ipaddress
@@ -17,7 +21,67 @@ from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from pi_sim.errors import RunError, UsageError
-from pi_sim.mpc.transport import wire
+
+LENGTH = struct.Struct("<Q")
+
+
+class Connection(Protocol):
+    """The methods of a socket that a link uses."""
+
+    def send(self, data: memoryview, /) -> int: ...
+    def recv_into(self, buffer: memoryview, /) -> int: ...
+    def gettimeout(self) -> float | None: ...
+    def settimeout(self, value: float | None, /) -> None: ...
+    def setsockopt(self, level: int, name: int, value: int, /) -> None: ...
+    def shutdown(self, how: int, /) -> None: ...
+    def close(self) -> None: ...
+
+
+def send_all(connection: Connection, payload: bytes | bytearray | memoryview) -> None:
+    """Send the whole payload or raise `RunError`."""
+    view = memoryview(payload)
+    while view:
+        view = view[_transfer(connection, connection.send, view, "read") :]
+
+
+def receive_exactly(connection: Connection, buffer: bytearray | memoryview) -> bytearray | memoryview:
+    """Fill the buffer or raise `RunError`; return it."""
+    receive_at_least(connection, buffer, len(buffer))
+    return buffer
+
+
+def receive_at_least(connection: Connection, buffer: bytearray | memoryview, minimum: int) -> int:
+    """Fill at least the first `minimum` bytes of the buffer, more if they have arrived; return how many."""
+    view, filled = memoryview(buffer), 0
+    while filled < minimum:
+        count = _transfer(connection, connection.recv_into, view[filled:], "sent")
+        if not count:
+            raise RunError("the other party closed the connection.")
+        filled += count
+    return filled
+
+
+def send_text(connection: Connection, text: bytes) -> None:
+    """Send a text of any length behind its length, 8 bytes."""
+    send_all(connection, LENGTH.pack(len(text)) + text)
+
+
+def receive_text(connection: Connection, limit: int) -> bytes:
+    """Receive the other party's text; a longer one than `limit` bytes is a `RunError`."""
+    (length,) = LENGTH.unpack(receive_exactly(connection, bytearray(LENGTH.size)))
+    if length > limit:
+        raise RunError(f"the other party announced {length:,} bytes where at most {limit:,} were due.")
+    return bytes(receive_exactly(connection, bytearray(length)))
+
+
+def _transfer(connection: Connection, transfer: Callable[[memoryview], int], view: memoryview, verb: str) -> int:
+    try:
+        return transfer(view)
+    except TimeoutError:
+        raise RunError(f"the other party {verb} nothing for {connection.gettimeout():g} seconds.") from None
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error.strerror  # TLS names its failures
+        raise RunError(f"the connection to the other party broke ({reason}).") from None
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -75,7 +139,7 @@ class Transport(Protocol):
     def wrap(self, connection: socket.socket, server: bool) -> socket.socket:
         """Return the connection to use; raise `RunError` if the other end is refused."""
 
-    def combine(self, streams: dict[int, socket.socket], server: bool) -> wire.Connection:
+    def combine(self, streams: dict[int, socket.socket], server: bool) -> Connection:
         """Return the streams of all directions as one connection."""
 
 
@@ -87,13 +151,13 @@ class PlainTransport:
     def wrap(self, connection: socket.socket, server: bool) -> socket.socket:
         return connection
 
-    def combine(self, streams: dict[int, socket.socket], server: bool) -> wire.Connection:
+    def combine(self, streams: dict[int, socket.socket], server: bool) -> Connection:
         return streams[BOTH_WAYS]
 
 
 def accept_peer(
     listener: socket.socket, transport: Transport, timeout: float, on_refusal: Callable[[str], None]
-) -> wire.Connection:
+) -> Connection:
     """Return the server's end of the first complete rendezvous within `timeout` seconds, and close the listener.
 
     `on_refusal` is called with a sentence about every refused caller. Each caller is examined in a thread of its own,
@@ -110,21 +174,21 @@ def accept_peer(
                 threading.Thread(target=peers.examine, args=(connection, address[0]), daemon=True).start()
     for connection in streams.values():
         connection.settimeout(timeout)
-        wire.send_all(connection, WELCOME)
+        send_all(connection, WELCOME)
     return transport.combine(streams, server=True)
 
 
-def connect_to_server(host: str, port: int, transport: Transport, timeout: float) -> wire.Connection:
+def connect_to_server(host: str, port: int, transport: Transport, timeout: float) -> Connection:
     """Return the client's end; it calls for up to `timeout` seconds, so either party may be started first."""
     deadline, number, streams = time.monotonic() + timeout, secrets.token_bytes(16), {}
     for direction in transport.streams:
         connection = _connect_with_retries(host, port, deadline, timeout)
         with _explain_failure(host, port):
             streams[direction] = transport.wrap(connection, server=False)
-            wire.send_all(streams[direction], HELLO.pack(MAGIC, number, direction))
+            send_all(streams[direction], HELLO.pack(MAGIC, number, direction))
     with _explain_failure(host, port):
         for connection in streams.values():
-            if bytes(wire.receive_exactly(connection, bytearray(len(WELCOME)))) != WELCOME:
+            if bytes(receive_exactly(connection, bytearray(len(WELCOME)))) != WELCOME:
                 raise RunError("it answers in another protocol.")
     return transport.combine(streams, server=False)
 
@@ -171,7 +235,7 @@ class PendingPeers:
         try:
             connection.settimeout(HELLO_TIMEOUT_S)
             connection = self.transport.wrap(connection, server=True)
-            magic, number, direction = HELLO.unpack(wire.receive_exactly(connection, bytearray(HELLO.size)))
+            magic, number, direction = HELLO.unpack(receive_exactly(connection, bytearray(HELLO.size)))
             if magic != MAGIC or direction not in self.transport.streams:
                 raise RunError("it does not speak the parties' protocol.")
             self.streams_by_number.setdefault(number, {})[direction] = connection
