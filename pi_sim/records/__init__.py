@@ -93,7 +93,7 @@ def _parse(path: Path) -> JsonObject:
     if not isinstance(table, dict) or table.get("kind") not in list(SCHEMAS):
         raise UsageError(f"{path} is not a pi-sim record; {REMEDY}.")
     if table.get("version") != VERSION:
-        version = table.get("version", "unknown")
+        version = json.dumps(table.get("version"))
         raise UsageError(f"{path} is a record of version {version}, this pi-sim reads version {VERSION}; {REMEDY}.")
     return table
 

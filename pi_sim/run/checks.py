@@ -121,6 +121,8 @@ def domain_warnings(
             kernel = kernel_for(node.op.name, protocol.kernels, protocol.name)
             for domain in kernel.domains:
                 values = domain.statistic(*operands)
+                if not values.numel():  # no row is finite
+                    continue
                 low, high = ranges.get((kernel, domain), (math.inf, -math.inf))
                 ranges[kernel, domain] = (min(low, values.min().item()), max(high, values.max().item()))
     for (kernel, domain), (low, high) in ranges.items():
