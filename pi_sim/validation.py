@@ -68,11 +68,11 @@ def _inference_census(inference: Inference) -> Census:
     return Census(counts, census.embedding_and_head)
 
 
-def _is_in_part(inference: Inference, module: str, boundary: frozenset[str]) -> bool:
+def _is_in_part(inference: Inference, module: str, embedding_and_head: frozenset[str]) -> bool:
     """Return True if a module belongs to the part of the model that the row is about."""
     if inference.part == "blocks":
         return bool(LAYER_PATTERN.match(module))
-    return inference.part == "whole" or module not in boundary
+    return inference.part == "whole" or module not in embedding_and_head
 
 
 Quantity = Literal["rounds", "bytes", "offline", "seconds"]
