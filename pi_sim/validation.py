@@ -11,10 +11,11 @@ from pi_sim.cost.census import Census, capture_census
 from pi_sim.cost.cost import ZERO_COST, Cost
 from pi_sim.cost.pricing import price_census
 from pi_sim.cost.rows import LAYER_PATTERN
+from pi_sim.cost.sheet import counted_parties
 from pi_sim.errors import UsageError
 from pi_sim.graph.ops import VOCABULARY, Op
 from pi_sim.network import parse_network
-from pi_sim.specs.protocols import BYTES_PER_UNIT, Claim, CountedParties, Inference, Operation, Publication
+from pi_sim.specs.protocols import BYTES_PER_UNIT, Claim, Inference, Operation, Publication
 from pi_sim.zoo.source import ModelSource
 
 OPS_MODULE = "ops"
@@ -67,11 +68,11 @@ def _inference_census(inference: Inference) -> Census:
     return Census(counts, census.embedding_and_head)
 
 
-def _is_in_part(inference: Inference, module: str, boundary: frozenset[str]) -> bool:
+def _is_in_part(inference: Inference, module: str, embedding_and_head: frozenset[str]) -> bool:
     """Return True if a module belongs to the part of the model that the row is about."""
     if inference.part == "blocks":
         return bool(LAYER_PATTERN.match(module))
-    return inference.part == "whole" or module not in boundary
+    return inference.part == "whole" or module not in embedding_and_head
 
 
 Quantity = Literal["rounds", "bytes", "offline", "seconds"]
@@ -132,8 +133,10 @@ def _price_row(claim: Claim) -> ClaimPrice:
 
 def _compare_figures(claim: Claim, price: ClaimPrice, computing: dict[str, float]) -> Iterator[Comparison]:
     """Yield a comparison for every quantity that the row has."""
+    parties = specs.load_protocol(claim.protocol).parties
     online, offline = (
-        _party_count(claim, counted) / BYTES_PER_UNIT[claim.unit] for counted in (claim.counted, claim.offline_counted)
+        counted_parties(counted or claim.counted, parties) / BYTES_PER_UNIT[claim.unit]
+        for counted in (claim.counted, claim.offline_counted)
     )
     cost, provenance = price.cost, price.provenance
     figures: dict[Quantity, float] = {
@@ -148,12 +151,6 @@ def _compare_figures(claim: Claim, price: ClaimPrice, computing: dict[str, float
             raise UsageError(f"row {claim.name!r}: no row of the same model and protocol has role fit and seconds.")
         total = _network_seconds(claim, price) + seconds
         yield Comparison(claim, "seconds", claim.seconds, total, provenance, seconds)
-
-
-def _party_count(claim: Claim, counted: CountedParties | None) -> int:
-    """Return the number of parties whose bytes the publication adds up."""
-    parties = {"one party": 1, "both parties": 2, "all parties": specs.load_protocol(claim.protocol).parties}
-    return parties[counted or claim.counted]
 
 
 def _fitted_compute_seconds(publication: Publication, prices: dict[str, ClaimPrice]) -> Iterator[tuple[str, float]]:

@@ -44,8 +44,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Golden texts are those of a pipe, also under `pytest -s`."""
+    """Golden texts are those of a pipe with 80 columns, also under `pytest -s`."""
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    monkeypatch.setenv("COLUMNS", "80")
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ VIEWS = ["op", "layer", "module", "total"]
     help="Rows of the table; count shows shapes instead of prices.",
 )  # fmt: skip
 @click.option("--top", type=click.IntRange(1), metavar="N", help="The N slowest rows on the first network, and others.")
+@click.option("--shares", is_flag=True, help="Percentages of the total in the table too; Markdown and CSV have them.")
 @options.STYLE
 def estimate(
     model: str,
@@ -40,6 +41,7 @@ def estimate(
     machine: Path | None,
     by: Any,
     top: Any,
+    shares: bool,
     style: Any,
     **scenario: Any,
 ) -> None:
@@ -56,7 +58,7 @@ def estimate(
     from pi_sim.report.estimates import render_estimates
 
     estimates = _estimate_all(sources, protocols, networks, machine, **scenario)
-    click.echo(render_estimates(estimates, by, style, top))
+    click.echo(render_estimates(estimates, by, style, top, shares))
 
 
 @click.command(epilog=json_help.describe_keys(("JSON keys", json_help.COMPARISON)))

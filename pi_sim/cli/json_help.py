@@ -12,7 +12,7 @@ TOTALS: Keys = {
 
 ROW: Keys = {
     "module": "where in the model",
-    "op": "the operation, as in pi_sim/graph/ops.py",
+    "op": "the operation, as in pi_sim/graph/vocabulary.py",
     "shapes": "of its operands, with its attributes",
     "count": "how often it occurs there",
     "provenance": "of its price: derived, declared, scaled or fitted; local where a declared protocol has it for free",

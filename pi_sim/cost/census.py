@@ -67,12 +67,12 @@ def capture_census(source: ModelSource, length: int, batch: int = 1, past: int |
 
         census = Census.from_graph(capture_model(source.meta(), length, batch, past))
         rows = [[module, op.to_json(), count] for (module, op), count in census.counts.items()]
-        return {"rows": rows, "boundary": sorted(census.embedding_and_head)}
+        return {"rows": rows, "embedding_and_head": sorted(census.embedding_and_head)}
 
     scenario = [length, batch] if past is None else ["step", past, batch]
     stored = cached_json("census", [source.identity, *scenario], derive)
     counts = {(module, Op.from_json(op)): count for module, op, count in stored["rows"]}
-    return Census(counts, frozenset(stored["boundary"]))
+    return Census(counts, frozenset(stored["embedding_and_head"]))
 
 
 def scenario_census(

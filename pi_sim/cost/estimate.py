@@ -40,7 +40,7 @@ class Estimate:
     """Cost of one inference: rows, and views and sums of them.
 
     It reads `seq_len` tokens of each sequence of a batch, after `past` tokens in a KV cache. With `only_inner` the rows
-    lack the boundary: the private look-up, the vocabulary head and the opening of the logits.
+    lack embedding and head: the private look-up, the vocabulary head and the opening of the logits.
     """
 
     model: str

@@ -169,12 +169,16 @@ def _price_row(op: Op, protocol: PricedProtocol, includes_dealer: bool) -> Row:
 
 
 def _unpriced_error(
-    refused: dict[tuple[str, str], UnpricedError], boundary: frozenset[str], origin: str
+    refused: dict[tuple[str, str], UnpricedError], embedding_and_head: frozenset[str], origin: str
 ) -> UnpricedError:
     """Return the first error with its module and file, the further operations without a price, and the remedy."""
     (module, op), error = next(iter(refused.items()))
     file = f" ({origin})" if origin else ""
     more = ", ".join(dict.fromkeys(name for _, name in refused if name != op))
     lacking = f"; nor has it one for {more}" if more else ""
-    inner = "; or leave embedding and head out with --inner" if boundary.issuperset(name for name, _ in refused) else ""
+    inner = (
+        "; or leave embedding and head out with --inner"
+        if embedding_and_head.issuperset(name for name, _ in refused)
+        else ""
+    )
     return UnpricedError(f"{module}: {str(error).rstrip('.')}{file}{lacking}{inner}.")

@@ -27,7 +27,10 @@ def declared_cost(op: Op, sheet: DeclaredProtocol) -> Cost:
             f"protocol {sheet.name} has no price for {op.name}; add [price.{op.name}] with its source to its sheet."
         )
     features, unit = op_features(op), BYTES_PER_UNIT[entry.unit]
-    online, offline = (party_fraction(sheet, counted) * unit for counted in (sheet.counted, sheet.offline_counted))
+    online, offline = (
+        1 / counted_parties(counted or sheet.counted, sheet.parties) * unit
+        for counted in (sheet.counted, sheet.offline_counted)
+    )
     sums = [_weighted_sum(entry, terms, features, op) for terms in (entry.rounds, entry.bytes, entry.offline)]
     if min(sums) < 0:
         raise UnpricedError(
@@ -46,10 +49,9 @@ def is_local(name: str, sheet: DeclaredProtocol) -> bool:
     return name in sheet.local or name in STRUCTURAL
 
 
-def party_fraction(sheet: DeclaredProtocol, counted: CountedParties | None) -> float:
-    """Return the fraction of the source's bytes that one party sends, if all send the same amount."""
-    parts = {"one party": 1.0, "both parties": 1 / 2, "all parties": 1 / sheet.parties}
-    return parts[counted or sheet.counted]
+def counted_parties(counted: CountedParties, parties: int) -> int:
+    """Return the number of parties whose bytes a source adds up, each of which sends the same amount."""
+    return {"one party": 1, "both parties": 2, "all parties": parties}[counted]
 
 
 def check_sheet(sheet: DeclaredProtocol, origin: str, text: str) -> None:

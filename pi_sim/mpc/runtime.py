@@ -1,6 +1,7 @@
 """The runtime of a party: openings to both parties, and correlated randomness from a dealer.
 
-Primitives and kernels take a `Runtime` as their first argument: where one communicates, `rt` stands in the text.
+Primitives and kernels take a `Runtime` as their first argument: where one of ours communicates, `rt` stands in the
+text. Kernels of stock CrypTen call its tensors, which find the same communicator and provider in CrypTen itself.
 """
 
 from collections.abc import Iterator

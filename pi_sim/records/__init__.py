@@ -88,12 +88,12 @@ def _parse(path: Path) -> JsonObject:
     """Return the JSON object of a record of a known kind and of this version."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         table = None
-    if not isinstance(table, dict) or table.get("kind") not in SCHEMAS:
+    if not isinstance(table, dict) or table.get("kind") not in list(SCHEMAS):
         raise UsageError(f"{path} is not a pi-sim record; {REMEDY}.")
     if table.get("version") != VERSION:
-        version = table.get("version", "unknown")
+        version = json.dumps(table.get("version"))
         raise UsageError(f"{path} is a record of version {version}, this pi-sim reads version {VERSION}; {REMEDY}.")
     return table
 

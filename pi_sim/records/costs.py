@@ -88,10 +88,10 @@ class Perplexity(PerplexityPair):
 
 
 class Agreement(TomlModel):
-    """Deviation of private from plain logits."""
+    """Deviation of private from plain logits, null if either holds NaN or infinities."""
 
-    max_abs: float
-    mean_abs: float
+    max_abs: float | None
+    mean_abs: float | None
     top1: float
     corrupted_positions: int = 0  # their logit error is beyond approximation: a truncation failed
 

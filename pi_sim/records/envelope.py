@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
 from collections.abc import Sequence
 from functools import cache
@@ -53,7 +54,7 @@ class Record(TomlModel):
     @property
     def command(self) -> str:
         """The command line as text; empty for a record that Python code made."""
-        return " ".join(self.argv or ())
+        return shlex.join(self.argv or ())
 
     @property
     def environment(self) -> str:

@@ -38,7 +38,6 @@ def render(record: DiagnosisRecord, style: Format) -> str:
         alphas,
         range_table(record, "\\|" if style == "markdown" else "|"),
     ]
-    outside = {f"{row.op} by {row.kernel}" for row in record.ranges if row.in_domain is False}
     return tables.render_template(
         "diagnosis.txt.j2",
         style,
@@ -47,9 +46,7 @@ def render(record: DiagnosisRecord, style: Format) -> str:
         tables=[tables.render(table, style) for table in parts if table.rows],
         overload=OVERLOAD,
         collapse=COLLAPSE,
-        nan=sum(record.non_finite.nan),
-        inf=sum(record.non_finite.inf),
-        outside=sorted(outside),
+        outside=sorted({f"{row.op} by {row.kernel}" for row in record.ranges if row.in_domain is False}),
         expected=sum(row.expected_failures for row in record.truncations),
         worst=max(record.truncations, key=lambda row: row.expected_failures, default=None),
     )
@@ -89,7 +86,7 @@ def range_table(record: DiagnosisRecord, bar: str) -> Table:
         ends = []
         for values, extreme in (([row.min for row in rows], min), ([row.max for row in rows], max)):
             finite = [value for value in values if value is not None]
-            ends.append(f"{extreme(finite):.4g}" if len(finite) == len(values) else "not finite")
+            ends.append(f"{extreme(finite):.4g}" if len(finite) == len(values) else "inf or NaN")
         largest = max(rows, key=lambda row: math.inf if row.largest is None else row.largest).module
         low, high = rows[0].domain or (None, None)
         state = "holds" if all(row.in_domain for row in rows) else "LEFT"
@@ -132,8 +129,8 @@ def draw(record: DiagnosisRecord) -> Iterator[tuple[str, Callable[[], Figure]]]:
 
 def _figures(record: DiagnosisRecord) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
     entropy = (
-        "Mean entropy of every attention head as a share of its maximum: 1 looks everywhere alike, 0 at one place "
-        "only. Layers from top to bottom; grey is not a number."
+        "Mean entropy of every attention head as a share of its maximum: 1 is uniform attention, 0 attends to one "
+        "position. Layers from top to bottom; grey is NaN."
     )
     sparsity = (
         "Exact zeros in the inputs of the QKV, up and down projections. Under MPC they save nothing: they are secret."

@@ -44,10 +44,13 @@ def _numbers(estimate: Estimate, part: Subtotal) -> dict[str, float | None]:
     }
 
 
-def render_estimates(estimates: list[Estimate], view: View, style: Format, top: int | None = None) -> str:
+def render_estimates(
+    estimates: list[Estimate], view: View, style: Format, top: int | None = None, shares: bool = False
+) -> str:
     """Render estimates of the same view: one after another, or as one tidy table, or as JSON.
 
     With `top` the most expensive rows, and the others together; JSON holds every row, whatever the view.
+    A table for a terminal has the columns of percentages only with `shares`.
     """
     if style == "json":
         stamped = [records.stamp(EstimateRecord.model_validate(estimate.to_json())) for estimate in estimates]
@@ -66,12 +69,12 @@ def render_estimates(estimates: list[Estimate], view: View, style: Format, top: 
         # Columns of what is unknown are left out.
         columns = {
             key: column
-            for key, column in _columns([estimate], view).items()
+            for key, column in _columns([estimate], view, shares or style != "table").items()
             if total.get(key.removeprefix("share_of_"), 0) is not None
         }
         table = tabulate(_rows(estimate, _parts(estimate, view), top), columns, totals=_closing_rows(estimate))
         sections.append(_section(estimate_title(estimate), table, _notes(estimate), style))
-    return "\n\n".join([*sections, conventions(estimates)])
+    return tables.fold("\n\n".join([*sections, conventions(estimates)]), style)
 
 
 def estimate_title(estimate: Estimate) -> str:
@@ -109,12 +112,13 @@ def _parts(estimate: Estimate, view: View) -> dict[str, Subtotal]:
     return {key: part for key, part in parts.items() if part.cost != ZERO_COST}
 
 
-def _columns(estimates: list[Estimate], view: View) -> dict[str, Any]:
-    """Return the columns of a view; rounds and bytes have their share of the total beside them."""
+def _columns(estimates: list[Estimate], view: View, shares: bool = True) -> dict[str, Any]:
+    """Return the columns of a view; with `shares`, rounds and bytes have their share of the total beside them."""
     columns: dict[str, Any] = {view: TITLES[view], "count": ("count", COUNT)}
     for key, (title, units) in number_columns(estimates).items():
-        shares = {} if units == SECONDS else {f"share_of_{key}": (title, SHARE)}
-        columns |= {key: (title, units), **shares}
+        columns[key] = (title, units)
+        if shares and units != SECONDS:
+            columns[f"share_of_{key}"] = (title, SHARE)
     return columns
 
 
@@ -147,7 +151,7 @@ def _notes(estimate: Estimate) -> list[str]:
         *_free_operations([estimate]),
         *(f"{', '.join(ops)}: {origin} prices" for origin, ops in origins.items()),
         *([_session_note(estimate)] if estimate.session_bytes else []),
-        *([] if estimate.offline_known else ["offline bytes: the sources do not tell"]),
+        *([] if estimate.offline_known else ["offline bytes: not stated by the sources"]),
     ]
 
 
@@ -176,10 +180,11 @@ def render_comparison(estimates: list[Estimate], view: View, style: Format) -> s
         return tables.render(Table(table.columns, table.rows or table.totals), "csv")
     lettered = list(zip(ascii_uppercase, compared, strict=False))
     gap, mark = ("\n\n", "- ") if style == "markdown" else ("\n", "")
-    legend = "\n".join(f"{mark}{letter}: {estimate_title(estimate)}" for letter, estimate in lettered)
+    labels = [replace(estimate, protocol=tables.label_protocol(estimate.protocol)) for estimate in compared]
+    legend = "\n".join(f"{mark}{ascii_uppercase[n]}: {estimate_title(label)}" for n, label in enumerate(labels))
     sessions = [f"{letter}: {_session_note(estimate)}" for letter, estimate in lettered if estimate.session_bytes]
     section = gap.join([legend, tables.render(table, style), *_free_operations(compared), *sessions])
-    return "\n\n".join([section, conventions(compared)])
+    return tables.fold("\n\n".join([section, conventions(compared)]), style)
 
 
 def check_comparable(estimates: list[Estimate]) -> list[Estimate]:
@@ -221,7 +226,8 @@ def _comparison_table(estimates: list[Estimate], view: View, everything: bool) -
         for letter, name in zip(ascii_uppercase, names, strict=False):
             if everything or key not in ("offline_bytes", "compute_seconds"):
                 heads[f"{key}_{name}"] = (f"{title}\n{letter}", units)
-                heads |= {f"{key}_ratio_{name}": (f"{letter} / A", RATIO)} if letter != "A" else {}
+                ratio = f"{title.partition(chr(10))[0]}\n{letter} / A"
+                heads |= {f"{key}_ratio_{name}": (ratio, RATIO)} if letter != "A" else {}
     tables_of_rows = []
     for groups in ([_parts(estimate, view) for estimate in estimates], list(map(_sums, estimates))):
         rows: list[dict[str, Any]] = []

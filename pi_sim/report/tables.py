@@ -6,9 +6,11 @@ import math
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 
 Cell = str | int | float | None
 """Text stands as it is, also in a column of numbers; None is an empty cell."""
-LEGIBLE = 12  # a column of text is folded to no less than this
+LEGIBLE = 10  # a column of text is folded to no less than this
+LONG_WORD = 16  # a longer word can be cut
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,9 @@ def format_quantity(value: float, units: Units) -> str:
 def format_perplexity(value: float | None) -> str:
     """Format a perplexity; None and infinity are an overflow."""
     if value is None or math.isinf(value):
-        return "beyond all numbers"
+        return "overflow"
     if math.isnan(value):
-        return "not a number"
+        return "NaN"
     return f"{value:.2f}" if value < 10_000 else f"{value:.1e}"
 
 
@@ -158,34 +161,95 @@ def render(table: Table, style: Format) -> str:
 
 
 def _terminal(table: Table) -> str:
-    """Draw a box as wide as it needs to be; on a narrow terminal its text is folded, its numbers never.
+    """Draw boxes as wide as they need to be, up to the width of the terminal; closing rows stand below a rule.
 
-    Numbers stand to the right, closing rows below a rule.
+    Text is folded and names are shortened, numbers never. Columns beyond the width continue in a box below.
     """
     from rich import box
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    on_terminal = sys.stdout.isatty()
-    columns = ["\n".join(cells).split("\n") for cells in zip(*table.text("\n"), strict=True)]
-    widths = [max(map(len, cells)) for cells in columns]
-    width = sum(widths) + 3 * len(widths) + 1
-    if on_terminal:
-        texts = [size for size, column in zip(widths, table.columns, strict=True) if not column.units]
-        narrowest = width - sum(max(0, size - LEGIBLE) for size in texts)
-        width = min(width, max(shutil.get_terminal_size().columns, narrowest))
-    grid = RichTable(box=box.ROUNDED, border_style="dim", header_style="bold")
-    header, *lines = table.text("\n")
-    for title, column in zip(header, table.columns, strict=True):
-        numeric = bool(column.units)
-        grid.add_column(title, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
-    for number, line in enumerate(lines, start=1):
-        closing = number > len(table.rows)
-        grid.add_row(*line, style="bold" if closing else "", end_section=number == len(table.rows))
-    console = Console(width=width, force_terminal=on_terminal, markup=False, emoji=False, highlight=False)
+    text, on_terminal = table.text("\n"), sys.stdout.isatty()
+    unlimited = sum(len(cell) + 3 for line in text for cell in line)
+    console = Console(width=unlimited, force_terminal=on_terminal, markup=False, emoji=False, highlight=False)
     with console.capture() as captured:
-        console.print(grid)
+        for widths in _split_columns(table.columns, text, shutil.get_terminal_size().columns):
+            grid = RichTable(box=box.ROUNDED, border_style="dim", header_style="bold")
+            for i, width in widths.items():
+                is_number = bool(table.columns[i].units)
+                justify: Literal["left", "right"] = "right" if is_number else "left"
+                grid.add_column(text[0][i], justify=justify, width=width, no_wrap=is_number, overflow="fold")
+            for number, line in enumerate(text[1:], start=1):
+                cells = [line[i] if table.columns[i].units else _shorten(line[i], widths[i]) for i in widths]
+                is_closing, is_last = number > len(table.rows), number == len(table.rows)
+                grid.add_row(*cells, style="bold" if is_closing else "", end_section=is_last)
+            console.print(grid)
     return captured.get().rstrip("\n")
+
+
+def _split_columns(columns: list[Column], text: list[list[str]], available: int) -> list[dict[int, int]]:
+    """Return the columns of each box, by number, with their widths.
+
+    Every box repeats the first column and the text beside it. Columns whose titles begin alike stay in one box if
+    they fit.
+    """
+    cells = list(zip(*text, strict=True))
+    widths = [max(len(line) for cell in column for line in cell.split("\n")) for column in cells]
+    least = [
+        width if column.units else _narrowest(texts[1:], width)
+        for column, texts, width in zip(columns, cells, widths, strict=True)
+    ]
+    leading = next((i for i, column in enumerate(columns) if i and column.units), len(columns))
+    boxes = [list(range(leading))]
+    for _, group in groupby(range(leading, len(columns)), key=lambda i: columns[i].title.partition("\n")[0]):
+        members = list(group)
+        fits = _box_width(least[i] for i in [*range(leading), *members]) <= available
+        for part in [members] if fits else [[i] for i in members]:
+            if len(boxes[-1]) > leading and _box_width(least[i] for i in [*boxes[-1], *part]) > available:
+                boxes.append(list(range(leading)))
+            boxes[-1] += part
+    return [_fit_widths({i: widths[i] for i in members}, least, available) for members in boxes]
+
+
+def _fit_widths(widths: dict[int, int], least: list[int], available: int) -> dict[int, int]:
+    """Narrow the widest columns of text until the box fits, or none can be narrower."""
+    while _box_width(widths.values()) > available:
+        wide = [i for i, width in widths.items() if width > least[i]]
+        if not wide:
+            break
+        widths[max(wide, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def _box_width(widths: Iterable[int]) -> int:
+    return 1 + sum(width + 3 for width in widths)
+
+
+def _narrowest(cells: Iterable[str], width: int) -> int:
+    """Return the width that leaves shortened names different and cuts no word of a sentence, unless it is long."""
+    words = [len(word) for cell in cells if " " in cell for word in cell.split()]
+    start = max([LEGIBLE, *(size for size in words if size <= LONG_WORD)])
+    different = (n for n in range(start, width) if len({_shorten(cell, n) for cell in cells}) == len(set(cells)))
+    return next(different, width)
+
+
+def _shorten(name: str, width: int) -> str:
+    """Shorten a name in the middle; text of several words can be folded instead."""
+    if len(name) <= width or " " in name:
+        return name
+    return f"{name[: width // 4]}…{name[width // 4 + 1 - width :]}"
+
+
+def fold(text: str, style: Format) -> str:
+    """Fold prose for a terminal at its width, with items and labels hanging; tables fit already."""
+    width, lines = shutil.get_terminal_size().columns, []
+    for line in text.split("\n"):
+        if style == "table" and len(line) > width and line[0] not in "╭│├╰\x1b":
+            label = re.match(r"- |\w+ {2,}|", line)
+            indent = " " * (label.end() if label else 0)
+            line = textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def _markdown(table: Table) -> str:
@@ -207,7 +271,8 @@ def _markdown(table: Table) -> str:
 def render_template(name: str, style: Literal["table", "markdown"], **values: Any) -> str:
     """Render a template of the folder templates; its parts are set apart by one empty line at most."""
     text = _environment().get_template(name).render(style=style, **values)
-    return re.sub(r"\n{3,}", "\n\n", text).strip()
+    text = re.sub(r"\n{3,}", "\n\n", text).strip()
+    return fold(text, style)
 
 
 @cache

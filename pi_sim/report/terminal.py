@@ -1,8 +1,8 @@
 """Tables of protocols, networks, machines and runs, as commands print them. Imports neither torch nor pandas."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from textwrap import fill, wrap
 from typing import Any
 
 from pi_sim import records, specs
@@ -13,7 +13,7 @@ from pi_sim.graph.ops import STRUCTURAL, VOCABULARY
 from pi_sim.network import PRESETS
 from pi_sim.records import RECORD_FILE, PartyRecord, RunRecord, TrainingRecord
 from pi_sim.report import tables
-from pi_sim.report.tables import COUNT, Cell, Column, Format, Table, Unit, tabulate
+from pi_sim.report.tables import Cell, Column, Format, Table, Unit, tabulate
 from pi_sim.specs import DeclaredProtocol, ExecutableProtocol, ModelCard, Price
 from pi_sim.specs.protocols import Terms
 from pi_sim.zoo.source import list_configs, weights_folder
@@ -40,15 +40,22 @@ def render_protocols(protocols: list[PricedProtocol], style: Format) -> str:
     if style == "csv":
         tidy = [{**header, "op": op, "coverage": kind} for header, kinds in pairs for op, kind in kinds.items()]
         return tables.render(tabulate(tidy, {key: key for key in (*HEADER_KEYS, "op", "coverage")}), "csv")
-    columns = [Column("number", "", COUNT), Column("name", "protocol"), Column("title", "")]
-    columns += [Column("parties", "parties", COUNT), Column("provenance", "prices"), Column("threat", "threat model")]
-    keys = ("name", "title", "parties", "provenance", "threat_model")
-    listed = Table(columns, [[n, *map(header.get, keys)] for n, header in enumerate(headers, start=1)])
-    # Protocols by their numbers: their names would make the matrix too wide.
-    columns = [Column("op", "operation"), *(Column(row["name"], str(n)) for n, row in enumerate(headers, start=1))]
-    matrix = Table(columns, [[op, *(COVERAGE_MARKS[kinds[op]][0] for kinds in coverages)] for op in OPERATIONS])
-    legend = "; ".join(f"{mark} {meaning}" if mark else meaning for mark, meaning in COVERAGE_MARKS.values())
-    return "\n\n".join([tables.render(listed, style), tables.render(matrix, style), legend])
+    listed = [
+        {**header, "number": number, "name": tables.label_protocol(header["name"])}
+        for number, header in enumerate(headers, start=1)
+    ]
+    # Protocols by their numbers, in one column: their names would make the matrix too wide.
+    rows: list[list[Cell]] = [[op, *(COVERAGE_MARKS[kinds[op]][0] for kinds in coverages)] for op in OPERATIONS]
+    numbers = [str(row["number"]) for row in listed]
+    if style == "table":
+        numbers, rows = [_marks(numbers)], [[op, _marks(marks)] for op, *marks in rows]
+    matrix = Table([Column("op", "operation"), *(Column(number, number) for number in numbers)], rows)
+    legend = [f"{mark} {meaning}".strip() for mark, meaning in COVERAGE_MARKS.values()]
+    return tables.render_template("protocols.txt.j2", style, protocols=listed, matrix=matrix, legend=legend)
+
+
+def _marks(cells: Sequence[Cell]) -> str:
+    return " ".join(f"{cell:>2}" for cell in cells)
 
 
 def _header(protocol: PricedProtocol) -> dict[str, Any]:
@@ -85,8 +92,10 @@ def render_protocol(protocol: PricedProtocol, style: Format) -> str:
     table = Table([Column(key, title) for key, title in titles.items()], rows)
     if style == "csv":
         return tables.render(table, "csv")
-    ring = protocol.ring if isinstance(protocol, ExecutableProtocol | DeclaredProtocol) else None
-    return tables.render_template("protocol.txt.j2", style, protocol=protocol, ring=ring, sheet=sheet, prices=table)
+    if style == "table":  # no empty column; the sources stand in the list below
+        shown = [i for i in range(len(titles)) if any(row[i] for row in rows) and not (sheet and i == len(titles) - 1)]
+        table = Table([table.columns[i] for i in shown], [[row[i] for i in shown] for row in rows])
+    return tables.render_template("protocol.txt.j2", style, protocol=protocol, sheet=sheet, prices=table)
 
 
 def _format_terms(terms: Terms, price: Price, unit: str = "") -> str:
@@ -132,7 +141,7 @@ def render_machine(machine: Machine, style: Format) -> str:
     seconds = machine.seconds_each.model_dump()
     table = Table(columns, [[unit, meaning, seconds[unit]] for unit, meaning in MACHINE_UNITS.items()])
     title = "" if style == "csv" else f"{machine.name}; {machine.source}\n\n"
-    return title + tables.render(table, style)
+    return tables.fold(title, style) + tables.render(table, style)
 
 
 def summarize_run(record: RunRecord | PartyRecord) -> str:
@@ -154,53 +163,34 @@ def equality(predicted: int | None, measured: int | None) -> str:
     return "equal" if predicted == measured else "NOT EQUAL"
 
 
-DESIGN_HEADER = ("model", "norm", "activation", "further settings")
-WEIGHTS_HEADER = ("weights", "size", "perplexity", "bits/byte")
 DEFAULT_FAMILY = "gpt2"
-TERMINAL_WIDTH = 80
 
 
 def render_models() -> str:
     """List the model cards with their designs, the weights that ship with their held-out quality, and the sizes."""
     cards, sizes = specs.list_names("models"), specs.list_names("models/sizes")
     shipped = [(name, size) for name in cards for size in sizes if weights_folder(name, size).is_dir()]
-    weights = [(name, size, *heldout_quality(weights_folder(name, size))) for name, size in shipped]
-    names = {"sizes": sizes, "public models, for estimates only": list_configs()}
-    return "\n\n".join(
-        [
-            _align([DESIGN_HEADER, *(_design_cells(specs.load_model_card(name)) for name in cards)]),
-            _align([WEIGHTS_HEADER, *weights]),
-            "\n".join(
-                fill(f"{title}: {', '.join(group)}", TERMINAL_WIDTH, break_on_hyphens=False)
-                for title, group in names.items()
-            ),
-        ]
-    )
+    keys = ("model", "size", "perplexity", "bits_per_byte")
+    rows = [(name, size, *heldout_quality(weights_folder(name, size))) for name, size in shipped]
+    values = {
+        "designs": [_describe_design(specs.load_model_card(name)) for name in cards],
+        "weights": [dict(zip(keys, row, strict=True)) for row in rows],
+    }
+    return tables.render_template("models.txt.j2", "table", **values, sizes=sizes, public=list_configs())
 
 
-def _design_cells(card: ModelCard) -> tuple[str, ...]:
+def _describe_design(card: ModelCard) -> dict[str, str]:
     """Return a card's name, norm and activation, and its further settings as `--set` takes them."""
     design = card.architecture
     plan = {"family": design.family, **design.plan()}
     defaults = {"norm": design.norm, "activation": design.activation, "final_norm": design.norm}
     further = {key: value for key, value in plan.items() if value != {**defaults, "family": DEFAULT_FAMILY}.get(key)}
     settings = " ".join(f"{key}={_setting_text(value)}" for key, value in further.items())
-    return card.name, design.norm, design.activation, settings
+    return {"model": card.name, "norm": design.norm, "activation": design.activation, "settings": settings}
 
 
 def _setting_text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()
-
-
-def _align(rows: list[tuple[str, ...]]) -> str:
-    """Align columns as text; the last one is folded at the width of a terminal."""
-    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
-    indent = " " * sum(width + 2 for width in widths)
-    lines = []
-    for *cells, last in rows:
-        start = "".join(f"{cell:{width}}  " for cell, width in zip(cells, widths, strict=True))
-        lines += wrap(last, TERMINAL_WIDTH, initial_indent=start, subsequent_indent=indent) or [start.rstrip()]
-    return "\n".join(lines)
 
 
 def heldout_quality(folder: Path) -> tuple[str, str]:

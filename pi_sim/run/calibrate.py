@@ -9,10 +9,12 @@ import os
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, fields
 from datetime import date
 from functools import partial
+from timeit import timeit
 
 import numpy as np
 import torch
@@ -28,7 +30,6 @@ from pi_sim.mpc.dealer.prg import AesCtrPrg, new_seed
 from pi_sim.mpc.executor import apply_op
 from pi_sim.mpc.primitives.ring import WORD_BYTES
 from pi_sim.mpc.runtime import Runtime
-from pi_sim.mpc.transport.link import Link
 from pi_sim.run.peer import PeerJob, call_party, connected_party, peer_process
 
 STOCK_PROTOCOL, OWN_PROTOCOL = "crypten", "lean"
@@ -55,9 +56,9 @@ def timing_probes(shrink: int) -> list[tuple[str, list[Op]]]:
     """Return operations of a protocol in which one unit of work dominates: calls, tuples, elements, and MACs."""
     products = [tuple(max(1, size // shrink) for size in sizes) for sizes in PRODUCT_SIZES]
     return [
-        (OWN_PROTOCOL, [_relu_op(1)]),
+        (OWN_PROTOCOL, [Op("relu", ((1,),), (True,))]),
         (STOCK_PROTOCOL, [Op("softmax", ((1, SMALL_ELEMENTS),), (True,))]),
-        (STOCK_PROTOCOL, [_relu_op(large_size(shrink))]),
+        (STOCK_PROTOCOL, [Op("relu", ((large_size(shrink),),), (True,))]),
         (STOCK_PROTOCOL, [Op("matmul", ((m, k), (k, n)), (True, True)) for m, k, n in products]),
     ]
 
@@ -65,10 +66,6 @@ def timing_probes(shrink: int) -> list[tuple[str, list[Op]]]:
 def large_size(shrink: int) -> int:
     """Return the number of elements of the large tensors."""
     return max(1, LARGE_ELEMENTS // shrink)
-
-
-def _relu_op(elements: int) -> Op:
-    return Op("relu", ((elements,),), (True,))
 
 
 def time_passes(connection: socket.socket, rank: int, job: CalibrationJob) -> Iterator[list[float]]:
@@ -85,33 +82,21 @@ def time_passes(connection: socket.socket, rank: int, job: CalibrationJob) -> It
                 break
             computing = [sum(_time_compute(rt, op, protocol) for op in ops) for protocol, ops in probes]
             prg, large = AesCtrPrg(new_seed()), TensorSpec((large_size(job.shrink),))
-            yield [_time_exchange(link), _elapsed_seconds(partial(prg.draw, large)), *computing]
-
-
-def _time_exchange(link: Link) -> float:
-    """Return the seconds of one exchange of a one-word message."""
-    word = torch.zeros(1, dtype=torch.long)
-    return _elapsed_seconds(lambda: [link.all_reduce(word) for _ in range(EXCHANGES)]) / EXCHANGES
+            exchange = timeit(partial(link.all_reduce, torch.zeros(1, dtype=torch.long)), number=EXCHANGES) / EXCHANGES
+            yield [exchange, timeit(partial(prg.draw, large), number=1), *computing]
 
 
 def _time_compute(rt: Runtime, op: Op, protocol: specs.ExecutableProtocol) -> float:
     """Return the seconds of one operation without those of communication."""
     operands = [backend.fixed_point_tensor(torch.randint(2**20, shape)) for shape in op.shapes]
     before = float(rt.communicator.comm_time)
-    seconds = _elapsed_seconds(lambda: apply_op(rt, op, operands, protocol))
+    seconds = timeit(lambda: apply_op(rt, op, operands, protocol), number=1)
     return seconds - (float(rt.communicator.comm_time) - before)
-
-
-def _elapsed_seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def run_peer(job: CalibrationJob) -> None:
     """Run the second party through all passes, without results."""
-    for _ in time_passes(call_party(job), 1, job):
-        pass
+    deque(time_passes(call_party(job), 1, job), maxlen=0)
 
 
 def calibrate(

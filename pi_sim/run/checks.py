@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from pi_sim.cost.cost import Cost
 from pi_sim.cost.estimate import cost_fields
 from pi_sim.cost.pricing import OpPrice, price_op
+from pi_sim.diagnosis.hooks import finite_or_none
 from pi_sim.errors import RunError
 from pi_sim.graph import reference
 from pi_sim.graph.ops import Graph
@@ -120,6 +121,8 @@ def domain_warnings(
             kernel = kernel_for(node.op.name, protocol.kernels, protocol.name)
             for domain in kernel.domains:
                 values = domain.statistic(*operands)
+                if not values.numel():  # no row is finite
+                    continue
                 low, high = ranges.get((kernel, domain), (math.inf, -math.inf))
                 ranges[kernel, domain] = (min(low, values.min().item()), max(high, values.max().item()))
     for (kernel, domain), (low, high) in ranges.items():
@@ -153,8 +156,8 @@ def compare_logits(expected: Tensor | None, private: Tensor, tokens: Tensor) -> 
         plain, rest = (perplexity(logits, tokens, ~corrupted) for logits in (expected, private))
         clean = PerplexityPair(plain=plain, private=rest)
     agreement = Agreement(
-        max_abs=difference.max().item(),
-        mean_abs=difference.mean().item(),
+        max_abs=finite_or_none(difference.max().item()),
+        mean_abs=finite_or_none(difference.mean().item()),
         top1=(private.argmax(-1) == expected.argmax(-1)).double().mean().item(),
         corrupted_positions=int(corrupted.sum()),
     )

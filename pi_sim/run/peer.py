@@ -50,19 +50,12 @@ def call_party(job: PeerJob) -> socket.socket:
 def connected_party(connection: socket.socket, rank: int) -> Iterator[tuple[Link, Source]]:
     """Yield a party's link and source after the handshake, with a run's number of threads; party 0 is the dealer."""
     connection.settimeout(TIMEOUT_S)
-    with _party_threads():
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(threads_per_party())
+    try:
         source = perform_handshake(connection, FirstPartyDealer(rank), {})
         link = Link(connection, rank)
         yield link, source
         link.close()
-
-
-@contextmanager
-def _party_threads() -> Iterator[None]:
-    """Set torch's number of threads to that of a party for as long as the context lasts."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads_per_party())
-    try:
-        yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads_before)

@@ -55,12 +55,9 @@ class TwoPartyRequest:
         return presets if self.network is None or self.network in presets else [*presets, self.network]
 
 
-def export_bundle(source: ModelSource, seq_len: int | None, out: Path) -> Bundle:
+def export_bundle(source: ModelSource, seq_len: int | None, out: Path, model: PreTrainedModel | None = None) -> Bundle:
     """Capture a trained model and write its bundle: the graph, and a file of weight shares for each party."""
-    return _write_bundle(source, source.load(), seq_len, out)
-
-
-def _write_bundle(source: ModelSource, model: PreTrainedModel, seq_len: int | None, out: Path) -> Bundle:
+    model = model or source.load()
     length = seq_len or model.config.max_position_embeddings
     origin = {"model": source.name, "size": source.label, "seq_len": length}
     write_bundle(out, capture_model(model, length), model.state_dict(), origin, source.folder)
@@ -96,7 +93,11 @@ def run_two_party(
         )
     audit_run(bundle.graph, protocol, outcome)
     measured = summarize_counters(outcome, request.network)
-    if not 1 / MAX_NETWORK_RATIO < (measured.communication_ratio or 1.0) < MAX_NETWORK_RATIO:
+    if (
+        not 1 / MAX_NETWORK_RATIO
+        < (1.0 if measured.communication_ratio is None else measured.communication_ratio)
+        < MAX_NETWORK_RATIO
+    ):
         warn("this machine was too busy to hold messages back precisely; repeat the run when it is not.")
     perplexity, agreement = compare_logits(expected, outcome.logits, tokens)
     return RunRecord(
@@ -129,7 +130,7 @@ def _bundle_of(request: TwoPartyRequest, model: PreTrainedModel | None) -> Itera
         raise UsageError("nothing to run: give --model or --bundle.")
     check_recorded_corpus(request.model.folder)
     with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch:
-        yield _write_bundle(request.model, model, request.seq_len, Path(scratch) / "bundle")
+        yield export_bundle(request.model, request.seq_len, Path(scratch) / "bundle", model)
 
 
 def _check_bundle(request: TwoPartyRequest, bundle: Bundle) -> Bundle:

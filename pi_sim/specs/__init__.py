@@ -77,9 +77,13 @@ def _load_base_protocol(path: Path, base: object) -> ExecutableProtocol:
     where = location(str(path), path.read_text(encoding="utf-8"), ("extends",))
     if not isinstance(base, str):
         raise UsageError(f"{where}, key 'extends': it names one protocol, such as \"crypten\".")
-    if "extends" in parse_toml(find_file("protocols", base)):
-        raise UsageError(f"{where}, key 'extends': {base} extends another protocol itself; extend that one.")
-    return load_executable_protocol(base)
+    name = str(path.parent / base) if base.endswith(".toml") else base
+    try:
+        if "extends" not in parse_toml(find_file("protocols", name)):
+            return load_executable_protocol(name)
+    except UsageError as error:
+        raise UsageError(f"{where}, key 'extends': {error}") from None
+    raise UsageError(f"{where}, key 'extends': {base} extends another protocol itself; extend that one.")
 
 
 def load_executable_protocol(name: str) -> ExecutableProtocol:

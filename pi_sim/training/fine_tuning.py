@@ -61,7 +61,10 @@ class SourceCheckpoint:
 
     @property
     def history(self) -> dict[str, Any]:
-        return {"model": self.name, **(self.record.model_dump(include=HISTORY_KEYS) if self.record else {})}
+        return {
+            "model": self.name,
+            **(self.record.model_dump(mode="json", include=HISTORY_KEYS) if self.record else {}),
+        }
 
 
 @dataclass(frozen=True)

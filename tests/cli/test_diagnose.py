@@ -77,11 +77,16 @@ def typed(**changes: Any) -> DiagnosisRecord:
 @pytest.fixture(autouse=True)
 def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    monkeypatch.setenv("COLUMNS", "80")
 
 
 @pytest.mark.parametrize("style", ["table", "markdown", "csv"])
 def test_golden(style: Any, golden: Golden) -> None:
     golden(f"diagnosis-{style}", diagnosis.render(typed(), style))
+
+
+def test_the_tables_fit_80_columns() -> None:
+    assert max(map(len, diagnosis.render(typed(), "table").splitlines())) <= 80
 
 
 def test_absent_statistics_have_no_column_and_missing_parts_are_named() -> None:

@@ -85,7 +85,7 @@ def test_coverage_tells_how_an_operation_is_priced() -> None:
 def test_unknown_offline_bytes_are_not_taken_for_none() -> None:
     offline_known = {name: resolve_protocol(name).has_offline_figures for name in ("sigma", "aby3", "semi2k")}
     assert offline_known == {"sigma": True, "aby3": True, "semi2k": False}
-    assert "offline bytes: its sources do not tell" in invoke("protocols", "semi2k").stdout
+    assert "offline bytes: not stated by its sources" in invoke("protocols", "semi2k").stdout
 
 
 def test_the_listing_has_every_protocol_and_operation() -> None:

@@ -124,7 +124,7 @@ STOCK = ["linear", "matmul", "multiply", "square", "reciprocal", "layernorm", "l
 
 @pytest.mark.parametrize("operation", STOCK)
 def test_what_is_left_of_crypten_costs_what_its_kernels_cost(operation: str) -> None:
-    """CrypTen++ is built on CrypTen: its sheet agrees with the phantom wherever it changed nothing."""
+    """CrypTen++ is built on CrypTen: its sheet agrees with the derived prices wherever it changed nothing."""
     sized_op = sized(operation, 4, 32)
     attributes = (("eps", 1e-5),) if "norm" in operation else ()
     sized_op = Op(sized_op.name, sized_op.shapes, sized_op.secret, attributes)

@@ -15,7 +15,7 @@ from pi_sim.report.pages import write_report
 pytestmark = pytest.mark.slow
 
 README = Path("README.md").read_text(encoding="utf-8")
-MEASURED = re.compile(r"^(time|network|perplexity|logits) .*", re.MULTILINE)
+MEASURED = re.compile(r"^(time|set-up|network|perplexity|logits) .*", re.MULTILINE)
 """Lines that hold measurements: they differ from run to run."""
 ELSEWHERE = {"validation.svg"}
 """Figures that come from `pi-sim validate --out`."""
@@ -69,8 +69,9 @@ def test_a_command_prints_what_the_readme_shows(command: str, output: str) -> No
     assert stable(done.stdout).startswith(stable(output))
 
 
-def test_there_are_commands() -> None:
+def test_there_are_commands_whose_output_fits_80_columns() -> None:
     assert len(consoles()) == 2
+    assert max(len(line) for _, output in consoles() for line in output.splitlines()) <= 80
 
 
 def test_the_python_example_runs() -> None:

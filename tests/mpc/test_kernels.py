@@ -16,7 +16,7 @@ from pi_sim.graph.ops import Op
 from pi_sim.graph.vocabulary import VOCABULARY
 from pi_sim.mpc.kernels import KERNELS
 from pi_sim.mpc.kernels.costs import Dimensions
-from pi_sim.mpc.kernels.registry import UNIVERSAL
+from pi_sim.mpc.kernels.registry import UNIVERSAL, kernel_names
 from pi_sim.records import BenchSize
 from pi_sim.run.bench.workloads import draw_operands, example_workload
 from tests.helpers.equation import (
@@ -184,6 +184,13 @@ def test_every_kernel_costs_what_it_declares(kernel: tuple[str, str], settings: 
     op, protocol = example_workload(kernel[0], ALIGNED).op, protocol_of(kernel, **settings)
     assert_declared_cost(op, protocol, padded=False)
     assert KERNELS[kernel].cost or kernel == ("softmax", "limit-newton")
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 6.0), (-1.0, 0.0), (0.0, 0.0)])
+@pytest.mark.parametrize("name", kernel_names("clamp"))
+def test_a_clamp_at_zero_costs_what_it_declares(name: str, low: float, high: float) -> None:
+    op = Op("clamp", ((64, 8),), (True,), (("high", high), ("low", low)))
+    assert_declared_cost(op, protocol_of(("clamp", name)), padded=False)
 
 
 @EVERY_KERNEL

@@ -94,7 +94,7 @@ def test_a_training_that_diverged_is_behind_every_other(full: Path) -> None:
         save(full / f"training-relu_nonorm-seed{seed}.json", "training", record)
     text = page(full)
     (row,) = rows(text, "relu_nonorm ahead of gelu_nonorm")
-    assert row[1] == "beyond all numbers and 22.05"
+    assert row[1] == "overflow and 22.05"
     assert row[-1] == "unlike the published order"
 
 

@@ -25,8 +25,12 @@ def test_an_estimate_by_operation(style: Any, golden: Golden) -> None:
 
 
 @pytest.mark.parametrize("view", ["layer", "module", "total"])
-def test_an_estimate_by_place(view: Any, golden: Golden) -> None:
+def test_an_estimate_by_module(view: Any, golden: Golden) -> None:
     golden(f"estimate-{view}-table", render_estimates([estimate()], view, "table"))
+
+
+def test_shares_are_columns_on_request(golden: Golden) -> None:
+    golden("estimate-shares-table", render_estimates([estimate()], "op", "table", shares=True))
 
 
 def test_several_estimates_follow_one_another(golden: Golden) -> None:
@@ -62,9 +66,9 @@ def test_a_narrow_terminal_cuts_no_number(columns: int, folded: bool, monkeypatc
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(24.684, "24.68"), (3.2e17, "3.2e+17"), (None, "beyond all numbers"), (math.nan, "not a number")],
+    [(24.684, "24.68"), (3.2e17, "3.2e+17"), (None, "overflow"), (math.nan, "NaN")],
 )
-def test_any_perplexity_can_be_told(value: float | None, text: str) -> None:
+def test_every_perplexity_has_a_text(value: float | None, text: str) -> None:
     assert format_perplexity(value) == text
 
 
@@ -112,26 +116,27 @@ def test_a_party_in_a_screenful(rank: int, golden: Golden) -> None:
 
 def test_what_was_not_encrypted_is_said() -> None:
     assert "Nothing was encrypted" not in summarize_run(party(0))
-    assert "Nothing was encrypted" in summarize_run(party(0, encrypted=False)).splitlines()[-1]
+    assert "Nothing was encrypted" in summarize_run(party(0, encrypted=False))
 
 
 def test_the_dealers_sentence_is_that_of_its_kind() -> None:
-    assert "the server was the dealer" in summarize_run(party(1))
-    assert "the server was the dealer" not in summarize_run(party(1, dealer="file"))
+    assert "The server was the dealer" in summarize_run(party(1))
+    assert "The server was the dealer" not in summarize_run(party(1, dealer="file"))
 
 
 def test_an_imitated_network_shows_the_links_own_overhead() -> None:
     assert "each way" not in summarize_run(run())
     measured = {**run_record()["measured"], "link": LINK, "late_seconds": 0.0123}
-    sentence = "0.085 ms a round and 1.21 ms a MB each way by itself; messages came 12.3 ms late"
-    assert sentence in summarize_run(run(measured=measured))
+    sentence = "0.085 ms a round and 1.21 ms a MB each way by itself; messages were 12.3 ms late"
+    assert sentence in " ".join(summarize_run(run(measured=measured)).split())
 
 
 def test_corrupted_positions_are_counted() -> None:
     agreement = {"max_abs": 4.3e9, "mean_abs": 1e6, "top1": 0.99, "corrupted_positions": 3}
     perplexity = {"plain": 22.0, "private": 1e9, "excluding_corrupted": {"plain": 21.5, "private": 21.6}}
     text = summarize_run(run(agreement=agreement, perplexity=perplexity))
-    assert "3 of 256 places, see protocols/README.md; elsewhere 21.50 plain, 21.60 private" in text
+    sentence = "3 of 256 positions, see protocols/README.md; perplexity elsewhere 21.50 plain, 21.60 private"
+    assert sentence in " ".join(text.split())
 
 
 def test_a_column_that_no_row_has_is_an_error_unless_it_is_optional() -> None:
@@ -146,3 +151,9 @@ def test_prose_is_unwrapped_and_nothing_else() -> None:
     assert unwrap(text) == (
         "# Title\n\nOne sentence.\n\n- an item of two lines\n- another\n\n```sh\na\nb\n```\n\n| a |\n| b |"
     )
+
+
+@pytest.mark.parametrize("changes", [{}, {"network": "none", "agreement": None}])
+def test_runs_fit_80_columns(changes: dict[str, Any]) -> None:
+    texts = [summarize_run(run(**changes)), *(summarize_run(party(rank, encrypted=False)) for rank in (0, 1))]
+    assert max(len(line) for text in texts for line in text.splitlines()) <= 80

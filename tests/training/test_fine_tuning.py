@@ -52,6 +52,7 @@ def converted(trained: Path, texts: Path, tmp_path_factory: pytest.TempPathFacto
     shutil.copy(trained / "tokenizer.json", folder)
     source = records.load(trained / "record.json", TrainingRecord)
     record = ConversionRecord(
+        argv=("pi-sim", "convert", "out", "--activation", "gelu"),
         **source.model_dump(include={"card", "size", "dimensions"}),
         source="out",
         surgery=SURGERY,

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pi_sim.mpc.backend import Shared
-from pi_sim.mpc.kernels.costs import PRODUCT, SQUARE, erf_cost, tanh_cost
+from pi_sim.mpc.kernels.costs import PRODUCT, SQUARE, Dimensions, KernelCost, erf_cost, tanh_cost
 from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import FITS_32_BIT, Domain, kernel, magnitude
 from pi_sim.mpc.primitives import fourier, piecewise
@@ -51,7 +51,13 @@ def clamp_kogge_stone(rt: Runtime, x: Shared, *, low: float, high: float) -> Sha
     return x.hardtanh(low, high)
 
 
-@kernel("clamp", "masked", FITS_32_BIT, rounds=4, bytes=Fraction(103, 8), offline=63)
+def _clamp_masked_cost(d: Dimensions) -> KernelCost:
+    """Return the cost of a comparison and a selection; an end that is 0 needs no table of its own."""
+    ends = sum(d.op.attribute(name, 0) != 0 for name in ("low", "high"))
+    return KernelCost(rounds=4, bytes=Fraction(101 + ends, 8), offline=47 + 8 * ends).parallel(d.elements)
+
+
+@kernel("clamp", "masked", FITS_32_BIT, cost=_clamp_masked_cost)
 def clamp_masked(rt: Runtime, x: Shared, *, low: float, high: float) -> Shared:
     """Return the clamped x, compared with both ends at once by one masked opening: exact. Source: ours."""
     ends = Piecewise((low, high), (Linear(low), Linear(slope=1), Linear(high)))

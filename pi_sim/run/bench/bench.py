@@ -4,8 +4,8 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from itertools import chain
+from dataclasses import dataclass
+from itertools import chain, product
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,24 +41,16 @@ class BenchCase:
     """One operation by one kernel, its price, and the protocols that compute it so."""
 
     workload: Workload
-    card: ExecutableProtocol
+    kernel: str
     price: OpPrice
-    protocols: tuple[str, ...]
-
-    @property
-    def kernel(self) -> str:
-        """Name of the kernel."""
-        return kernel_for(self.workload.op.name, self.card.kernels, self.card.name).name
-
-    def matches(self, other: "BenchCase") -> bool:
-        """Return whether one measurement serves both: the same workload by the same kernel at the same price."""
-        return (self.workload, self.kernel, self.price) == (other.workload, other.kernel, other.price)
+    protocols: tuple[ExecutableProtocol, ...]
 
     def timing(self, **timings: float) -> KernelTiming:
         """Return the record of the case, without seconds for a workload that is only priced."""
         cost, workload = self.price.cost, self.workload
         return KernelTiming(
-            name=workload.name, shapes=workload.shapes, kernel=self.kernel, protocols=self.protocols,
+            name=workload.name, shapes=workload.shapes, kernel=self.kernel,
+            protocols=tuple(protocol.name for protocol in self.protocols),
             elements=workload.elements(self.kernel), rounds=cost.rounds, bytes=cost.bytes, offline_bytes=cost.offline,
             session_bytes=self.price.session_bytes, **timings,
         )  # fmt: skip
@@ -68,16 +60,11 @@ def bench_cases(protocols: list[ExecutableProtocol], extent: BenchSize) -> list[
     """Return all cases with their prices, derived before any party runs: a dry run must not interrupt one."""
     for protocol in protocols:
         dealing.check_executable(protocol)
-    cases: list[BenchCase] = []
-    for workload in list_workloads(extent):
-        for protocol in protocols:
-            case = BenchCase(workload, protocol, price_op(workload.op, protocol), (protocol.name,))
-            match = next((index for index, earlier in enumerate(cases) if earlier.matches(case)), None)
-            if match is None:
-                cases.append(case)
-            else:
-                cases[match] = replace(cases[match], protocols=(*cases[match].protocols, protocol.name))
-    return cases
+    users: dict[tuple[Workload, str, OpPrice], list[ExecutableProtocol]] = {}
+    for workload, protocol in product(list_workloads(extent), protocols):
+        kernel = kernel_for(workload.op.name, protocol.kernels, protocol.name).name
+        users.setdefault((workload, kernel, price_op(workload.op, protocol)), []).append(protocol)
+    return [BenchCase(*key, tuple(protocols)) for key, protocols in users.items()]
 
 
 UNUSABLE_PROTOCOLS = ("crypten",)
@@ -108,7 +95,7 @@ def measure_kernels(
 ) -> tuple[tuple[KernelTiming, ...], tuple[TruncationTest, ...]]:
     """Measure single operations, then truncations, between this process and another one."""
     run = [case for case in cases if case.workload.is_run]
-    job = BenchJob(extent=extent, tasks=[(case.workload.name, case.card) for case in run])
+    job = BenchJob(extent=extent, tasks=[(case.workload.name, case.protocols[0]) for case in run])
     with bench_peer(job) as party:
         operations = job.measure_operations(party, [case.price for case in run])
         timings = iter(_collect(operations, len(run), bar("operations")))

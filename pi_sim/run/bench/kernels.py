@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -82,12 +82,6 @@ class BenchParty:
     link: Link
     source: Source
 
-    def protocol_context(
-        self, card: ExecutableProtocol, source: Source | None = None
-    ) -> AbstractContextManager[Runtime]:
-        """Return a context in which kernels run under a protocol, with randomness from `source`."""
-        return Runtime.running(self.link, source or self.source, card)
-
     def share_of(self, ring: Tensor, mask: Tensor) -> Tensor:
         """Return this party's share of values that both parties know, hidden by a mask that both know."""
         return mask if self.link.rank else ring - mask
@@ -152,7 +146,7 @@ def measure_kernel(
     """
     op, log, results = workload.op, LoggingSource(end.source), list[Any]()
     plain = draw_operands(workload.operands)
-    with end.protocol_context(card, log) as rt:
+    with Runtime.running(end.link, log, card) as rt:
         shared = _share_operands(end, rt, workload, card, plain)
         counted = end.count_both(rt, lambda: results.append(apply_op(rt, op, shared, card)))
         error = _max_error(end, workload, results.pop(), plain)
@@ -161,7 +155,7 @@ def measure_kernel(
 
     def seconds(dealt: bool) -> float:
         source = PreloadedSource(end.source, log.requests) if dealt else end.source
-        with end.protocol_context(card, source) as rt:
+        with Runtime.running(end.link, source, card) as rt:
             return end.time_both(lambda: apply_op(rt, op, shared, card))
 
     total, online = (min(seconds(dealt) for _ in range(repetitions)) for dealt in (False, True))
@@ -234,7 +228,7 @@ def _measure_batch(
     """Return the result with one more batch: products between the parties against those of the plain integers."""
     x, y, *masks = batch
     op = Op("multiply", (tuple(x.shape), tuple(y.shape)), (True, True))
-    with end.protocol_context(card) as rt:
+    with Runtime.running(end.link, end.source, card) as rt:
         shared = [backend.fixed_point_tensor(end.share_of(*pair)) for pair in zip((x, y), masks, strict=True)]
         truncated = end.reveal(apply_op(rt, op, shared, card).share)
     plain = x * y
