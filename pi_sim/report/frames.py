@@ -12,8 +12,8 @@ import pandas as pd
 from pi_sim import records, specs
 from pi_sim.records import Agreement, Record, RunRecord, TrainingRecord
 from pi_sim.records.models import held_out_perplexity
-from pi_sim.report.statistics import Seeds
-from pi_sim.report.tables import format_change, label_protocol
+from pi_sim.report.statistics import Seeds, claim_verdict, compare_ranges, order_verdict
+from pi_sim.report.tables import format_change, format_perplexity, label_protocol
 from pi_sim.report.terminal import equality
 
 RECORDS = Path("reports/records")
@@ -26,10 +26,36 @@ PLAN = ("card", "size", "architecture", "dimensions", "recipe", "seed", "corpus"
 
 def published_change(model: str) -> float | None:
     """Return the change of a design's perplexity in its paper: NaN where it diverged, None where none is printed."""
-    row = PUBLISHED["designs"].get(model)
-    if row is None or "change" in row:
-        return row and float(row["change"])
-    return math.exp(row["loss"] - row["base_loss"]) - 1 if "loss" in row else row["perplexity"] / row["base"] - 1
+    row: dict[str, float] = PUBLISHED["designs"].get(model, {})
+    if "loss" in row:
+        return math.exp(row["loss"] - row["base_loss"]) - 1
+    return row["perplexity"] / row["base"] - 1 if "base" in row else row.get("change")
+
+
+def compare_claims(page: str, seeds: dict[str, Seeds]) -> list[dict[str, Any]]:
+    """Compare a page's published claims about two trained designs, the better one first, with the seeds' means."""
+    rows = []
+    for better, worse in PUBLISHED["claims"][page]:
+        if {better, worse} <= seeds.keys():
+            first, second = seeds[better], seeds[worse]
+            base, other = (1 + (published_change(model) or 0.0) for model in (better, worse))
+            published = other / base - 1
+            row: dict[str, Any] = {"designs": (better, worse), "claim": f"{better} ahead of {worse}"}
+            row |= {"published_change": published, "published": f"{published:+.1%}"}
+            row |= {"change": second.mean / first.mean - 1, "here": second.change(first)}
+            row |= {"means": f"{format_perplexity(first.mean)} and {format_perplexity(second.mean)}"}
+            row |= {"ranges": compare_ranges(first, second), "order": order_verdict(first, second)}
+            rows.append({**row, "verdict": claim_verdict(first, second, published)})
+    return rows
+
+
+def describe_changes(values: dict[str, Any], usual: dict[str, Any]) -> list[str]:
+    """Return "key value for usual value" for each key whose value is not the usual one."""
+
+    def show(value: Any) -> str:
+        return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+    return [f"{key} {show(values[key])} for {show(usual[key])}" for key in sorted(values) if values[key] != usual[key]]
 
 
 def load_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, Record]]:
@@ -140,7 +166,7 @@ def reference_trainings(trainings: pd.DataFrame) -> pd.DataFrame:
     )
     chosen = order.drop_duplicates("model").set_index("model", drop=False)
     alike = ["design", "dimensions", "recipe", "corpus"]
-    seeds: list[Any] = [seeds_of(same_but(trainings, row, alike)) for _, row in chosen.iterrows()]
+    seeds: list[Any] = [Seeds.of(same_but(trainings, row, alike)["perplexity"]) for _, row in chosen.iterrows()]
     return chosen.assign(seeds=pd.Series(seeds, chosen.index, dtype=object))
 
 
@@ -149,11 +175,6 @@ def same_but(trainings: pd.DataFrame, reference: Any, alike: list[str]) -> pd.Da
     keys = ["model", "size", *alike]
     same: pd.DataFrame = trainings[(trainings[keys] == reference[keys]).all(axis=1)]
     return same
-
-
-def seeds_of(trainings: pd.DataFrame) -> Seeds:
-    """Return the perplexities of trainings that differ in the seed alone."""
-    return Seeds.of(trainings["perplexity"])
 
 
 def setup(trainings: pd.DataFrame) -> dict[str, Any]:

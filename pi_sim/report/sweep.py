@@ -71,7 +71,7 @@ def load_qualities(folders: list[Path], sources: Iterable[ModelSource]) -> pd.Da
             chosen = trainings[(trainings[list(subject)] == pd.Series(subject)).all(axis=1)]
             for corpus, group in chosen.groupby("corpus", sort=False):
                 text = group["record"].iloc[0].corpus
-                recipes = [frames.seeds_of(seeds) for _, seeds in group.groupby("recipe")]
+                recipes = [Seeds.of(perplexities) for _, perplexities in group.groupby("recipe")["perplexity"]]
                 best = max(recipes, key=lambda seeds: (len(seeds.values), -seeds.mean))
                 rows.append((source.name, source.label, corpus, text.name, text.tokens_seen, best))
     return pd.DataFrame(rows, columns=list(QUALITY))
