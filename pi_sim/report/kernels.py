@@ -16,8 +16,6 @@ from pi_sim.run.bench.targets import LEAN, STOCK, lean_targets, stock_timing
 
 LINEAR_MAPS = 4
 """The maps of a block, 12 times the width squared, over the one to queries, keys and values that is measured."""
-
-
 AMOUNTS = ("bytes", "offline_bytes", "seconds", "online_seconds")
 
 
@@ -60,20 +58,17 @@ class KernelData:
 
 def load(folders: list[Path]) -> KernelData | None:
     """Load the last benchmark of these folders, and the runs under lean; None without a benchmark."""
-    bench, runs = None, {}
-    for _, record in frames.load_folders(folders):
-        if isinstance(record, BenchRecord):
-            bench = record
-        elif isinstance(record, RunRecord) and record.protocol == LEAN and record.agreement:
-            runs[record.model] = record
-    return KernelData(bench, runs) if bench else None
+    loaded = [record for _, record in frames.load_folders(folders)]
+    benches = [record for record in loaded if isinstance(record, BenchRecord)]
+    runs = [record for record in loaded if isinstance(record, RunRecord) and record.protocol == LEAN]
+    return KernelData(benches[-1], {run.model: run for run in runs if run.agreement}) if benches else None
 
 
 def context(data: KernelData) -> dict[str, Any]:
-    """Return the values that the template shows."""
     bench, runs = data.bench, [record for _, record in sorted(data.runs.items())]
     linear = data.pairs[data.pairs["name"] == "linear"][["online_seconds_stock", "online_seconds"]]
     accuracy = frames.run_frame((Path(), record) for record in runs)
+    perplexities = {key: accuracy[key].map(format_perplexity) for key in ("plain", "private") if runs}
     return {
         "extent": bench.extent.model_dump(),
         "full_size": bench.extent == BenchSize(),
@@ -83,9 +78,7 @@ def context(data: KernelData) -> dict[str, Any]:
         "pairs": data.pairs,
         "timed": data.pairs[data.pairs["seconds_stock"].notna()],
         **_measured(data),
-        "accuracy": accuracy.assign(
-            **{key: accuracy[key].map(format_perplexity) for key in ("plain", "private") if runs}
-        ),
+        "accuracy": accuracy.assign(**perplexities),
         "missing": data.missing,
         "commands": [record.command for record in runs],
         "environment": bench.environment,
@@ -101,30 +94,22 @@ def terminal_tables(bench: BenchRecord) -> str:
 
 def _measured(data: KernelData) -> dict[str, Any]:
     """Return the rows of kernels, of models beside stock CrypTen, and of truncations."""
-    models = []
-    for timing in data.bench.models:
+    models, truncations = (
+        [
+            {**row.model_dump(), "protocol_name": label_protocol(row.protocol), "fewer": None, "faster": None}
+            for row in rows
+        ]
+        for rows in (data.bench.models, data.bench.truncations)
+    )
+    for row, timing in zip(models, data.bench.models, strict=True):
         stock = stock_timing(data.bench, timing)
-        compared = stock if stock and stock != timing else None
-        fewer = compared.bytes / timing.bytes if compared else None
-        name = label_protocol(timing.protocol)
-        models.append(
-            {
-                **timing.model_dump(),
-                "protocol_name": name,
-                "fewer": fewer,
-                "faster": compared and compared.seconds / timing.seconds,
-            }
-        )
+        if stock and stock != timing:
+            row |= {"fewer": stock.bytes / timing.bytes, "faster": stock.seconds / timing.seconds}
     names = data.operations["protocols"].map(lambda protocols: ", ".join(map(label_protocol, protocols)))
-    kernels = data.operations.assign(protocols=names)
-    truncations = [
-        {**test.model_dump(), "protocol_name": label_protocol(test.protocol)} for test in data.bench.truncations
-    ]
-    return {"kernels": kernels, "models": models, "truncations": truncations}
+    return {"kernels": data.operations.assign(protocols=names), "models": models, "truncations": truncations}
 
 
 def drawings(data: KernelData) -> dict[str, Drawing]:
-    """Return every figure that something was measured for, by name."""
     sent, seconds = dot_values(data, "bytes_each"), dot_values(data, "seconds_each", 1e6)
     values = {"kernels-bytes": (sent, "bytes an element"), "kernels-microseconds": (seconds, "µs an element")}
     return {name: partial(figures.dots_by_protocol, *pair) for name, pair in values.items() if pair[0]}
@@ -133,7 +118,5 @@ def drawings(data: KernelData) -> dict[str, Drawing]:
 def dot_values(data: KernelData, key: str, factor: float = 1) -> dict[str, dict[str, float]]:
     """Return an amount by operation and protocol, where it is not zero."""
     rows = data.by_protocol[data.by_protocol[key].fillna(0) > 0]
-    return {
-        str(name): dict(zip(group["protocols"], factor * group[key], strict=True))
-        for name, group in rows.groupby("name", sort=False)
-    }
+    groups = rows.groupby("name", sort=False)
+    return {str(name): dict(zip(group["protocols"], factor * group[key], strict=True)) for name, group in groups}

@@ -133,7 +133,6 @@ def _mean(shares: tuple[float | None, ...]) -> float:
 
 
 def context(lab: Lab) -> dict[str, Any]:
-    """Return the values that the template shows."""
     trained = lab.compared[~lab.compared["diverged"].astype(bool)]
     by_model = trained.groupby("model", sort=False)
     pair = [trained.loc[trained["model"] == model, "first_overload"] for model in ("gelu_nonorm", "relu_nonorm")]
@@ -290,7 +289,6 @@ def _commands(lab: Lab) -> Iterator[str]:
 
 
 def drawings(lab: Lab) -> dict[str, Drawing]:
-    """Return every figure that there are records for, by name."""
     trained = {m: record for m, record in lab.first.items() if not math.isinf(held_out_perplexity(record.held_out))}
     heads = [(model, record.observations[-1].entropy_share) for model, record in trained.items()]
     along = [_series(record, lambda row: list(map(_mean, row.entropy_share))) for record in trained.values()]

@@ -27,7 +27,6 @@ README_PANELS = {
     "lean (our kernels)": {"gelu": "lean", "relu": "lean"},
 }
 """The panels of the README's figure, with the protocol of each activation."""
-GPT2_STD = 0.02  # the standard deviation of GPT-2's own initial weights
 
 
 @dataclass(frozen=True)
@@ -97,14 +96,14 @@ def load(folders: list[Path]) -> list[SizeData]:
 
 
 def context(sizes: list[SizeData]) -> dict[str, Any]:
-    """Return the values that the template shows."""
     return {"sizes": [_size_context(size) for size in sizes], "conventions": CONVENTIONS, **_provenance(sizes)}
 
 
 def _size_context(size: SizeData) -> dict[str, Any]:
     runs, prices = _labelled(size.runs, "seq_len", "network"), _labelled(size.prices, "seq_len")
     unit = choose_unit(BYTES, list(size.runs["total_bytes"]))
-    recipes = pd.DataFrame(_other_recipes(size))
+    columns = ["changed", "model", "usual", "seeds", "mean", "range", "change"]
+    recipes = pd.DataFrame(_other_recipes(size), columns=columns)
     quality = pd.DataFrame([_quality_row(size, model) for model in size.models])
     return {
         "name": size.name,
@@ -112,15 +111,14 @@ def _size_context(size: SizeData) -> dict[str, Any]:
         "prices": prices,
         "setup": frames.setup(size.references) if len(size.references) else None,
         "overview": quality.merge(runs, how="left", on="model", suffixes=("", "_run")),
-        "better_recipes": recipes[recipes["mean"] < recipes["usual"]].to_dict("records") if len(recipes) else [],
+        "better_recipes": recipes[recipes["mean"] < recipes["usual"]].to_dict("records"),
         "truncations_failed": bool(((runs["agreement_corrupted_positions"] > 0) & ~runs["wrong"]).any()),
         "taylor": _taylor_failures(size),
         "unit": unit,
         **_by_operation(size, prices, "bytes", "sent", replace(unit, name="")),
         **_by_operation(size, prices, "rounds", "rounds", COUNT[0]),
-        "imitated": runs[runs["expected"].notna()],
         "order": _order(size),
-        "recipes": recipes.sort_values("changed", kind="stable") if len(recipes) else recipes,
+        "recipes": recipes.sort_values("changed", kind="stable"),
         "best": _best_recipes(recipes),
         "final_norm": [row for model in size.models for row in _final_norm(size, model)],
         "mean_length": size.length,
@@ -140,14 +138,12 @@ def _labelled(runs: pd.DataFrame, *keys: str) -> pd.DataFrame:
 
 
 def _quality_row(size: SizeData, model: str) -> dict[str, Any]:
-    design, seeds, baseline = size.design(model), size.seeds.get(model), size.seeds.get(BASELINE)
+    design, corpora = size.design(model), size.references["corpus"]
     norms = "all" if design.get("norm") != "none" else "none" if design["final_norm"] == "none" else "final only"
-    row = {"model": model, "norms": norms if design else None}
-    if not seeds:
-        return {**row, "mean": None, "seeds": None, "change": None}
-    corpora = size.references["corpus"]
-    comparable = baseline and model != BASELINE and corpora[model] == corpora[BASELINE]
-    return {**row, **seeds.summary(baseline), **({} if comparable else {"change": None})}
+    row = {"model": model, "norms": norms if design else None, "mean": None, "seeds": None}
+    is_comparable = model != BASELINE and model in corpora and corpora[model] == corpora.get(BASELINE)
+    summary = size.seeds[model].summary(size.seeds.get(BASELINE)) if model in size.seeds else {}
+    return {**row, **summary, "change": summary["change"] if is_comparable else None}
 
 
 def _taylor_failures(size: SizeData) -> list[dict[str, Any]]:
@@ -164,21 +160,17 @@ def _taylor_failures(size: SizeData) -> list[dict[str, Any]]:
 
 
 def _order(size: SizeData) -> dict[str, Any] | None:
-    """Return the published numbers beside ours and a verdict on every pair; None unless two designs were trained."""
+    """Return the published numbers beside ours, and the claims; None unless two designs were trained."""
     seeds = {model: size.seeds[model] for model in frames.DESIGNS if model in size.seeds}
     if len(seeds) < 2:
         return None
-    recipe, numbers = size.references["record"].iloc[0].recipe, []
+    numbers = []
     for model, values in seeds.items():
         paper, baseline = PUBLISHED["designs"][model], None if model == BASELINE else seeds.get(BASELINE)
         change = f"{paper['change']:+.1%}" if paper["change"] else ""
         row = {"design": paper["name"], "model": model, "published": paper["perplexity"], "published_change": change}
         numbers.append({**row, **values.summary(baseline)})
-    scales = {"embedding": recipe.embedding_scale, "logits": recipe.logit_scale}
-    std = f"weights that start with a standard deviation of {recipe.init_std:g}, not GPT-2's {GPT2_STD:g}"
-    traits = [std] if recipe.init_std != GPT2_STD else []
-    traits += [f"a learned scale of the {name} that starts at {scale:g}" for name, scale in scales.items() if scale]
-    return {"traits": traits, "numbers": numbers, "claims": compare_claims("norm_free", seeds)}
+    return {"numbers": numbers, "claims": compare_claims("norm_free", seeds)}
 
 
 def _other_recipes(size: SizeData) -> Iterator[dict[str, Any]]:
@@ -193,12 +185,9 @@ def _other_recipes(size: SizeData) -> Iterator[dict[str, Any]]:
 
 def _best_recipes(recipes: pd.DataFrame) -> pd.DataFrame:
     """Return the best recipe of every model for which several were tried, the best model first."""
-    if recipes.empty:
-        return recipes
     usual = recipes.assign(changed="the usual", mean=recipes["usual"])
     tried = pd.concat([usual, recipes.sort_values("changed", kind="stable")]).sort_values("mean", kind="stable")
-    best = tried.drop_duplicates("model")
-    first = best["mean"].iloc[0]
+    best, first = tried.drop_duplicates("model"), tried["mean"].min()
     return best.assign(change=["" if mean == first else format_change(mean, first) for mean in best["mean"]])
 
 
@@ -233,7 +222,6 @@ def _provenance(sizes: list[SizeData]) -> dict[str, Any]:
 
 
 def drawings(size: SizeData) -> dict[str, Drawing]:
-    """Return every figure that there are data for, by name."""
     looks = {model: _look(size.design(model)) for model in size.models}
     plots: dict[str, Drawing] = {f"operations-{size.name}": partial(_draw_operations, size)}
     if runs := tradeoff_runs(size):
@@ -246,21 +234,17 @@ def drawings(size: SizeData) -> dict[str, Drawing]:
 
 def readme_drawings(sizes: list[SizeData], lab: Lab) -> dict[str, Drawing]:
     """Return the README's figure: the lab's perplexities against seconds; nothing if a design lacks either."""
-    seconds = {
-        (run.model, run.protocol): run.total.seconds["wan"]
-        for size in sizes
-        for run in tradeoff_runs(size)
-        if size.name == lab.first[BASELINE].size
-    }
-    quality = {m: (_look(frames.card_design(m) or {}), lab.seeds[m]) for m in frames.DESIGNS if m in lab.seeds}
+    if not all(model in lab.seeds and lab.seeds[model].is_finite for model in frames.DESIGNS):
+        return {}
+    runs = [run for size in sizes if size.name == lab.first[BASELINE].size for run in tradeoff_runs(size)]
+    seconds = {(run.model, run.protocol): run.total.seconds["wan"] for run in runs}
+    quality = {model: (_look(frames.card_design(model) or {}), lab.seeds[model]) for model in frames.DESIGNS}
     costs = {
-        title: {m: seconds.get((m, protocols[look.activation])) for m, (look, _) in quality.items()}
+        title: {model: seconds.get((model, protocols[look.activation])) for model, (look, _) in quality.items()}
         for title, protocols in README_PANELS.items()
     }
-    is_complete = len(quality) == len(frames.DESIGNS) and all(seeds.is_finite for _, seeds in quality.values())
-    if not is_complete or any(None in by_model.values() for by_model in costs.values()):
-        return {}
-    return {"readme-quality-cost": partial(figures.quality_against_cost, costs, quality)}
+    is_complete = all(None not in by_model.values() for by_model in costs.values())
+    return {"readme-quality-cost": partial(figures.quality_against_cost, costs, quality)} if is_complete else {}
 
 
 def _look(design: dict[str, Any]) -> Look:

@@ -8,11 +8,9 @@ from typing import Any
 import pandas as pd
 
 from pi_sim.files import write_text
-from pi_sim.report import figures, kernels, model_lab, norm_free, published_figures, styles, sweep, tables
+from pi_sim.report import figures, kernels, model_lab, norm_free, styles, sweep, tables
 from pi_sim.report.figures import Drawing
-from pi_sim.report.tables import Format
 from pi_sim.sweep.table import SweepRow
-from pi_sim.validation import Validation
 
 
 def write_report(folders: list[Path], out: Path) -> list[Path]:
@@ -42,19 +40,6 @@ def write_kernels(folders: list[Path], out: Path) -> list[Path]:
     if data is None:
         return []
     return write_page(out / "kernels.md", "kernels", kernels.context(data), kernels.drawings(data))
-
-
-def write_validation(validations: list[Validation], out: Path) -> list[Path]:
-    """Write the page of published figures beside ours."""
-    plots = {"validation": partial(figures.published_scatter, published_figures.comparison_frame(validations))}
-    return write_page(out / "validation.md", "validation", published_figures.context(validations), plots)
-
-
-def render_validations(validations: list[Validation], style: Format) -> str:
-    """Render published figures beside ours; as Markdown the page."""
-    if style == "markdown":
-        return render_page("validation", published_figures.context(validations), ["validation"])
-    return published_figures.render_validations(validations, style)
 
 
 def write_sweep(answers: list[SweepRow], qualities: pd.DataFrame, path: Path) -> list[Path]:

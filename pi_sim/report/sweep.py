@@ -99,7 +99,7 @@ def compare_designs(answers: Iterable[SweepRow], qualities: pd.DataFrame) -> lis
 
 
 def context(answers: list[SweepRow], compared: dict[str, DesignComparison]) -> dict[str, Any]:
-    """Return the values that the template shows; comparisons by the name of their figure."""
+    """Return the template's values; comparisons by the name of their figure."""
     frame = pd.DataFrame(answers, columns=list(SweepRow._fields))
     axes = {"design": "model", "size": "size", "length": "seq_len", "protocol": "protocol", "network": "network"}
     counts = [(frame[key].nunique(), noun) for noun, key in axes.items()]
