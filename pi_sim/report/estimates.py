@@ -60,9 +60,8 @@ def render_estimates(
         for estimate in estimates:
             rows = _closing_rows(estimate) if view == "total" else _rows(estimate, estimate.group_by(view), top)
             tidy += [{**{key: getattr(estimate, key) for key in SCENARIO}, **row} for row in rows]
-        return tables.render(
-            tabulate(tidy, {**dict(zip(SCENARIO, SCENARIO, strict=True)), **_columns(estimates, view)}), "csv"
-        )
+        columns = {key: key for key in SCENARIO} | _columns(estimates, view)
+        return tables.render(tabulate(tidy, columns), "csv")
     sections = []
     for estimate in estimates:
         total = _numbers(estimate, estimate.overall)
@@ -73,8 +72,8 @@ def render_estimates(
             if total.get(key.removeprefix("share_of_"), 0) is not None
         }
         table = tabulate(_rows(estimate, _parts(estimate, view), top), columns, totals=_closing_rows(estimate))
-        sections.append(_section(estimate_title(estimate), table, _notes(estimate), style))
-    return tables.fold("\n\n".join([*sections, conventions(estimates)]), style)
+        sections.append([_heading(estimate_title(estimate), style), tables.render(table, style), *_notes(estimate)])
+    return _join(sections, estimates, style)
 
 
 def estimate_title(estimate: Estimate) -> str:
@@ -89,16 +88,15 @@ def describe_tokens(seq_len: int, batch: int, past: int | None) -> str:
     return tokens if batch == 1 else f"{batch:,} sequences of {tokens} each"
 
 
-def _section(title: str, table: Table, notes: list[str], style: Format) -> str:
-    """Join a title, the table, and what it leaves out."""
-    heading, gap = (f"### {title}", "\n\n") if style == "markdown" else (title, "\n")
-    return gap.join([heading, tables.render(table, style), *notes])
+def _heading(title: str, style: Format) -> str:
+    return f"### {title}" if style == "markdown" else title
 
 
-def conventions(estimates: list[Estimate]) -> str:
-    """List what the numbers of all estimates mean."""
-    sentences = dict.fromkeys(sentence for estimate in estimates for sentence in estimate.conventions)
-    return "\n".join(f"- {sentence}" for sentence in sentences)
+def _join(sections: list[list[str]], estimates: list[Estimate], style: Format) -> str:
+    """Join the parts of each section and, below them, the definitions of the numbers of all estimates."""
+    gap = "\n\n" if style == "markdown" else "\n"
+    conventions = dict.fromkeys(f"- {sentence}" for estimate in estimates for sentence in estimate.conventions)
+    return tables.fold("\n\n".join([*map(gap.join, sections), "\n".join(conventions)]).rstrip(), style)
 
 
 def _sums(estimate: Estimate) -> dict[str, Subtotal]:
@@ -150,7 +148,7 @@ def _notes(estimate: Estimate) -> list[str]:
     return [
         *_free_operations([estimate]),
         *(f"{', '.join(ops)}: {origin} prices" for origin, ops in origins.items()),
-        *([_session_note(estimate)] if estimate.session_bytes else []),
+        *_session_notes(estimate),
         *([] if estimate.offline_known else ["offline bytes: not stated by the sources"]),
     ]
 
@@ -162,9 +160,10 @@ def _free_operations(estimates: list[Estimate]) -> list[str]:
     return [f"{', '.join(names)}: local, {'costs' if len(names) == 1 else 'cost'} nothing"] if names else []
 
 
-def _session_note(estimate: Estimate) -> str:
-    """Return what opening the weights takes, beside all sums."""
-    return f"once in a session, beside the above: 1 round, {estimate.session_bytes / 1e6:,.2f} MB to open the weights"
+def _session_notes(estimate: Estimate) -> list[str]:
+    """Return the cost of opening the weights, which no sum includes, as one line or none."""
+    note = f"once in a session, beside the above: 1 round, {estimate.session_bytes / 1e6:,.2f} MB to open the weights"
+    return [note] if estimate.session_bytes else []
 
 
 def render_comparison(estimates: list[Estimate], view: View, style: Format) -> str:
@@ -178,13 +177,13 @@ def render_comparison(estimates: list[Estimate], view: View, style: Format) -> s
         return json.dumps({"estimates": documents, "by": view, "rows": rows, "totals": totals}, indent=2)
     if style == "csv":
         return tables.render(Table(table.columns, table.rows or table.totals), "csv")
-    lettered = list(zip(ascii_uppercase, compared, strict=False))
-    gap, mark = ("\n\n", "- ") if style == "markdown" else ("\n", "")
-    labels = [replace(estimate, protocol=tables.label_protocol(estimate.protocol)) for estimate in compared]
-    legend = "\n".join(f"{mark}{ascii_uppercase[n]}: {estimate_title(label)}" for n, label in enumerate(labels))
-    sessions = [f"{letter}: {_session_note(estimate)}" for letter, estimate in lettered if estimate.session_bytes]
-    section = gap.join([legend, tables.render(table, style), *_free_operations(compared), *sessions])
-    return tables.fold("\n\n".join([section, conventions(compared)]), style)
+    mark, legend, sessions = "- " if style == "markdown" else "", [], []
+    for letter, estimate in zip(ascii_uppercase, compared, strict=False):
+        title = estimate_title(replace(estimate, protocol=tables.label_protocol(estimate.protocol)))
+        legend.append(f"{mark}{letter}: {title}")
+        sessions += [f"{letter}: {note}" for note in _session_notes(estimate)]
+    section = ["\n".join(legend), tables.render(table, style), *_free_operations(compared), *sessions]
+    return _join([section], compared, style)
 
 
 def check_comparable(estimates: list[Estimate]) -> list[Estimate]:
@@ -220,27 +219,27 @@ def _comparison_table(estimates: list[Estimate], view: View, everything: bool) -
     if len(set(names)) < len(names):
         protocol = estimates[0].protocol
         raise UsageError(f"two protocols are both called {protocol}; change the name in one of their files.")
-    numbers = number_columns(estimates)
+    numbers, letters = number_columns(estimates), dict(zip(names, ascii_uppercase, strict=False))
     heads: dict[str, Any] = {view: TITLES[view]}
     for key, (title, units) in numbers.items():
-        for letter, name in zip(ascii_uppercase, names, strict=False):
-            if everything or key not in ("offline_bytes", "compute_seconds"):
-                heads[f"{key}_{name}"] = (f"{title}\n{letter}", units)
-                ratio = f"{title.partition(chr(10))[0]}\n{letter} / A"
-                heads |= {f"{key}_ratio_{name}": (ratio, RATIO)} if letter != "A" else {}
-    tables_of_rows = []
-    for groups in ([_parts(estimate, view) for estimate in estimates], list(map(_sums, estimates))):
-        rows: list[dict[str, Any]] = []
-        for key in merge_orders([list(parts) for parts in groups]):
-            pairs = zip(estimates, (parts.get(key) for parts in groups), strict=True)
-            values = [_numbers(estimate, part) if part else dict.fromkeys(numbers) for estimate, part in pairs]
-            row: dict[str, Any] = {view: key}
-            for name, own in zip(names, values, strict=True):
-                row |= {f"{number}_{name}": own[number] for number in numbers}
-                row |= {f"{number}_ratio_{name}": _ratio(own[number], values[0][number]) for number in numbers}
-            rows.append(row)
-        tables_of_rows.append(rows)
-    return tabulate(tables_of_rows[0], heads, totals=tables_of_rows[1])
+        for name, letter in letters.items() if everything or key not in ("offline_bytes", "compute_seconds") else ():
+            heads[f"{key}_{name}"] = (f"{title}\n{letter}", units)
+            if letter != "A":
+                heads[f"{key}_ratio_{name}"] = (f"{title.partition(chr(10))[0]}\n{letter} / A", RATIO)
+
+    def build_row(key: str, groups: list[dict[str, Subtotal]]) -> dict[str, Any]:
+        row: dict[str, Any] = {view: key}
+        for name, estimate, parts in zip(names, estimates, groups, strict=True):
+            values = _numbers(estimate, parts[key]) if key in parts else dict.fromkeys(numbers)
+            row |= {f"{number}_{name}": values[number] for number in numbers}
+            row |= {f"{number}_ratio_{name}": _ratio(values[number], row[f"{number}_{names[0]}"]) for number in numbers}
+        return row
+
+    rows, totals = (
+        [build_row(key, groups) for key in merge_orders([list(parts) for parts in groups])]
+        for groups in ([_parts(estimate, view) for estimate in estimates], list(map(_sums, estimates)))
+    )
+    return tabulate(rows, heads, totals=totals)
 
 
 def render_counts(counts: OpCounts, style: Format) -> str:
@@ -254,4 +253,5 @@ def render_counts(counts: OpCounts, style: Format) -> str:
     if style == "csv":
         return tables.render(tabulate(rows, columns), "csv")
     title = f"{counts.model} ({counts.size}), {describe_tokens(counts.seq_len, counts.batch, counts.past)}"
-    return _section(title, tabulate(rows, columns, totals=[total]), [], style)
+    table = tables.render(tabulate(rows, columns, totals=[total]), style)
+    return _join([[_heading(title, style), table]], [], style)
