@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, Literal
 
 from pi_sim import records
 from pi_sim.cost.census import OpCounts
@@ -72,31 +72,35 @@ def render_estimates(
             if total.get(key.removeprefix("share_of_"), 0) is not None
         }
         table = tabulate(_rows(estimate, _parts(estimate, view), top), columns, totals=_closing_rows(estimate))
-        sections.append([_heading(estimate_title(estimate), style), tables.render(table, style), *_notes(estimate)])
-    return _join(sections, estimates, style)
+        sections.append(_section([estimate], table))
+    return _render(sections, estimates, style)
 
 
-def estimate_title(estimate: Estimate) -> str:
-    """Return model, size, protocol and length as one line."""
-    length = describe_tokens(estimate.seq_len, estimate.batch, estimate.past)
-    return f"{estimate.model} ({estimate.size}), protocol {estimate.protocol}, {length}"
+def _section(estimates: list[Estimate], table: Table) -> dict[str, Any]:
+    """Return a table, its estimates, the operations that are free in all of them, and those with declared prices."""
+    rows = [row for estimate in estimates for row in estimate.rows]
+    costly = [row for row in rows if row.cost != ZERO_COST]
+    free = dict.fromkeys(row.op for row in rows if row.op not in {row.op for row in costly})
+    declared: dict[str, dict[str, None]] = {}
+    for row in costly:
+        if row.provenance != "derived":
+            declared.setdefault(row.provenance, {})[row.op] = None
+    return {"estimates": estimates, "table": table, "free": list(free), "declared": declared}
+
+
+def _render(sections: list[dict[str, Any]], estimates: list[Estimate], style: Literal["table", "markdown"]) -> str:
+    """Render sections and, below them, the definitions of the numbers of all estimates."""
+    conventions = dict.fromkeys(sentence for estimate in estimates for sentence in estimate.conventions)
+    values = {"estimates": estimates, "letters": ascii_uppercase, "label_protocol": tables.label_protocol, "str": str}
+    return tables.render_template(
+        "estimates.txt.j2", style, sections=sections, conventions=conventions, describe_tokens=describe_tokens, **values
+    )
 
 
 def describe_tokens(seq_len: int, batch: int, past: int | None) -> str:
     """Return the tokens read at once: "128 tokens", "8 sequences of 128 tokens each", "1 token after 511"."""
     tokens = f"{seq_len:,} token{'s' if seq_len > 1 else ''}" + ("" if past is None else f" after {past:,}")
     return tokens if batch == 1 else f"{batch:,} sequences of {tokens} each"
-
-
-def _heading(title: str, style: Format) -> str:
-    return f"### {title}" if style == "markdown" else title
-
-
-def _join(sections: list[list[str]], estimates: list[Estimate], style: Format) -> str:
-    """Join the parts of each section and, below them, the definitions of the numbers of all estimates."""
-    gap = "\n\n" if style == "markdown" else "\n"
-    conventions = dict.fromkeys(f"- {sentence}" for estimate in estimates for sentence in estimate.conventions)
-    return tables.fold("\n\n".join([*map(gap.join, sections), "\n".join(conventions)]).rstrip(), style)
 
 
 def _sums(estimate: Estimate) -> dict[str, Subtotal]:
@@ -139,33 +143,6 @@ def _ratio(value: float | None, reference: float | None) -> float | None:
     return value / reference if value is not None and reference else None
 
 
-def _notes(estimate: Estimate) -> list[str]:
-    """Return the operations that cost nothing, where declared prices come from, and what the sources leave out."""
-    origins: dict[str, dict[str, None]] = {}
-    for row in estimate.rows:
-        if row.cost != ZERO_COST and row.provenance != "derived":
-            origins.setdefault(row.provenance, {})[row.op] = None
-    return [
-        *_free_operations([estimate]),
-        *(f"{', '.join(ops)}: {origin} prices" for origin, ops in origins.items()),
-        *_session_notes(estimate),
-        *([] if estimate.offline_known else ["offline bytes: not stated by the sources"]),
-    ]
-
-
-def _free_operations(estimates: list[Estimate]) -> list[str]:
-    """Return one line on the operations that cost nothing in any of the estimates, if there are some."""
-    costly = {row.op for estimate in estimates for row in estimate.rows if row.cost != ZERO_COST}
-    names = dict.fromkeys(row.op for estimate in estimates for row in estimate.rows if row.op not in costly)
-    return [f"{', '.join(names)}: local, {'costs' if len(names) == 1 else 'cost'} nothing"] if names else []
-
-
-def _session_notes(estimate: Estimate) -> list[str]:
-    """Return the cost of opening the weights, which no sum includes, as one line or none."""
-    note = f"once in a session, beside the above: 1 round, {estimate.session_bytes / 1e6:,.2f} MB to open the weights"
-    return [note] if estimate.session_bytes else []
-
-
 def render_comparison(estimates: list[Estimate], view: View, style: Format) -> str:
     """Render two or more estimates in one table; as CSV or JSON with every number of each, against the first's."""
     compared = check_comparable(estimates)
@@ -177,13 +154,7 @@ def render_comparison(estimates: list[Estimate], view: View, style: Format) -> s
         return json.dumps({"estimates": documents, "by": view, "rows": rows, "totals": totals}, indent=2)
     if style == "csv":
         return tables.render(Table(table.columns, table.rows or table.totals), "csv")
-    mark, legend, sessions = "- " if style == "markdown" else "", [], []
-    for letter, estimate in zip(ascii_uppercase, compared, strict=False):
-        title = estimate_title(replace(estimate, protocol=tables.label_protocol(estimate.protocol)))
-        legend.append(f"{mark}{letter}: {title}")
-        sessions += [f"{letter}: {note}" for note in _session_notes(estimate)]
-    section = ["\n".join(legend), tables.render(table, style), *_free_operations(compared), *sessions]
-    return _join([section], compared, style)
+    return _render([_section(compared, table)], compared, style)
 
 
 def check_comparable(estimates: list[Estimate]) -> list[Estimate]:
@@ -252,6 +223,6 @@ def render_counts(counts: OpCounts, style: Format) -> str:
     total = {"op": "total", "count": None, "shape": "", "multiplications": counts.multiplications}
     if style == "csv":
         return tables.render(tabulate(rows, columns), "csv")
-    title = f"{counts.model} ({counts.size}), {describe_tokens(counts.seq_len, counts.batch, counts.past)}"
-    table = tables.render(tabulate(rows, columns, totals=[total]), style)
-    return _join([[_heading(title, style), table]], [], style)
+    table = tabulate(rows, columns, totals=[total])
+    tokens = describe_tokens(counts.seq_len, counts.batch, counts.past)
+    return tables.render_template("counts.txt.j2", style, counts=counts, table=table, tokens=tokens)

@@ -284,7 +284,7 @@ def _table_filter(
 ) -> str:
     """Render a table, or records with a title, or a title and units or a formatter, for each column."""
     table = rows if isinstance(rows, Table) else tabulate(rows, columns, missing, optional, totals)
-    return render(table, style) if table.rows else ""
+    return render(table, style) if table.rows or table.totals else ""
 
 
 def unwrap(text: str) -> str:
