@@ -257,7 +257,7 @@ def _markdown(table: Table) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *lines])
 
 
-def render_template(name: str, style: Literal["table", "markdown"], **values: Any) -> str:
+def render_template(name: str, style: Literal["table", "markdown", "csv"], **values: Any) -> str:
     """Render a template of the folder templates; its parts are set apart by one empty line at most."""
     text = _environment().get_template(name).render(style=style, **values)
     text = re.sub(r"\n{3,}", "\n\n", text).strip()
