@@ -93,11 +93,8 @@ def run_two_party(
         )
     audit_run(bundle.graph, protocol, outcome)
     measured = summarize_counters(outcome, request.network)
-    if (
-        not 1 / MAX_NETWORK_RATIO
-        < (1.0 if measured.communication_ratio is None else measured.communication_ratio)
-        < MAX_NETWORK_RATIO
-    ):
+    ratio = measured.communication_ratio
+    if ratio is not None and not 1 / MAX_NETWORK_RATIO < ratio < MAX_NETWORK_RATIO:
         warn("this machine was too busy to hold messages back precisely; repeat the run when it is not.")
     perplexity, agreement = compare_logits(expected, outcome.logits, tokens)
     return RunRecord(
