@@ -30,8 +30,7 @@ class KernelData:
     def operations(self) -> pd.DataFrame:
         """One row for each measured kernel, with amounts for each element."""
         frame = pd.DataFrame([row.model_dump() for row in self.bench.operations])
-        amounts = {key: pd.to_numeric(frame[key]) / frame["elements"] for key in AMOUNTS}
-        return frame.assign(**{f"{key}_each": values for key, values in amounts.items()})
+        return frame.assign(**{f"{key}_each": pd.to_numeric(frame[key]) / frame["elements"] for key in AMOUNTS})
 
     @cached_property
     def by_protocol(self) -> pd.DataFrame:
@@ -52,8 +51,9 @@ class KernelData:
     def missing(self) -> list[str]:
         """Shipped models that were not run under lean."""
         weights = specs.data_root() / "models" / "weights"
-        shipped = sorted(path.parent.name.rpartition("-")[0] for path in weights.glob("*/record.json"))
-        return [model for model in shipped if model not in self.runs]
+        return sorted(
+            {path.parent.name.rpartition("-")[0] for path in weights.glob("*/record.json")} - self.runs.keys()
+        )
 
 
 def load(folders: list[Path]) -> KernelData | None:
@@ -67,23 +67,19 @@ def load(folders: list[Path]) -> KernelData | None:
 def context(data: KernelData) -> dict[str, Any]:
     bench, runs = data.bench, [record for _, record in sorted(data.runs.items())]
     linear = data.pairs[data.pairs["name"] == "linear"][["online_seconds_stock", "online_seconds"]]
-    accuracy = frames.run_frame((Path(), record) for record in runs)
+    accuracy = frames.run_frame(runs)
     perplexities = {key: accuracy[key].map(format_perplexity) for key in ("plain", "private") if runs}
     return {
-        "extent": bench.extent.model_dump(),
+        "bench": bench,
         "full_size": bench.extent == BenchSize(),
         "targets": lean_targets(data.bench, data.runs, data.missing),
         "linear": (LINEAR_MAPS * linear.iloc[0]).tolist() if linear.notna().all(axis=None) and len(linear) else None,
         "linear_maps": LINEAR_MAPS,
         "pairs": data.pairs,
-        "timed": data.pairs[data.pairs["seconds_stock"].notna()],
         **_measured(data),
         "accuracy": accuracy.assign(**perplexities),
         "missing": data.missing,
-        "commands": [record.command for record in runs],
-        "environment": bench.environment,
-        "threads": bench.threads,
-        "load": bench.load,
+        "runs": runs,
     }
 
 
@@ -95,16 +91,13 @@ def terminal_tables(bench: BenchRecord) -> str:
 def _measured(data: KernelData) -> dict[str, Any]:
     """Return the rows of kernels, of models beside stock CrypTen, and of truncations."""
     models, truncations = (
-        [
-            {**row.model_dump(), "protocol_name": label_protocol(row.protocol), "fewer": None, "faster": None}
-            for row in rows
-        ]
+        [{**row.model_dump(), "protocol_name": label_protocol(row.protocol)} for row in rows]
         for rows in (data.bench.models, data.bench.truncations)
     )
     for row, timing in zip(models, data.bench.models, strict=True):
         stock = stock_timing(data.bench, timing)
-        if stock and stock != timing:
-            row |= {"fewer": stock.bytes / timing.bytes, "faster": stock.seconds / timing.seconds}
+        fewer, faster = (stock.bytes / timing.bytes, stock.seconds / timing.seconds) if stock else (None, None)
+        row |= {"fewer": fewer, "faster": faster} if stock != timing else {"fewer": None, "faster": None}
     names = data.operations["protocols"].map(lambda protocols: ", ".join(map(label_protocol, protocols)))
     return {"kernels": data.operations.assign(protocols=names), "models": models, "truncations": truncations}
 

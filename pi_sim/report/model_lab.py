@@ -23,8 +23,7 @@ from pi_sim.report.tables import Unit, format_change
 
 FOLDER = RECORDS / "lab"
 BASELINE = "gelu_ln"
-DESIGN_SETTINGS = ("entropy_penalty", "entropy_margin")
-"""Settings of a recipe that belong to a design."""
+DESIGN_SETTINGS = {"entropy_penalty", "entropy_margin"}  # in a recipe, but part of a design
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Lab:
     def compared(self) -> pd.DataFrame:
         """Trainings from scratch of designs as on their cards, with the setting that most of them share."""
         scratch = self.trainings[self.trainings["from_scratch"] & self.trainings["on_card"]]
-        recipes = [record.recipe.model_dump(exclude=set(DESIGN_SETTINGS)) for record in scratch["record"]]
+        recipes = [record.recipe.model_dump(exclude=DESIGN_SETTINGS) for record in scratch["record"]]
         settings = scratch[["size", "dimensions", "text"]].agg("".join, axis=1) + list(map(key_of, recipes))
         shared = Counter(settings).most_common(1)
         chosen = scratch[settings == shared[0][0]] if shared else scratch
@@ -53,7 +52,6 @@ class Lab:
 
     @cached_property
     def seeds(self) -> dict[str, Seeds]:
-        """The perplexities of each compared design."""
         return {model: Seeds.of(group["perplexity"]) for model, group in self.groups.items()}
 
     @cached_property
@@ -185,10 +183,7 @@ def _alphas(last: "pd.Series[Any]") -> dict[str, Any]:
 
 
 def _claim_tables(lab: Lab) -> dict[str, Any]:
-    """Return the claims, and those about designs that were changed alike.
-
-    "closer" lists the changes that bring a claim of another size closer to the published one.
-    """
+    """Return the claims, with the changes that bring one of another size closer, and the claims with each change."""
     claims = {row["claim"]: row for row in compare_claims("model_lab", lab.seeds)}
     changed = [
         {**row, "changed": change, "usual": claims[row["claim"]]["here"]}
@@ -208,7 +203,6 @@ def _claim_tables(lab: Lab) -> dict[str, Any]:
 
 
 def _causes(lab: Lab) -> Iterator[dict[str, Any]]:
-    """Yield a row for each change of a design."""
     for group in lab.changed:
         model, usual = group["model"].iloc[0], lab.groups[group["model"].iloc[0]]
         row = {"model": model, "changed": ", ".join(lab.changes(group)), "usual": lab.seeds[model].mean}
@@ -278,9 +272,8 @@ def _commands(lab: Lab) -> Iterator[str]:
             yield "  " + line.replace(f"--seed {seed} ", "--seed $seed ").replace(f"-seed{seed}", "-seed$seed")
         yield "done"
     # Conversions of conversions come last.
-    for path, record, origin in sorted(
-        lab.conversions, key=lambda item: (str(item[2].source or "").endswith("finetuned"), item[0].name)
-    ):
+    by_stage = sorted(lab.conversions, key=lambda item: (str(item[2].source or "").endswith("finetuned"), item[0].name))
+    for path, record, origin in by_stage:
         yield from [" ".join(origin.argv)] if origin.argv else []
         yield from frames.training_commands(path, record, FOLDER)
     yield from (record.command for record in lab.diagnoses)

@@ -50,7 +50,6 @@ class SizeData:
 
     @cached_property
     def seeds(self) -> dict[str, Seeds]:
-        """Perplexities over the seeds, by model."""
         return dict(self.references["seeds"])
 
     @cached_property
@@ -75,12 +74,10 @@ def load(folders: list[Path]) -> list[SizeData]:
     """Load shipped weights' records and those of the folders, by size; later files override earlier ones."""
     shipped = sorted((specs.data_root() / "models" / "weights").glob("*/record.json"))
     loaded = [*((path, records.load(path)) for path in shipped), *frames.load_folders(folders)]
-    runs = frames.run_frame((path, record) for path, record in loaded if isinstance(record, RunRecord))
+    runs = frames.run_frame(record for _, record in loaded if isinstance(record, RunRecord))
     if runs.empty:
-        sources = " or ".join(map(str, folders))
-        path = folders[0] / "run-relu_nonorm-tiny-crypten.json"
-        command = f"pi-sim run two-party --model relu_nonorm --json {path}"
-        raise UsageError(f"no record of a run in {sources}; {command} makes one.")
+        command = f"pi-sim run two-party --model relu_nonorm --json {folders[0]}/run-relu_nonorm-tiny-crypten.json"
+        raise UsageError(f"no record of a run in {' or '.join(map(str, folders))}; {command} makes one.")
     key = ["model", "size", "protocol", "seq_len", "network"]
     runs = runs.drop_duplicates(key, keep="last").sort_values(key)
     trainings = frames.training_frame((path, record) for path, record in loaded if isinstance(record, TrainingRecord))
@@ -167,9 +164,8 @@ def _order(size: SizeData) -> dict[str, Any] | None:
     numbers = []
     for model, values in seeds.items():
         paper, baseline = PUBLISHED["designs"][model], None if model == BASELINE else seeds.get(BASELINE)
-        change = f"{paper['change']:+.1%}" if paper["change"] else ""
-        row = {"design": paper["name"], "model": model, "published": paper["perplexity"], "published_change": change}
-        numbers.append({**row, **values.summary(baseline)})
+        row = {"design": paper["name"], "model": model, "published": paper["perplexity"]}
+        numbers.append({**row, "published_change": paper["change"] or None, **values.summary(baseline)})
     return {"numbers": numbers, "claims": compare_claims("norm_free", seeds)}
 
 
@@ -252,14 +248,11 @@ def _look(design: dict[str, Any]) -> Look:
 
 
 def _draw_operations(size: SizeData) -> Any:
-    prices = _labelled(size.prices, "seq_len")
-    labels = prices["model"] + " · " + prices["protocol"]
-    if "varying_seq_len" in prices:
-        labels += " · " + prices["seq_len"].astype(str) + " tokens"
-    sent, rounds = (
-        frames.operation_frame(size.prices, key).fillna(0).astype(int).set_axis(list(labels), axis=0)
-        for key in ("bytes", "rounds")
-    )
+    labels = size.prices["model"] + " · " + size.prices["protocol"]
+    if size.prices["seq_len"].nunique() > 1:
+        labels += " · " + size.prices["seq_len"].astype(str) + " tokens"
+    operations = (frames.operation_frame(size.prices, key) for key in ("bytes", "rounds"))
+    sent, rounds = (frame.fillna(0).astype(int).set_axis(list(labels), axis=0) for frame in operations)
     unit = choose_unit(BYTES, list(size.prices["total_bytes"]))
     return figures.stacked_bars(sent, rounds, unit.name, unit.divisor)
 
