@@ -174,7 +174,6 @@ def setup(trainings: pd.DataFrame) -> dict[str, Any]:
         "tokens": first.corpus.tokens_seen,
         "corpus": first.corpus.name,
         "differing": [part for part in ("dimensions", "recipe", "corpus") if trainings[part].nunique() > 1],
-        "alone": len(trainings) == 1,
     }
 
 

@@ -108,9 +108,8 @@ def context(answers: list[SweepRow], compared: dict[str, DesignComparison]) -> d
     seconds = [SECONDS_WITHOUT_COMPUTE] if any(answer.compute_seconds is None for answer in answers) else []
     seconds += [SECONDS_WITH_COMPUTE.format(machine) for machine in machines]
     return {
-        "estimates": len(answers),
+        "answers": answers,
         "axes": ", ".join(f"{count} {noun}{'s' if count > 1 else ''}" for noun, count in counts.items()),
-        "unpriced": sum(answer.seconds is None for answer in answers),
         "comparisons": [_comparison_context(name, comparison) for name, comparison in compared.items()],
         "without_perplexity": [f"{model} ({size})" for size, model in with_price if (size, model) not in shown],
         "reasons": frame["reason"].dropna().value_counts(sort=False).to_dict(),
