@@ -130,7 +130,9 @@ def _add_caption(caption: str, draw_figure: Drawing) -> Figure:
 def sparsity_by_layer(record: DiagnosisRecord) -> Figure:
     """Draw one line for each kind of projection."""
     lines = {role: {n: math.nan if x is None else 100 * x for n, x in enumerate(row)} for role, row in record.sparsity}
-    return _lines(lines, 2.4, styles.PROJECTIONS, ylabel="zeros, %", ylim=(-3, 103))
+    figure = _lines(lines, 2.4, styles.PROJECTIONS, ylabel="zeros, %", ylim=(-3, 103))
+    figure.legend(loc="outside right center")
+    return figure
 
 
 def ranges(record: DiagnosisRecord) -> Figure:
@@ -140,6 +142,7 @@ def ranges(record: DiagnosisRecord) -> Figure:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
+    figure.legend(loc="outside right center")
     return figure
 
 
@@ -153,7 +156,6 @@ def _lines(
         panel.plot(list(values), list(values.values()), marker="o", markersize=markersize, label=name, **color)
     panel.set(xlabel="layer", **axes)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(loc="outside right center")
     return figure
 
 
@@ -200,6 +202,4 @@ def alpha_scatter(record: DiagnosisRecord) -> Figure:
 def slopes_by_layer(record: DiagnosisRecord) -> Figure:
     """Draw one line over the layers."""
     slopes = {layer: math.nan if slope is None else slope for layer, slope in enumerate(record.slopes or ())}
-    figure = _lines({"slope": slopes}, 2.2, {"slope": styles.ORANGE}, markersize=6, ylabel="slope")
-    figure.legends.clear()
-    return figure
+    return _lines({"slope": slopes}, 2.2, {"slope": styles.ORANGE}, markersize=6, ylabel="slope")

@@ -143,9 +143,8 @@ def dots_by_protocol(values: dict[str, dict[str, float]], title: str) -> Figure:
     figure, (panel,) = panels(1, height=0.9 + 0.24 * len(names), grid="x")
     for row, name in enumerate(names):
         panel.plot([min(amounts[name]), max(amounts[name])], [row, row], color=styles.OTHER, linewidth=1.2, zorder=0)
-    for number, protocol in enumerate(
-        dict.fromkeys(protocol for by_protocol in values.values() for protocol in by_protocol)
-    ):
+    protocols = dict.fromkeys(protocol for by_protocol in values.values() for protocol in by_protocol)
+    for number, protocol in enumerate(protocols):
         points = [(values[name][protocol], row) for row, name in enumerate(names) if protocol in values[name]]
         # Dots become smaller from protocol to protocol, so that overlapping ones are all visible.
         color, size = styles.PROTOCOLS.get(protocol, styles.BLACK), max(3.0, 9.0 - 1.6 * number)

@@ -84,13 +84,11 @@ def _save(draw: Callable[[], Figure], **settings: Any) -> bytes:
     return content.getvalue()
 
 
+Grid = Literal["both", "x", None]
+
+
 def panels(
-    count: int,
-    height: float,
-    across: int | None = None,
-    ylabel: str = "",
-    grid: Literal["both", "x"] | None = "both",
-    **shared: Any,
+    count: int, height: float, across: int | None = None, ylabel: str = "", grid: Grid = "both", **shared: Any
 ) -> tuple[Figure, list[Axes]]:
     """Make a white figure with `count` panels side by side, or `across` in each row of `height` inches."""
     columns = min(count, across or count)
