@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from pi_sim import specs
 from pi_sim.network import PRESETS
-from pi_sim.report.pages import render_validations
-from pi_sim.report.published_figures import UNEXPLAINED
+from pi_sim.report.published_figures import UNEXPLAINED, render_validations
 from pi_sim.specs.protocols import Claim, Publication
 from pi_sim.validation import Comparison, Validation, price_claim, validate_publication
 from tests.helpers.cli import invoke, refused

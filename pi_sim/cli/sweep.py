@@ -123,12 +123,12 @@ def validate(sources: Names, out: Path | None, style: Any) -> None:
     A figure that is off by more than its row's tolerance stays in the table, with the suspected reason.
     """
     from pi_sim import specs
-    from pi_sim.report import pages
+    from pi_sim.report import published_figures
     from pi_sim.validation import validate_publication
 
     validations = [validate_publication(source) for source in sources or specs.list_names("protocols/published")]
     if out is None:
-        click.echo(pages.render_validations(validations, style))
+        click.echo(published_figures.render_validations(validations, style))
         return
-    for path in pages.write_validation(validations, out):
+    for path in published_figures.write_validations(validations, out):
         click.echo(path)

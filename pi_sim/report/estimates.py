@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, Literal
 
 from pi_sim import records
 from pi_sim.cost.census import OpCounts
@@ -60,9 +60,8 @@ def render_estimates(
         for estimate in estimates:
             rows = _closing_rows(estimate) if view == "total" else _rows(estimate, estimate.group_by(view), top)
             tidy += [{**{key: getattr(estimate, key) for key in SCENARIO}, **row} for row in rows]
-        return tables.render(
-            tabulate(tidy, {**dict(zip(SCENARIO, SCENARIO, strict=True)), **_columns(estimates, view)}), "csv"
-        )
+        columns = {key: key for key in SCENARIO} | _columns(estimates, view)
+        return tables.render(tabulate(tidy, columns), "csv")
     sections = []
     for estimate in estimates:
         total = _numbers(estimate, estimate.overall)
@@ -73,32 +72,35 @@ def render_estimates(
             if total.get(key.removeprefix("share_of_"), 0) is not None
         }
         table = tabulate(_rows(estimate, _parts(estimate, view), top), columns, totals=_closing_rows(estimate))
-        sections.append(_section(estimate_title(estimate), table, _notes(estimate), style))
-    return tables.fold("\n\n".join([*sections, conventions(estimates)]), style)
+        sections.append(_section([estimate], table))
+    return _render(sections, estimates, style)
 
 
-def estimate_title(estimate: Estimate) -> str:
-    """Return model, size, protocol and length as one line."""
-    length = describe_tokens(estimate.seq_len, estimate.batch, estimate.past)
-    return f"{estimate.model} ({estimate.size}), protocol {estimate.protocol}, {length}"
+def _section(estimates: list[Estimate], table: Table) -> dict[str, Any]:
+    """Return a table, its estimates, the operations that are free in all of them, and those with declared prices."""
+    rows = [row for estimate in estimates for row in estimate.rows]
+    costly = [row for row in rows if row.cost != ZERO_COST]
+    free = dict.fromkeys(row.op for row in rows if row.op not in {row.op for row in costly})
+    declared: dict[str, dict[str, None]] = {}
+    for row in costly:
+        if row.provenance != "derived":
+            declared.setdefault(row.provenance, {})[row.op] = None
+    return {"estimates": estimates, "table": table, "free": list(free), "declared": declared}
+
+
+def _render(sections: list[dict[str, Any]], estimates: list[Estimate], style: Literal["table", "markdown"]) -> str:
+    """Render sections and, below them, the definitions of the numbers of all estimates."""
+    conventions = dict.fromkeys(sentence for estimate in estimates for sentence in estimate.conventions)
+    values = {"estimates": estimates, "letters": ascii_uppercase, "label_protocol": tables.label_protocol, "str": str}
+    return tables.render_template(
+        "estimates.txt.j2", style, sections=sections, conventions=conventions, describe_tokens=describe_tokens, **values
+    )
 
 
 def describe_tokens(seq_len: int, batch: int, past: int | None) -> str:
     """Return the tokens read at once: "128 tokens", "8 sequences of 128 tokens each", "1 token after 511"."""
     tokens = f"{seq_len:,} token{'s' if seq_len > 1 else ''}" + ("" if past is None else f" after {past:,}")
     return tokens if batch == 1 else f"{batch:,} sequences of {tokens} each"
-
-
-def _section(title: str, table: Table, notes: list[str], style: Format) -> str:
-    """Join a title, the table, and what it leaves out."""
-    heading, gap = (f"### {title}", "\n\n") if style == "markdown" else (title, "\n")
-    return gap.join([heading, tables.render(table, style), *notes])
-
-
-def conventions(estimates: list[Estimate]) -> str:
-    """List what the numbers of all estimates mean."""
-    sentences = dict.fromkeys(sentence for estimate in estimates for sentence in estimate.conventions)
-    return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
 def _sums(estimate: Estimate) -> dict[str, Subtotal]:
@@ -141,32 +143,6 @@ def _ratio(value: float | None, reference: float | None) -> float | None:
     return value / reference if value is not None and reference else None
 
 
-def _notes(estimate: Estimate) -> list[str]:
-    """Return the operations that cost nothing, where declared prices come from, and what the sources leave out."""
-    origins: dict[str, dict[str, None]] = {}
-    for row in estimate.rows:
-        if row.cost != ZERO_COST and row.provenance != "derived":
-            origins.setdefault(row.provenance, {})[row.op] = None
-    return [
-        *_free_operations([estimate]),
-        *(f"{', '.join(ops)}: {origin} prices" for origin, ops in origins.items()),
-        *([_session_note(estimate)] if estimate.session_bytes else []),
-        *([] if estimate.offline_known else ["offline bytes: not stated by the sources"]),
-    ]
-
-
-def _free_operations(estimates: list[Estimate]) -> list[str]:
-    """Return one line on the operations that cost nothing in any of the estimates, if there are some."""
-    costly = {row.op for estimate in estimates for row in estimate.rows if row.cost != ZERO_COST}
-    names = dict.fromkeys(row.op for estimate in estimates for row in estimate.rows if row.op not in costly)
-    return [f"{', '.join(names)}: local, {'costs' if len(names) == 1 else 'cost'} nothing"] if names else []
-
-
-def _session_note(estimate: Estimate) -> str:
-    """Return what opening the weights takes, beside all sums."""
-    return f"once in a session, beside the above: 1 round, {estimate.session_bytes / 1e6:,.2f} MB to open the weights"
-
-
 def render_comparison(estimates: list[Estimate], view: View, style: Format) -> str:
     """Render two or more estimates in one table; as CSV or JSON with every number of each, against the first's."""
     compared = check_comparable(estimates)
@@ -178,13 +154,7 @@ def render_comparison(estimates: list[Estimate], view: View, style: Format) -> s
         return json.dumps({"estimates": documents, "by": view, "rows": rows, "totals": totals}, indent=2)
     if style == "csv":
         return tables.render(Table(table.columns, table.rows or table.totals), "csv")
-    lettered = list(zip(ascii_uppercase, compared, strict=False))
-    gap, mark = ("\n\n", "- ") if style == "markdown" else ("\n", "")
-    labels = [replace(estimate, protocol=tables.label_protocol(estimate.protocol)) for estimate in compared]
-    legend = "\n".join(f"{mark}{ascii_uppercase[n]}: {estimate_title(label)}" for n, label in enumerate(labels))
-    sessions = [f"{letter}: {_session_note(estimate)}" for letter, estimate in lettered if estimate.session_bytes]
-    section = gap.join([legend, tables.render(table, style), *_free_operations(compared), *sessions])
-    return tables.fold("\n\n".join([section, conventions(compared)]), style)
+    return _render([_section(compared, table)], compared, style)
 
 
 def check_comparable(estimates: list[Estimate]) -> list[Estimate]:
@@ -220,27 +190,27 @@ def _comparison_table(estimates: list[Estimate], view: View, everything: bool) -
     if len(set(names)) < len(names):
         protocol = estimates[0].protocol
         raise UsageError(f"two protocols are both called {protocol}; change the name in one of their files.")
-    numbers = number_columns(estimates)
+    numbers, letters = number_columns(estimates), dict(zip(names, ascii_uppercase, strict=False))
     heads: dict[str, Any] = {view: TITLES[view]}
     for key, (title, units) in numbers.items():
-        for letter, name in zip(ascii_uppercase, names, strict=False):
-            if everything or key not in ("offline_bytes", "compute_seconds"):
-                heads[f"{key}_{name}"] = (f"{title}\n{letter}", units)
-                ratio = f"{title.partition(chr(10))[0]}\n{letter} / A"
-                heads |= {f"{key}_ratio_{name}": (ratio, RATIO)} if letter != "A" else {}
-    tables_of_rows = []
-    for groups in ([_parts(estimate, view) for estimate in estimates], list(map(_sums, estimates))):
-        rows: list[dict[str, Any]] = []
-        for key in merge_orders([list(parts) for parts in groups]):
-            pairs = zip(estimates, (parts.get(key) for parts in groups), strict=True)
-            values = [_numbers(estimate, part) if part else dict.fromkeys(numbers) for estimate, part in pairs]
-            row: dict[str, Any] = {view: key}
-            for name, own in zip(names, values, strict=True):
-                row |= {f"{number}_{name}": own[number] for number in numbers}
-                row |= {f"{number}_ratio_{name}": _ratio(own[number], values[0][number]) for number in numbers}
-            rows.append(row)
-        tables_of_rows.append(rows)
-    return tabulate(tables_of_rows[0], heads, totals=tables_of_rows[1])
+        for name, letter in letters.items() if everything or key not in ("offline_bytes", "compute_seconds") else ():
+            heads[f"{key}_{name}"] = (f"{title}\n{letter}", units)
+            if letter != "A":
+                heads[f"{key}_ratio_{name}"] = (f"{title.partition(chr(10))[0]}\n{letter} / A", RATIO)
+
+    def build_row(key: str, groups: list[dict[str, Subtotal]]) -> dict[str, Any]:
+        row: dict[str, Any] = {view: key}
+        for name, estimate, parts in zip(names, estimates, groups, strict=True):
+            values = _numbers(estimate, parts[key]) if key in parts else dict.fromkeys(numbers)
+            row |= {f"{number}_{name}": values[number] for number in numbers}
+            row |= {f"{number}_ratio_{name}": _ratio(values[number], row[f"{number}_{names[0]}"]) for number in numbers}
+        return row
+
+    rows, totals = (
+        [build_row(key, groups) for key in merge_orders([list(parts) for parts in groups])]
+        for groups in ([_parts(estimate, view) for estimate in estimates], list(map(_sums, estimates)))
+    )
+    return tabulate(rows, heads, totals=totals)
 
 
 def render_counts(counts: OpCounts, style: Format) -> str:
@@ -253,5 +223,6 @@ def render_counts(counts: OpCounts, style: Format) -> str:
     total = {"op": "total", "count": None, "shape": "", "multiplications": counts.multiplications}
     if style == "csv":
         return tables.render(tabulate(rows, columns), "csv")
-    title = f"{counts.model} ({counts.size}), {describe_tokens(counts.seq_len, counts.batch, counts.past)}"
-    return _section(title, tabulate(rows, columns, totals=[total]), [], style)
+    table = tabulate(rows, columns, totals=[total])
+    tokens = describe_tokens(counts.seq_len, counts.batch, counts.past)
+    return tables.render_template("counts.txt.j2", style, counts=counts, table=table, tokens=tokens)

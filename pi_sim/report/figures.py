@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from pi_sim.records import RunRecord
 from pi_sim.report import styles
-from pi_sim.report.statistics import Curve, Seeds, above, running_mean, without_start
+from pi_sim.report.statistics import Curve, Seeds, smooth_excess
 from pi_sim.report.styles import Look, panel_grid, panels
 from pi_sim.report.tables import SECONDS, choose_unit
 
@@ -219,7 +219,7 @@ def loss_curves(curves: dict[str, Curve], looks: dict[str, Look]) -> Figure:
     left.set(xscale="log", xlabel="step", title=f"{first}: loss, nats per token")
     right.axhline(0, label=first, **looks[first].line)
     for model, curve in rest:
-        shown = running_mean(without_start(above(curve, baseline)))
+        shown = smooth_excess(curve, baseline)
         right.plot(list(shown), list(shown.values()), label=model, **looks[model].line)
     right.set(xlabel="step", title=f"above {first}, nats per token")
     right.legend()

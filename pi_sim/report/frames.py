@@ -12,8 +12,8 @@ import pandas as pd
 from pi_sim import records, specs
 from pi_sim.records import Agreement, Record, RunRecord, TrainingRecord
 from pi_sim.records.models import held_out_perplexity
-from pi_sim.report.statistics import Seeds
-from pi_sim.report.tables import format_change, label_protocol
+from pi_sim.report.statistics import Seeds, claim_verdict, compare_ranges, order_verdict
+from pi_sim.report.tables import format_change, format_perplexity, label_protocol
 from pi_sim.report.terminal import equality
 
 RECORDS = Path("reports/records")
@@ -21,15 +21,40 @@ PUBLISHED = tomllib.loads(Path(__file__).with_name("published.toml").read_text(e
 """ "designs" of papers with their changes of the perplexity, "claims" about them, and "sources"."""
 DESIGNS = ("gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm")
 """The four designs in the papers' order; other models follow by name."""
-PLAN = ("card", "size", "architecture", "dimensions", "recipe", "seed", "corpus")
 
 
 def published_change(model: str) -> float | None:
     """Return the change of a design's perplexity in its paper: NaN where it diverged, None where none is printed."""
-    row = PUBLISHED["designs"].get(model)
-    if row is None or "change" in row:
-        return row and float(row["change"])
-    return math.exp(row["loss"] - row["base_loss"]) - 1 if "loss" in row else row["perplexity"] / row["base"] - 1
+    row: dict[str, float] = PUBLISHED["designs"].get(model, {})
+    if "loss" in row:
+        return math.exp(row["loss"] - row["base_loss"]) - 1
+    return row["perplexity"] / row["base"] - 1 if "base" in row else row.get("change")
+
+
+def compare_claims(page: str, seeds: dict[str, Seeds]) -> list[dict[str, Any]]:
+    """Compare a page's published claims about two trained designs, the better one first, with the seeds' means."""
+    rows = []
+    for better, worse in PUBLISHED["claims"][page]:
+        if {better, worse} <= seeds.keys():
+            first, second = seeds[better], seeds[worse]
+            base, other = (1 + (published_change(model) or 0.0) for model in (better, worse))
+            published = other / base - 1
+            row: dict[str, Any] = {"designs": (better, worse), "claim": f"{better} ahead of {worse}"}
+            row |= {"published_change": published, "published": f"{published:+.1%}"}
+            row |= {"change": second.mean / first.mean - 1, "here": second.change(first)}
+            row |= {"means": f"{format_perplexity(first.mean)} and {format_perplexity(second.mean)}"}
+            row |= {"ranges": compare_ranges(first, second), "order": order_verdict(first, second)}
+            rows.append({**row, "verdict": claim_verdict(first, second, published)})
+    return rows
+
+
+def describe_changes(values: dict[str, Any], usual: dict[str, Any]) -> list[str]:
+    """Return "key value for usual value" for each key whose value is not the usual one."""
+
+    def show(value: Any) -> str:
+        return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+    return [f"{key} {show(values[key])} for {show(usual[key])}" for key in sorted(values) if values[key] != usual[key]]
 
 
 def load_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, Record]]:
@@ -43,10 +68,10 @@ def design_rank(model: str, order: tuple[str, ...] = DESIGNS) -> tuple[int, str]
     return order.index(model) if model in order else len(order), model
 
 
-def run_frame(runs: Iterable[tuple[Path, RunRecord]]) -> pd.DataFrame:
+def run_frame(runs: Iterable[RunRecord]) -> pd.DataFrame:
     """Build one row for each run: the keys of its record, nested ones joined by _, and what follows from them."""
     rows = []
-    for path, record in runs:
+    for record in runs:
         total, measured, agreement, compared = record.total, record.measured, record.agreement, record.compared
         expected = total.seconds.get(record.network)
         corrupted = agreement.corrupted_positions if agreement else 0
@@ -58,7 +83,6 @@ def run_frame(runs: Iterable[tuple[Path, RunRecord]]) -> pd.DataFrame:
             {
                 **record.model_dump(exclude={"rows", "conventions", "argv", "versions", "agreement"}),
                 "agreement": agreement.model_dump() if agreement else dict.fromkeys(Agreement.model_fields),
-                "path": path,
                 "record": record,
                 "protocol_name": label_protocol(record.protocol),
                 "tokens": record.sequences * record.seq_len,
@@ -78,32 +102,20 @@ def run_frame(runs: Iterable[tuple[Path, RunRecord]]) -> pd.DataFrame:
 
 
 def operation_frame(runs: pd.DataFrame, key: str) -> pd.DataFrame:
-    """Build the rounds or bytes of each run (rows) by operation (columns), without operations that are free.
-
-    NaN where a run lacks an operation; the largest operation comes first.
-    """
-    rows = [
-        {"run": run, **row.model_dump(include={"op", "rounds", "bytes"})}
-        for run, record in runs["record"].items()
-        for row in record.rows
-    ]
-    sums = pd.DataFrame(rows).groupby(["run", "op"])[["rounds", "bytes"]].sum()
+    """Build the rounds or bytes by run and operation that is not free, the largest first; NaN where a run lacks it."""
+    rows = [(run, row.op, row.rounds, row.bytes) for run, record in runs["record"].items() for row in record.rows]
+    sums = pd.DataFrame(rows, columns=["run", "op", "rounds", "bytes"]).groupby(["run", "op"]).sum()
     costly = sums[(sums > 0).any(axis=1)][key].unstack("op")
     order = sorted(costly.columns, key=lambda op: (-costly[op].max(), op))
     return costly.reindex(index=runs.index, columns=order)
-
-
-TRAINING_COLUMNS = (
-    *("path", "record", "shipped", "model", "size", "seed", "from_scratch", "perplexity", "diverged", "text"),
-    *("on_card", "usual_recipe", "plan", "design", "dimensions", "recipe", "corpus"),
-)
 
 
 def training_frame(trainings: Iterable[tuple[Path, TrainingRecord]]) -> pd.DataFrame:
     """Build one row for each training; plan, design, dimensions, recipe and corpus are keys that decide its result."""
     weights, rows = specs.data_root() / "models" / "weights", []
     for path, record in trainings:
-        plan = record.model_dump(mode="json", include=set(PLAN))
+        keys = {"card", "size", "architecture", "dimensions", "recipe", "seed", "corpus"}
+        plan = record.model_dump(mode="json", include=keys)
         plan["corpus"] = {key: plan["corpus"][key] for key in ("sha256", "tokens_seen")}
         perplexity, model, size = held_out_perplexity(record.held_out), record.card, record.size
         usual = None
@@ -111,10 +123,12 @@ def training_frame(trainings: Iterable[tuple[Path, TrainingRecord]]) -> pd.DataF
             changes = specs.load_model_card(model).training.get(size, {})
             usual = {**specs.load_size(size).training.model_dump(mode="json"), **changes}
         is_usual = plan["architecture"] == card_design(model), plan["recipe"] == usual
-        keys = (key_of(plan[key]) for key in ("architecture", "dimensions", "recipe", "corpus"))
+        parts = (key_of(plan[part]) for part in ("architecture", "dimensions", "recipe", "corpus"))
         row = (path, record, path.is_relative_to(weights), model, size, record.seed, record.origin is None, perplexity)
-        rows.append((*row, math.isinf(perplexity), record.corpus.sha256, *is_usual, key_of(plan), *keys))
-    return pd.DataFrame(rows, columns=list(TRAINING_COLUMNS))
+        rows.append((*row, math.isinf(perplexity), record.corpus.sha256, *is_usual, key_of(plan), *parts))
+    columns = ["path", "record", "shipped", "model", "size", "seed", "from_scratch", "perplexity", "diverged", "text"]
+    columns += ["on_card", "usual_recipe", "plan", "design", "dimensions", "recipe", "corpus"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def key_of(value: Any) -> str:
@@ -134,13 +148,11 @@ def reference_trainings(trainings: pd.DataFrame) -> pd.DataFrame:
 
     That is the shipped one, else the first seed of the usual design and recipe. Its seeds differ in nothing else.
     """
-    names = trainings["path"].map(lambda path: path.name)
-    order = trainings.assign(name=names).sort_values(
-        ["shipped", "on_card", "usual_recipe", "seed", "name"], ascending=[False, False, False, True, True]
-    )
-    chosen = order.drop_duplicates("model").set_index("model", drop=False)
+    keys, ascending = ["shipped", "on_card", "usual_recipe", "seed", "name"], [False, False, False, True, True]
+    named = trainings.assign(name=trainings["path"].map(lambda path: path.name))
+    chosen = named.sort_values(keys, ascending=ascending).drop_duplicates("model").set_index("model", drop=False)
     alike = ["design", "dimensions", "recipe", "corpus"]
-    seeds: list[Any] = [seeds_of(same_but(trainings, row, alike)) for _, row in chosen.iterrows()]
+    seeds: list[Any] = [Seeds.of(same_but(trainings, row, alike)["perplexity"]) for _, row in chosen.iterrows()]
     return chosen.assign(seeds=pd.Series(seeds, chosen.index, dtype=object))
 
 
@@ -151,23 +163,14 @@ def same_but(trainings: pd.DataFrame, reference: Any, alike: list[str]) -> pd.Da
     return same
 
 
-def seeds_of(trainings: pd.DataFrame) -> Seeds:
-    """Return the perplexities of trainings that differ in the seed alone."""
-    return Seeds.of(trainings["perplexity"])
-
-
 def setup(trainings: pd.DataFrame) -> dict[str, Any]:
     """Return dimensions, text and recipe of the first of some trainings, and what they do not share."""
     first, trained = trainings["record"].iloc[0], [record.trained_parameters for record in trainings["record"]]
-
-    def millions(counts: list[int]) -> str:
-        return " to ".join(dict.fromkeys(f"{count / 1e6:.2f}" for count in (min(counts), max(counts)))) + " M"
-
     return {
         **first.dimensions.model_dump(),
         "recipe": first.recipe.model_dump(),
-        "parameters": millions([record.parameters for record in trainings["record"]]),
-        "trained": millions(trained) if all(trained) else None,
+        "parameters": [record.parameters for record in trainings["record"]],
+        "trained": trained if all(trained) else None,
         "tokens": first.corpus.tokens_seen,
         "corpus": first.corpus.name,
         "differing": [part for part in ("dimensions", "recipe", "corpus") if trainings[part].nunique() > 1],

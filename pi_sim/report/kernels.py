@@ -16,8 +16,6 @@ from pi_sim.run.bench.targets import LEAN, STOCK, lean_targets, stock_timing
 
 LINEAR_MAPS = 4
 """The maps of a block, 12 times the width squared, over the one to queries, keys and values that is measured."""
-
-
 AMOUNTS = ("bytes", "offline_bytes", "seconds", "online_seconds")
 
 
@@ -32,8 +30,7 @@ class KernelData:
     def operations(self) -> pd.DataFrame:
         """One row for each measured kernel, with amounts for each element."""
         frame = pd.DataFrame([row.model_dump() for row in self.bench.operations])
-        amounts = {key: pd.to_numeric(frame[key]) / frame["elements"] for key in AMOUNTS}
-        return frame.assign(**{f"{key}_each": values for key, values in amounts.items()})
+        return frame.assign(**{f"{key}_each": pd.to_numeric(frame[key]) / frame["elements"] for key in AMOUNTS})
 
     @cached_property
     def by_protocol(self) -> pd.DataFrame:
@@ -54,43 +51,35 @@ class KernelData:
     def missing(self) -> list[str]:
         """Shipped models that were not run under lean."""
         weights = specs.data_root() / "models" / "weights"
-        shipped = sorted(path.parent.name.rpartition("-")[0] for path in weights.glob("*/record.json"))
-        return [model for model in shipped if model not in self.runs]
+        return sorted(
+            {path.parent.name.rpartition("-")[0] for path in weights.glob("*/record.json")} - self.runs.keys()
+        )
 
 
 def load(folders: list[Path]) -> KernelData | None:
     """Load the last benchmark of these folders, and the runs under lean; None without a benchmark."""
-    bench, runs = None, {}
-    for _, record in frames.load_folders(folders):
-        if isinstance(record, BenchRecord):
-            bench = record
-        elif isinstance(record, RunRecord) and record.protocol == LEAN and record.agreement:
-            runs[record.model] = record
-    return KernelData(bench, runs) if bench else None
+    loaded = [record for _, record in frames.load_folders(folders)]
+    benches = [record for record in loaded if isinstance(record, BenchRecord)]
+    runs = [record for record in loaded if isinstance(record, RunRecord) and record.protocol == LEAN]
+    return KernelData(benches[-1], {run.model: run for run in runs if run.agreement}) if benches else None
 
 
 def context(data: KernelData) -> dict[str, Any]:
-    """Return the values that the template shows."""
     bench, runs = data.bench, [record for _, record in sorted(data.runs.items())]
     linear = data.pairs[data.pairs["name"] == "linear"][["online_seconds_stock", "online_seconds"]]
-    accuracy = frames.run_frame((Path(), record) for record in runs)
+    accuracy = frames.run_frame(runs)
+    perplexities = {key: accuracy[key].map(format_perplexity) for key in ("plain", "private") if runs}
     return {
-        "extent": bench.extent.model_dump(),
+        "bench": bench,
         "full_size": bench.extent == BenchSize(),
         "targets": lean_targets(data.bench, data.runs, data.missing),
         "linear": (LINEAR_MAPS * linear.iloc[0]).tolist() if linear.notna().all(axis=None) and len(linear) else None,
         "linear_maps": LINEAR_MAPS,
         "pairs": data.pairs,
-        "timed": data.pairs[data.pairs["seconds_stock"].notna()],
         **_measured(data),
-        "accuracy": accuracy.assign(
-            **{key: accuracy[key].map(format_perplexity) for key in ("plain", "private") if runs}
-        ),
+        "accuracy": accuracy.assign(**perplexities),
         "missing": data.missing,
-        "commands": [record.command for record in runs],
-        "environment": bench.environment,
-        "threads": bench.threads,
-        "load": bench.load,
+        "runs": runs,
     }
 
 
@@ -101,30 +90,19 @@ def terminal_tables(bench: BenchRecord) -> str:
 
 def _measured(data: KernelData) -> dict[str, Any]:
     """Return the rows of kernels, of models beside stock CrypTen, and of truncations."""
-    models = []
-    for timing in data.bench.models:
+    models, truncations = (
+        [{**row.model_dump(), "protocol_name": label_protocol(row.protocol)} for row in rows]
+        for rows in (data.bench.models, data.bench.truncations)
+    )
+    for row, timing in zip(models, data.bench.models, strict=True):
         stock = stock_timing(data.bench, timing)
-        compared = stock if stock and stock != timing else None
-        fewer = compared.bytes / timing.bytes if compared else None
-        name = label_protocol(timing.protocol)
-        models.append(
-            {
-                **timing.model_dump(),
-                "protocol_name": name,
-                "fewer": fewer,
-                "faster": compared and compared.seconds / timing.seconds,
-            }
-        )
+        fewer, faster = (stock.bytes / timing.bytes, stock.seconds / timing.seconds) if stock else (None, None)
+        row |= {"fewer": fewer, "faster": faster} if stock != timing else {"fewer": None, "faster": None}
     names = data.operations["protocols"].map(lambda protocols: ", ".join(map(label_protocol, protocols)))
-    kernels = data.operations.assign(protocols=names)
-    truncations = [
-        {**test.model_dump(), "protocol_name": label_protocol(test.protocol)} for test in data.bench.truncations
-    ]
-    return {"kernels": kernels, "models": models, "truncations": truncations}
+    return {"kernels": data.operations.assign(protocols=names), "models": models, "truncations": truncations}
 
 
 def drawings(data: KernelData) -> dict[str, Drawing]:
-    """Return every figure that something was measured for, by name."""
     sent, seconds = dot_values(data, "bytes_each"), dot_values(data, "seconds_each", 1e6)
     values = {"kernels-bytes": (sent, "bytes an element"), "kernels-microseconds": (seconds, "µs an element")}
     return {name: partial(figures.dots_by_protocol, *pair) for name, pair in values.items() if pair[0]}
@@ -133,7 +111,5 @@ def drawings(data: KernelData) -> dict[str, Drawing]:
 def dot_values(data: KernelData, key: str, factor: float = 1) -> dict[str, dict[str, float]]:
     """Return an amount by operation and protocol, where it is not zero."""
     rows = data.by_protocol[data.by_protocol[key].fillna(0) > 0]
-    return {
-        str(name): dict(zip(group["protocols"], factor * group[key], strict=True))
-        for name, group in rows.groupby("name", sort=False)
-    }
+    groups = rows.groupby("name", sort=False)
+    return {str(name): dict(zip(group["protocols"], factor * group[key], strict=True)) for name, group in groups}

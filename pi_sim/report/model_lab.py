@@ -2,12 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from statistics import StatisticsError, correlation, fmean
 from typing import Any
 
 import numpy as np
@@ -16,19 +14,16 @@ import pandas as pd
 from pi_sim.diagnosis.entropy import OVERLOAD, head_fraction, is_overloaded
 from pi_sim.errors import UsageError
 from pi_sim.records import DiagnosisRecord, EstimateRecord, Observation, Origin, TrainingRecord
-from pi_sim.records.models import Alpha, held_out_perplexity
+from pi_sim.records.models import held_out_perplexity
 from pi_sim.report import figures, frames
 from pi_sim.report.figures import Drawing, LayerSeries, Matrix, Recovery
-from pi_sim.report.frames import PUBLISHED, RECORDS, design_rank, key_of, published_change, seeds_of
-from pi_sim.report.statistics import FAR, SIMILAR, Seeds, claim_verdict
+from pi_sim.report.frames import PUBLISHED, RECORDS, compare_claims, design_rank, key_of, published_change
+from pi_sim.report.statistics import FAR, SIMILAR, Seeds
 from pi_sim.report.tables import Unit, format_change
 
 FOLDER = RECORDS / "lab"
 BASELINE = "gelu_ln"
-DESIGN_SETTINGS = ("entropy_penalty", "entropy_margin")
-"""Settings of a recipe that belong to a design."""
-ENTROPY = ("first", "first_overload", "rest", "rest_overload")
-"""Mean entropy, and the share of overloaded heads, of layer 0 and of later layers at the end of a training."""
+DESIGN_SETTINGS = {"entropy_penalty", "entropy_margin"}  # in a recipe, but part of a design
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class Lab:
     def compared(self) -> pd.DataFrame:
         """Trainings from scratch of designs as on their cards, with the setting that most of them share."""
         scratch = self.trainings[self.trainings["from_scratch"] & self.trainings["on_card"]]
-        recipes = [record.recipe.model_dump(exclude=set(DESIGN_SETTINGS)) for record in scratch["record"]]
+        recipes = [record.recipe.model_dump(exclude=DESIGN_SETTINGS) for record in scratch["record"]]
         settings = scratch[["size", "dimensions", "text"]].agg("".join, axis=1) + list(map(key_of, recipes))
         shared = Counter(settings).most_common(1)
         chosen = scratch[settings == shared[0][0]] if shared else scratch
@@ -57,8 +52,7 @@ class Lab:
 
     @cached_property
     def seeds(self) -> dict[str, Seeds]:
-        """The perplexities of each compared design."""
-        return {model: seeds_of(group) for model, group in self.groups.items()}
+        return {model: Seeds.of(group["perplexity"]) for model, group in self.groups.items()}
 
     @cached_property
     def first(self) -> dict[str, TrainingRecord]:
@@ -81,7 +75,8 @@ class Lab:
             record, usual = group["record"].iloc[0], self.first[group["model"].iloc[0]]
             same_training = (record.recipe, record.dimensions) == (usual.recipe, usual.dimensions)
             unchanged = self.seeds if same_training and record.corpus.sha256 == usual.corpus.sha256 else {}
-            result.setdefault(", ".join(self.changes(group)), dict(unchanged))[record.card] = seeds_of(group)
+            designs = result.setdefault(", ".join(self.changes(group)), dict(unchanged))
+            designs[record.card] = Seeds.of(group["perplexity"])
         return result
 
     @cached_property
@@ -93,8 +88,7 @@ class Lab:
     def changes(self, trainings: pd.DataFrame) -> list[str]:
         """Return the switches, settings, dimensions and text in which trainings differ from their unchanged design."""
         record = trainings["record"].iloc[0]
-        new, usual = _decisions(record), _decisions(self.first[record.card])
-        return [f"{key} {_value(new[key])} for {_value(usual[key])}" for key in sorted(new) if new[key] != usual[key]]
+        return frames.describe_changes(_decisions(record), _decisions(self.first[record.card]))
 
 
 def load(folders: list[Path]) -> Lab | None:
@@ -103,8 +97,9 @@ def load(folders: list[Path]) -> Lab | None:
     trainings = [(path, record) for path, record in loaded if isinstance(record, TrainingRecord)]
     if not trainings:
         return None
-    frame = frames.training_frame(trainings).join(pd.DataFrame([_entropy(record) for _, record in trainings]))
+    frame = frames.training_frame(trainings)
     frame["last"] = pd.Series([record.observations[-1] for _, record in trainings], dtype=object)
+    frame = frame.join(_entropy_frame(frame.loc[~frame["diverged"].astype(bool), "last"]))
     diagnoses = [record for _, record in loaded if isinstance(record, DiagnosisRecord)]
     estimates = {record.model: record for _, record in loaded if isinstance(record, EstimateRecord)}
     lab = Lab(frame, diagnoses, estimates)
@@ -120,35 +115,28 @@ def _decisions(record: TrainingRecord) -> dict[str, Any]:
     return {**settings, "corpus": record.corpus.name, "text": record.corpus.sha256[:8]}
 
 
-def _value(value: Any) -> str:
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _entropy(record: TrainingRecord) -> dict[str, float]:
-    """Return the columns of ENTROPY; NaN for a training that diverged."""
-    shares = record.observations[-1].entropy_share
-    if math.isinf(held_out_perplexity(record.held_out)):
-        return dict.fromkeys(ENTROPY, math.nan)
-    parts = (shares[:1], shares[1:])
-    means, fractions = [_mean(sum(part, ())) for part in parts], [head_fraction(part, is_overloaded) for part in parts]
-    return dict(zip(ENTROPY, (means[0], fractions[0], means[1], fractions[1]), strict=True))
+def _entropy_frame(observations: "pd.Series[Any]") -> pd.DataFrame:
+    """Return the mean entropy, and the share of overloaded heads, of layer 0 and of later layers."""
+    columns = {}
+    for name, part in {"first": slice(1), "rest": slice(1, None)}.items():
+        layers = observations.map(lambda last, part=part: last.entropy_share[part])
+        columns[name] = layers.map(lambda shares: _mean(sum(shares, ())))
+        columns[f"{name}_overload"] = layers.map(lambda shares: head_fraction(shares, is_overloaded))
+    return pd.DataFrame(columns)
 
 
 def _mean(shares: tuple[float | None, ...]) -> float:
     """Return the mean of those that are numbers."""
-    numbers = [share for share in shares if share is not None]
-    return fmean(numbers) if numbers else math.nan
+    return float(pd.Series(shares, dtype=float).mean())
 
 
 def context(lab: Lab) -> dict[str, Any]:
-    """Return the values that the template shows."""
     trained = lab.compared[~lab.compared["diverged"].astype(bool)]
     by_model = trained.groupby("model", sort=False)
     pair = [trained.loc[trained["model"] == model, "first_overload"] for model in ("gelu_nonorm", "relu_nonorm")]
     overload = [sorted(parts) for parts in pair] if all(map(len, pair)) else None
-    entropy = by_model[list(ENTROPY)].mean().assign(seeds=by_model.size())
+    entropy = by_model[["first", "first_overload", "rest", "rest_overload"]].mean().assign(seeds=by_model.size())
     sources = dict.fromkeys(row["source"] for model in lab.groups if (row := PUBLISHED["designs"].get(model)))
-    alphas = [last.alphas for last in trained.loc[trained["model"].str.startswith("dyt"), "last"] if last.alphas]
     return {
         "setup": frames.setup(lab.compared.sort_values("diverged", kind="stable")),
         "estimates": list(lab.estimates.values()),
@@ -159,12 +147,10 @@ def context(lab: Lab) -> dict[str, Any]:
         "far": FAR,
         "overload_limit": OVERLOAD,
         "entropy": entropy.reset_index(),
-        "first_entropy": entropy["first"].to_dict(),
         "overload": overload,
         "causes": list(_causes(lab)),
         **_slopes(lab),
-        "alpha_ratios": sorted(row.alpha / row.inverse_std for rows in alphas for row in rows if row.inverse_std),
-        "alpha_correlations": sorted(filter(math.isfinite, map(_alpha_correlation, alphas))),
+        **_alphas(trained.loc[trained["model"].str.startswith("dyt"), "last"]),
         "sparsity": _sparsity_rows(lab),
         "conversions": _conversion_rows(lab),
         "commands": list(_commands(lab)),
@@ -186,53 +172,42 @@ def _quality_row(lab: Lab, model: str) -> dict[str, Any]:
     return row
 
 
-def _alpha_correlation(alphas: Iterable[Alpha]) -> float:
-    """Return the correlation of alpha and 1 / std of its input over the modules of a model; NaN for a single one."""
-    pairs = [(row.alpha, row.inverse_std) for row in alphas if row.alpha is not None and row.inverse_std is not None]
-    with suppress(StatisticsError):
-        return correlation([alpha for alpha, _ in pairs], [inverse_std for _, inverse_std in pairs])
-    return math.nan
-
-
-def _claims(lab: Lab, seeds: dict[str, Seeds]) -> Iterator[dict[str, Any]]:
-    """Yield the papers' claims: by how much the worse design's perplexity is larger there and here, and a verdict."""
-    for better, worse in PUBLISHED["claims"]["model_lab"]:
-        is_new = seeds is lab.seeds or any(seeds.get(model) is not lab.seeds.get(model) for model in (better, worse))
-        if {better, worse} <= seeds.keys() and is_new:
-            base, other = (1 + (published_change(model) or 0.0) for model in (better, worse))
-            first, second, published = seeds[better], seeds[worse], other / base - 1
-            row = {"claim": f"{better} ahead of {worse}", "published": f"{published:+.1%}"}
-            changes = {"change": second.mean / first.mean - 1, "published_change": published}
-            verdict = claim_verdict(first, second, published)
-            yield {**row, **changes, "here": second.change(first), "verdict": verdict}
+def _alphas(last: "pd.Series[Any]") -> dict[str, Any]:
+    """Return alpha over 1 / std of its input, and the correlation of both over the modules of each model."""
+    rows = [(number, row.alpha, row.inverse_std) for number, end in last.items() for row in end.alphas or ()]
+    pairs = pd.DataFrame(rows, columns=["training", "alpha", "inverse_std"], dtype=float).dropna()
+    models = [model for _, model in pairs.groupby("training")]
+    correlations = [model["alpha"].corr(model["inverse_std"], min_periods=2) for model in models]
+    ratios = sorted(pairs["alpha"] / pairs["inverse_std"])
+    return {"alpha_ratios": ratios, "alpha_correlations": sorted(filter(math.isfinite, correlations))}
 
 
 def _claim_tables(lab: Lab) -> dict[str, Any]:
-    """Return the claims, and those about designs that were changed alike.
-
-    "closer" lists the changes that bring a claim of another size closer to the published one.
-    """
-    claims = [{**row, "closer": ""} for row in _claims(lab, lab.seeds)]
-    changed = [{"changed": name, **row} for name, seeds in lab.changed_seeds.items() for row in _claims(lab, seeds)]
-    for claim in claims:
+    """Return the claims, with the changes that bring one of another size closer, and the claims with each change."""
+    claims = {row["claim"]: row for row in compare_claims("model_lab", lab.seeds)}
+    changed = [
+        {**row, "changed": change, "usual": claims[row["claim"]]["here"]}
+        for change, seeds in lab.changed_seeds.items()
+        for row in compare_claims("model_lab", seeds)
+        if any(seeds[model] is not lab.seeds[model] for model in row["designs"])
+    ]
+    for name, claim in claims.items():
         published, distance = claim["published_change"], abs(claim["change"] - claim["published_change"])
-        repeated = [row for row in changed if row["claim"] == claim["claim"]]
-        for row in repeated:
-            row["usual"] = claim["here"]
-        if not claim["verdict"].startswith("similar"):
-            closer = [row for row in repeated if row["change"] * published > 0]
-            closer = [row for row in closer if abs(row["change"] - published) < distance]
-            claim["closer"] = "; ".join(f"{row['changed']}: {row['here']}" for row in closer)
-    return {"claims": claims, "changed_claims": changed}
+        closer = [
+            f"{row['changed']}: {row['here']}"
+            for row in changed
+            if row["claim"] == name and row["change"] * published > 0 and abs(row["change"] - published) < distance
+        ]
+        claim["closer"] = "" if claim["verdict"].startswith("similar") else "; ".join(closer)
+    return {"claims": list(claims.values()), "changed_claims": changed}
 
 
 def _causes(lab: Lab) -> Iterator[dict[str, Any]]:
-    """Yield a row for each change of a design."""
     for group in lab.changed:
-        model, changed, seeds = group["model"].iloc[0], ", ".join(lab.changes(group)), seeds_of(group)
-        usual = {"usual": lab.seeds[model].mean, "usual_entropy": lab.groups[model]["first"].mean()}
-        row = {"model": model, "changed": changed, **seeds.summary(lab.seeds[model]), **usual}
-        yield {**row, "entropy": group["first"].mean()}
+        model, usual = group["model"].iloc[0], lab.groups[group["model"].iloc[0]]
+        row = {"model": model, "changed": ", ".join(lab.changes(group)), "usual": lab.seeds[model].mean}
+        entropy = {"entropy": group["first"].mean(), "usual_entropy": usual["first"].mean()}
+        yield {**row, **Seeds.of(group["perplexity"]).summary(lab.seeds[model]), **entropy}
 
 
 def _slopes(lab: Lab) -> dict[str, Any]:
@@ -271,15 +246,9 @@ def _conversion_rows(lab: Lab) -> list[dict[str, Any]]:
 def _conversion_row(record: TrainingRecord, origin: Origin) -> dict[str, Any]:
     surgery = ", ".join(f"{switch} {str(value).lower()}" for switch, value in (origin.surgery or {}).items())
     before, end = held_out_perplexity(origin.quality), held_out_perplexity(record.held_out)
-    after = held_out_perplexity(origin.after) if origin.surgery else None
     row = {"source": origin.source or origin.model, "surgery": surgery or "none (control)", "before": before}
-    return {
-        **row,
-        "after": after,
-        "tokens": record.corpus.tokens_seen,
-        "end": end,
-        "change": format_change(end, before),
-    }
+    row |= {"after": held_out_perplexity(origin.after) if origin.surgery else None, "end": end}
+    return {**row, "tokens": record.corpus.tokens_seen, "change": format_change(end, before)}
 
 
 def recovery(record: TrainingRecord, origin: Origin) -> Recovery:
@@ -289,26 +258,22 @@ def recovery(record: TrainingRecord, origin: Origin) -> Recovery:
     losses = {row.tokens: row.held_out_loss for row in record.observations if row.held_out_loss is not None}
     with np.errstate(over="ignore"):
         perplexities = {tokens: float(np.exp(loss)) for tokens, loss in losses.items()}
-    return Recovery(
-        f"{row['source']}: {row['surgery']}", math.inf if before is None else math.exp(before), perplexities
-    )
+    name, start = f"{row['source']}: {row['surgery']}", math.inf if before is None else math.exp(before)
+    return Recovery(name, start, perplexities)
 
 
 def _commands(lab: Lab) -> Iterator[str]:
     """Yield the commands that make the records: a loop over the seeds, then conversions, diagnoses and estimates."""
     scratch = lab.trainings[lab.trainings["from_scratch"]]
-    pairs = zip(scratch["path"], scratch["seed"], strict=True)
-    stems = [path.stem.removesuffix(f"-seed{seed}") for path, seed in pairs]
-    for _, group in scratch.groupby(stems, sort=False):
+    for _, group in scratch.groupby(scratch["path"].map(lambda path: path.stem.partition("-seed")[0]), sort=False):
         path, record, seed = group[["path", "record", "seed"]].iloc[0]
         yield f"for seed in {' '.join(map(str, group['seed']))}; do"
         for line in frames.training_commands(path, record, FOLDER):
             yield "  " + line.replace(f"--seed {seed} ", "--seed $seed ").replace(f"-seed{seed}", "-seed$seed")
         yield "done"
     # Conversions of conversions come last.
-    for path, record, origin in sorted(
-        lab.conversions, key=lambda item: (str(item[2].source or "").endswith("finetuned"), item[0].name)
-    ):
+    by_stage = sorted(lab.conversions, key=lambda item: (str(item[2].source or "").endswith("finetuned"), item[0].name))
+    for path, record, origin in by_stage:
         yield from [" ".join(origin.argv)] if origin.argv else []
         yield from frames.training_commands(path, record, FOLDER)
     yield from (record.command for record in lab.diagnoses)
@@ -317,7 +282,6 @@ def _commands(lab: Lab) -> Iterator[str]:
 
 
 def drawings(lab: Lab) -> dict[str, Drawing]:
-    """Return every figure that there are records for, by name."""
     trained = {m: record for m, record in lab.first.items() if not math.isinf(held_out_perplexity(record.held_out))}
     heads = [(model, record.observations[-1].entropy_share) for model, record in trained.items()]
     along = [_series(record, lambda row: list(map(_mean, row.entropy_share))) for record in trained.values()]
@@ -343,10 +307,13 @@ def drawings(lab: Lab) -> dict[str, Drawing]:
 
 def changed_maps(lab: Lab) -> list[tuple[str, Matrix]]:
     """Return the heads' entropies at the end of every changed training, with what was changed as title."""
-    groups = [group for group in lab.changed if not group["diverged"].iloc[0]]
-    changes = [[change.partition(" for ")[0] for change in lab.changes(group)] for group in groups]
-    titles = ["\n".join([group["model"].iloc[0], *lines]) for group, lines in zip(groups, changes, strict=True)]
-    return [(title, group["last"].iloc[0].entropy_share) for title, group in zip(titles, groups, strict=True)]
+    maps = []
+    for group in lab.changed:
+        model, diverged, last = group[["model", "diverged", "last"]].iloc[0]
+        if not diverged:
+            changes = (change.partition(" for ")[0] for change in lab.changes(group))
+            maps.append(("\n".join([model, *changes]), last.entropy_share))
+    return maps
 
 
 def _series(record: TrainingRecord, layers: Callable[[Observation], list[Any]]) -> LayerSeries:

@@ -15,11 +15,11 @@ from pi_sim.errors import UsageError
 from pi_sim.records import RunRecord, TrainingRecord
 from pi_sim.report import figures, frames
 from pi_sim.report.figures import Drawing
-from pi_sim.report.frames import PUBLISHED, design_rank, seeds_of
+from pi_sim.report.frames import PUBLISHED, compare_claims, describe_changes, design_rank, same_but
 from pi_sim.report.model_lab import Lab
-from pi_sim.report.statistics import Curve, Seeds, compare_ranges, order_verdict
+from pi_sim.report.statistics import Curve, Seeds
 from pi_sim.report.styles import Look
-from pi_sim.report.tables import BYTES, COUNT, Unit, choose_unit, format_change, format_perplexity
+from pi_sim.report.tables import BYTES, COUNT, Unit, choose_unit, format_change
 
 BASELINE = "gelu_ln"
 README_PANELS = {
@@ -27,7 +27,6 @@ README_PANELS = {
     "lean (our kernels)": {"gelu": "lean", "relu": "lean"},
 }
 """The panels of the README's figure, with the protocol of each activation."""
-GPT2_STD = 0.02  # the standard deviation of GPT-2's own initial weights
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,6 @@ class SizeData:
 
     @cached_property
     def seeds(self) -> dict[str, Seeds]:
-        """Perplexities over the seeds, by model."""
         return dict(self.references["seeds"])
 
     @cached_property
@@ -76,60 +74,51 @@ def load(folders: list[Path]) -> list[SizeData]:
     """Load shipped weights' records and those of the folders, by size; later files override earlier ones."""
     shipped = sorted((specs.data_root() / "models" / "weights").glob("*/record.json"))
     loaded = [*((path, records.load(path)) for path in shipped), *frames.load_folders(folders)]
-    runs = frames.run_frame((path, record) for path, record in loaded if isinstance(record, RunRecord))
+    runs = frames.run_frame(record for _, record in loaded if isinstance(record, RunRecord))
     if runs.empty:
-        sources = " or ".join(map(str, folders))
-        path = folders[0] / "run-relu_nonorm-tiny-crypten.json"
-        command = f"pi-sim run two-party --model relu_nonorm --json {path}"
-        raise UsageError(f"no record of a run in {sources}; {command} makes one.")
+        command = f"pi-sim run two-party --model relu_nonorm --json {folders[0]}/run-relu_nonorm-tiny-crypten.json"
+        raise UsageError(f"no record of a run in {' or '.join(map(str, folders))}; {command} makes one.")
     key = ["model", "size", "protocol", "seq_len", "network"]
     runs = runs.drop_duplicates(key, keep="last").sort_values(key)
     trainings = frames.training_frame((path, record) for path, record in loaded if isinstance(record, TrainingRecord))
     # A training that ships counts as shipped wherever else it is recorded.
     is_shipped = trainings.groupby("plan")["shipped"].transform("any")
     trainings = trainings.assign(shipped=is_shipped).drop_duplicates("plan", keep="last").sort_values("plan")
-    ordered = [
-        frame.sort_values("model", key=lambda models: models.map(design_rank), kind="stable")
-        for frame in (runs, trainings)
-    ]
-    return [
-        SizeData(size, *(frame[frame["size"] == size].reset_index(drop=True) for frame in ordered))
-        for size in sorted(set(runs["size"]))
-    ]
+
+    def select(frame: pd.DataFrame, size: str) -> pd.DataFrame:
+        ordered = frame.sort_values("model", key=lambda models: models.map(design_rank), kind="stable")
+        return ordered[ordered["size"] == size].reset_index(drop=True)
+
+    return [SizeData(size, select(runs, size), select(trainings, size)) for size in sorted(set(runs["size"]))]
 
 
 def context(sizes: list[SizeData]) -> dict[str, Any]:
-    """Return the values that the template shows."""
     return {"sizes": [_size_context(size) for size in sizes], "conventions": CONVENTIONS, **_provenance(sizes)}
 
 
 def _size_context(size: SizeData) -> dict[str, Any]:
     runs, prices = _labelled(size.runs, "seq_len", "network"), _labelled(size.prices, "seq_len")
     unit = choose_unit(BYTES, list(size.runs["total_bytes"]))
-    recipes = pd.DataFrame(_other_recipes(size))
+    columns = ["changed", "model", "usual", "seeds", "mean", "range", "change"]
+    recipes = pd.DataFrame(_other_recipes(size), columns=columns)
     quality = pd.DataFrame([_quality_row(size, model) for model in size.models])
     return {
         "name": size.name,
         "runs": runs,
         "prices": prices,
         "setup": frames.setup(size.references) if len(size.references) else None,
-        "length": size.runs["seq_len"].iloc[0] if size.runs["seq_len"].nunique() == 1 else None,
-        "network": size.runs["network"].iloc[0] if size.runs["network"].nunique() == 1 else None,
         "overview": quality.merge(runs, how="left", on="model", suffixes=("", "_run")),
-        "better_recipes": recipes[recipes["mean"] < recipes["usual"]].to_dict("records") if len(recipes) else [],
+        "better_recipes": recipes[recipes["mean"] < recipes["usual"]].to_dict("records"),
         "truncations_failed": bool(((runs["agreement_corrupted_positions"] > 0) & ~runs["wrong"]).any()),
         "taylor": _taylor_failures(size),
         "unit": unit,
         **_by_operation(size, prices, "bytes", "sent", replace(unit, name="")),
         **_by_operation(size, prices, "rounds", "rounds", COUNT[0]),
-        "imitated": runs[runs["expected"].notna()],
         "order": _order(size),
-        "recipes": recipes.sort_values("changed", kind="stable") if len(recipes) else recipes,
+        "recipes": recipes.sort_values("changed", kind="stable"),
         "best": _best_recipes(recipes),
         "final_norm": [row for model in size.models for row in _final_norm(size, model)],
-        "wrong": bool(size.runs["wrong"].any()),
         "mean_length": size.length,
-        "has_curves": bool(_curves(size)),
     }
 
 
@@ -146,73 +135,55 @@ def _labelled(runs: pd.DataFrame, *keys: str) -> pd.DataFrame:
 
 
 def _quality_row(size: SizeData, model: str) -> dict[str, Any]:
-    design, seeds, baseline = size.design(model), size.seeds.get(model), size.seeds.get(BASELINE)
+    design, corpora = size.design(model), size.references["corpus"]
     norms = "all" if design.get("norm") != "none" else "none" if design["final_norm"] == "none" else "final only"
-    row = {"model": model, "norms": norms if design else None}
-    if not seeds:
-        return {**row, "mean": None, "seeds": None, "change": None}
-    corpora = size.references["corpus"]
-    comparable = baseline and model != BASELINE and corpora[model] == corpora[BASELINE]
-    return {**row, **seeds.summary(baseline), **({} if comparable else {"change": None})}
+    row = {"model": model, "norms": norms if design else None, "mean": None, "seeds": None}
+    is_comparable = model != BASELINE and model in corpora and corpora[model] == corpora.get(BASELINE)
+    summary = size.seeds[model].summary(size.seeds.get(BASELINE)) if model in size.seeds else {}
+    return {**row, **summary, "change": summary["change"] if is_comparable else None}
 
 
 def _taylor_failures(size: SizeData) -> list[dict[str, Any]]:
     """Return the models that protocols with CrypTen's Taylor series of erf compute wrongly, by protocol."""
-    models: dict[str, dict[str, None]] = {}
-    for record in size.runs["record"]:
-        has_gelu = any(row.op == "gelu" and row.bytes for row in record.rows)
-        if record.is_wrong and has_gelu and record.protocol in specs.list_names("protocols"):
-            kernels = specs.load_executable_protocol(record.protocol).kernels
-            models.setdefault(record.protocol, {}).update(
-                {record.model: None} if kernels["gelu"] == "erf-taylor" else {}
-            )
-    return [{"protocol": name, "models": list(models[name])} for name in sorted(models) if models[name]]
+    has_gelu = size.runs["record"].map(lambda run: any(row.op == "gelu" and row.bytes for row in run.rows))
+    wrong = size.runs[
+        size.runs["wrong"].astype(bool) & has_gelu & size.runs["protocol"].isin(specs.list_names("protocols"))
+    ]
+    return [
+        {"protocol": name, "models": models.unique()}
+        for name, models in wrong.groupby("protocol")["model"]
+        if specs.load_executable_protocol(str(name)).kernels["gelu"] == "erf-taylor"
+    ]
 
 
 def _order(size: SizeData) -> dict[str, Any] | None:
-    """Return the published numbers beside ours and a verdict on every pair; None unless two designs were trained."""
+    """Return the published numbers beside ours, and the claims; None unless two designs were trained."""
     seeds = {model: size.seeds[model] for model in frames.DESIGNS if model in size.seeds}
     if len(seeds) < 2:
         return None
-    recipe, numbers, verdicts = size.references["record"].iloc[0].recipe, [], []
+    numbers = []
     for model, values in seeds.items():
         paper, baseline = PUBLISHED["designs"][model], None if model == BASELINE else seeds.get(BASELINE)
-        change = f"{paper['change']:+.1%}" if paper["change"] else ""
-        row = {"design": paper["name"], "model": model, "published": paper["perplexity"], "published_change": change}
-        numbers.append({**row, **values.summary(baseline)})
-    for better, worse in PUBLISHED["claims"]["norm_free"]:
-        if {better, worse} <= seeds.keys():
-            first, second = seeds[better], seeds[worse]
-            means = f"{format_perplexity(first.mean)} and {format_perplexity(second.mean)}"
-            row = {"order": f"{better} ahead of {worse}", "means": means, "change": second.change(first)}
-            verdicts.append({**row, "ranges": compare_ranges(first, second), "verdict": order_verdict(first, second)})
-    scales = {"embedding": recipe.embedding_scale, "logits": recipe.logit_scale}
-    std = f"weights that start with a standard deviation of {recipe.init_std:g}, not GPT-2's {GPT2_STD:g}"
-    traits = [std] if recipe.init_std != GPT2_STD else []
-    traits += [f"a learned scale of the {name} that starts at {scale:g}" for name, scale in scales.items() if scale]
-    return {"traits": traits, "numbers": numbers, "verdicts": verdicts}
+        row = {"design": paper["name"], "model": model, "published": paper["perplexity"]}
+        numbers.append({**row, "published_change": paper["change"] or None, **values.summary(baseline)})
+    return {"numbers": numbers, "claims": compare_claims("norm_free", seeds)}
 
 
 def _other_recipes(size: SizeData) -> Iterator[dict[str, Any]]:
     """Yield every other recipe of every model, over its seeds, beside the usual one."""
     for _, reference in size.references.iterrows():
-        same = frames.same_but(size.trainings, reference, ["design", "dimensions", "text"])
-        for key, group in same[same["recipe"] != reference["recipe"]].groupby("recipe", sort=False):
-            recipe, usual = json.loads(str(key)), json.loads(reference["recipe"])
-            changed = [name for name in sorted(recipe) if recipe[name] != usual.get(name)]
-            texts = [f"{name} {recipe[name]} for {usual.get(name)}".replace("None", "none") for name in changed]
-            row = {"changed": ", ".join(texts), "model": reference["model"], "usual": reference["seeds"].mean}
-            yield {**row, **seeds_of(group).summary(reference["seeds"])}
+        same = same_but(size.trainings, reference, ["design", "dimensions", "text"])
+        for recipe, group in same[same["recipe"] != reference["recipe"]].groupby("recipe", sort=False):
+            changes = describe_changes(json.loads(str(recipe)), json.loads(reference["recipe"]))
+            row = {"changed": ", ".join(changes), "model": reference["model"], "usual": reference["seeds"].mean}
+            yield {**row, **Seeds.of(group["perplexity"]).summary(reference["seeds"])}
 
 
 def _best_recipes(recipes: pd.DataFrame) -> pd.DataFrame:
     """Return the best recipe of every model for which several were tried, the best model first."""
-    if recipes.empty:
-        return recipes
     usual = recipes.assign(changed="the usual", mean=recipes["usual"])
     tried = pd.concat([usual, recipes.sort_values("changed", kind="stable")]).sort_values("mean", kind="stable")
-    best = tried.drop_duplicates("model")
-    first = best["mean"].iloc[0]
+    best, first = tried.drop_duplicates("model"), tried["mean"].min()
     return best.assign(change=["" if mean == first else format_change(mean, first) for mean in best["mean"]])
 
 
@@ -221,37 +192,32 @@ def _final_norm(size: SizeData, model: str) -> list[dict[str, Any]]:
     design = size.design(model)
     if model not in size.references.index or design["norm"] != "none":
         return []
-    same = frames.same_but(size.trainings, size.references.loc[model], ["dimensions", "recipe", "corpus"])
-    titles = {"none": "none", "layernorm": "kept"}
-    keys = {title: frames.key_of({**design, "final_norm": choice}) for choice, title in titles.items()}
-    groups = {title: same[same["design"] == key] for title, key in keys.items()}
-    if any(group.empty for group in groups.values()):
+    same = same_but(size.trainings, size.references.loc[model], ["dimensions", "recipe", "corpus"])
+    designs = [frames.key_of({**design, "final_norm": choice}) for choice in ("none", "layernorm")]
+    if not set(designs) <= set(same["design"]):
         return []
-    bare, kept_norm = (seeds_of(group) for group in groups.values())
-    row = {"model": model}
-    return [{**row, "final_norm": "none", **bare.summary()}, {**row, "final_norm": "kept", **kept_norm.summary(bare)}]
+    bare, full = (Seeds.of(same.loc[same["design"] == key, "perplexity"]) for key in designs)
+    rows = {"none": bare.summary(), "kept": full.summary(bare)}
+    return [{"model": model, "final_norm": name, **row} for name, row in rows.items()]
 
 
 def _provenance(sizes: list[SizeData]) -> dict[str, Any]:
     """Return the commands that make every record, and which records were made in which environment."""
     commands: list[str] = []
-    names: dict[str, dict[str, None]] = {}
+    names: list[tuple[str, str]] = []
     for size in sizes:
-        trainings = size.trainings[["path", "record", "shipped"]].itertuples(index=False, name=None)
-        for path, record, shipped in trainings:
+        for path, record, shipped in size.trainings[["path", "record", "shipped"]].itertuples(index=False, name=None):
             # Shipped weights lie beside their record.
             commands += frames.training_commands(path, record)[: 1 if shipped else None]
         commands += (run.command for run in size.runs["record"] if run.argv)
-        texts = [(run, f"run {run.model} {run.protocol}") for run in size.runs["record"]]
-        texts += [(training, f"training {training.card} seed {training.seed}") for training in size.trainings["record"]]
-        for record, text in texts:
-            names.setdefault(record.environment, {})[text] = None
-    environments = {environment: ", ".join(names[environment]) for environment in sorted(names)}
-    return {"commands": commands, "environments": environments}
+        names += [(run.environment, f"run {run.model} {run.protocol}") for run in size.runs["record"]]
+        trainings = size.trainings["record"]
+        names += [(record.environment, f"training {record.card} seed {record.seed}") for record in trainings]
+    environments = pd.DataFrame(names).drop_duplicates().groupby(0)[1].agg(", ".join)
+    return {"commands": commands, "environments": environments.to_dict()}
 
 
 def drawings(size: SizeData) -> dict[str, Drawing]:
-    """Return every figure that there are data for, by name."""
     looks = {model: _look(size.design(model)) for model in size.models}
     plots: dict[str, Drawing] = {f"operations-{size.name}": partial(_draw_operations, size)}
     if runs := tradeoff_runs(size):
@@ -264,21 +230,17 @@ def drawings(size: SizeData) -> dict[str, Drawing]:
 
 def readme_drawings(sizes: list[SizeData], lab: Lab) -> dict[str, Drawing]:
     """Return the README's figure: the lab's perplexities against seconds; nothing if a design lacks either."""
-    seconds = {
-        (run.model, run.protocol): run.total.seconds["wan"]
-        for size in sizes
-        for run in tradeoff_runs(size)
-        if size.name == lab.first[BASELINE].size
-    }
-    quality = {m: (_look(frames.card_design(m) or {}), lab.seeds[m]) for m in frames.DESIGNS if m in lab.seeds}
+    if not all(model in lab.seeds and lab.seeds[model].is_finite for model in frames.DESIGNS):
+        return {}
+    runs = [run for size in sizes if size.name == lab.first[BASELINE].size for run in tradeoff_runs(size)]
+    seconds = {(run.model, run.protocol): run.total.seconds["wan"] for run in runs}
+    quality = {model: (_look(frames.card_design(model) or {}), lab.seeds[model]) for model in frames.DESIGNS}
     costs = {
-        title: {m: seconds.get((m, protocols[look.activation])) for m, (look, _) in quality.items()}
+        title: {model: seconds.get((model, protocols[look.activation])) for model, (look, _) in quality.items()}
         for title, protocols in README_PANELS.items()
     }
-    is_complete = len(quality) == len(frames.DESIGNS) and all(seeds.is_finite for _, seeds in quality.values())
-    if not is_complete or any(None in by_model.values() for by_model in costs.values()):
-        return {}
-    return {"readme-quality-cost": partial(figures.quality_against_cost, costs, quality)}
+    is_complete = all(None not in by_model.values() for by_model in costs.values())
+    return {"readme-quality-cost": partial(figures.quality_against_cost, costs, quality)} if is_complete else {}
 
 
 def _look(design: dict[str, Any]) -> Look:
@@ -286,14 +248,11 @@ def _look(design: dict[str, Any]) -> Look:
 
 
 def _draw_operations(size: SizeData) -> Any:
-    prices = _labelled(size.prices, "seq_len")
-    labels = prices["model"] + " · " + prices["protocol"]
-    if "varying_seq_len" in prices:
-        labels += " · " + prices["seq_len"].astype(str) + " tokens"
-    sent, rounds = (
-        frames.operation_frame(size.prices, key).fillna(0).astype(int).set_axis(list(labels), axis=0)
-        for key in ("bytes", "rounds")
-    )
+    labels = size.prices["model"] + " · " + size.prices["protocol"]
+    if size.prices["seq_len"].nunique() > 1:
+        labels += " · " + size.prices["seq_len"].astype(str) + " tokens"
+    operations = (frames.operation_frame(size.prices, key) for key in ("bytes", "rounds"))
+    sent, rounds = (frame.fillna(0).astype(int).set_axis(list(labels), axis=0) for frame in operations)
     unit = choose_unit(BYTES, list(size.prices["total_bytes"]))
     return figures.stacked_bars(sent, rounds, unit.name, unit.divisor)
 

@@ -8,11 +8,9 @@ from typing import Any
 import pandas as pd
 
 from pi_sim.files import write_text
-from pi_sim.report import figures, kernels, model_lab, norm_free, published_figures, styles, sweep, tables
+from pi_sim.report import figures, kernels, model_lab, norm_free, styles, sweep, tables
 from pi_sim.report.figures import Drawing
-from pi_sim.report.tables import Format
 from pi_sim.sweep.table import SweepRow
-from pi_sim.validation import Validation
 
 
 def write_report(folders: list[Path], out: Path) -> list[Path]:
@@ -31,38 +29,19 @@ def write_norm_free(folders: list[Path], out: Path) -> list[Path]:
 def write_lab(folders: list[Path], out: Path) -> list[Path]:
     """Write the page of the model lab; nothing where there are no trainings in the folders' `lab`."""
     lab = model_lab.load(folders)
-    if lab is None:
-        return []
-    return write_page(out / "model-lab.md", "model_lab", model_lab.context(lab), model_lab.drawings(lab))
+    return write_page(out / "model-lab.md", "model_lab", model_lab.context(lab), model_lab.drawings(lab)) if lab else []
 
 
 def write_kernels(folders: list[Path], out: Path) -> list[Path]:
     """Write the page on kernels from the benchmark recorded in some folders; nothing where there is none."""
     data = kernels.load(folders)
-    if data is None:
-        return []
-    return write_page(out / "kernels.md", "kernels", kernels.context(data), kernels.drawings(data))
-
-
-def write_validation(validations: list[Validation], out: Path) -> list[Path]:
-    """Write the page of published figures beside ours."""
-    plots = {"validation": partial(figures.published_scatter, published_figures.comparison_frame(validations))}
-    return write_page(out / "validation.md", "validation", published_figures.context(validations), plots)
-
-
-def render_validations(validations: list[Validation], style: Format) -> str:
-    """Render published figures beside ours; as Markdown the page."""
-    if style == "markdown":
-        return render_page("validation", published_figures.context(validations), ["validation"])
-    return published_figures.render_validations(validations, style)
+    return write_page(out / "kernels.md", "kernels", kernels.context(data), kernels.drawings(data)) if data else []
 
 
 def write_sweep(answers: list[SweepRow], qualities: pd.DataFrame, path: Path) -> list[Path]:
     """Write the page of a sweep, with a figure for each comparison."""
-    compared = {
-        f"{path.stem}-{number}": comparison
-        for number, comparison in enumerate(sweep.compare_designs(answers, qualities), start=1)
-    }
+    comparisons = enumerate(sweep.compare_designs(answers, qualities), start=1)
+    compared = {f"{path.stem}-{number}": comparison for number, comparison in comparisons}
     plots = {name: partial(figures.pareto_fronts, comparison) for name, comparison in compared.items()}
     return write_page(path, "sweep", sweep.context(answers, compared), plots)
 
@@ -77,10 +56,7 @@ def write_page(path: Path, template: str, context: dict[str, Any], plots: Mappin
 
 
 def render_page(template: str, context: dict[str, Any], plots: Collection[str]) -> str:
-    """Render a page, without a final line break, with the figures that are plots.
-
-    A caption's first sentence stands for its figure where that cannot be shown.
-    """
+    """Render a page with the figures of plots; a caption's first sentence stands for one that cannot be shown."""
 
     def figure(name: str, caption: str) -> str:
         text = " ".join(caption.split())

@@ -28,7 +28,6 @@ class Seeds:
 
     @property
     def mean(self) -> float:
-        """The mean perplexity."""
         return sum(self.values) / len(self.values)
 
     @property
@@ -40,11 +39,9 @@ class Seeds:
 
     @property
     def is_finite(self) -> bool:
-        """True if no training diverged."""
         return all(map(math.isfinite, self.values))
 
     def change(self, reference: "Seeds") -> str:
-        """Return the change of the mean against another's, as text."""
         return format_change(self.mean, reference.mean)
 
     def summary(self, reference: "Seeds | None" = None) -> dict[str, Any]:
@@ -112,19 +109,10 @@ def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
     return sorted((name for name in points if not is_beaten(*points[name])), key=lambda name: (points[name], name))
 
 
-def above(curve: Curve, baseline: Curve) -> Curve:
-    """Subtract the baseline, at the steps that both have."""
-    return {step: loss - baseline[step] for step, loss in curve.items() if step in baseline}
-
-
-def without_start(curve: Curve) -> Curve:
-    """Leave out the first tenth."""
-    return dict(list(curve.items())[len(curve) // START :])
-
-
-def running_mean(curve: Curve) -> Curve:
-    """Smooth a curve; each mean stands at its window's middle."""
-    window = max(1, len(curve) // WINDOW)
-    steps, values = list(curve), list(curve.values())
-    starts = range(len(steps) - window + 1)
-    return {steps[start + window // 2]: fmean(values[start : start + window]) for start in starts}
+def smooth_excess(curve: Curve, baseline: Curve) -> Curve:
+    """Smooth the excess over a baseline without its start; each mean stands at its window's middle."""
+    shared = [step for step in curve if step in baseline]
+    steps = shared[len(shared) // START :]
+    window = max(1, len(steps) // WINDOW)
+    windows = [steps[start : start + window] for start in range(len(steps) - window + 1)]
+    return {part[window // 2]: fmean(curve[step] - baseline[step] for step in part) for part in windows}

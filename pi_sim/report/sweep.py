@@ -1,7 +1,6 @@
 """The page of a sweep: Pareto fronts of perplexity against seconds, and what has no price."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from pi_sim.report.tables import SECONDS
 from pi_sim.sweep.table import SweepRow
 from pi_sim.zoo.source import CardModel, ModelSource
 
-QUALITY = ("model", "size", "corpus", "text", "trained_tokens", "seeds")  # corpus is a key, text its name
 SCENARIO = ("corpus", "size", "seq_len", "batch", "past", "only_inner", "protocol")  # shared by compared designs
 
 
@@ -71,10 +69,11 @@ def load_qualities(folders: list[Path], sources: Iterable[ModelSource]) -> pd.Da
             chosen = trainings[(trainings[list(subject)] == pd.Series(subject)).all(axis=1)]
             for corpus, group in chosen.groupby("corpus", sort=False):
                 text = group["record"].iloc[0].corpus
-                recipes = [frames.seeds_of(seeds) for _, seeds in group.groupby("recipe")]
+                recipes = [Seeds.of(perplexities) for _, perplexities in group.groupby("recipe")["perplexity"]]
                 best = max(recipes, key=lambda seeds: (len(seeds.values), -seeds.mean))
                 rows.append((source.name, source.label, corpus, text.name, text.tokens_seen, best))
-    return pd.DataFrame(rows, columns=list(QUALITY))
+    # A corpus is a key, a text its name.
+    return pd.DataFrame(rows, columns=["model", "size", "corpus", "text", "trained_tokens", "seeds"])
 
 
 def _training_records(folders: list[Path]) -> Iterator[tuple[Path, TrainingRecord]]:
@@ -99,10 +98,10 @@ def compare_designs(answers: Iterable[SweepRow], qualities: pd.DataFrame) -> lis
 
 
 def context(answers: list[SweepRow], compared: dict[str, DesignComparison]) -> dict[str, Any]:
-    """Return the values that the template shows; comparisons by the name of their figure."""
+    """Return the template's values; comparisons by the name of their figure."""
     frame = pd.DataFrame(answers, columns=list(SweepRow._fields))
     axes = {"design": "model", "size": "size", "length": "seq_len", "protocol": "protocol", "network": "network"}
-    counts = [(frame[key].nunique(), noun) for noun, key in axes.items()]
+    counts = {noun: frame[key].nunique() for noun, key in axes.items()}
     shown = {(size, model) for item in compared.values() for size, model in item.rows[["size", "model"]].to_numpy()}
     with_price = dict.fromkeys((answer.size, answer.model) for answer in answers if answer.seconds is not None)
     machines = dict.fromkeys(answer.machine for answer in answers if answer.compute_seconds is not None)
@@ -110,11 +109,11 @@ def context(answers: list[SweepRow], compared: dict[str, DesignComparison]) -> d
     seconds += [SECONDS_WITH_COMPUTE.format(machine) for machine in machines]
     return {
         "estimates": len(answers),
-        "axes": ", ".join(f"{count} {noun}{'s' if count > 1 else ''}" for count, noun in counts),
+        "axes": ", ".join(f"{count} {noun}{'s' if count > 1 else ''}" for noun, count in counts.items()),
         "unpriced": sum(answer.seconds is None for answer in answers),
         "comparisons": [_comparison_context(name, comparison) for name, comparison in compared.items()],
         "without_perplexity": [f"{model} ({size})" for size, model in with_price if (size, model) not in shown],
-        "reasons": dict(Counter(answer.reason for answer in answers if answer.reason)),
+        "reasons": frame["reason"].dropna().value_counts(sort=False).to_dict(),
         "conventions": [text for s in CONVENTIONS for text in (seconds if s == SECONDS_WITHOUT_COMPUTE else [s])],
     }
 

@@ -105,10 +105,8 @@ class Table:
     def text(self, gap: str) -> list[list[str]]:
         """Return the header and every line as text, with a gap between a column's title and its unit."""
         chosen = [self._unit(column.units) for column in self.columns]
-        header = [
-            gap.join([*column.title.split("\n"), *([unit.name] if unit and unit.name else [])])
-            for column, unit in zip(self.columns, chosen, strict=True)
-        ]
+        titles = [column.title.replace("\n", gap) for column in self.columns]
+        header = [f"{t}{gap}{u.name}" if u and u.name else t for t, u in zip(titles, chosen, strict=True)]
         return [header, *(list(map(_show, line, chosen)) for line in self.rows + self.totals)]
 
     def _unit(self, units: Units) -> Unit | None:
@@ -213,10 +211,7 @@ def _split_columns(columns: list[Column], text: list[list[str]], available: int)
 
 def _fit_widths(widths: dict[int, int], least: list[int], available: int) -> dict[int, int]:
     """Narrow the widest columns of text until the box fits, or none can be narrower."""
-    while _box_width(widths.values()) > available:
-        wide = [i for i, width in widths.items() if width > least[i]]
-        if not wide:
-            break
+    while _box_width(widths.values()) > available and (wide := [i for i in widths if widths[i] > least[i]]):
         widths[max(wide, key=widths.__getitem__)] -= 1
     return widths
 
@@ -256,19 +251,13 @@ def _markdown(table: Table) -> str:
     """Write a pipe table, padded so that it also reads well as plain text."""
     text = table.text(" ")
     widths = [max(3, *map(len, column)) for column in zip(*text, strict=True)]
-    rights = [bool(column.units) for column in table.columns]
-    rule = ["-" * (width - 1) + (":" if right else "-") for width, right in zip(widths, rights, strict=True)]
-    header, *lines = [
-        [
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(line, widths, rights, strict=True)
-        ]
-        for line in text
-    ]
+    sides = [(width, ">" if column.units else "<") for width, column in zip(widths, table.columns, strict=True)]
+    header, *lines = ([f"{c:{side}{width}}" for c, (width, side) in zip(line, sides, strict=True)] for line in text)
+    rule = ["-" * (width - 1) + (":" if side == ">" else "-") for width, side in sides]
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *lines])
 
 
-def render_template(name: str, style: Literal["table", "markdown"], **values: Any) -> str:
+def render_template(name: str, style: Literal["table", "markdown", "csv"], **values: Any) -> str:
     """Render a template of the folder templates; its parts are set apart by one empty line at most."""
     text = _environment().get_template(name).render(style=style, **values)
     text = re.sub(r"\n{3,}", "\n\n", text).strip()
@@ -283,13 +272,8 @@ def _environment() -> "Environment":
     environment = Environment(
         loader=PackageLoader("pi_sim.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(
-        table=_table_filter,
-        perplexity=format_perplexity,
-        quantity=format_quantity,
-        unwrap=unwrap,
-        thousands="{:,}".format,
-    )
+    environment.filters |= {"table": _table_filter, "perplexity": format_perplexity, "quantity": format_quantity}
+    environment.filters |= {"unwrap": unwrap, "thousands": "{:,}".format}
     environment.globals.update(count=COUNT, bytes=BYTES, seconds=SECONDS, share=SHARE, ratio=RATIO)
     environment.globals.update(perplexity=format_perplexity, unit=lambda *unit: (Unit(0, *unit),))
     return environment
@@ -300,7 +284,7 @@ def _table_filter(
 ) -> str:
     """Render a table, or records with a title, or a title and units or a formatter, for each column."""
     table = rows if isinstance(rows, Table) else tabulate(rows, columns, missing, optional, totals)
-    return render(table, style) if table.rows else ""
+    return render(table, style) if table.rows or table.totals else ""
 
 
 def unwrap(text: str) -> str:

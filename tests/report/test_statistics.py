@@ -8,14 +8,12 @@ from hypothesis import strategies as st
 
 from pi_sim.report.statistics import (
     Seeds,
-    above,
     claim_verdict,
     compare_ranges,
     compare_sizes,
     order_verdict,
     pareto_front,
-    running_mean,
-    without_start,
+    smooth_excess,
 )
 
 ALTERNATING = {step: float(step % 2) for step in range(100)}
@@ -111,10 +109,12 @@ def _is_better(first: tuple[float, float], second: tuple[float, float]) -> bool:
     return first[0] <= second[0] and first[1] <= second[1] and first != second
 
 
-def test_a_loss_is_smoothed_and_its_start_left_out() -> None:
-    assert min(without_start(ALTERNATING)) == 10
-    assert set(running_mean({step: float(step % 2) for step in range(40)}).values()) == {0.5}
+def test_an_excess_is_smoothed_and_its_start_left_out() -> None:
+    level = dict.fromkeys(ALTERNATING, 1.0)
+    smooth = smooth_excess(ALTERNATING, level)
+    assert min(smooth) == 12
+    assert set(smooth_excess({step: float(step % 2) for step in range(50)}, level).values()) == {-0.5}
 
 
-def test_a_difference_has_the_steps_that_both_have() -> None:
-    assert above({10: 3.0, 20: 2.0}, {20: 1.5, 30: 1.0}) == {20: 0.5}
+def test_an_excess_has_the_steps_that_both_have() -> None:
+    assert smooth_excess({10: 3.0, 20: 2.0}, {20: 1.5, 30: 1.0}) == {20: 0.5}
