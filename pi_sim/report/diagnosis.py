@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -10,18 +10,17 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from pi_sim import files, records
 from pi_sim.diagnosis.entropy import COLLAPSE, OVERLOAD
 from pi_sim.records import DiagnosisRecord
 from pi_sim.records.models import Range, Sparsity
 from pi_sim.report import figures, styles, tables
-from pi_sim.report.styles import label_layers, panel_grid, panels
+from pi_sim.report.figures import Drawing
+from pi_sim.report.styles import panels
 from pi_sim.report.tables import COUNT, SHARE, Cell, Column, Format, Table, Unit, tabulate
 from pi_sim.zoo.modules import is_before_attention, layer_index
-
-FOUR_DECIMALS = (Unit(0, "", 1, 4),)
 
 
 def render(record: DiagnosisRecord, style: Format) -> str:
@@ -30,36 +29,21 @@ def render(record: DiagnosisRecord, style: Format) -> str:
         return records.dumps(record).rstrip()
     if style == "csv":
         return tables.render(layer_table(record), "csv")
-    gap = "\n" if style == "markdown" else ""
-    columns: dict[str, Any] = {"alpha": ("alpha", FOUR_DECIMALS), "inverse_std": ("1/std", FOUR_DECIMALS)}
-    alphas = tabulate([row.model_dump() for row in record.alphas or ()], {"module": "module", **columns})
-    parts = [
-        layer_table(record, "\n" if style == "table" else " "),
-        alphas,
-        range_table(record, "\\|" if style == "markdown" else "|"),
-    ]
-    return tables.render_template(
-        "diagnosis.txt.j2",
-        style,
-        record=record,
-        gap=gap,
-        tables=[tables.render(table, style) for table in parts if table.rows],
-        overload=OVERLOAD,
-        collapse=COLLAPSE,
-        outside=sorted({f"{row.op} by {row.kernel}" for row in record.ranges if row.in_domain is False}),
-        expected=sum(row.expected_failures for row in record.truncations),
-        worst=max(record.truncations, key=lambda row: row.expected_failures, default=None),
-    )
+    outside = sorted({f"{row.op} by {row.kernel}" for row in record.ranges if row.in_domain is False})
+    parts = {"layers": layer_table(record), "ranges": range_table(record), "outside": outside}
+    values = {"record": record, "alphas": [row.model_dump() for row in record.alphas or ()]}
+    limits = {"overload": OVERLOAD, "collapse": COLLAPSE}
+    return tables.render_template("diagnosis.txt.j2", style, **values, **parts, **limits)
 
 
-def layer_table(record: DiagnosisRecord, gap: str = "\n") -> Table:
-    """Build one row for each layer: entropy over its heads, as a share of the maximum. `gap` parts words of titles."""
+def layer_table(record: DiagnosisRecord) -> Table:
+    """Build one row for each layer: entropy over its heads, as a share of the maximum, and what its inputs hold."""
     columns: dict[str, Any] = {"layer": ("layer", COUNT)}
-    columns |= {f"entropy_{key}": (f"entropy{gap}{key}", SHARE) for key in ("mean", "min", "max")}
-    columns |= {key: (f"heads in{gap}{key}", SHARE) for key in ("overload", "collapse")}
+    columns |= {f"entropy_{key}": (f"entropy\n{key}", SHARE) for key in ("mean", "min", "max")}
+    columns |= {key: (f"heads in\n{key}", SHARE) for key in ("overload", "collapse")}
     columns |= {"nan": ("NaN", COUNT), "inf": ("inf", COUNT)}
-    columns |= {f"zeros_{role}": (f"zeros{gap}{role}", SHARE) for role in Sparsity.model_fields}
-    columns |= {"slope": ("slope", FOUR_DECIMALS)} if record.slopes else {}
+    columns |= {f"zeros_{role}": (f"zeros\n{role}", SHARE) for role in Sparsity.model_fields}
+    columns |= {"slope": ("slope", (Unit(0, "", 1, 4),))} if record.slopes else {}
     rows = []
     for number, shares in enumerate(record.entropy_share):
         heads = [share for share in shares if share is not None]
@@ -71,11 +55,8 @@ def layer_table(record: DiagnosisRecord, gap: str = "\n") -> Table:
     return tabulate(rows, columns)
 
 
-def range_table(record: DiagnosisRecord, bar: str) -> Table:
-    """Build one row for each quantity of each operation: its extremes over all modules, and what they allow.
-
-    `bar` stands for the bars of |input|, which would end a Markdown cell.
-    """
+def range_table(record: DiagnosisRecord) -> Table:
+    """Build one row for each quantity of each operation: its extremes over all modules, and what they allow."""
     titles = ("operation", "quantity", "from", "to", "largest in", "overflow", "kernel")
     columns = [Column(title, title, COUNT if title in ("from", "to") else ()) for title in titles]
     groups: dict[tuple[str, str], list[Range]] = {}
@@ -83,16 +64,14 @@ def range_table(record: DiagnosisRecord, bar: str) -> Table:
         groups.setdefault((row.op, row.quantity), []).append(row)
     lines: list[list[Cell]] = []
     for (op, quantity), rows in groups.items():
-        ends = []
-        for values, extreme in (([row.min for row in rows], min), ([row.max for row in rows], max)):
-            finite = [value for value in values if value is not None]
-            ends.append(f"{extreme(finite):.4g}" if len(finite) == len(values) else "inf or NaN")
+        lows, highs = np.array([(row.min, row.max) for row in rows], dtype=float).T  # NaN where not finite
+        ends = ["inf or NaN" if math.isnan(end) else f"{end:.4g}" for end in (lows.min(), highs.max())]
         largest = max(rows, key=lambda row: math.inf if row.largest is None else row.largest).module
         low, high = rows[0].domain or (None, None)
         state = "holds" if all(row.in_domain for row in rows) else "LEFT"
         kernel = f"{rows[0].kernel}: {low:g} to {high:g} {state}" if rows[0].kernel else ""
         overflow = "no" if all(row.fits for row in rows) else "YES"
-        lines.append([op, quantity.replace("|", bar), *ends, largest, overflow, kernel])
+        lines.append([op, quantity, *ends, largest, overflow, kernel])
     return Table(columns, lines)
 
 
@@ -104,57 +83,56 @@ QUANTITIES = (
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "erf")
 
 
+CAPTIONS = {
+    "entropy": "Mean entropy of every attention head as a share of its maximum: 1 is uniform attention, 0 attends to "
+    "one position. Layers from top to bottom; grey is NaN.",
+    "sparsity": "Exact zeros in the inputs of the QKV, up and down projections. Under MPC they save nothing: they are "
+    "secret.",
+    "pre-activations": "Inputs of the activations, by layer; the share below zero is what a ReLU would make zeros.",
+    "ranges": "The largest magnitude of what secure kernels compute with, by layer.",
+    "alphas": "alpha against 1 / std of its input, which it follows (arXiv 2503.10622); on the dashed line they are "
+    "equal.",
+    "slopes": "The learned slope for negative inputs, by layer.",
+}
+
+
 def write_figures(record: DiagnosisRecord, folder: Path) -> list[Path]:
     """Write every figure as SVG and PNG, all of them drawn before the first is written."""
-    drawings = dict(draw(record))
-    contents = {f"{name}.svg": styles.svg(figure).encode() for name, figure in drawings.items()}
-    contents |= {f"{name}.png": styles.png(figure) for name, figure in drawings.items()}
-    paths = [folder / f"{name}.{kind}" for name in drawings for kind in ("svg", "png")]
-    for path in paths:
-        files.write_bytes(path, contents[path.name])
-    return paths
+    contents: dict[Path, bytes] = {}
+    for name, figure in draw(record):
+        contents[folder / f"{name}.svg"] = styles.svg(figure).encode()
+        contents[folder / f"{name}.png"] = styles.png(figure)
+    for path, content in contents.items():
+        files.write_bytes(path, content)
+    return list(contents)
 
 
-def draw(record: DiagnosisRecord) -> Iterator[tuple[str, Callable[[], Figure]]]:
+def draw(record: DiagnosisRecord) -> Iterator[tuple[str, Drawing]]:
     """Yield the name and a function that draws it, caption included, of every figure that there are data for."""
+    for name, data, figure in (
+        ("entropy", record.entropy_share, partial(figures.heat_maps, [(record.model, record.entropy_share)])),
+        ("sparsity", record.sparsity, partial(sparsity_by_layer, record)),
+        ("pre-activations", record.histograms, partial(histograms, record)),
+        ("ranges", largest_magnitudes(record), partial(ranges, record)),
+        ("alphas", record.alphas, partial(alpha_scatter, record)),
+        ("slopes", record.slopes, partial(slopes_by_layer, record)),
+    ):
+        if data:
+            yield name, partial(_add_caption, CAPTIONS[name], figure)
 
-    def captioned(caption: str, figure: Callable[[], Figure]) -> Figure:
-        drawing = figure()
-        drawing.supxlabel(textwrap.fill(caption, int(LETTERS * drawing.get_figwidth())), fontsize=8)
-        return drawing
 
-    for name, caption, figure in _figures(record):
-        yield name, partial(captioned, caption, figure)
-
-
-def _figures(record: DiagnosisRecord) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
-    entropy = (
-        "Mean entropy of every attention head as a share of its maximum: 1 is uniform attention, 0 attends to one "
-        "position. Layers from top to bottom; grey is NaN."
-    )
-    sparsity = (
-        "Exact zeros in the inputs of the QKV, up and down projections. Under MPC they save nothing: they are secret."
-    )
-    histogram = "Inputs of the activations, by layer; the share below zero is what a ReLU would make zeros."
-    alphas = (
-        "alpha against 1 / std of its input, which it follows (arXiv 2503.10622); on the dashed line they are equal."
-    )
-    yield "entropy", entropy, partial(figures.heat_maps, [(record.model, record.entropy_share)])
-    yield "sparsity", sparsity, partial(sparsity_by_layer, record)
-    if record.histograms:
-        yield "pre-activations", histogram, partial(histograms, record)
-    if largest_magnitudes(record):
-        yield "ranges", "The largest magnitude of what secure kernels compute with, by layer.", partial(ranges, record)
-    if record.alphas:
-        yield "alphas", alphas, partial(alpha_scatter, record)
-    if record.slopes:
-        yield "slopes", "The learned slope for negative inputs, by layer.", partial(slopes_by_layer, record)
+def _add_caption(caption: str, draw_figure: Drawing) -> Figure:
+    figure = draw_figure()
+    figure.supxlabel(textwrap.fill(caption, int(LETTERS * figure.get_figwidth())), fontsize=8)
+    return figure
 
 
 def sparsity_by_layer(record: DiagnosisRecord) -> Figure:
     """Draw one line for each kind of projection."""
     lines = {role: {n: math.nan if x is None else 100 * x for n, x in enumerate(row)} for role, row in record.sparsity}
-    return _lines(lines, 2.4, styles.PROJECTIONS, ylabel="zeros, %", ylim=(-3, 103))
+    figure = _lines(lines, 2.4, styles.PROJECTIONS, ylabel="zeros, %", ylim=(-3, 103))
+    figure.legend(loc="outside right center")
+    return figure
 
 
 def ranges(record: DiagnosisRecord) -> Figure:
@@ -164,24 +142,26 @@ def ranges(record: DiagnosisRecord) -> Figure:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
+    figure.legend(loc="outside right center")
     return figure
 
 
-def _lines(lines: dict[str, dict[int, float]], height: float, colors: dict[str, str], **axes: Any) -> Figure:
+def _lines(
+    lines: dict[str, dict[int, float]], height: float, colors: dict[str, str], markersize: int = 4, **axes: Any
+) -> Figure:
     """Draw one line over the layers for each name."""
     figure, (panel,) = panels(1, height=height)
     for name, values in lines.items():
         color: dict[str, Any] = {"color": colors[name]} if name in colors else {}
-        panel.plot(list(values), list(values.values()), marker="o", markersize=4, label=name, **color)
-    panel.set(**axes)
-    label_layers(panel)
-    figure.legend(loc="outside right center")
+        panel.plot(list(values), list(values.values()), marker="o", markersize=markersize, label=name, **color)
+    panel.set(xlabel="layer", **axes)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
 def histograms(record: DiagnosisRecord) -> Figure:
     """Draw a density for each layer, from -reach to reach."""
-    figure, axes = panel_grid(len(record.histograms), figures.ACROSS, height=1.5)
+    figure, axes = panels(len(record.histograms), height=1.5, across=figures.ACROSS, grid=None)
     for panel, histogram in zip(axes, record.histograms, strict=True):
         edges = np.linspace(-histogram.reach, histogram.reach, len(histogram.counts) + 1)
         panel.stairs(histogram.counts, edges, fill=True, color=styles.BLUE, alpha=0.7)
@@ -215,16 +195,11 @@ def alpha_scatter(record: DiagnosisRecord) -> Figure:
         panel.plot([x for x, _ in pairs], [y for _, y in pairs], shape, label=kind, markersize=5)
     panel.axline((1, 1), slope=1, color=styles.GUIDE, linestyle="--", linewidth=1)
     panel.set(xscale="log", yscale="log", xlabel="1 / std of the input", ylabel="alpha")
-    panel.grid(True)
     figure.legend(loc="outside right center")
     return figure
 
 
 def slopes_by_layer(record: DiagnosisRecord) -> Figure:
     """Draw one line over the layers."""
-    figure, (panel,) = panels(1, height=2.2)
-    values = [float("nan") if slope is None else slope for slope in record.slopes or ()]
-    panel.plot(range(len(values)), values, marker="o", color=styles.ORANGE)
-    panel.set_ylabel("slope")
-    label_layers(panel)
-    return figure
+    slopes = {layer: math.nan if slope is None else slope for layer, slope in enumerate(record.slopes or ())}
+    return _lines({"slope": slopes}, 2.2, {"slope": styles.ORANGE}, markersize=6, ylabel="slope")

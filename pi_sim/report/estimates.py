@@ -64,13 +64,10 @@ def render_estimates(
         return tables.render(tabulate(tidy, columns), "csv")
     sections = []
     for estimate in estimates:
-        total = _numbers(estimate, estimate.overall)
         # Columns of what is unknown are left out.
-        columns = {
-            key: column
-            for key, column in _columns([estimate], view, shares or style != "table").items()
-            if total.get(key.removeprefix("share_of_"), 0) is not None
-        }
+        unknown = {key for key, number in _numbers(estimate, estimate.overall).items() if number is None}
+        columns = _columns([estimate], view, shares or style != "table")
+        columns = {key: columns[key] for key in columns if key.removeprefix("share_of_") not in unknown}
         table = tabulate(_rows(estimate, _parts(estimate, view), top), columns, totals=_closing_rows(estimate))
         sections.append(_section([estimate], table))
     return _render(sections, estimates, style)
@@ -90,11 +87,9 @@ def _section(estimates: list[Estimate], table: Table) -> dict[str, Any]:
 
 def _render(sections: list[dict[str, Any]], estimates: list[Estimate], style: Literal["table", "markdown"]) -> str:
     """Render sections and, below them, the definitions of the numbers of all estimates."""
-    conventions = dict.fromkeys(sentence for estimate in estimates for sentence in estimate.conventions)
-    values = {"estimates": estimates, "letters": ascii_uppercase, "label_protocol": tables.label_protocol, "str": str}
-    return tables.render_template(
-        "estimates.txt.j2", style, sections=sections, conventions=conventions, describe_tokens=describe_tokens, **values
-    )
+    names = {"letters": ascii_uppercase, "label_protocol": tables.label_protocol, "describe_tokens": describe_tokens}
+    names["conventions"] = dict.fromkeys(sentence for estimate in estimates for sentence in estimate.conventions)
+    return tables.render_template("estimates.txt.j2", style, sections=sections, estimates=estimates, **names)
 
 
 def describe_tokens(seq_len: int, batch: int, past: int | None) -> str:
@@ -215,14 +210,8 @@ def _comparison_table(estimates: list[Estimate], view: View, everything: bool) -
 
 def render_counts(counts: OpCounts, style: Format) -> str:
     """Render one row for each operation and shape."""
+    document = counts.to_json()
     if style == "json":
-        return json.dumps(counts.to_json(), indent=2)
-    columns: dict[str, Any] = {"op": "operation", "count": ("count", COUNT), "shape": "of shape"}
-    columns["multiplications"] = ("multiplications", COUNT)
-    rows = [{key: getattr(row, key) for key in columns} for row in counts.operations]
-    total = {"op": "total", "count": None, "shape": "", "multiplications": counts.multiplications}
-    if style == "csv":
-        return tables.render(tabulate(rows, columns), "csv")
-    table = tabulate(rows, columns, totals=[total])
+        return json.dumps(document, indent=2)
     tokens = describe_tokens(counts.seq_len, counts.batch, counts.past)
-    return tables.render_template("counts.txt.j2", style, counts=counts, table=table, tokens=tokens)
+    return tables.render_template("counts.txt.j2", style, counts=counts, rows=document["operations"], tokens=tokens)

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from pi_sim.records import RunRecord
 from pi_sim.report import styles
 from pi_sim.report.statistics import Curve, Seeds, smooth_excess
-from pi_sim.report.styles import Look, panel_grid, panels
+from pi_sim.report.styles import Look, panels
 from pi_sim.report.tables import SECONDS, choose_unit
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ Drawing = Callable[[], Figure]
 Matrix = Sequence[Sequence[float | None]]
 MILLION = 1e6
 ACROSS = 4  # small panels in a row
-
 
 SLIVER = 0.02  # of the longest bar, in bytes and in rounds: smaller operations are drawn as part of the others
 ALWAYS_SHOWN = "layernorm"  # the page's topic is drawn however small it is
@@ -42,7 +41,7 @@ def stacked_bars(sent: "pd.DataFrame", rounds: "pd.DataFrame", unit: str, diviso
     parts = {op: (styles.OPERATIONS[op], [op]) for op in visible}
     if rest := [op for op in ops if op not in visible]:
         parts["other"] = (styles.OTHER, rest)
-    figure, axes = panels(2, height=0.8 + 0.36 * len(sent), sharey=True)
+    figure, axes = panels(2, height=0.8 + 0.36 * len(sent), grid=None, sharey=True)
     for panel, frame, scale in zip(axes, costs, (divisor, 1), strict=True):
         left = [0.0] * len(frame)
         for label, (color, names) in parts.items():
@@ -67,7 +66,7 @@ def tradeoff(
     runs: list[RunRecord], perplexities: dict[str, Seeds], looks: dict[str, Look], protocols: list[str]
 ) -> Figure:
     """Draw perplexity against predicted seconds, one panel for each network; models that come first lie on top."""
-    figure, axes = panels(2, height=3.2, sharey=True)
+    figure, axes = panels(2, height=3.2, ylabel="held-out perplexity", sharey=True)
     shapes = {protocol: styles.SHAPES[index % len(styles.SHAPES)] for index, protocol in enumerate(protocols)}
     pairs = [(run, WRONG if run.is_wrong else shapes[run.protocol]) for run in runs]
     for panel, network in zip(axes, ("wan", "lan"), strict=True):
@@ -80,12 +79,11 @@ def tradeoff(
             panel.plot(seconds, seeds.mean, **marker)
         panel.set(title=network, xlabel=f"predicted network time, {unit.name}")
         panel.margins(x=0.15)
-        panel.grid(True)
     # At least a tenth of the perplexity's size is shown, so that small differences look small.
     values = [value for run in runs for value in perplexities[run.model].values]
     middle, reach = (min(values) + max(values)) / 2, 0.75 * (max(values) - min(values))
     reach = max(reach, 0.05 * middle)
-    axes[0].set(ylabel="held-out perplexity", ylim=(middle - reach, middle + reach))
+    axes[0].set_ylim(middle - reach, middle + reach)
     used = {shape for _, shape in pairs}
     legend = {name: shape for name, shape in {**shapes, "private result wrong": WRONG}.items() if shape in used}
     keys = {model: looks[model].marker() for model in dict.fromkeys(run.model for run in runs)}
@@ -101,7 +99,7 @@ ACTIVATION_NAMES = {"gelu": "GELU", "relu": "ReLU"}
 
 def quality_against_cost(costs: dict[str, dict[str, Any]], quality: dict[str, tuple[Look, Seeds]]) -> Figure:
     """Draw perplexity against seconds, one panel for each title in costs, with a label beside each design."""
-    figure, axes = panels(len(costs), height=3.0, sharey=True)
+    figure, axes = panels(len(costs), height=3.0, ylabel="held-out perplexity", sharey=True)
     for panel, (title, seconds) in zip(axes, costs.items(), strict=True):
         for model, x in seconds.items():
             look, seeds = quality[model]
@@ -112,8 +110,6 @@ def quality_against_cost(costs: dict[str, dict[str, Any]], quality: dict[str, tu
             panel.annotate(label, (x, seeds.mean), offset, textcoords="offset points", ha="center", color=look.color)
         panel.set(title=title, xlabel="predicted network time on a WAN, s")
         panel.margins(x=0.35, y=0.2)
-        panel.grid(True)
-    axes[0].set_ylabel("held-out perplexity")
     return figure
 
 
@@ -123,7 +119,7 @@ SIDES: tuple[dict[str, Any], ...] = ({"xytext": (5, 4)}, {"xytext": (-4, -9), "h
 
 def pareto_fronts(comparison: "DesignComparison") -> Figure:
     """Draw every design from its best seed to its worst, and the front with names, one panel for each network."""
-    figure, axes = panel_grid(len(comparison.networks), 2, height=2.8)
+    figure, axes = panels(len(comparison.networks), height=2.8, across=2, ylabel="perplexity")
     for panel, (network, seconds) in zip(axes, comparison.networks.items(), strict=True):
         front, unit = comparison.front(network), choose_unit(SECONDS, list(seconds.values()))
         points = {model: (seconds[model] / unit.divisor, comparison.designs[model].mean) for model in seconds}
@@ -137,9 +133,6 @@ def pareto_fronts(comparison: "DesignComparison") -> Figure:
             panel.annotate(model, points[model], textcoords="offset points", fontsize=7, **side)
         panel.set(title=network, xlabel=unit.name)
         panel.margins(x=0.4, y=0.2)
-        panel.grid(True)
-    for panel in axes[::2]:
-        panel.set_ylabel("perplexity")
     return figure
 
 
@@ -147,12 +140,11 @@ def dots_by_protocol(values: dict[str, dict[str, float]], title: str) -> Figure:
     """Draw a dot for each protocol on a logarithmic axis, a line for each operation, the largest saving on top."""
     amounts = {name: list(by_protocol.values()) for name, by_protocol in values.items()}
     names = sorted(values, key=lambda name: amounts[name][0] / amounts[name][-1])
-    figure, (panel,) = panels(1, height=0.9 + 0.24 * len(names))
+    figure, (panel,) = panels(1, height=0.9 + 0.24 * len(names), grid="x")
     for row, name in enumerate(names):
         panel.plot([min(amounts[name]), max(amounts[name])], [row, row], color=styles.OTHER, linewidth=1.2, zorder=0)
-    for number, protocol in enumerate(
-        dict.fromkeys(protocol for by_protocol in values.values() for protocol in by_protocol)
-    ):
+    protocols = dict.fromkeys(protocol for by_protocol in values.values() for protocol in by_protocol)
+    for number, protocol in enumerate(protocols):
         points = [(values[name][protocol], row) for row, name in enumerate(names) if protocol in values[name]]
         # Dots become smaller from protocol to protocol, so that overlapping ones are all visible.
         color, size = styles.PROTOCOLS.get(protocol, styles.BLACK), max(3.0, 9.0 - 1.6 * number)
@@ -160,7 +152,6 @@ def dots_by_protocol(values: dict[str, dict[str, float]], title: str) -> Figure:
     panel.set(xscale="log", xlabel=title)
     panel.xaxis.set_major_formatter("{x:g}")
     panel.set_yticks(range(len(names)), names)
-    panel.grid(True, axis="x")
     figure.legend(loc="outside upper center", ncols=6, handletextpad=0.2)
     return figure
 
@@ -170,7 +161,7 @@ def published_scatter(figures: "pd.DataFrame") -> Figure:
 
     Hollow where the figure was fitted, a cross where it was missed.
     """
-    figure, axes = panels(2, height=4.0)
+    figure, axes = panels(2, height=4.0, ylabel="ours")
     names = list(dict.fromkeys(figures["source"]))
     looks = dict(zip(names, zip(cycle(styles.PUBLICATIONS), cycle(styles.SHAPES[:-1]), strict=False), strict=False))
     for panel, quantities in zip(axes, (["bytes", "offline"], ["rounds"]), strict=True):
@@ -183,8 +174,7 @@ def published_scatter(figures: "pd.DataFrame") -> Figure:
             face, marker = color if row["role"] == "check" else "white", "x" if row["verdict"] == "missed" else shape
             look = {"marker": marker, "color": color, "markerfacecolor": face, "markersize": 5}
             panel.plot(row["published_size"], row["ours_size"], linestyle="", **look)
-        panel.grid(True)
-    axes[0].set(title="bytes, online and offline", ylabel="ours")
+    axes[0].set(title="bytes, online and offline")
     axes[1].set(title="rounds")
     handles = [Line2D([], [], linestyle="", label=n, color=color, marker=shape) for n, (color, shape) in looks.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=6, handletextpad=0.2)
@@ -193,7 +183,7 @@ def published_scatter(figures: "pd.DataFrame") -> Figure:
 
 def dot_plot(designs: dict[str, tuple[list[float], float | None]]) -> Figure:
     """Draw the changes of each design: a dot for each seed, a bar for the mean, a diamond for the published one."""
-    figure, (panel,) = panels(1, height=0.9 + 0.3 * len(designs))
+    figure, (panel,) = panels(1, height=0.9 + 0.3 * len(designs), grid="x")
     for row, (changes, published) in enumerate(designs.values()):
         percents = [100 * change for change in changes]
         panel.plot(percents, [row] * len(percents), "o", color=styles.BLUE, markersize=4)
@@ -207,7 +197,6 @@ def dot_plot(designs: dict[str, tuple[list[float], float | None]]) -> Figure:
     panel.set_yticks(range(len(designs)), list(designs))
     panel.invert_yaxis()
     panel.set_xlabel("perplexity against the first design, %")
-    panel.grid(True, axis="x")
     return figure
 
 
@@ -223,8 +212,6 @@ def loss_curves(curves: dict[str, Curve], looks: dict[str, Look]) -> Figure:
         right.plot(list(shown), list(shown.values()), label=model, **looks[model].line)
     right.set(xlabel="step", title=f"above {first}, nats per token")
     right.legend()
-    left.grid(True)
-    right.grid(True)
     return figure
 
 
@@ -234,18 +221,15 @@ LayerSeries = tuple[str, list[int], list[list[float]]]
 
 def lines_by_layer(models: list[LayerSeries], label: str, top: float | None = None) -> Figure:
     """Draw a panel for each model, a line for each layer: early layers dark, late ones light; one scale up to `top`."""
-    figure, axes = panel_grid(len(models), ACROSS, height=1.9)
+    figure, axes = panels(len(models), height=1.9, across=ACROSS, ylabel=label)
     for panel, (title, tokens, layers) in zip(axes, models, strict=True):
         colors = colormaps["viridis"].resampled(len(layers) + 1)
         for layer, values in enumerate(layers):
             millions = [count / MILLION for count in tokens]
             panel.plot(millions, values, color=colors(layer), linewidth=1.2, label=f"layer {layer}")
         panel.set(title=title, xlabel="tokens, millions")
-        panel.grid(True)
         if top is not None:
             panel.set_ylim(0, 1.03 * top)
-    for panel in axes[::ACROSS]:
-        panel.set_ylabel(label)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
     return figure
 
@@ -283,7 +267,7 @@ TICKS = 8  # ticks along an axis, at most
 def heat_maps(models: Sequence[tuple[str, Matrix]]) -> Figure:
     """Draw entropy shares, layers downwards and heads to the right, one map for each title, all in the same colours."""
     tallest = max(len(matrix) for _, matrix in models)
-    figure, axes = panel_grid(len(models), ACROSS, height=min(0.9 + 0.3 * tallest, 4.0))
+    figure, axes = panels(len(models), min(0.9 + 0.3 * tallest, 4.0), across=ACROSS, ylabel="layer", grid=None)
     colors = colormaps["viridis"].with_extremes(bad=styles.OTHER)
     for panel, (title, matrix) in zip(axes, models, strict=True):
         shares = np.array(matrix, dtype=float)
@@ -295,7 +279,5 @@ def heat_maps(models: Sequence[tuple[str, Matrix]]) -> Figure:
             number = "NaN" if math.isnan(share) else f"{share:.2f}"
             ink = "black" if share > 0.6 or math.isnan(share) else "white"
             panel.text(head, layer, number, ha="center", va="center", fontsize=7, color=ink)
-    for panel in axes[::ACROSS]:
-        panel.set_ylabel("layer")
     figure.colorbar(image, ax=axes, label="entropy / maximum", shrink=0.9)
     return figure

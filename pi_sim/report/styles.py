@@ -2,15 +2,13 @@
 
 import io
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-import matplotlib as mpl
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "pi-sim",
@@ -29,9 +27,8 @@ STYLE: dict[Any, Any] = {
     "grid.color": "#e6e6e6",
 }
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
-BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, LEMON, BLACK = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000"),
-)
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+YELLOW, SKY, LEMON, BLACK = "#E69F00", "#56B4E9", "#F0E442", "#000000"
 ACTIVATIONS = {"gelu": BLUE, "relu": ORANGE}
 _OPERATIONS = ("softmax", "gelu", "relu", "layernorm", "linear", "matmul", "embedding", "multiply")
 OPERATIONS = dict(zip(_OPERATIONS, (BLUE, YELLOW, ORANGE, GREEN, SKY, PINK, LEMON, BLACK), strict=True))
@@ -70,48 +67,38 @@ class Look:
 
 def svg(draw: Callable[[], Figure]) -> str:
     """Draw a figure as SVG without a date."""
-    text = io.StringIO()
-    with _style():
-        draw().savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": "pi-sim"})
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+    text = _save(draw, format="svg", metadata={"Date": None, "Creator": "pi-sim"}).decode()
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 
 def png(draw: Callable[[], Figure]) -> bytes:
     """Draw a figure as PNG."""
+    return _save(draw, format="png", dpi=DPI, metadata={"Software": "pi-sim"})
+
+
+def _save(draw: Callable[[], Figure], **settings: Any) -> bytes:
+    """Draw a figure in our style, whatever the user's matplotlibrc says."""
     content = io.BytesIO()
-    with _style():
-        draw().savefig(content, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": "pi-sim"})
+    with style.context(["default", STYLE]):
+        draw().savefig(content, bbox_inches="tight", **settings)
     return content.getvalue()
 
 
-@contextmanager
-def _style() -> Iterator[None]:
-    """Set our style, whatever the user's matplotlibrc says."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
-        yield
+Grid = Literal["both", "x", None]
 
 
-def panels(count: int, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
-    """Make a white figure with panels side by side."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
-    return figure, list(figure.subplots(1, count, squeeze=False, **shared)[0])
-
-
-def panel_grid(count: int, across: int, height: float) -> tuple[Figure, list[Axes]]:
-    """Make a white figure with `count` panels, row by row, each row `height` inches high."""
-    columns, rows = min(count, across), math.ceil(count / across)
-    width = WIDTH * max(columns, 2) / across
+def panels(
+    count: int, height: float, across: int | None = None, ylabel: str = "", grid: Grid = "both", **shared: Any
+) -> tuple[Figure, list[Axes]]:
+    """Make a white figure with `count` panels side by side, or `across` in each row of `height` inches."""
+    columns = min(count, across or count)
+    rows, width = math.ceil(count / columns), WIDTH * max(columns, 2) / across if across else WIDTH
     figure = Figure(figsize=(width, height * rows), layout="constrained", facecolor="white")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    axes = list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
     for panel in axes[count:]:
         panel.remove()
+    for panel in axes[:count] if grid else ():
+        panel.grid(True, axis=grid)
+    for panel in axes[:count:columns]:
+        panel.set_ylabel(ylabel)
     return figure, axes[:count]
-
-
-def label_layers(panel: Axes) -> None:
-    """Put whole layers on the x axis, and a grid."""
-    panel.set_xlabel("layer")
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panel.grid(True)

@@ -249,7 +249,7 @@ def fold(text: str, style: Format) -> str:
 
 def _markdown(table: Table) -> str:
     """Write a pipe table, padded so that it also reads well as plain text."""
-    text = table.text(" ")
+    text = [[cell.replace("|", "\\|") for cell in line] for line in table.text(" ")]
     widths = [max(3, *map(len, column)) for column in zip(*text, strict=True)]
     sides = [(width, ">" if column.units else "<") for width, column in zip(widths, table.columns, strict=True)]
     header, *lines = ([f"{c:{side}{width}}" for c, (width, side) in zip(line, sides, strict=True)] for line in text)

@@ -110,13 +110,9 @@ def _format_terms(price: Price, quantity: str) -> str:
 
 def render_networks(style: Format) -> str:
     """Render the named networks, one row for each."""
-    rows = [
-        {
-            **{"name": network.name, "round_trip_seconds": 2 * network.latency},
-            **{"bits_per_second": network.bandwidth, "source": network.source},
-        }
-        for network in PRESETS.values()
-    ]
+    keys = ("name", "round_trip_seconds", "bits_per_second", "source")
+    values = [(preset.name, 2 * preset.latency, preset.bandwidth, preset.source) for preset in PRESETS.values()]
+    rows = [dict(zip(keys, row, strict=True)) for row in values]
     if style == "json":
         return json.dumps(rows, indent=2)
     return tables.render_template("networks.txt.j2", style, networks=rows)
