@@ -20,7 +20,7 @@ from pi_sim.cli import options
 @click.option("--quick", is_flag=True, help="Small shapes, once each: a test, not a measurement.")
 @options.RECORD
 def bench(protocols: tuple[str, ...], out: Path | None, quick: bool, record: Path | None) -> None:
-    """Count, audit and time every kernel, one GPT-2 block, shipped models and many truncations, between two processes.
+    """Count, audit and time every kernel and whole models. Runs two processes, also on a GPT-2 block and truncations.
 
     The machine should be idle. Measured rounds and bytes must equal the price, or the exit status is 1.
     """
@@ -48,7 +48,7 @@ def bench(protocols: tuple[str, ...], out: Path | None, quick: bool, record: Pat
 @click.option("--out", type=options.FILE, help="A file instead of this machine's own profile.")
 @options.STYLE
 def calibrate(out: Path | None, style: Any) -> None:
-    """Measure how fast this machine computes in the ring, so that estimates include the seconds of computing.
+    """Measure how fast this machine computes in the ring. Estimates then include the seconds of computing.
 
     Takes half a minute; the machine should be idle. Without --out, estimates find the profile.
     """

@@ -70,7 +70,7 @@ def estimate(
 @click.option("--by", type=click.Choice(VIEWS), default="op", show_default=True, help="Rows of the table.")
 @options.STYLE
 def compare(models: Names, size: str, protocols: Names, by: Any, style: Any, **scenario: Any) -> None:
-    """Price models or protocols side by side, with ratios: two models, or one under two protocols."""
+    """Price models or protocols side by side, with ratios. Name two models, or two protocols."""
     from pi_sim.report.estimates import render_comparison
 
     if len(set(models)) * len(set(protocols)) < 2:
@@ -103,7 +103,7 @@ def models() -> None:
 @click.argument("name", required=False)
 @options.STYLE
 def protocols(name: str | None, style: Any) -> None:
-    """List protocols and which operations they price; or the prices of NAME, with their sources."""
+    """List protocols and the operations that they price. With NAME, list its prices and their sources."""
     from pi_sim.cost.pricing import protocol_names
     from pi_sim.report import terminal
 

@@ -127,11 +127,11 @@ def party(
 @click.command()
 @click.option("--out", required=True, type=options.PATH, help="A folder that is new or empty.")
 def keys(out: Path) -> None:
-    """Make keys and certificates for a trial of `run party`, one pair for each party."""
+    """Make keys and certificates for a trial of `run party`. Each party gets one pair."""
     from pi_sim.mpc.transport import tls
 
     tls.make_test_certificates(out)
-    click.echo(f"{out}: server for party 0, client for party 1; take each to its machine over a private channel")
+    click.echo(f"{out}: server for party 0, client for party 1\ntake each to its machine over a private channel")
 
 
 @click.command()
@@ -140,11 +140,11 @@ def keys(out: Path) -> None:
 @options.LENGTH
 @click.option("--out", required=True, type=options.PATH, help="A folder that is new or empty.")
 def export(model: str, size: str, seq_len: int | None, out: Path) -> None:
-    """Write a trained model as a secret-shared graph: one file of shares for each party."""
+    """Write a trained model as a graph and two files of shares. Each party gets one file."""
     from pi_sim.run.two_party import export_bundle
 
     export_bundle(options.resolve_models([model], [size])[0], seq_len, out)
-    click.echo(f"{out}: graph.json, and the weights' shares in party0.safetensors and party1.safetensors")
+    click.echo(f"{out}: graph.json, and the weights' shares in\nparty0.safetensors and party1.safetensors")
 
 
 @click.command()
@@ -153,7 +153,7 @@ def export(model: str, size: str, seq_len: int | None, out: Path) -> None:
 @click.option("--sequences", default=1, show_default=True, type=options.POSITIVE, help="Number of sequences.")
 @click.option("--out", required=True, type=options.PATH, help="A new folder.")
 def deal(bundle: Path, protocol: str, sequences: int, out: Path) -> None:
-    """Deal the correlated randomness of a graph ahead of time: one file for each party, to be used once.
+    """Deal the correlated randomness of a graph ahead of time. Each party gets one file, to be used once.
 
     The dealer can open everything that is computed with it, so neither party should deal.
     """
@@ -163,4 +163,4 @@ def deal(bundle: Path, protocol: str, sequences: int, out: Path) -> None:
         server, client = dealing.write_dealt_files(
             bundle, options.resolve_executable(protocol), sequences, out, advance
         )
-    click.echo(f"{out}: {server:,} bytes in party0.dealing, {client:,} in party1.dealing, to be used once")
+    click.echo(f"{out}: to be used once\n{server:,} bytes in party0.dealing, {client:,} in party1.dealing")

@@ -42,7 +42,7 @@ DEFAULT_MODELS = ("gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm")
     "--records", "records", "Records of trainings; by default those shipped and reports/records.", type=options.FOLDER
 )
 def sweep(out: Path | None, report: Path | None, records: tuple[Path, ...], **arguments: Any) -> None:
-    """Price every combination of models, sizes, lengths, protocols and networks: one line of CSV for each.
+    """Price every combination of models, protocols and networks. Each one, also of sizes and lengths, is a line of CSV.
 
     Options that name something are repeatable. A combination without a price has a line with the reason. Lines that
     --out already has are not computed again, so that an interrupted sweep continues; to compute a line again, remove
@@ -118,7 +118,7 @@ def _open_output(out: Path | None) -> "Iterator[ResumableCsv]":
 @click.option("--out", metavar="DIR", type=options.FOLDER, help="Write the page and its figure here.")
 @options.STYLE
 def validate(sources: Names, out: Path | None, style: Any) -> None:
-    """Compare published figures with predictions: all of protocols/published, or those of some SOURCEs.
+    """Compare published figures with predictions. Takes all of protocols/published, or those of some SOURCEs.
 
     A figure that is off by more than its row's tolerance stays in the table, with the suspected reason.
     """

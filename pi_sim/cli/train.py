@@ -86,7 +86,7 @@ def convert(
     out: Path | None,
     **switches: Any,
 ) -> None:
-    """Change the design of a trained CHECKPOINT, a card's or a folder's; fine-tune it with `pi-sim train --from`."""
+    """Change the design of a trained CHECKPOINT. Name a card or a folder; `pi-sim train --from` fine-tunes it."""
     from pi_sim.training import conversion
 
     plan, (source,) = conversion.parse_switches(switches, settings), options.resolve_models([checkpoint], [size])
@@ -110,7 +110,7 @@ def convert(
 def diagnose(
     model: str, size: str, protocol: str, out: Path | None, record: Path | None, style: Any, **text: Any
 ) -> None:
-    """Diagnose a model: attention entropy, NaN, sparsity, pre-activations, and ranges for fixed point."""
+    """Diagnose attention, NaN, sparsity and pre-activations. Also gives ranges for fixed point."""
     from pi_sim import records
     from pi_sim.report import diagnosis
     from pi_sim.run.diagnosis import run_diagnosis
