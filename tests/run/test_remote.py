@@ -91,7 +91,7 @@ def test_two_parties_compute_what_was_predicted(bundles: list[Path], keys: list[
     assert 5 < records[1]["perplexity"]["private"] < 500  # a model that knows nothing is at 2,048
     for out in (server, client):
         assert out.count("equal") == 3
-        assert "the server was the dealer, and could open everything" in out
+        assert "The server was the dealer and could open everything" in out
         assert "semi-honest" in out
         assert "Nothing was encrypted" not in out
 
@@ -105,7 +105,7 @@ def test_randomness_from_a_file_serves_once(bundles: list[Path], tmp_path: Path)
         for status, out, errors in map(wait_for_exit, two):
             assert (status, errors) == (0, "")
             assert "The randomness was dealt beforehand" in out
-            assert "the server was the dealer" not in out
+            assert "The server was the dealer" not in out
     with start_parties(bundles, free_address(), *common, dealer=files) as two:
         for status, _, errors in map(wait_for_exit, two):
             assert (status, "was used already" in errors) == (2, True)
