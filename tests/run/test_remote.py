@@ -91,7 +91,7 @@ def test_two_parties_compute_what_was_predicted(bundles: list[Path], keys: list[
     assert 5 < records[1]["perplexity"]["private"] < 500  # a model that knows nothing is at 2,048
     for out in (server, client):
         assert out.count("equal") == 3
-        assert "the server was the dealer, and could open everything" in out
+        assert "The server was the dealer here and could open everything" in out
         assert "semi-honest" in out
         assert "Nothing was encrypted" not in out
 
