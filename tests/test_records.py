@@ -92,11 +92,11 @@ def test_another_kind_of_record_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"version": 1}, "is a record of version 1, this pi-sim reads version 2; make it anew or remove it."),
-        ({"kind": "page"}, "is not a pi-sim record; make it anew or remove it."),
-        ({"kind": ["run"]}, "is not a pi-sim record; make it anew or remove it."),
+        ({"version": 1}, "is a record of version 1, this pi-sim reads version 2; make it again or remove it."),
+        ({"kind": "page"}, "is not a pi-sim record; make it again or remove it."),
+        ({"kind": ["run"]}, "is not a pi-sim record; make it again or remove it."),
         ({"sequences": "many"}, "cannot be read, key 'sequences': Input should be a valid integer"),
-        ({"elsewhere": 1}, "cannot be read, key 'elsewhere': Extra inputs are not permitted; make it anew"),
+        ({"elsewhere": 1}, "cannot be read, key 'elsewhere': Extra inputs are not permitted; make it again"),
     ],
 )
 def test_an_old_or_damaged_record_is_one_sentence(changes: dict[str, object], sentence: str, tmp_path: Path) -> None:
