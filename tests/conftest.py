@@ -13,9 +13,11 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
-from tests.helpers import small_training
-from tests.helpers.golden import Golden
-from tests.helpers.two_processes import TwoParties
+pytest.register_assert_rewrite("tests.helpers")  # before the first import of a helper
+
+from tests.helpers import small_training  # noqa: E402
+from tests.helpers.golden import Golden  # noqa: E402
+from tests.helpers.two_processes import TwoParties  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -69,14 +69,23 @@ def op_coverage(name: str, protocol: PricedProtocol) -> str:
 
 
 def _kernel_coverage(name: str, protocol: ExecutableProtocol) -> str:
-    """Return local, derived or none; kernels are imported only for an operation that the protocol does not name."""
+    """Return local, derived or none; kernels are imported only for an operation that another protocol alone names."""
     if VOCABULARY[name].kind != "interactive":
         return "local"
-    if name == "reveal" or name in protocol.kernels:
+    if name in protocol.kernels or name not in _operations_with_a_choice():
         return "derived"
     from pi_sim.mpc.kernels import kernel_names
 
     return "derived" if len(kernel_names(name)) == 1 else "none"
+
+
+@cache
+def _operations_with_a_choice() -> frozenset[str]:
+    """Return the operations for which a protocol that ships names a kernel; each of the others has a single one."""
+    protocols = map(specs.load_protocol, specs.list_names("protocols"))
+    return frozenset(
+        op for protocol in protocols if isinstance(protocol, ExecutableProtocol) for op in protocol.kernels
+    )
 
 
 def is_offline_known(protocol: PricedProtocol) -> bool:

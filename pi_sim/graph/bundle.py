@@ -49,7 +49,7 @@ class Bundle:
         path = self.folder / f"party{rank}.safetensors"
         shares = _load_tensors(path)
         if {name: tuple(share.shape) for name, share in shares.items()} != self.graph.weights:
-            raise UsageError(f"{path} does not belong to the graph beside it; export the bundle anew.")
+            raise UsageError(f"{path} does not belong to the graph beside it; export the bundle again.")
         return shares
 
     def export_number(self) -> str:
@@ -85,7 +85,7 @@ def read_bundle(folder: Path) -> Bundle:
     try:
         public = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
         if public["format"] != BUNDLE_FORMAT:
-            raise UsageError(f"{folder} was exported by another version of pi-sim; export it anew.")
+            raise UsageError(f"{folder} was exported by another version of pi-sim; export it again.")
         nodes = [Node(name, Op.from_json(op), tuple(inputs), module) for name, op, inputs, module in public["nodes"]]
         weights = {name: tuple(shape) for name, shape in public["weights"].items()}
         constants = _load_tensors(folder / "constants.safetensors")
@@ -94,7 +94,7 @@ def read_bundle(folder: Path) -> Bundle:
         graph = Graph(tuple(public["input"]), public["vocabulary"], weights, constants, nodes)
         return Bundle(folder, graph, public["origin"], public["precision"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder} is not a bundle of pi-sim export ({error}); export it anew.") from None
+        raise UsageError(f"{folder} is not a bundle of pi-sim export ({error}); export it again.") from None
 
 
 def _write_public(folder: Path, graph: Graph, origin: Mapping[str, Any]) -> None:
@@ -123,7 +123,7 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UsageError(f"{path} is missing or damaged ({error}); export the bundle anew.") from None
+        raise UsageError(f"{path} is missing or damaged ({error}); export the bundle again.") from None
 
 
 def to_fixed_point(values: Tensor) -> Tensor:

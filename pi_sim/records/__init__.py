@@ -60,7 +60,7 @@ SCHEMAS: dict[str, type[Record]] = {
     )
 }
 """Schemas by kind of record."""
-REMEDY = "make it anew or remove it"
+REMEDY = "make it again or remove it"
 
 
 @overload

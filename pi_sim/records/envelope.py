@@ -143,11 +143,11 @@ def json_safe(value: Any) -> Any:
 def dumps(content: Record | Sequence[Record]) -> str:
     """Return the JSON text of a record, or of several as a list. Elements of a record's lists stay on one line."""
     if isinstance(content, Record):
-        return _layout(content.model_dump(mode="json"), 0, 0) + "\n"
+        return layout_json(content.model_dump(mode="json")) + "\n"
     return "[\n" + ",\n".join(dumps(record).rstrip() for record in content) + "\n]\n"
 
 
-def _layout(value: Any, depth: int, used: int) -> str:
+def layout_json(value: Any, depth: int = 0, used: int = 0) -> str:
     """Lay out a value that follows `used` characters: on one line if it fits, else an item a line.
 
     A list of numbers is never broken; lists of numbers and strings share a line as far as they fit.
@@ -157,7 +157,7 @@ def _layout(value: Any, depth: int, used: int) -> str:
         return flat
     if isinstance(value, dict):
         keys = {key: f"{json.dumps(key)}: " for key in value}
-        lines = [text + _layout(value[key], depth + 1, depth + 1 + len(text)) for key, text in keys.items()]
+        lines = [text + layout_json(value[key], depth + 1, depth + 1 + len(text)) for key, text in keys.items()]
         return _block("{}", lines, depth)
     items = [json.dumps(item, allow_nan=False) for item in value]
     is_short = all(_is_numeric(item) or not isinstance(item, (dict, list)) for item in value)

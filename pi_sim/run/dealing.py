@@ -58,4 +58,4 @@ def check_own_dealt_file(dealer: DealerSpec, rank: int, identity: RunIdentity, s
 
 def _check_kernels(path: Path, server: Header, offline: int) -> None:
     if server.payload != server.sequences * offline:
-        raise UsageError(f"{path} was dealt for other kernels than this pi-sim has; deal anew.")
+        raise UsageError(f"{path} was dealt for other kernels than this pi-sim has; deal again.")

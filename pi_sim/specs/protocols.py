@@ -74,10 +74,15 @@ class ExecutableProtocol(ProtocolHeader):
 
 
 def merge_protocol_tables(table: dict[str, Any], base: ExecutableProtocol) -> dict[str, Any]:
-    """Return the flat table of a protocol that extends `base`: its own kernels and settings replace those of `base`."""
+    """Return the flat table of a protocol that extends `base`: its own kernels and settings replace those of `base`.
+
+    The threat model and the source are those of `base` unless it states them.
+    """
     inherited: dict[str, dict[str, Any]] = {"kernels": base.kernels, "settings": base.settings}
     own = {key: table.get(key, {}) for key in inherited}
-    return table | {key: inherited[key] | own[key] if isinstance(own[key], dict) else own[key] for key in inherited}
+    header = {"threat_model": base.threat_model, "source": base.source}
+    tables = {key: inherited[key] | own[key] if isinstance(own[key], dict) else own[key] for key in inherited}
+    return header | table | tables
 
 
 class Price(TomlModel):

@@ -5,6 +5,7 @@ tomllib reports lines of syntax errors only; `toml_line` finds the line of a key
 
 import re
 import tomllib
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -22,17 +23,13 @@ class TomlModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-ALTERNATIVES: dict[FactKind, tuple[str, str]] = {
-    "models": (
-        "model",
-        "a card's .toml file, or, except to train, a checkpoint folder with a config.json; to estimate, also a public "
-        "model such as bert-base, or a config's .json file",
-    ),
-    "models/sizes": ("size", "a .toml file"),
-    "protocols": ("protocol", "a .toml file"),
-    "protocols/published": ("published source", "a .toml file"),
+NOUNS: dict[FactKind, tuple[str, str]] = {
+    "models": ("model", "pi-sim models"),
+    "models/sizes": ("size", "pi-sim models"),
+    "protocols": ("protocol", "pi-sim protocols"),
+    "protocols/published": ("published source", ""),
 }
-"""Noun of each kind of file for error messages, and the alternatives to a known name."""
+"""Noun of each kind of file for error messages, and the command that lists its names."""
 TomlModelT = TypeVar("TomlModelT", bound=TomlModel)
 
 
@@ -55,9 +52,18 @@ def find_file(kind: FactKind, name: str) -> Path:
             raise UsageError(f"there is no file {name}.")
         return Path(name)
     if name not in list_names(kind):
-        noun, alternative = ALTERNATIVES[kind]
-        raise UsageError(f"unknown {noun} {name!r}; known: {', '.join(list_names(kind))}, or {alternative}.")
+        raise UsageError(_unknown_name(kind, name))
     return data_root() / kind / f"{name}.toml"
+
+
+def _unknown_name(kind: FactKind, name: str) -> str:
+    """Return the sentence that names the closest names, public models included, and the command that lists all."""
+    noun, command = NOUNS[kind]
+    if not command:
+        return f"unknown {noun} {name!r}; known: {', '.join(list_names(kind))}, or a .toml file."
+    public = [path.stem for path in (data_root() / "models/configs").glob("*.json")] if kind == "models" else []
+    closest = ", ".join(get_close_matches(name, sorted({*list_names(kind), *public} - {name})))
+    return f"unknown {noun} {name!r}{'; closest: ' * bool(closest)}{closest}; `{command}` lists them."
 
 
 def read_toml(schema: type[TomlModelT], path: Path) -> TomlModelT:

@@ -14,9 +14,11 @@ STOCK = Path("protocols/crypten.toml").read_text(encoding="utf-8")
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--model", "nobody"], "unknown model 'nobody'; known: aero_dropped, aero_entropy"),
-        (["--size", "huge"], "unknown size 'huge'; known: gpt2, pythia70m, tiny"),
-        (["--protocol", "magic"], "unknown protocol 'magic'; known: aby3, "),
+        (["--model", "nobody"], "unknown model 'nobody'; `pi-sim models` lists them."),
+        (["--model", "gpt-2"], "unknown model 'gpt-2'; closest: gpt2"),
+        (["--size", "huge"], "unknown size 'huge'; `pi-sim models` lists them."),
+        (["--protocol", "magic"], "unknown protocol 'magic'; `pi-sim protocols` lists them."),
+        (["--protocol", "cryptn"], "unknown protocol 'cryptn'; closest: crypten, "),
         (["--network", "moon"], "unknown network 'moon'"),
         (["--seq-len", "1000"], "the model's context is 128 tokens; choose --seq-len between 1 and 128"),
         (["--model", "missing.toml"], "there is no file missing.toml"),

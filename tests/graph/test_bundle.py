@@ -94,5 +94,5 @@ def test_a_damaged_bundle_is_one_sentence(
             (tmp_path / "graph.json").write_text(json.dumps({**public, "format": 0}))
         else:
             (tmp_path / damage).write_bytes(b"{")
-    with pytest.raises(UsageError, match=r"export (it|the bundle) anew"):
+    with pytest.raises(UsageError, match=r"export (it|the bundle) again"):
         bundle.read_bundle(tmp_path)

@@ -1,5 +1,6 @@
 """The vocabulary: its definitions agree with their references, and one definition and one kernel make an operation."""
 
+import json
 import os
 import subprocess
 import sys
@@ -24,11 +25,12 @@ define("exp", "elementwise", reference=lambda x: x.exp(), example=hidden_layer, 
 KERNEL = '''
 """exp(x)."""
 
+from pi_sim.mpc.kernels.costs import exp_cost
 from pi_sim.mpc.kernels.registry import kernel
 
-@kernel("exp", "limit", rounds=8, bytes=64, offline=64)
+@kernel("exp", "limit", cost=lambda d: exp_cost(d).parallel(d.elements))
 def exp(rt, x):
-    """Return (1 + x / 256)^256 by 8 squarings."""
+    """Return (1 + x / 2^n)^(2^n) by n squarings, a number that the settings state."""
     return x.exp()
 '''
 USE = """
@@ -38,7 +40,7 @@ from pi_sim.cost.pricing import op_coverage, price_op
 from pi_sim.graph.capture import trace_module
 from pi_sim.run.bench.workloads import list_workloads
 from pi_sim.records import BenchSize
-from tests.helpers.equation import assert_equation, normal
+from tests.helpers.equation import assert_equation, normal, protocol_with
 from tests.helpers.two_processes import TwoParties
 
 class Exponential(torch.nn.Module):
@@ -54,9 +56,17 @@ if __name__ == "__main__":
         assert price_op(graph.nodes[0].op, protocol).cost.rounds == 8
     assert "exp" in [workload.name for workload in list_workloads(BenchSize())]
     two_parties = TwoParties()
-    assert_equation(two_parties, "exp", [normal(1, 2, 3)], atol=0.1)
+    for protocol in ("crypten", protocol_with(settings={"exp_iterations": 9})):
+        assert_equation(two_parties, "exp", [normal(1, 2, 3)], atol=0.1, protocol=protocol)
     two_parties.close()
     print("equal")
+"""
+LISTING = """
+import sys
+from pi_sim.cli import main
+
+main(["protocols", "--format", "json"], standalone_mode=False)
+assert "torch" not in sys.modules
 """
 
 
@@ -90,7 +100,7 @@ def test_shapes_of_results_follow_torch(name: str, shapes: tuple[tuple[int, ...]
 
 @pytest.mark.parties
 def test_a_definition_and_a_kernel_add_an_operation(tmp_path: Path) -> None:
-    """In a copy of the package: captured, priced under two protocols, and computed by two parties."""
+    """In a copy of the package: captured, priced, computed by two parties, and listed without torch."""
     package = tmp_path / "pi_sim"
     copytree(ROOT / "pi_sim", package, ignore=ignore_patterns("__pycache__"))
     for facts in ("protocols", "models"):
@@ -103,3 +113,8 @@ def test_a_definition_and_a_kernel_add_an_operation(tmp_path: Path) -> None:
     command = [sys.executable, str(tmp_path / "use.py")]
     process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert process.stdout == "equal\n", process.stderr
+    command = [sys.executable, "-c", LISTING]
+    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    coverage = {entry["name"]: entry["coverage"]["exp"] for entry in json.loads(process.stdout)}
+    assert coverage["crypten"] == coverage["lean"] == "derived"

@@ -137,7 +137,7 @@ def refusal(folder: Path, rank: int = 0, identity: RunIdentity = IDENTITY, seque
     [
         (RunIdentity("another", "protocol"), 2, "was dealt for another graph"),
         (RunIdentity("graph", "another"), 2, "was dealt for another protocol"),
-        (RunIdentity("graph", "protocol", "9.9"), 2, "this is 9.9; deal anew"),
+        (RunIdentity("graph", "protocol", "9.9"), 2, "this is 9.9; deal again"),
         (IDENTITY, 3, "has randomness for 2 sequences, not for 3"),
     ],
 )

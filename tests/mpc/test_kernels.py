@@ -108,7 +108,7 @@ def test_causal_softmax(two_parties: TwoParties, kernel: str, heads: int, length
 def test_a_maximum_without_its_position_costs_less() -> None:
     op = Op("softmax", ((128, 128),), (True,))
     stock, relu_based = (
-        derived.derive_price(op, specs.load_executable_protocol(protocol_with(softmax=kernel)))
+        derived.derive_price(op, specs.load_executable_protocol(protocol_with(softmax=kernel))).cost
         for kernel in ("limit-newton", "limit-newton-max")
     )
     assert (stock.rounds, relu_based.rounds) == (116, 100)

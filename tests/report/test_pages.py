@@ -216,11 +216,11 @@ def test_without_a_run_the_sentence_names_the_command(sources: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('{"kind": "run", "version": 2, ', "is not a pi-sim record; make it anew or remove it."),
-        ('{"kind": "run", "version": 1}', "is a record of version 1, this pi-sim reads version 2; make it anew"),
-        ("[]", "is not a pi-sim record; make it anew or remove it."),
-        ('{"kind": "ruin", "version": 2}', "is not a pi-sim record; make it anew or remove it."),
-        ('{"kind": "run", "version": 2}', "has no model; make it anew or remove it."),
+        ('{"kind": "run", "version": 2, ', "is not a pi-sim record; make it again or remove it."),
+        ('{"kind": "run", "version": 1}', "is a record of version 1, this pi-sim reads version 2; make it again"),
+        ("[]", "is not a pi-sim record; make it again or remove it."),
+        ('{"kind": "ruin", "version": 2}', "is not a pi-sim record; make it again or remove it."),
+        ('{"kind": "run", "version": 2}', "has no model; make it again or remove it."),
     ],
 )
 def test_a_damaged_record_is_one_sentence(text: str, sentence: str, sources: Path, tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ SLOPED = (specs.data_root() / "models" / "relu_ln.toml").read_text().partition("
 @pytest.mark.parametrize(
     ("card", "complaint"),
     [
-        (None, "softmax_only, or a card's .toml file, or, except to train, a checkpoint folder"),
+        (None, "unknown model 'swish_ln'"),
         ("norm = 3", "'name'"),
         ("[architecture", "not valid TOML"),
         ('name = "x"\ntitle = "x"\nsource = "x"\nsauce = "x"\n[architecture]', "'architecture.norm'"),

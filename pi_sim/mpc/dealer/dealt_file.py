@@ -69,7 +69,7 @@ class Header(TomlModel):
         if self.rank != rank:
             return f"is party {self.rank}'s file of a dealing; give party {rank} its own"
         if self.version != identity.version:
-            return f"was dealt by pi-sim {self.version}, this is {identity.version}; deal anew"
+            return f"was dealt by pi-sim {self.version}, this is {identity.version}; deal again"
         if self.graph != identity.graph:
             return "was dealt for another graph; run `pi-sim deal` with this bundle"
         if self.protocol != identity.protocol:
@@ -92,7 +92,7 @@ def read_header(path: Path) -> Header:
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}).") from None
     except (ValueError, RecursionError):
-        raise UsageError(f"{path} is not a file of `pi-sim deal`; deal anew.") from None
+        raise UsageError(f"{path} is not a file of `pi-sim deal`; deal again.") from None
 
 
 def used_path(path: Path) -> Path:
@@ -101,7 +101,7 @@ def used_path(path: Path) -> Path:
 
 
 def _already_used(path: Path) -> UsageError:
-    return UsageError(f"{path} was used already, and dealt randomness serves one run only; deal anew.")
+    return UsageError(f"{path} was used already, and dealt randomness serves one run only; deal again.")
 
 
 def mark_used(path: Path, header: Header) -> None:
@@ -179,7 +179,7 @@ class MappedShares:
         self.window_start = start - start % mmap.ALLOCATIONGRANULARITY
         self.window_end = min(max(self.position, start + WINDOW_BYTES), os.fstat(self.file.fileno()).st_size)
         if self.position > self.window_end:
-            raise RunError("the dealer's file ended too soon; deal anew.")
+            raise RunError("the dealer's file ended too soon; deal again.")
         length = self.window_end - self.window_start
         try:
             self.window = mmap.mmap(self.file.fileno(), length, access=mmap.ACCESS_COPY, offset=self.window_start)
