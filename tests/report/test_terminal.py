@@ -83,6 +83,7 @@ def test_protocols_networks_and_models_fit() -> None:
         check_width(terminal.render_protocol(protocol, "table"))
 
 
+@pytest.mark.slow
 def test_published_figures_fit() -> None:
     validations = [validate_publication(name) for name in list_names("protocols/published")]
     check_width(published_figures.render_validations(validations, "table"))
