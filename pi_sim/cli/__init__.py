@@ -9,7 +9,7 @@ import click
 from pi_sim import __version__
 from pi_sim.cli import bench, estimate, run, sweep, train
 from pi_sim.errors import PiSimError
-from pi_sim.records import ARGV
+from pi_sim.provenance import ARGV
 
 EVERYDAY = (
     estimate.estimate,

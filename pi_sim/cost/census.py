@@ -17,7 +17,7 @@ from pi_sim.cost.sheet import PRODUCT_OPS, factor_shapes
 from pi_sim.errors import UsageError
 from pi_sim.files import user_folder, write_text
 from pi_sim.graph.ops import Graph, Op, Shape
-from pi_sim.records import code_fingerprint
+from pi_sim.provenance import code_fingerprint
 from pi_sim.zoo.source import ModelSource
 
 

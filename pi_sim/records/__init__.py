@@ -10,6 +10,7 @@ from typing import overload
 from pydantic import ValidationError
 
 from pi_sim.errors import UsageError
+from pi_sim.provenance import code_fingerprint, cpu_name
 from pi_sim.records.costs import (
     Agreement,
     BenchRecord,
@@ -28,14 +29,11 @@ from pi_sim.records.costs import (
     TruncationTest,
 )
 from pi_sim.records.envelope import (
-    ARGV,
     RECORD_FILE,
     VERSION,
     JsonObject,
     Record,
     RecordT,
-    code_fingerprint,
-    cpu_name,
     dumps,
     json_safe,
     save,
