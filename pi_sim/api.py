@@ -29,7 +29,7 @@ def estimate(
     edit, for what cannot be expressed or has no price.
 
     >>> pi_sim.estimate(torch.nn.Linear(768, 3072), torch.zeros(1, 128, 768)).total
-    Cost(rounds=2, bytes=22806528, offline=3145728)
+    Cost(rounds=2, sent=(22806528, 22806528), offline=3145728, serial=22806528, ahead=(0, 0), session=(0, 0))
     """
     graph = trace_module(model, *_call_arguments(model, example_inputs))
     census, resolved = Census.from_graph(graph), pricing.resolve_protocol(protocol)

@@ -3,6 +3,7 @@
 A machine's profile turns work into seconds of computing.
 """
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from operator import add
 from pathlib import Path
@@ -13,24 +14,76 @@ from pi_sim.files import user_folder
 from pi_sim.records import MachineRecord, SecondsEach
 from pi_sim.specs.toml import TomlModel, read_toml
 
+Traffic = tuple[int, int]
+"""Bytes that each party sends, the server's first."""
+
+
+def _add(first: Traffic, second: Traffic) -> Traffic:
+    return first[0] + second[0], first[1] + second[1]
+
 
 @dataclass(frozen=True)
 class Cost:
-    """Rounds, payload bytes that one party sends, and bytes of correlated randomness that must reach it.
+    """Communication of an operation or of several: costs add up component by component.
 
-    Rounds are exchanges that cannot start before the previous one has arrived; where the parties send different
-    amounts, `bytes` is the larger one.
+    Rounds are exchanges that cannot start before the previous one has arrived.
     """
 
     rounds: int = 0
-    bytes: int = 0
+    sent: Traffic = (0, 0)
+    """Payload bytes that the parties send once the input is there."""
     offline: int = 0
+    """Bytes of correlated randomness that must reach a party."""
+    serial: int = 0
+    """Bytes of the busier direction of every round: the time of a full-duplex link is theirs."""
+    ahead: Traffic = (0, 0)
+    """Payload bytes that the parties can send before the input is there."""
+    session: Traffic = (0, 0)
+    """Payload bytes that the parties send once per session, to open weights under their masks."""
+
+    @classmethod
+    def symmetric(cls, rounds: int, bytes: int, offline: int = 0) -> "Cost":
+        """Return the cost of rounds in which each party sends the same number of bytes, `bytes` in all."""
+        return cls(rounds, (bytes, bytes), offline, bytes)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that the busier party sends."""
+        return max(self.sent)
+
+    @property
+    def ahead_bytes(self) -> int:
+        """Bytes that the party that is busier before the input sends then."""
+        return max(self.ahead)
+
+    @property
+    def session_bytes(self) -> int:
+        """Bytes that the party that is busier at the start of a session sends then."""
+        return max(self.session)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """All components, for `from_numbers`."""
+        return self.rounds, *self.sent, self.offline, self.serial, *self.ahead, *self.session
+
+    @classmethod
+    def from_numbers(cls, numbers: Sequence[int]) -> "Cost":
+        """Return the cost of these components."""
+        rounds, server, client, offline, serial, *rest = numbers
+        return cls(rounds, (server, client), offline, serial, (rest[0], rest[1]), (rest[2], rest[3]))
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.rounds + other.rounds, self.bytes + other.bytes, self.offline + other.offline)
+        return Cost(
+            self.rounds + other.rounds,
+            _add(self.sent, other.sent),
+            self.offline + other.offline,
+            self.serial + other.serial,
+            _add(self.ahead, other.ahead),
+            _add(self.session, other.session),
+        )
 
     def __rmul__(self, times: int) -> "Cost":
-        return Cost(times * self.rounds, times * self.bytes, times * self.offline)
+        return Cost.from_numbers([times * number for number in self.numbers])
 
 
 ZERO_COST = Cost()

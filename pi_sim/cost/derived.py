@@ -7,7 +7,7 @@ tensor operation that a kernel calls, with or without data, and every draw from 
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
@@ -20,8 +20,17 @@ from pi_sim.graph.ops import Graph, Op
 from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.prg import Prg, ShapePrg
 from pi_sim.mpc.dealer.sources import DealerSource, DemandItem, RecordingSource
-from pi_sim.mpc.executor import apply_op, dry_runtime, fixed_operand, run_sequence, run_setup, secret_tensor
-from pi_sim.mpc.primitives import beaver
+from pi_sim.mpc.executor import (
+    apply_op,
+    dry_runtime,
+    fixed_operand,
+    open_weights,
+    prepare_op,
+    prepare_sequence,
+    run_sequence,
+    run_setup,
+    secret_tensor,
+)
 from pi_sim.mpc.primitives.fourier import interpolation_tables
 from pi_sim.mpc.primitives.ring import WORD_BYTES
 from pi_sim.mpc.runtime import Runtime
@@ -31,15 +40,15 @@ PUBLIC_DTYPES = {"softmax": torch.bool, "lookup": torch.long}
 
 
 class DerivedPrice(NamedTuple):
-    """Price of one operation: communication, work, and bytes that are sent once per session."""
+    """Price of one operation: communication and work."""
 
     cost: Cost
     work: Work
-    """Work of party 0."""
+    """Work of party 0 once the input is there."""
     dealer_work: Work
     """Work of dealing the correlations, besides drawing party 0's shares."""
-    session_bytes: int
-    """Bytes that one party sends to open a weight under its mask; all weights of a session share a round."""
+    ahead_work: Work
+    """Work of party 1 before the input is there."""
 
 
 def derive_price(op: Op, protocol: ExecutableProtocol) -> DerivedPrice:
@@ -64,25 +73,51 @@ def _derive_once(op: Op, protocol: ExecutableProtocol) -> DerivedPrice:
         operands, index = _shape_only_operands(op), fixed_operand(op, protocol)
         counter = WorkCounter(meter.prg, rt=meter.rt)
         if index is not None:
-            operands[index] = beaver.open_weight_shares(meter.rt, [operands[index].share])[0]
-        session_cost, session_items = meter.take_cost(), meter.source.take_items()
+            (operands[index],) = open_weights(meter.rt, [op], [operands[index]], protocol)
+        session = meter.take_cost()
+        session_items = meter.source.take_items()
+        if index is not None:
+            operands[index] = prepare_op(meter.rt, op, operands[index], protocol)
+        ahead = meter.take_cost()
         with counter:
             apply_op(meter.rt, op, operands, protocol)
+        online = meter.take_cost()
         return DerivedPrice(
-            cost=meter.take_cost(),
+            cost=replace(
+                online,
+                offline=ahead.offline + online.offline,
+                ahead=ahead.sent,
+                session=(0, 0) if op.attribute("tied") else session.sent,
+            ),
             work=counter.work,
             dealer_work=_dealer_work(session_items, meter.source.take_items()),
-            session_bytes=session_cost.bytes,
+            ahead_work=_ahead_work(op, protocol),
         )
+
+
+def _ahead_work(op: Op, protocol: ExecutableProtocol) -> Work:
+    """Return the client's work for an operation before the input is there."""
+    index = fixed_operand(op, protocol)
+    if index is None:
+        return Work()
+    with _metered_dry_run(protocol, rank=1) as meter:
+        (handle,) = open_weights(meter.rt, [op], [_shape_only_operands(op)[index]], protocol)
+        with WorkCounter(meter.prg) as counter:
+            prepare_op(meter.rt, op, handle, protocol)
+        return counter.work
 
 
 def derive_graph_cost(graph: Graph, protocol: ExecutableProtocol) -> Cost:
     """Return the communication of a graph, run from end to end: the check on the sum of its operations' prices."""
     with _metered_dry_run(protocol) as meter:
         opened_weights = run_setup(meter.rt, graph, protocol)
-        meter.take_cost()
-        run_sequence(meter.rt, graph, protocol, opened_weights)
-        return meter.take_cost()
+        session = meter.take_cost()
+        prepared = prepare_sequence(meter.rt, graph, protocol, opened_weights)
+        ahead = meter.take_cost()
+        run_sequence(meter.rt, graph, protocol, prepared)
+        online = meter.take_cost()
+        offline = ahead.offline + online.offline
+        return replace(online, offline=offline, ahead=ahead.sent, session=session.sent)
 
 
 @dataclass
@@ -96,15 +131,17 @@ class _DryRunMeter:
     def take_cost(self) -> Cost:
         """Return the communication since the last call, and reset its counters."""
         communicator = self.rt.communicator
-        cost = Cost(communicator.rounds, communicator.bytes, self.source.offline_bytes)
-        communicator.rounds = communicator.bytes = self.source.offline_bytes = 0
+        sent = communicator.sent[0], communicator.sent[1]
+        cost = Cost(communicator.rounds, sent, self.source.offline_bytes, communicator.serial_bytes)
+        communicator.reset()
+        self.source.offline_bytes = 0
         return cost
 
 
 @contextmanager
-def _metered_dry_run(protocol: ExecutableProtocol) -> Iterator[_DryRunMeter]:
+def _metered_dry_run(protocol: ExecutableProtocol, rank: int = 0) -> Iterator[_DryRunMeter]:
     prg = ShapePrg()
-    source = RecordingSource(prg)
+    source = RecordingSource(prg, rank)
     with dry_runtime(protocol, source, prg) as rt:
         yield _DryRunMeter(rt, source, prg)
 

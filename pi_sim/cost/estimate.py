@@ -75,7 +75,7 @@ class Estimate:
     @property
     def session_bytes(self) -> int:
         """Bytes that one party sends once in a session, all in one round, before the first inference."""
-        return sum(row.session_bytes for row in self.rows)
+        return self.total.session_bytes
 
     def group_by(self, view: View) -> dict[str, Subtotal]:
         """Return subtotals by operation, layer or module, or the total, in order of first occurrence."""

@@ -98,11 +98,11 @@ class OpPrice(NamedTuple):
 
     cost: Cost
     work: Work | None = None
-    """Work of party 0; None if only the cost is known."""
+    """Work of party 0 once the input is there; None if only the cost is known."""
     dealer_work: Work | None = None
     """Work of the dealer, which is party 0's too with the first-party dealer."""
-    session_bytes: int = 0
-    """Bytes that one party sends once in a session, because the kernel uses a fixed weight, opened under its mask."""
+    ahead_work: Work | None = None
+    """Work of party 1 before the input is there."""
 
     def compute_work(self, includes_dealer: bool = True) -> Work | None:
         """Return the work of party 0, with or without that of the dealer."""
@@ -112,8 +112,8 @@ class OpPrice(NamedTuple):
 def price_op(op: Op, protocol: PricedProtocol) -> OpPrice:
     """Return the price of `op`; a `UsageError` if the protocol has neither kernel nor price for it."""
     if isinstance(protocol, ExecutableProtocol):
-        cost, work, dealer_work, session_bytes = _derived_numbers(op, protocol)
-        return OpPrice(Cost(*cost), Work(*work), Work(*dealer_work), session_bytes)
+        cost, *works = _derived_numbers(op, protocol)
+        return OpPrice(Cost.from_numbers(cost), *(Work(*work) for work in works))
     if isinstance(protocol, DeclaredProtocol):
         return OpPrice(sheet.declared_cost(op, protocol))
     return OpPrice(plugins.plugin_cost(op, protocol))
@@ -125,7 +125,7 @@ def op_work(op: Op, protocol: PricedProtocol) -> Work | None:
 
 
 def _derived_numbers(op: Op, protocol: ExecutableProtocol) -> list[Any]:
-    """Return the fields of the cost, of the work and of the dealer's work, and the session's bytes, cached."""
+    """Return the fields of the cost, then those of the works, cached."""
 
     def derive() -> list[Any]:
         from pi_sim.cost import derived
@@ -138,7 +138,7 @@ def _derived_numbers(op: Op, protocol: ExecutableProtocol) -> list[Any]:
             raise
         except Exception as error:  # settings that CrypTen accepts and its functions do not
             raise UsageError(f"protocol {protocol.name} cannot compute {op}: {error}.") from None
-        return [astuple(price.cost), astuple(price.work), astuple(price.dealer_work), price.session_bytes]
+        return [price.cost.numbers, astuple(price.work), astuple(price.dealer_work), astuple(price.ahead_work)]
 
     stored: list[Any] = cached_json("prices", [protocol.kernels, protocol.settings, op.to_json()], derive)
     return stored
@@ -173,7 +173,6 @@ def _price_row(op: Op, protocol: PricedProtocol, includes_dealer: bool) -> Row:
         cost=price.cost,
         work=price.compute_work(includes_dealer),
         provenance=price_provenance(op, protocol),
-        session_bytes=price.session_bytes,
     )
 
 

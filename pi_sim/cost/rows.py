@@ -24,8 +24,6 @@ class Row:
     work: Work | None = None
     """Work of party 0; None if only the cost is known."""
     provenance: str = "derived"
-    session_bytes: int = 0
-    """Bytes that one party sends once in a session, to open fixed weights under their masks."""
 
     def repeated(self, count: int, module: str) -> "Row":
         """Return this row `count` times, in a module."""
@@ -35,7 +33,6 @@ class Row:
             count=count * self.count,
             cost=count * self.cost,
             work=None if self.work is None else count * self.work,
-            session_bytes=count * self.session_bytes,
         )
 
     @property

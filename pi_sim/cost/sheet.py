@@ -36,7 +36,7 @@ def declared_cost(op: Op, sheet: DeclaredProtocol) -> Cost:
         raise UnpricedError(
             f"protocol {sheet.name} has a negative price for {op}; mend [price.{op.name}] of its sheet."
         )
-    return Cost(round(sums[0]), round(sums[1] * online), round(sums[2] * offline))
+    return Cost.symmetric(round(sums[0]), round(sums[1] * online), round(sums[2] * offline))
 
 
 def price_entry(op: Op, sheet: DeclaredProtocol) -> Price | None:

@@ -18,7 +18,7 @@ from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.prg import Prg, ShapePrg
 from pi_sim.mpc.dealer.sources import Demand, RecordingSource, Source
 from pi_sim.mpc.kernels import kernel_for
-from pi_sim.mpc.primitives.beaver import OpenedWeight, open_weight_shares
+from pi_sim.mpc.primitives.beaver import open_weight_shares
 from pi_sim.mpc.primitives.ring import WORD_BYTES
 from pi_sim.mpc.runtime import Runtime
 from pi_sim.specs import ExecutableProtocol
@@ -32,20 +32,54 @@ def apply_op(rt: Runtime, op: Op, operands: list[Any], protocol: ExecutableProto
 
 def fixed_operand(op: Op, protocol: ExecutableProtocol) -> int | None:
     """Return the index of the operand that is opened under a mask once per session, for all calls; None without one."""
-    return kernel_for(op.name, protocol.kernels, protocol.name).fixed_operand
+    return kernel_for(op.name, protocol.kernels, protocol.name).fixed_index(op)
+
+
+def open_weights(rt: Runtime, ops: list[Op], weights: list[Any], protocol: ExecutableProtocol) -> list[Any]:
+    """Return the handles of weights (shared tensors) that kernels of `ops` read: 1 round for all of them.
+
+    All kernels of a protocol open weights alike.
+    """
+    shares = [weight.share for weight in weights]
+    scheme = kernel_for(ops[0].name, protocol.kernels, protocol.name).fixed_by if ops else None
+    return (scheme.open if scheme else open_weight_shares)(rt, shares) if ops else []
+
+
+def prepare_op(rt: Runtime, op: Op, handle: Any, protocol: ExecutableProtocol) -> Any:
+    """Return what a kernel gets in place of its fixed weight: the handle, or all that does not depend on the input."""
+    scheme = kernel_for(op.name, protocol.kernels, protocol.name).fixed_by
+    return scheme.prepare(rt, op, handle) if scheme else handle
 
 
 def open_graph_weights(
     rt: Runtime, graph: Graph, weights: Mapping[str, Any], protocol: ExecutableProtocol
-) -> dict[str, OpenedWeight]:
-    """Open all fixed operands, 1 round in all if there are any; return them by the names under which nodes read them.
+) -> dict[str, Any]:
+    """Open all fixed operands, 1 round in all; return their handles by the names under which nodes read them.
 
-    `weights` are this party's shares. Raises `UsageError` where a fixed operand is no weight.
+    `weights` are this party's shares. A tied weight is opened once: its reader gets the transposed handle. Raises
+    `UsageError` where a fixed operand is no weight.
     """
-    names = list(dict.fromkeys(name for node in graph.nodes if (name := _fixed_input(node, protocol))))
+    readers = {name: node for node in reversed(graph.nodes) if (name := _fixed_input(node, protocol))}
     nodes = {node.name: node for node in graph.nodes}
-    shares = [_resolve_weight(rt, name, nodes, weights, protocol).share for name in names]
-    return dict(zip(names, open_weight_shares(rt, shares), strict=True)) if names else {}
+    tied = {name for name, node in readers.items() if node.op.attribute("tied")}
+    names = [name for name in dict.fromkeys(_fixed_input(node, protocol) for node in graph.nodes) if name]
+    names = [name for name in names if name not in tied]
+    shared = [_resolve_weight(rt, name, nodes, weights, protocol) for name in names]
+    ops = [readers[name].op for name in names]
+    handles = dict(zip(names, open_weights(rt, ops, shared, protocol), strict=True))
+    return handles | {name: handles[nodes[name].inputs[0]].transposed() for name in tied}
+
+
+def prepare_sequence(
+    rt: Runtime, graph: Graph, protocol: ExecutableProtocol, opened_weights: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return by node what replaces its fixed weight: all that can be computed and sent before a sequence is there."""
+    fixed = {node.name: name for node in graph.nodes if (name := _fixed_input(node, protocol))}
+    return {
+        node.name: prepare_op(rt, node.op, opened_weights[fixed[node.name]], protocol)
+        for node in graph.nodes
+        if node.name in fixed
+    }
 
 
 def execute(
@@ -53,19 +87,21 @@ def execute(
     graph: Graph,
     values: dict[str, Any],
     protocol: ExecutableProtocol,
-    opened_weights: Mapping[str, OpenedWeight],
+    prepared: dict[str, Any],
     on_node: Callable[[Node], None] = lambda node: None,
 ) -> Any:
     """Return the last node's result.
 
-    `values` holds this party's shares of weights and tokens, and the public constants, by name; `opened_weights` comes
-    from `open_graph_weights`. `on_node` is called after each node. Values are dropped after their last use.
+    `values` holds this party's shares of weights and tokens, and the public constants, by name; `prepared` comes from
+    `prepare_sequence` and serves one sequence. `on_node` is called after each node. Values are dropped after their last
+    use.
     """
     values = dict(values)
     last = graph.last_uses()
     for index, node in enumerate(graph.nodes):
-        fixed_name = _fixed_input(node, protocol)
-        operands = [opened_weights[name] if name == fixed_name else values[name] for name in node.inputs]
+        operands = [values[name] for name in node.inputs]
+        if node.name in prepared:
+            operands[fixed_operand(node.op, protocol) or 0] = prepared.pop(node.name)
         values[node.name] = apply_op(rt, node.op, operands, protocol)
         on_node(node)
         for name in set(node.inputs):
@@ -95,36 +131,59 @@ def _resolve_weight(
 
 
 class CountingCommunicator(backend.Communicator):  # type: ignore[misc]
-    """Communicator of party 0 that sends nothing, and counts the rounds and bytes that it would send."""
+    """Communicator of one party that sends nothing, and counts rounds and the bytes that both parties would send.
 
-    def __init__(self) -> None:
-        self.rounds = self.bytes = 0
+    `serial_bytes` are those of the busier direction of every round: a link that sends both ways at once takes as long.
+    """
+
+    def __init__(self, rank: int = 0) -> None:
+        self.rank = rank
+        self.reset()
+
+    def reset(self) -> None:
+        """Set all counters to zero."""
+        self.rounds = self.serial_bytes = 0
+        self.sent = [0, 0]
 
     def get_rank(self) -> int:
-        return 0
+        return self.rank
 
     def get_world_size(self) -> int:
         return 2
 
     def all_reduce(self, shares: Any, op: Any = None, batched: bool = False) -> Any:
         """Count an opening to both parties, one message of all tensors; return the shares unchanged."""
-        self.count_message(shares if batched else [shares])
+        self.count_message(shares if batched else [shares], senders=(0, 1))
         return shares
 
-    def reduce(self, share: Tensor, dst: int, op: Any = None) -> None:
-        """Count an opening to the other party, from the side that sends."""
-        self.count_message([share])
+    def all_gather(self, tensor: Tensor) -> list[Tensor]:
+        """Count an exchange; return the tensor in place of both parties'."""
+        self.count_message([tensor], senders=(0, 1))
+        return [tensor, tensor]
 
-    def count_message(self, tensors: list[Tensor]) -> None:
+    def reduce(self, share: Tensor, dst: int, op: Any = None) -> Tensor | None:
+        """Count an opening to one party."""
+        self.count_message([share], senders=(1 - dst,))
+        return share if self.rank == dst else None
+
+    def gather(self, tensors: list[Tensor], dst: int, batched: bool = True) -> list[Tensor] | None:
+        """Count a message to one party; return the tensors there."""
+        self.count_message(tensors, senders=(1 - dst,))
+        return tensors if self.rank == dst else None
+
+    def count_message(self, tensors: list[Tensor], senders: tuple[int, ...]) -> None:
+        size = WORD_BYTES * sum(tensor.numel() for tensor in tensors)
         self.rounds += 1
-        self.bytes += WORD_BYTES * sum(tensor.numel() for tensor in tensors)
+        self.serial_bytes += size
+        for sender in senders:
+            self.sent[sender] += size
 
 
 @contextmanager
 def dry_runtime(protocol: ExecutableProtocol, source: Source, zeros: Prg) -> Iterator[Runtime]:
-    """Context of a dry run, with correlations from `source` and CrypTen's sharings of zero from `zeros`."""
+    """Context of a dry run of the source's party, with CrypTen's sharings of zero from `zeros`."""
     backend.set_zero_prgs(zeros, zeros, zeros)
-    with Runtime.running(CountingCommunicator(), source, protocol) as rt:
+    with Runtime.running(CountingCommunicator(source.rank), source, protocol) as rt:
         yield rt
 
 
@@ -133,29 +192,27 @@ def secret_tensor(shape: Shape, precision: int | None = None) -> Any:
     return backend.fixed_point_tensor(torch.empty(shape, dtype=torch.long, device="meta"), precision)
 
 
-def run_setup(rt: Runtime, graph: Graph, protocol: ExecutableProtocol) -> dict[str, OpenedWeight]:
+def run_setup(rt: Runtime, graph: Graph, protocol: ExecutableProtocol) -> dict[str, Any]:
     """Open all fixed operands, as a party does once per session."""
     return open_graph_weights(rt, graph, _secret_weights(graph), protocol)
 
 
-def run_sequence(
-    rt: Runtime, graph: Graph, protocol: ExecutableProtocol, opened_weights: dict[str, OpenedWeight]
-) -> None:
+def run_sequence(rt: Runtime, graph: Graph, protocol: ExecutableProtocol, prepared: dict[str, Any]) -> None:
     """Run a graph from end to end, as a party does for each sequence."""
     inputs = {**graph.inputs, "tokens": (*graph.input, graph.vocabulary)}
     integers = graph.one_hot_inputs()
     values: dict[str, Any] = {name: value.to("meta") for name, value in graph.constants.items()}
     values |= {name: secret_tensor(shape, 0 if name in integers else None) for name, shape in inputs.items()}
-    execute(rt, graph, _secret_weights(graph) | values, protocol, opened_weights)
+    execute(rt, graph, _secret_weights(graph) | values, protocol, prepared)
 
 
-def record_demand(graph: Graph, protocol: ExecutableProtocol) -> Demand:
+def record_demand(graph: Graph, protocol: ExecutableProtocol, rank: int = 0) -> Demand:
     """Return all correlations that a party requests, once per session and per sequence, from public knowledge alone."""
-    source = RecordingSource(ShapePrg())
+    source = RecordingSource(ShapePrg(), rank)
     with dry_runtime(protocol, source, ShapePrg()) as rt:
         opened_weights = run_setup(rt, graph, protocol)
         session = source.take_items()
-        run_sequence(rt, graph, protocol, opened_weights)
+        run_sequence(rt, graph, protocol, prepare_sequence(rt, graph, protocol, opened_weights))
         return Demand(session, source.take_items())
 
 

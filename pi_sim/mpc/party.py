@@ -26,8 +26,7 @@ from pi_sim.mpc import backend, worker
 from pi_sim.mpc.dealer import dealt_file, server
 from pi_sim.mpc.dealer.dealers import DEALT_FILE, THIRD_PARTY, Dealer, DealerSpec, FirstPartyDealer, RunIdentity
 from pi_sim.mpc.dealer.sources import Source
-from pi_sim.mpc.executor import execute, open_graph_weights
-from pi_sim.mpc.primitives.beaver import OpenedWeight
+from pi_sim.mpc.executor import execute, open_graph_weights, prepare_sequence
 from pi_sim.mpc.primitives.ring import LimbMatmulMode
 from pi_sim.mpc.runtime import Runtime
 from pi_sim.mpc.transport.handshake import connect, perform_handshake
@@ -121,7 +120,7 @@ class Party:
     def __init__(self, rt: Runtime, graph: Graph, protocol: ExecutableProtocol, weights: dict[str, Any]) -> None:
         self.rt, self.graph, self.protocol, self.weights = rt, graph, protocol, weights
         self.constants = {name: value.to(rt.source.device) for name, value in graph.constants.items()}
-        self.opened_weights: dict[str, OpenedWeight] = {}
+        self.opened_weights: dict[str, Any] = {}
 
     def open_weights(self) -> Counters:
         """Open the fixed weights under their masks, once for all sequences; return the counters of that."""
@@ -131,7 +130,9 @@ class Party:
 
     def infer(self, onehot: Tensor, on_node: ProgressCallback) -> tuple[Counters, Tensor | None]:
         """Return the counters of one sequence, in total and up to each node, and its logits (None at the server)."""
-        before, nodes = self.read_counters(), []
+        start = self.read_counters()
+        prepared = prepare_sequence(self.rt, self.graph, self.protocol, self.opened_weights)
+        ahead, before, nodes = self._counters_since(start), self.read_counters(), []
 
         def count_node(node: Node) -> None:
             link = self.rt.communicator
@@ -140,8 +141,11 @@ class Party:
 
         tokens = backend.fixed_point_tensor(onehot.to(self.rt.source.device), precision=0)
         values = {**self.weights, **self.constants, "tokens": tokens}
-        logits = execute(self.rt, self.graph, values, self.protocol, self.opened_weights, count_node)
-        return {**self._counters_since(before), "nodes": nodes}, logits
+        logits = execute(self.rt, self.graph, values, self.protocol, prepared, count_node)
+        counters = self._counters_since(before)
+        for dealt in ("offline", "requested"):
+            counters[dealt] += ahead[dealt]
+        return {**counters, "ahead": ahead, "nodes": nodes}, logits
 
     def _counters_since(self, before: Counters) -> Counters:
         return {name: count - before[name] for name, count in self.read_counters().items()}

@@ -6,18 +6,24 @@ text. Kernels of stock CrypTen call its tensors, which find the same communicato
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import reduce
-from operator import or_
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed import ReduceOp
 
 from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.correlations import Correlation
 from pi_sim.mpc.dealer.sources import Source
-from pi_sim.mpc.primitives.ring import WORD_BYTES
+from pi_sim.mpc.openings import (
+    NARROW_BITS,
+    WIDE_BITS,
+    AdditiveOpening,
+    Opening,
+    XorOpening,
+    pack_low_bits,
+    packed_length,
+    unpack_low_bits,
+)
 from pi_sim.specs import ExecutableProtocol
 
 
@@ -69,33 +75,31 @@ class Runtime:
         values: list[Tensor] = self.communicator.all_reduce(list(shares), batched=True)
         return values
 
-    def reveal_u32(self, share: Tensor) -> Tensor:
-        """Open additive shares (n) of 32-bit words to both parties: 1 round, 4 bytes per element, padded to 8.
+    def open(self, *openings: Opening) -> list[Tensor]:
+        """Open shares of any kind to both parties, all in 1 round; see `pi_sim.mpc.openings` for their bytes."""
+        words = [opening.pack() for opening in openings]
+        message = words[0] if len(words) == 1 else torch.cat(words)
+        peer_message = self.communicator.all_gather(message)[1 - self.rank]
+        pieces = torch.split(peer_message, [len(piece) for piece in words])
+        return [opening.combine(*pair) for opening, *pair in zip(openings, words, pieces, strict=True)]
 
-        Adding up packed words would carry from one 32-bit word into the next, so the parties exchange their shares
-        by XOR, and each adds up by itself.
-        """
-        local_share = _pad_to_words(share)
-        peer_share = self.communicator.all_reduce(local_share, op=ReduceOp.BXOR) ^ local_share
-        value: Tensor = share + peer_share.view(share.dtype)[: len(share)]
-        return value
+    def reveal_u32(self, share: Tensor) -> Tensor:
+        """Open additive shares modulo 2^32 to both parties: 1 round, 4 bytes per element, padded to 8."""
+        return self.open(AdditiveOpening(share, NARROW_BITS))[0]
 
     def reveal_bits(self, share: Tensor, bits: int) -> Tensor:
-        """Open XOR shares of the lowest `bits` bits of bytes: 1 round, `bits` bits per element, padded to words.
+        """Open XOR shares of the lowest `bits` bits of bytes: 1 round, `bits` bits per element, padded to words."""
+        return self.open(XorOpening(share, bits))[0]
 
-        As many elements are packed into a byte as fit.
+    def send(self, receiver: int, *tensors: Tensor, bits: int = WIDE_BITS) -> list[Tensor]:
+        """Send the low `bits` bits of words to one party, all in 1 round; the receiver gets the sender's tensors.
+
+        The receiver's own tensors only tell shapes and device, and the sender gets its own back. bits / 8 bytes per
+        element, in one direction.
         """
-        per_byte = 8 // bits
-        flat = share.reshape(-1)
-        rows = torch.nn.functional.pad(flat, (0, -len(flat) % (WORD_BYTES * per_byte))).view(per_byte, -1)
-        packed = _pad_to_words(reduce(or_, (row << bits * index for index, row in enumerate(rows))))
-        values: Tensor = self.communicator.all_reduce(packed, op=ReduceOp.BXOR).view(torch.uint8)
-        if per_byte > 1:
-            values = torch.cat([(values >> bits * index) & (2**bits - 1) for index in range(per_byte)])
-        return values[: len(flat)].view(share.shape)
-
-
-def _pad_to_words(flat: Tensor) -> Tensor:
-    """Return a tensor (n) of shorter words, padded with zeros, as 64-bit words."""
-    per_word = WORD_BYTES // flat.dtype.itemsize
-    return torch.nn.functional.pad(flat, (0, -len(flat) % per_word)).view(torch.int64)
+        if self.rank != receiver:
+            self.communicator.gather([pack_low_bits(tensor, bits) for tensor in tensors], receiver, batched=True)
+            return list(tensors)
+        like = [tensor.new_empty(packed_length(tensor.numel(), bits), dtype=torch.int64) for tensor in tensors]
+        messages = self.communicator.gather(like, receiver, batched=True)
+        return [unpack_low_bits(message, bits, tensor) for message, tensor in zip(messages, tensors, strict=True)]

@@ -39,11 +39,10 @@ def audit_run(graph: Graph, protocol: ExecutableProtocol, counters: PartyCounter
 def _audit_session(prices: list[OpPrice], server: Counters, client: Counters) -> None:
     """Check the opening of fixed weights under their masks, once in a session and all in one round."""
     _audit_counters(server, client)
-    session_bytes = sum(price.session_bytes for price in prices)
-    predicted = Cost(int(session_bytes > 0), session_bytes)
-    measured = Cost(server["rounds"], max(server["sent"], client["sent"]))
-    if measured != predicted:
-        raise RunError(f"opening the weights took {measured.bytes} bytes, predicted were {predicted.bytes}.")
+    predicted = sum((price.cost for price in prices), Cost()).session
+    measured = server["sent"], client["sent"]
+    if (server["rounds"], measured) != (int(max(predicted) > 0), predicted):
+        raise RunError(f"opening the weights took {measured} bytes, predicted were {predicted}.")
 
 
 def _audit_counters(server: Counters, client: Counters) -> None:
@@ -60,19 +59,28 @@ def _audit_counters(server: Counters, client: Counters) -> None:
 def _audit_nodes(graph: Graph, costs: list[Cost], server: Counters, client: Counters) -> None:
     """Check the counters after every node, whose first difference the error names, and the bytes from the dealer."""
     predicted = Cost()
+    _audit_ahead(sum(costs, Cost()), server["ahead"], client["ahead"])
     for node, cost, *points in zip(graph.nodes, costs, server["nodes"], client["nodes"], strict=True):
         predicted += cost
-        rounds, sent = {point[0] for point in points}, max(point[1] for point in points)
-        if (rounds, sent) != ({predicted.rounds}, predicted.bytes):
+        rounds, sent = {point[0] for point in points}, tuple(point[1] for point in points)
+        if (rounds, sent) != ({predicted.rounds}, predicted.sent):
             raise RunError(
                 f"prediction and run differ at {node.op} in {node.module}: predicted {predicted.rounds} rounds and "
-                f"{predicted.bytes} bytes up to there, measured {' or '.join(map(str, sorted(rounds)))} and {sent}."
+                f"{predicted.sent} bytes up to there, measured {' or '.join(map(str, sorted(rounds)))} and {sent}."
             )
     for rank, counters in enumerate((server, client)):
         requested, received = counters["requested"], counters["offline"]
         if {requested, received} != {predicted.offline}:
             offline = f"{predicted.offline} offline bytes"
             raise RunError(f"predicted {offline}; party {rank} requested {requested}, received {received}.")
+
+
+def _audit_ahead(predicted: Cost, server: Counters, client: Counters) -> None:
+    """Check what was sent before the input was there."""
+    _audit_counters(server, client)
+    measured = server["sent"], client["sent"]
+    if measured != predicted.ahead:
+        raise RunError(f"{measured} bytes were sent ahead of the input, predicted were {predicted.ahead}.")
 
 
 def summarize_counters(counters: PartyCounters, network: Network | None = None, rank: int = 0) -> Measured:
@@ -86,7 +94,7 @@ def summarize_counters(counters: PartyCounters, network: Network | None = None, 
         sum(sequence[key] for sequence in sequences) / len(sequences)
         for key in ("seconds", "communication_seconds", "late_seconds", "peer_wait_seconds")
     )
-    cost = Cost(server[0]["rounds"], max(server[0]["sent"], client[0]["sent"]), server[0]["offline"])
+    cost = Cost(server[0]["rounds"], (server[0]["sent"], client[0]["sent"]), server[0]["offline"])
     ratio: dict[str, float] = {}
     if network is not None:
         predicted = network.seconds(cost.rounds, cost.bytes)

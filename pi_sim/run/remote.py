@@ -185,7 +185,9 @@ def _parse_peer_counters(text: bytes, sequences: int, nodes: int) -> PeerCounter
     try:
         message = json.loads(text)
         session = _counter_values(message["session"])
-        counters = [_counter_values(sequence) for sequence in message["sequences"]]
+        counters = [
+            {**_counter_values(entry), "ahead": _counter_values(entry["ahead"])} for entry in message["sequences"]
+        ]
         by_node = [[(int(rounds), int(sent)) for rounds, sent in entry["nodes"]] for entry in message["sequences"]]
     except Exception:  # nonsense raises nearly anything
         raise RunError("the other party's counters cannot be read; is it another version of pi-sim?") from None

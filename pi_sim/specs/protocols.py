@@ -71,6 +71,10 @@ class ExecutableProtocol(ProtocolHeader):
     provenance: Literal["derived"] = "derived"
     kernels: dict[str, str]
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    weights: Literal["shared", "server"] = "shared"
+    """Shared: a model's owner shared them between both parties; server: the server has them in the clear."""
+    rewrites: tuple[str, ...] = ()
+    """Passes that rewrite a graph before it runs, in order, see `pi_sim.mpc.rewriting`."""
 
 
 def merge_protocol_tables(table: dict[str, Any], base: ExecutableProtocol) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class PriceTable:
             self._raise_unpriced(captured.census)
         works = [work for _, work in prices if work is not None]
         total_work = Work(*_weighted_sums(counts, works)) if len(works) == len(prices) else None
-        return Cost(*_weighted_sums(counts, [cost for cost, _ in prices])), total_work
+        return Cost.from_numbers(_weighted_sums(counts, [cost for cost, _ in prices])), total_work
 
     def _price(self, op: Op) -> CachedPrice | None:
         """Return the price of an operation, or None if it has none."""
@@ -125,7 +125,7 @@ class PriceTable:
             try:
                 price = price_op(op, self.protocol)
                 work = price.compute_work()
-                self._prices[op] = astuple(price.cost), None if work is None else astuple(work)
+                self._prices[op] = price.cost.numbers, None if work is None else astuple(work)
             except UnpricedError:
                 self._prices[op] = None
         return self._prices[op]

@@ -16,8 +16,7 @@ from pi_sim.graph.ops import Op
 from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.prg import AesCtrPrg, new_seed
 from pi_sim.mpc.dealer.sources import DealerSource
-from pi_sim.mpc.executor import apply_op, dry_runtime, fixed_operand
-from pi_sim.mpc.primitives.beaver import open_weight_shares
+from pi_sim.mpc.executor import apply_op, dry_runtime, fixed_operand, open_weights
 
 CARD, LEAN = (specs.load_executable_protocol(name) for name in ("crypten_tanh", "lean"))
 WORKS = st.builds(Work, *(st.integers(0, 10**12),) * 5)
@@ -81,7 +80,7 @@ def test_the_work_on_tensors_with_data_is_what_was_counted_without(
         counted = WorkCounter(own_prg, peer_prg, zeros, rt=rt)
         operands = [backend.fixed_point_tensor(torch.randint(2**16, shape)) for shape in operation.shapes]
         if (place := fixed_operand(operation, card)) is not None:
-            operands[place] = open_weight_shares(rt, [operands[place].share])[0]
+            (operands[place],) = open_weights(rt, [operation], [operands[place]], card)
         apply_op(rt, operation, operands, card)  # constants are made when they are first needed
         with counted:
             apply_op(rt, operation, operands, card)

@@ -68,8 +68,9 @@ def assert_declared_cost(op: Op, protocol: str, *, padded: bool = True) -> Cost:
     """Return the price of an operation; check that its kernel declares it, but for less than 8 padded bytes a round."""
     card = specs.load_executable_protocol(protocol)
     kernel, price = kernel_for(op.name, card.kernels, card.name), derived.derive_price(op, card)
-    weight = None if kernel.fixed_operand is None else op.shapes[kernel.fixed_operand]
-    assert price.session_bytes == (8 * math.prod(weight) if weight else 0)
+    index = kernel.fixed_index(op)
+    session = 8 * math.prod(op.shapes[index]) if index is not None else 0
+    assert price.cost.session == (session, 0 if kernel.fixed_by else session)
     if kernel.cost:
         declared = kernel.cost(Dimensions(op, card.settings))
         assert (price.cost.rounds, price.cost.offline) == (declared.rounds, declared.offline)
@@ -95,7 +96,8 @@ def assert_equation(
     price = assert_declared_cost(op, protocol)
     evaluation = two_parties.compute(op, operands, protocol)
     assert evaluation.rounds == price.rounds
-    assert max(evaluation.sent) == price.bytes
+    assert evaluation.sent == price.sent
+    assert evaluation.ahead == price.ahead
     assert evaluation.received == evaluation.sent[::-1]
     assert evaluation.offline == price.offline
     for rank in (0, 1):

@@ -21,6 +21,7 @@ class Evaluation:
 
     rounds: int
     sent: tuple[int, int]
+    ahead: tuple[int, int]
     received: tuple[int, int]
     crypten: tuple[dict[str, Any], dict[str, Any]]
     offline: int
@@ -61,6 +62,7 @@ class TwoParties:
         return Evaluation(
             first["rounds"],
             (first["sent"], second["sent"]),
+            (first["ahead"], second["ahead"]),
             (first["received"], second["received"]),
             (first["crypten"], second["crypten"]),
             first["offline"],
@@ -78,8 +80,7 @@ def serve(rank: int, port: int, pipe: Connection) -> None:
     """Run one party: connect to the other over TCP, then evaluate one request after the other."""
     from pi_sim.mpc.dealer.prg import AesCtrPrg
     from pi_sim.mpc.dealer.sources import DealerSource, SeedSource
-    from pi_sim.mpc.executor import apply_op, fixed_operand
-    from pi_sim.mpc.primitives.beaver import open_weight_shares
+    from pi_sim.mpc.executor import apply_op, fixed_operand, open_weights, prepare_op
     from pi_sim.mpc.runtime import Runtime
     from pi_sim.mpc.transport.link import Link
 
@@ -101,8 +102,12 @@ def serve(rank: int, port: int, pipe: Connection) -> None:
                 for share, secret, fixed in zip(shares, op.secret, fixed_point, strict=True)
             ]
             place = fixed_operand(op, protocol)
+            ahead = 0
             if place is not None:
-                operands[place] = open_weight_shares(rt, [operands[place].share])[0]
+                (handle,) = open_weights(rt, [op], [operands[place]], protocol)
+                link.rounds = link.sent = link.received = 0
+                operands[place] = prepare_op(rt, op, handle, protocol)
+                ahead = link.sent
             link.rounds = link.sent = link.received = 0
             link.reset_communication_stats()
             result = apply_op(rt, op, operands, protocol)
@@ -111,6 +116,7 @@ def serve(rank: int, port: int, pipe: Connection) -> None:
             {
                 "rounds": link.rounds,
                 "sent": link.sent,
+                "ahead": ahead,
                 "received": link.received,
                 "crypten": link.get_communication_stats(),
                 "offline": source.offline_bytes,

@@ -17,11 +17,15 @@ from pi_sim.graph.ops import Shape
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor of a correlation, in additive shares in its ring, or, with `bits`, in XOR shares."""
+    """One tensor of a correlation, in additive shares in its ring, or, with `bits`, in XOR shares.
+
+    A random part with an `owner` is not shared: that party alone draws it, and the other one holds nothing.
+    """
 
     shape: Shape
     bits: int | None = None
     dtype: torch.dtype = torch.int64
+    owner: int | None = None
 
     @property
     def mask(self) -> int | None:
@@ -38,7 +42,9 @@ class TensorSpec:
         return (torch.sub if self.bits is None else torch.bitwise_xor)(value, peer_share, out=peer_share)
 
     def join(self, share: Tensor, peer_share: Tensor) -> Tensor:
-        """Return the value of two shares; it overwrites `peer_share`."""
+        """Return the value of two shares, party 0's first, or its owner's value; it overwrites `peer_share`."""
+        if self.owner is not None:
+            return (share, peer_share)[self.owner]
         return (torch.add if self.bits is None else torch.bitwise_xor)(share, peer_share, out=peer_share)
 
 

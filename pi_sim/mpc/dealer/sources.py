@@ -7,7 +7,7 @@ The list of correlations that a protocol requests, in order, is a `Demand`. It i
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +27,9 @@ class Source(ABC):
     device: torch.device | None = None
     """Device of the shares, None for the CPU."""
 
+    rank = 0
+    """Number of the party whose shares these are."""
+
     def __init__(self, own_prg: Prg) -> None:
         self.own_prg = own_prg
         self.mask_count = 0
@@ -35,7 +38,7 @@ class Source(ABC):
     def persistent_mask(self, part: TensorSpec) -> tuple[int, Tensor]:
         """Return the number of a new random tensor that later correlations may depend on, and this party's share."""
         self.mask_count += 1
-        (share,) = self.own_prg.draw(part, device=self.device)
+        (share,) = draw_shares(self.own_prg, [part], self.rank, self.device)
         return self.mask_count - 1, share
 
     def deal(self, correlation: Correlation, *mask_ids: int) -> tuple[Tensor, ...]:
@@ -49,12 +52,20 @@ class Source(ABC):
         """Return this party's shares of the random and of the dependent parts."""
 
 
+def draw_shares(prg: Prg, parts: Sequence[TensorSpec], rank: int, device: torch.device | None) -> list[Tensor]:
+    """Return party `rank`'s shares of random parts from its PRG; a part of the other party is an empty tensor."""
+    drawn = iter(prg.draw(*(part for part in parts if part.owner in (None, rank)), device=device))
+    return [next(drawn) if part.owner in (None, rank) else torch.empty(0) for part in parts]
+
+
 class SeedSource(Source):
     """Party 1: all shares come from its own PRG."""
 
+    rank = 1
+
     def _shares(self, correlation: Correlation, mask_ids: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
         parts = correlation.random_parts
-        shares = self.own_prg.draw(*parts, *correlation.dependent_parts, device=self.device)
+        shares = draw_shares(self.own_prg, (*parts, *correlation.dependent_parts), self.rank, self.device)
         return shares[: len(parts)], shares[len(parts) :]
 
 
@@ -73,14 +84,14 @@ class DealerSource(Source):
 
     def persistent_mask(self, part: TensorSpec) -> tuple[int, Tensor]:
         number, share = super().persistent_mask(part)
-        (peer_share,) = self.peer_prg.draw(part, device=self.device)
+        (peer_share,) = draw_shares(self.peer_prg, [part], 1, self.device)
         self.mask_values.append(part.join(share, peer_share))
         return number, share
 
     def _shares(self, correlation: Correlation, mask_ids: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
         parts, dependent_parts = correlation.random_parts, correlation.dependent_parts
-        shares = self.own_prg.draw(*parts, device=self.device)
-        peer_shares = self.peer_prg.draw(*parts, *dependent_parts, device=self.device)
+        shares = draw_shares(self.own_prg, parts, self.rank, self.device)
+        peer_shares = draw_shares(self.peer_prg, (*parts, *dependent_parts), 1, self.device)
         values = [part.join(*pair) for part, *pair in zip(parts, shares, peer_shares, strict=False)]
         dependent = correlation.derive(*values, *(self.mask_values[number] for number in mask_ids))
         triples = zip(dependent_parts, dependent, peer_shares[len(parts) :], strict=True)
@@ -102,7 +113,7 @@ class StreamedSource(Source):
         self.share_stream = share_stream
 
     def _shares(self, correlation: Correlation, mask_ids: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
-        shares = self.own_prg.draw(*correlation.random_parts, device=self.device)
+        shares = draw_shares(self.own_prg, correlation.random_parts, self.rank, self.device)
         streamed = ((part, self.share_stream.take(part.bytes)) for part in correlation.dependent_parts)
         return shares, [share.view(part.dtype).view(part.shape).to(self.device) for part, share in streamed]
 
@@ -166,8 +177,9 @@ class Demand:
 class RecordingSource(Source):
     """The source of a dry run: it records requests. Dependent parts are counted as if a dealer had sent them."""
 
-    def __init__(self, own_prg: Prg) -> None:
+    def __init__(self, own_prg: Prg, rank: int = 0) -> None:
         super().__init__(own_prg)
+        self.rank = rank
         self.items: list[DemandItem] = []
 
     def persistent_mask(self, part: TensorSpec) -> tuple[int, Tensor]:
@@ -184,7 +196,8 @@ class RecordingSource(Source):
         return items
 
     def _shares(self, correlation: Correlation, mask_ids: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
-        return self.own_prg.draw(*correlation.random_parts), ShapePrg().draw(*correlation.dependent_parts)
+        shares = draw_shares(self.own_prg, correlation.random_parts, self.rank, self.device)
+        return shares, ShapePrg().draw(*correlation.dependent_parts)
 
 
 def raw_bytes(share: Tensor) -> memoryview:

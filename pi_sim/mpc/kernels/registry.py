@@ -8,17 +8,22 @@ from typing import Any
 from torch import Tensor
 
 from pi_sim.errors import UnpricedError, UsageError
+from pi_sim.graph.ops import Op
 from pi_sim.mpc.kernels.costs import Dimensions, KernelCost
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Condition under which a kernel is accurate: a quantity of its plaintext operands between `low` and `high`."""
+    """Condition under which a kernel is accurate: a quantity of plaintext values between `low` and `high`.
+
+    Beyond a `hard` domain a number does not fit its words: results are garbage, not merely inexact.
+    """
 
     quantity: str
     statistic: Callable[..., Tensor]
     low: float
     high: float
+    hard: bool = False
 
 
 def magnitude(x: Tensor) -> Tensor:
@@ -31,6 +36,24 @@ FITS_32_BIT = Domain("|input|", magnitude, 0, 32_000)
 
 
 CostFunction = Callable[[Dimensions], KernelCost]
+OperandBits = Callable[[Op], tuple[int, ...]]
+"""Low bits of each operand's ring words that a kernel needs, 32, 48 or 64, for an operation with its `bits`."""
+
+
+FixedOperand = int | Callable[[Op], int | None] | None
+
+
+@dataclass(frozen=True)
+class FixedOperandScheme:
+    """Steps before a sequence for kernels whose weight the server owns in the clear.
+
+    `open` takes the runtime and the weights, all opened in 1 round once per session, and returns their handles.
+    `prepare` takes the runtime, an operation and its weight's handle, and returns what the kernel gets in place of the
+    weight: all that does not depend on the input.
+    """
+
+    open: Callable[[Any, list[Tensor]], list[Any]]
+    prepare: Callable[[Any, Op, Any], Any]
 
 
 @dataclass(frozen=True)
@@ -41,10 +64,23 @@ class Kernel:
     name: str
     function: Callable[..., Any]
     domains: tuple[Domain, ...]
-    cost: CostFunction | None
+    """Domains of the operands."""
+    result_domains: tuple[Domain, ...] = ()
+    """Domains of the result: their statistics take the plaintext result."""
+    cost: CostFunction | None = None
     """Declared cost; None for a kernel whose cost has no closed form."""
-    fixed_operand: int | None = None
-    """Index of the operand that is a weight and is opened under a mask once per session."""
+    fixed_operand: FixedOperand = None
+    """Index of the operand that is a weight and is opened under a mask once per session, or a function of the op."""
+    fixed_by: FixedOperandScheme | None = None
+    """How that operand is opened and prepared; None for shared weights, see `primitives.beaver`."""
+    operand_bits: OperandBits | None = None
+    """None if all bits of all operands are needed."""
+    can_narrow: bool = False
+    """Whether the kernel takes `bits`: the result need only be right modulo 2^bits."""
+
+    def fixed_index(self, op: Op) -> int | None:
+        """Return the index of the fixed operand of an operation."""
+        return self.fixed_operand(op) if callable(self.fixed_operand) else self.fixed_operand
 
 
 KERNELS: dict[tuple[str, str], Kernel] = {}
@@ -62,18 +98,25 @@ def kernel(
     offline: int = 0,
     cost: CostFunction | None = None,
     closed_form: bool = True,
-    fixed_operand: int | None = None,
+    fixed_operand: FixedOperand = None,
+    fixed_by: FixedOperandScheme | None = None,
+    operand_bits: OperandBits | None = None,
+    can_narrow: bool = False,
+    result: tuple[Domain, ...] = (),
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as the kernel `name` of `op`, accurate where all `domains` hold, with its declared cost.
 
     `bytes` and `offline` are per element of the result; a kernel without numbers is local. A kernel whose cost depends
-    on more has a function `cost` instead, or states that there is no closed form.
+    on more has a function `cost` instead, or states that there is no closed form. `result` has the domains of the
+    result; the other arguments are fields of `Kernel`.
     """
     per_element = KernelCost(rounds, bytes, offline)
     declared = (cost or (lambda d: per_element.parallel(d.elements))) if closed_form else None
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        KERNELS[op, name] = Kernel(op, name, function, domains, declared, fixed_operand)
+        KERNELS[op, name] = Kernel(
+            op, name, function, domains, result, declared, fixed_operand, fixed_by, operand_bits, can_narrow
+        )
         return function
 
     return register

@@ -128,6 +128,23 @@ class Link(Communicator):  # type: ignore[misc]
         self.critical_path.on_send()
         return _combine_shares(share, self._receive_message([share])[0], op)
 
+    @log_communication  # type: ignore[untyped-decorator]
+    def all_gather(self, tensor: Tensor) -> list[Tensor]:
+        """Exchange a tensor: 1 round; return party 0's and party 1's."""
+        self._send_message([tensor])
+        (peer_tensor,) = self._receive_message([tensor])
+        return [tensor, peer_tensor] if self.rank == 0 else [peer_tensor, tensor]
+
+    @log_communication  # type: ignore[untyped-decorator]
+    def gather(self, tensors: list[Tensor], dst: int, batched: bool = True) -> list[Tensor] | None:
+        """Send tensors to party `dst` alone, in one message: 1 round; return the other party's there, None here."""
+        if self.rank != dst:
+            self._send_message(tensors)
+            return None
+        self.rounds += 1
+        self.critical_path.on_send()
+        return self._receive_message(tensors)
+
     # Messages.
 
     def _send_message(self, tensors: Sequence[Tensor]) -> None:

@@ -52,7 +52,7 @@ class BenchCase:
             name=workload.name, shapes=workload.shapes, kernel=self.kernel,
             protocols=tuple(protocol.name for protocol in self.protocols),
             elements=workload.elements(self.kernel), rounds=cost.rounds, bytes=cost.bytes, offline_bytes=cost.offline,
-            session_bytes=self.price.session_bytes, **timings,
+            session_bytes=cost.session_bytes, **timings,
         )  # fmt: skip
 
 

@@ -26,8 +26,7 @@ from pi_sim.mpc import backend, worker
 from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
 from pi_sim.mpc.dealer.prg import SEED_BYTES, AesCtrPrg
 from pi_sim.mpc.dealer.sources import Source
-from pi_sim.mpc.executor import apply_op, fixed_operand
-from pi_sim.mpc.primitives.beaver import open_weight_shares
+from pi_sim.mpc.executor import apply_op, fixed_operand, open_weights, prepare_op
 from pi_sim.mpc.runtime import Runtime
 from pi_sim.mpc.transport.link import Link
 from pi_sim.records import BenchSize, TruncationTest
@@ -122,15 +121,15 @@ def check_counters(what: str, predicted: Cost, counted: Tensor) -> None:
     rows = counted.tolist()
     for own, peer in zip(rows, reversed(rows), strict=True):
         rounds, sent, received, crypten_rounds, crypten_bytes, offline, requested = own
-        cost = Cost(rounds, max(sent, peer[1]), offline)
-        if cost != predicted:
+        cost = Cost(rounds, (rows[0][1], rows[1][1]), offline)
+        if (rounds, cost.sent, offline) != (predicted.rounds, predicted.sent, predicted.offline):
             raise RunError(f"{what}: predicted were {_describe_cost(predicted)}; counted were {_describe_cost(cost)}.")
         if (crypten_rounds, crypten_bytes, requested) != (rounds, sent + received, offline) or received != peer[1]:
             raise RunError(f"{what}: the counters of the link, of CrypTen and of the dealer disagree: {rows}.")
 
 
 def _describe_cost(cost: Cost) -> str:
-    return f"{cost.rounds} rounds, {cost.bytes} bytes and {cost.offline} bytes offline"
+    return f"{cost.rounds} rounds, {cost.sent[0]} and {cost.sent[1]} bytes and {cost.offline} bytes offline"
 
 
 Timings = dict[str, float]
@@ -148,7 +147,11 @@ def measure_kernel(
     plain = draw_operands(workload.operands)
     with Runtime.running(end.link, log, card) as rt:
         shared = _share_operands(end, rt, workload, card, plain)
-        counted = end.count_both(rt, lambda: results.append(apply_op(rt, op, shared, card)))
+        offline_before = rt.source.offline_bytes
+        operands = _prepare_operands(rt, op, shared, card)
+        ahead_offline = rt.source.offline_bytes - offline_before
+        counted = end.count_both(rt, lambda: results.append(apply_op(rt, op, operands, card)))
+        counted[:, -2:] += ahead_offline
         error = _max_error(end, workload, results.pop(), plain)
     if price:
         check_counters(f"{op} under {card.name}", price.cost, counted)
@@ -156,7 +159,8 @@ def measure_kernel(
     def seconds(dealt: bool) -> float:
         source = PreloadedSource(end.source, log.requests) if dealt else end.source
         with Runtime.running(end.link, source, card) as rt:
-            return end.time_both(lambda: apply_op(rt, op, shared, card))
+            operands = _prepare_operands(rt, op, shared, card)
+            return end.time_both(lambda: apply_op(rt, op, operands, card))
 
     total, online = (min(seconds(dealt) for _ in range(repetitions)) for dealt in (False, True))
     return {"seconds": total, "online_seconds": online, "error": error}
@@ -171,8 +175,16 @@ def _share_operands(
     operands: list[Any] = [_share_operand(end, value, masks) if secret else value for value, secret in pairs]
     index = fixed_operand(op, card)
     if index is not None:
-        operands[index] = open_weight_shares(rt, [operands[index].share])[0]
+        (operands[index],) = open_weights(rt, [op], [operands[index]], card)
     return operands
+
+
+def _prepare_operands(rt: Runtime, op: Op, operands: list[Any], card: ExecutableProtocol) -> list[Any]:
+    """Return the operands with the fixed weight prepared for one evaluation."""
+    index = fixed_operand(op, card)
+    if index is None:
+        return operands
+    return [prepare_op(rt, op, item, card) if number == index else item for number, item in enumerate(operands)]
 
 
 def _share_operand(end: BenchParty, value: Tensor, masks: AesCtrPrg) -> Any:
