@@ -29,18 +29,18 @@ def estimate(model: str = "relu_nonorm", protocol: str = "crypten") -> Estimate:
     """
     activation = model.split("_")[0]
     rows = [
-        Row("transformer.wte", "embedding", "(300x16, 8x300)", 1, Cost(2, 4_000_000, 100_000)),
+        Row("transformer.wte", "embedding", "(300x16, 8x300)", 1, Cost.symmetric(2, 4_000_000, 100_000)),
         *(
             row
             for layer in range(2)
             for row in (
                 *norms(model, f"transformer.h.{layer}.ln_1"),
                 Row(f"transformer.h.{layer}", "add", "(8x16, 8x16)", 2, Cost()),
-                Row(f"transformer.h.{layer}.mlp", "linear", "(8x16, 16x64)", 2, Cost(2, 250_000, 125_000)),
-                Row(f"transformer.h.{layer}.mlp.act", activation, "(8x64)", 1, Cost(38, 31_000_000, 9_000_000)),
+                Row(f"transformer.h.{layer}.mlp", "linear", "(8x16, 16x64)", 2, Cost.symmetric(2, 250_000, 125_000)),
+                Row(f"transformer.h.{layer}.mlp.act", activation, "(8x64)", 1, Cost.symmetric(38, 31_000_000, 9_000_000)),
             )
         ),
-        Row("output", "reveal", "(8x300)", 1, Cost(1, 19_200, 0)),
+        Row("output", "reveal", "(8x300)", 1, Cost.symmetric(1, 19_200, 0)),
     ]
     networks = [PRESETS["lan"], PRESETS["wan"]]
     return Estimate(model, "tiny", protocol, 128, rows, frozenset({"transformer.wte", "output"}), networks)
@@ -54,7 +54,7 @@ def measured_estimate() -> Estimate:
 
 def norms(model: str, module: str) -> list[Row]:
     """A LayerNorm sends little, but in many rounds."""
-    return [Row(module, "layernorm", "(8x16)", 1, Cost(20, 64_000, 8_000))] if model.endswith("_ln") else []
+    return [Row(module, "layernorm", "(8x16)", 1, Cost.symmetric(20, 64_000, 8_000))] if model.endswith("_ln") else []
 
 
 def save(path: Path, kind: str, table: dict[str, Any], command: str | None = None) -> None:

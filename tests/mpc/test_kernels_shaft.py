@@ -117,4 +117,4 @@ def test_published_figures_come_back(op: Op, rounds: int, sent: int) -> None:
 
 def test_a_bounded_series_is_one_opening() -> None:
     op = Op("erf", ((10,),), (True,))
-    assert derived.derive_price(op, specs.load_executable_protocol("shaft")).cost == Cost(1, 80, 1600)
+    assert derived.derive_price(op, specs.load_executable_protocol("shaft")).cost == Cost.symmetric(1, 80, 1600)

@@ -104,7 +104,7 @@ def test_the_other_party_gets_the_same_job() -> None:
 @pytest.mark.parties
 def test_a_wrong_price_fails_the_bench() -> None:
     plan = next(plan for plan in bench_cases([LEAN], SMALL) if plan.workload.name == "relu")
-    wrong = plan.price._replace(cost=plan.price.cost + Cost(bytes=8))
+    wrong = plan.price._replace(cost=plan.price.cost + Cost.symmetric(0, 8))
     with pytest.raises(RunError, match=r"relu\(1x4x64\) under lean: predicted were 4 rounds"):
         measure_kernels([replace(plan, price=wrong)], SMALL, silent)
 
@@ -114,7 +114,7 @@ OTHER = [3, 72, 80, 3, 152, 16, 16]
 
 
 def test_what_was_predicted_passes() -> None:
-    check_counters("x", Cost(3, 80, 16), torch.tensor([COUNTED, OTHER]))
+    check_counters("x", Cost.symmetric(3, 80, 16), torch.tensor([COUNTED, OTHER]))
 
 
 @pytest.mark.parametrize("place", range(7))
@@ -123,7 +123,7 @@ def test_one_counter_that_differs_is_refused(rank: int, place: int) -> None:
     rows = torch.tensor([COUNTED, OTHER])
     rows[rank, place] += 8
     with pytest.raises(RunError, match="relu"):
-        check_counters("relu", Cost(3, 80, 16), rows)
+        check_counters("relu", Cost.symmetric(3, 80, 16), rows)
 
 
 def test_what_lies_ready_is_fresh_and_holds() -> None:
