@@ -11,6 +11,7 @@ from pi_sim.cost.estimate import Estimate
 from pi_sim.cost.pricing import price_census
 from pi_sim.graph.capture import forward_kwargs, trace_module
 from pi_sim.graph.ops import Graph, Shape
+from pi_sim.mpc.rewriting import rewrite_graph
 from pi_sim.network import parse_network
 from pi_sim.zoo.source import OWN_SIZE
 
@@ -31,9 +32,11 @@ def estimate(
     >>> pi_sim.estimate(torch.nn.Linear(768, 3072), torch.zeros(1, 128, 768)).total
     Cost(rounds=2, sent=(22806528, 22806528), offline=3145728, serial=22806528, ahead=(0, 0), session=(0, 0))
     """
-    graph = trace_module(model, *_call_arguments(model, example_inputs))
-    census, resolved = Census.from_graph(graph), pricing.resolve_protocol(protocol)
+    graph, resolved = trace_module(model, *_call_arguments(model, example_inputs)), pricing.resolve_protocol(protocol)
     batch, length = _batch_and_tokens(graph)
+    if executable := pricing.executable_or_none(resolved):
+        graph = rewrite_graph(graph, executable).graph
+    census = Census.from_graph(graph)
     return Estimate(
         model=type(model).__name__,
         size=OWN_SIZE,

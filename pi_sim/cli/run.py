@@ -138,13 +138,22 @@ def keys(out: Path) -> None:
 @options.MODEL
 @options.SIZE
 @options.LENGTH
+@options.PROTOCOL
 @click.option("--out", required=True, type=options.PATH, help="A folder that is new or empty.")
-def export(model: str, size: str, seq_len: int | None, out: Path) -> None:
-    """Write a trained model as a graph and two files of shares. Each party gets one file."""
+def export(model: str, size: str, seq_len: int | None, protocol: str, out: Path) -> None:
+    """Write a trained model for a protocol, as a graph and its weights.
+
+    Where the protocol shares weights, each party gets one of two files of shares. Otherwise the server alone gets a
+    file.
+    """
     from pi_sim.run.two_party import export_bundle
 
-    export_bundle(options.resolve_models([model], [size])[0], seq_len, out)
-    click.echo(f"{out}: graph.json, and the weights' shares in\nparty0.safetensors and party1.safetensors")
+    executable = options.resolve_executable(protocol)
+    export_bundle(options.resolve_models([model], [size])[0], seq_len, out, executable)
+    if executable.weights == "server":
+        click.echo(f"{out}: graph.json, and in party0.safetensors\nthe weights, for the server alone")
+    else:
+        click.echo(f"{out}: graph.json, and the weights' shares in\nparty0.safetensors and party1.safetensors")
 
 
 @click.command()

@@ -18,6 +18,7 @@ from pi_sim.errors import UsageError
 from pi_sim.files import user_folder, write_text
 from pi_sim.graph.ops import Graph, Op, Shape
 from pi_sim.provenance import code_fingerprint
+from pi_sim.specs import ExecutableProtocol
 from pi_sim.zoo.source import ModelSource
 
 
@@ -56,33 +57,67 @@ class Census:
         return cls(dict(Counter(graph.census())), frozenset(graph.embedding_and_head()))
 
 
-def capture_census(source: ModelSource, length: int, batch: int = 1, past: int | None = None) -> Census:
+_RECENT_GRAPH: dict[str, Graph] = {}
+"""The last captured graph, for the next protocol that rewrites it."""
+
+
+def _capture(source: ModelSource, length: int, batch: int, past: int | None) -> Graph:
+    """Return the graph of a scenario."""
+    from pi_sim.graph.capture import capture_model
+
+    key = json.dumps([source.identity, length, batch, past], sort_keys=True)
+    if key not in _RECENT_GRAPH:
+        _RECENT_GRAPH.clear()
+        _RECENT_GRAPH[key] = capture_model(source.meta(), length, batch, past)
+    return _RECENT_GRAPH[key]
+
+
+def capture_census(
+    source: ModelSource,
+    length: int,
+    batch: int = 1,
+    past: int | None = None,
+    protocol: ExecutableProtocol | None = None,
+) -> Census:
     """Return the census of a model for a batch of sequences, captured the first time and cached.
 
-    `length` tokens of each sequence are read at once, or, with `past`, one token after that many in a KV cache.
+    The graph is counted as `protocol` runs it, or as it was captured. `length` tokens of each sequence are read at
+    once, or, with `past`, one token after that many in a KV cache.
     """
 
     def derive() -> dict[str, Any]:
-        from pi_sim.graph.capture import capture_model
+        graph = _capture(source, length, batch, past)
+        if protocol and protocol.rewrites:
+            from pi_sim.mpc.rewriting import rewrite_graph
 
-        census = Census.from_graph(capture_model(source.meta(), length, batch, past))
+            graph = rewrite_graph(graph, protocol).graph
+        census = Census.from_graph(graph)
         rows = [[module, op.to_json(), count] for (module, op), count in census.counts.items()]
         return {"rows": rows, "embedding_and_head": sorted(census.embedding_and_head)}
 
-    scenario = [length, batch] if past is None else ["step", past, batch]
+    rewriting = protocol.rewriting_digest if protocol else ""
+    scenario = [*([length, batch] if past is None else ["step", past, batch]), rewriting]
     stored = cached_json("census", [source.identity, *scenario], derive)
     counts = {(module, Op.from_json(op)): count for module, op, count in stored["rows"]}
     return Census(counts, frozenset(stored["embedding_and_head"]))
 
 
 def scenario_census(
-    source: ModelSource, seq_len: int | None, batch: int, past: int | None, inner: bool
+    source: ModelSource,
+    seq_len: int | None,
+    batch: int,
+    past: int | None,
+    inner: bool,
+    protocol: ExecutableProtocol | None = None,
 ) -> tuple[int, Census]:
-    """Return the tokens that are read at once, and the census; `inner` leaves out embedding and head."""
+    """Return the tokens that are read at once, and the census; `inner` leaves out embedding and head.
+
+    An executable protocol may rewrite the graph.
+    """
     if past is not None and seq_len is not None:
         raise UsageError("--past asks for one step of one token; leave --seq-len out.")
     length = 1 if past is not None else seq_len or source.context
-    census = capture_census(source, length, batch, past)
+    census = capture_census(source, length, batch, past, protocol)
     if not inner:
         return length, census
     body = {key: count for key, count in census.counts.items() if key[0] not in census.embedding_and_head}

@@ -81,18 +81,18 @@ def _derive_once(op: Op, protocol: ExecutableProtocol) -> DerivedPrice:
         ahead = meter.take_cost()
         with counter:
             apply_op(meter.rt, op, operands, protocol)
-        online = meter.take_cost()
-        return DerivedPrice(
-            cost=replace(
-                online,
-                offline=ahead.offline + online.offline,
-                ahead=ahead.sent,
-                session=(0, 0) if op.attribute("tied") else session.sent,
-            ),
-            work=counter.work,
-            dealer_work=_dealer_work(session_items, meter.source.take_items()),
-            ahead_work=_ahead_work(op, protocol),
-        )
+        online, items = meter.take_cost(), meter.source.take_items()
+    return DerivedPrice(
+        cost=replace(
+            online,
+            offline=ahead.offline + online.offline,
+            ahead=ahead.sent,
+            session=(0, 0) if op.attribute("tied") else session.sent,
+        ),
+        work=counter.work,
+        dealer_work=_dealer_work(session_items, items),
+        ahead_work=_ahead_work(op, protocol),
+    )
 
 
 def _ahead_work(op: Op, protocol: ExecutableProtocol) -> Work:

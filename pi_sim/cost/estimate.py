@@ -166,7 +166,7 @@ def estimate_model(
     a KV cache. `inner` leaves out embedding and head, for which not every protocol has a price. Torch is imported only
     for what no earlier estimate has derived.
     """
-    length, census = scenario_census(source, seq_len, batch, past, inner)
+    length, census = scenario_census(source, seq_len, batch, past, inner, pricing.executable_or_none(protocol))
     return Estimate(
         model=source.name,
         size=source.label,

@@ -32,6 +32,11 @@ def resolve_protocol(name: str) -> PricedProtocol:
     return protocol
 
 
+def executable_or_none(protocol: PricedProtocol) -> ExecutableProtocol | None:
+    """Return a protocol that runs here, None for any other: only such a protocol rewrites graphs."""
+    return protocol if isinstance(protocol, ExecutableProtocol) else None
+
+
 def protocol_origin(protocol: PricedProtocol) -> str:
     """Return the file to edit, or the name of the plugin; empty for a protocol made in Python."""
     if isinstance(protocol, ExecutableProtocol | DeclaredProtocol):

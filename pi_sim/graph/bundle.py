@@ -1,13 +1,14 @@
 """Bundle: the export of a model as a graph and a file of weight shares for each party.
 
-graph.json             nodes and shapes, and what they were made from: public
+graph.json             nodes and shapes, what they were made from and for: public
 export.json            a number that tells this export's shares from those of another: public
 constants.safetensors  masks and positions: public
 tokenizer.json         and record.json, which names the corpus, if the model has them: public
-party0.safetensors     the server's shares
-party1.safetensors     the client's shares: alone, either file is uniformly random
+party0.safetensors     the server's weights, or its shares of them
+party1.safetensors     the client's shares, where weights are shared: alone, either file is uniformly random
 
-Weights are fixed-point numbers with 16 fractional bits, shared additively in the ring of integers modulo 2^64.
+Weights are fixed-point numbers with 16 fractional bits, in the ring of integers modulo 2^64. The server has them in the
+clear, or a model's owner shares them additively between both parties: the protocol of the export decides.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,17 @@ from pi_sim.errors import UsageError
 from pi_sim.files import new_folder
 from pi_sim.graph.ops import Graph, Node, Op
 
-BUNDLE_FORMAT = 2
+BUNDLE_FORMAT = 3
 PRECISION = 16
 """Fractional bits of a weight: CrypTen's default."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Purpose of an export: whether weights are shared or the server's, and the digest of what rewrote the graph."""
+
+    weights: str = "shared"
+    rewriting: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,9 +52,12 @@ class Bundle:
     graph: Graph
     origin: dict[str, Any]
     precision: int
+    deployment: Deployment
 
     def party_shares(self, rank: int) -> dict[str, Tensor]:
-        """Return one party's shares of the weights, int64, by name."""
+        """Return one party's shares of the weights, int64, by name: all of it, and zeros, if the server owns them."""
+        if self.deployment.weights == "server" and rank == 1:
+            return {name: torch.zeros((), dtype=torch.long).expand(shape) for name, shape in self.graph.weights.items()}
         path = self.folder / f"party{rank}.safetensors"
         shares = _load_tensors(path)
         if {name: tuple(share.shape) for name, share in shares.items()} != self.graph.weights:
@@ -65,16 +77,25 @@ class Bundle:
         return public.digest()
 
 
-def write_bundle(
-    folder: Path, graph: Graph, weights: Mapping[str, Tensor], origin: Mapping[str, Any], checkpoint: Path
-) -> None:
-    """Share `weights` and write the bundle, complete or not at all; the folder must not exist or be empty.
+SHARED = Deployment()
 
-    `checkpoint` is the folder that the weights were loaded from: its tokenizer and record are public and copied.
+
+def write_bundle(
+    folder: Path,
+    graph: Graph,
+    weights: Mapping[str, Tensor],
+    origin: Mapping[str, Any],
+    checkpoint: Path,
+    deployment: Deployment = SHARED,
+) -> None:
+    """Write the bundle, complete or not at all; the folder must not exist or be empty.
+
+    `weights` are shared, unless the deployment leaves them to the server. `checkpoint` is the folder that they were
+    loaded from: its tokenizer and record are public and copied.
     """
     with new_folder(folder) as staged:
-        _write_public(staged, graph, origin)
-        _write_shares(staged, graph, weights)
+        _write_public(staged, graph, origin, deployment)
+        _write_shares(staged, graph, weights, deployment)
         for name in ("tokenizer.json", "record.json"):
             if (checkpoint / name).is_file():
                 shutil.copyfile(checkpoint / name, staged / name)
@@ -92,16 +113,17 @@ def read_bundle(folder: Path) -> Bundle:
         if not nodes or not {"model", "size", "seq_len"} <= set(public["origin"]):
             raise ValueError("its graph.json is incomplete")
         graph = Graph(tuple(public["input"]), public["vocabulary"], weights, constants, nodes)
-        return Bundle(folder, graph, public["origin"], public["precision"])
+        return Bundle(folder, graph, public["origin"], public["precision"], Deployment(**public["deployment"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder} is not a bundle of pi-sim export ({error}); export it again.") from None
 
 
-def _write_public(folder: Path, graph: Graph, origin: Mapping[str, Any]) -> None:
+def _write_public(folder: Path, graph: Graph, origin: Mapping[str, Any], deployment: Deployment) -> None:
     public = {
         "format": BUNDLE_FORMAT,
         "origin": dict(origin),
         "precision": PRECISION,
+        "deployment": asdict(deployment),
         "input": graph.input,
         "vocabulary": graph.vocabulary,
         "weights": graph.weights,
@@ -113,8 +135,12 @@ def _write_public(folder: Path, graph: Graph, origin: Mapping[str, Any]) -> None
     save_file(constants, folder / "constants.safetensors")
 
 
-def _write_shares(folder: Path, graph: Graph, weights: Mapping[str, Tensor]) -> None:
-    pairs = {name: share_tensor(to_fixed_point(weights[name])) for name in graph.weights}
+def _write_shares(folder: Path, graph: Graph, weights: Mapping[str, Tensor], deployment: Deployment) -> None:
+    encoded = {name: to_fixed_point(weights[name]) for name in graph.weights}
+    if deployment.weights == "server":
+        save_file(encoded, folder / "party0.safetensors")
+        return
+    pairs = {name: share_tensor(value) for name, value in encoded.items()}
     for rank in (0, 1):
         save_file({name: pair[rank] for name, pair in pairs.items()}, folder / f"party{rank}.safetensors")
 

@@ -14,10 +14,22 @@ from pi_sim.graph.vocabulary import VOCABULARY, Attribute, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CLIENT_ONLY", "STRUCTURAL", "VOCABULARY", "Attribute", "Graph", "Node", "Op", "Shape", "mark_client_only"]
+__all__ = ["STRUCTURAL", "VOCABULARY", "Attribute", "Graph", "Node", "Op", "Shape", "mark_client_only"]
 
 STRUCTURAL = frozenset(name for name, operation in VOCABULARY.items() if operation.kind == "structural")
 """Operations that only rearrange elements: they are free under every protocol."""
+
+
+EXECUTION_ATTRIBUTES = {
+    "client_only": "the result of a linear map is opened to the client alone",
+    "bits": "low bits of the result's ring words that are read: 32 or 48",
+    "tied": "the weight of a linear map is the transposed table of an embedding",
+    "weight": "index of the operand of a product that is a weight",
+    "centred": "the rows that a LayerNorm reads have mean zero",
+    "causal_scores": "nobody reads the result of a product above the diagonal",
+    "causal_weights": "the first factor of a product is zero above the diagonal",
+}
+"""Attributes that tell how an operation may be computed: without them its result is the same real number."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +54,19 @@ class Op:
         """Return the value of an attribute."""
         return dict(self.attributes).get(name, default)
 
+    def with_attributes(self, **attributes: Attribute) -> "Op":
+        """Return the operation with further attributes, or other values of them."""
+        return replace(self, attributes=tuple(sorted({**dict(self.attributes), **attributes}.items())))
+
+    @property
+    def semantics(self) -> dict[str, Attribute]:
+        """The attributes that tell what is computed, not how."""
+        return {name: value for name, value in self.attributes if name not in EXECUTION_ATTRIBUTES}
+
     @property
     def result_shape(self) -> Shape:
         """Shape of the result."""
-        return VOCABULARY[self.name].result(*self.shapes, **dict(self.attributes))
+        return VOCABULARY[self.name].result(*self.shapes, **self.semantics)
 
     def to_json(self) -> list[Any]:
         """Return a JSON value for `from_json`."""
@@ -113,10 +134,6 @@ class Graph:
         return ((node.module, node.op) for node in self.nodes if node.op.name not in STRUCTURAL)
 
 
-CLIENT_ONLY = ("client_only", True)
-"""Attribute of a linear map whose result is opened to the client alone."""
-
-
 def mark_client_only(graph: Graph) -> Graph:
     """Mark every linear map whose result, at most rearranged, is opened to the client alone; return the graph.
 
@@ -150,4 +167,4 @@ def _is_unary_rearrangement(node: Node) -> bool:
 
 def _mark_node(node: Node) -> Node:
     """Return the node with the attribute `client_only`."""
-    return replace(node, op=replace(node.op, attributes=tuple(sorted({*node.op.attributes, CLIENT_ONLY}))))
+    return replace(node, op=node.op.with_attributes(client_only=True))

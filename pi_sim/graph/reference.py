@@ -20,7 +20,7 @@ def evaluate(
     last_uses = graph.last_uses()
     for index, node in enumerate(graph.nodes):
         operands = [values[name] for name in node.inputs]
-        values[node.name] = VOCABULARY[node.op.name].reference(*operands, **dict(node.op.attributes))
+        values[node.name] = VOCABULARY[node.op.name].reference(*operands, **node.op.semantics)
         yield node, operands, values[node.name]
         for name in node.inputs:
             if last_uses[name] == index:

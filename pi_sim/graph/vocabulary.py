@@ -114,18 +114,18 @@ define(
 )
 
 
-def _linear(x: "Tensor", weight: "Tensor", bias: "Tensor | None" = None, *, client_only: bool = False) -> "Tensor":
+def _linear(x: "Tensor", weight: "Tensor", bias: "Tensor | None" = None) -> "Tensor":
     return x @ weight if bias is None else x @ weight + bias
 
 
 define(
     "linear",
-    "x (..., k), weight (k, n)[, bias (n)] -> (..., n); attribute client_only: opened to the client alone",
+    "x (..., k), weight (k, n)[, bias (n)] -> (..., n)",
     reference=_linear,
     example=lambda s: example(
         (1, s.tokens, s.width), Operand((s.width, 3 * s.width), std=s.width**-0.5), (3 * s.width,)
     ),
-    result=lambda x, weight, *bias, **_: (*x[:-1], weight[-1]),
+    result=lambda x, weight, *bias: (*x[:-1], weight[-1]),
 )
 define(
     "matmul",

@@ -4,7 +4,7 @@ The audit compares predicted rounds and bytes with CrypTen's counters and with t
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from pi_sim.cost.cost import Cost
 from pi_sim.cost.estimate import cost_fields
 from pi_sim.cost.pricing import OpPrice, price_op
 from pi_sim.diagnosis.hooks import finite_or_none
-from pi_sim.errors import RunError
+from pi_sim.errors import RunError, UsageError
 from pi_sim.graph import reference
 from pi_sim.graph.ops import Graph
 from pi_sim.mpc.kernels import Domain, Kernel, kernel_for
@@ -120,21 +120,31 @@ CORRUPTED = 1000.0
 
 
 def domain_warnings(
-    graph: Graph, model: PreTrainedModel, protocol: ExecutableProtocol, tokens: Tensor
+    graph: Graph, weights: Mapping[str, Tensor], protocol: ExecutableProtocol, tokens: Tensor
 ) -> Iterator[str]:
-    """Yield a sentence for every kernel whose plain operands leave its domain on these tokens (N, T)."""
+    """Yield a sentence for every kernel whose plain operands or result leave its domain on these tokens (N, T).
+
+    Raises `UsageError` where numbers would not fit their words.
+    """
     ranges: dict[tuple[Kernel, Domain], tuple[float, float]] = {}
     for sequence in tokens:
-        for node, operands, _ in reference.evaluate(graph, model.state_dict(), sequence[None]):
+        for node, operands, result in reference.evaluate(graph, weights, sequence[None]):
             kernel = kernel_for(node.op.name, protocol.kernels, protocol.name)
-            for domain in kernel.domains:
-                values = domain.statistic(*operands)
-                if not values.numel():  # no row is finite
+            checks = [(domain, operands) for domain in kernel.domains]
+            for domain, values in [*checks, *((domain, [result]) for domain in kernel.result_domains)]:
+                statistic = domain.statistic(*values)
+                if not statistic.numel():  # no row is finite
                     continue
                 low, high = ranges.get((kernel, domain), (math.inf, -math.inf))
-                ranges[kernel, domain] = (min(low, values.min().item()), max(high, values.max().item()))
+                ranges[kernel, domain] = (min(low, statistic.min().item()), max(high, statistic.max().item()))
     for (kernel, domain), (low, high) in ranges.items():
         if low < domain.low or high > domain.high:
+            if domain.hard:
+                raise UsageError(
+                    f"{kernel.op} by {kernel.name} computes with {domain.quantity} from {domain.low:g} to "
+                    f"{domain.high:g} only; here it ranges from {low:.3g} to {high:.3g}, which does not fit its words: "
+                    f"choose a kernel with a wider domain, or scale the model."
+                )
             yield (
                 f"{kernel.op} by {kernel.name} is accurate for {domain.quantity} from {domain.low:g} to "
                 f"{domain.high:g}; here it ranges from {low:.3g} to {high:.3g}, so expect inexact logits."

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pi_sim.errors import UsageError
-from pi_sim.graph.bundle import PRECISION, Bundle, read_bundle
+from pi_sim.graph.bundle import PRECISION, Bundle, Deployment, read_bundle
 from pi_sim.mpc import executor, kernels
 from pi_sim.mpc.dealer import dealt_file
 from pi_sim.mpc.dealer.dealers import DEALT_FILE, DealerSpec, RunIdentity
@@ -22,12 +22,27 @@ def check_executable(protocol: ExecutableProtocol) -> None:
         )
 
 
+def deployment_of(protocol: ExecutableProtocol) -> Deployment:
+    """Return the purpose of an export for a protocol."""
+    return Deployment(protocol.weights, protocol.rewriting_digest)
+
+
+def check_deployment(bundle: Bundle, protocol: ExecutableProtocol) -> None:
+    """Raise a `UsageError` if a bundle was exported for a protocol that shares or rewrites otherwise."""
+    if bundle.deployment != deployment_of(protocol):
+        raise UsageError(
+            f"{bundle.folder} was exported for another kind of protocol; export it again with --protocol "
+            f"{protocol.origin or protocol.name}."
+        )
+
+
 def write_dealt_files(
     folder: Path, protocol: ExecutableProtocol, sequences: int, out: Path, progress: Callable[[float], None]
 ) -> list[int]:
     """Write the randomness of a bundle's graph for a number of sequences, a file for each party; return their bytes."""
     check_executable(protocol)
     bundle = read_bundle(folder)
+    check_deployment(bundle, protocol)
     demand, identity = executor.record_demand(bundle.graph, protocol), RunIdentity.of_run(bundle, protocol)
     return dealt_file.write_dealing(out, demand, identity, sequences, progress)
 

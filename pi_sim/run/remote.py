@@ -116,6 +116,7 @@ def _prepare_task(request: PartyRequest) -> PartyTask:
     torch.set_num_threads(threads_per_party() if is_loopback(request.host) else os.cpu_count() or 1)
     dealing.check_executable(request.protocol)
     bundle = read_bundle(request.bundle)
+    dealing.check_deployment(bundle, request.protocol)
     identity = RunIdentity.of_run(bundle, request.protocol)
     return PartyTask(
         bundle=bundle,

@@ -1,7 +1,7 @@
 """Private run on one machine: one graph priced, run between two parties, and evaluated in plaintext."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +15,12 @@ from pi_sim.cost.pricing import price_census
 from pi_sim.errors import UsageError
 from pi_sim.graph.bundle import Bundle, read_bundle, write_bundle
 from pi_sim.graph.capture import capture_model
+from pi_sim.graph.folding import fold_weights
 from pi_sim.graph.ops import Graph
 from pi_sim.mpc import launch
 from pi_sim.mpc.dealer.dealers import FIRST_PARTY, DealerSpec
 from pi_sim.mpc.party import CPU, require_device
+from pi_sim.mpc.rewriting import rewrite_graph
 from pi_sim.network import PRESETS, Network
 from pi_sim.records import RECORD_FILE, RunRecord
 from pi_sim.run import dealing
@@ -55,13 +57,32 @@ class TwoPartyRequest:
         return presets if self.network is None or self.network in presets else [*presets, self.network]
 
 
-def export_bundle(source: ModelSource, seq_len: int | None, out: Path, model: PreTrainedModel | None = None) -> Bundle:
-    """Capture a trained model and write its bundle: the graph, and a file of weight shares for each party."""
+def export_bundle(
+    source: ModelSource,
+    seq_len: int | None,
+    out: Path,
+    protocol: ExecutableProtocol,
+    model: PreTrainedModel | None = None,
+) -> Bundle:
+    """Capture a trained model and write its bundle for a protocol: the rewritten graph, and a file of weights.
+
+    The weights are the server's, or shares of them for each party.
+    """
+    dealing.check_executable(protocol)
     model = model or source.load()
     length = seq_len or model.config.max_position_embeddings
     origin = {"model": source.name, "size": source.label, "seq_len": length}
-    write_bundle(out, capture_model(model, length), model.state_dict(), origin, source.folder)
+    graph, weights = rewrite_model(model, length, protocol)
+    write_bundle(out, graph, weights, origin, source.folder, dealing.deployment_of(protocol))
     return read_bundle(out)
+
+
+def rewrite_model(
+    model: PreTrainedModel, length: int, protocol: ExecutableProtocol
+) -> tuple[Graph, Mapping[str, Tensor]]:
+    """Return a model's graph as a protocol runs it, and the weights that it reads."""
+    rewriting = rewrite_graph(capture_model(model, length), protocol)
+    return rewriting.graph, fold_weights(rewriting.folds, model.state_dict())
 
 
 def run_two_party(
@@ -127,7 +148,7 @@ def _bundle_of(request: TwoPartyRequest, model: PreTrainedModel | None) -> Itera
         raise UsageError("nothing to run: give --model or --bundle.")
     check_recorded_corpus(request.model.folder)
     with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch:
-        yield export_bundle(request.model, request.seq_len, Path(scratch) / "bundle", model)
+        yield export_bundle(request.model, request.seq_len, Path(scratch) / "bundle", request.protocol, model)
 
 
 def _check_bundle(request: TwoPartyRequest, bundle: Bundle) -> Bundle:
@@ -135,6 +156,7 @@ def _check_bundle(request: TwoPartyRequest, bundle: Bundle) -> Bundle:
     length = bundle.origin["seq_len"]
     if request.seq_len not in (None, length):
         raise UsageError(f"{request.bundle} was exported for {length} tokens; leave --seq-len out.")
+    dealing.check_deployment(bundle, request.protocol)
     check_recorded_corpus(bundle.folder)
     if request.model:
         records = [folder / RECORD_FILE for folder in (bundle.folder, request.model.folder)]
@@ -163,6 +185,7 @@ def _reference_logits(
     request: TwoPartyRequest, model: PreTrainedModel, graph: Graph, tokens: Tensor, warn: Callable[[str], None]
 ) -> Tensor:
     """Return the plain logits (N, T, V); warn of kernels whose operands leave their domain."""
-    for sentence in domain_warnings(graph, model, request.protocol, tokens):
+    weights = rewrite_model(model, tokens.shape[1], request.protocol)[1]
+    for sentence in domain_warnings(graph, weights, request.protocol, tokens):
         warn(sentence)
     return model_logits(model, tokens, request.device)

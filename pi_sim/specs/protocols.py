@@ -3,6 +3,8 @@
 Published figures, costs from papers and measurements, are compared with the prices.
 """
 
+import hashlib
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -76,15 +78,22 @@ class ExecutableProtocol(ProtocolHeader):
     rewrites: tuple[str, ...] = ()
     """Passes that rewrite a graph before it runs, in order, see `pi_sim.mpc.rewriting`."""
 
+    @property
+    def rewriting_digest(self) -> str:
+        """Digest of all that a rewritten graph depends on besides the graph; empty if graphs stay as they are."""
+        if not self.rewrites:
+            return ""
+        return hashlib.sha256(json.dumps([self.rewrites, self.kernels], sort_keys=True).encode()).hexdigest()
+
 
 def merge_protocol_tables(table: dict[str, Any], base: ExecutableProtocol) -> dict[str, Any]:
     """Return the flat table of a protocol that extends `base`: its own kernels and settings replace those of `base`.
 
-    The threat model and the source are those of `base` unless it states them.
+    The threat model, the source, the owner of weights and the rewrites are those of `base` unless it states them.
     """
     inherited: dict[str, dict[str, Any]] = {"kernels": base.kernels, "settings": base.settings}
     own = {key: table.get(key, {}) for key in inherited}
-    header = {"threat_model": base.threat_model, "source": base.source}
+    header = {key: getattr(base, key) for key in ("threat_model", "source", "weights", "rewrites")}
     tables = {key: inherited[key] | own[key] if isinstance(own[key], dict) else own[key] for key in inherited}
     return header | table | tables
 

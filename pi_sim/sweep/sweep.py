@@ -17,6 +17,7 @@ from pi_sim.cost.pricing import PricedProtocol, price_census, price_op
 from pi_sim.errors import MissingDependencyError, UnpricedError, UsageError
 from pi_sim.graph.ops import Op
 from pi_sim.network import Network
+from pi_sim.specs import ExecutableProtocol
 from pi_sim.sweep.table import EMPTY_RESULT, ResumableCsv, ScenarioKey, SweepRow
 from pi_sim.zoo.source import ModelSource
 
@@ -60,9 +61,11 @@ def list_scenarios(
 
 @dataclass(frozen=True)
 class CapturedScenario:
-    """A scenario with its census, captured once for all protocols; its `UsageError` is raised at every access."""
+    """A scenario with its census under a protocol; its `UsageError` is raised at every access."""
 
     scenario: Scenario
+    protocol: ExecutableProtocol | None = None
+    """The protocol, if it rewrites the graph; None for all others, which share a census."""
 
     @property
     def census(self) -> Census:
@@ -84,7 +87,9 @@ class CapturedScenario:
         scenario = self.scenario
         length = scenario.seq_len if scenario.past is None else None
         try:
-            return scenario_census(scenario.source, length, scenario.batch, scenario.past, scenario.only_inner)[1]
+            return scenario_census(
+                scenario.source, length, scenario.batch, scenario.past, scenario.only_inner, self.protocol
+            )[1]
         except UsageError as error:
             return error
 
@@ -103,6 +108,8 @@ class PriceTable:
     def __init__(self, protocol: PricedProtocol) -> None:
         self.protocol = protocol
         self.name = protocol.name
+        executable = pricing.executable_or_none(protocol)
+        self.rewriter = executable if executable and executable.rewrites else None
         self.offline_known = pricing.is_offline_known(protocol)
         self._prices: dict[Op, CachedPrice | None] = {}
 
@@ -169,7 +176,8 @@ class Sweep:
         for number, scenario in enumerate(self.scenarios):
             captured = CapturedScenario(scenario)
             for done, prices in enumerate(self.price_tables, start=1):
-                rows += self._scenario_rows(captured, prices, table)
+                own = CapturedScenario(scenario, prices.rewriter) if prices.rewriter else captured
+                rows += self._scenario_rows(own, prices, table)
                 advance((number + done / len(self.price_tables)) / len(self.scenarios))
         return rows
 

@@ -137,9 +137,8 @@ def test_a_batch_costs_as_much_more_where_costs_are_per_element(batch: int) -> N
 
 
 def test_offline_bytes_that_no_source_tells_are_no_zero() -> None:
-    untold = replace(
-        of([replace(row, cost=Cost.symmetric(row.cost.rounds, row.cost.bytes)) for row in estimate().rows]), offline_known=False
-    )
+    rows = [replace(row, cost=Cost.symmetric(row.cost.rounds, row.cost.bytes)) for row in estimate().rows]
+    untold = replace(of(rows), offline_known=False)
     table = render_estimates([untold], "total", "table")
     assert "offline bytes: not stated by the sources" in table
     assert "│ offline" not in table

@@ -12,6 +12,7 @@ from pi_sim.files import write_text
 from pi_sim.network import PRESETS
 from pi_sim.records import SecondsEach
 
+ACTIVATION_COST = Cost.symmetric(38, 31_000_000, 9_000_000)
 PERPLEXITIES = {"gelu_ln": 20.0, "relu_ln": 20.4, "gelu_nonorm": 22.0, "relu_nonorm": 21.0}
 
 
@@ -37,7 +38,9 @@ def estimate(model: str = "relu_nonorm", protocol: str = "crypten") -> Estimate:
                 *norms(model, f"transformer.h.{layer}.ln_1"),
                 Row(f"transformer.h.{layer}", "add", "(8x16, 8x16)", 2, Cost()),
                 Row(f"transformer.h.{layer}.mlp", "linear", "(8x16, 16x64)", 2, Cost.symmetric(2, 250_000, 125_000)),
-                Row(f"transformer.h.{layer}.mlp.act", activation, "(8x64)", 1, Cost.symmetric(38, 31_000_000, 9_000_000)),
+                Row(
+                    f"transformer.h.{layer}.mlp.act", activation, "(8x64)", 1, Cost.symmetric(38, 31_000_000, 9_000_000)
+                ),
             )
         ),
         Row("output", "reveal", "(8x300)", 1, Cost.symmetric(1, 19_200, 0)),

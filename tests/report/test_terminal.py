@@ -31,7 +31,13 @@ def check_width(text: str) -> None:
 def large() -> Estimate:
     """Return an estimate of 40 layers with long names, gigabytes and thousands of rounds."""
     rows = [
-        Row(f"model.layers.{layer}.self_attn.{part}_proj", "linear", "", 1, Cost.symmetric(3_000, 10**10 + layer, 10**10))
+        Row(
+            f"model.layers.{layer}.self_attn.{part}_proj",
+            "linear",
+            "",
+            1,
+            Cost.symmetric(3_000, 10**10 + layer, 10**10),
+        )
         for layer in range(40)
         for part in "qkvo"
     ]

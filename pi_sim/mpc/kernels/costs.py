@@ -110,3 +110,13 @@ def _power_steps(exponent: int) -> tuple[int, int]:
         return 0, 0
     squares, products = _power_steps(exponent // 2)
     return squares + 1, products + exponent % 2
+
+
+def result_bits(op: Op) -> int:
+    """Return the low bits of its result's ring words that the readers of an operation need."""
+    return int(op.attribute("bits", 64))
+
+
+def factor_bits(op: Op) -> int:
+    """Return the low bits that a product needs of its factors, before it is truncated by 16 bits."""
+    return min(64, result_bits(op) + 16)

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 
 from pi_sim.mpc.backend import Shared
-from pi_sim.mpc.kernels.registry import UNIVERSAL, kernel
+from pi_sim.mpc.kernels.registry import UNIVERSAL, Domain, kernel, magnitude
+from pi_sim.mpc.openings import NARROW_BITS
+from pi_sim.mpc.primitives.ring import FRACTION_BITS
+from pi_sim.mpc.primitives.truncation import shift_locally
 from pi_sim.mpc.runtime import Runtime
 
 
@@ -89,11 +92,13 @@ def mask(rt: Runtime, x: Shared, allowed: Tensor) -> Shared:
     return map_share(x, lambda share: share * allowed.long())
 
 
+ROUNDED_RESULT = Domain("|result|", magnitude, 0, 2.0**15, hard=True)
+"""A rounded result has 32 bits, 16 of them for its fraction."""
 CLIENT = 1
 """Rank of the client; party 0 is the server."""
 
 
-@kernel("reveal", UNIVERSAL, rounds=1, bytes=8)
+@kernel("reveal", "whole", rounds=1, bytes=8)
 def reveal(rt: Runtime, x: Shared) -> Tensor | None:
     """Return plain values at the client, None at the server, which sends its share of x (1 round).
 
@@ -101,3 +106,20 @@ def reveal(rt: Runtime, x: Shared) -> Tensor | None:
     """
     ring = x.reveal(dst=CLIENT)
     return None if ring is None else ring.double().div(x.encoder.scale).float().cpu()
+
+
+@kernel("reveal", "rounded", result=(ROUNDED_RESULT,), operand_bits=lambda op: (NARROW_BITS,), rounds=1, bytes=4)
+def reveal_rounded(rt: Runtime, x: Shared) -> Tensor | None:
+    """Return plain values at the client, rounded to 16 fraction bits, None at the server.
+
+    1. Round away the fraction bits beyond 16, each party in its own share: local.
+    2. The server sends 32-bit words (1 round).
+
+    The fraction of an unrounded product of integers tells the weights exactly, see protocols/README.md.
+    """
+    surplus = (int(x.encoder.scale) >> FRACTION_BITS).bit_length() - 1
+    share = shift_locally(x.share, surplus) if surplus else x.share
+    (server_share,) = rt.send(CLIENT, share, bits=NARROW_BITS)
+    if rt.rank != CLIENT:
+        return None
+    return (share.to(torch.int32) + server_share).double().div(2**FRACTION_BITS).float().cpu()

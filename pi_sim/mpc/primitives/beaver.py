@@ -11,29 +11,38 @@ from torch import Tensor
 
 from pi_sim.graph.ops import Shape
 from pi_sim.mpc.dealer.correlations import PRODUCTS, Correlation, TensorSpec, beaver_triple, square_pair
+from pi_sim.mpc.openings import WIDE_BITS, AdditiveOpening
 from pi_sim.mpc.runtime import Runtime
 
 
-def multiply(rt: Runtime, a: Tensor, b: Tensor, operation: str = "multiply") -> Tensor:
-    """Return a * b, broadcast, or a @ b with operation "matmul".
+def multiply(rt: Runtime, a: Tensor, b: Tensor, operation: str = "multiply", bits: int = WIDE_BITS) -> Tensor:
+    """Return a * b, broadcast, or a @ b with operation "matmul", right modulo 2^bits for factors that are.
 
     1. Take shares of random A and B and of their product from the dealer.
-    2. Open a - A and b - B (1 round, 8 (|a| + |b|) bytes).
+    2. Open a - A and b - B (1 round, bits / 8 (|a| + |b|) bytes).
     3. a b = (a - A) (b - B) + (a - A) B + A (b - B) + A B.
 
     8 |a b| bytes offline. Source: Beaver (CRYPTO 1991).
     """
     product = PRODUCTS[operation]
     mask_a, mask_b, mask_product = rt.correlated(beaver_triple(operation, tuple(a.shape), tuple(b.shape)))
-    masked_a, masked_b = rt.reveal(a - mask_a, b - mask_b)
+    masked_a, masked_b = _open_factors(rt, a - mask_a, b - mask_b, bits)
     with_masked_a = product(masked_a, mask_b + masked_b) if rt.rank == 0 else product(masked_a, mask_b)
     return with_masked_a + product(mask_a, masked_b) + mask_product
 
 
-def square(rt: Runtime, a: Tensor) -> Tensor:
-    """Return a * a from a pair (A, A * A): 1 round, 8 bytes and 8 offline per element."""
+def _open_factors(rt: Runtime, a: Tensor, b: Tensor, bits: int) -> list[Tensor]:
+    """Open two masked factors modulo 2^bits: 1 round."""
+    return rt.reveal(a, b) if bits == WIDE_BITS else rt.open(AdditiveOpening(a, bits), AdditiveOpening(b, bits))
+
+
+def square(rt: Runtime, a: Tensor, bits: int = WIDE_BITS) -> Tensor:
+    """Return a * a, right modulo 2^bits for an a that is, from a pair (A, A * A).
+
+    1 round, bits / 8 bytes and 8 offline per element.
+    """
     mask, mask_square = rt.correlated(square_pair(tuple(a.shape)))
-    (masked,) = rt.reveal(a - mask)
+    (masked,) = rt.open(AdditiveOpening(a - mask, bits))
     return 2 * masked * mask + mask_square + (masked * masked if rt.rank == 0 else 0)
 
 

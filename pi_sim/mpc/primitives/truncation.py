@@ -62,6 +62,14 @@ def truncate_locally(share: Tensor, fraction: int) -> Tensor:
     return torch.div(share, 1 << fraction, rounding_mode="trunc")
 
 
+def shift_locally(share: Tensor, fraction: int) -> Tensor:
+    """Return x / 2^fraction within one unit, right modulo 2^(64 - fraction): each party rounds its own share.
+
+    Nothing is sent, and nothing fails where no more bits are read.
+    """
+    return (share + (1 << fraction - 1)) >> fraction
+
+
 def logical_shift(word: Tensor, bits: int) -> Tensor:
     """Return the word shifted right with zeros coming in at the left; torch's own shift copies the sign."""
     return (word >> bits) & ((1 << 8 * word.dtype.itemsize - bits) - 1)

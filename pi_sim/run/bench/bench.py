@@ -15,7 +15,6 @@ from transformers import PreTrainedModel
 
 from pi_sim.cost.pricing import OpPrice, price_op
 from pi_sim.graph.bundle import Bundle, read_bundle, write_bundle
-from pi_sim.graph.capture import capture_model
 from pi_sim.mpc import launch
 from pi_sim.mpc.dealer.dealers import DEALT_FILE, FIRST_PARTY, DealerSpec
 from pi_sim.mpc.kernels import kernel_for
@@ -24,6 +23,7 @@ from pi_sim.run import dealing
 from pi_sim.run.bench.kernels import BenchJob, batch_count, bench_peer, measure_truncations
 from pi_sim.run.bench.workloads import Workload, list_workloads
 from pi_sim.run.checks import audit_run, model_logits, summarize_counters
+from pi_sim.run.two_party import rewrite_model
 from pi_sim.specs import ExecutableProtocol
 from pi_sim.training.evaluation import held_out_tokens
 from pi_sim.zoo.build import build_model
@@ -170,12 +170,13 @@ def gpt2_block(extent: BenchSize) -> PreTrainedModel:
 def measure_model(bench_model: BenchModel, protocols: list[ExecutableProtocol], scratch: Path) -> Iterator[ModelTiming]:
     """Run a model under every protocol with every dealer; a counter that differs from its price is a `RunError`."""
     model, tokens = bench_model.model, bench_model.tokens
-    folder = scratch / bench_model.name
     origin = {"model": bench_model.name, "size": TINY_SIZE, "seq_len": tokens.shape[1]}
-    write_bundle(folder, capture_model(model, tokens.shape[1]), model.state_dict(), origin, scratch)
-    loaded = read_bundle(folder)
     plain = model_logits(model, tokens)
     for protocol in protocols:
+        folder = scratch / bench_model.name / protocol.name
+        graph, weights = rewrite_model(model, tokens.shape[1], protocol)
+        write_bundle(folder, graph, weights, origin, scratch, dealing.deployment_of(protocol))
+        loaded = read_bundle(folder)
         for dealer in DEALERS:
             yield _measure_run(loaded, protocol, dealer, tokens, plain)
 

@@ -84,4 +84,4 @@ def evaluate_reference(workload: Workload, values: list[Tensor]) -> Tensor:
     """Return the plaintext result; references take token ids instead of one-hot vectors."""
     pairs = zip(workload.operands, values, strict=True)
     operands = [value.argmax(-1) if operand.values == "one-hot" else value for operand, value in pairs]
-    return VOCABULARY[workload.op.name].reference(*operands, **dict(workload.op.attributes))
+    return VOCABULARY[workload.op.name].reference(*operands, **workload.op.semantics)
