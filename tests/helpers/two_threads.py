@@ -32,14 +32,30 @@ class Communicator:
     def get_rank(self) -> int:
         return self.rank
 
-    def all_reduce(self, shares: Any, op: Any = None, batched: bool = False) -> Any:
-        messages = shares if batched else [shares]
+    def all_gather(self, tensor: Tensor) -> list[Tensor]:
+        """Exchange a tensor; return party 0's and party 1's."""
+        (peer,) = self._exchange([tensor], sends=True)
+        return [tensor, peer] if self.rank == 0 else [peer, tensor]
+
+    def gather(self, tensors: list[Tensor], dst: int, batched: bool = True) -> list[Tensor] | None:
+        """Send tensors to party `dst` alone."""
+        messages = self._exchange(tensors, sends=self.rank != dst)
+        return messages if self.rank == dst else None
+
+    def _exchange(self, messages: list[Tensor], sends: bool) -> list[Tensor]:
+        """Return the other party's messages; count own ones if this party sends."""
         self.rounds += 1
-        self.bytes += sum(share.nbytes for share in messages)
+        self.bytes += sum(share.nbytes for share in messages) if sends else 0
         self.exchange.messages[self.rank] = messages
         self.exchange.barrier.wait(60)
-        pairs = list(zip(messages, self.exchange.messages[1 - self.rank], strict=True))
+        peer_messages = self.exchange.messages[1 - self.rank]
         self.exchange.barrier.wait(60)
+        return peer_messages
+
+    def all_reduce(self, shares: Any, op: Any = None, batched: bool = False) -> Any:
+        """Open shares to both parties."""
+        messages = shares if batched else [shares]
+        pairs = list(zip(messages, self._exchange(messages, sends=True), strict=True))
         values = [own + peer if op is None else own ^ peer for own, peer in pairs]
         return values if batched else values[0]
 

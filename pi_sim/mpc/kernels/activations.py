@@ -11,6 +11,7 @@ from fractions import Fraction
 from torch import Tensor
 from torch.nn import functional
 
+from pi_sim.errors import UsageError
 from pi_sim.mpc.backend import Shared
 from pi_sim.mpc.kernels.costs import PRODUCT, SQUARE, Dimensions, KernelCost, erf_cost, tanh_cost
 from pi_sim.mpc.kernels.local import map_share
@@ -42,6 +43,10 @@ def relu_masked(rt: Runtime, x: Shared) -> Shared:
     return map_share(x, lambda share: evaluate(rt, share, RELU))
 
 
+MAX_END = 2.0**14
+"""Limit on inputs and ends of a clamp in 32-bit words, in which their difference is compared."""
+
+
 @kernel("clamp", "kogge-stone", rounds=9, bytes=464, offline=240)
 def clamp_kogge_stone(rt: Runtime, x: Shared, *, low: float, high: float) -> Shared:
     """Return low + relu(x - low) - relu(x - high), both ReLUs in the same rounds, stock CrypTen: exact.
@@ -51,17 +56,26 @@ def clamp_kogge_stone(rt: Runtime, x: Shared, *, low: float, high: float) -> Sha
     return x.hardtanh(low, high)
 
 
+CLAMPED = Domain("|input|", magnitude, 0, MAX_END, hard=True)
+
+
 def _clamp_masked_cost(d: Dimensions) -> KernelCost:
     """Return the cost of a comparison and a selection; an end that is 0 needs no table of its own."""
     ends = sum(d.op.attribute(name, 0) != 0 for name in ("low", "high"))
     return KernelCost(rounds=4, bytes=Fraction(101 + ends, 8), offline=47 + 8 * ends).parallel(d.elements)
 
 
-@kernel("clamp", "masked", FITS_32_BIT, cost=_clamp_masked_cost)
+@kernel("clamp", "masked", CLAMPED, cost=_clamp_masked_cost)
 def clamp_masked(rt: Runtime, x: Shared, *, low: float, high: float) -> Shared:
     """Return the clamped x, compared with both ends at once by one masked opening: exact. Source: ours."""
-    ends = Piecewise((low, high), (Linear(low), Linear(slope=1), Linear(high)))
-    return map_share(x, lambda share: evaluate(rt, share, ends))
+    return map_share(x, lambda share: evaluate(rt, share, clamp_pieces(low, high)))
+
+
+def clamp_pieces(low: float, high: float) -> Piecewise:
+    """Return clamp by pieces. Raises `UsageError` for ends whose distance from an input may not fit 32 bits."""
+    if max(abs(low), abs(high)) > MAX_END:
+        raise UsageError(f"clamp compares in 32-bit words: choose ends of up to {MAX_END:,.0f}, or kernel kogge-stone.")
+    return Piecewise((low, high), (Linear(low), Linear(slope=1), Linear(high)))
 
 
 def relu_plus_series(rt: Runtime, x: Shared, series: FourierSeries) -> Shared:

@@ -66,12 +66,12 @@ def layernorm_newton(rt: Runtime, x: Shared, gamma: Shared = None, beta: Shared 
     return normalised if beta is None else normalised + beta
 
 
-def _absolute_mean(x: Tensor, *_: Tensor) -> Tensor:
+def absolute_mean(x: Tensor, *_: Tensor) -> Tensor:
     """Return |mean| of each row."""
     return x.mean(-1).abs()
 
 
-def _centred_sum_of_squares(x: Tensor, *_: Tensor) -> Tensor:
+def centred_sum_of_squares(x: Tensor, *_: Tensor) -> Tensor:
     """Return the sum of squares of each centred row."""
     return x.shape[-1] * _variance(x)
 
@@ -79,8 +79,8 @@ def _centred_sum_of_squares(x: Tensor, *_: Tensor) -> Tensor:
 @kernel(
     "layernorm",
     "normalised",
-    Domain("sum of squares of a centred row", _centred_sum_of_squares, 0.05, 1e9),
-    Domain("|mean|", _absolute_mean, 0, 16_000),
+    Domain("sum of squares of a centred row", centred_sum_of_squares, 0.05, 1e9),
+    Domain("|mean|", absolute_mean, 0, 16_000),
     cost=lambda d: TRUNCATION.parallel(d.rows) + _normalised_cost(d),
 )
 def layernorm_normalised(rt: Runtime, x: Shared, gamma: Shared = None, beta: Shared = None, *, eps: float) -> Shared:
@@ -114,12 +114,12 @@ def rmsnorm_newton(rt: Runtime, x: Shared, gamma: Shared = None, *, eps: float) 
     return normalised if gamma is None else normalised * gamma
 
 
-def _sum_of_squares(x: Tensor, *_: Tensor) -> Tensor:
+def sum_of_squares(x: Tensor, *_: Tensor) -> Tensor:
     """Return the sum of squares of each row."""
     return x.square().sum(-1)
 
 
-@kernel("rmsnorm", "normalised", Domain("sum of squares of a row", _sum_of_squares, 0.05, 1e9), cost=_normalised_cost)
+@kernel("rmsnorm", "normalised", Domain("sum of squares of a row", sum_of_squares, 0.05, 1e9), cost=_normalised_cost)
 def rmsnorm_normalised(rt: Runtime, x: Shared, gamma: Shared = None, *, eps: float) -> Shared:
     """Return RMSNorm: the steps of `layernorm_normalised` without centring.
 

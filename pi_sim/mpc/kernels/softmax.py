@@ -21,7 +21,7 @@ from pi_sim.mpc.primitives import beaver
 from pi_sim.mpc.primitives.fourier import FourierSeries
 from pi_sim.mpc.primitives.piecewise import Linear, Piecewise, evaluate
 from pi_sim.mpc.primitives.ring import FRACTION_BITS
-from pi_sim.mpc.primitives.rows import CausalRows, reciprocal
+from pi_sim.mpc.primitives.rows import CausalRows, reciprocal, rectify_masked
 from pi_sim.mpc.primitives.truncation import truncate
 from pi_sim.mpc.runtime import Runtime
 
@@ -53,14 +53,14 @@ def mask_plain_scores(scores: Tensor, allowed: Tensor | None) -> Tensor:
     return scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
 
 
-def _exponents(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
+def exponents(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     """Return score minus row maximum at the allowed positions."""
     visible = mask_plain_scores(scores, allowed)
     exponents = visible - visible.amax(-1, keepdim=True)
     return exponents[visible.isfinite()]
 
 
-def _row_maximum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
+def row_maximum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     """Return row maxima, which must be well above the hidden scores and not too far."""
     return mask_plain_scores(scores, allowed).amax(-1)
 
@@ -105,8 +105,8 @@ def _row_division_cost(d: Dimensions) -> KernelCost:
 @kernel(
     "softmax",
     "limit-newton",
-    Domain("score minus row maximum", _exponents, -490, 0),
-    Domain("row maximum", _row_maximum, HIDDEN_SCORE + 12, HIDDEN_SCORE + 490),
+    Domain("score minus row maximum", exponents, -490, 0),
+    Domain("row maximum", row_maximum, HIDDEN_SCORE + 12, HIDDEN_SCORE + 490),
     Domain("row sum of exponentials", _row_sum, 1, 50),
     closed_form=False,
 )
@@ -138,8 +138,8 @@ def hide_scores(scores: Shared, allowed: Tensor | None) -> tuple[Shared, Tensor 
 @kernel(
     "softmax",
     "tournament",
-    Domain("score minus row maximum", _exponents, -16_000, 0),
-    Domain("row maximum", _row_maximum, -16_000, 16_000),
+    Domain("score minus row maximum", exponents, -16_000, 0),
+    Domain("row maximum", row_maximum, -16_000, 16_000),
     cost=_tournament_cost,
 )
 def tournament(rt: Runtime, scores: Shared, allowed: Tensor | None = None, *, causal: bool = False) -> Shared:
@@ -165,7 +165,7 @@ def _tournament_on_share(rt: Runtime, share: Tensor, allowed: Tensor | None, cau
     if allowed is not None and not causal:
         share = share * allowed.long() + (HIDDEN_SCORE_SHARE * ~allowed if rt.rank == 0 else 0)
     visible = rows.gather(share)
-    powers = evaluate(rt, visible - rows.broadcast(rows.row_maxima(rt, visible)), EXP)
+    powers = evaluate(rt, visible - rows.broadcast(rows.row_maxima(rt, visible, rectify_masked)), EXP)
     inverse = reciprocal(rt, rows.row_sums(powers), n.bit_length() + 1)
     weights = rows.scatter(truncate(rt, beaver.multiply(rt, powers, rows.broadcast(inverse)), FRACTION_BITS))
     return weights if allowed is None or causal else weights * allowed.long()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pi_sim.graph.ops import Shape
 from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
+from pi_sim.mpc.openings import Opening, XorOpening
 from pi_sim.mpc.primitives.ring import FRACTION_BITS, blockwise
 from pi_sim.mpc.runtime import Runtime
 
@@ -36,11 +37,15 @@ def digit_table_specs(length: int, word: torch.dtype) -> tuple[TensorSpec, Tenso
 def build_digit_tables(r: Tensor, word: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return the values of these parts."""
     low_word = r.to(word)
-    return torch.stack(blockwise(_less_than_tables, low_word)), _top_bit(low_word)
+    return torch.stack(blockwise(_less_than_tables, low_word)), top_bit(low_word)
 
 
-def is_negative(rt: Runtime, m: Tensor, table: Tensor, top: Tensor) -> Tensor:
+def is_negative(
+    rt: Runtime, m: Tensor, table: Tensor, top: Tensor, beside: Sequence[Opening] = ()
+) -> tuple[Tensor, list[Tensor]]:
     """Return XOR shares (0 or 1, uint8) of [m - r < 0] for public words m (T, n) and shares of r's tables.
+
+    The openings `beside` join the first round; their values are returned too.
 
     1. Look up lt = [v < digit] and eq = [v = digit], which is lt(v - 1) ^ lt(v), for every digit: local.
     2. Combine each group of four digits: lt = lt3 ^ eq3 lt2 ^ eq3 eq2 lt1 ^ eq3 eq2 eq1 lt0 (1 round).
@@ -49,13 +54,18 @@ def is_negative(rt: Runtime, m: Tensor, table: Tensor, top: Tensor) -> Tensor:
     2 rounds; 2 1/4 bytes per element of m in 32-bit words, 5 in 64-bit words.
     """
     groups = m.dtype.itemsize // 2
+    group_less, group_equal, opened = compare_groups(rt, m, table, beside)
+    borrow, _, _ = _combine_digits(rt, split_bits(group_less, groups), split_bits(group_equal, groups), 1, last=True)
+    return borrow ^ top ^ (top_bit(m) * (1 - rt.rank)), opened
+
+
+def compare_groups(
+    rt: Runtime, m: Tensor, table: Tensor, beside: Sequence[Opening] = ()
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Return lt and eq of each group of four digits, bit g of a byte for group g, the lowest first: 1 round."""
     less_and_equal = blockwise(partial(_look_up_digits, rt), m, table)
     less, equal = less_and_equal[:DIGITS_PER_AND], less_and_equal[DIGITS_PER_AND:]
-    group_less, group_equal = _combine_digits(rt, less, equal, bits=groups, last=False)
-    borrow, _ = _combine_digits(
-        rt, _split_bits(group_less, groups), _split_bits(group_equal, groups), bits=1, last=True
-    )
-    return borrow ^ top ^ (_top_bit(m) * (1 - rt.rank))
+    return _combine_digits(rt, less, equal, m.dtype.itemsize // 2, last=False, beside=beside)
 
 
 def boolean_interval_bits(rt: Runtime, m: Tensor, table: Tensor, top: Tensor, thresholds: Sequence[float]) -> Tensor:
@@ -64,12 +74,20 @@ def boolean_interval_bits(rt: Runtime, m: Tensor, table: Tensor, top: Tensor, th
     Rounds and bytes of `is_negative` for T n elements.
     """
     ends = [round(threshold * 2**FRACTION_BITS) for threshold in thresholds]
-    below = is_negative(rt, m - torch.tensor(ends, dtype=m.dtype, device=m.device).view(-1, 1), table, top)
+    return locate(rt, m, table, top, ends)[0]
+
+
+def locate(
+    rt: Runtime, m: Tensor, table: Tensor, top: Tensor, ends: Sequence[int], beside: Sequence[Opening] = ()
+) -> tuple[Tensor, list[Tensor]]:
+    """Return the XOR shares of `boolean_interval_bits` for thresholds in units of the ring, and the values `beside`."""
+    thresholds = torch.tensor(ends, dtype=m.dtype, device=m.device).view(-1, 1)
+    below, opened = is_negative(rt, m - thresholds, table, top, beside)
     ones = torch.full_like(below[:1], 1 - rt.rank)
-    return torch.cat([below, ones]) ^ torch.cat([torch.zeros_like(ones), below])
+    return torch.cat([below, ones]) ^ torch.cat([torch.zeros_like(ones), below]), opened
 
 
-def _top_bit(word: Tensor) -> Tensor:
+def top_bit(word: Tensor) -> Tensor:
     return (word < 0).to(torch.uint8)
 
 
@@ -125,19 +143,27 @@ def _group_by_digit(word: Tensor) -> list[Tensor]:
 
 
 def _combine_digits(
-    rt: Runtime, less: Sequence[Tensor], equal: Sequence[Tensor], bits: int, last: bool
-) -> tuple[Tensor, Tensor]:
-    """Return lt and eq of a group of digits, the lowest first; the eq of the `last` combination is not computed."""
+    rt: Runtime,
+    less: Sequence[Tensor],
+    equal: Sequence[Tensor],
+    bits: int,
+    last: bool,
+    beside: Sequence[Opening] = (),
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Return lt and eq of a group of digits, the lowest first, and the values of the openings `beside`.
+
+    The eq of the `last` combination is not computed.
+    """
     count = len(less)
     factors = [*less[:-1], *equal[1:], *([] if last else equal[:1])]
     higher = [tuple(range(count - 1 + digit, 2 * count - 2)) for digit in range(count - 1)]
     less_products = [(digit, *equals) for digit, equals in enumerate(higher)]
     equal_product = [] if last else [(*higher[0], 2 * count - 2)]
-    products = and_products(rt, factors, (*less_products, *equal_product), bits)
-    return reduce(xor, products[: count - 1], less[-1]), products[-1]
+    products, opened = and_products(rt, factors, (*less_products, *equal_product), bits, beside)
+    return reduce(xor, products[: count - 1], less[-1]), products[-1], opened
 
 
-def _split_bits(packed: Tensor, bits: int) -> list[Tensor]:
+def split_bits(packed: Tensor, bits: int) -> list[Tensor]:
     """Return the bits of a byte as bytes."""
     return [(packed >> bit) & 1 for bit in range(bits)]
 
@@ -161,8 +187,12 @@ def and_masks(shape: Shape, factors: int, subsets: FactorSets, bits: int) -> Cor
     return Correlation((packed_spec(factors),), (packed_spec(len(subsets)),), lambda packed: blockwise(derive, packed))
 
 
-def and_products(rt: Runtime, factors: Sequence[Tensor], products: FactorSets, bits: int) -> tuple[Tensor, ...]:
+def and_products(
+    rt: Runtime, factors: Sequence[Tensor], products: FactorSets, bits: int, beside: Sequence[Opening] = ()
+) -> tuple[tuple[Tensor, ...], list[Tensor]]:
     """Return XOR shares of multi-input ANDs of XOR-shared bits, `bits` of them in each byte of a factor.
+
+    The openings `beside` join the round; their values are returned too.
 
     1. Take shares of a mask for each factor, and of the products of all subsets of masks, from the dealer.
     2. Open every factor under its mask: d = factor ^ mask.
@@ -175,7 +205,8 @@ def and_products(rt: Runtime, factors: Sequence[Tensor], products: FactorSets, b
     correlation = and_masks(tuple(factors[0].shape), len(factors), subsets, bits)
     masks, mask_products = rt.correlated(correlation)
     (packed,) = blockwise(lambda *values: (_pack_factors(values, bits),), *factors)
-    differences = rt.reveal_bits(packed ^ masks, correlation.random_parts[0].bits or 8)
+    factor_opening = XorOpening(packed ^ masks, correlation.random_parts[0].bits or 8)
+    differences, *opened = rt.open(factor_opening, *beside)
 
     def multiply(differences: Tensor, masks: Tensor, mask_products: Tensor) -> tuple[Tensor, ...]:
         shares = dict(zip(subsets, _unpack_factors(mask_products, len(subsets), bits), strict=True))
@@ -193,7 +224,7 @@ def and_products(rt: Runtime, factors: Sequence[Tensor], products: FactorSets, b
 
         return tuple(map(expand, products))
 
-    return blockwise(multiply, differences, masks, mask_products)
+    return blockwise(multiply, differences, masks, mask_products), opened
 
 
 def _subsets(products: FactorSets) -> FactorSets:

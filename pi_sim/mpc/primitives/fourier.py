@@ -88,7 +88,7 @@ def evaluate(rt: Runtime, share: Tensor, series: FourierSeries) -> Tensor:
 
 def combine_basis(rt: Runtime, series: FourierSeries, m: Tensor, basis_share: Tensor) -> Tensor:
     """Return shares of the series at m - r, before truncation, from the opened m and r's shared basis: local."""
-    total = torch.full_like(m, round(series.constant * series.encoded_one) if rt.rank == 0 else 0)
+    total = torch.zeros_like(m) + (round(series.constant * series.encoded_one) if rt.rank == 0 else 0)
     for coefficient, row in zip(public_coefficients(series, m.to(torch.int32)), basis_share, strict=True):
         total.addcmul_(coefficient.to(m.dtype), row)
     return total

@@ -5,6 +5,7 @@ are stored back to back: the attention scores that a causal mask leaves, and no 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,6 +118,14 @@ def apply_affine(rt: Runtime, x: Tensor, gamma: Any = None, beta: Any = None) ->
     return scaled if beta is None else scaled + beta.share
 
 
+Rectifier = Callable[[Runtime, Tensor], Tensor]
+
+
+def rectify_masked(rt: Runtime, x: Tensor) -> Tensor:
+    """Return max(x, 0): 4 rounds, 10 3/8 bytes per element."""
+    return piecewise.evaluate(rt, x, piecewise.RELU)
+
+
 @dataclass(frozen=True)
 class CausalRows:
     """The visible elements of matrices (rows, width): the first `lengths[j]`, at least one, of row j.
@@ -145,10 +154,10 @@ class CausalRows:
         """Return the sum of each row: (..., rows)."""
         return self.scatter(values).sum(-1)
 
-    def row_maxima(self, rt: Runtime, values: Tensor) -> Tensor:
+    def row_maxima(self, rt: Runtime, values: Tensor, rectify: Rectifier) -> Tensor:
         """Return the maximum of each row (..., rows), by a tournament of max(a, b) = b + relu(a - b).
 
-        4 rounds per halving of the longest row; 10 3/8 bytes per visible element but one in each row.
+        The rounds of the ReLU per halving of the longest row; its bytes per visible element but one in each row.
         """
         lengths = self.lengths
         while int(lengths.max()) > 1:
@@ -156,7 +165,7 @@ class CausalRows:
             left = _row_start(lengths).repeat_interleave(pairs) + 2 * _position_in_row(pairs)
             last = (_row_start(lengths) + lengths - 1)[odd == 1]
             second = _take(values, left + 1)
-            winners = second + piecewise.evaluate(rt, _take(values, left) - second, piecewise.RELU)
+            winners = second + rectify(rt, _take(values, left) - second)
             order = torch.cat([_row_index(pairs), _row_index(odd)]).argsort(stable=True)
             values = _take(torch.cat([winners, _take(values, last)], -1), order)
             lengths = pairs + odd
