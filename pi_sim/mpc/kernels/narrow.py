@@ -15,8 +15,9 @@ from pi_sim.mpc.backend import Shared
 from pi_sim.mpc.kernels.costs import TRUNCATION, Dimensions, KernelCost, factor_bits, result_bits
 from pi_sim.mpc.kernels.local import map_share, with_share
 from pi_sim.mpc.kernels.registry import Domain, FixedOperandScheme, kernel, magnitude
-from pi_sim.mpc.openings import WIDE_BITS
+from pi_sim.mpc.openings import MIDDLE_BITS, WIDE_BITS
 from pi_sim.mpc.primitives import beaver, causal
+from pi_sim.mpc.primitives.narrow import lift
 from pi_sim.mpc.primitives.ring import FRACTION_BITS
 from pi_sim.mpc.primitives.server_weight import (
     SERVER,
@@ -144,10 +145,9 @@ def _multiply_cost(d: Dimensions) -> KernelCost:
     return _beaver_cost(d, d.operand(0) + d.operand(1))
 
 
-def _beaver_cost(d: Dimensions, opened: int, dealt: int | None = None) -> KernelCost:
+def _beaver_cost(d: Dimensions, opened: int) -> KernelCost:
     """Return the cost of a product by a triple, and of its truncation."""
-    elements = d.elements if dealt is None else dealt
-    product = KernelCost(rounds=1, bytes=Fraction(factor_bits(d.op), 8) * opened, offline=8 * elements)
+    product = KernelCost(rounds=1, bytes=Fraction(factor_bits(d.op), 8) * opened, offline=8 * d.elements)
     return product + TRUNCATION.parallel(d.elements) if result_bits(d.op) == WIDE_BITS else product
 
 
@@ -175,15 +175,25 @@ def multiply(rt: Runtime, a: Shared, b: Shared, *, bits: int = WIDE_BITS, weight
     return with_share(a, truncate_for(rt, product, bits))
 
 
+LIFTED_RESULT = Domain("|result|", magnitude, 0, 2.0**14, hard=True)
+"""Results that are lifted from 32 to 64 bits."""
+
+
+def _matmul_bits(op: Op) -> int:
+    """Return the low bits that a matrix product needs of its factors: a result of 64 bits is lifted from 32."""
+    return 64 if result_bits(op) == 48 else 48
+
+
 def _matmul_cost(d: Dimensions) -> KernelCost:
-    """Open both factors; of causal attention only what is visible is opened or dealt."""
+    """Open both factors; of causal attention only what is visible is opened or dealt. Lift a result of 64 bits."""
     opened, dealt = d.operand(0) + d.operand(1), d.elements
     if d.op.attribute("causal_scores"):
         dealt = d.elements // (d.op.result_shape[-2] * d.cols) * causal.visible_count(d.op.result_shape[-2], d.cols)
     if d.op.attribute("causal_weights"):
         rows, columns = d.op.shapes[0][-2:]
         opened += d.operand(0) // (rows * columns) * causal.visible_count(rows, columns) - d.operand(0)
-    return _beaver_cost(d, opened, dealt)
+    product = KernelCost(rounds=1, bytes=Fraction(_matmul_bits(d.op), 8) * opened, offline=8 * dealt)
+    return product + KernelCost(1, 4, 12).parallel(d.elements) if result_bits(d.op) == WIDE_BITS else product
 
 
 Product = Callable[[Runtime, Tensor, Tensor, int], Tensor]
@@ -196,8 +206,8 @@ def _plain_product(rt: Runtime, a: Tensor, b: Tensor, bits: int) -> Tensor:
 @kernel(
     "matmul",
     "narrow",
-    result=(PRODUCT_RESULT,),
-    operand_bits=lambda op: (factor_bits(op),) * 2,
+    result=(LIFTED_RESULT,),
+    operand_bits=lambda op: (_matmul_bits(op),) * 2,
     can_narrow=True,
     cost=_matmul_cost,
 )
@@ -210,17 +220,18 @@ def matmul(
     causal_scores: bool = False,
     causal_weights: bool = False,
 ) -> Shared:
-    """Return a (..., m, k) @ b (..., k, n) by a Beaver triple (1 round), truncated as `multiply` does.
+    """Return a (..., m, k) @ b (..., k, n) by a Beaver triple (1 round), truncated locally.
 
-    The scores of causal attention are right at visible places alone; its weights are not opened at hidden ones.
+    A result of 64 bits is lifted from 32 (1 round). The scores of causal attention are right at visible places alone;
+    its weights are not opened at hidden ones.
     """
     product: Product = _plain_product
     if causal_scores:
         product = causal.multiply_queries
     elif causal_weights:
         product = causal.multiply_weights
-    words = product(rt, a.share, b.share, min(64, bits + FRACTION_BITS))
-    return with_share(a, truncate_for(rt, words, bits))
+    words = shift_locally(product(rt, a.share, b.share, 64 if bits == MIDDLE_BITS else MIDDLE_BITS), FRACTION_BITS)
+    return with_share(a, lift(rt, words) if bits == WIDE_BITS else words)
 
 
 @kernel(

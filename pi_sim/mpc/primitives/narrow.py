@@ -265,7 +265,7 @@ CASES = 4
 
 
 def sign_masks(length: int) -> Correlation:
-    """Return the correlation of a mask r with its tables, three random bits, and a sign bit s and s r for four cases."""
+    """Return the correlation of a mask r with its tables, three random bits, and a bit s and s r for four cases."""
 
     def derive(r: Tensor, packed: Tensor) -> tuple[Tensor, ...]:
         low, equal, high = ((packed >> bit) & 1 for bit in range(3))

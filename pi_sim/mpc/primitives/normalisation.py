@@ -43,7 +43,7 @@ class Normalisation:
         return len(self.weights)
 
     def correlation(self, rows: int) -> Correlation:
-        """Return masks r of v and s of t, and a bit p per interval; tables of r, p, p r, the basis of s, and p times it.
+        """Return the masks r of v and s of t, and bits p; then tables of r, p, p r, the basis of s and p times it.
 
         All products are shared in 64-bit words.
         """
