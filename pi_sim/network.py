@@ -16,7 +16,7 @@ class Network:
     source: str
 
     def seconds(self, rounds: int, sent: int) -> float:
-        """Seconds of `rounds` rounds, a one-way latency each, and of the `sent` bytes that one party sends."""
+        """Seconds of `rounds` rounds, a one-way latency each, and of `sent` bytes of the busier direction of each."""
         return rounds * self.latency + 8 * sent / self.bandwidth
 
 

@@ -93,7 +93,7 @@ class Estimate:
     def seconds(self, part: Subtotal) -> dict[str, float]:
         """Return seconds by network, including those of computing if they are known."""
         computing, cost = self.compute_seconds(part) or 0.0, part.cost
-        return {network.name: network.seconds(cost.rounds, cost.bytes) + computing for network in self.networks}
+        return {network.name: network.seconds(cost.rounds, cost.serial) + computing for network in self.networks}
 
     def compute_seconds(self, part: Subtotal) -> float | None:
         """Return the seconds of computing; None without a machine's profile or for a declared protocol."""

@@ -83,11 +83,13 @@ def _audit_ahead(predicted: Cost, server: Counters, client: Counters) -> None:
         raise RunError(f"{measured} bytes were sent ahead of the input, predicted were {predicted.ahead}.")
 
 
-def summarize_counters(counters: PartyCounters, network: Network | None = None, rank: int = 0) -> Measured:
+def summarize_counters(
+    counters: PartyCounters, network: Network | None = None, rank: int = 0, predicted: Cost | None = None
+) -> Measured:
     """Return the counters of one sequence, one party's mean seconds of a sequence, and the seconds of the set-up.
 
     Seconds lie on the critical path: all that is not communication is computing, of which `peer_wait_seconds` waited
-    for the other party's. With an imitated network, its predicted seconds are included.
+    for the other party's. With an imitated network, the seconds are included that it takes for the predicted cost.
     """
     (server, client), sequences = counters.counts, counters.counts[rank]
     seconds, communication, late, peer_wait = (
@@ -96,9 +98,9 @@ def summarize_counters(counters: PartyCounters, network: Network | None = None, 
     )
     cost = Cost(server[0]["rounds"], (server[0]["sent"], client[0]["sent"]), server[0]["offline"])
     ratio: dict[str, float] = {}
-    if network is not None:
-        predicted = network.seconds(cost.rounds, cost.bytes)
-        ratio = {"predicted_communication_seconds": predicted, "communication_ratio": communication / predicted}
+    if network is not None and predicted is not None:
+        expected = network.seconds(predicted.rounds, predicted.serial)
+        ratio = {"predicted_communication_seconds": expected, "communication_ratio": communication / expected}
     return Measured.model_validate(
         {
             **cost_fields(cost),

@@ -113,7 +113,7 @@ def run_two_party(
             progress=progress,
         )
     audit_run(bundle.graph, protocol, outcome)
-    measured = summarize_counters(outcome, request.network)
+    measured = summarize_counters(outcome, request.network, predicted=estimate.total)
     ratio = measured.communication_ratio
     if ratio is not None and not 1 / MAX_NETWORK_RATIO < ratio < MAX_NETWORK_RATIO:
         warn("this machine was too busy to hold messages back precisely; repeat the run when it is not.")

@@ -205,5 +205,5 @@ class Sweep:
         compute_seconds = self.machine.seconds(work, cost.rounds) if self.machine and work else None
         offline = cost.offline if prices.offline_known else None
         for key, network in missing.items():
-            seconds = network.seconds(cost.rounds, cost.bytes) + (compute_seconds or 0.0)
+            seconds = network.seconds(cost.rounds, cost.serial) + (compute_seconds or 0.0)
             yield SweepRow._make((*key, cost.rounds, cost.bytes, offline, compute_seconds, seconds, None))

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("no_terminal")
 MODEL, CRYPTEN = ModelSource.parse("relu_nonorm", "tiny"), resolve_protocol("crypten")
 VIEWS: tuple[View, ...] = ("op", "layer", "module", "total")
 
-COSTS = st.builds(Cost, *(st.integers(0, 10**12),) * 3)
+COSTS = st.builds(Cost.symmetric, *(st.integers(0, 10**12),) * 3)
 WORKS = st.builds(Work, *(st.integers(0, 10**12),) * 4)
 MODULES = st.sampled_from(["wte", "h.0", "h.0.mlp", "h.1.mlp.act", "output"])
 ROWS = st.builds(

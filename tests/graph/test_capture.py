@@ -225,7 +225,9 @@ def test_what_the_client_alone_sees_is_marked(steps: Steps, marked: list[str]) -
     assert [node.module for node in linear if node.op.attribute("client_only")] == marked
 
 
-@pytest.mark.parametrize(("protocol", "saved"), [("lean", Cost.symmetric(1, 8 * 300, 16 * 300)), ("crypten", Cost())])
+@pytest.mark.parametrize(
+    ("protocol", "saved"), [("lean_outsourced", Cost.symmetric(1, 8 * 300, 16 * 300)), ("crypten", Cost())]
+)
 def test_a_protocol_may_leave_the_truncation_to_the_client(protocol: str, saved: Cost) -> None:
     shapes, card = ((3, 8), (8, 100), (100,)), specs.load_executable_protocol(protocol)
     inner, last = (

@@ -74,7 +74,7 @@ def assert_declared_cost(op: Op, protocol: str, *, padded: bool = True) -> Cost:
     if kernel.cost:
         declared = kernel.cost(Dimensions(op, card.settings))
         assert (price.cost.rounds, price.cost.offline) == (declared.rounds, declared.offline)
-        assert 0 <= price.cost.bytes - declared.bytes <= (8 * declared.rounds - 1 if padded and declared.rounds else 0)
+        assert 0 <= price.cost.serial - declared.bytes <= (8 * declared.rounds - 1 if padded and declared.rounds else 0)
     return price.cost
 
 

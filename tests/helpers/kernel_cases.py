@@ -36,7 +36,7 @@ ELEMENTWISE = {
     ("reciprocal", "normalised"): Case(2.0**-8, 2.0**14, 2**-15, relative=2e-4),
 }
 
-LEAN = "lean"
+LEAN = "lean_outsourced"
 LEAN_ELEMENTWISE = {
     "relu": 0.0,
     "gelu": 0.0003,

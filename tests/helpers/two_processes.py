@@ -13,6 +13,7 @@ from pi_sim import specs
 from pi_sim.graph.bundle import share_tensor, to_fixed_point
 from pi_sim.graph.ops import Op
 from pi_sim.mpc import backend
+from pi_sim.mpc.kernels import kernel_for
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,16 @@ class Evaluation:
     crypten: tuple[dict[str, Any], dict[str, Any]]
     offline: int
     value: Tensor
+
+
+def server_operands(op: Op, name: str) -> list[int]:
+    """Return the operands that a protocol's server has in the clear: the weight and, behind it, the bias."""
+    protocol = specs.load_executable_protocol(name)
+    kernel = kernel_for(op.name, protocol.kernels, protocol.name)
+    index = kernel.fixed_index(op)
+    if kernel.fixed_by is None or index is None:
+        return []
+    return [index, *range(2, len(op.shapes))] if op.name == "linear" else [index]
 
 
 class TwoParties:
@@ -49,9 +60,12 @@ class TwoParties:
     def compute(self, op: Op, operands: list[Tensor], protocol: str) -> Evaluation:
         """Evaluate `op` on plain operands, of which the secret ones are shared first."""
         shares: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for operand, secret in zip(operands, op.secret, strict=True):
+        owned = server_operands(op, protocol)
+        for index, (operand, secret) in enumerate(zip(operands, op.secret, strict=True)):
             ring = to_fixed_point(operand) if operand.is_floating_point() else operand.long()
             pair = share_tensor(ring) if secret else (operand, operand)
+            if index in owned:
+                pair = ring, torch.zeros_like(ring)
             for operands_of_rank, share in zip(shares, pair, strict=True):
                 operands_of_rank.append(share)
         for pipe, operands_of_rank in zip(self.pipes, shares, strict=True):

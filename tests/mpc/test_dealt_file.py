@@ -35,6 +35,7 @@ IDENTITY = RunIdentity("graph", "protocol")
 TRIPLE = beaver_triple("multiply", (50, 100), (100,))
 DEMAND = Demand((), (CorrelationItem(TRIPLE, ()),))
 PAYLOAD = 8 * 50 * 100
+LEAN = load_executable_protocol("lean")
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_a_file_that_deal_did_not_write_is_refused(tmp_path: Path, content: byte
 
 @pytest.mark.slow
 def test_a_protocol_that_cannot_run_is_not_dealt_for(tmp_path: Path) -> None:
-    export_bundle(ModelSource.parse("relu_nonorm", "tiny"), 8, tmp_path / "bundle")
+    export_bundle(ModelSource.parse("relu_nonorm", "tiny"), 8, tmp_path / "bundle", LEAN)
     text = (
         Path("protocols/lean.toml").read_text(encoding="utf-8").replace('precision_bits" = 16', 'precision_bits" = 20')
     )
@@ -225,7 +226,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Export the bundle of a shipped model."""
     return export_bundle(
-        ModelSource.parse("relu_nonorm", "tiny"), 8, tmp_path_factory.mktemp("export") / "bundle"
+        ModelSource.parse("relu_nonorm", "tiny"), 8, tmp_path_factory.mktemp("export") / "bundle", LEAN
     ).folder
 
 

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from pi_sim import specs
 from pi_sim.graph import bundle
-from pi_sim.graph.capture import capture_model
 from pi_sim.mpc import launch
 from pi_sim.run.checks import audit_run
+from pi_sim.run.dealing import deployment_of
+from pi_sim.run.two_party import rewrite_model
 from tests.helpers.tiny_models import tiny_model
 
 pytestmark = pytest.mark.parties
@@ -21,7 +22,8 @@ pytestmark = pytest.mark.parties
 STOCK = "crypten_tanh"
 DESIGNS = [
     *((card, STOCK) for card in ("dyt_hardtanh_relu", "derf_gelu", "rmsnorm_silu", "quad_2relu", "lrelu_nonorm")),
-    *(("gelu_ln", "shaft"), ("quad_2quad", "mpcformer"), ("quad_2relu", "lean")),
+    *(("gelu_ln", "shaft"), ("quad_2quad", "mpcformer"), ("quad_2relu", "lean_outsourced")),
+    *((card, "lean") for card in ("dyt_gelu", "derf_gelu", "rmsnorm_silu", "lrelu_nonorm", "quad_2quad", "aero_fused")),
 ]
 
 
@@ -32,10 +34,10 @@ def test_a_design_runs_as_predicted(card: str, protocol: str, ids: Tensor, tmp_p
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(20)
         expected = model(tokens).logits
-    graph = capture_model(model, tokens.shape[1])
-    origin = {"model": card, "size": "own", "seq_len": tokens.shape[1]}
-    bundle.write_bundle(folder, graph, model.state_dict(), origin, folder)
     executable = specs.load_executable_protocol(protocol)
+    graph, weights = rewrite_model(model, tokens.shape[1], executable)
+    origin = {"model": card, "size": "own", "seq_len": tokens.shape[1]}
+    bundle.write_bundle(folder, graph, weights, origin, folder, deployment_of(executable))
     result = launch.run_local(bundle.read_bundle(folder), executable, tokens.unsqueeze(1))
     audit_run(graph, executable, result)
     torch.testing.assert_close(result.logits, expected, atol=0.05, rtol=0.02)

@@ -33,13 +33,17 @@ def outcome(rank: int = 0, **falsified: int) -> tuple[Any, Any, PartyCounters]:
     reached, nodes = Cost(), []
     for node in graph.nodes:
         reached += price_op(node.op, protocol).cost
-        nodes.append((reached.rounds, reached.bytes))
-    counts = {
-        "rounds": reached.rounds, "sent": reached.bytes, "received": reached.bytes,
-        "offline": reached.offline, "requested": reached.offline,
-        "crypten_rounds": reached.rounds, "crypten_bytes": 2 * reached.bytes,
-    }  # fmt: skip
-    both = [{**counts, "nodes": list(nodes)} for _ in (0, 1)]
+        nodes.append((reached.rounds, reached.sent))
+    both = [
+        {
+            "rounds": reached.rounds, "sent": reached.sent[party], "received": reached.sent[1 - party],
+            "offline": reached.offline, "requested": reached.offline,
+            "crypten_rounds": reached.rounds, "crypten_bytes": sum(reached.sent),
+            "ahead": {**NOTHING, "offline": 0, "requested": 0}, "nodes": [(rounds, sent[party]) for rounds, sent in nodes],
+        }
+        for party in (0, 1)
+    ]  # fmt: skip
+    nodes = list(both[rank]["nodes"])
     both[rank]["nodes"][-1] = (nodes[-1][0] + falsified.pop("round", 0), nodes[-1][1] + falsified.pop("node", 0))
     for name, error in falsified.items():
         both[rank][name] += error

@@ -21,20 +21,26 @@ from pi_sim.mpc.dealer.correlations import TensorSpec
 from pi_sim.mpc.dealer.dealers import RunIdentity
 from pi_sim.mpc.dealer.prg import AesCtrPrg
 from pi_sim.run.two_party import export_bundle
+from pi_sim.specs import load_executable_protocol
 from pi_sim.zoo.source import ModelSource
 
 pytestmark = pytest.mark.parties
 
+PROTOCOLS = ("crypten", "lean_outsourced", "lean")
 IDENTITY = RunIdentity("graph", "protocol")
 TOKEN = bytes(range(server.TOKEN_BYTES))
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Export the bundle of a shipped model."""
-    return export_bundle(
-        ModelSource.parse("relu_nonorm", "tiny"), 8, tmp_path_factory.mktemp("export") / "bundle"
-    ).folder
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Export a shipped model for each protocol."""
+    folder, source = tmp_path_factory.mktemp("export"), ModelSource.parse("relu_nonorm", "tiny")
+    return {name: export_bundle(source, 8, folder / name, load_executable_protocol(name)).folder for name in PROTOCOLS}
+
+
+@pytest.fixture(scope="module")
+def bundle(bundles: dict[str, Path]) -> Path:
+    return bundles["lean"]
 
 
 def pi_sim(*arguments: object) -> str:
@@ -43,10 +49,13 @@ def pi_sim(*arguments: object) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("protocol", ["crypten", "lean"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("kind", ["third-party", "file"])
-def test_an_external_dealer_serves_every_protocol(kind: str, protocol: str, bundle: Path, tmp_path: Path) -> None:
+def test_an_external_dealer_serves_every_protocol(
+    kind: str, protocol: str, bundles: dict[str, Path], tmp_path: Path
+) -> None:
     """The run's own audit compares predicted, requested and received bytes, of the socket or the file."""
+    bundle = bundles[protocol]
     dealer, sequences = kind, 2 if kind == "file" else 1
     if kind == "file":
         dealer = str(tmp_path / "dealt")

@@ -33,6 +33,7 @@ from tests.helpers.party_processes import (
 pytestmark = pytest.mark.parties
 
 LENGTH = 8
+LEAN = load_executable_protocol("lean")
 COUNTS = ("rounds", "bytes", "offline_bytes")
 
 
@@ -40,7 +41,7 @@ COUNTS = ("rounds", "bytes", "offline_bytes")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Export a bundle for each party, without the other's shares."""
     complete = tmp_path_factory.mktemp("bundles") / "complete"
-    two_party.export_bundle(ModelSource.parse("relu_nonorm", "tiny"), LENGTH, complete)
+    two_party.export_bundle(ModelSource.parse("relu_nonorm", "tiny"), LENGTH, complete, LEAN)
     folders = [complete.with_name(name) for name in ("server", "client")]
     for rank, folder in enumerate(folders):
         shutil.copytree(complete, folder, ignore=shutil.ignore_patterns(f"party{1 - rank}.safetensors"))
@@ -56,7 +57,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def test_shares_of_two_exports_are_not_mixed(bundles: list[Path], tmp_path: Path) -> None:
     """The graph is the same, the shares do not fit."""
-    two_party.export_bundle(ModelSource.parse("relu_nonorm", "tiny"), LENGTH, tmp_path / "again")
+    two_party.export_bundle(ModelSource.parse("relu_nonorm", "tiny"), LENGTH, tmp_path / "again", LEAN)
     with start_parties([bundles[0], tmp_path / "again"], free_address(), "--protocol", "lean") as two:
         for party in two:
             status, _, errors = wait_for_exit(party)

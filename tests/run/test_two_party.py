@@ -15,6 +15,7 @@ from pi_sim.graph.capture import capture_model
 from pi_sim.records import Agreement
 from pi_sim.run import two_party
 from pi_sim.run.checks import compare_logits, domain_warnings, perplexity
+from pi_sim.specs import load_executable_protocol
 from pi_sim.zoo.source import ModelSource
 
 CARDS = ["gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm"]
@@ -87,7 +88,8 @@ def test_corrupted_positions_are_counted_and_left_out() -> None:
 
 
 def test_a_bundle_of_another_model_or_length_is_refused(tmp_path: Path) -> None:
-    two_party.export_bundle(ModelSource.parse("relu_nonorm", "tiny"), 8, tmp_path / "bundle")
+    stock = load_executable_protocol("crypten")
+    two_party.export_bundle(ModelSource.parse("relu_nonorm", "tiny"), 8, tmp_path / "bundle", stock)
     for arguments, sentence in (
         (["--model", "gelu_nonorm"], "was not exported from gelu_nonorm"),
         (["--seq-len", "16"], "was exported for 8 tokens"),

@@ -76,14 +76,15 @@ def random_bit(shape: Shape) -> Correlation:
     return Correlation((TensorSpec(shape, 1),), (TensorSpec(shape),), lambda bit: (bit,))
 
 
-PRODUCTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"multiply": torch.mul, "matmul": torch.matmul}
-"""Operations of Beaver triples."""
+Product = Callable[[Tensor, Tensor], Tensor]
+PRODUCTS: dict[str, Product] = {"multiply": torch.mul, "matmul": torch.matmul}
+"""Operations of CrypTen's Beaver triples."""
 
 
-def beaver_triple(operation: str, first: Shape, second: Shape) -> Correlation:
-    """Return the correlation of A, B and their product."""
-    product = TensorSpec(_product_shape(operation, first, second))
-    return Correlation((TensorSpec(first), TensorSpec(second)), (product,), lambda a, b: (PRODUCTS[operation](a, b),))
+def beaver_triple(operation: str, first: Shape, second: Shape, product: Product | None = None) -> Correlation:
+    """Return the correlation of A, B and their product, computed by `product` or as CrypTen does."""
+    compute, spec = product or PRODUCTS[operation], TensorSpec(_product_shape(operation, first, second))
+    return Correlation((TensorSpec(first), TensorSpec(second)), (spec,), lambda a, b: (compute(a, b),))
 
 
 def square_pair(shape: Shape) -> Correlation:

@@ -14,7 +14,7 @@ from pi_sim.graph.ops import Op
 
 @dataclass(frozen=True)
 class KernelCost:
-    """Rounds, bytes that one party sends, and offline bytes.
+    """Rounds, bytes of the busier direction of every round, and offline bytes.
 
     Openings of packed bits and of 32-bit words are padded to 64-bit words: less than 8 bytes per round, not included.
     """

@@ -246,7 +246,7 @@ def matmul(
     ),
 )
 def square(rt: Runtime, x: Shared, *, bits: int = WIDE_BITS) -> Shared:
-    """Return x * x by a square pair (1 round), truncated as `multiply` does."""
+    """Return x * x by a square pair (1 round), truncated as `multiply` does (1 round)."""
     return map_share(x, lambda share: truncate_for(rt, beaver.square(rt, share, min(64, bits + FRACTION_BITS)), bits))
 
 

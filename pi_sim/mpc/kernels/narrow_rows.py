@@ -15,6 +15,7 @@ from pi_sim.graph.ops import Op
 from pi_sim.mpc.backend import Shared
 from pi_sim.mpc.kernels.costs import TRUNCATION, Dimensions, KernelCost, result_bits
 from pi_sim.mpc.kernels.local import map_share
+from pi_sim.mpc.kernels.narrow_activations import evaluation_cost
 from pi_sim.mpc.kernels.norms import absolute_mean, centred_sum_of_squares, sum_of_squares
 from pi_sim.mpc.kernels.registry import Domain, kernel
 from pi_sim.mpc.kernels.softmax import EXP, HIDDEN_SCORE_SHARE, exponents, row_maximum
@@ -60,13 +61,8 @@ def _normalisation_cost(form: Normalisation) -> KernelCost:
     count = form.intervals
     bytes_each = Fraction(9, 4) if form.word == comparison.NARROW else Fraction(5)
     opened = 8 + bytes_each * (count - 1) + Fraction(count, 8) + 4
-    and_parts = 7 if form.word == comparison.NARROW else AND_PARTS_WIDE
-    dealt = sum(part.bytes for part in form.correlation(1).dependent_parts) + and_parts * (count - 1)
-    return KernelCost(rounds=5, bytes=opened, offline=dealt)
-
-
-AND_PARTS_WIDE = 16
-"""Offline bytes of the multi-input ANDs of a comparison in 64-bit words."""
+    dealt = sum(part.bytes for part in form.correlation(1).dependent_parts)
+    return KernelCost(5, opened, dealt + comparison.and_offline_bytes(form.word) * (count - 1))
 
 
 def _tournament_cost(d: Dimensions) -> KernelCost:
@@ -75,15 +71,11 @@ def _tournament_cost(d: Dimensions) -> KernelCost:
     if d.op.attribute("causal"):
         scores -= d.rows * (m - 1) // 2
     levels, comparisons = (n - 1).bit_length(), scores - d.rows
-    maximum = KernelCost(3 * levels, comparisons * Fraction(25, 4), 55 * comparisons)
-    exponential = KernelCost(4, 4 + Fraction(9, 4) + Fraction(1, 8) + 4, EXP_OFFLINE)
+    maximum = KernelCost(3 * levels, comparisons * Fraction(13, 2), 55 * comparisons)
+    exponential = evaluation_cost(EXP, bits=64)
     product = KernelCost(1, 4, 24) + KernelCost(1, 4, 16)
     row = _normalisation_cost(_reciprocal_of_sums(n)) + KernelCost(0, 8, 0)
     return maximum + (exponential + product).parallel(scores) + row.parallel(d.rows)
-
-
-EXP_OFFLINE = 131
-"""Offline bytes of an exponential, in 64-bit words."""
 
 
 @kernel(

@@ -106,9 +106,9 @@ def kernel(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as the kernel `name` of `op`, accurate where all `domains` hold, with its declared cost.
 
-    `bytes` and `offline` are per element of the result; a kernel without numbers is local. A kernel whose cost depends
-    on more has a function `cost` instead, or states that there is no closed form. `result` has the domains of the
-    result; the other arguments are fields of `Kernel`.
+    `bytes` (of the busier direction) and `offline` are per element of the result; a kernel without numbers is local. A
+    kernel whose cost depends on more has a function `cost` instead, or states that there is no closed form. `result`
+    has the domains of the result; the other arguments are fields of `Kernel`.
     """
     per_element = KernelCost(rounds, bytes, offline)
     declared = (cost or (lambda d: per_element.parallel(d.elements))) if closed_form else None

@@ -10,9 +10,13 @@ import torch
 from torch import Tensor
 
 from pi_sim.graph.ops import Shape
-from pi_sim.mpc.dealer.correlations import PRODUCTS, Correlation, TensorSpec, beaver_triple, square_pair
+from pi_sim.mpc.dealer.correlations import Correlation, Product, TensorSpec, beaver_triple, square_pair
 from pi_sim.mpc.openings import WIDE_BITS, AdditiveOpening
+from pi_sim.mpc.primitives.ring import multiply_matrices
 from pi_sim.mpc.runtime import Runtime
+
+PRODUCTS: dict[str, Product] = {"multiply": torch.mul, "matmul": multiply_matrices}
+"""Products of our kernels: of matrices by the quicker way on this machine."""
 
 
 def multiply(rt: Runtime, a: Tensor, b: Tensor, operation: str = "multiply", bits: int = WIDE_BITS) -> Tensor:
@@ -25,7 +29,8 @@ def multiply(rt: Runtime, a: Tensor, b: Tensor, operation: str = "multiply", bit
     8 |a b| bytes offline. Source: Beaver (CRYPTO 1991).
     """
     product = PRODUCTS[operation]
-    mask_a, mask_b, mask_product = rt.correlated(beaver_triple(operation, tuple(a.shape), tuple(b.shape)))
+    correlation = beaver_triple(operation, tuple(a.shape), tuple(b.shape), product)
+    mask_a, mask_b, mask_product = rt.correlated(correlation)
     masked_a, masked_b = _open_factors(rt, a - mask_a, b - mask_b, bits)
     with_masked_a = product(masked_a, mask_b + masked_b) if rt.rank == 0 else product(masked_a, mask_b)
     return with_masked_a + product(mask_a, masked_b) + mask_product
@@ -61,7 +66,7 @@ class OpenedWeight:
 def fixed_operand_triple(first: Shape, columns: int) -> Correlation:
     """Return the correlation of a fresh A of shape `first`, and A @ B for a persistent mask B of `columns` columns."""
     product = TensorSpec((*first[:-1], columns))
-    return Correlation((TensorSpec(first),), (product,), lambda a, b: (torch.matmul(a, b),))
+    return Correlation((TensorSpec(first),), (product,), lambda a, b: (multiply_matrices(a, b),))
 
 
 def open_weight_shares(rt: Runtime, shares: list[Tensor]) -> list[OpenedWeight]:
@@ -85,4 +90,4 @@ def multiply_by_weight(rt: Runtime, x: Tensor, weight: OpenedWeight) -> Tensor:
     """
     mask, mask_product = rt.correlated(fixed_operand_triple(tuple(x.shape), weight.masked.shape[-1]), weight.mask_id)
     (masked,) = rt.reveal(x - mask)
-    return masked @ weight.share + mask @ weight.masked + mask_product
+    return multiply_matrices(masked, weight.share) + multiply_matrices(mask, weight.masked) + mask_product

@@ -10,6 +10,7 @@ from torch import Tensor
 from pi_sim.graph.ops import Shape
 from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
 from pi_sim.mpc.openings import AdditiveOpening
+from pi_sim.mpc.primitives.ring import multiply_matrices
 from pi_sim.mpc.primitives.rows import CausalRows
 from pi_sim.mpc.runtime import Runtime
 
@@ -34,13 +35,15 @@ def multiply_queries(rt: Runtime, a: Tensor, b: Tensor, bits: int) -> Tensor:
     masked_a, masked_b = rt.open(AdditiveOpening(a - mask_a, bits), AdditiveOpening(b - mask_b, bits))
     if rt.rank == 0:
         mask_b = mask_b + masked_b
-    return masked_a @ mask_b + mask_a @ masked_b + rows.scatter(product)
+    return multiply_matrices(masked_a, mask_b) + multiply_matrices(mask_a, masked_b) + rows.scatter(product)
 
 
 def _score_masks(first: Shape, second: Shape, rows: CausalRows) -> Correlation:
     """Return the correlation of masks of both factors, and the visible elements of their product."""
     visible = TensorSpec((*first[:-2], visible_count(first[-2], second[-1])))
-    return Correlation((TensorSpec(first), TensorSpec(second)), (visible,), lambda a, b: (rows.gather(a @ b),))
+    return Correlation(
+        (TensorSpec(first), TensorSpec(second)), (visible,), lambda a, b: (rows.gather(multiply_matrices(a, b)),)
+    )
 
 
 def multiply_weights(rt: Runtime, a: Tensor, b: Tensor, bits: int) -> Tensor:
@@ -55,11 +58,12 @@ def multiply_weights(rt: Runtime, a: Tensor, b: Tensor, bits: int) -> Tensor:
     opened, masked_b = rt.open(AdditiveOpening(visible - mask_a, bits), AdditiveOpening(b - mask_b, bits))
     if rt.rank == 0:
         mask_b = mask_b + masked_b
-    return rows.scatter(opened) @ mask_b + rows.scatter(mask_a) @ masked_b + product
+    with_opened = multiply_matrices(rows.scatter(opened), mask_b)
+    return with_opened + multiply_matrices(rows.scatter(mask_a), masked_b) + product
 
 
 def _weight_masks(first: Shape, second: Shape, rows: CausalRows) -> Correlation:
     """Return the correlation of a mask of the visible weights, one of the values, and their product."""
     visible = TensorSpec((*first[:-2], visible_count(*first[-2:])))
     product = TensorSpec((*first[:-1], second[-1]))
-    return Correlation((visible, TensorSpec(second)), (product,), lambda a, b: (rows.scatter(a) @ b,))
+    return Correlation((visible, TensorSpec(second)), (product,), lambda a, b: (multiply_matrices(rows.scatter(a), b),))

@@ -156,11 +156,26 @@ def _combine_digits(
     """
     count = len(less)
     factors = [*less[:-1], *equal[1:], *([] if last else equal[:1])]
+    products, opened = and_products(rt, factors, _digit_products(count, last), bits, beside)
+    return reduce(xor, products[: count - 1], less[-1]), products[-1], opened
+
+
+def _digit_products(count: int, last: bool) -> "FactorSets":
+    """Return the products that combine `count` digits: of lt with all higher eq, then of all eq."""
     higher = [tuple(range(count - 1 + digit, 2 * count - 2)) for digit in range(count - 1)]
     less_products = [(digit, *equals) for digit, equals in enumerate(higher)]
-    equal_product = [] if last else [(*higher[0], 2 * count - 2)]
-    products, opened = and_products(rt, factors, (*less_products, *equal_product), bits, beside)
-    return reduce(xor, products[: count - 1], less[-1]), products[-1], opened
+    return *less_products, *([] if last else [(*higher[0], 2 * count - 2)])
+
+
+def and_offline_bytes(word: torch.dtype) -> int:
+    """Return the offline bytes of the multi-input ANDs of one comparison, besides its tables."""
+    groups = word.itemsize // 2
+    steps = (DIGITS_PER_AND, False, groups), (groups, True, 1)
+    correlations = (
+        and_masks((1,), 2 * count - 2 + (not last), _subsets(_digit_products(count, last)), bits)
+        for count, last, bits in steps
+    )
+    return sum(part.bytes for correlation in correlations for part in correlation.dependent_parts)
 
 
 def split_bits(packed: Tensor, bits: int) -> list[Tensor]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from pi_sim.graph.ops import Shape
 from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
 from pi_sim.mpc.openings import WIDE_BITS, XorOpening, packed_length
+from pi_sim.mpc.primitives.ring import Factor
 from pi_sim.mpc.primitives.truncation import OFFSET, logical_shift
 from pi_sim.mpc.runtime import Runtime
 
@@ -32,13 +33,13 @@ ProductName = Literal["matmul", "multiply"]
 class ServerWeight:
     """A weight of the server: W itself there, W - B at the client; and the dealer's number of the mask B."""
 
-    words: Tensor
+    factor: Factor
     mask_id: int
     is_transposed: bool = False
 
     def transposed(self) -> "ServerWeight":
         """Return the transposed weight, under the transposed mask."""
-        return replace(self, words=self.words.mT, is_transposed=not self.is_transposed)
+        return replace(self, factor=Factor(self.factor.words.mT), is_transposed=not self.is_transposed)
 
 
 def open_server_weights(rt: Runtime, weights: list[Tensor]) -> list[ServerWeight]:
@@ -52,12 +53,12 @@ def open_server_weights(rt: Runtime, weights: list[Tensor]) -> list[ServerWeight
         words = weights
     else:
         words = rt.send(CLIENT, *weights)
-    return [ServerWeight(word, mask_id) for word, (mask_id, _) in zip(words, masks, strict=True)]
+    return [ServerWeight(Factor(word), mask_id) for word, (mask_id, _) in zip(words, masks, strict=True)]
 
 
-def multiply_words(x: Tensor, weight: Tensor, product: ProductName) -> Tensor:
-    """Return x @ weight or x * weight in the ring."""
-    return x @ weight if product == "matmul" else x * weight
+def multiply_words(x: Tensor, weight: Factor, product: ProductName, bits: int = WIDE_BITS) -> Tensor:
+    """Return x @ weight or x * weight, right modulo 2^bits."""
+    return weight.multiply(x, bits) if product == "matmul" else x * weight.words
 
 
 def masked_product(x: Shape, weight: Shape, product: ProductName, is_transposed: bool) -> Correlation:
@@ -65,7 +66,7 @@ def masked_product(x: Shape, weight: Shape, product: ProductName, is_transposed:
     result = (*x[:-1], weight[-1]) if product == "matmul" else np.broadcast_shapes(x, weight)
 
     def derive(r: Tensor, mask: Tensor) -> tuple[Tensor]:
-        return (multiply_words(r, mask.mT if is_transposed else mask, product),)
+        return (multiply_words(r, Factor(mask.mT if is_transposed else mask), product),)
 
     return Correlation((TensorSpec(x, owner=CLIENT),), (TensorSpec(result),), derive)
 
@@ -77,7 +78,7 @@ class PreparedProduct:
     `mask` is the client's r. `share` is the client's share of the product, and the server's share of r B.
     """
 
-    weight: Tensor
+    weight: Factor
     product: ProductName
     mask: Tensor
     share: Tensor
@@ -92,12 +93,12 @@ def prepare_product(
     With `exact`, prepare its wrap-free truncation too (`truncate_exactly`): the client sends 1 bit per element.
     8 bytes offline per element of the result, and 2 with `exact`.
     """
-    correlation = masked_product(x, tuple(weight.words.shape), product, weight.is_transposed)
+    correlation = masked_product(x, tuple(weight.factor.words.shape), product, weight.is_transposed)
     mask, share = rt.correlated(correlation, weight.mask_id)
     if rt.rank == CLIENT:
-        share = multiply_words(mask, weight.words, product) + share
+        share = multiply_words(mask, weight.factor, product) + share
     wrap = prepare_wrap(rt, share) if exact else None
-    return PreparedProduct(weight.words, product, mask, share, wrap)
+    return PreparedProduct(weight.factor, product, mask, share, wrap)
 
 
 def multiply_prepared(rt: Runtime, x: Tensor, prepared: PreparedProduct, bits: int = WIDE_BITS) -> Tensor:
@@ -109,7 +110,7 @@ def multiply_prepared(rt: Runtime, x: Tensor, prepared: PreparedProduct, bits: i
         rt.send(SERVER, x - prepared.mask, bits=bits)
         return prepared.share
     (masked,) = rt.send(SERVER, x, bits=bits)
-    return multiply_words(x + masked, prepared.weight, prepared.product) + prepared.share
+    return multiply_words(x + masked, prepared.weight, prepared.product, bits) + prepared.share
 
 
 def private_and(length: int) -> Correlation:
