@@ -4,10 +4,15 @@ Keys = dict[str, str]
 
 TOTALS: Keys = {
     "rounds": "sequential exchanges",
-    "bytes": "payload that one party sends, the larger of the two",
+    "bytes": "payload that the busier party sends once the input is there",
+    "bytes_by_party": "the same of the server and of the client",
+    "ahead_bytes": "payload that the busier party can send before the input is there",
+    "session_bytes": "payload that it sends once in a session, in one round, to open the weights",
     "offline_bytes": "correlated randomness that must reach a party; null where the protocol's sources do not state it",
     "seconds": "by network; they include those of computing if compute_seconds is a number",
     "compute_seconds": "by the machine's profile; null without one, or where a protocol does not run here",
+    "ahead_compute_seconds": "the client's before the input is there, likewise; in no other sum but the next",
+    "first_query_seconds": "by network, with all that a session and a query do before the input is there",
 }
 
 ROW: Keys = {
@@ -17,7 +22,10 @@ ROW: Keys = {
     "count": "how often it occurs there",
     "provenance": "of its price: derived, declared, scaled or fitted; local where a declared protocol has it for free",
     "rounds": "of all occurrences",
-    "bytes": "of all occurrences",
+    "bytes": "of all occurrences, as in total; so are the next three",
+    "bytes_by_party": "of all occurrences",
+    "ahead_bytes": "of all occurrences",
+    "session_bytes": "of all occurrences",
     "offline_bytes": "of all occurrences",
 }
 
@@ -31,7 +39,7 @@ ESTIMATE: Keys = {
     "only_inner": "true if rows and total lack embedding and head",
     "total": "sums of all rows",
     "without_embedding_and_head": "sums of what lies between",
-    "session_bytes": "sent once in a session, in one round, to open the weights that kernels keep; in no other sum",
+    "session_bytes": "that of the total",
     "rows": "one for each operation and shape in each module",
     "conventions": "definitions of the quantities",
 }

@@ -15,12 +15,18 @@ from pi_sim.zoo.source import ModelSource
 if TYPE_CHECKING:
     import pandas as pd
 
-SECONDS_WITHOUT_COMPUTE = "seconds are the network's alone, rounds x latency + bytes / bandwidth, without computing"
-SECONDS_WITH_COMPUTE = "seconds are rounds x latency + bytes / bandwidth + computing on {}, without overlap"
+SECONDS_WITHOUT_COMPUTE = (
+    "seconds are the network's alone, rounds x latency + bytes of the busier direction of each round / bandwidth, "
+    "without computing"
+)
+SECONDS_WITH_COMPUTE = (
+    "seconds are rounds x latency + bytes of the busier direction of each round / bandwidth + computing on {}, without "
+    "overlap"
+)
 """Meaning of seconds without the profile of a machine, and with one."""
 CONVENTIONS = [
-    "bytes are payload bytes that one party sends, the larger of the two, or an even share where a declared protocol's "
-    "source states a sum alone; links are full duplex",
+    "bytes are payload bytes that the busier party sends once the input is there, or an even share where a declared "
+    "protocol's source states a sum alone; links are full duplex",
     "a round is one exchange that cannot start before the previous one has arrived; it costs one one-way latency",
     "offline bytes are correlated randomness that must reach a party, its shares expanded from seeds where they can be",
     SECONDS_WITHOUT_COMPUTE,
@@ -95,6 +101,21 @@ class Estimate:
         computing, cost = self.compute_seconds(part) or 0.0, part.cost
         return {network.name: network.seconds(cost.rounds, cost.serial) + computing for network in self.networks}
 
+    def first_query_seconds(self, part: Subtotal) -> dict[str, float]:
+        """Return seconds by network of the first query of a session: what precedes the input is not done yet."""
+        computing, cost = self.ahead_compute_seconds(part) or 0.0, part.cost
+        before = [sent for sent in (cost.session_bytes, cost.ahead_bytes) if sent]
+        return {
+            network.name: self.seconds(part)[network.name] + network.seconds(len(before), sum(before)) + computing
+            for network in self.networks
+        }
+
+    def ahead_compute_seconds(self, part: Subtotal) -> float | None:
+        """Return the client's seconds of computing before the input; None where `compute_seconds` is."""
+        if self.machine is None or part.ahead_work is None:
+            return None
+        return self.machine.seconds(part.ahead_work, 0)
+
     def compute_seconds(self, part: Subtotal) -> float | None:
         """Return the seconds of computing; None without a machine's profile or for a declared protocol."""
         if self.machine is None or part.work is None:
@@ -135,18 +156,27 @@ class Estimate:
             **self._cost_fields(part.cost),
             "seconds": self.seconds(part),
             "compute_seconds": self.compute_seconds(part),
+            "ahead_compute_seconds": self.ahead_compute_seconds(part),
+            "first_query_seconds": self.first_query_seconds(part),
         }
 
-    def _cost_fields(self, cost: Cost) -> dict[str, int | None]:
+    def _cost_fields(self, cost: Cost) -> dict[str, Any]:
         return {**cost_fields(cost), **({} if self.offline_known else {"offline_bytes": None})}
 
     def _ranking_key(self, part: Subtotal) -> float:
         return next(iter(self.seconds(part).values()), part.cost.bytes)
 
 
-def cost_fields(cost: Cost) -> dict[str, int]:
+def cost_fields(cost: Cost) -> dict[str, Any]:
     """Return a cost under the keys of records."""
-    return {"rounds": cost.rounds, "bytes": cost.bytes, "offline_bytes": cost.offline}
+    return {
+        "rounds": cost.rounds,
+        "bytes": cost.bytes,
+        "bytes_by_party": list(cost.sent),
+        "ahead_bytes": cost.ahead_bytes,
+        "session_bytes": cost.session_bytes,
+        "offline_bytes": cost.offline,
+    }
 
 
 def estimate_model(

@@ -177,6 +177,7 @@ def _price_row(op: Op, protocol: PricedProtocol, includes_dealer: bool) -> Row:
         count=1,
         cost=price.cost,
         work=price.compute_work(includes_dealer),
+        ahead_work=price.ahead_work,
         provenance=price_provenance(op, protocol),
     )
 

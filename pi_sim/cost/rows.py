@@ -23,6 +23,8 @@ class Row:
     cost: Cost
     work: Work | None = None
     """Work of party 0; None if only the cost is known."""
+    ahead_work: Work | None = None
+    """Work of party 1 before the input is there; likewise."""
     provenance: str = "derived"
 
     def repeated(self, count: int, module: str) -> "Row":
@@ -33,6 +35,7 @@ class Row:
             count=count * self.count,
             cost=count * self.cost,
             work=None if self.work is None else count * self.work,
+            ahead_work=None if self.ahead_work is None else count * self.ahead_work,
         )
 
     @property
@@ -44,19 +47,24 @@ class Row:
 
 @dataclass(frozen=True)
 class Subtotal:
-    """Sum of rows: operations, cost, and the work unless that of one row is unknown."""
+    """Sum of rows: operations, cost, and the works unless that of one row is unknown."""
 
     count: int
     cost: Cost
     work: Work | None
+    ahead_work: Work | None = None
 
     @classmethod
     def sum_of(cls, summands: "Iterable[Row | Subtotal]") -> "Subtotal":
-        """Return the sum; its work is None if that of any summand is."""
+        """Return the sum; a work is None if that of any summand is."""
         parts = list(summands)
-        works = [part.work for part in parts if part.work is not None]
-        work = sum(works, Work()) if len(works) == len(parts) else None
-        return cls(sum(part.count for part in parts), sum((part.cost for part in parts), ZERO_COST), work)
+        works = (_sum_works([part.work for part in parts]), _sum_works([part.ahead_work for part in parts]))
+        return cls(sum(part.count for part in parts), sum((part.cost for part in parts), ZERO_COST), *works)
+
+
+def _sum_works(works: list[Work | None]) -> Work | None:
+    present = [work for work in works if work is not None]
+    return sum(present, Work()) if len(present) == len(works) else None
 
 
 VIEW_KEYS: dict[View, Callable[[Row], str]] = {

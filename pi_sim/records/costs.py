@@ -13,15 +13,24 @@ WRONG = 1.1
 """Ratio of private to plain perplexity above which the result is wrong."""
 
 
+BytesByParty = tuple[int, int]
+"""Bytes of the server and of the client."""
+
+
 class Price(TomlModel):
     rounds: int
-    bytes: int
+    bytes: int  # of the busier party
+    bytes_by_party: BytesByParty | None = None
+    ahead_bytes: int | None = None  # that the busier party can send before the input is there
+    session_bytes: int | None = None  # that it sends once per session
     offline_bytes: int | None  # null where the protocol's sources do not state it
 
 
 class Total(Price):
     seconds: dict[str, float]  # by network
     compute_seconds: float | None = None
+    ahead_compute_seconds: float | None = None
+    first_query_seconds: dict[str, float] = Field(default_factory=dict)  # by network
 
 
 class EstimateRow(TomlModel):
@@ -32,6 +41,9 @@ class EstimateRow(TomlModel):
     provenance: str | None = None
     rounds: int
     bytes: int
+    bytes_by_party: BytesByParty | None = None
+    ahead_bytes: int | None = None
+    session_bytes: int | None = None
     offline_bytes: int | None
 
 
@@ -70,7 +82,7 @@ class Measured(Price):
     compute_seconds: float
     peer_wait_seconds: float | None = None  # the part of `compute_seconds` spent waiting for the peer's computation
     setup_seconds: float
-    session_bytes: int | None = None
+    ahead_seconds: float | None = None  # of preparing a sequence before the input is there, at the busier party
     link: LinkCosts | None = None
     predicted_communication_seconds: float | None = None
     communication_ratio: float | None = None
@@ -174,6 +186,8 @@ class KernelTiming(TomlModel):
     elements: int  # of the result; of a causal softmax, those that the kernel computes
     rounds: int
     bytes: int
+    bytes_by_party: BytesByParty | None = None
+    ahead_bytes: int | None = None
     offline_bytes: int
     session_bytes: int
     seconds: float | None = None  # with party 0 as the dealer; null if the operation was priced only
@@ -189,6 +203,9 @@ class ModelTiming(TomlModel):
     dealer: str
     rounds: int
     bytes: int
+    bytes_by_party: BytesByParty | None = None
+    ahead_bytes: int | None = None
+    ahead_seconds: float | None = None  # of preparing a sequence before the input is there, at the busier party
     offline_bytes: int
     session_bytes: int
     seconds: float

@@ -5,6 +5,7 @@ The audit compares predicted rounds and bytes with CrypTen's counters and with t
 
 import math
 from collections.abc import Iterator, Mapping
+from statistics import mean
 
 import torch
 from torch import Tensor
@@ -96,7 +97,16 @@ def summarize_counters(
         sum(sequence[key] for sequence in sequences) / len(sequences)
         for key in ("seconds", "communication_seconds", "late_seconds", "peer_wait_seconds")
     )
-    cost = Cost(server[0]["rounds"], (server[0]["sent"], client[0]["sent"]), server[0]["offline"])
+    ahead = mean(
+        max(pair[0]["ahead"]["seconds"], pair[1]["ahead"]["seconds"]) for pair in zip(server, client, strict=True)
+    )
+    cost = Cost(
+        rounds=server[0]["rounds"],
+        sent=(server[0]["sent"], client[0]["sent"]),
+        offline=server[0]["offline"],
+        ahead=(server[0]["ahead"]["sent"], client[0]["ahead"]["sent"]),
+        session=(counters.session[0]["sent"], counters.session[1]["sent"]),
+    )
     ratio: dict[str, float] = {}
     if network is not None and predicted is not None:
         expected = network.seconds(predicted.rounds, predicted.serial)
@@ -109,8 +119,8 @@ def summarize_counters(
             "late_seconds": late,
             "compute_seconds": seconds - communication,
             "peer_wait_seconds": peer_wait,
-            "setup_seconds": counters.seconds - len(sequences) * seconds,
-            "session_bytes": max(session["sent"] for session in counters.session),
+            "setup_seconds": counters.seconds - len(sequences) * (seconds + ahead),
+            "ahead_seconds": ahead,
             "link": counters.link,
             **ratio,
         }

@@ -187,7 +187,7 @@ def _parse_peer_counters(text: bytes, sequences: int, nodes: int) -> PeerCounter
         message = json.loads(text)
         session = _counter_values(message["session"])
         counters = [
-            {**_counter_values(entry), "ahead": _counter_values(entry["ahead"])} for entry in message["sequences"]
+            {**_counter_values(entry), "ahead": _ahead_values(entry["ahead"])} for entry in message["sequences"]
         ]
         by_node = [[(int(rounds), int(sent)) for rounds, sent in entry["nodes"]] for entry in message["sequences"]]
     except Exception:  # nonsense raises nearly anything
@@ -195,6 +195,11 @@ def _parse_peer_counters(text: bytes, sequences: int, nodes: int) -> PeerCounter
     if [len(points) for points in by_node] != [nodes] * sequences:
         raise RunError("the other party counted other sequences or nodes than this one.")
     return session, [{**values, "nodes": points} for values, points in zip(counters, by_node, strict=True)]
+
+
+def _ahead_values(table: dict[str, Any]) -> Counters:
+    """Return counters and seconds of the preparation of a sequence."""
+    return {**_counter_values(table), "seconds": float(table["seconds"])}
 
 
 def _counter_values(table: dict[str, Any]) -> Counters:

@@ -39,7 +39,8 @@ def outcome(rank: int = 0, **falsified: int) -> tuple[Any, Any, PartyCounters]:
             "rounds": reached.rounds, "sent": reached.sent[party], "received": reached.sent[1 - party],
             "offline": reached.offline, "requested": reached.offline,
             "crypten_rounds": reached.rounds, "crypten_bytes": sum(reached.sent),
-            "ahead": {**NOTHING, "offline": 0, "requested": 0}, "nodes": [(rounds, sent[party]) for rounds, sent in nodes],
+            "ahead": {**NOTHING, "offline": 0, "requested": 0, "seconds": 0.0},
+            "nodes": [(rounds, sent[party]) for rounds, sent in nodes],
         }
         for party in (0, 1)
     ]  # fmt: skip

@@ -51,7 +51,8 @@ class BenchCase:
         return KernelTiming(
             name=workload.name, shapes=workload.shapes, kernel=self.kernel,
             protocols=tuple(protocol.name for protocol in self.protocols),
-            elements=workload.elements(self.kernel), rounds=cost.rounds, bytes=cost.bytes, offline_bytes=cost.offline,
+            elements=workload.elements(self.kernel), rounds=cost.rounds, bytes=cost.bytes, bytes_by_party=cost.sent,
+            ahead_bytes=cost.ahead_bytes, offline_bytes=cost.offline,
             session_bytes=cost.session_bytes, **timings,
         )  # fmt: skip
 
@@ -195,7 +196,9 @@ def _measure_run(
     counters, fastest = summarize_counters(outcome), min(outcome.counts[0], key=lambda count: float(count["seconds"]))
     return ModelTiming(
         model=loaded.origin["model"], protocol=protocol.name, dealer=dealer,
-        rounds=counters.rounds, bytes=counters.bytes, offline_bytes=counters.offline_bytes or 0,
+        rounds=counters.rounds, bytes=counters.bytes, bytes_by_party=counters.bytes_by_party,
+        ahead_bytes=counters.ahead_bytes, ahead_seconds=counters.ahead_seconds,
+        offline_bytes=counters.offline_bytes or 0,
         session_bytes=counters.session_bytes or 0,
         seconds=fastest["seconds"], communication_seconds=fastest["communication_seconds"],
         difference=float((outcome.logits - plain).abs().max()),
