@@ -46,9 +46,11 @@ class DerivedPrice(NamedTuple):
     work: Work
     """Work of party 0 once the input is there."""
     dealer_work: Work
-    """Work of dealing the correlations, besides drawing party 0's shares."""
+    """Work of dealing the correlations that kernels request then, besides drawing party 0's shares."""
     ahead_work: Work
     """Work of party 1 before the input is there."""
+    ahead_dealer_work: Work
+    """Work of dealing what is requested before the input is there."""
 
 
 def derive_price(op: Op, protocol: ExecutableProtocol) -> DerivedPrice:
@@ -78,7 +80,7 @@ def _derive_once(op: Op, protocol: ExecutableProtocol) -> DerivedPrice:
         session_items = meter.source.take_items()
         if index is not None:
             operands[index] = prepare_op(meter.rt, op, operands[index], protocol)
-        ahead = meter.take_cost()
+        ahead, ahead_items = meter.take_cost(), meter.source.take_items()
         with counter:
             apply_op(meter.rt, op, operands, protocol)
         online, items = meter.take_cost(), meter.source.take_items()
@@ -90,8 +92,9 @@ def _derive_once(op: Op, protocol: ExecutableProtocol) -> DerivedPrice:
             session=(0, 0) if op.attribute("tied") else session.sent,
         ),
         work=counter.work,
-        dealer_work=_dealer_work(session_items, items),
+        dealer_work=_dealer_work(session_items, ahead_items, items),
         ahead_work=_ahead_work(op, protocol),
+        ahead_dealer_work=_dealer_work(session_items, (), ahead_items),
     )
 
 
@@ -146,11 +149,13 @@ def _metered_dry_run(protocol: ExecutableProtocol, rank: int = 0) -> Iterator[_D
         yield _DryRunMeter(rt, source, prg)
 
 
-def _dealer_work(session_items: tuple[DemandItem, ...], items: tuple[DemandItem, ...]) -> Work:
+def _dealer_work(
+    session_items: tuple[DemandItem, ...], earlier_items: tuple[DemandItem, ...], items: tuple[DemandItem, ...]
+) -> Work:
     """Return a dealer's work for `items`, besides drawing party 0's shares, which party 0 draws as well."""
     peer_prg, mask_ids = ShapePrg(), list[int]()
     source, counter = DealerSource(ShapePrg(), peer_prg), WorkCounter(peer_prg)
-    for item in session_items:
+    for item in (*session_items, *earlier_items):
         item.request(source, mask_ids)
     with counter:
         for item in items:

@@ -108,6 +108,8 @@ class OpPrice(NamedTuple):
     """Work of the dealer, which is party 0's too with the first-party dealer."""
     ahead_work: Work | None = None
     """Work of party 1 before the input is there."""
+    ahead_dealer_work: Work | None = None
+    """Work of the dealer for what is requested before the input is there."""
 
     def compute_work(self, includes_dealer: bool = True) -> Work | None:
         """Return the work of party 0, with or without that of the dealer."""
@@ -143,7 +145,7 @@ def _derived_numbers(op: Op, protocol: ExecutableProtocol) -> list[Any]:
             raise
         except Exception as error:  # settings that CrypTen accepts and its functions do not
             raise UsageError(f"protocol {protocol.name} cannot compute {op}: {error}.") from None
-        return [price.cost.numbers, astuple(price.work), astuple(price.dealer_work), astuple(price.ahead_work)]
+        return [price.cost.numbers, *map(astuple, price[1:])]
 
     stored: list[Any] = cached_json("prices", [protocol.kernels, protocol.settings, op.to_json()], derive)
     return stored

@@ -12,7 +12,7 @@ from operator import mul
 
 from pi_sim.cost import pricing
 from pi_sim.cost.census import Census, scenario_census
-from pi_sim.cost.cost import Cost, Machine, Work
+from pi_sim.cost.cost import ZERO_COST, Cost, Machine, Work
 from pi_sim.cost.pricing import PricedProtocol, price_census, price_op
 from pi_sim.errors import MissingDependencyError, UnpricedError, UsageError
 from pi_sim.graph.ops import Op
@@ -124,7 +124,8 @@ class PriceTable:
             self._raise_unpriced(captured.census)
         works = [work for _, work in prices if work is not None]
         total_work = Work(*_weighted_sums(counts, works)) if len(works) == len(prices) else None
-        return Cost.from_numbers(_weighted_sums(counts, [cost for cost, _ in prices])), total_work
+        total_cost = Cost.from_numbers(_weighted_sums(counts, [cost for cost, _ in prices])) if prices else ZERO_COST
+        return total_cost, total_work
 
     def _price(self, op: Op) -> CachedPrice | None:
         """Return the price of an operation, or None if it has none."""

@@ -1,5 +1,6 @@
 """Work: counted by hand, counted on real tensors, and kept with its price."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pi_sim.graph.ops import Op
 from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.prg import AesCtrPrg, new_seed
 from pi_sim.mpc.dealer.sources import DealerSource
-from pi_sim.mpc.executor import apply_op, dry_runtime, fixed_operand, open_weights
+from pi_sim.mpc.executor import apply_op, dry_runtime, fixed_operand, open_weights, prepare_op
 
 CARD, LEAN = (specs.load_executable_protocol(name) for name in ("crypten_tanh", "lean"))
 WORKS = st.builds(Work, *(st.integers(0, 10**12),) * 5)
@@ -40,7 +41,7 @@ def test_works_are_a_commutative_monoid(a: Work, b: Work, c: Work, times: int) -
 @given(m=SIZES, k=SIZES, n=SIZES)
 def test_a_linear_map_is_three_products_online_and_one_of_the_dealers(m: int, k: int, n: int) -> None:
     """Party 0 draws its shares of A and B; a dealer draws party 1's, and that of A @ B."""
-    cost, work, dealing, _ = derived.derive_price(op("linear", (m, k), (k, n), (n,)), CARD)
+    cost, work, dealing, *_ = derived.derive_price(op("linear", (m, k), (k, n), (n,)), CARD)
     assert (work.macs, dealing.macs) == (3 * m * k * n, m * k * n)
     assert work.random == 8 * (m * k + k * n)
     assert dealing.random == 8 * (m * k + k * n + m * n)
@@ -81,11 +82,17 @@ def test_the_work_on_tensors_with_data_is_what_was_counted_without(
         operands = [backend.fixed_point_tensor(torch.randint(2**16, shape)) for shape in operation.shapes]
         if (place := fixed_operand(operation, card)) is not None:
             (operands[place],) = open_weights(rt, [operation], [operands[place]], card)
-        apply_op(rt, operation, operands, card)  # constants are made when they are first needed
-        with counted:
-            apply_op(rt, operation, operands, card)
+        ahead = WorkCounter(own_prg, peer_prg, zeros, rt=rt)
+        for counters in ((nullcontext(), nullcontext()), (ahead, counted)):  # constants are made when first needed
+            prepared = list(operands)
+            with counters[0]:
+                if place is not None:
+                    prepared[place] = prepare_op(rt, operation, operands[place], card)
+            with counters[1]:
+                apply_op(rt, operation, prepared, card)
     measured = derived.derive_price(operation, card)
     assert counted.work == measured.work + measured.dealer_work
+    assert ahead.work.macs == measured.ahead_dealer_work.macs
 
 
 def test_constants_are_no_work_at_any_width() -> None:

@@ -49,7 +49,8 @@ X = torch.randn(2, 6, 8)
 
 def test_a_linear_map_is_counted_by_hand() -> None:
     found = pi_sim.estimate(nn.Linear(8, 4), torch.zeros(2, 6, 8), networks=["lan"])
-    assert found.total == Cost.symmetric(2, 8 * (96 + 32) + 8 * 48, 8 * 48)
+    both, revealed = 8 * (96 + 32), 8 * 48
+    assert found.total == Cost(2, sent=(both + revealed, both), offline=8 * 48, serial=both + revealed)
     assert (found.model, found.batch, found.seq_len, found.networks[0].name) == ("Linear", 2, 6, "lan")
 
 

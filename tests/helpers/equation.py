@@ -103,6 +103,6 @@ def assert_equation(
     for rank in (0, 1):
         assert evaluation.crypten[rank]["rounds"] == price.rounds
         assert evaluation.crypten[rank]["bytes"] == evaluation.sent[rank] + evaluation.received[rank]
-    expected = (reference or VOCABULARY[name].reference)(*map(plain_operand, operands), **attributes)
+    expected = (reference or VOCABULARY[name].reference)(*map(plain_operand, operands), **op.semantics)
     torch.testing.assert_close(evaluation.value.double(), expected, atol=atol, rtol=rtol)
     return evaluation.value

@@ -29,16 +29,6 @@ class Evaluation:
     value: Tensor
 
 
-def server_operands(op: Op, name: str) -> list[int]:
-    """Return the operands that a protocol's server has in the clear: the weight and, behind it, the bias."""
-    protocol = specs.load_executable_protocol(name)
-    kernel = kernel_for(op.name, protocol.kernels, protocol.name)
-    index = kernel.fixed_index(op)
-    if kernel.fixed_by is None or index is None:
-        return []
-    return [index, *range(2, len(op.shapes))] if op.name == "linear" else [index]
-
-
 class TwoParties:
     """Two processes that compute together; each gets its shares of the operands."""
 
@@ -60,7 +50,8 @@ class TwoParties:
     def compute(self, op: Op, operands: list[Tensor], protocol: str) -> Evaluation:
         """Evaluate `op` on plain operands, of which the secret ones are shared first."""
         shares: tuple[list[Tensor], list[Tensor]] = ([], [])
-        owned = server_operands(op, protocol)
+        card = specs.load_executable_protocol(protocol)
+        owned = kernel_for(op.name, card.kernels, card.name).server_operands(op)
         for index, (operand, secret) in enumerate(zip(operands, op.secret, strict=True)):
             ring = to_fixed_point(operand) if operand.is_floating_point() else operand.long()
             pair = share_tensor(ring) if secret else (operand, operand)

@@ -262,12 +262,12 @@ def test_a_dealing_that_does_not_serve_is_refused_before_anything_starts(exporte
     output = deal("--bundle", exported, "--protocol", "lean", "--sequences", 2, "--out", out)
     assert f"{(out / 'party0.dealing').stat().st_size:,} bytes in party0.dealing" in output
     options = ("--bundle", exported, "--dealer", out)
-    assert "for another protocol" in refused(*options)
+    assert "was exported for another kind of protocol" in refused(*options)
     assert "for 2 sequences, not for 3" in refused(*options, "--protocol", "lean", "--sequences", 3)
     deal("--bundle", exported, "--protocol", "lean", "--out", tmp_path / "other")
     shutil.copy(tmp_path / "other" / "party1.dealing", out)
     assert "of different dealings" in refused(*options, "--protocol", "lean")
-    assert "there is no folder" in refused("--bundle", exported, "--dealer", tmp_path / "nothing")
+    assert "there is no folder" in refused("--bundle", exported, "--protocol", "lean", "--dealer", tmp_path / "nothing")
 
 
 @pytest.mark.slow

@@ -91,7 +91,7 @@ def test_two_parties_compute_what_was_predicted(bundles: list[Path], keys: list[
     assert "perplexity" not in server
     assert 5 < records[1]["perplexity"]["private"] < 500  # a model that knows nothing is at 2,048
     for out in (server, client):
-        assert out.count("equal") == 3
+        assert out.count("equal") == 7
         assert "The server was the dealer and could open everything" in out
         assert "semi-honest" in out
         assert "Nothing was encrypted" not in out
@@ -213,7 +213,8 @@ def test_off_the_loopback_a_run_is_encrypted(bundles: list[Path]) -> None:
     [
         ({"rendezvous": "127.0.0.1"}, "is not an address"),
         ({"bundle": "nowhere"}, "nowhere is not a bundle of pi-sim export"),
-        ({"rank": "1"}, "party1.safetensors is missing or damaged"),
+        ({"bundle": "../client"}, "party0.safetensors is missing or damaged"),
+        ({"protocol": "crypten"}, "was exported for another kind of protocol; export it again with --protocol"),
         ({"network": "lan"}, "two machines have a network of their own"),
         ({"keys": "nowhere"}, "nowhere/certificate.pem is not a certificate"),
         ({"rendezvous": "no-such-host.invalid:5000"}, "there is no host 'no-such-host.invalid'"),
@@ -224,7 +225,8 @@ def test_off_the_loopback_a_run_is_encrypted(bundles: list[Path]) -> None:
     ],
 )
 def test_bad_input_is_one_sentence(arguments: dict[str, str], sentence: str, bundles: list[Path]) -> None:
-    options = {"rank": "0", "rendezvous": free_address(), "bundle": str(bundles[0]), **arguments}
+    options = {"rank": "0", "rendezvous": free_address(), "bundle": str(bundles[0]), "protocol": "lean", **arguments}
+    options["bundle"] = options["bundle"].replace("../client", str(bundles[1]))
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     result = CliRunner().invoke(main, ["run", "party", *words])
     assert (result.exit_code, result.stdout) == (2, "")

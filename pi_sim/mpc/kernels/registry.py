@@ -82,6 +82,13 @@ class Kernel:
         """Return the index of the fixed operand of an operation."""
         return self.fixed_operand(op) if callable(self.fixed_operand) else self.fixed_operand
 
+    def server_operands(self, op: Op) -> list[int]:
+        """Return the indices of operands that the server has in the clear: its weight, and the bias of a linear map."""
+        index = self.fixed_index(op)
+        if self.fixed_by is None or index is None:
+            return []
+        return [index, *range(2, len(op.shapes))] if op.name == "linear" else [index]
+
 
 KERNELS: dict[tuple[str, str], Kernel] = {}
 

@@ -27,6 +27,7 @@ from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
 from pi_sim.mpc.dealer.prg import SEED_BYTES, AesCtrPrg
 from pi_sim.mpc.dealer.sources import Source
 from pi_sim.mpc.executor import apply_op, fixed_operand, open_weights, prepare_op
+from pi_sim.mpc.kernels import kernel_for
 from pi_sim.mpc.runtime import Runtime
 from pi_sim.mpc.transport.link import Link
 from pi_sim.records import BenchSize, TruncationTest
@@ -171,8 +172,11 @@ def _share_operands(
 ) -> list[Any]:
     """Return this party's shares of the operands; a weight that is opened once per session is opened here."""
     op, masks = workload.op, AesCtrPrg(bytes(SEED_BYTES))
-    pairs = zip(plain, op.secret, strict=True)
-    operands: list[Any] = [_share_operand(end, value, masks) if secret else value for value, secret in pairs]
+    owned = kernel_for(op.name, card.kernels, card.name).server_operands(op)
+    operands: list[Any] = [
+        _share_operand(end, value, masks, index in owned) if secret else value
+        for index, (value, secret) in enumerate(zip(plain, op.secret, strict=True))
+    ]
     index = fixed_operand(op, card)
     if index is not None:
         (operands[index],) = open_weights(rt, [op], [operands[index]], card)
@@ -187,10 +191,12 @@ def _prepare_operands(rt: Runtime, op: Op, operands: list[Any], card: Executable
     return [prepare_op(rt, op, item, card) if number == index else item for number, item in enumerate(operands)]
 
 
-def _share_operand(end: BenchParty, value: Tensor, masks: AesCtrPrg) -> Any:
-    """Share reals in fixed point, one-hot tokens as plain integers."""
+def _share_operand(end: BenchParty, value: Tensor, masks: AesCtrPrg, is_server_owned: bool) -> Any:
+    """Share reals in fixed point, one-hot tokens as plain integers; what the server owns stays its own."""
     real = value.is_floating_point()
     (mask,) = masks.draw(TensorSpec(tuple(value.shape)))
+    if is_server_owned:
+        mask = torch.zeros_like(mask)
     return backend.fixed_point_tensor(end.share_of(to_fixed_point(value) if real else value, mask), None if real else 0)
 
 
