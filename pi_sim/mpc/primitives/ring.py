@@ -148,7 +148,7 @@ def integer_slowness() -> float:
 
 PROBE_SHAPE = (64, 256, 256)
 """m, k and n of the products that `integer_slowness` times: milliseconds in all."""
-BLOCK_SIZE = 2**14
+BLOCK_SIZE = 2**16
 
 
 def blockwise(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
