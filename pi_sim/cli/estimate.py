@@ -31,6 +31,7 @@ VIEWS = ["op", "layer", "module", "total"]
     help="Rows of the table; count shows shapes instead of prices.",
 )  # fmt: skip
 @click.option("--top", type=click.IntRange(1), metavar="N", help="The N slowest rows on the first network, and others.")
+@click.option("--explain", is_flag=True, help="Also what a protocol rewrites in the graph, and what each pass saves.")
 @click.option("--shares", is_flag=True, help="Percentages of the total in the table too; Markdown and CSV have them.")
 @options.STYLE
 def estimate(
@@ -41,6 +42,7 @@ def estimate(
     machine: Path | None,
     by: Any,
     top: Any,
+    explain: bool,
     shares: bool,
     style: Any,
     **scenario: Any,
@@ -57,8 +59,22 @@ def estimate(
         return
     from pi_sim.report.estimates import render_estimates
 
+    explanation = _explain_all(sources[0], protocols, style, **scenario) if explain else None
     estimates = _estimate_all(sources, protocols, networks, machine, **scenario)
+    if explanation:
+        click.echo(explanation)
     click.echo(render_estimates(estimates, by, style, top, shares))
+
+
+def _explain_all(source: "ModelSource", protocols: Names, style: Any, **scenario: Any) -> str:
+    """Return the savings of every protocol's rewriting; a `UsageError` for one that rewrites nothing."""
+    from pi_sim.cost.savings import explain_rewriting
+    from pi_sim.report.estimates import render_savings
+
+    if style in ("json", "csv"):
+        raise UsageError("--explain prints a table of its own; choose --format table or markdown.")
+    cards = [options.resolve_executable(name) for name in dict.fromkeys(protocols)]
+    return render_savings(source, {card.name: explain_rewriting(source, card, **scenario) for card in cards}, style)
 
 
 @click.command(epilog=json_help.describe_keys(("JSON keys", json_help.COMPARISON)))

@@ -61,7 +61,7 @@ _RECENT_GRAPH: dict[str, Graph] = {}
 """The last captured graph, for the next protocol that rewrites it."""
 
 
-def _capture(source: ModelSource, length: int, batch: int, past: int | None) -> Graph:
+def capture_graph(source: ModelSource, length: int, batch: int, past: int | None) -> Graph:
     """Return the graph of a scenario."""
     from pi_sim.graph.capture import capture_model
 
@@ -86,7 +86,7 @@ def capture_census(
     """
 
     def derive() -> dict[str, Any]:
-        graph = _capture(source, length, batch, past)
+        graph = capture_graph(source, length, batch, past)
         if protocol and protocol.rewrites:
             from pi_sim.mpc.rewriting import rewrite_graph
 

@@ -1,7 +1,7 @@
 """Tables of estimates, comparisons and counts. Imports neither torch nor pandas: a cached estimate answers at once."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from string import ascii_uppercase
 from typing import Any, Literal
 
@@ -10,10 +10,12 @@ from pi_sim.cost.census import OpCounts
 from pi_sim.cost.cost import ZERO_COST
 from pi_sim.cost.estimate import Estimate
 from pi_sim.cost.rows import Subtotal, View
+from pi_sim.cost.savings import Saving
 from pi_sim.errors import UsageError
 from pi_sim.records import EstimateRecord
 from pi_sim.report import tables
 from pi_sim.report.tables import BYTES, COUNT, RATIO, SECONDS, SHARE, Format, Table, Units, tabulate
+from pi_sim.zoo.source import ModelSource
 
 TITLES: dict[View, str] = {"op": "operation", "layer": "layer", "module": "module", "total": ""}
 INNER = "without embedding and head"
@@ -206,6 +208,15 @@ def _comparison_table(estimates: list[Estimate], view: View, everything: bool) -
         for groups in ([_parts(estimate, view) for estimate in estimates], list(map(_sums, estimates)))
     )
     return tabulate(rows, heads, totals=totals)
+
+
+def render_savings(source: ModelSource, savings: dict[str, list[Saving]], style: Literal["table", "markdown"]) -> str:
+    """Render what each pass of every protocol's rewriting saves."""
+    sections = [
+        {"model": source.name, "size": source.label, "protocol": name, "savings": list(map(asdict, passes))}
+        for name, passes in savings.items()
+    ]
+    return tables.render_template("savings.txt.j2", style, sections=sections)
 
 
 def render_counts(counts: OpCounts, style: Format) -> str:
