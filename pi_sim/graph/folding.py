@@ -202,7 +202,7 @@ def fold_norms(editor: Editor) -> int:
 
 def _fold_norm(editor: Editor, node: Node) -> bool:
     maps = editor.linear_readers(node.name)
-    if not maps:
+    if not maps or not all(name in editor.weights for name in node.inputs[1:]):
         return False
     gamma, beta = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
     for reader in maps:

@@ -18,7 +18,7 @@ from pi_sim.mpc.kernels import kernel_for
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Rounds and bytes of one evaluation, by three counters, and the value that it computed."""
+    """Rounds and bytes of one evaluation, by three counters, and the value of the bits that were asked for."""
 
     rounds: int
     sent: tuple[int, int]
@@ -62,7 +62,9 @@ class TwoParties:
         for pipe, operands_of_rank in zip(self.pipes, shares, strict=True):
             pipe.send((op, operands_of_rank, [operand.is_floating_point() for operand in operands], protocol))
         first, second = (pipe.recv() for pipe in self.pipes)
-        value = second["share"] if op.name == "reveal" else (first["share"] + second["share"]).double() / first["scale"]
+        ring = second["share"] if op.name == "reveal" else first["share"] + second["share"]
+        shift = 64 - int(op.attribute("bits", 64))
+        value = ring if op.name == "reveal" else ((ring << shift) >> shift).double() / first["scale"]
         assert first["rounds"] == second["rounds"]
         return Evaluation(
             first["rounds"],

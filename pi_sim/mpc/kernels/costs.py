@@ -16,7 +16,7 @@ from pi_sim.graph.ops import Op
 class KernelCost:
     """Rounds, bytes of the busier direction of every round, and offline bytes.
 
-    Openings of packed bits and of 32-bit words are padded to 64-bit words: less than 8 bytes per round, not included.
+    Openings of packed bits and of shorter words are padded to 64-bit words: less than 8 bytes each, not included.
     """
 
     rounds: int = 0
