@@ -230,6 +230,7 @@ class BenchRecord(Record):
     extent: BenchSize
     threads: int
     load: tuple[float, float]  # the machine's mean load before and after, with that of other processes
+    vector_instructions: Literal["AVX-512", "AVX2"] = "AVX-512"  # widest that torch uses on the CPU
     operations: tuple[KernelTiming, ...]
     models: tuple[ModelTiming, ...]
     truncations: tuple[TruncationTest, ...]

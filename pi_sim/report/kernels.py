@@ -75,6 +75,7 @@ def context(data: KernelData) -> dict[str, Any]:
         "targets": lean_targets(data.bench, data.runs, data.missing),
         "linear": (LINEAR_MAPS * linear.iloc[0]).tolist() if linear.notna().all(axis=None) and len(linear) else None,
         "linear_maps": LINEAR_MAPS,
+        "block_ahead": max((row.ahead_seconds or 0 for row in bench.models if row.protocol == LEAN), default=0),
         "pairs": data.pairs,
         **_measured(data),
         "accuracy": accuracy.assign(**perplexities),
@@ -97,6 +98,7 @@ def _measured(data: KernelData) -> dict[str, Any]:
     for row, timing in zip(models, data.bench.models, strict=True):
         stock = stock_timing(data.bench, timing)
         fewer, faster = (stock.bytes / timing.bytes, stock.seconds / timing.seconds) if stock else (None, None)
+        row["both_ways"] = sum(timing.bytes_by_party or (timing.bytes, timing.bytes))
         row |= {"fewer": fewer, "faster": faster} if stock != timing else {"fewer": None, "faster": None}
     names = data.operations["protocols"].map(lambda protocols: ", ".join(map(label_protocol, protocols)))
     return {"kernels": data.operations.assign(protocols=names), "models": models, "truncations": truncations}

@@ -12,6 +12,7 @@ from pi_sim.errors import UsageError
 from pi_sim.graph.ops import STRUCTURAL, VOCABULARY
 from pi_sim.network import PRESETS
 from pi_sim.records import RECORD_FILE, PartyRecord, RunRecord, TrainingRecord
+from pi_sim.records.costs import Total as TotalRecord
 from pi_sim.report import tables
 from pi_sim.report.tables import Cell, Column, Format, Table, tabulate
 from pi_sim.specs import DeclaredProtocol, ExecutableProtocol, ModelCard, Price
@@ -128,7 +129,14 @@ def render_machine(machine: Machine, style: Format) -> str:
 def summarize_run(record: RunRecord | PartyRecord) -> str:
     """Summarize a run, or one party of a run across two machines, in a screenful."""
     is_party = isinstance(record, PartyRecord)
-    return tables.render_template("run.txt.j2", "table", record=record, is_party=is_party, equality=equality)
+    return tables.render_template(
+        "run.txt.j2", "table", record=record, is_party=is_party, equality=equality, is_uneven=is_uneven
+    )
+
+
+def is_uneven(price: TotalRecord) -> bool:
+    """Return whether the parties send different amounts in more than the opening of results."""
+    return bool(price.session_bytes) and price.bytes_by_party is not None and len(set(price.bytes_by_party)) > 1
 
 
 def equality(predicted: int | None, measured: int | None) -> str:

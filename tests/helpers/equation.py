@@ -65,7 +65,10 @@ def plain_operand(operand: Tensor) -> Tensor:
 
 
 def assert_declared_cost(op: Op, protocol: str, *, padded: bool = True) -> Cost:
-    """Return the price of an operation; check that its kernel declares it, but for less than 8 padded bytes for each of two openings a round."""
+    """Return the price of an operation; check that its kernel declares it, but for the padding of two openings a round.
+
+    Less than 8 bytes are padded per opening.
+    """
     card = specs.load_executable_protocol(protocol)
     kernel, price = kernel_for(op.name, card.kernels, card.name), derived.derive_price(op, card)
     index = kernel.fixed_index(op)

@@ -81,7 +81,7 @@ def _limb_pairs(bits: int, first: int, second: int, second_count: int) -> Iterat
 
 
 class Factor:
-    """The second factor (..., k, n) of matrix products, whose limbs are kept: a weight is split once."""
+    """The second factor (..., k, n) of matrix products: a small one, such as a plain weight, is split once."""
 
     def __init__(self, words: Tensor) -> None:
         self.words = words
@@ -103,18 +103,26 @@ class Factor:
         """Return whether products of doubles are quicker than one of integers, which GPUs do not have."""
         if a.device.type != "cpu":
             return True
-        if a.shape[-2] < MIN_ROWS or integer_slowness() < CONVERSION_COST:
+        if integer_slowness() < CONVERSION_COST:
             return False
         plan = LimbPlan.of(bits, self.magnitude_bits, a.shape[-1])
+        if a.shape[-2] < MIN_ROWS and plan.second_bits not in self._limbs:
+            return False
         return integer_slowness() > CONVERSION_COST * len(plan.pairs)
+
+    def _split(self, plan: LimbPlan) -> list[Tensor]:
+        """Return the limbs; a single one is kept, several would take too much memory for the time that they save."""
+        if plan.second_bits in self._limbs:
+            return self._limbs[plan.second_bits]
+        limbs = list(_split_limbs(self.words, plan.second_bits, 1 + max(j for _, j in plan.pairs)))
+        if len(limbs) == 1:
+            self._limbs[plan.second_bits] = limbs
+        return limbs
 
     def multiply_by_limbs(self, a: Tensor, bits: int = 64) -> Tensor:
         """Return a (..., m, k) @ words, right modulo 2^bits, as a sum of products of doubles."""
         plan = LimbPlan.of(bits, self.magnitude_bits, a.shape[-1])
-        if plan.second_bits not in self._limbs:
-            count = 1 + max(j for _, j in plan.pairs)
-            self._limbs[plan.second_bits] = list(_split_limbs(self.words, plan.second_bits, count))
-        second = self._limbs[plan.second_bits]
+        second = self._split(plan)
         first = list(_split_limbs(a, plan.first_bits, 1 + max(i for i, _ in plan.pairs)))
         total: Tensor | None = None
         for i, j in plan.pairs:

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from pi_sim.cost.cost import ZERO_COST
 from pi_sim.cost.pricing import OpPrice, price_op
+from pi_sim.cost.rows import LAYER_PATTERN
 from pi_sim.graph.bundle import Bundle, read_bundle, write_bundle
+from pi_sim.graph.ops import Graph, Node
 from pi_sim.mpc import launch
 from pi_sim.mpc.dealer.dealers import DEALT_FILE, FIRST_PARTY, DealerSpec
 from pi_sim.mpc.kernels import kernel_for
@@ -85,6 +88,7 @@ def run_bench(protocols: list[ExecutableProtocol], extent: BenchSize, bar: Progr
         extent=extent,
         threads=launch.threads_per_party(),
         load=(load_before, os.getloadavg()[0]),
+        vector_instructions="AVX-512" if "512" in torch.backends.cpu.get_cpu_capability() else "AVX2",
         operations=operations,
         models=timings,
         truncations=truncations,
@@ -154,13 +158,12 @@ def bench_models(extent: BenchSize) -> Iterator[BenchModel]:
 
 
 def gpt2_block(extent: BenchSize) -> PreTrainedModel:
-    """Return a layer of GPT-2 between an embedding and a head, without the norm before the head."""
+    """Return a layer of GPT-2 between an embedding and the last norm with its head."""
     block = CardModel.parse(BLOCK_CARD, "gpt2")
     dimensions = {"layers": 1, "heads": extent.heads, "width": extent.width, "context": extent.tokens}
     size = block.size.model_copy(update={**dimensions, "vocabulary": BLOCK_VOCABULARY})
-    design = block.card.architecture.model_copy(update={"final_norm": "none"})
     torch.manual_seed(0)
-    model = build_model(block.card.model_copy(update={"architecture": design}), size).eval()
+    model = build_model(block.card, size).eval()
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, torch.nn.Embedding):
@@ -182,10 +185,19 @@ def measure_model(bench_model: BenchModel, protocols: list[ExecutableProtocol], 
             yield _measure_run(loaded, protocol, dealer, tokens, plain)
 
 
+def _counted_nodes(graph: Graph, name: str) -> list[Node]:
+    """Return the nodes whose costs are those of a model: of the block, only those of its layer.
+
+    The run has been audited: what was counted at every node is its price.
+    """
+    return [node for node in graph.nodes if name != BLOCK_NAME or LAYER_PATTERN.match(node.module)]
+
+
 def _measure_run(
     loaded: Bundle, protocol: ExecutableProtocol, dealer: str, tokens: Tensor, plain: Tensor
 ) -> ModelTiming:
     """Run all sequences once; the fastest one counts."""
+    bench_name = loaded.origin["model"]
     with tempfile.TemporaryDirectory(dir=loaded.folder) as scratch:
         spec, folder = DealerSpec(dealer), Path(scratch) / DEALT_FILE
         if dealer == DEALT_FILE:
@@ -194,12 +206,12 @@ def _measure_run(
         outcome = launch.run_local(loaded, protocol, tokens.unsqueeze(1), dealer=spec)
     audit_run(loaded.graph, protocol, outcome)
     counters, fastest = summarize_counters(outcome), min(outcome.counts[0], key=lambda count: float(count["seconds"]))
+    cost = sum((price_op(node.op, protocol).cost for node in _counted_nodes(loaded.graph, bench_name)), ZERO_COST)
     return ModelTiming(
-        model=loaded.origin["model"], protocol=protocol.name, dealer=dealer,
-        rounds=counters.rounds, bytes=counters.bytes, bytes_by_party=counters.bytes_by_party,
-        ahead_bytes=counters.ahead_bytes, ahead_seconds=counters.ahead_seconds,
-        offline_bytes=counters.offline_bytes or 0,
-        session_bytes=counters.session_bytes or 0,
+        model=bench_name, protocol=protocol.name, dealer=dealer,
+        rounds=cost.rounds, bytes=cost.bytes, bytes_by_party=cost.sent,
+        ahead_bytes=cost.ahead_bytes, ahead_seconds=counters.ahead_seconds,
+        offline_bytes=cost.offline, session_bytes=cost.session_bytes,
         seconds=fastest["seconds"], communication_seconds=fastest["communication_seconds"],
         difference=float((outcome.logits - plain).abs().max()),
     )  # fmt: skip
