@@ -118,8 +118,12 @@ def reveal_rounded(rt: Runtime, x: Shared) -> Tensor | None:
     The fraction of an unrounded product of integers tells the weights exactly, see protocols/README.md.
     """
     surplus = (int(x.encoder.scale) >> FRACTION_BITS).bit_length() - 1
-    share = shift_locally(x.share, surplus) if surplus else x.share
-    (server_share,) = rt.send(CLIENT, share, bits=NARROW_BITS)
-    if rt.rank != CLIENT:
-        return None
-    return (share.to(torch.int32) + server_share).double().div(2**FRACTION_BITS).float().cpu()
+    words = open_rounded(rt, x.share, surplus)
+    return None if words is None else words.double().div(2**FRACTION_BITS).float().cpu()
+
+
+def open_rounded(rt: Runtime, share: Tensor, surplus: int) -> Tensor | None:
+    """Return 32-bit words at the client without `surplus` fraction bits, None at the server: 1 round, 4 bytes."""
+    rounded = shift_locally(share, surplus) if surplus else share
+    (server_share,) = rt.send(CLIENT, rounded, bits=NARROW_BITS)
+    return rounded.to(torch.int32) + server_share if rt.rank == CLIENT else None
