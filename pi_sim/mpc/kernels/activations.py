@@ -37,7 +37,7 @@ def relu_kogge_stone(rt: Runtime, x: Shared) -> Shared:
     return x.relu()
 
 
-@kernel("relu", "masked", FITS_32_BIT, rounds=4, bytes=Fraction(83, 8), offline=40)
+@kernel("relu", "masked", FITS_32_BIT, rounds=4, bytes=Fraction(81, 8), offline=Fraction(309, 8))
 def relu_masked(rt: Runtime, x: Shared) -> Shared:
     """Return max(x, 0) by one masked opening: exact. Source: ours, of a dealer's tables and Beaver's products."""
     return map_share(x, lambda share: evaluate(rt, share, RELU))
@@ -62,7 +62,7 @@ CLAMPED = Domain("|input|", magnitude, 0, MAX_END, hard=True)
 def _clamp_masked_cost(d: Dimensions) -> KernelCost:
     """Return the cost of a comparison and a selection; an end that is 0 needs no table of its own."""
     ends = sum(d.op.attribute(name, 0) != 0 for name in ("low", "high"))
-    return KernelCost(rounds=4, bytes=Fraction(101 + ends, 8), offline=47 + 8 * ends).parallel(d.elements)
+    return KernelCost(rounds=4, bytes=Fraction(97 + ends, 8), offline=Fraction(177, 4) + 8 * ends).parallel(d.elements)
 
 
 @kernel("clamp", "masked", CLAMPED, cost=_clamp_masked_cost)
@@ -157,7 +157,7 @@ def gelu_tanh_form(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     return (x * 0.5) * (((x + cubic * 0.044715) * math.sqrt(2 / math.pi)).tanh() + 1)
 
 
-@kernel("gelu", "fourier", FITS_32_BIT, rounds=5, bytes=Fraction(67, 4), offline=183)
+@kernel("gelu", "fourier", FITS_32_BIT, rounds=5, bytes=Fraction(65, 4), offline=Fraction(721, 4))
 def gelu_fourier(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     """Return 0, x/2 plus a cosine series, or x, chosen by one masked opening: max error 0.0003 everywhere.
 
@@ -188,7 +188,7 @@ def gelu_quad(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     return (x * 0.125) * x + x * 0.25 + 0.5
 
 
-@kernel("gelu", "poly", FITS_32_BIT, rounds=12, bytes=Fraction(573, 4), offline=206)
+@kernel("gelu", "poly", FITS_32_BIT, rounds=12, bytes=Fraction(285, 2), offline=Fraction(1615, 8))
 def gelu_poly(rt: Runtime, x: Shared, *, approximate: str) -> Shared:
     """Return PUMA's polynomials of degree 3 and 6 between -4, -1.95 and 3: max error 0.02, just below 3.
 
@@ -239,7 +239,7 @@ def silu_sigmoid(rt: Runtime, x: Shared) -> Shared:
     return x * x.sigmoid()
 
 
-@kernel("silu", "fourier", FITS_32_BIT, rounds=5, bytes=Fraction(67, 4), offline=263)
+@kernel("silu", "fourier", FITS_32_BIT, rounds=5, bytes=Fraction(65, 4), offline=Fraction(1041, 4))
 def silu_fourier(rt: Runtime, x: Shared) -> Shared:
     """Return 0, x/2 plus a cosine series, or x, chosen by one masked opening: max error 0.0012 everywhere.
 
@@ -287,7 +287,7 @@ def tanh_sigmoid(rt: Runtime, x: Shared) -> Shared:
     return x.tanh()
 
 
-@kernel("tanh", "fourier", FITS_32_BIT, rounds=5, bytes=Fraction(135, 8), offline=259)
+@kernel("tanh", "fourier", FITS_32_BIT, rounds=5, bytes=Fraction(131, 8), offline=Fraction(1025, 4))
 def tanh_fourier(rt: Runtime, x: Shared) -> Shared:
     """Return -1, a sine series, or 1, chosen by one masked opening: max error 0.0004 everywhere.
 
@@ -344,7 +344,7 @@ def erf_tanh_form(rt: Runtime, x: Shared) -> Shared:
     return ((x + cubic * 0.08943) * (2 / math.sqrt(math.pi))).tanh()
 
 
-@kernel("erf", "fourier", FITS_32_BIT, rounds=5, bytes=Fraction(135, 8), offline=227)
+@kernel("erf", "fourier", FITS_32_BIT, rounds=5, bytes=Fraction(131, 8), offline=Fraction(897, 4))
 def erf_fourier(rt: Runtime, x: Shared) -> Shared:
     """Return -1, a sine series, or 1, chosen by one masked opening: max error 0.0002 everywhere.
 

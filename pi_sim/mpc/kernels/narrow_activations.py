@@ -15,7 +15,7 @@ from pi_sim.mpc.kernels.costs import Dimensions, KernelCost, result_bits
 from pi_sim.mpc.kernels.local import map_share
 from pi_sim.mpc.kernels.registry import Domain, kernel, magnitude
 from pi_sim.mpc.primitives import narrow
-from pi_sim.mpc.primitives.comparison import NARROW, and_offline_bytes
+from pi_sim.mpc.primitives.comparison import NARROW, and_cost
 from pi_sim.mpc.primitives.piecewise import RELU, Piecewise
 from pi_sim.mpc.runtime import Runtime
 
@@ -29,10 +29,11 @@ NARROW_OPERAND: Callable[[Op], tuple[int, ...]] = lambda op: (32,)  # noqa: E731
 def evaluation_cost(function: Piecewise, bits: int) -> KernelCost:
     """Return the cost of `narrow.evaluate` of one element."""
     thresholds, pieces = len(function.thresholds), len(function.nonzero_intervals)
-    opened = 4 + Fraction(9, 4) * thresholds + Fraction(pieces, 8) + (4 if function.series else 0)
+    sent, and_dealt = and_cost(NARROW)
+    opened = 4 + sent * thresholds + Fraction(pieces, 8) + (4 if function.series else 0)
     masks = narrow.SelectionMasks(1, function, narrow.result_word(bits))
     dealt = sum(part.bytes for part in masks.correlation().dependent_parts)
-    return KernelCost(rounds=4, bytes=opened, offline=dealt + and_offline_bytes(NARROW) * thresholds)
+    return KernelCost(rounds=4, bytes=opened, offline=dealt + and_dealt * thresholds)
 
 
 def _cost(d: Dimensions, function: Piecewise) -> KernelCost:

@@ -59,10 +59,10 @@ def _reciprocal_of_sums(length: int) -> Normalisation:
 def _normalisation_cost(form: Normalisation) -> KernelCost:
     """Return the cost of `normalise` of one number."""
     count = form.intervals
-    bytes_each = Fraction(9, 4) if form.word == comparison.NARROW else Fraction(5)
-    opened = 8 + bytes_each * (count - 1) + Fraction(count, 8) + 4
+    sent, and_dealt = comparison.and_cost(form.word)
+    opened = 8 + sent * (count - 1) + Fraction(count, 8) + 4
     dealt = sum(part.bytes for part in form.correlation(1).dependent_parts)
-    return KernelCost(5, opened, dealt + comparison.and_offline_bytes(form.word) * (count - 1))
+    return KernelCost(5, opened, dealt + and_dealt * (count - 1))
 
 
 def _tournament_cost(d: Dimensions) -> KernelCost:
@@ -71,7 +71,7 @@ def _tournament_cost(d: Dimensions) -> KernelCost:
     if d.op.attribute("causal"):
         scores -= d.rows * (m - 1) // 2
     levels, comparisons = (n - 1).bit_length(), scores - d.rows
-    maximum = KernelCost(3 * levels, comparisons * Fraction(13, 2), 55 * comparisons)
+    maximum = KernelCost(3 * levels, comparisons * Fraction(25, 4), Fraction(109, 2) * comparisons)
     exponential = evaluation_cost(EXP, bits=64)
     product = KernelCost(1, 4, 24) + KernelCost(1, 4, 16)
     row = _normalisation_cost(_reciprocal_of_sums(n)) + KernelCost(0, 8, 0)

@@ -14,7 +14,7 @@ from pi_sim.mpc.kernels.registry import Domain, kernel
 from pi_sim.mpc.primitives.rows import apply_affine, divide_by_rms, subtract_mean
 from pi_sim.mpc.runtime import Runtime
 
-NORMALISED_INVERSE_ROOT = KernelCost(rounds=9, bytes=Fraction(1269, 8), offline=557)
+NORMALISED_INVERSE_ROOT = KernelCost(rounds=9, bytes=Fraction(1149, 8), offline=Fraction(1109, 2))
 """Cost of `pi_sim.mpc.primitives.rows.inverse_root` of one number."""
 
 

@@ -1,5 +1,7 @@
 """1 / x for positive x."""
 
+from fractions import Fraction
+
 from torch import Tensor
 
 from pi_sim.mpc import backend
@@ -46,8 +48,8 @@ def reciprocal_newton(rt: Runtime, x: Shared) -> Shared:
     "normalised",
     Domain("input", _identity, 2.0**MIN_POWER_OF_2, 2.0**MAX_POWER_OF_2),
     rounds=10,
-    bytes=114,
-    offline=436,
+    bytes=Fraction(435, 4),
+    offline=Fraction(3257, 8),
 )
 def reciprocal_normalised(rt: Runtime, x: Shared) -> Shared:
     """Return 1 / x, its range brought to [1, 2] first, see `pi_sim.mpc.primitives.rows.reciprocal`.

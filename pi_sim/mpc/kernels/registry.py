@@ -102,7 +102,7 @@ def kernel(
     *domains: Domain,
     rounds: int = 0,
     bytes: int | Fraction = 0,
-    offline: int = 0,
+    offline: int | Fraction = 0,
     cost: CostFunction | None = None,
     closed_form: bool = True,
     fixed_operand: FixedOperand = None,

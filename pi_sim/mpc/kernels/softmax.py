@@ -89,10 +89,10 @@ def _tournament_cost(d: Dimensions) -> KernelCost:
     if d.op.attribute("causal"):
         scores -= d.rows * (m - 1) // 2
     comparisons = scores - d.rows
-    maximum = KernelCost(4 * _levels(n), comparisons * Fraction(83, 8), 40 * comparisons)
-    exponential = KernelCost(rounds=5, bytes=Fraction(115, 8), offline=188)
+    maximum = KernelCost(4 * _levels(n), comparisons * Fraction(81, 8), comparisons * Fraction(309, 8))
+    exponential = KernelCost(rounds=5, bytes=Fraction(113, 8), offline=Fraction(1493, 8))
     powers = n.bit_length()
-    inverse = KernelCost(rounds=10, bytes=Fraction(513 + 19 * powers, 8), offline=121 + 15 * powers)
+    inverse = KernelCost(rounds=10, bytes=Fraction(513 + 17 * powers, 8), offline=121 + Fraction(109, 8) * powers)
     return maximum + (exponential + PRODUCT + TRUNCATION).parallel(scores) + inverse.parallel(d.rows)
 
 

@@ -7,6 +7,7 @@ are looked up at once. The indicator bits of intervals are converted to additive
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import partial, reduce
 from itertools import combinations
 from operator import and_, or_, xor
@@ -14,7 +15,6 @@ from operator import and_, or_, xor
 import torch
 from torch import Tensor
 
-from pi_sim.graph.ops import Shape
 from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
 from pi_sim.mpc.openings import Opening, XorOpening
 from pi_sim.mpc.primitives.ring import FRACTION_BITS, blockwise
@@ -51,7 +51,7 @@ def is_negative(
     2. Combine each group of four digits: lt = lt3 ^ eq3 lt2 ^ eq3 eq2 lt1 ^ eq3 eq2 eq1 lt0 (1 round).
     3. Combine the results in the same way (1 round); the sign is top(m) ^ top(r) ^ lt.
 
-    2 rounds; 2 1/4 bytes per element of m in 32-bit words, 5 in 64-bit words.
+    2 rounds; 2 bytes per element of m in 32-bit words, 4 1/4 in 64-bit words.
     """
     groups = m.dtype.itemsize // 2
     group_less, group_equal, opened = compare_groups(rt, m, table, beside)
@@ -167,15 +167,14 @@ def _digit_products(count: int, last: bool) -> "FactorSets":
     return *less_products, *([] if last else [(*higher[0], 2 * count - 2)])
 
 
-def and_offline_bytes(word: torch.dtype) -> int:
-    """Return the offline bytes of the multi-input ANDs of one comparison, besides its tables."""
+def and_cost(word: torch.dtype) -> tuple[Fraction, Fraction]:
+    """Return the bytes and the offline bytes of the multi-input ANDs of one comparison, besides its tables."""
     groups = word.itemsize // 2
-    steps = (DIGITS_PER_AND, False, groups), (groups, True, 1)
-    correlations = (
-        and_masks((1,), 2 * count - 2 + (not last), _subsets(_digit_products(count, last)), bits)
-        for count, last, bits in steps
-    )
-    return sum(part.bytes for correlation in correlations for part in correlation.dependent_parts)
+    sent, dealt = Fraction(0), Fraction(0)
+    for count, last, bits in ((DIGITS_PER_AND, False, groups), (groups, True, 1)):
+        sent += Fraction((2 * count - 2 + (not last)) * bits, 8)
+        dealt += Fraction(len(_subsets(_digit_products(count, last))) * bits, 8)
+    return sent, dealt
 
 
 def split_bits(packed: Tensor, bits: int) -> list[Tensor]:
@@ -187,19 +186,18 @@ FactorSets = tuple[tuple[int, ...], ...]
 """Products, each as the indices of its factors."""
 
 
-def and_masks(shape: Shape, factors: int, subsets: FactorSets, bits: int) -> Correlation:
-    """Return the correlation of a mask for each of `factors`, `bits` wide, and the AND of the masks of each subset."""
+def and_masks(elements: int, factors: int, subsets: FactorSets, bits: int) -> Correlation:
+    """Return the correlation of a mask for each of `factors`, and the AND of the masks of each subset, in bit planes.
 
-    def derive(packed: Tensor) -> tuple[Tensor]:
-        masks = _unpack_factors(packed, factors, bits)
-        return (_pack_factors([reduce(and_, (masks[factor] for factor in subset)) for subset in subsets], bits),)
+    A plane has `bits` bits for each of the elements, as many elements to a byte as fit.
+    """
 
-    def packed_spec(count: int) -> TensorSpec:
-        per_byte = 8 // bits
-        used_bits = bits * count if count < per_byte else 8
-        return TensorSpec((-(-count // per_byte), *shape), used_bits, torch.uint8)
+    def derive(masks: Tensor) -> tuple[Tensor]:
+        return (torch.stack([reduce(and_, (masks[factor] for factor in subset)) for subset in subsets]),)
 
-    return Correlation((packed_spec(factors),), (packed_spec(len(subsets)),), lambda packed: blockwise(derive, packed))
+    length = -(-elements * bits // 8)
+    planes, products = (TensorSpec((count, length), 8, torch.uint8) for count in (factors, len(subsets)))
+    return Correlation((planes,), (products,), lambda masks: blockwise(derive, masks))
 
 
 def and_products(
@@ -214,20 +212,17 @@ def and_products(
     3. A product of factors d ^ a is the XOR, over all subsets, of the product of the subset's d, which are public,
        and of the masks a of the other factors.
 
-    1 round; `bits` bits per element of each factor. Factors, or elements where there are few factors, share a byte.
+    1 round; `bits` bits per element of each factor.
     """
-    subsets = _subsets(products)
-    correlation = and_masks(tuple(factors[0].shape), len(factors), subsets, bits)
-    masks, mask_products = rt.correlated(correlation)
-    (packed,) = blockwise(lambda *values: (_pack_factors(values, bits),), *factors)
-    factor_opening = XorOpening(packed ^ masks, correlation.random_parts[0].bits or 8)
-    differences, *opened = rt.open(factor_opening, *beside)
+    subsets, shape = _subsets(products), factors[0].shape
+    masks, mask_products = rt.correlated(and_masks(factors[0].numel(), len(factors), subsets, bits))
+    planes = torch.stack([_pack_plane(factor, bits) for factor in factors])
+    differences, *opened = rt.open(XorOpening(planes ^ masks, 8), *beside)
 
     def multiply(differences: Tensor, masks: Tensor, mask_products: Tensor) -> tuple[Tensor, ...]:
-        shares = dict(zip(subsets, _unpack_factors(mask_products, len(subsets), bits), strict=True))
-        shares |= {(factor,): mask for factor, mask in enumerate(_unpack_factors(masks, len(factors), bits))}
-        public = _unpack_factors(differences, len(factors), bits)
-        ones = (2**bits - 1) * (1 - rt.rank)
+        shares: dict[tuple[int, ...], Tensor] = dict(zip(subsets, mask_products, strict=True))
+        shares |= {(factor,): mask for factor, mask in enumerate(masks)}
+        ones = 255 * (1 - rt.rank)
 
         def expand(product: tuple[int, ...], hidden: tuple[int, ...] = ()) -> Tensor:
             """Expand the product of (d ^ a) times the masks of `hidden`; party 0 adds the all-public term."""
@@ -235,11 +230,13 @@ def and_products(
                 return shares[hidden]
             first, rest = product[0], product[1:]
             outer = ones if not rest and not hidden else expand(rest, hidden)
-            return (public[first] & outer) ^ expand(rest, (*hidden, first))
+            value: Tensor = (differences[first] & outer) ^ expand(rest, (*hidden, first))
+            return value
 
         return tuple(map(expand, products))
 
-    return blockwise(multiply, differences, masks, mask_products), opened
+    results = blockwise(multiply, differences, masks, mask_products)
+    return tuple(_unpack_plane(plane, bits, shape) for plane in results), opened
 
 
 def _subsets(products: FactorSets) -> FactorSets:
@@ -250,16 +247,19 @@ def _subsets(products: FactorSets) -> FactorSets:
     return tuple(sorted(subsets))
 
 
-def _pack_factors(values: Sequence[Tensor], bits: int) -> Tensor:
-    """Return the values as (count, ...) bytes, as many to a byte as fit."""
-    per_byte = 8 // bits
-    chunks = (values[start : start + per_byte] for start in range(0, len(values), per_byte))
-    return torch.stack([reduce(or_, (value << bits * index for index, value in enumerate(chunk))) for chunk in chunks])
+def _pack_plane(values: Tensor, bits: int) -> Tensor:
+    """Return the lowest `bits` bits of bytes as a plane, as many elements to a byte as fit."""
+    per_byte, flat = 8 // bits, values.reshape(-1)
+    padding = -len(flat) % per_byte
+    rows = (torch.nn.functional.pad(flat, (0, padding)) if padding else flat).view(per_byte, -1)
+    plane: Tensor = reduce(or_, (row << bits * index for index, row in enumerate(rows)))
+    return plane
 
 
-def _unpack_factors(packed: Tensor, count: int, bits: int) -> list[Tensor]:
-    positions = (divmod(number, 8 // bits) for number in range(count))
-    return [(packed[byte] >> bits * index) & (2**bits - 1) for byte, index in positions]
+def _unpack_plane(plane: Tensor, bits: int, shape: torch.Size) -> Tensor:
+    """Return the elements of a plane as bytes."""
+    parts = [(plane >> bits * index) & (2**bits - 1) for index in range(8 // bits)]
+    return torch.cat(parts)[: shape.numel()].view(shape)
 
 
 def shared_bits(length: int, count: int, word: torch.dtype) -> Correlation:
@@ -277,7 +277,7 @@ def interval_bits(rt: Runtime, share: Tensor, thresholds: Sequence[float], word:
 
     The indicators are the integers 0 and 1, without a fraction. x must fit `word`, in which it is compared.
     The masked comparison (3 rounds), and one opening of z = i ^ p: i = z + (1 - 2 z) p.
-    4 rounds; 8 bytes, and 2 3/8 per threshold (5 1/8 in 64-bit words).
+    4 rounds; 8 bytes, and 2 1/8 per threshold (4 3/8 in 64-bit words).
     """
     flat = share.reshape(-1)
     r, p, table, top, additive_p = rt.correlated(shared_bits(len(flat), len(thresholds) + 1, word))

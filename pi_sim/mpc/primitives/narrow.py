@@ -181,7 +181,7 @@ def evaluate(rt: Runtime, share: Tensor, function: Piecewise, bits: int) -> Tens
     """Return the function of values that are right modulo 2^32, |x| < 2^30 units; the result is right modulo 2^bits.
 
     1. Open m = x + 2^30 + r (1 round, 4 bytes).
-    2. Compare x with all thresholds at once (`comparison`: 2 rounds, 2 1/4 bytes per threshold). Meanwhile evaluate the
+    2. Compare x with all thresholds at once (`comparison`: 2 rounds, 2 bytes per threshold). Meanwhile evaluate the
        series of every x, wherever it lies, and open it under a mask of its own in the first of these rounds (4 bytes).
     3. Open z = i ^ p, i the indicator of x in an interval (1 round, 1/8 byte per interval).
     4. i u = z u + (1 - 2 z) p u for x and for the series u, both lifted: local.
@@ -282,12 +282,12 @@ def rectify(rt: Runtime, share: Tensor) -> Tensor:
     """Return max(x, 0) of 32-bit words, |x| < 2^31 units, in 32-bit words.
 
     1. Open m = x + r (1 round, 4 bytes).
-    2. Combine the digits' comparisons in groups (`comparison`: 1 round, 2 bytes).
+    2. Combine the digits' comparisons in groups (`comparison`: 1 round, 1 3/4 bytes).
     3. The sign is U ^ (A & E): open all three under random bits a, e and u (1 round, 1/2 byte). Given the opened A and
        E it is z ^ s for a public z and a bit s, which the dealer shares, with s r, for all four cases.
     4. x - sign x, where s x = m s - s r: local.
 
-    3 rounds; 6 1/2 bytes and 55 offline per element.
+    3 rounds; 6 1/4 bytes and 54 1/2 offline per element.
     """
     flat = share.reshape(-1)
     r, masks, table, top, sign, sign_product = rt.correlated(sign_masks(len(flat)))

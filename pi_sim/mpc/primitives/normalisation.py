@@ -67,7 +67,7 @@ def normalise(
     """Return the function of every v (rows), with the fraction bits of the series and of the scales together.
 
     1. Open m = v + r (1 round, 8 bytes); the openings `beside` join this round, and their values are returned too.
-    2. Compare v with all thresholds at once (2 rounds; 2 1/4 bytes per threshold in 32-bit words, 5 in 64-bit words).
+    2. Compare v with all thresholds at once (2 rounds; 2 bytes per threshold in 32-bit words, 4 1/4 in 64-bit words).
     3. Open z = i ^ p, i the indicator of v in an interval (1 round, 1/8 byte per interval).
     4. t = sum_j i_j weights_j v, where i v = z v + (1 - 2 z) (p m - p r); shifted by each party alone: local. Only a
        period of the series matters of t, whose bits are right.

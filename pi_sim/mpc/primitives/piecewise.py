@@ -110,7 +110,7 @@ def evaluate(rt: Runtime, share: Tensor, function: Piecewise) -> Tensor:
     1. Take a mask r with its tables, a bit p for each interval, and their products from the dealer
        (`selection_masks`).
     2. Open m = x + r (1 round, 8 bytes).
-    3. Compare x with all thresholds at once (`comparison`: 2 rounds, 2 1/4 bytes per threshold).
+    3. Compare x with all thresholds at once (`comparison`: 2 rounds, 2 bytes per threshold).
     4. Open z = i ^ p, i the indicator of x in an interval (1 round, 1/8 byte per interval).
     5. i u = p u + z (u - 2 p u): local, since x = m - r, and cos(w x) and sin(w x) are linear in the cosine and the
        sine of w r with public factors.
@@ -176,7 +176,7 @@ def evaluate_polynomials(rt: Runtime, x: Tensor, thresholds: Sequence[float], pi
     3. The polynomials, with `EXTRA_FRACTION_BITS` more bits of fraction: local.
     4. Multiply each by its bit and add up (1 round, 16 bytes each); truncate (1 round, 8 bytes).
 
-    12 rounds; 88 bytes, 2 3/8 per threshold and 16 per piece that is not zero. Where a power leaves the ring, its
+    12 rounds; 88 bytes, 2 1/8 per threshold and 16 per piece that is not zero. Where a power leaves the ring, its
     piece's bit is zero.
     """
     bits = interval_bits(rt, x, thresholds)

@@ -51,7 +51,7 @@ def reciprocal(rt: Runtime, v: Tensor, most: int, least: int = 0) -> Tensor:
     3. y = 1 / t by a series (2 rounds).
     4. 1 / v = y c (1 round), truncated (1 round).
 
-    10 rounds; 64 + 2 3/8 (most - least - 1) bytes per element. Max error 2^-15 or 0.0002 of the result, the larger.
+    10 rounds; 64 + 2 1/8 (most - least - 1) bytes per element. Max error 2^-15 or 0.0002 of the result, the larger.
     """
     powers = range(least, most)
     bits = interval_bits(rt, v, [2.0**power for power in powers[1:]])
@@ -69,7 +69,7 @@ def inverse_root(rt: Runtime, v: Tensor, factor: float) -> Tensor:
     3. y = 1 / sqrt(t) by a series (2 rounds).
     4. 1 / sqrt(v) = y c (1 round), not truncated: for large v all of its bits lie behind the 16th.
 
-    9 rounds; 56 + 5 1/8 * 20 bytes per element.
+    9 rounds; 56 + 4 3/8 * 20 bytes per element.
     """
     powers = range(MIN_POWER_OF_4, MAX_POWER_OF_4 + 1)
     bits = interval_bits(rt, v, [4.0**power for power in powers[1:]], comparison.WIDE)
@@ -122,7 +122,7 @@ Rectifier = Callable[[Runtime, Tensor], Tensor]
 
 
 def rectify_masked(rt: Runtime, x: Tensor) -> Tensor:
-    """Return max(x, 0): 4 rounds, 10 3/8 bytes per element."""
+    """Return max(x, 0): 4 rounds, 10 1/8 bytes per element."""
     return piecewise.evaluate(rt, x, piecewise.RELU)
 
 
