@@ -22,11 +22,11 @@ class Price(TomlModel):
     bytes: int  # of the busier party
     bytes_by_party: BytesByParty | None = None
     ahead_bytes: int | None = None  # that the busier party can send before the input is there
-    session_bytes: int | None = None  # that it sends once per session
     offline_bytes: int | None  # null where the protocol's sources do not state it
 
 
 class Total(Price):
+    session_bytes: int | None = None  # that the busier party sends once per session
     seconds: dict[str, float]  # by network
     compute_seconds: float | None = None
     ahead_compute_seconds: float | None = None
@@ -82,6 +82,7 @@ class Measured(Price):
     compute_seconds: float
     peer_wait_seconds: float | None = None  # the part of `compute_seconds` spent waiting for the peer's computation
     setup_seconds: float
+    session_bytes: int | None = None
     ahead_seconds: float | None = None  # of preparing a sequence before the input is there, at the busier party
     link: LinkCosts | None = None
     predicted_communication_seconds: float | None = None

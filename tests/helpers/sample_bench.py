@@ -50,9 +50,9 @@ def operation(
 def models() -> tuple[ModelTiming, ...]:
     return (
         ran("one GPT-2 block", "crypten_tanh", "first-party", 188, 381_000_000, 9.0),
-        ran("one GPT-2 block", "lean", "first-party", 99, 30_000_000, 1.5),
+        ran("one GPT-2 block", "lean", "first-party", 61, 15_000_000, 1.5),
         ran("one GPT-2 block", "crypten_tanh", "file", 188, 381_000_000, 6.0),
-        ran("one GPT-2 block", "lean", "file", 99, 30_000_000, 1.0),
+        ran("one GPT-2 block", "lean", "file", 61, 15_000_000, 1.0),
         ran("relu_nonorm", "crypten_tanh", "first-party", 527, 278_052_864, 4.1),
         ran("relu_nonorm", "lean", "first-party", 252, 32_508_160, 1.4),
     )

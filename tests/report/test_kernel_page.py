@@ -47,7 +47,7 @@ def lean_runs(sources: Path) -> Path:
     for model in ("gelu_ln", "relu_nonorm"):
         weights = specs.data_root() / "models" / "weights" / f"{model}-tiny"
         save(weights / "record.json", "training", training_record(model))
-    agreement = {"max_abs": 0.0312, "mean_abs": 0.00214, "top1": 0.996, "corrupted_positions": 0}
+    agreement = {"max_abs": 0.0312, "mean_abs": 0.00214, "top1": 0.9995, "corrupted_positions": 0}
     found = run_record(protocol="lean", network="none", sequences=100, agreement=agreement)
     path = sources / "run-relu_nonorm-tiny-lean.json"
     save(path, "run", found)
@@ -68,7 +68,7 @@ def test_the_tables_on_a_terminal(tmp_path: Path, golden: Golden) -> None:
 def test_targets_are_met_or_missed(lean_runs: Path) -> None:
     found = verdicts(load(lean_runs))
     missed = {told.partition(":")[0] for told, verdict in found.items() if verdict == "missed"}
-    assert missed == {"gelu", "relu_nonorm, dealer first-party", "products of factors up to 8"}
+    assert missed == {"gelu", "relu_nonorm, dealer first-party, AVX-512", "products of factors up to 8"}
     assert [told.partition(":")[0] for told, verdict in found.items() if verdict == "not measured"] == ["gelu_ln"]
 
 

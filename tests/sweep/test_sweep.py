@@ -85,7 +85,7 @@ def same(answer: SweepRow, expected: Estimate) -> None:
     """Exactly, floating point and all."""
     total = expected.to_json()["total"]
     assert {key: getattr(answer, key) for key in total if key in SweepRow._fields and key != "seconds"} == {
-        key: number for key, number in total.items() if key != "seconds"
+        key: number for key, number in total.items() if key in SweepRow._fields and key != "seconds"
     }
     assert answer.seconds == total["seconds"][answer.network]
 
