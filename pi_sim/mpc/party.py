@@ -132,7 +132,10 @@ class Party:
         """Return the counters of one sequence, in total and up to each node, and its logits (None at the server)."""
         start = self.read_counters()
         prepared = prepare_sequence(self.rt, self.graph, self.protocol, self.opened_weights)
-        ahead, before, nodes = self._counters_since(start), self.read_counters(), []
+        ahead = self._counters_since(start)
+        if prepared:  # the sequence begins when both are ready; this exchange is in no count
+            self.rt.communicator.all_reduce(torch.zeros(1, dtype=torch.long))
+        before, nodes = self.read_counters(), []
 
         def count_node(node: Node) -> None:
             link = self.rt.communicator
