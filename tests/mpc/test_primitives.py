@@ -57,7 +57,8 @@ def test_relu_is_exact(seed: int, bits: int) -> None:
     result = run_both(lambda rt, share: piecewise.evaluate(rt, share, RELU), x)
     assert torch.equal(result.value, x.clamp(min=0))
     plane = -(-2 * len(x) // 8)
-    digits, groups, selection = packed_bytes(7 * plane, 8), packed_bytes(2 * -(-len(x) // 8), 8), packed_bytes(len(x), 1)
+    digits, groups = packed_bytes(7 * plane, 8), packed_bytes(2 * -(-len(x) // 8), 8)
+    selection = packed_bytes(len(x), 1)
     assert (result.rounds, result.bytes) == (4, 8 * len(x) + digits + groups + selection)
 
 

@@ -68,8 +68,19 @@ def test_the_tables_on_a_terminal(tmp_path: Path, golden: Golden) -> None:
 def test_targets_are_met_or_missed(lean_runs: Path) -> None:
     found = verdicts(load(lean_runs))
     missed = {told.partition(":")[0] for told, verdict in found.items() if verdict == "missed"}
-    assert missed == {"gelu", "relu_nonorm, dealer first-party, AVX-512", "products of factors up to 8"}
+    assert missed == {"gelu", "products of factors up to 8"}
     assert [told.partition(":")[0] for told, verdict in found.items() if verdict == "not measured"] == ["gelu_ln"]
+
+
+def test_targets_of_seconds_follow_the_cpu(lean_runs: Path) -> None:
+    """Six times faster is enough with AVX-512 alone, and models have a target without it."""
+    found = verdicts(load(lean_runs, vector_instructions="AVX2"))
+    missed = {told.partition(":")[0] for told, verdict in found.items() if verdict == "missed" and "AVX2" in told}
+    assert missed == {
+        "one GPT-2 block, dealer first-party, AVX2",
+        "one GPT-2 block, dealer file, AVX2",
+        "relu_nonorm, dealer first-party, AVX2",
+    }
 
 
 @pytest.mark.parametrize(
