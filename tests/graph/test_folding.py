@@ -76,10 +76,10 @@ def test_any_architecture_is_rewritten_exactly(family: str) -> None:
 @pytest.mark.parametrize(
     ("card", "expected"),
     [
-        ("gelu_ln", {"norms": 4, "scale": 2, "centring": 5, "causal": 4, "factors": 0}),
+        ("gelu_ln", {"norms": 4, "scale": 2, "centring": 5, "affine": 1, "causal": 4, "factors": 1}),
         ("relu_nonorm", {"norms": 0, "scale": 2, "centring": 0, "causal": 4, "factors": 0}),
         ("dyt_gelu", {"norms": 8, "scale": 2, "centring": 0, "causal": 4, "factors": 6}),
-        ("rmsnorm_silu", {"norms": 4, "scale": 2, "centring": 0, "causal": 4, "factors": 0}),
+        ("rmsnorm_silu", {"norms": 4, "scale": 2, "centring": 0, "affine": 1, "causal": 4, "factors": 1}),
     ],
 )
 def test_places_of_every_pass_in_two_layers(card: str, expected: dict[str, int]) -> None:
