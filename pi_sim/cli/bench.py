@@ -46,14 +46,15 @@ def bench(protocols: tuple[str, ...], out: Path | None, quick: bool, record: Pat
 
 @click.command()
 @click.option("--out", type=options.FILE, help="A file instead of this machine's own profile.")
+@click.option("--force", is_flag=True, help="Measure and save although other work keeps the machine busy.")
 @options.STYLE
-def calibrate(out: Path | None, style: Any) -> None:
+def calibrate(out: Path | None, force: bool, style: Any) -> None:
     """Measure how fast this machine computes in the ring. Estimates then include the seconds of computing.
 
     Takes half a minute; the machine should be idle. Without --out, estimates find the profile.
     """
     from pi_sim.cost import cost
-    from pi_sim.errors import warn
+    from pi_sim.errors import RunError, warn
     from pi_sim.report import terminal
     from pi_sim.run.calibrate import calibrate as measure_machine
     from pi_sim.run.calibrate import load_warning
@@ -61,6 +62,8 @@ def calibrate(out: Path | None, style: Any) -> None:
     path = out or cost.profile_path()
     files.check_writable(path)
     if sentence := load_warning():
+        if not force:
+            raise RunError(f"{sentence.rstrip('.')}; nothing was saved: wait until it is idle, or give --force.")
         warn(sentence)
     with options.progress_bar("calibration") as advance:
         profile = measure_machine(advance)

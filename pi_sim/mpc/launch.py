@@ -125,9 +125,10 @@ class PartyCounters:
 
 @dataclass(frozen=True)
 class RunResult(PartyCounters):
-    """Counters of a run with the logits (N, T, V) that the client opened."""
+    """Counters of a run with the logits (N, T, V) that the client opened, and the larger party's peak of memory."""
 
     logits: Tensor
+    memory_bytes: int
 
 
 def run_local(
@@ -182,7 +183,8 @@ def _collect_result(folders: list[Path], started: float) -> RunResult:
     server, client = (json.loads((folder / COUNTERS_FILE).read_text(encoding="utf-8")) for folder in folders)
     counts, session = ([server[key], client[key]] for key in ("sequences", "session"))
     logits = load_file(folders[CLIENT] / LOGITS_FILE)["logits"]
-    return RunResult(counts, session, time.perf_counter() - started, server["link"], logits)
+    memory = max(server["memory_bytes"], client["memory_bytes"])
+    return RunResult(counts, session, time.perf_counter() - started, server["link"], logits, memory)
 
 
 def threads_per_party() -> int:

@@ -7,6 +7,7 @@ opened to it.
 """
 
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -210,7 +211,8 @@ def run_party_job(job: PartyJob) -> None:
     link.close()
     if result.logits is not None:
         save_file({"logits": result.logits}, job.folder / LOGITS_FILE)
-    counters = {"link": result.link, "session": result.session, "sequences": result.sequences}
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    counters = {"link": result.link, "session": result.session, "sequences": result.sequences, "memory_bytes": memory}
     (job.folder / COUNTERS_FILE).write_text(json.dumps(counters), encoding="utf-8")
 
 

@@ -175,6 +175,7 @@ class BenchSize(TomlModel):
     bounds: tuple[int, ...] = (8, 64)
     """Bounds of the factors of truncated products (powers of two): typical activations, and visible failures."""
     models: tuple[str, ...] = ("relu_nonorm", "gelu_ln")  # shipped, of size tiny, run in addition to the block
+    whole: bool = True  # whether the whole GPT-2 small is run under lean, with random weights
 
 
 class KernelTiming(TomlModel):
@@ -212,6 +213,7 @@ class ModelTiming(TomlModel):
     seconds: float
     communication_seconds: float
     difference: float  # max error of private against plain logits
+    memory_bytes: int | None = None  # peak of the larger party
 
 
 class TruncationTest(TomlModel):

@@ -102,7 +102,7 @@ def run_peer(job: CalibrationJob) -> None:
 def calibrate(
     progress: Callable[[float], None] = lambda fraction: None, shrink: int = 1, passes: int = PASSES
 ) -> Machine:
-    """Return this machine's profile, from the quickest pass of each probe, which nothing else disturbed.
+    """Return this machine's profile, from the median pass of each probe: runs are as often disturbed as probes.
 
     A `shrink` above 1 divides the sizes of the probes: quicker, and less accurate. Raises `RunError` if the second
     party fails, and if other work on the machine disturbed the measurement.
@@ -118,8 +118,8 @@ def calibrate(
             seconds.append(pass_seconds)
             progress(len(seconds) / passes)
     progress(1.0)
-    exchange, *quickest = np.min(seconds, axis=0).tolist()
-    unit_costs = records.SecondsEach(rounds=exchange, **fit_unit_costs(works, quickest))
+    exchange, *typical = np.median(seconds, axis=0).tolist()
+    unit_costs = records.SecondsEach(rounds=exchange, **fit_unit_costs(works, typical))
     name = f"{records.cpu_name()}, {os.cpu_count()} cores"
     return Machine(name=name, source=f"pi-sim calibrate, {date.today()}", seconds_each=unit_costs)
 

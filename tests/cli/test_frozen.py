@@ -45,7 +45,7 @@ COMMANDS = {
     "models": set(),
     "protocols": {"--format"},
     "networks": {"--format"},
-    "calibrate": {"--out", "--format"},
+    "calibrate": {"--out", "--format", "--force"},
     "bench": {"--protocol", "--out", "--quick", "--json"},
 }  # fmt: skip
 

@@ -179,12 +179,12 @@ def test_a_busy_machine_is_a_warning(load: float, warning: str | None, monkeypat
 def test_calibrate_writes_where_estimates_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr(calibrate, "calibrate", lambda advance: PROFILE)
-    done = CliRunner().invoke(main, ["calibrate", "--format", "json"])
+    done = CliRunner().invoke(main, ["calibrate", "--force", "--format", "json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == PROFILE.model_dump()
     assert cost.load_profile() == PROFILE
     other = tmp_path / "other.json"
-    assert CliRunner().invoke(main, ["calibrate", "--out", str(other)]).exit_code == 0
+    assert CliRunner().invoke(main, ["calibrate", "--force", "--out", str(other)]).exit_code == 0
     assert cost.load_profile(other) == PROFILE
 
 
@@ -198,3 +198,14 @@ def test_a_path_that_cannot_be_written_is_refused_before_measuring(monkeypatch: 
 @pytest.mark.usefixtures("no_terminal")
 def test_a_profile_as_a_table(golden: Golden) -> None:
     golden("machine", render_machine(PROFILE, "table"))
+
+
+def test_a_busy_machines_profile_is_saved_by_force_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate.os, "getloadavg", lambda: (9.0, 0.0, 0.0))
+    monkeypatch.setattr(calibrate, "calibrate", lambda advance: PROFILE)
+    path = tmp_path / "machine.json"
+    refused = CliRunner().invoke(main, ["calibrate", "--out", str(path)])
+    assert (refused.exit_code, refused.stdout, path.exists()) == (1, "", False)
+    assert "nothing was saved: wait until it is idle, or give --force." in refused.stderr
+    assert CliRunner().invoke(main, ["calibrate", "--force", "--out", str(path)]).exit_code == 0
+    assert path.exists()

@@ -34,7 +34,7 @@ from pi_sim.zoo.source import CardModel
 
 QUICK = BenchSize(
     tokens=8, width=16, heads=2, vocabulary=32, large_vocabulary=64,
-    repetitions=1, sequences=1, truncations=10**6, models=("relu_nonorm",),
+    repetitions=1, sequences=1, truncations=10**6, models=("relu_nonorm",), whole=False,
 )  # fmt: skip
 """Small sizes, for a run of seconds: counts are those of small shapes, and seconds mean little."""
 
@@ -113,7 +113,8 @@ def measure_models(protocols: list[ExecutableProtocol], extent: BenchSize, bar: 
     """Measure whole models under every protocol with every dealer."""
     if not protocols:
         return ()
-    number = (1 + len(extent.models)) * len(protocols) * len(DEALERS)
+    names = {protocol.name for protocol in protocols}
+    number = (1 + len(extent.models)) * len(protocols) * len(DEALERS) + (extent.whole and WHOLE_PROTOCOL in names)
     with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch:
         timings = (measure_model(model, protocols, Path(scratch)) for model in bench_models(extent))
         return tuple(_collect(chain.from_iterable(timings), number, bar("models")))
@@ -150,11 +151,25 @@ class BenchModel:
 def bench_models(extent: BenchSize) -> Iterator[BenchModel]:
     """Yield the block with random weights and tokens, then shipped models on held-out text."""
     yield BenchModel(BLOCK_NAME, gpt2_block(extent), torch.randint(BLOCK_VOCABULARY, (extent.sequences, extent.tokens)))
+    if extent.whole:
+        yield whole_gpt2(extent)
     for name in extent.models:
         source = CardModel.parse(name, TINY_SIZE)
         model = source.load()
         length = model.config.max_position_embeddings
         yield BenchModel(name, model, held_out_tokens(source.folder, extent.sequences, length))
+
+
+WHOLE_NAME, WHOLE_PROTOCOL = "GPT-2 small", "lean"
+"""The largest model, which is run under one protocol alone."""
+
+
+def whole_gpt2(extent: BenchSize) -> BenchModel:
+    """Return all 12 layers of GPT-2 with random weights and tokens, at most two sequences of them."""
+    card = CardModel.parse(BLOCK_CARD, "gpt2")
+    torch.manual_seed(0)
+    tokens = torch.randint(card.size.vocabulary, (min(2, extent.sequences), extent.tokens))
+    return BenchModel(WHOLE_NAME, build_model(card.card, card.size).eval(), tokens)
 
 
 def gpt2_block(extent: BenchSize) -> PreTrainedModel:
@@ -176,21 +191,27 @@ def measure_model(bench_model: BenchModel, protocols: list[ExecutableProtocol], 
     model, tokens = bench_model.model, bench_model.tokens
     origin = {"model": bench_model.name, "size": TINY_SIZE, "seq_len": tokens.shape[1]}
     plain = model_logits(model, tokens)
+    is_whole = bench_model.name == WHOLE_NAME
     for protocol in protocols:
+        if is_whole and protocol.name != WHOLE_PROTOCOL:
+            continue
         folder = scratch / bench_model.name / protocol.name
         graph, weights = rewrite_model(model, tokens.shape[1], protocol)
         write_bundle(folder, graph, weights, origin, scratch, dealing.deployment_of(protocol))
         loaded = read_bundle(folder)
-        for dealer in DEALERS:
+        for dealer in DEALERS[:1] if is_whole else DEALERS:
             yield _measure_run(loaded, protocol, dealer, tokens, plain)
 
 
 def _counted_nodes(graph: Graph, name: str) -> list[Node]:
-    """Return the nodes whose costs are those of a model: of the block, only those of its layer.
+    """Return the nodes whose costs are shown: of the block its layer, of GPT-2 all but embedding and head.
 
     The run has been audited: what was counted at every node is its price.
     """
-    return [node for node in graph.nodes if name != BLOCK_NAME or LAYER_PATTERN.match(node.module)]
+    if name == BLOCK_NAME:
+        return [node for node in graph.nodes if LAYER_PATTERN.match(node.module)]
+    ends = graph.embedding_and_head() if name == WHOLE_NAME else set()
+    return [node for node in graph.nodes if node.module not in ends]
 
 
 def _measure_run(
@@ -213,5 +234,5 @@ def _measure_run(
         ahead_bytes=cost.ahead_bytes, ahead_seconds=counters.ahead_seconds,
         offline_bytes=cost.offline, session_bytes=cost.session_bytes,
         seconds=fastest["seconds"], communication_seconds=fastest["communication_seconds"],
-        difference=float((outcome.logits - plain).abs().max()),
+        difference=float((outcome.logits - plain).abs().max()), memory_bytes=outcome.memory_bytes,
     )  # fmt: skip

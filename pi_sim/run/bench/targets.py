@@ -10,6 +10,9 @@ ELEMENT_TARGETS = {"relu": (14, 6), "gelu": (60, 10), "softmax": (100, 60), "tan
 """At most so many bytes an element and rounds."""
 BLOCK_BYTES, BLOCK_BOTH_WAYS, BLOCK_AHEAD, BLOCK_ROUNDS = 17e6, 32e6, 6e6, 72
 """At most so much for one GPT-2 block: bytes of the busier party, of both, ahead of the input, and rounds."""
+WHOLE_MODEL = "GPT-2 small"
+WHOLE_BOTH_WAYS, WHOLE_AHEAD, WHOLE_OFFLINE, WHOLE_ROUNDS = 0.40e9, 0.07e9, 1.4e9, 900
+"""At most so much for GPT-2 small without embedding and head: SIGMA sends 0.885 GB in 1,128 rounds, with 15.4 GB."""
 FASTER_BLOCK = {"AVX-512": {"file": 6.0, "first-party": 4.0}, "AVX2": {"file": 15.0, "first-party": 8.0}}
 """At least so many times faster than stock CrypTen, by the CPU's vector instructions and the dealer."""
 FASTER_MODEL = {"AVX2": {"file": 8.0, "first-party": 6.0}}
@@ -54,6 +57,8 @@ def _model_targets(bench: BenchRecord) -> Iterator[Target]:
     """Yield a block's counts, which do not depend on the dealer, and any model's seconds, which do."""
     for timing in bench.models:
         stock = stock_timing(bench, timing)
+        if timing.model == WHOLE_MODEL and timing.protocol == LEAN:
+            yield from _whole_targets(timing)
         if timing.protocol != LEAN or stock is None:
             continue
         is_block = "block" in timing.model
@@ -65,6 +70,20 @@ def _model_targets(bench: BenchRecord) -> Iterator[Target]:
         faster, aim = stock.seconds / timing.seconds, least[timing.dealer]
         subject = f"{timing.model}, dealer {timing.dealer}, {bench.vector_instructions}"
         yield _target(subject, f"{aim:g} times faster", f"{faster:.1f} times", faster >= aim)
+
+
+def _whole_targets(timing: ModelTiming) -> Iterator[Target]:
+    """Yield the counts of GPT-2 small without embedding and head."""
+    both = sum(timing.bytes_by_party or (timing.bytes, timing.bytes))
+    for subject, most, amount in (
+        ("sent both ways", WHOLE_BOTH_WAYS, both),
+        ("sent ahead of the input", WHOLE_AHEAD, timing.ahead_bytes or 0),
+        ("dealt", WHOLE_OFFLINE, timing.offline_bytes),
+    ):
+        aim, result = f"at most {most / 1e9:g} GB", f"{amount / 1e9:.3f} GB"
+        yield _target(f"{timing.model}, {subject}", aim, result, amount <= most)
+    rounds = timing.rounds
+    yield _target(timing.model, f"at most {WHOLE_ROUNDS} rounds", f"{rounds} rounds", rounds <= WHOLE_ROUNDS)
 
 
 def _block_targets(timing: ModelTiming) -> Iterator[Target]:
