@@ -13,8 +13,14 @@ from pi_sim.specs import ExecutableProtocol
 
 
 def check_executable(protocol: ExecutableProtocol) -> None:
-    """Raise a `UsageError` if a kernel does not exist, or if the protocol's precision is not that of bundles."""
+    """Raise a `UsageError` if a kernel does not exist, or if weights or precision are not what kernels expect."""
     kernels.check_kernel_table(protocol.kernels, protocol.name)
+    owned = [op for op, name in protocol.kernels.items() if kernels.KERNELS[op, name].fixed_by]
+    if owned and protocol.weights != "server":
+        raise UsageError(
+            f"protocol {protocol.name} shares the weights, but its kernel for {owned[0]} is for a server that has them "
+            'in the clear; add weights = "server", or choose another kernel.'
+        )
     if protocol.settings.get("encoder.precision_bits", PRECISION) != PRECISION:
         raise UsageError(
             f"protocol {protocol.name} sets encoder.precision_bits; bundles share weights with {PRECISION} bits, so "

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from pi_sim import specs
 from pi_sim.cli import main
+from pi_sim.errors import UsageError
 from pi_sim.graph.capture import capture_model
 from pi_sim.records import Agreement
 from pi_sim.run import two_party
@@ -107,3 +108,24 @@ def test_activations_out_of_a_domain_are_told_beforehand() -> None:
         sentences = list(domain_warnings(graph, weights, specs.load_executable_protocol("crypten"), tokens))
         assert [sentence.split(" is accurate")[0] for sentence in sentences] == ["gelu by erf-taylor"]
         assert not list(domain_warnings(graph, weights, specs.load_executable_protocol("crypten_tanh"), tokens))
+
+
+def test_shared_weights_and_a_kernel_for_the_servers_own_are_refused(tmp_path: Path) -> None:
+    """The product would be that of one share."""
+    text = Path("protocols/lean.toml").read_text(encoding="utf-8").replace('weights = "server"\n', "")
+    (tmp_path / "shared.toml").write_text(text, encoding="utf-8")
+    result = CliRunner().invoke(main, ["run", "two-party", "--protocol", str(tmp_path / "shared.toml")])
+    assert result.exit_code == 2
+    assert (
+        "shares the weights, but its kernel for embedding is for a server that has them in the clear" in result.stderr
+    )
+
+
+def test_numbers_that_do_not_fit_their_words_are_refused() -> None:
+    model = ModelSource.parse("relu_nonorm", "tiny").load()
+    lean = load_executable_protocol("lean")
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(1e6)
+        graph, weights = two_party.rewrite_model(model, LENGTH, lean)
+        with pytest.raises(UsageError, match=r"reveal by rounded computes with \|result\| from 0 to 32768 only"):
+            list(domain_warnings(graph, weights, lean, torch.arange(LENGTH)[None]))
