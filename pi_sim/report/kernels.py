@@ -75,7 +75,9 @@ def context(data: KernelData) -> dict[str, Any]:
         "targets": lean_targets(data.bench, data.runs, data.missing),
         "linear": (LINEAR_MAPS * linear.iloc[0]).tolist() if linear.notna().all(axis=None) and len(linear) else None,
         "linear_maps": LINEAR_MAPS,
-        "block_ahead": max((row.ahead_seconds or 0 for row in bench.models if row.protocol == LEAN), default=0),
+        "block_ahead": max(
+            (row.ahead_seconds or 0 for row in bench.models if row.protocol == LEAN and "block" in row.model), default=0
+        ),
         "pairs": data.pairs,
         **_measured(data),
         "accuracy": accuracy.assign(**perplexities),
