@@ -10,7 +10,7 @@ from pi_sim.mpc import backend
 from pi_sim.mpc.backend import Shared
 from pi_sim.mpc.kernels.costs import TRUNCATION, Dimensions, KernelCost
 from pi_sim.mpc.kernels.local import map_share, with_share
-from pi_sim.mpc.kernels.registry import kernel
+from pi_sim.mpc.kernels.registry import PRODUCT_RESULT, kernel
 from pi_sim.mpc.primitives import beaver
 from pi_sim.mpc.primitives.ring import FRACTION_BITS
 from pi_sim.mpc.primitives.truncation import truncate
@@ -38,7 +38,7 @@ def _faithful_scale_cost(d: Dimensions) -> KernelCost:
     return KernelCost() if float(d.op.attribute("factor")).is_integer() else TRUNCATION.parallel(d.elements)
 
 
-@kernel("matmul", "beaver", cost=product_cost)
+@kernel("matmul", "beaver", result=(PRODUCT_RESULT,), cost=product_cost)
 def matmul(rt: Runtime, a: Shared, b: Shared) -> Shared:
     """Return a (..., m, k) @ b (..., k, n), stock CrypTen.
 
@@ -51,20 +51,20 @@ def matmul(rt: Runtime, a: Shared, b: Shared) -> Shared:
     return a.matmul(b)
 
 
-@kernel("linear", "beaver", cost=product_cost)
+@kernel("linear", "beaver", result=(PRODUCT_RESULT,), cost=product_cost)
 def linear(rt: Runtime, x: Shared, weight: Shared, bias: Shared = None, *, client_only: bool = False) -> Shared:
     """Return x (..., k) @ weight (k, n) + bias (n), stock CrypTen: opens the masked weight at every call."""
     product = x.matmul(weight)
     return product if bias is None else product + bias
 
 
-@kernel("multiply", "beaver", cost=product_cost)
+@kernel("multiply", "beaver", result=(PRODUCT_RESULT,), cost=product_cost)
 def multiply(rt: Runtime, a: Shared, b: Shared) -> Shared:
     """Return a * b elementwise, stock CrypTen; an operand is opened before it is broadcast."""
     return a * b
 
 
-@kernel("square", "pair", rounds=1, bytes=8, offline=8)
+@kernel("square", "pair", result=(PRODUCT_RESULT,), rounds=1, bytes=8, offline=8)
 def square(rt: Runtime, x: Shared) -> Shared:
     """Return x * x elementwise, stock CrypTen.
 
@@ -75,13 +75,13 @@ def square(rt: Runtime, x: Shared) -> Shared:
     return x.square()
 
 
-@kernel("matmul", "faithful", cost=faithful_product_cost)
+@kernel("matmul", "faithful", result=(PRODUCT_RESULT,), cost=faithful_product_cost)
 def faithful_matmul(rt: Runtime, a: Shared, b: Shared) -> Shared:
     """Return a (..., m, k) @ b (..., k, n) by a Beaver triple (1 round), truncated wrap-free (1 round)."""
     return map_share(a, lambda share: truncate(rt, beaver.multiply(rt, share, b.share, "matmul"), FRACTION_BITS))
 
 
-@kernel("linear", "fixed-weight", fixed_operand=1, cost=_fixed_weight_cost)
+@kernel("linear", "fixed-weight", result=(PRODUCT_RESULT,), fixed_operand=1, cost=_fixed_weight_cost)
 def fixed_weight_linear(
     rt: Runtime, x: Shared, weight: beaver.OpenedWeight, bias: Shared = None, *, client_only: bool = False
 ) -> Shared:
@@ -98,31 +98,31 @@ def fixed_weight_linear(
     return with_share(x, truncate(rt, mapped, FRACTION_BITS))
 
 
-@kernel("multiply", "faithful", cost=faithful_product_cost)
+@kernel("multiply", "faithful", result=(PRODUCT_RESULT,), cost=faithful_product_cost)
 def faithful_multiply(rt: Runtime, a: Shared, b: Shared) -> Shared:
     """Return a * b, broadcast, by a Beaver triple (1 round), truncated wrap-free (1 round)."""
     return map_share(a, lambda share: truncate(rt, beaver.multiply(rt, share, b.share), FRACTION_BITS))
 
 
-@kernel("square", "faithful", rounds=2, bytes=16, offline=24)
+@kernel("square", "faithful", result=(PRODUCT_RESULT,), rounds=2, bytes=16, offline=24)
 def faithful_square(rt: Runtime, x: Shared) -> Shared:
     """Return x * x by a square pair (1 round), truncated wrap-free (1 round)."""
     return map_share(x, lambda share: truncate(rt, beaver.square(rt, share), FRACTION_BITS))
 
 
-@kernel("scale", "local")
+@kernel("scale", "local", result=(PRODUCT_RESULT,))
 def local_scale(rt: Runtime, x: Shared, *, factor: float) -> Shared:
     """Return a public multiple of x, truncated locally; `protocols/README.md` states the risk."""
     return x * factor
 
 
-@kernel("scale_by", "local")
+@kernel("scale_by", "local", result=(PRODUCT_RESULT,))
 def local_scale_by(rt: Runtime, x: Shared, factors: Tensor) -> Shared:
     """Return the product of x with a public tensor, truncated locally."""
     return x * factors
 
 
-@kernel("scale", "faithful", cost=_faithful_scale_cost)
+@kernel("scale", "faithful", result=(PRODUCT_RESULT,), cost=_faithful_scale_cost)
 def faithful_scale(rt: Runtime, x: Shared, *, factor: float) -> Shared:
     """Return a public multiple of x, truncated wrap-free; local for an integer factor.
 
@@ -133,7 +133,7 @@ def faithful_scale(rt: Runtime, x: Shared, *, factor: float) -> Shared:
     return map_share(x, lambda share: truncate(rt, share * round(factor * 2**FRACTION_BITS), FRACTION_BITS))
 
 
-@kernel("scale_by", "faithful", rounds=1, bytes=8, offline=16)
+@kernel("scale_by", "faithful", result=(PRODUCT_RESULT,), rounds=1, bytes=8, offline=16)
 def faithful_scale_by(rt: Runtime, x: Shared, factors: Tensor) -> Shared:
     """Return the product of x with a public tensor, truncated wrap-free (1 round)."""
     return map_share(

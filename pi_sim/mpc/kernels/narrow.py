@@ -14,7 +14,7 @@ from pi_sim.mpc import backend
 from pi_sim.mpc.backend import Shared
 from pi_sim.mpc.kernels.costs import TRUNCATION, Dimensions, KernelCost, factor_bits, result_bits
 from pi_sim.mpc.kernels.local import map_share, with_share
-from pi_sim.mpc.kernels.registry import Domain, FixedOperandScheme, kernel, magnitude
+from pi_sim.mpc.kernels.registry import PRODUCT_RESULT, Domain, FixedOperandScheme, kernel, magnitude
 from pi_sim.mpc.openings import MIDDLE_BITS, WIDE_BITS
 from pi_sim.mpc.primitives import beaver, causal
 from pi_sim.mpc.primitives.narrow import lift
@@ -30,11 +30,6 @@ from pi_sim.mpc.primitives.server_weight import (
 )
 from pi_sim.mpc.primitives.truncation import shift_locally, truncate
 from pi_sim.mpc.runtime import Runtime
-
-PRODUCT_RESULT = Domain("|result|", magnitude, 0, 2.0**30, hard=True)
-"""A product has 32 bits of fraction before it is truncated: beyond 2^30 it leaves the ring."""
-WORD_RESULT = Domain("|result|", magnitude, 0, 2.0**15, hard=True)
-"""Results that are right in 32 bits alone."""
 
 
 def truncate_for(rt: Runtime, product: Tensor, bits: int) -> Tensor:

@@ -31,8 +31,12 @@ def magnitude(x: Tensor) -> Tensor:
     return x.abs()
 
 
-FITS_32_BIT = Domain("|input|", magnitude, 0, 32_000)
+FITS_32_BIT = Domain("|input|", magnitude, 0, 32_000, hard=True)
 """Domain of kernels by masked comparison: with its fraction an input must fit a 32-bit word."""
+
+
+PRODUCT_RESULT = Domain("|result|", magnitude, 0, 2.0**30, hard=True)
+"""A product has 32 bits of fraction before it is truncated: beyond 2^30 it leaves the ring."""
 
 
 CostFunction = Callable[[Dimensions], KernelCost]

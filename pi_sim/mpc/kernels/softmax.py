@@ -138,8 +138,8 @@ def hide_scores(scores: Shared, allowed: Tensor | None) -> tuple[Shared, Tensor 
 @kernel(
     "softmax",
     "tournament",
-    Domain("score minus row maximum", exponents, -16_000, 0),
-    Domain("row maximum", row_maximum, -16_000, 16_000),
+    Domain("score minus row maximum", exponents, -16_000, 0, hard=True),
+    Domain("row maximum", row_maximum, -16_000, 16_000, hard=True),
     cost=_tournament_cost,
 )
 def tournament(rt: Runtime, scores: Shared, allowed: Tensor | None = None, *, causal: bool = False) -> Shared:

@@ -44,6 +44,8 @@ MAX_INNER_LENGTH = 2**11
 """Longest sum of products of limbs; a longer inner dimension is cut."""
 MIN_ROWS = 8
 """Rows of the first factor from which splitting the second one into limbs can pay."""
+FEWEST_PRODUCTS = 2
+"""Products of limbs of a word and a small weight, modulo 2^48."""
 CONVERSION_COST = 1.3
 """Time of a product by limbs, with that of splitting and adding up, over that of its products of doubles."""
 
@@ -103,7 +105,7 @@ class Factor:
         """Return whether products of doubles are quicker than one of integers, which GPUs do not have."""
         if a.device.type != "cpu":
             return True
-        if integer_slowness() < CONVERSION_COST:
+        if integer_slowness() < CONVERSION_COST * FEWEST_PRODUCTS:
             return False
         plan = LimbPlan.of(bits, self.magnitude_bits, a.shape[-1])
         if a.shape[-2] < MIN_ROWS and plan.second_bits not in self._limbs:
