@@ -1,6 +1,6 @@
 """Bundle: the export of a model as a graph and a file of weight shares for each party.
 
-graph.json             nodes and shapes, what they were made from and for: public
+graph.json             nodes and shapes, what they were made from and for, bounds of values: public
 export.json            a number that tells this export's shares from those of another: public
 constants.safetensors  masks and positions: public
 tokenizer.json         and record.json, which names the corpus, if the model has them: public
@@ -16,7 +16,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ from torch.nn import functional
 from pi_sim.errors import UsageError
 from pi_sim.files import new_folder
 from pi_sim.graph.ops import Graph, Node, Op
+from pi_sim.graph.ranges import ValueRange
 
-BUNDLE_FORMAT = 3
+BUNDLE_FORMAT = 4
 PRECISION = 16
 """Fractional bits of a weight: CrypTen's default."""
 
@@ -46,13 +47,14 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Bundle:
-    """Bundle read from disk: the graph, and its origin (model, size, seq_len)."""
+    """Bundle read from disk: the graph, its origin (model, size, seq_len), and bounds of the values it computes."""
 
     folder: Path
     graph: Graph
     origin: dict[str, Any]
     precision: int
     deployment: Deployment
+    ranges: list[ValueRange]
 
     def party_shares(self, rank: int) -> dict[str, Tensor]:
         """Return one party's shares of the weights, int64, by name: all of it, and zeros, if the server owns them."""
@@ -87,6 +89,7 @@ def write_bundle(
     origin: Mapping[str, Any],
     checkpoint: Path,
     deployment: Deployment = SHARED,
+    ranges: Sequence[ValueRange] = (),
 ) -> None:
     """Write the bundle, complete or not at all; the folder must not exist or be empty.
 
@@ -94,7 +97,7 @@ def write_bundle(
     loaded from: its tokenizer and record are public and copied.
     """
     with new_folder(folder) as staged:
-        _write_public(staged, graph, origin, deployment)
+        _write_public(staged, graph, origin, deployment, ranges)
         _write_shares(staged, graph, weights, deployment)
         for name in ("tokenizer.json", "record.json"):
             if (checkpoint / name).is_file():
@@ -113,17 +116,22 @@ def read_bundle(folder: Path) -> Bundle:
         if not nodes or not {"model", "size", "seq_len"} <= set(public["origin"]):
             raise ValueError("its graph.json is incomplete")
         graph = Graph(tuple(public["input"]), public["vocabulary"], weights, constants, nodes)
-        return Bundle(folder, graph, public["origin"], public["precision"], Deployment(**public["deployment"]))
+        ranges = [ValueRange(**entry) for entry in public["ranges"]]
+        deployment = Deployment(**public["deployment"])
+        return Bundle(folder, graph, public["origin"], public["precision"], deployment, ranges)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder} is not a bundle of pi-sim export ({error}); export it again.") from None
 
 
-def _write_public(folder: Path, graph: Graph, origin: Mapping[str, Any], deployment: Deployment) -> None:
+def _write_public(
+    folder: Path, graph: Graph, origin: Mapping[str, Any], deployment: Deployment, ranges: Sequence[ValueRange]
+) -> None:
     public = {
         "format": BUNDLE_FORMAT,
         "origin": dict(origin),
         "precision": PRECISION,
         "deployment": asdict(deployment),
+        "ranges": [asdict(entry.published()) for entry in ranges],
         "input": graph.input,
         "vocabulary": graph.vocabulary,
         "weights": graph.weights,

@@ -26,8 +26,8 @@ from pi_sim.graph.bundle import Bundle, one_hot, share_tensor
 from pi_sim.mpc import worker
 from pi_sim.mpc.dealer import server
 from pi_sim.mpc.dealer.dealers import THIRD_PARTY, DealerSpec
-from pi_sim.mpc.kernels.local import CLIENT
 from pi_sim.mpc.party import COUNTERS_FILE, CPU, LOGITS_FILE, TOKENS_FILE, Counters, PartyJob, sequence_progress
+from pi_sim.mpc.runtime import CLIENT
 from pi_sim.network import Network
 from pi_sim.specs import ExecutableProtocol
 

@@ -26,6 +26,9 @@ from pi_sim.mpc.openings import (
 )
 from pi_sim.specs import ExecutableProtocol
 
+SERVER, CLIENT = 0, 1
+"""Ranks of the parties."""
+
 
 class Runtime:
     """One party of a two-party computation: its communicator and its source of correlated randomness.
@@ -49,7 +52,7 @@ class Runtime:
 
     @property
     def rank(self) -> int:
-        """The party's number: 0 is the server, 1 the client."""
+        """The party's number, SERVER or CLIENT."""
         return int(self.communicator.get_rank())
 
     @property

@@ -1,10 +1,9 @@
-"""Checks of a private run: counters against predictions, logits against plain ones, and the domains of kernels.
+"""Checks of a private run: counters against predictions, and logits against plain ones.
 
 The audit compares predicted rounds and bytes with CrypTen's counters and with the bytes on the sockets.
 """
 
 import math
-from collections.abc import Iterator, Mapping
 from statistics import mean
 
 import torch
@@ -16,10 +15,8 @@ from pi_sim.cost.cost import Cost
 from pi_sim.cost.estimate import cost_fields
 from pi_sim.cost.pricing import OpPrice, price_op
 from pi_sim.diagnosis.hooks import finite_or_none
-from pi_sim.errors import RunError, UsageError
-from pi_sim.graph import reference
+from pi_sim.errors import RunError
 from pi_sim.graph.ops import Graph
-from pi_sim.mpc.kernels import Domain, Kernel, kernel_for
 from pi_sim.mpc.launch import PartyCounters
 from pi_sim.mpc.party import CPU, Counters
 from pi_sim.network import Network
@@ -129,38 +126,6 @@ def summarize_counters(
 
 CORRUPTED = 1000.0
 """Error of a logit that makes its position corrupted: approximations err by fractions, a failed truncation by 2^32."""
-
-
-def domain_warnings(
-    graph: Graph, weights: Mapping[str, Tensor], protocol: ExecutableProtocol, tokens: Tensor
-) -> Iterator[str]:
-    """Yield a sentence for every kernel whose plain operands or result leave its domain on these tokens (N, T).
-
-    Raises `UsageError` where numbers would not fit their words.
-    """
-    ranges: dict[tuple[Kernel, Domain], tuple[float, float]] = {}
-    for sequence in tokens:
-        for node, operands, result in reference.evaluate(graph, weights, sequence[None]):
-            kernel = kernel_for(node.op.name, protocol.kernels, protocol.name)
-            checks = [(domain, operands) for domain in kernel.domains]
-            for domain, values in [*checks, *((domain, [result]) for domain in kernel.result_domains)]:
-                statistic = domain.statistic(*values)
-                if not statistic.numel():  # no row is finite
-                    continue
-                low, high = ranges.get((kernel, domain), (math.inf, -math.inf))
-                ranges[kernel, domain] = (min(low, statistic.min().item()), max(high, statistic.max().item()))
-    for (kernel, domain), (low, high) in ranges.items():
-        if low < domain.low or high > domain.high:
-            if domain.hard:
-                raise UsageError(
-                    f"{kernel.op} by {kernel.name} computes with {domain.quantity} from {domain.low:g} to "
-                    f"{domain.high:g} only; here it ranges from {low:.3g} to {high:.3g}, which does not fit its words: "
-                    f"choose a kernel with a wider domain, or scale the model."
-                )
-            yield (
-                f"{kernel.op} by {kernel.name} is accurate for {domain.quantity} from {domain.low:g} to "
-                f"{domain.high:g}; here it ranges from {low:.3g} to {high:.3g}, so expect inexact logits."
-            )
 
 
 def model_logits(model: PreTrainedModel, tokens: Tensor, device: str = CPU) -> Tensor:

@@ -19,9 +19,9 @@ from pi_sim.errors import RunError, UsageError
 from pi_sim.graph.bundle import Bundle, read_bundle
 from pi_sim.graph.ops import Graph
 from pi_sim.mpc.dealer.dealers import THIRD_PARTY, Dealer, DealerSpec, RunIdentity
-from pi_sim.mpc.kernels.local import CLIENT
 from pi_sim.mpc.launch import PartyCounters, threads_per_party
 from pi_sim.mpc.party import CPU, Counters, PartyResult, open_dealer, require_device, run_party, sequence_progress
+from pi_sim.mpc.runtime import CLIENT
 from pi_sim.mpc.transport.connection import (
     Connection,
     Transport,
@@ -39,6 +39,7 @@ from pi_sim.network import PRESETS
 from pi_sim.records import PartyRecord, PayloadBytes, Perplexity
 from pi_sim.run import dealing
 from pi_sim.run.checks import audit_run, perplexity, summarize_counters
+from pi_sim.run.domains import warn_of_domains
 from pi_sim.run.two_party import estimate_bundle, held_out_ids
 from pi_sim.specs import ExecutableProtocol
 
@@ -77,7 +78,10 @@ def run_remote_party(
     """
     started, rank = time.perf_counter(), request.rank
     require_device(request.device)
-    transport, task = choose_transport(request.host, request.keys, request.encrypted, warn), _prepare_task(request)
+    transport, task = (
+        choose_transport(request.host, request.keys, request.encrypted, warn),
+        _prepare_task(request, warn),
+    )
     estimate = estimate_bundle(task.bundle, request.protocol, [PRESETS["lan"], PRESETS["wan"]], request.dealer)
     dealing.check_own_dealt_file(request.dealer, rank, task.identity, request.sequences, estimate.total.offline)
     with closing(_connect(request, transport, warn)) as connection:
@@ -111,17 +115,18 @@ class PartyTask:
     dealer: Dealer
 
 
-def _prepare_task(request: PartyRequest) -> PartyTask:
+def _prepare_task(request: PartyRequest, warn: Callable[[str], None]) -> PartyTask:
     """Read everything that takes time or may be missing, before the other party waits for it."""
     torch.set_num_threads(threads_per_party() if is_loopback(request.host) else os.cpu_count() or 1)
     dealing.check_executable(request.protocol)
     bundle = read_bundle(request.bundle)
     dealing.check_deployment(bundle, request.protocol)
-    identity = RunIdentity.of_run(bundle, request.protocol)
+    warn_of_domains(bundle.ranges, request.protocol, warn)
+    identity, length = RunIdentity.of_run(bundle, request.protocol), bundle.origin["seq_len"]
     return PartyTask(
         bundle=bundle,
         shares=bundle.party_shares(request.rank),
-        ids=held_out_ids(bundle, request.sequences) if request.rank == CLIENT else None,
+        ids=held_out_ids(bundle.folder, request.sequences, length) if request.rank == CLIENT else None,
         identity=identity,
         dealer=open_dealer(request.dealer, request.rank, identity, request.sequences, request.timeout),
     )

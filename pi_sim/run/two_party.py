@@ -6,13 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from pi_sim.cost.census import Census
 from pi_sim.cost.estimate import Estimate
 from pi_sim.cost.pricing import price_census
-from pi_sim.errors import UsageError
+from pi_sim.errors import UsageError, warn
 from pi_sim.graph.bundle import Bundle, read_bundle, write_bundle
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.folding import fold_weights
@@ -24,9 +25,10 @@ from pi_sim.mpc.rewriting import rewrite_graph
 from pi_sim.network import PRESETS, Network
 from pi_sim.records import RECORD_FILE, RunRecord
 from pi_sim.run import dealing
-from pi_sim.run.checks import audit_run, compare_logits, domain_warnings, model_logits, summarize_counters
+from pi_sim.run.checks import audit_run, compare_logits, model_logits, summarize_counters
+from pi_sim.run.domains import measure_ranges, warn_of_domains
 from pi_sim.specs import ExecutableProtocol
-from pi_sim.training.evaluation import check_recorded_corpus, held_out_tokens
+from pi_sim.training.evaluation import check_recorded_corpus, held_out_tokens, load_model_record
 from pi_sim.zoo.source import ModelSource
 
 MAX_NETWORK_RATIO = 1.15
@@ -57,23 +59,52 @@ class TwoPartyRequest:
         return presets if self.network is None or self.network in presets else [*presets, self.network]
 
 
+SAMPLE_SEQUENCES = 4
+"""Held-out sequences on which an export measures the bounds of values."""
+
+
 def export_bundle(
     source: ModelSource,
     seq_len: int | None,
     out: Path,
     protocol: ExecutableProtocol,
-    model: PreTrainedModel | None = None,
+    warn: Callable[[str], None] = warn,
 ) -> Bundle:
     """Capture a trained model and write its bundle for a protocol: the rewritten graph, and a file of weights.
 
-    The weights are the server's, or shares of them for each party.
+    The weights are the server's, or shares of them for each party. The bundle has bounds of the values that the model
+    computes on held-out text; raises `UsageError` if they do not fit the words of the protocol's kernels.
     """
     dealing.check_executable(protocol)
-    model = model or source.load()
+    model = source.load()
     length = seq_len or model.config.max_position_embeddings
-    origin = {"model": source.name, "size": source.label, "seq_len": length}
+    return _write_model(out, source, model, _sample_tokens(source, model, length, warn), protocol, warn)
+
+
+def _sample_tokens(source: ModelSource, model: PreTrainedModel, length: int, warn: Callable[[str], None]) -> Tensor:
+    """Return held-out token ids (N, T) of a model, or random ones if its checkpoint names no text."""
+    if load_model_record(source.folder):
+        return held_out_tokens(source.folder, SAMPLE_SEQUENCES, length)
+    warn(f"{source.folder} names no text; the bounds of its values are measured on random token ids.")
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(model.config.vocab_size, (SAMPLE_SEQUENCES, length), generator=generator)
+
+
+def _write_model(
+    out: Path,
+    source: ModelSource,
+    model: PreTrainedModel,
+    tokens: Tensor,
+    protocol: ExecutableProtocol,
+    warn: Callable[[str], None],
+) -> Bundle:
+    """Write a model's bundle for the length of tokens (N, T), with the ranges of values on them, and read it."""
+    length = tokens.shape[1]
     graph, weights = rewrite_model(model, length, protocol)
-    write_bundle(out, graph, weights, origin, source.folder, dealing.deployment_of(protocol))
+    origin = {"model": source.name, "size": source.label, "seq_len": length}
+    ranges = measure_ranges(graph, weights, tokens)
+    warn_of_domains(ranges, protocol, warn)
+    write_bundle(out, graph, weights, origin, source.folder, dealing.deployment_of(protocol), ranges)
     return read_bundle(out)
 
 
@@ -96,11 +127,10 @@ def run_two_party(
     protocol = request.protocol
     dealing.check_executable(protocol)
     model = request.model.load() if request.model else None
-    with _bundle_of(request, model) as bundle:
+    with _bundle_of(request, model, warn) as (bundle, tokens):
         estimate = estimate_bundle(bundle, protocol, request.networks, request.dealer)
         dealing.check_dealt_files(request.dealer, bundle, protocol, request.sequences, estimate.total.offline)
-        tokens = held_out_ids(bundle, request.sequences)
-        expected = _reference_logits(request, model, bundle.graph, tokens, warn) if model else None
+        expected = model_logits(model, tokens, request.device) if model else None
         outcome = launch.run_local(
             bundle,
             protocol,
@@ -130,25 +160,31 @@ def run_two_party(
     )
 
 
-def held_out_ids(bundle: Bundle, sequences: int) -> Tensor:
-    """Return token ids (N, T) of the bundle's length from text that its model was not trained on."""
-    length: int = bundle.origin["seq_len"]
+def held_out_ids(folder: Path, sequences: int, length: int) -> Tensor:
+    """Return token ids (N, T) of held-out text of a checkpoint or a bundle."""
     if length < 2:
         raise UsageError("a perplexity needs sequences of at least 2 tokens; choose a longer --seq-len.")
-    return held_out_tokens(bundle.folder, sequences, length)
+    return held_out_tokens(folder, sequences, length)
 
 
 @contextmanager
-def _bundle_of(request: TwoPartyRequest, model: PreTrainedModel | None) -> Iterator[Bundle]:
-    """Yield the bundle of a request, or one that is exported for this run alone."""
+def _bundle_of(
+    request: TwoPartyRequest, model: PreTrainedModel | None, warn: Callable[[str], None]
+) -> Iterator[tuple[Bundle, Tensor]]:
+    """Yield the bundle of a request, or one that is exported for this run alone, and token ids (N, T)."""
     if request.bundle:
-        yield _check_bundle(request, read_bundle(request.bundle))
+        bundle = _check_bundle(request, read_bundle(request.bundle))
+        warn_of_domains(bundle.ranges, request.protocol, warn)
+        yield bundle, held_out_ids(bundle.folder, request.sequences, bundle.origin["seq_len"])
         return
     if request.model is None or model is None:
         raise UsageError("nothing to run: give --model or --bundle.")
-    check_recorded_corpus(request.model.folder)
+    source = request.model
+    check_recorded_corpus(source.folder)
+    length = request.seq_len or model.config.max_position_embeddings
+    tokens = held_out_ids(source.folder, request.sequences, length)
     with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch:
-        yield export_bundle(request.model, request.seq_len, Path(scratch) / "bundle", request.protocol, model)
+        yield _write_model(Path(scratch) / "bundle", source, model, tokens, request.protocol, warn), tokens
 
 
 def _check_bundle(request: TwoPartyRequest, bundle: Bundle) -> Bundle:
@@ -179,13 +215,3 @@ def estimate_bundle(
         embedding_and_head=census.embedding_and_head,
         networks=networks,
     )
-
-
-def _reference_logits(
-    request: TwoPartyRequest, model: PreTrainedModel, graph: Graph, tokens: Tensor, warn: Callable[[str], None]
-) -> Tensor:
-    """Return the plain logits (N, T, V); warn of kernels whose operands leave their domain."""
-    weights = rewrite_model(model, tokens.shape[1], request.protocol)[1]
-    for sentence in domain_warnings(graph, weights, request.protocol, tokens):
-        warn(sentence)
-    return model_logits(model, tokens, request.device)

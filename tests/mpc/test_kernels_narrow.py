@@ -11,12 +11,14 @@ from torch import Tensor
 
 from pi_sim import specs
 from pi_sim.graph.bundle import to_fixed_point
-from pi_sim.mpc.kernels import KERNELS
+from pi_sim.graph.vocabulary import VOCABULARY
+from pi_sim.mpc.kernels import KERNELS, activations, narrow_rows
+from pi_sim.mpc.kernels.narrow_rows import PAIRS
 from pi_sim.mpc.openings import AdditiveOpening, XorOpening, pack_low_bits, unpack_low_bits
-from pi_sim.mpc.primitives import narrow, normalisation, server_weight
+from pi_sim.mpc.primitives import maxima, narrow, normalisation, server_weight
 from pi_sim.mpc.primitives.ring import Factor
 from pi_sim.mpc.primitives.truncation import shift_locally
-from tests.helpers.equation import EXAMPLES, SEEDS, SHAPES, SMALL, assert_equation, exact, normal
+from tests.helpers.equation import EXAMPLES, FEW, SEEDS, SHAPES, SMALL, assert_equation, exact, normal
 from tests.helpers.kernel_cases import LEAN_ELEMENTWISE
 from tests.helpers.two_processes import TwoParties
 from tests.helpers.two_threads import run_both
@@ -93,6 +95,19 @@ def test_other_products(
 
 
 @pytest.mark.parties
+@pytest.mark.parametrize("protocol", [LEAN, "lean_wan"])
+@FEW
+@given(heads=SMALL, rows=SMALL, past=st.integers(0, 13), causal=st.booleans(), seed=SEEDS)
+def test_softmax(
+    two_parties: TwoParties, protocol: str, heads: int, rows: int, past: int, causal: bool, seed: int
+) -> None:
+    scores = normal(seed, heads, rows, rows + past, scale=4.0)
+    allowed = torch.ones(rows, rows + past).tril(past).bool()
+    operands = [scores, allowed] if causal else [scores]
+    assert_equation(two_parties, "softmax", operands, atol=0.0007, protocol=protocol, causal=causal)
+
+
+@pytest.mark.parties
 @pytest.mark.parametrize("name", LEAN_ELEMENTWISE)
 @EXAMPLES
 @given(SHAPES, SEEDS, st.sampled_from([0.1, 1.0, 10.0, 1000.0]))
@@ -105,9 +120,6 @@ def test_elementwise(two_parties: TwoParties, name: str, shape: tuple[int, ...],
 @pytest.mark.parametrize("name", LEAN_ELEMENTWISE)
 @pytest.mark.parametrize("bits", [32, 64])
 def test_elementwise_functions_read_32_bits_alone(name: str, bits: int) -> None:
-    from pi_sim.graph.vocabulary import VOCABULARY
-    from pi_sim.mpc.kernels import activations
-
     attributes = {"approximate": "none"} if name == "gelu" else {}
     grid = exact(torch.cat([torch.linspace(-12, 12, 24_001), torch.linspace(-16_383, 16_383, 999)]))
     function = vars(activations)[name.upper()]
@@ -121,9 +133,18 @@ def test_elementwise_functions_read_32_bits_alone(name: str, bits: int) -> None:
 @given(SEEDS)
 def test_a_relu_of_words_is_exact_in_three_rounds(seed: int) -> None:
     words = torch.cat([integers(seed, 31, 200), torch.tensor([0, 1, -1, 2**31 - 1, -(2**31)])])
-    outcome = run_both(lambda rt, share: narrow.rectify(rt, share.to(torch.int32)).long(), words)
+    outcome = run_both(lambda rt, share: maxima.rectify(rt, share.to(torch.int32)).long(), words)
     assert torch.equal(outcome.value.to(torch.int32), words.clamp(min=0).to(torch.int32))
     assert outcome.rounds == 3
+
+
+@given(size=st.integers(2, 4), seed=SEEDS)
+def test_the_largest_of_a_group_is_exact(size: int, seed: int) -> None:
+    words = integers(seed, 30, 3, size, 20)
+    words[0, -1] = words[0, 0]
+    outcome = run_both(lambda rt, share: maxima.largest(rt, share).long(), garbled(words, 32, seed))
+    assert torch.equal(outcome.value.to(torch.int32).long(), words.amax(-2))
+    assert outcome.rounds == 4
 
 
 @given(SEEDS)
@@ -139,9 +160,7 @@ def test_a_lift_is_exact(seed: int) -> None:
 def test_a_lift_of_few_bits_is_exact(bits: int, seed: int) -> None:
     lowest = -(2 ** (bits - 2))
     words = lowest + integers(seed, 40, 100).remainder(2 ** (bits - 1))
-    outcome = run_both(
-        lambda rt, share: normalisation.lift_low_bits(rt, share, bits, lowest), garbled(words, bits, seed)
-    )
+    outcome = run_both(lambda rt, share: narrow.lift(rt, share, bits, lowest), garbled(words, bits, seed))
     assert torch.equal(outcome.value, words)
 
 
@@ -222,27 +241,24 @@ def test_a_local_shift_is_right_in_the_bits_that_remain(seed: int) -> None:
     assert set(((error << 16) >> 16).tolist()) <= {-1, 0, 1}
 
 
-@pytest.mark.parametrize("length", [2, 128, 2047])
+@pytest.mark.parametrize("length", [2, 128, 2048])
 @pytest.mark.parametrize("spread", [0.0, 3.0])
 def test_the_weights_of_long_rows_sum_to_one(length: int, spread: float) -> None:
-    from pi_sim.mpc.kernels.narrow_rows import _softmax_of_share
-
     scores = exact(torch.randn(3, length, generator=torch.Generator().manual_seed(length)) * spread)
     words = garbled(to_fixed_point(scores), 32)
-    value = run_both(lambda rt, share: _softmax_of_share(rt, share, None, False), words).value.double() / 2**16
+    value = run_both(lambda rt, share: narrow_rows._softmax_of_share(rt, share, None, False, PAIRS), words).value
+    value = value.double() / 2**16
     assert float((value.sum(-1) - 1).abs().max()) < 0.001
     assert float((value - scores.softmax(-1)).abs().max()) < 0.0007 + 0.00003 * length
 
 
-@pytest.mark.parametrize("name", ["layernorm", "rmsnorm"])
-def test_norms_read_32_bits_alone(name: str) -> None:
-    from pi_sim.mpc.kernels.narrow_rows import _divide_by_rms
-
+def test_norms_read_32_bits_alone() -> None:
     x = exact(
         torch.randn(6, 768, generator=torch.Generator().manual_seed(1))
         * torch.tensor([[0.05], [1], [3], [20], [100], [400]])
     )
-    outcome = run_both(lambda rt, share: _divide_by_rms(rt, share, 1e-5, 64), garbled(to_fixed_point(x), 32))
+    words = garbled(to_fixed_point(x), 32)
+    outcome = run_both(lambda rt, share: narrow_rows._divide_by_rms(rt, share, 1e-5, 64), words)
     expected = x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
     assert float((outcome.value.double() / 2**16 - expected).abs().max()) < 0.0005
     assert outcome.rounds == 9

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from pi_sim.errors import UsageError
 from pi_sim.graph.capture import capture_model
 from pi_sim.records import Agreement
 from pi_sim.run import two_party
-from pi_sim.run.checks import compare_logits, domain_warnings, perplexity
+from pi_sim.run.checks import compare_logits, perplexity
+from pi_sim.run.domains import measure_ranges, warn_of_domains
 from pi_sim.specs import load_executable_protocol
 from pi_sim.zoo.source import ModelSource
 
@@ -104,10 +106,11 @@ def test_activations_out_of_a_domain_are_told_beforehand() -> None:
     model = ModelSource.parse("gelu_ln", "tiny").load()
     graph, tokens = capture_model(model, LENGTH), torch.arange(LENGTH)[None]
     with torch.no_grad():
-        weights = model.state_dict()
-        sentences = list(domain_warnings(graph, weights, specs.load_executable_protocol("crypten"), tokens))
+        ranges = measure_ranges(graph, model.state_dict(), tokens)
+        sentences = list[str]()
+        warn_of_domains(ranges, specs.load_executable_protocol("crypten"), sentences.append)
         assert [sentence.split(" is accurate")[0] for sentence in sentences] == ["gelu by erf-taylor"]
-        assert not list(domain_warnings(graph, weights, specs.load_executable_protocol("crypten_tanh"), tokens))
+        warn_of_domains(ranges, specs.load_executable_protocol("crypten_tanh"), pytest.fail)
 
 
 def test_shared_weights_and_a_kernel_for_the_servers_own_are_refused(tmp_path: Path) -> None:
@@ -127,5 +130,38 @@ def test_numbers_that_do_not_fit_their_words_are_refused() -> None:
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(1e6)
         graph, weights = two_party.rewrite_model(model, LENGTH, lean)
-        with pytest.raises(UsageError, match=r"reveal by rounded computes with \|result\| from 0 to 32768 only"):
-            list(domain_warnings(graph, weights, lean, torch.arange(LENGTH)[None]))
+        ranges = measure_ranges(graph, weights, torch.arange(LENGTH)[None])
+    with pytest.raises(UsageError, match=r"reveal by rounded computes with \|result\| from 0 to 32768 only"):
+        warn_of_domains(ranges, lean, pytest.fail)
+
+
+def test_a_bundle_carries_bounds_that_its_run_checks(tmp_path: Path) -> None:
+    """A kernel that is inexact there is named; one whose words are too short refuses the run."""
+    folder = tmp_path / "bundle"
+    bundle = two_party.export_bundle(ModelSource.parse("gelu_ln", "tiny"), 8, folder, load_executable_protocol("lean"))
+    assert all(f"{bound:.3g}" == f"{bound:.6g}" for entry in bundle.ranges for bound in (entry.low, entry.high))
+    public = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
+    for high, status, sentence in ((2e9, 2, "which does not fit its words"), (10.0, 0, "")):
+        for entry in public["ranges"]:
+            if (entry["op"], entry["quantity"]) == ("linear", "|result|"):
+                entry["high"] = high
+        (folder / "graph.json").write_text(json.dumps(public), encoding="utf-8")
+        result = CliRunner().invoke(main, ["run", "two-party", "--bundle", str(folder), "--protocol", "lean"])
+        assert result.exit_code == status
+        assert sentence in result.stderr
+
+
+def test_an_export_refuses_numbers_that_do_not_fit_their_words(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "model"
+    shutil.copytree(ModelSource.parse("relu_nonorm", "tiny").folder, checkpoint)
+    for factor, sentence in ((1e7, "does not fit its words"), (math.nan, "not finite")):
+        model = ModelSource.parse("relu_nonorm", "tiny").load()
+        with torch.no_grad():
+            model.get_output_embeddings().weight.mul_(factor)
+        model.save_pretrained(checkpoint)
+        result = CliRunner().invoke(
+            main, ["export", "--model", str(checkpoint), "--protocol", "lean", "--out", str(tmp_path / "bundle")]
+        )
+        assert result.exit_code == 2
+        assert sentence in result.stderr
+        assert not (tmp_path / "bundle").exists()

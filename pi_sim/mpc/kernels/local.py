@@ -11,7 +11,7 @@ from pi_sim.mpc.kernels.registry import UNIVERSAL, Domain, kernel, magnitude
 from pi_sim.mpc.openings import NARROW_BITS
 from pi_sim.mpc.primitives.ring import FRACTION_BITS
 from pi_sim.mpc.primitives.truncation import shift_locally
-from pi_sim.mpc.runtime import Runtime
+from pi_sim.mpc.runtime import CLIENT, Runtime
 
 
 def map_share(x: Shared, function: Callable[[Tensor], Tensor]) -> Shared:
@@ -94,8 +94,6 @@ def mask(rt: Runtime, x: Shared, allowed: Tensor) -> Shared:
 
 ROUNDED_RESULT = Domain("|result|", magnitude, 0, 2.0**15, hard=True)
 """A rounded result has 32 bits, 16 of them for its fraction."""
-CLIENT = 1
-"""Rank of the client; party 0 is the server."""
 
 
 @kernel("reveal", "whole", rounds=1, bytes=8)

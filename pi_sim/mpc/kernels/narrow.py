@@ -20,7 +20,6 @@ from pi_sim.mpc.primitives import beaver, causal
 from pi_sim.mpc.primitives.narrow import lift
 from pi_sim.mpc.primitives.ring import FRACTION_BITS
 from pi_sim.mpc.primitives.server_weight import (
-    SERVER,
     PreparedProduct,
     ServerWeight,
     multiply_prepared,
@@ -29,7 +28,7 @@ from pi_sim.mpc.primitives.server_weight import (
     truncate_exactly,
 )
 from pi_sim.mpc.primitives.truncation import shift_locally, truncate
-from pi_sim.mpc.runtime import Runtime
+from pi_sim.mpc.runtime import SERVER, Runtime
 
 
 def truncate_for(rt: Runtime, product: Tensor, bits: int) -> Tensor:

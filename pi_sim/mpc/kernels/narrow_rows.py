@@ -5,8 +5,9 @@ the rest is ours.
 """
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from math import comb
 
 import torch
 from torch import Tensor
@@ -15,17 +16,17 @@ from pi_sim.graph.ops import Op
 from pi_sim.mpc.backend import Shared
 from pi_sim.mpc.kernels.costs import TRUNCATION, Dimensions, KernelCost, result_bits
 from pi_sim.mpc.kernels.local import map_share
-from pi_sim.mpc.kernels.narrow_activations import evaluation_cost
-from pi_sim.mpc.kernels.norms import absolute_mean, centred_sum_of_squares, sum_of_squares
+from pi_sim.mpc.kernels.narrow_activations import LIFTED, evaluation_cost
+from pi_sim.mpc.kernels.norms import CENTRED_SQUARES, SQUARES, absolute_mean
 from pi_sim.mpc.kernels.registry import Domain, kernel
-from pi_sim.mpc.kernels.softmax import EXP, HIDDEN_SCORE_SHARE, exponents, row_maximum
+from pi_sim.mpc.kernels.softmax import EXP, exponents, row_maximum, visible_scores
 from pi_sim.mpc.openings import NARROW_BITS
-from pi_sim.mpc.primitives import comparison, narrow
+from pi_sim.mpc.primitives import comparison, maxima, narrow
+from pi_sim.mpc.primitives.causal import visible_count
 from pi_sim.mpc.primitives.normalisation import (
     Normalisation,
     RowWords,
     inverse_root_form,
-    lift_low_bits,
     normalise,
     reciprocal_form,
 )
@@ -36,7 +37,9 @@ from pi_sim.mpc.primitives.rows import (
     MIN_POWER_OF_4,
     RECIPROCAL_SERIES,
     CausalRows,
+    Largest,
     apply_affine,
+    larger_by,
     subtract_mean,
 )
 from pi_sim.mpc.primitives.truncation import shift_locally, truncate
@@ -49,11 +52,28 @@ ROOT_FRACTION_BITS = 32
 """Fraction bits of 1 / sqrt(v) in its product with a row."""
 LOWEST_WEIGHT = -(2**12)
 """Lower end of the interval in which a weight of attention is lifted: approximations may be below zero."""
+LONGEST_ROW = 2**14
+"""Longest row: the bits that remain of a longer one's weights do not hold a weight of 1."""
 
 
 def _reciprocal_of_sums(length: int) -> Normalisation:
     """Return the reciprocal of row sums, from 1 to `length`."""
-    return reciprocal_form(RECIPROCAL, range(length.bit_length()), FRACTION_BITS, comparison.NARROW)
+    return reciprocal_form(RECIPROCAL, range(max(2, length.bit_length())), FRACTION_BITS, comparison.NARROW)
+
+
+def _weight_bits(length: int) -> int:
+    """Return the low bits in which a weight of attention is right before it is lifted."""
+    return NARROW_BITS + 1 - _reciprocal_of_sums(length).intervals
+
+
+def _narrow_rows(op: Op) -> tuple[int, ...]:
+    """Return the bits of rows, and of further operands."""
+    return 32, *(64,) * (len(op.shapes) - 1)
+
+
+def _lift_cost(bits: int) -> KernelCost:
+    """Return the cost of `narrow.lift` of one element."""
+    return KernelCost(1, 4, sum(part.bytes for part in narrow.lift_mask(1, bits).dependent_parts))
 
 
 def _normalisation_cost(form: Normalisation) -> KernelCost:
@@ -65,26 +85,64 @@ def _normalisation_cost(form: Normalisation) -> KernelCost:
     return KernelCost(5, opened, dealt + and_dealt * (count - 1))
 
 
-def _tournament_cost(d: Dimensions) -> KernelCost:
-    """A ReLU per comparison of the tournament, exp per visible score, a reciprocal per row, and a lifted product."""
+@dataclass(frozen=True)
+class Tournament:
+    """A way to find row maxima: the largest of groups of up to `size` elements, again and again."""
+
+    largest: Largest
+    size: int
+    group_cost: KernelCost
+
+
+def _largest_cost(size: int) -> KernelCost:
+    """Return the cost of `maxima.largest` of one group."""
+    pairs, (sent, and_dealt) = comb(size, 2), comparison.and_cost(comparison.NARROW)
+    dealt = sum(part.bytes for part in maxima.largest_masks(size, 1).dependent_parts)
+    return KernelCost(4, 4 * size + (sent + Fraction(1, 8)) * pairs, dealt + and_dealt * pairs)
+
+
+PAIRS = Tournament(larger_by(maxima.rectify), 2, KernelCost(3, Fraction(25, 4), Fraction(109, 2)))
+FOURS = Tournament(maxima.largest, 4, _largest_cost(4))
+
+
+def _row_maxima_cost(d: Dimensions, tournament: Tournament) -> KernelCost:
+    """Return the cost of the row maxima of scores (..., m, n)."""
+    m, n = d.op.shapes[0][-2:]
+    counts = CausalRows.of_scores(m, n, bool(d.op.attribute("causal"))).group_counts(tournament.size)
+    groups, group = d.elements // (m * n) * sum(counts), tournament.group_cost
+    return KernelCost(group.rounds * len(counts), group.bytes * groups, group.offline * groups)
+
+
+def _softmax_cost(d: Dimensions, tournament: Tournament) -> KernelCost:
+    """Row maxima, exp per visible score, a reciprocal per row, and a lifted product."""
     scores, (m, n) = d.elements, d.op.shapes[0][-2:]
     if d.op.attribute("causal"):
-        scores -= d.rows * (m - 1) // 2
-    levels, comparisons = (n - 1).bit_length(), scores - d.rows
-    maximum = KernelCost(3 * levels, comparisons * Fraction(25, 4), Fraction(109, 2) * comparisons)
+        scores = d.elements // (m * n) * visible_count(m, n)
     exponential = evaluation_cost(EXP, bits=64)
-    product = KernelCost(1, 4, 24) + KernelCost(1, 4, 16)
+    bits = _weight_bits(n)
+    product = KernelCost(1, 4, 24) + _lift_cost(bits)
     row = _normalisation_cost(_reciprocal_of_sums(n)) + KernelCost(0, 8, 0)
-    return maximum + (exponential + product).parallel(scores) + row.parallel(d.rows)
+    return _row_maxima_cost(d, tournament) + (exponential + product).parallel(scores) + row.parallel(d.rows)
+
+
+def _row_length(scores: Tensor, *_: Tensor) -> Tensor:
+    """Return the number of scores of a row."""
+    return torch.tensor([scores.shape[-1]])
+
+
+SOFTMAX_DOMAINS = (
+    Domain("score minus row maximum", exponents, -16_000, 0, hard=True),
+    Domain("row maximum", row_maximum, -16_000, 16_000, hard=True),
+    Domain("row length", _row_length, 1, LONGEST_ROW, hard=True),
+)
 
 
 @kernel(
     "softmax",
     "narrow-tournament",
-    Domain("score minus row maximum", exponents, -16_000, 0, hard=True),
-    Domain("row maximum", row_maximum, -16_000, 16_000, hard=True),
-    operand_bits=lambda op: (32, *(64,) * (len(op.shapes) - 1)),
-    cost=_tournament_cost,
+    *SOFTMAX_DOMAINS,
+    operand_bits=_narrow_rows,
+    cost=lambda d: _softmax_cost(d, PAIRS),
 )
 def softmax(rt: Runtime, scores: Shared, allowed: Tensor | None = None, *, causal: bool = False) -> Shared:
     """Return softmax by masked comparisons; with a causal mask only the visible scores are computed.
@@ -99,25 +157,32 @@ def softmax(rt: Runtime, scores: Shared, allowed: Tensor | None = None, *, causa
     Max error 0.0007 for rows of up to 20 positions of any kind, and 0.00003 per position of longer ones; flat rows of
     up to 2,048 positions sum to 1 within 0.001.
     """
-    return map_share(scores, lambda share: _softmax_of_share(rt, share, allowed, causal))
+    return map_share(scores, lambda share: _softmax_of_share(rt, share, allowed, causal, PAIRS))
 
 
-def _softmax_of_share(rt: Runtime, share: Tensor, allowed: Tensor | None, causal: bool) -> Tensor:
+@kernel(
+    "softmax", "wide-tournament", *SOFTMAX_DOMAINS, operand_bits=_narrow_rows, cost=lambda d: _softmax_cost(d, FOURS)
+)
+def wide_softmax(rt: Runtime, scores: Shared, allowed: Tensor | None = None, *, causal: bool = False) -> Shared:
+    """Return the steps of `softmax` with a tournament of fours: 4 rounds where two halvings take 6, for more bytes."""
+    return map_share(scores, lambda share: _softmax_of_share(rt, share, allowed, causal, FOURS))
+
+
+def _softmax_of_share(
+    rt: Runtime, share: Tensor, allowed: Tensor | None, causal: bool, tournament: Tournament
+) -> Tensor:
     """Return a share of the softmax of a share of the scores (..., m, n)."""
-    m, n = share.shape[-2:]
-    rows = CausalRows(torch.arange(n - m + 1, n + 1) if causal else torch.full((m,), n), n)
-    if allowed is not None and not causal:
-        share = share * allowed.long() + (HIDDEN_SCORE_SHARE * ~allowed if rt.rank == 0 else 0)
-    visible = rows.gather(share.to(comparison.NARROW))
-    exponent = visible - rows.broadcast(rows.row_maxima(rt, visible, narrow.rectify))
-    powers = narrow.evaluate(rt, exponent, EXP, bits=64)
+    rows, scores = visible_scores(rt, share, allowed, causal)
+    visible = scores.to(comparison.NARROW)
+    largest = rows.row_maxima(rt, visible, tournament.largest, tournament.size)
+    powers = narrow.evaluate(rt, visible - rows.broadcast(largest), EXP, bits=64)
     sums = rows.row_sums(powers)
-    form = _reciprocal_of_sums(n)
+    form = _reciprocal_of_sums(rows.width)
     words = RowWords(rt, powers, sums.numel(), lambda values: rows.broadcast(values.view(sums.shape)))
     inverse, (words.m,) = normalise(rt, sums.reshape(-1), form, [words.opening])
     surplus = RECIPROCAL.fraction_bits + form.intervals - 1
     product = shift_locally(words.multiply(inverse), surplus)
-    weights = rows.scatter(lift_low_bits(rt, product, NARROW_BITS - form.intervals + 1, LOWEST_WEIGHT))
+    weights = rows.scatter(narrow.lift(rt, product, _weight_bits(rows.width), LOWEST_WEIGHT))
     return weights if allowed is None or causal else weights * allowed.long()
 
 
@@ -134,7 +199,7 @@ def _norm_cost(d: Dimensions) -> KernelCost:
     row = _normalisation_cost(form) + TRUNCATION + KernelCost(1, 8, 8)
     cost = row.parallel(d.rows) + KernelCost(1, 4, 28).parallel(d.elements)
     if result_bits(d.op) > NARROW_BITS:
-        cost += KernelCost(1, 4, 16).parallel(d.elements)
+        cost += _lift_cost(NARROW_BITS).parallel(d.elements)
     if d.operand(1):
         cost += KernelCost(1, 8 * (d.elements + d.operand(1)), 8 * d.elements) + TRUNCATION.parallel(d.elements)
     return cost
@@ -159,15 +224,21 @@ def _divide_by_rms(rt: Runtime, x: Tensor, eps: float, bits: int) -> Tensor:
     product = words.multiply(truncate(rt, root, surplus))
     result = shift_locally(product, ROOT_FRACTION_BITS - doublings)
     if bits > NARROW_BITS:
-        result = lift_low_bits(rt, result, NARROW_BITS, -(2**30))
+        result = narrow.lift(rt, result)
     return result.view(x.shape)
+
+
+def _centred_magnitude(x: Tensor, *_: Tensor) -> Tensor:
+    """Return |x - mean|."""
+    return (x - x.mean(-1, keepdim=True)).abs()
 
 
 @kernel(
     "layernorm",
     "one-opening",
-    Domain("sum of squares of a centred row", centred_sum_of_squares, 0.05, 1e9),
+    *CENTRED_SQUARES,
     Domain("|mean|", absolute_mean, 0, 16_000),
+    Domain("|centred input|", _centred_magnitude, 0, LIFTED.high, hard=True),
     operand_bits=lambda op: (32 if op.attribute("centred") else 64, *(64,) * (len(op.shapes) - 1)),
     can_narrow=True,
     cost=lambda d: _norm_cost(d) + (KernelCost() if d.op.attribute("centred") else TRUNCATION.parallel(d.rows)),
@@ -196,14 +267,11 @@ def layernorm(
     return map_share(x, apply)
 
 
-def _narrow_rows(op: Op) -> tuple[int, ...]:
-    return 32, *(64,) * (len(op.shapes) - 1)
-
-
 @kernel(
     "rmsnorm",
     "one-opening",
-    Domain("sum of squares of a row", sum_of_squares, 0.05, 1e9),
+    *SQUARES,
+    LIFTED,
     operand_bits=_narrow_rows,
     can_narrow=True,
     cost=_norm_cost,

@@ -3,7 +3,9 @@
 LayerNorm is (x - mean) / sqrt(variance + eps) * gamma + beta, RMSNorm is x / sqrt(mean square + eps) * gamma.
 """
 
+from collections.abc import Callable
 from fractions import Fraction
+from math import inf
 
 from torch import Tensor
 
@@ -76,10 +78,24 @@ def centred_sum_of_squares(x: Tensor, *_: Tensor) -> Tensor:
     return x.shape[-1] * _variance(x)
 
 
+def sum_of_squares(x: Tensor, *_: Tensor) -> Tensor:
+    """Return the sum of squares of each row."""
+    return x.square().sum(-1)
+
+
+def _root_domains(quantity: str, statistic: Callable[..., Tensor]) -> tuple[Domain, Domain]:
+    """Return the domains of an inverse root: inexact below, and beyond the ring above."""
+    return Domain(quantity, statistic, 0.05, inf), Domain(quantity, statistic, 0, 1e9, hard=True)
+
+
+CENTRED_SQUARES = _root_domains("sum of squares of a centred row", centred_sum_of_squares)
+SQUARES = _root_domains("sum of squares of a row", sum_of_squares)
+
+
 @kernel(
     "layernorm",
     "normalised",
-    Domain("sum of squares of a centred row", centred_sum_of_squares, 0.05, 1e9),
+    *CENTRED_SQUARES,
     Domain("|mean|", absolute_mean, 0, 16_000),
     cost=lambda d: TRUNCATION.parallel(d.rows) + _normalised_cost(d),
 )
@@ -114,12 +130,7 @@ def rmsnorm_newton(rt: Runtime, x: Shared, gamma: Shared = None, *, eps: float) 
     return normalised if gamma is None else normalised * gamma
 
 
-def sum_of_squares(x: Tensor, *_: Tensor) -> Tensor:
-    """Return the sum of squares of each row."""
-    return x.square().sum(-1)
-
-
-@kernel("rmsnorm", "normalised", Domain("sum of squares of a row", sum_of_squares, 0.05, 1e9), cost=_normalised_cost)
+@kernel("rmsnorm", "normalised", *SQUARES, cost=_normalised_cost)
 def rmsnorm_normalised(rt: Runtime, x: Shared, gamma: Shared = None, *, eps: float) -> Shared:
     """Return RMSNorm: the steps of `layernorm_normalised` without centring.
 

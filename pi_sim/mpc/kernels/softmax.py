@@ -21,7 +21,7 @@ from pi_sim.mpc.primitives import beaver
 from pi_sim.mpc.primitives.fourier import FourierSeries
 from pi_sim.mpc.primitives.piecewise import Linear, Piecewise, evaluate
 from pi_sim.mpc.primitives.ring import FRACTION_BITS
-from pi_sim.mpc.primitives.rows import CausalRows, reciprocal, rectify_masked
+from pi_sim.mpc.primitives.rows import CausalRows, larger_by, reciprocal, rectify_masked
 from pi_sim.mpc.primitives.truncation import truncate
 from pi_sim.mpc.runtime import Runtime
 
@@ -158,15 +158,23 @@ def tournament(rt: Runtime, scores: Shared, allowed: Tensor | None = None, *, ca
     return map_share(scores, lambda share: _tournament_on_share(rt, share, allowed, causal))
 
 
-def _tournament_on_share(rt: Runtime, share: Tensor, allowed: Tensor | None, causal: bool) -> Tensor:
-    """Return a share of the softmax of a share of the scores (..., m, n)."""
-    m, n = share.shape[-2:]
-    rows = CausalRows(torch.arange(n - m + 1, n + 1) if causal else torch.full((m,), n), n)
+def visible_scores(rt: Runtime, share: Tensor, allowed: Tensor | None, causal: bool) -> tuple[CausalRows, Tensor]:
+    """Return the rows of scores (..., m, n), and a share of their visible elements, back to back.
+
+    Scores that another mask than the causal one hides are made low.
+    """
     if allowed is not None and not causal:
         share = share * allowed.long() + (HIDDEN_SCORE_SHARE * ~allowed if rt.rank == 0 else 0)
-    visible = rows.gather(share)
-    powers = evaluate(rt, visible - rows.broadcast(rows.row_maxima(rt, visible, rectify_masked)), EXP)
-    inverse = reciprocal(rt, rows.row_sums(powers), n.bit_length() + 1)
+    rows = CausalRows.of_scores(share.shape[-2], share.shape[-1], causal)
+    return rows, rows.gather(share)
+
+
+def _tournament_on_share(rt: Runtime, share: Tensor, allowed: Tensor | None, causal: bool) -> Tensor:
+    """Return a share of the softmax of a share of the scores (..., m, n)."""
+    rows, visible = visible_scores(rt, share, allowed, causal)
+    maxima = rows.row_maxima(rt, visible, larger_by(rectify_masked))
+    powers = evaluate(rt, visible - rows.broadcast(maxima), EXP)
+    inverse = reciprocal(rt, rows.row_sums(powers), share.shape[-1].bit_length() + 1)
     weights = rows.scatter(truncate(rt, beaver.multiply(rt, powers, rows.broadcast(inverse)), FRACTION_BITS))
     return weights if allowed is None or causal else weights * allowed.long()
 

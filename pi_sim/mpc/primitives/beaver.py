@@ -31,14 +31,9 @@ def multiply(rt: Runtime, a: Tensor, b: Tensor, operation: str = "multiply", bit
     product = PRODUCTS[operation]
     correlation = beaver_triple(operation, tuple(a.shape), tuple(b.shape), product)
     mask_a, mask_b, mask_product = rt.correlated(correlation)
-    masked_a, masked_b = _open_factors(rt, a - mask_a, b - mask_b, bits)
+    masked_a, masked_b = rt.open(AdditiveOpening(a - mask_a, bits), AdditiveOpening(b - mask_b, bits))
     with_masked_a = product(masked_a, mask_b + masked_b) if rt.rank == 0 else product(masked_a, mask_b)
     return with_masked_a + product(mask_a, masked_b) + mask_product
-
-
-def _open_factors(rt: Runtime, a: Tensor, b: Tensor, bits: int) -> list[Tensor]:
-    """Open two masked factors modulo 2^bits: 1 round."""
-    return rt.reveal(a, b) if bits == WIDE_BITS else rt.open(AdditiveOpening(a, bits), AdditiveOpening(b, bits))
 
 
 def square(rt: Runtime, a: Tensor, bits: int = WIDE_BITS) -> Tensor:

@@ -4,7 +4,6 @@ A causal mask hides the scores above the diagonal. The product of queries and ke
 result, and the product of weights and values opens none of its first factor, whose hidden elements are exact zeros.
 """
 
-import torch
 from torch import Tensor
 
 from pi_sim.graph.ops import Shape
@@ -13,11 +12,6 @@ from pi_sim.mpc.openings import AdditiveOpening
 from pi_sim.mpc.primitives.ring import multiply_matrices
 from pi_sim.mpc.primitives.rows import CausalRows
 from pi_sim.mpc.runtime import Runtime
-
-
-def causal_rows(rows: int, columns: int) -> CausalRows:
-    """Return the visible elements of the last `rows` tokens' scores among `columns` tokens."""
-    return CausalRows(torch.arange(columns - rows + 1, columns + 1), columns)
 
 
 def visible_count(rows: int, columns: int) -> int:
@@ -30,7 +24,7 @@ def multiply_queries(rt: Runtime, a: Tensor, b: Tensor, bits: int) -> Tensor:
 
     A Beaver product, right modulo 2^bits: 1 round, bits / 8 (|a| + |b|) bytes; 8 bytes offline per visible score.
     """
-    rows = causal_rows(a.shape[-2], b.shape[-1])
+    rows = CausalRows.of_scores(a.shape[-2], b.shape[-1])
     mask_a, mask_b, product = rt.correlated(_score_masks(tuple(a.shape), tuple(b.shape), rows))
     masked_a, masked_b = rt.open(AdditiveOpening(a - mask_a, bits), AdditiveOpening(b - mask_b, bits))
     if rt.rank == 0:
@@ -52,7 +46,7 @@ def multiply_weights(rt: Runtime, a: Tensor, b: Tensor, bits: int) -> Tensor:
     A Beaver product, right modulo 2^bits: 1 round, bits / 8 bytes per visible weight and element of b; 8 bytes offline
     per element of the product.
     """
-    rows = causal_rows(a.shape[-2], a.shape[-1])
+    rows = CausalRows.of_scores(a.shape[-2], a.shape[-1])
     visible = rows.gather(a)
     mask_a, mask_b, product = rt.correlated(_weight_masks(tuple(a.shape), tuple(b.shape), rows))
     opened, masked_b = rt.open(AdditiveOpening(visible - mask_a, bits), AdditiveOpening(b - mask_b, bits))

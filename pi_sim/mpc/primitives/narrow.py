@@ -19,7 +19,7 @@ from torch import Tensor
 from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
 from pi_sim.mpc.openings import NARROW_BITS, AdditiveOpening
 from pi_sim.mpc.primitives import comparison
-from pi_sim.mpc.primitives.comparison import NARROW, compare_groups, locate, split_bits, top_bit
+from pi_sim.mpc.primitives.comparison import NARROW, locate
 from pi_sim.mpc.primitives.fourier import FourierSeries, basis, combine_basis
 from pi_sim.mpc.primitives.piecewise import Linear, Piecewise
 from pi_sim.mpc.primitives.ring import FRACTION_BITS, blockwise
@@ -34,7 +34,7 @@ TOP_ONLY = torch.int32
 
 @dataclass(frozen=True)
 class LiftedWord:
-    """A masked word of `bits` bits as it was opened, for x >> `fraction`; x + `offset` must lie in [0, 2^(bits - 1)).
+    """A masked word of 32 bits as it was opened, for x >> `fraction`; x + `offset` must lie in [0, 2^31).
 
     `public` is the public part of x, `wrap` the public factor of the mask's top bit, both in words of `dtype`.
     """
@@ -76,25 +76,34 @@ def lift_values(r: Tensor, specs: tuple[TensorSpec, ...], fraction: int = 0) -> 
     return tuple(value.to(spec.dtype) for value, spec in zip(values, specs, strict=False))
 
 
-def lift_mask(length: int, word: torch.dtype = torch.int64) -> Correlation:
-    """Return the correlation of a mask r (length) of 32 bits and the parts of a lift."""
-    specs = lift_specs(length, word=word)
-    return Correlation((TensorSpec((length,), dtype=NARROW),), specs, lambda r: lift_values(r, specs))
+def lift_mask(length: int, bits: int) -> Correlation:
+    """Return the correlation of a mask r (length) of 32 bits, its low `bits` bits, and the highest of them."""
+    top_word = TOP_ONLY if bits == NARROW_BITS else torch.int64
+
+    def derive(r: Tensor) -> tuple[Tensor, ...]:
+        low = r.to(torch.int64) & ((1 << bits) - 1)
+        return low, logical_shift(low, bits - 1).to(top_word)
+
+    specs = TensorSpec((length,)), TensorSpec((length,), dtype=top_word)
+    return Correlation((TensorSpec((length,), dtype=NARROW),), specs, derive)
 
 
-def lift(rt: Runtime, share: Tensor) -> Tensor:
-    """Return exact 64-bit shares of |x| < 2^30 units from shares that are right modulo 2^32.
+def lift(rt: Runtime, share: Tensor, bits: int = NARROW_BITS, lowest: int = -LIFT_OFFSET) -> Tensor:
+    """Return exact 64-bit shares of values that are right modulo 2^bits, lowest <= x < lowest + 2^(bits - 1).
 
-    1 round; 4 bytes and 12 offline per element.
+    1 round; 4 bytes per element, and offline 12 from 32 bits, 16 from fewer.
     """
     flat = share.reshape(-1)
-    r, shifted, top = rt.correlated(lift_mask(len(flat)))
-    m = rt.reveal_u32(flat.to(NARROW) + r + (LIFT_OFFSET if rt.rank == 0 else 0))
+    r, low, top = rt.correlated(lift_mask(len(flat), bits))
+    m = rt.reveal_u32(flat.to(NARROW) + r - (lowest if rt.rank == 0 else 0))
 
-    def unmask(m: Tensor, shifted: Tensor, top: Tensor) -> tuple[Tensor]:
-        return (LiftedWord.of(m, LIFT_OFFSET).share(rt, shifted, top),)
+    def unmask(m: Tensor, low: Tensor, top: Tensor) -> tuple[Tensor]:
+        word = m.to(torch.int64) & ((1 << bits) - 1)
+        wraps = (word >> (bits - 1) == 0).to(torch.int64) << bits
+        secret = wraps * top - low
+        return (secret + word + lowest if rt.rank == 0 else secret,)
 
-    return blockwise(unmask, m, shifted, top)[0].view(share.shape)
+    return blockwise(unmask, m, low, top)[0].view(share.shape)
 
 
 def result_word(bits: int) -> torch.dtype:
@@ -238,14 +247,14 @@ def _select(
     for bit, piece in zip(z, masks.pieces, strict=True):
         p = next(parts)
         if isinstance(piece, FourierSeries):
-            total += _choose(bit, curve_share, curve.product(p, *_take(parts, masks.series_specs)))
+            total += choose(bit, curve_share, curve.product(p, *_take(parts, masks.series_specs)))
             continue
         if piece.slope and value_share is not None:
-            line = _choose(bit, value_share, value.product(p, *_take(parts, masks.value_specs)))
+            line = choose(bit, value_share, value.product(p, *_take(parts, masks.value_specs)))
             total += line * piece.slope if piece.slope != 1 else line
         if piece.constant:
             one = round(piece.constant * piece.encoded_one)
-            total += _choose(bit, torch.full_like(p, one if rt.rank == 0 else 0), p * one)
+            total += choose(bit, torch.full_like(p, one if rt.rank == 0 else 0), p * one)
     return total
 
 
@@ -255,54 +264,6 @@ def _take(parts: Iterator[Tensor], specs: tuple[TensorSpec, ...]) -> tuple[Tenso
     return shifted, next(parts) if len(specs) > 1 else None
 
 
-def _choose(z: Tensor, share: Tensor, product: Tensor) -> Tensor:
+def choose(z: Tensor, share: Tensor, product: Tensor) -> Tensor:
     """Return a share of i u = z u + (1 - 2 z) p u, for shares of u and of p u."""
     return torch.where(z.bool(), share - product, product)
-
-
-CASES = 4
-"""Values of the two public bits that decide over a sign."""
-
-
-def sign_masks(length: int) -> Correlation:
-    """Return the correlation of a mask r with its tables, three random bits, and a bit s and s r for four cases."""
-
-    def derive(r: Tensor, packed: Tensor) -> tuple[Tensor, ...]:
-        low, equal, high = ((packed >> bit) & 1 for bit in range(3))
-        base = high ^ (low & equal)
-        sign = torch.stack([base, base ^ equal, base ^ low, base ^ low ^ equal]).to(NARROW)
-        return *comparison.build_digit_tables(r, NARROW), sign, sign * r
-
-    random = TensorSpec((length,), dtype=NARROW), TensorSpec((length,), 3, torch.uint8)
-    cases = TensorSpec((CASES, length), dtype=NARROW)
-    return Correlation(random, (*comparison.digit_table_specs(length, NARROW), cases, cases), derive)
-
-
-def rectify(rt: Runtime, share: Tensor) -> Tensor:
-    """Return max(x, 0) of 32-bit words, |x| < 2^31 units, in 32-bit words.
-
-    1. Open m = x + r (1 round, 4 bytes).
-    2. Combine the digits' comparisons in groups (`comparison`: 1 round, 1 3/4 bytes).
-    3. The sign is U ^ (A & E): open all three under random bits a, e and u (1 round, 1/2 byte). Given the opened A and
-       E it is z ^ s for a public z and a bit s, which the dealer shares, with s r, for all four cases.
-    4. x - sign x, where s x = m s - s r: local.
-
-    3 rounds; 6 1/4 bytes and 54 1/2 offline per element.
-    """
-    flat = share.reshape(-1)
-    r, masks, table, top, sign, sign_product = rt.correlated(sign_masks(len(flat)))
-    m = rt.reveal_u32(flat + r)
-    less, equal, _ = compare_groups(rt, m.view(1, -1), table)
-    low_less, high_less = (bits[0] for bits in split_bits(less, 2))
-    high_equal = (equal[0] >> 1) & 1
-    packed = low_less | high_equal << 1 | (high_less ^ top) << 2
-    opened = rt.reveal_bits(packed ^ masks, 4)
-
-    def clip(opened: Tensor, m: Tensor, share: Tensor, sign: Tensor, sign_product: Tensor) -> tuple[Tensor]:
-        low, equal, high = ((opened >> bit) & 1 for bit in range(3))
-        z = high ^ (low & equal) ^ top_bit(m)
-        case = (low + 2 * equal).to(torch.int64).unsqueeze(0)
-        product = m * sign.gather(0, case)[0] - sign_product.gather(0, case)[0]
-        return (share - _choose(z, share, product),)
-
-    return blockwise(clip, opened, m, flat, sign, sign_product)[0].view(share.shape)

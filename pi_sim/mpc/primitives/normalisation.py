@@ -17,9 +17,9 @@ from pi_sim.mpc.openings import NARROW_BITS, AdditiveOpening, Opening
 from pi_sim.mpc.primitives import comparison
 from pi_sim.mpc.primitives.comparison import NARROW, locate
 from pi_sim.mpc.primitives.fourier import FourierSeries, basis, public_coefficients
-from pi_sim.mpc.primitives.narrow import LIFT_OFFSET, LiftedWord, lift_values
+from pi_sim.mpc.primitives.narrow import LIFT_OFFSET, LiftedWord, choose, lift_values
 from pi_sim.mpc.primitives.ring import FRACTION_BITS, blockwise
-from pi_sim.mpc.primitives.truncation import logical_shift, shift_locally
+from pi_sim.mpc.primitives.truncation import shift_locally
 from pi_sim.mpc.runtime import Runtime
 
 
@@ -78,8 +78,8 @@ def normalise(
     r, s, p, table, top, bits, masked, basis_share, products = rt.correlated(form.correlation(len(v)))
     m, *opened = rt.open(AdditiveOpening(v + r), *beside)
     inside, _ = locate(rt, m.to(form.word), table, top, form.thresholds)
-    z = rt.reveal_bits(inside ^ p, 1).to(torch.int64)
-    selected = _choose(z, v, m * bits - masked)
+    z = rt.reveal_bits(inside ^ p, 1)
+    selected = choose(z, v, m * bits - masked)
     weights = torch.tensor(form.weights, device=v.device).view(-1, 1)
     t = shift_locally((selected * weights).sum(0), form.shift)
     n = rt.reveal_u32(t.to(NARROW) + s)
@@ -88,12 +88,7 @@ def normalise(
     value = (coefficients * basis_share).sum(0) + (constant if rt.rank == 0 else 0)
     product = (coefficients * products).sum(1) + constant * bits
     scales = torch.tensor(form.scales, device=v.device).view(-1, 1)
-    return (_choose(z, value, product) * scales).sum(0), opened
-
-
-def _choose(z: Tensor, share: Tensor, product: Tensor) -> Tensor:
-    """Return a share of i u = z u + (1 - 2 z) p u, for shares of u and of p u."""
-    return product + z * (share - 2 * product)
+    return (choose(z, value, product) * scales).sum(0), opened
 
 
 def inverse_root_form(series: FourierSeries, powers: range, fraction: int) -> Normalisation:
@@ -191,30 +186,3 @@ class RowWords:
         share = word.share(self.rt, self.value, self.top).mul_(factors)
         share.addcmul_(word.public, masks).sub_(self.value_s)
         return share.addcmul_(word.wrap, self.top_s.to(torch.int64))
-
-
-def lift_low_bits(rt: Runtime, share: Tensor, bits: int, lowest: int) -> Tensor:
-    """Return exact 64-bit shares of values that are right modulo 2^bits, lowest <= x < lowest + 2^(bits - 1).
-
-    The steps of `narrow.lift`, on words of fewer bits: 1 round; 4 bytes and 16 offline per element.
-    """
-    flat = share.reshape(-1)
-    r, shifted, top = rt.correlated(low_bits_mask(len(flat), bits))
-    (m,) = rt.open(AdditiveOpening(flat + r - (lowest if rt.rank == 0 else 0), NARROW_BITS))
-
-    def unmask(m: Tensor, shifted: Tensor, top: Tensor) -> tuple[Tensor]:
-        word = m.to(torch.int64) & ((1 << bits) - 1)
-        secret = torch.where(word >> (bits - 1) == 0, top << bits, torch.zeros_like(top)) - shifted
-        return (secret + word + lowest if rt.rank == 0 else secret,)
-
-    return blockwise(unmask, m, shifted, top)[0].view(share.shape)
-
-
-def low_bits_mask(length: int, bits: int) -> Correlation:
-    """Return the correlation of a mask r of 32 bits, its low `bits` bits, and the highest of them."""
-
-    def derive(r: Tensor) -> tuple[Tensor, ...]:
-        low = r.to(torch.int64) & ((1 << bits) - 1)
-        return low, logical_shift(low, bits - 1)
-
-    return Correlation((TensorSpec((length,), dtype=NARROW),), (TensorSpec((length,)),) * 2, derive)

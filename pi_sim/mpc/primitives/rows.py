@@ -5,7 +5,7 @@ are stored back to back: the attention scores that a causal mask leaves, and no 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,11 +119,23 @@ def apply_affine(rt: Runtime, x: Tensor, gamma: Any = None, beta: Any = None) ->
 
 
 Rectifier = Callable[[Runtime, Tensor], Tensor]
+Largest = Callable[[Runtime, Tensor], Tensor]
+"""Function that returns the largest (..., n) of each group (..., size, n)."""
 
 
 def rectify_masked(rt: Runtime, x: Tensor) -> Tensor:
     """Return max(x, 0): 4 rounds, 10 1/8 bytes per element."""
     return piecewise.evaluate(rt, x, piecewise.RELU)
+
+
+def larger_by(rectify: Rectifier) -> Largest:
+    """Return the function max(a, b) = b + relu(a - b) of pairs."""
+
+    def larger(rt: Runtime, pairs: Tensor) -> Tensor:
+        first, second = pairs.unbind(-2)
+        return second + rectify(rt, first - second)
+
+    return larger
 
 
 @dataclass(frozen=True)
@@ -135,6 +147,12 @@ class CausalRows:
 
     lengths: Tensor
     width: int
+
+    @classmethod
+    def of_scores(cls, rows: int, columns: int, causal: bool = True) -> "CausalRows":
+        """Return the visible scores of the last `rows` tokens among `columns`; all of them without a causal mask."""
+        lengths = torch.arange(columns - rows + 1, columns + 1) if causal else torch.full((rows,), columns)
+        return cls(lengths, columns)
 
     def gather(self, x: Tensor) -> Tensor:
         """Return the visible elements of matrices (..., rows, width): (..., elements)."""
@@ -154,22 +172,33 @@ class CausalRows:
         """Return the sum of each row: (..., rows)."""
         return self.scatter(values).sum(-1)
 
-    def row_maxima(self, rt: Runtime, values: Tensor, rectify: Rectifier) -> Tensor:
-        """Return the maximum of each row (..., rows), by a tournament of max(a, b) = b + relu(a - b).
+    def row_maxima(self, rt: Runtime, values: Tensor, largest: Largest, size: int = 2) -> Tensor:
+        """Return the maximum of each row (..., rows), by a tournament in groups of up to `size` elements.
 
-        The rounds of the ReLU per halving of the longest row; its bytes per visible element but one in each row.
+        The rounds of `largest` per level. A group that lacks elements has the last one of its row several times.
         """
+        for lengths, groups in self._levels(size):
+            starts = _row_start(lengths)
+            last = (starts + lengths - 1).repeat_interleave(groups)
+            first = starts.repeat_interleave(groups) + size * _position_in_row(groups)
+            winners = largest(rt, _take(values, torch.minimum(first + torch.arange(size).view(-1, 1), last)))
+            remaining = (lengths + size - 1) // size
+            carried = remaining - groups  # a single element that is left over stays
+            rest = (starts + lengths - 1)[carried == 1]
+            order = torch.cat([_row_index(groups), _row_index(carried)]).argsort(stable=True)
+            values = _take(torch.cat([winners, _take(values, rest)], -1), order)
+        return values
+
+    def group_counts(self, size: int) -> list[int]:
+        """Return the number of groups of each level of a tournament in one matrix."""
+        return [int(groups.sum()) for _, groups in self._levels(size)]
+
+    def _levels(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the length of each row, and the number of its groups of two elements or more, level by level."""
         lengths = self.lengths
         while int(lengths.max()) > 1:
-            pairs, odd = lengths // 2, lengths % 2
-            left = _row_start(lengths).repeat_interleave(pairs) + 2 * _position_in_row(pairs)
-            last = (_row_start(lengths) + lengths - 1)[odd == 1]
-            second = _take(values, left + 1)
-            winners = second + rectify(rt, _take(values, left) - second)
-            order = torch.cat([_row_index(pairs), _row_index(odd)]).argsort(stable=True)
-            values = _take(torch.cat([winners, _take(values, last)], -1), order)
-            lengths = pairs + odd
-        return values
+            yield lengths, lengths // size + (lengths % size > 1)
+            lengths = (lengths + size - 1) // size
 
     def _flat_positions(self) -> Tensor:
         return _row_index(self.lengths) * self.width + _position_in_row(self.lengths)

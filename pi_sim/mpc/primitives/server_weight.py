@@ -23,9 +23,8 @@ from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
 from pi_sim.mpc.openings import WIDE_BITS, XorOpening, packed_length
 from pi_sim.mpc.primitives.ring import Factor
 from pi_sim.mpc.primitives.truncation import OFFSET, logical_shift
-from pi_sim.mpc.runtime import Runtime
+from pi_sim.mpc.runtime import CLIENT, SERVER, Runtime
 
-SERVER, CLIENT = 0, 1
 ProductName = Literal["matmul", "multiply"]
 
 
