@@ -5,7 +5,7 @@ READY := .venv/.ready
 DEMO := runs/demo
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo install quick test check bench clean
+.PHONY: demo install quick test check bench gpu clean
 
 demo: $(READY)
 	$(BIN)/pi-sim estimate --model relu_nonorm
@@ -48,6 +48,14 @@ bench: $(READY)
 	$(SWEEP)
 	$(SWEEP)
 	$(BIN)/pi-sim bench --out reports
+
+# Latency beside perplexity on a machine with a CUDA GPU, GPU and CPU in one run: within 10 minutes, into reports/gpu.md.
+# DEVICE=cpu does the same at a reduced size, into runs/gpu, on a machine without one.
+DEVICE ?= cuda
+LATENCY := --device $(DEVICE) --budget 480 $(if $(filter cpu,$(DEVICE)),--quick --out runs/gpu,--out reports)
+gpu: $(READY)
+	$(BIN)/pytest -m gpu
+	$(BIN)/pi-sim latency $(LATENCY)
 
 clean:
 	rm -rf .venv runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

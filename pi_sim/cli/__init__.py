@@ -24,7 +24,7 @@ EVERYDAY = (
     estimate.models,
     estimate.protocols,
 )
-ADVANCED = (run.export, run.deal, run.keys, estimate.networks, bench.calibrate, bench.bench)
+ADVANCED = (run.export, run.deal, run.keys, estimate.networks, bench.calibrate, bench.bench, bench.latency)
 
 
 class Group(click.Group):

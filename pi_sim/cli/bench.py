@@ -73,6 +73,63 @@ def calibrate(out: Path | None, force: bool, style: Any) -> None:
 
 
 @click.command()
+@options.protocol_option("lean", "crypten_tanh")
+@click.option(
+    "--device", default="cuda", show_default=True, type=click.Choice(["cpu", "cuda"]), help="cuda runs on the CPU too."
+)
+@click.option("--budget", default=480.0, show_default=True, type=click.FloatRange(1, 86_400), help="Seconds to spend.")
+@click.option("--quick", is_flag=True, help="Short texts, and one block of GPT-2: a test, not a measurement.")
+@click.option(
+    "--out", metavar="DIR", type=options.FOLDER, help="Write the page gpu.md, its figure and records/latency.json here."
+)
+@options.RECORD
+def latency(
+    protocols: tuple[str, ...], device: str, budget: float, quick: bool, out: Path | None, record: Path | None
+) -> None:
+    """Time private inference beside its perplexity: the tiny models and GPT-2 small, stock CrypTen against lean.
+
+    Runs that do not fit the budget are listed with the reason. An interrupt keeps all finished runs. A failed run ends
+    with the exit status 1.
+    """
+    from pi_sim import records
+    from pi_sim.errors import RunError
+    from pi_sim.mpc.launch import threads_per_party
+    from pi_sim.mpc.party import require_device
+    from pi_sim.report import latency as tables
+    from pi_sim.report import pages
+    from pi_sim.run.bench.latency import gpu_name, measure_latency
+
+    require_device(device)
+    executables = [options.resolve_executable(name) for name in dict.fromkeys(protocols)]
+    paths = [path for path in (record, out and out / "records" / "latency.json") if path]
+    for path in paths:
+        files.check_writable(path)
+    runs: list[records.LatencyRow | records.SkippedRun] = []
+    try:
+        with options.progress_bar("latency") as advance:
+            for run in measure_latency(executables, device, budget, quick, advance):
+                runs.append(run)  # one by one: what ends the loop loses none
+    finally:
+        result = records.LatencyRecord(
+            device=device,
+            gpu=gpu_name(),
+            budget_seconds=budget,
+            quick=quick,
+            threads=threads_per_party(),
+            rows=tuple(run for run in runs if isinstance(run, records.LatencyRow)),
+            skipped=tuple(run for run in runs if isinstance(run, records.SkippedRun)),
+        )
+        if result.rows:
+            for path in paths:
+                records.save(path, result)
+            click.echo(tables.terminal_table(result))
+            for path in pages.write_latency([out / "records"], out) if out else []:
+                click.echo(path)
+    if failed := [run for run in result.skipped if run.failed]:
+        raise RunError(f"{len(failed)} of the runs failed, the first with: {failed[0].reason}")
+
+
+@click.command()
 @options.repeatable(
     "--records", "sources", "A folder of records; repeatable, a later one overrides.", "reports/records",
     metavar="DIR", type=options.PATH,

@@ -75,9 +75,14 @@ SWEEP: Keys = {
     "network": "a preset's name, or a link as it was given",
     "rounds": TOTALS["rounds"],
     "bytes": TOTALS["bytes"],
+    "server_bytes": "that the server sends, and client_bytes the client, once the input is there",
+    "client_bytes": "that the client sends",
+    "ahead_bytes": "that the busier party can send before the input is there",
+    "session_bytes": "that the busier party sends once per session",
     "offline_bytes": "correlated randomness that must reach a party; empty where the sources do not state it",
     "compute_seconds": "by the machine's profile; empty without one, or where a protocol does not run here",
     "seconds": "on the network; they include those of computing if compute_seconds is a number",
+    "first_query_seconds": "of the first query of a session: with what a steady state has done before",
     "reason": "why there is no price; empty if there is one",
 }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from pi_sim import records
 from pi_sim.errors import UsageError
 from pi_sim.files import user_folder
+from pi_sim.network import Network
 from pi_sim.records import MachineRecord, SecondsEach
 from pi_sim.specs.toml import TomlModel, read_toml
 
@@ -60,6 +61,11 @@ class Cost:
     def session_bytes(self) -> int:
         """Bytes that the party that is busier at the start of a session sends then."""
         return max(self.session)
+
+    def seconds_before(self, network: Network) -> float:
+        """Return the network's seconds of all that is sent before the input of a first query, one after another."""
+        before = [sent for sent in (self.session_bytes, self.ahead_bytes) if sent]
+        return network.seconds(len(before), sum(before))
 
     @property
     def numbers(self) -> tuple[int, ...]:

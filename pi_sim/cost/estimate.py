@@ -103,10 +103,9 @@ class Estimate:
 
     def first_query_seconds(self, part: Subtotal) -> dict[str, float]:
         """Return seconds by network of the first query of a session: what precedes the input is not done yet."""
-        computing, cost = self.ahead_compute_seconds(part) or 0.0, part.cost
-        before = [sent for sent in (cost.session_bytes, cost.ahead_bytes) if sent]
+        computing, seconds = self.ahead_compute_seconds(part) or 0.0, self.seconds(part)
         return {
-            network.name: self.seconds(part)[network.name] + network.seconds(len(before), sum(before)) + computing
+            network.name: seconds[network.name] + part.cost.seconds_before(network) + computing
             for network in self.networks
         }
 

@@ -211,9 +211,25 @@ def run_party_job(job: PartyJob) -> None:
     link.close()
     if result.logits is not None:
         save_file({"logits": result.logits}, job.folder / LOGITS_FILE)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    counters = {"link": result.link, "session": result.session, "sequences": result.sequences, "memory_bytes": memory}
+    counters = {
+        "link": result.link,
+        "session": result.session,
+        "sequences": result.sequences,
+        "memory_bytes": peak_memory_bytes(),
+    }
     (job.folder / COUNTERS_FILE).write_text(json.dumps(counters), encoding="utf-8")
+
+
+def peak_memory_bytes() -> int:
+    """Return the peak of this program's memory.
+
+    On Linux, `getrusage` includes what the process held before it became this program.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _print_progress(done: int, total: int) -> None:

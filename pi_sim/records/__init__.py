@@ -17,6 +17,8 @@ from pi_sim.records.costs import (
     BenchSize,
     EstimateRecord,
     KernelTiming,
+    LatencyRecord,
+    LatencyRow,
     MachineRecord,
     Measured,
     ModelTiming,
@@ -26,6 +28,7 @@ from pi_sim.records.costs import (
     PerplexityPair,
     RunRecord,
     SecondsEach,
+    SkippedRun,
     TruncationTest,
 )
 from pi_sim.records.envelope import (
@@ -54,7 +57,7 @@ SCHEMAS: dict[str, type[Record]] = {
     schema.model_fields["kind"].default: schema
     for schema in (
         *(EstimateRecord, RunRecord, PartyRecord, TrainingRecord, ConversionRecord),
-        *(DiagnosisRecord, BenchRecord, MachineRecord),
+        *(DiagnosisRecord, BenchRecord, MachineRecord, LatencyRecord),
     )
 }
 """Schemas by kind of record."""

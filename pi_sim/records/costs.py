@@ -174,7 +174,8 @@ class BenchSize(TomlModel):
     truncations: int = Field(default=10**8, gt=0)
     bounds: tuple[int, ...] = (8, 64)
     """Bounds of the factors of truncated products (powers of two): typical activations, and visible failures."""
-    models: tuple[str, ...] = ("relu_nonorm", "gelu_ln")  # shipped, of size tiny, run in addition to the block
+    models: tuple[str, ...] = ("gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm")
+    """Shipped models of size tiny, run in addition to the block."""
     whole: bool = True  # whether the whole GPT-2 small is run under lean, with random weights
 
 
@@ -214,6 +215,38 @@ class ModelTiming(TomlModel):
     communication_seconds: float
     difference: float  # max error of private against plain logits
     memory_bytes: int | None = None  # peak of the larger party
+
+
+class LatencyRow(ModelTiming):
+    """A model under one protocol on one device: counts, seconds of the fastest sequence, and quality."""
+
+    device: str
+    seq_len: int
+    sequences: int
+    perplexity: Perplexity | None = None  # null for random weights
+    agreement: Agreement | None = None
+
+
+class SkippedRun(TomlModel):
+    """A run that did not fit the budget, or that failed."""
+
+    device: str
+    model: str
+    protocol: str
+    seq_len: int
+    reason: str
+    failed: bool = False
+
+
+class LatencyRecord(Record):
+    kind: Literal["latency"] = "latency"
+    device: str
+    gpu: str | None  # null where torch sees none
+    budget_seconds: float
+    quick: bool
+    threads: int  # of each party on the CPU
+    rows: tuple[LatencyRow, ...]
+    skipped: tuple[SkippedRun, ...]
 
 
 class TruncationTest(TomlModel):

@@ -19,30 +19,47 @@ from pi_sim.zoo.source import ModelSource
 
 TITLES: dict[View, str] = {"op": "operation", "layer": "layer", "module": "module", "total": ""}
 INNER = "without embedding and head"
+DETAILS = ("server", "client", "ahead", "session", "first_query")
+"""Beginnings of the columns that tables for people leave out."""
 SCENARIO = ("model", "size", "protocol", "seq_len", "batch", "past")
 
 
-def number_columns(estimates: list[Estimate]) -> dict[str, tuple[str, Units]]:
-    """Return title and units of each number; the title of seconds says so where computing is left out."""
+def number_columns(estimates: list[Estimate], everything: bool = False) -> dict[str, tuple[str, Units]]:
+    """Return title and units of each number; the title of seconds says so where computing is left out.
+
+    With `everything`, also what each party sends, and what precedes the input.
+    """
     complete = all(estimate.compute_seconds(estimate.overall) is not None for estimate in estimates)
     titles = {network.name: "" if complete else "\nnetwork\nonly" for network in estimates[0].networks}
-    return {
+    columns: dict[str, tuple[str, Units]] = {
         "rounds": ("rounds", COUNT),
         "bytes": ("sent", BYTES),
+        "server_bytes": ("sent by\nserver", BYTES),
+        "client_bytes": ("sent by\nclient", BYTES),
+        "ahead_bytes": ("ahead", BYTES),
+        "session_bytes": ("session", BYTES),
         "offline_bytes": ("offline", BYTES),
         "compute_seconds": ("computing", SECONDS),
         **{f"seconds_{name}": (name + suffix, SECONDS) for name, suffix in titles.items()},
+        **{f"first_query_seconds_{name}": (f"first query\n{name}", SECONDS) for name in titles},
     }
+    return columns if everything else {key: column for key, column in columns.items() if not key.startswith(DETAILS)}
 
 
 def _numbers(estimate: Estimate, part: Subtotal) -> dict[str, float | None]:
     """Return rounds, bytes and seconds of a part of an estimate; None where one is unknown."""
+    cost = part.cost
     return {
-        "rounds": part.cost.rounds,
-        "bytes": part.cost.bytes,
+        "rounds": cost.rounds,
+        "bytes": cost.bytes,
+        "server_bytes": cost.sent[0],
+        "client_bytes": cost.sent[1],
+        "ahead_bytes": cost.ahead_bytes,
+        "session_bytes": cost.session_bytes,
         "offline_bytes": part.cost.offline if estimate.offline_known else None,
         "compute_seconds": estimate.compute_seconds(part),
         **{f"seconds_{network}": seconds for network, seconds in estimate.seconds(part).items()},
+        **{f"first_query_seconds_{name}": seconds for name, seconds in estimate.first_query_seconds(part).items()},
     }
 
 
@@ -62,7 +79,7 @@ def render_estimates(
         for estimate in estimates:
             rows = _closing_rows(estimate) if view == "total" else _rows(estimate, estimate.group_by(view), top)
             tidy += [{**{key: getattr(estimate, key) for key in SCENARIO}, **row} for row in rows]
-        columns = {key: key for key in SCENARIO} | _columns(estimates, view)
+        columns = {key: key for key in SCENARIO} | _columns(estimates, view, everything=True)
         return tables.render(tabulate(tidy, columns), "csv")
     sections = []
     for estimate in estimates:
@@ -111,12 +128,12 @@ def _parts(estimate: Estimate, view: View) -> dict[str, Subtotal]:
     return {key: part for key, part in parts.items() if part.cost != ZERO_COST}
 
 
-def _columns(estimates: list[Estimate], view: View, shares: bool = True) -> dict[str, Any]:
+def _columns(estimates: list[Estimate], view: View, shares: bool = True, everything: bool = False) -> dict[str, Any]:
     """Return the columns of a view; with `shares`, rounds and bytes have their share of the total beside them."""
     columns: dict[str, Any] = {view: TITLES[view], "count": ("count", COUNT)}
-    for key, (title, units) in number_columns(estimates).items():
+    for key, (title, units) in number_columns(estimates, everything).items():
         columns[key] = (title, units)
-        if shares and units != SECONDS:
+        if shares and units != SECONDS and not key.startswith(DETAILS):
             columns[f"share_of_{key}"] = (title, SHARE)
     return columns
 
@@ -187,7 +204,7 @@ def _comparison_table(estimates: list[Estimate], view: View, everything: bool) -
     if len(set(names)) < len(names):
         protocol = estimates[0].protocol
         raise UsageError(f"two protocols are both called {protocol}; change the name in one of their files.")
-    numbers, letters = number_columns(estimates), dict(zip(names, ascii_uppercase, strict=False))
+    numbers, letters = number_columns(estimates, everything), dict(zip(names, ascii_uppercase, strict=False))
     heads: dict[str, Any] = {view: TITLES[view]}
     for key, (title, units) in numbers.items():
         for name, letter in letters.items() if everything or key not in ("offline_bytes", "compute_seconds") else ():

@@ -8,14 +8,15 @@ from typing import Any
 import pandas as pd
 
 from pi_sim.files import write_text
-from pi_sim.report import figures, kernels, model_lab, norm_free, styles, sweep, tables
+from pi_sim.report import figures, kernels, latency, model_lab, norm_free, styles, sweep, tables
 from pi_sim.report.figures import Drawing
 from pi_sim.sweep.table import SweepRow
 
 
 def write_report(folders: list[Path], out: Path) -> list[Path]:
     """Write every page that there are records for, each after its figures; a `UsageError` where there is no run."""
-    return [*write_norm_free(folders, out), *write_lab(folders, out), *write_kernels(folders, out)]
+    writers = write_norm_free, write_lab, write_kernels, write_latency
+    return [path for write in writers for path in write(folders, out)]
 
 
 def write_norm_free(folders: list[Path], out: Path) -> list[Path]:
@@ -36,6 +37,12 @@ def write_kernels(folders: list[Path], out: Path) -> list[Path]:
     """Write the page on kernels from the benchmark recorded in some folders; nothing where there is none."""
     data = kernels.load(folders)
     return write_page(out / "kernels.md", "kernels", kernels.context(data), kernels.drawings(data)) if data else []
+
+
+def write_latency(folders: list[Path], out: Path) -> list[Path]:
+    """Write the page on latency on a GPU and the CPU; nothing where there is no record of it."""
+    record = latency.load(folders)
+    return write_page(out / "gpu.md", "gpu", latency.context(record), latency.drawings(record)) if record else []
 
 
 def write_sweep(answers: list[SweepRow], qualities: pd.DataFrame, path: Path) -> list[Path]:

@@ -61,7 +61,7 @@ def choose_unit(units: Units, values: list[float]) -> Unit:
 
 def label_protocol(name: str) -> str:
     """Return the label of a protocol beside published ones."""
-    return f"{name} (ours)" if name == "lean" else name
+    return f"{name} (ours)" if name.startswith("lean") else name
 
 
 def format_quantity(value: float, units: Units) -> str:

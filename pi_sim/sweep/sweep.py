@@ -96,7 +96,7 @@ class CapturedScenario:
 
 Quantities = tuple[int, ...]
 CachedPrice = tuple[Quantities, Quantities | None]
-"""Rounds, bytes and offline bytes; and the work, or None if it is unknown."""
+"""Numbers of the cost; and those of the work and of the work ahead of the input, or None if they are unknown."""
 
 
 class PriceTable:
@@ -113,8 +113,8 @@ class PriceTable:
         self.offline_known = pricing.is_offline_known(protocol)
         self._prices: dict[Op, CachedPrice | None] = {}
 
-    def total(self, captured: CapturedScenario) -> tuple[Cost, Work | None]:
-        """Return the cost of all operations, and their work unless that of one is unknown.
+    def total(self, captured: CapturedScenario) -> tuple[Cost, tuple[Work, Work] | None]:
+        """Return the cost of all operations, and their work and that ahead of the input, unless one is unknown.
 
         Raises the `UsageError` of the estimate, which names the operation, its module and the protocol's file.
         """
@@ -123,7 +123,7 @@ class PriceTable:
         if len(prices) < len(counts):
             self._raise_unpriced(captured.census)
         works = [work for _, work in prices if work is not None]
-        total_work = Work(*_weighted_sums(counts, works)) if len(works) == len(prices) else None
+        total_work = _split_work(_weighted_sums(counts, works)) if len(works) == len(prices) else None
         total_cost = Cost.from_numbers(_weighted_sums(counts, [cost for cost, _ in prices])) if prices else ZERO_COST
         return total_cost, total_work
 
@@ -132,8 +132,9 @@ class PriceTable:
         if op not in self._prices:
             try:
                 price = price_op(op, self.protocol)
-                work = price.compute_work()
-                self._prices[op] = price.cost.numbers, None if work is None else astuple(work)
+                work, ahead = price.compute_work(), price.ahead_work
+                amounts = None if work is None or ahead is None else (*astuple(work), *astuple(ahead))
+                self._prices[op] = price.cost.numbers, amounts
             except UnpricedError:
                 self._prices[op] = None
         return self._prices[op]
@@ -157,6 +158,12 @@ def make_price_tables(protocols: Iterable[PricedProtocol]) -> list[PriceTable]:
 def _weighted_sums(counts: dict[Op, int], prices: list[Quantities]) -> list[int]:
     """Return the sums of counts times prices, one for each quantity of a price."""
     return [sum(map(mul, counts.values(), column)) for column in zip(*prices, strict=True)]
+
+
+def _split_work(amounts: list[int]) -> tuple[Work, Work]:
+    """Return the work, and the work ahead of the input, of the numbers of both."""
+    half = len(amounts) // 2
+    return Work(*amounts[:half]), Work(*amounts[half:])
 
 
 @dataclass(frozen=True)
@@ -196,15 +203,20 @@ class Sweep:
     ) -> Iterator[SweepRow]:
         """Price a scenario once, and yield its row for each network."""
         try:
-            cost, work = prices.total(captured)
+            cost, works = prices.total(captured)
         except MissingDependencyError:
             raise
         except UsageError as error:
             reason = " ".join(str(error).split())
             yield from (SweepRow._make((*key, *EMPTY_RESULT, reason)) for key in missing)
             return
-        compute_seconds = self.machine.seconds(work, cost.rounds) if self.machine and work else None
+        compute_seconds, ahead_seconds = None, 0.0
+        if self.machine and works:
+            compute_seconds = self.machine.seconds(works[0], cost.rounds)
+            ahead_seconds = self.machine.seconds(works[1], 0)
         offline = cost.offline if prices.offline_known else None
+        numbers = cost.rounds, cost.bytes, *cost.sent, cost.ahead_bytes, cost.session_bytes, offline
         for key, network in missing.items():
             seconds = network.seconds(cost.rounds, cost.serial) + (compute_seconds or 0.0)
-            yield SweepRow._make((*key, cost.rounds, cost.bytes, offline, compute_seconds, seconds, None))
+            first_query = seconds + cost.seconds_before(network) + ahead_seconds
+            yield SweepRow._make((*key, *numbers, compute_seconds, seconds, first_query, None))

@@ -30,9 +30,14 @@ class SweepRow(NamedTuple):
     network: str
     rounds: int | None
     bytes: int | None
+    server_bytes: int | None
+    client_bytes: int | None
+    ahead_bytes: int | None
+    session_bytes: int | None
     offline_bytes: int | None
     compute_seconds: float | None
     seconds: float | None
+    first_query_seconds: float | None
     reason: str | None
 
     @property
@@ -45,8 +50,8 @@ ScenarioKey = tuple[Any, ...]
 COLUMNS = SweepRow._fields
 KEY_LENGTH = COLUMNS.index("rounds")
 EMPTY_RESULT = (None,) * (COLUMNS.index("reason") - KEY_LENGTH)
-INTEGER_COLUMNS = ("seq_len", "batch", "past", "rounds", "bytes", "offline_bytes")
-FLOAT_COLUMNS = ("compute_seconds", "seconds")
+FLOAT_COLUMNS = ("compute_seconds", "seconds", "first_query_seconds")
+INTEGER_COLUMNS = ("seq_len", "batch", "past", *COLUMNS[KEY_LENGTH : COLUMNS.index("compute_seconds")])
 
 
 def parse_row(cells: dict[str, str]) -> SweepRow:

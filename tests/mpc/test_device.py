@@ -10,7 +10,8 @@ import torch
 
 PI_SIM = [sys.executable, "-m", "pi_sim"]
 RUN = [*PI_SIM, "run", "two-party", "--model", "gelu_ln", "--seq-len", "16", "--device", "cuda"]
-with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+pytestmark = pytest.mark.gpu
 
 
 @pytest.mark.slow
@@ -21,9 +22,9 @@ def test_a_machine_without_a_gpu_says_so() -> None:
     assert result.stderr.strip() == "pi-sim: torch sees no CUDA GPU on this machine; use --device cpu."
 
 
-@with_gpu
+@needs_gpu
 @pytest.mark.parametrize("dealer", ["first-party", "third-party"])
-@pytest.mark.parametrize("protocol", ["crypten_tanh", "shaft", "lean"])
+@pytest.mark.parametrize("protocol", ["crypten_tanh", "shaft", "lean", "lean_wan", "lean_outsourced"])
 def test_a_run_on_a_gpu(tmp_path: Path, protocol: str, dealer: str) -> None:
     """It is audited like any other: graph and counters are the same."""
     path = tmp_path / "run.json"
@@ -35,7 +36,7 @@ def test_a_run_on_a_gpu(tmp_path: Path, protocol: str, dealer: str) -> None:
         assert record["agreement"]["max_abs"] < 0.3
 
 
-@with_gpu
+@needs_gpu
 def test_products_equal_those_of_the_cpu() -> None:
     from pi_sim.mpc.party import device_context
 

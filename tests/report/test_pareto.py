@@ -25,9 +25,9 @@ OTHER_TEXT = {"name": "novels", "sha256": "1" * 64, "tokens_seen": 4_915_200}
 def answer(model: str, network: str, protocol: str = "crypten") -> SweepRow:
     rounds, sent = DESIGNS[model]
     seconds = PRESETS[network].seconds(rounds, sent)
-    return SweepRow(
-        model, "tiny", 128, 1, None, False, protocol, None, network, rounds, sent, 197_000_000, None, seconds, None
-    )
+    key = (model, "tiny", 128, 1, None, False, protocol, None, network)
+    costs = (rounds, sent, sent, sent, 0, 0, 197_000_000)
+    return SweepRow._make((*key, *costs, None, seconds, seconds, None))
 
 
 def refusal(model: str) -> SweepRow:

@@ -176,6 +176,7 @@ def test_float16_without_a_gpu_is_refused(size: str, texts: Path, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="fp16 needs a CUDA GPU")
 def test_float16_trains_to_nearly_the_same_model(trained: Path, size: str, texts: Path, tmp_path: Path) -> None:
     assert train(size, texts, tmp_path / "out", "--set", "fp16=true").exit_code == 0

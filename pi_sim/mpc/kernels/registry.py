@@ -26,8 +26,8 @@ class Domain:
     hard: bool = False
 
 
-def magnitude(x: Tensor) -> Tensor:
-    """Return |x|, the quantity of most domains."""
+def magnitude(x: Tensor, *_: Tensor) -> Tensor:
+    """Return |x| of the first operand, the quantity of most domains."""
     return x.abs()
 
 

@@ -146,29 +146,40 @@ class BenchModel:
     name: str
     model: PreTrainedModel
     tokens: Tensor
+    is_trained: bool = False
 
 
 def bench_models(extent: BenchSize) -> Iterator[BenchModel]:
     """Yield the block with random weights and tokens, then shipped models on held-out text."""
-    yield BenchModel(BLOCK_NAME, gpt2_block(extent), torch.randint(BLOCK_VOCABULARY, (extent.sequences, extent.tokens)))
+    yield BenchModel(BLOCK_NAME, gpt2_block(extent), random_tokens(extent))
     if extent.whole:
-        yield whole_gpt2(extent)
+        yield whole_gpt2(extent.tokens, min(2, extent.sequences))
     for name in extent.models:
-        source = CardModel.parse(name, TINY_SIZE)
-        model = source.load()
-        length = model.config.max_position_embeddings
-        yield BenchModel(name, model, held_out_tokens(source.folder, extent.sequences, length))
+        yield shipped_model(name, extent.sequences)
+
+
+def random_tokens(extent: BenchSize) -> Tensor:
+    """Return token ids (N, T) for the block."""
+    return torch.randint(BLOCK_VOCABULARY, (extent.sequences, extent.tokens))
+
+
+def shipped_model(name: str, sequences: int, length: int | None = None) -> BenchModel:
+    """Return a shipped model of size tiny and held-out text, by default of the model's context."""
+    source = CardModel.parse(name, TINY_SIZE)
+    model = source.load()
+    context = model.config.max_position_embeddings
+    return BenchModel(name, model, held_out_tokens(source.folder, sequences, length or context), is_trained=True)
 
 
 WHOLE_NAME, WHOLE_PROTOCOL = "GPT-2 small", "lean"
 """The largest model, which is run under one protocol alone."""
 
 
-def whole_gpt2(extent: BenchSize) -> BenchModel:
-    """Return all 12 layers of GPT-2 with random weights and tokens, at most two sequences of them."""
+def whole_gpt2(length: int, sequences: int) -> BenchModel:
+    """Return all 12 layers of GPT-2 with random weights, and random tokens."""
     card = CardModel.parse(BLOCK_CARD, "gpt2")
     torch.manual_seed(0)
-    tokens = torch.randint(card.size.vocabulary, (min(2, extent.sequences), extent.tokens))
+    tokens = torch.randint(card.size.vocabulary, (sequences, length))
     return BenchModel(WHOLE_NAME, build_model(card.card, card.size).eval(), tokens)
 
 
@@ -225,11 +236,23 @@ def _measure_run(
             dealing.write_dealt_files(loaded.folder, protocol, len(tokens), folder, lambda fraction: None)
             spec = DealerSpec(dealer, path=str(folder))
         outcome = launch.run_local(loaded, protocol, tokens.unsqueeze(1), dealer=spec)
+    return time_run(loaded, protocol, dealer, outcome, _counted_nodes(loaded.graph, bench_name), plain)
+
+
+def time_run(
+    loaded: Bundle,
+    protocol: ExecutableProtocol,
+    dealer: str,
+    outcome: launch.RunResult,
+    nodes: list[Node],
+    plain: Tensor,
+) -> ModelTiming:
+    """Return the seconds of a run's fastest sequence, and the cost of `nodes`; a `RunError` for a wrong counter."""
     audit_run(loaded.graph, protocol, outcome)
     counters, fastest = summarize_counters(outcome), min(outcome.counts[0], key=lambda count: float(count["seconds"]))
-    cost = sum((price_op(node.op, protocol).cost for node in _counted_nodes(loaded.graph, bench_name)), ZERO_COST)
+    cost = sum((price_op(node.op, protocol).cost for node in nodes), ZERO_COST)
     return ModelTiming(
-        model=bench_name, protocol=protocol.name, dealer=dealer,
+        model=loaded.origin["model"], protocol=protocol.name, dealer=dealer,
         rounds=cost.rounds, bytes=cost.bytes, bytes_by_party=cost.sent,
         ahead_bytes=cost.ahead_bytes, ahead_seconds=counters.ahead_seconds,
         offline_bytes=cost.offline, session_bytes=cost.session_bytes,

@@ -11,7 +11,7 @@ from pi_sim.graph.ops import Op
 from pi_sim.graph.vocabulary import VOCABULARY, Operand, Sizes
 from pi_sim.records import BenchSize
 
-CAUSAL_KERNELS = {"tournament", "narrow-tournament"}
+CAUSAL_KERNELS = {"tournament", "narrow-tournament", "wide-tournament"}
 """Kernels of softmax that do not compute scores behind a causal mask."""
 OPERAND_SEED = 0
 
