@@ -101,7 +101,8 @@ class Work:
 
     It is everything that party 0 of a real run computes. With the first-party dealer that includes the dealer's work,
     because party 0 makes the correlations in its own process: a product of m x k with k x n by a Beaver triple is three
-    products online and one of the dealer's, 4 m k n multiply-accumulates. With another dealer the last is not its own.
+    products online and one of the dealer's, 4 m k n multiply-accumulates. With another dealer the last is not its own;
+    party 1 expands its shares meanwhile.
     """
 
     macs: int = 0

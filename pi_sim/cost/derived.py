@@ -47,6 +47,8 @@ class DerivedPrice(NamedTuple):
     """Work of party 0 once the input is there."""
     dealer_work: Work
     """Work of dealing the correlations that kernels request then, besides drawing party 0's shares."""
+    expansion_work: Work
+    """Work of party 1 then in place of the dealer's: it expands its shares of dependent parts."""
     ahead_work: Work
     """Work of party 1 before the input is there."""
     ahead_dealer_work: Work
@@ -93,6 +95,7 @@ def _derive_once(op: Op, protocol: ExecutableProtocol) -> DerivedPrice:
         ),
         work=counter.work,
         dealer_work=_dealer_work(session_items, ahead_items, items),
+        expansion_work=Work(random=online.offline),
         ahead_work=_ahead_work(op, protocol),
         ahead_dealer_work=_dealer_work(session_items, (), ahead_items),
     )

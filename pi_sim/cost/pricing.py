@@ -106,14 +106,17 @@ class OpPrice(NamedTuple):
     """Work of party 0 once the input is there; None if only the cost is known."""
     dealer_work: Work | None = None
     """Work of the dealer, which is party 0's too with the first-party dealer."""
+    expansion_work: Work | None = None
+    """Work of party 1 that takes its place on the critical path with another dealer."""
     ahead_work: Work | None = None
     """Work of party 1 before the input is there."""
     ahead_dealer_work: Work | None = None
     """Work of the dealer for what is requested before the input is there."""
 
     def compute_work(self, includes_dealer: bool = True) -> Work | None:
-        """Return the work of party 0, with or without that of the dealer."""
-        return self.work + self.dealer_work if includes_dealer and self.work and self.dealer_work else self.work
+        """Return the work on the critical path, with or without that of the dealer."""
+        beside = self.dealer_work if includes_dealer else self.expansion_work
+        return self.work + beside if self.work and beside else self.work
 
 
 def price_op(op: Op, protocol: PricedProtocol) -> OpPrice:

@@ -87,6 +87,8 @@ class Measured(Price):
     link: LinkCosts | None = None
     predicted_communication_seconds: float | None = None
     communication_ratio: float | None = None
+    predicted_compute_seconds: float | None = None  # by this machine's profile; null without one
+    compute_ratio: float | None = None  # of measured to predicted seconds
 
 
 class PerplexityPair(TomlModel):

@@ -11,28 +11,29 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, fields
+from dataclasses import astuple, dataclass, fields
 from datetime import date
 from functools import partial
 from timeit import timeit
+from typing import Any
 
 import numpy as np
 import torch
 
 from pi_sim import records, specs
 from pi_sim.cost.cost import Machine, Work
-from pi_sim.cost.pricing import op_work
+from pi_sim.cost.pricing import op_work, price_op
 from pi_sim.errors import RunError
 from pi_sim.graph.ops import Op
 from pi_sim.mpc import backend, worker
 from pi_sim.mpc.dealer.correlations import TensorSpec
 from pi_sim.mpc.dealer.prg import AesCtrPrg, new_seed
-from pi_sim.mpc.executor import apply_op
+from pi_sim.mpc.executor import apply_op, fixed_operand, open_weights, prepare_op
 from pi_sim.mpc.primitives.ring import WORD_BYTES
 from pi_sim.mpc.runtime import Runtime
 from pi_sim.run.peer import PeerJob, call_party, connected_party, peer_process
 
-STOCK_PROTOCOL, OWN_PROTOCOL = "crypten", "lean"
+STOCK_PROTOCOL, OWN_PROTOCOL = "crypten_tanh", "lean"
 """Stock kernels, and kernels that use no tuples of CrypTen's."""
 BUDGET_S = 20.0
 """Seconds after which no further pass begins: a busy machine gets fewer of them."""
@@ -41,8 +42,8 @@ EXCHANGES = 100
 LARGE_ELEMENTS = 2**18
 """More than a core keeps in its own caches, as between the layers of a model."""
 SMALL_ELEMENTS = 8
-PRODUCT_SIZES = ((128, 768, 768), (128, 128, 2048), (32, 1024, 1024))
-"""m, k, n of m x k with k x n: between a tiny model's and GPT-2's."""
+LAYERS = ((128, 128, 4), (128, 768, 12))
+"""Tokens, width and heads of the layers whose operations are timed: a tiny model's and GPT-2's."""
 
 
 class CalibrationJob(PeerJob):
@@ -52,46 +53,93 @@ class CalibrationJob(PeerJob):
     passes: int
 
 
-def timing_probes(shrink: int) -> list[tuple[str, list[Op]]]:
-    """Return operations of a protocol in which one unit of work dominates: calls, tuples, elements, and MACs."""
-    products = [tuple(max(1, size // shrink) for size in sizes) for sizes in PRODUCT_SIZES]
+@dataclass(frozen=True)
+class Probe:
+    """An operation under a protocol."""
+
+    op: Op
+    protocol: specs.ExecutableProtocol
+
+    @property
+    def work(self) -> Work:
+        return op_work(self.op, self.protocol) or Work()
+
+    @property
+    def rounds(self) -> int:
+        return price_op(self.op, self.protocol).cost.rounds
+
+
+def timing_probes(shrink: int) -> list[Probe]:
+    """Return operations of layers of two sizes under both protocols, and small ones, in which calls take the time."""
+    stock, own = (specs.load_executable_protocol(name) for name in (STOCK_PROTOCOL, OWN_PROTOCOL))
+    layers = [op for sizes in LAYERS for op in layer_operations(*(max(1, size // shrink) for size in sizes))]
     return [
-        (OWN_PROTOCOL, [Op("relu", ((1,),), (True,))]),
-        (STOCK_PROTOCOL, [Op("softmax", ((1, SMALL_ELEMENTS),), (True,))]),
-        (STOCK_PROTOCOL, [Op("relu", ((large_size(shrink),),), (True,))]),
-        (STOCK_PROTOCOL, [Op("matmul", ((m, k), (k, n)), (True, True)) for m, k, n in products]),
+        Probe(Op("relu", ((1,),), (True,)), own),
+        Probe(Op("softmax", ((1, SMALL_ELEMENTS),), (True,)), stock),
+        *(Probe(op, protocol) for protocol in (stock, own) for op in layers),
+    ]
+
+
+def layer_operations(tokens: int, width: int, heads: int) -> list[Op]:
+    """Return the operations that take the time of a transformer layer."""
+    hidden, queries = (tokens, width), (heads, tokens, max(1, width // heads))
+    scores, up = (heads, tokens, tokens), (tokens, 4 * width)
+    return [
+        Op("linear", (hidden, (width, 3 * width)), (True, True)),
+        Op("linear", (up, (4 * width, width)), (True, True)),
+        Op("matmul", (queries, (heads, queries[-1], tokens)), (True, True)),
+        Op("softmax", (scores,), (True,)),
+        Op("layernorm", (hidden, (width,), (width,)), (True, True, True), (("eps", 1e-5),)),
+        Op("gelu", (up,), (True,), (("approximate", "none"),)),
+        Op("relu", (up,), (True,)),
     ]
 
 
 def large_size(shrink: int) -> int:
-    """Return the number of elements of the large tensors."""
+    """Return the number of elements of the large tensor that is drawn."""
     return max(1, LARGE_ELEMENTS // shrink)
 
 
 def time_passes(connection: socket.socket, rank: int, job: CalibrationJob) -> Iterator[list[float]]:
     """Yield per pass the seconds of one exchange, of drawing a large random tensor, and of every probe."""
-    probes = [(specs.load_executable_protocol(name), operations) for name, operations in timing_probes(job.shrink)]
+    probes = timing_probes(job.shrink)
     with (
         connected_party(connection, rank) as (link, source),
         Runtime.running(link, source, specs.load_executable_protocol(STOCK_PROTOCOL)) as rt,
     ):
+        operands = [_open_operands(rt, probe) for probe in probes]
         deadline = time.perf_counter() + BUDGET_S
         for index in range(job.passes):
             in_time = torch.tensor([int(rank == 0 and time.perf_counter() < deadline)])
             if index and not link.all_reduce(in_time).item():  # party 0 decides for both
                 break
-            computing = [sum(_time_compute(rt, op, protocol) for op in ops) for protocol, ops in probes]
+            computing = [_time_compute(rt, *pair) for pair in zip(probes, operands, strict=True)]
             prg, large = AesCtrPrg(new_seed()), TensorSpec((large_size(job.shrink),))
             exchange = timeit(partial(link.all_reduce, torch.zeros(1, dtype=torch.long)), number=EXCHANGES) / EXCHANGES
             yield [exchange, timeit(partial(prg.draw, large), number=1), *computing]
 
 
-def _time_compute(rt: Runtime, op: Op, protocol: specs.ExecutableProtocol) -> float:
-    """Return the seconds of one operation without those of communication."""
-    operands = [backend.fixed_point_tensor(torch.randint(2**20, shape)) for shape in op.shapes]
-    before = float(rt.communicator.comm_time)
+def _open_operands(rt: Runtime, probe: Probe) -> list[Any]:
+    """Return random shares of the operands; a weight that is opened once per session is opened."""
+    operands: list[Any] = [backend.fixed_point_tensor(torch.randint(2**20, shape)) for shape in probe.op.shapes]
+    index = fixed_operand(probe.op, probe.protocol)
+    if index is not None:
+        (operands[index],) = open_weights(rt, [probe.op], [operands[index]], probe.protocol)
+    return operands
+
+
+def _time_compute(rt: Runtime, probe: Probe, operands: list[Any]) -> float:
+    """Return the seconds of one operation without those of communication, as a run counts them."""
+    op, protocol, path = probe.op, probe.protocol, rt.communicator.critical_path
+    index = fixed_operand(op, protocol)
+    if index is not None:
+        operands = [*operands]
+        operands[index] = prepare_op(rt, op, operands[index], protocol)
+    rt.communicator.all_reduce(torch.zeros(1, dtype=torch.long))  # both begin at once
+    before: float = path.network + path.delay
     seconds = timeit(lambda: apply_op(rt, op, operands, protocol), number=1)
-    return seconds - (float(rt.communicator.comm_time) - before)
+    after: float = path.network + path.delay
+    return seconds - (after - before)
 
 
 def run_peer(job: CalibrationJob) -> None:
@@ -107,35 +155,32 @@ def calibrate(
     A `shrink` above 1 divides the sizes of the probes: quicker, and less accurate. Raises `RunError` if the second
     party fails, and if other work on the machine disturbed the measurement.
     """
-    job = CalibrationJob(shrink=shrink, passes=passes)
-    works = [
-        Work(random=WORD_BYTES * large_size(shrink), calls=1),
-        *(_probe_work(name, operations) for name, operations in timing_probes(shrink)),
-    ]
+    job, probes = CalibrationJob(shrink=shrink, passes=passes), timing_probes(shrink)
+    draw = Work(random=WORD_BYTES * large_size(shrink), calls=1)
+    works = [(Work(), 1), (draw, 0), *((probe.work, probe.rounds) for probe in probes)]
     seconds: list[list[float]] = []
     with peer_process(__name__, job) as connection:
         for pass_seconds in time_passes(connection, 0, job):
             seconds.append(pass_seconds)
             progress(len(seconds) / passes)
     progress(1.0)
-    exchange, *typical = np.median(seconds, axis=0).tolist()
-    unit_costs = records.SecondsEach(rounds=exchange, **fit_unit_costs(works, typical))
+    unit_costs = fit_unit_costs(works, np.median(seconds, axis=0).tolist())
     name = f"{records.cpu_name()}, {os.cpu_count()} cores"
     return Machine(name=name, source=f"pi-sim calibrate, {date.today()}", seconds_each=unit_costs)
 
 
-def fit_unit_costs(works: list[Work], seconds: list[float]) -> dict[str, float]:
-    """Solve for the seconds of each unit of work, from the work and seconds of as many probes as there are units."""
-    units = [field.name for field in fields(Work)]
-    unit_seconds = np.linalg.solve(np.array([astuple(work) for work in works], dtype=float), np.array(seconds))
+def fit_unit_costs(works: list[tuple[Work, int]], seconds: list[float]) -> records.SecondsEach:
+    """Return the seconds of each unit of work and of a round that fit the seconds of all probes best.
+
+    Squared errors count in proportion to the seconds of a probe, between absolute and relative ones.
+    """
+    units = [*(field.name for field in fields(Work)), "rounds"]
+    amounts = np.array([[*astuple(work), rounds] for work, rounds in works], dtype=float)
+    weights = 1 / np.sqrt(np.maximum(seconds, 1e-9))
+    unit_seconds = np.linalg.lstsq(amounts * weights[:, None], np.array(seconds) * weights)[0]
     if (unit_seconds <= 0).any():
         raise RunError("other work on this machine disturbed the measurement; run pi-sim calibrate once more.")
-    return dict(zip(units, unit_seconds.tolist(), strict=True))
-
-
-def _probe_work(protocol: str, operations: list[Op]) -> Work:
-    executable = specs.load_executable_protocol(protocol)
-    return sum((work for op in operations if (work := op_work(op, executable))), Work())
+    return records.SecondsEach(**dict(zip(units, unit_seconds.tolist(), strict=True)))
 
 
 def load_warning() -> str | None:

@@ -82,12 +82,17 @@ def _audit_ahead(predicted: Cost, server: Counters, client: Counters) -> None:
 
 
 def summarize_counters(
-    counters: PartyCounters, network: Network | None = None, rank: int = 0, predicted: Cost | None = None
+    counters: PartyCounters,
+    network: Network | None = None,
+    rank: int = 0,
+    predicted: Cost | None = None,
+    predicted_computing: float | None = None,
 ) -> Measured:
     """Return the counters of one sequence, one party's mean seconds of a sequence, and the seconds of the set-up.
 
     Seconds lie on the critical path: all that is not communication is computing, of which `peer_wait_seconds` waited
-    for the other party's. With an imitated network, the seconds are included that it takes for the predicted cost.
+    for the other party's. With an imitated network, the seconds are included that it takes for the predicted cost;
+    `predicted_computing` stands beside what was measured.
     """
     (server, client), sequences = counters.counts, counters.counts[rank]
     seconds, communication, late, peer_wait = (
@@ -108,6 +113,9 @@ def summarize_counters(
     if network is not None and predicted is not None:
         expected = network.seconds(predicted.rounds, predicted.serial)
         ratio = {"predicted_communication_seconds": expected, "communication_ratio": communication / expected}
+    if predicted_computing:
+        computing = seconds - communication
+        ratio |= {"predicted_compute_seconds": predicted_computing, "compute_ratio": computing / predicted_computing}
     return Measured.model_validate(
         {
             **cost_fields(cost),

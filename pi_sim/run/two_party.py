@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pi_sim.cost.census import Census
+from pi_sim.cost.cost import load_profile
 from pi_sim.cost.estimate import Estimate
 from pi_sim.cost.pricing import price_census
 from pi_sim.errors import UsageError, warn
@@ -143,7 +144,13 @@ def run_two_party(
             progress=progress,
         )
     audit_run(bundle.graph, protocol, outcome)
-    measured = summarize_counters(outcome, request.network, predicted=estimate.total)
+    machine, works = load_profile(), estimate.overall.work
+    measured = summarize_counters(
+        outcome,
+        request.network,
+        predicted=estimate.total,
+        predicted_computing=machine.seconds(works, estimate.total.rounds) if machine and works else None,
+    )
     ratio = measured.communication_ratio
     if ratio is not None and not 1 / MAX_NETWORK_RATIO < ratio < MAX_NETWORK_RATIO:
         warn("this machine was too busy to hold messages back precisely; repeat the run when it is not.")

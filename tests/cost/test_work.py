@@ -115,7 +115,9 @@ def test_price_and_work_are_derived_together(monkeypatch: pytest.MonkeyPatch) ->
     assert pricing.price_op(operation, CARD).cost == expected[0]
     monkeypatch.setattr(derived, "derive_price", None)
     assert pricing.op_work(operation, CARD) == expected.work + expected.dealer_work
-    assert pricing.price_op(operation, CARD).compute_work(includes_dealer=False) == expected.work
+    assert (
+        pricing.price_op(operation, CARD).compute_work(includes_dealer=False) == expected.work + expected.expansion_work
+    )
     assert len(set(entries()) - entries_before) == 1
 
 

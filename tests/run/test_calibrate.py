@@ -133,20 +133,25 @@ def test_unit_costs_follow_from_probes(rates: tuple[float, ...]) -> None:
         Work(0, 0, 10**6, 1), Work(0, 600, 10**3, 500), Work(0, 600, 10**3, 400, 9),
         Work(0, 10**7, 10**7, 400, 9), Work(10**9, 10**7, 10**7, 90, 3),
     ]  # fmt: skip
-    costs = SecondsEach(**dict(zip(("macs", "elements", "random", "calls", "tuples"), rates, strict=True)), rounds=0)
+    costs = SecondsEach(**dict(zip(("macs", "elements", "random", "calls", "tuples"), rates, strict=True)), rounds=1e-4)
     truth = Machine(name="", source="", seconds_each=costs)
-    learned = calibrate.fit_unit_costs(works, [truth.seconds(work, 0) for work in works])
-    assert all(truth.seconds(work, 0) == pytest.approx(seconds(learned, work), rel=1e-6) for work in works)
-
-
-def seconds(unit_costs: dict[str, float], work: Work) -> float:
-    return sum(unit_costs[unit] * getattr(work, unit) for unit in unit_costs)
+    probes = [(Work(), 1), *((work, 0) for work in works)]
+    fitted = calibrate.fit_unit_costs(probes, [truth.seconds(*probe) for probe in probes])
+    learned = truth.model_copy(update={"seconds_each": fitted})
+    assert all(truth.seconds(*probe) == pytest.approx(learned.seconds(*probe), rel=1e-6) for probe in probes)
 
 
 def test_a_disturbed_measurement_is_one_sentence() -> None:
-    works = [Work(random=10), Work(calls=10), Work(tuples=10), Work(elements=10, calls=10), Work(macs=10, elements=10)]
+    works = [
+        Work(),
+        Work(random=10),
+        Work(calls=10),
+        Work(tuples=10),
+        Work(elements=10, calls=10),
+        Work(macs=10, elements=10),
+    ]
     with pytest.raises(RunError, match="other work on this machine disturbed the measurement"):
-        calibrate.fit_unit_costs(works, [1.0, 2.0, 1.0, 1.0, 1.0])
+        calibrate.fit_unit_costs([(work, int(work == Work())) for work in works], [1.0, 1.0, 2.0, 1.0, 1.0, 1.0])
 
 
 @pytest.mark.parties
@@ -161,8 +166,7 @@ def test_a_calibration_measures_this_machine() -> None:
 @pytest.mark.parties
 def test_a_calibration_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrate, "BUDGET_S", 0.0)
-    units = ("macs", "elements", "random", "calls", "tuples")  # one pass measures too little to solve for them
-    monkeypatch.setattr(calibrate, "fit_unit_costs", lambda works, seconds: dict.fromkeys(units, 1.0))
+    monkeypatch.setattr(calibrate, "fit_unit_costs", lambda works, seconds: PROFILE.seconds_each)  # one pass is too few
     fractions: list[float] = []
     calibrate.calibrate(fractions.append, shrink=2, passes=1000)
     assert fractions == [0.001, 1.0]
