@@ -115,6 +115,8 @@ class Work:
     """Calls of tensor operations of any size: on small tensors the calls take the time."""
     tuples: int = 0
     """Tuples requested by CrypTen, which looks up its settings for every product: slower than many calls."""
+    nanoseconds: int = 0
+    """Nanoseconds that a declared protocol's source states; of a protocol that runs here there are none."""
 
     def __add__(self, other: "Work") -> "Work":
         return Work(*map(add, astuple(self), astuple(other)))
@@ -137,7 +139,8 @@ class Machine(TomlModel):
         """
         unit = self.seconds_each
         computing = work.macs * unit.macs + work.elements * unit.elements + work.random * unit.random
-        return computing + work.calls * unit.calls + work.tuples * unit.tuples + rounds * unit.rounds
+        calling = work.calls * unit.calls + work.tuples * unit.tuples + rounds * unit.rounds
+        return computing + calling + work.nanoseconds / 1e9
 
 
 def profile_path() -> Path:

@@ -207,6 +207,6 @@ def estimate_model(
         batch=batch,
         past=past,
         only_inner=inner,
-        machine=machine,
+        machine=pricing.machine_of(protocol, machine),
         offline_known=pricing.is_offline_known(protocol),
     )

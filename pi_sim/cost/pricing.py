@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pi_sim import specs
 from pi_sim.cost import plugins, sheet
 from pi_sim.cost.census import Census, cached_json
-from pi_sim.cost.cost import Cost, Work
+from pi_sim.cost.cost import Cost, Machine, Work
 from pi_sim.cost.plugins import Plugin
 from pi_sim.cost.rows import Row
 from pi_sim.errors import PiSimError, UnpricedError, UsageError
@@ -93,6 +93,11 @@ def _operations_with_a_choice() -> frozenset[str]:
     )
 
 
+def machine_of(protocol: PricedProtocol, machine: Machine | None) -> Machine | None:
+    """Return the machine whose seconds of computing a protocol's estimate has: its sources', or else `machine`."""
+    return (sheet.source_machine(protocol) if isinstance(protocol, DeclaredProtocol) else None) or machine
+
+
 def is_offline_known(protocol: PricedProtocol) -> bool:
     """Return False if a declared protocol's sources do not state offline bytes."""
     return not isinstance(protocol, DeclaredProtocol) or protocol.has_offline_figures
@@ -125,7 +130,8 @@ def price_op(op: Op, protocol: PricedProtocol) -> OpPrice:
         cost, *works = _derived_numbers(op, protocol)
         return OpPrice(Cost.from_numbers(cost), *(Work(*work) for work in works))
     if isinstance(protocol, DeclaredProtocol):
-        return OpPrice(sheet.declared_cost(op, protocol))
+        work = sheet.declared_work(op, protocol)
+        return OpPrice(sheet.declared_cost(op, protocol), work, ahead_work=None if work is None else Work())
     return OpPrice(plugins.plugin_cost(op, protocol))
 
 

@@ -5,9 +5,10 @@ A price is a sum of coefficients times features of the operation's shapes, see `
 
 import math
 
-from pi_sim.cost.cost import ZERO_COST, Cost
+from pi_sim.cost.cost import ZERO_COST, Cost, Machine, Work
 from pi_sim.errors import UnpricedError, UsageError
 from pi_sim.graph.ops import STRUCTURAL, VOCABULARY, Op, Shape
+from pi_sim.records import SecondsEach
 from pi_sim.specs import DeclaredProtocol, Price, location
 from pi_sim.specs.protocols import BYTES_PER_UNIT, CountedParties, Terms
 
@@ -37,6 +38,25 @@ def declared_cost(op: Op, sheet: DeclaredProtocol) -> Cost:
             f"protocol {sheet.name} has a negative price for {op}; mend [price.{op.name}] of its sheet."
         )
     return Cost.symmetric(round(sums[0]), round(sums[1] * online), round(sums[2] * offline))
+
+
+def declared_work(op: Op, sheet: DeclaredProtocol) -> Work | None:
+    """Return the work whose seconds the sheet's sources state; None where they state none."""
+    if is_local(op.name, sheet):
+        return Work()
+    entry = price_entry(op, sheet)
+    if entry is None or not entry.seconds:
+        return None
+    return Work(nanoseconds=round(1e9 * _weighted_sum(entry, entry.seconds, op_features(op), op)))
+
+
+def source_machine(sheet: DeclaredProtocol) -> Machine | None:
+    """Return the profile of the sources' hardware, None where they state no seconds."""
+    if not sheet.hardware:
+        return None
+    name = f"{sheet.hardware}, as the sources of {sheet.name} state it"
+    seconds_each = SecondsEach(**dict.fromkeys(SecondsEach.model_fields, 0.0))
+    return Machine(name=name, source=sheet.source, seconds_each=seconds_each)
 
 
 def price_entry(op: Op, sheet: DeclaredProtocol) -> Price | None:

@@ -4,6 +4,7 @@ The learned factors and offsets of norms, the centring of LayerNorm and the fact
 of neighbouring linear maps. A `WeightFold` tells how such a weight follows from the model's own.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -56,26 +57,38 @@ def fold_weights(folds: Sequence[WeightFold], weights: Mapping[str, Tensor]) -> 
     return values
 
 
-def rearrange_weights(editor: Editor) -> int:
-    """Fold structural operations on a weight; a transposed table of an embedding becomes a tied map's weight."""
+WEIGHT_OPERATIONS = STRUCTURAL | {"add", "multiply", "neg", "scale", "scale_by", "square"}
+"""Operations that are computed at export where all their secret operands are weights."""
+
+
+def fold_weight_operations(editor: Editor) -> int:
+    """Fold operations on weights alone; a transposed table of an embedding becomes a tied map's weight."""
     count = 0
     for node in list(editor.nodes.values()):
-        if node.op.name not in STRUCTURAL or len(node.inputs) != 1 or node.inputs[0] not in editor.weights:
+        weights = [name for name, secret in zip(node.inputs, node.op.secret, strict=True) if secret]
+        if node.op.name not in WEIGHT_OPERATIONS or not weights or not all(name in editor.weights for name in weights):
             continue
-        (weight,) = node.inputs
-        if editor.is_table(weight) and node.op.name == "transpose":
+        if node.op.name == "transpose" and editor.is_table(weights[0]):
             for reader in editor.readers(node.name):
                 if reader.op.name == "linear" and reader.inputs[1] == node.name:
                     editor.nodes[reader.name] = replace(reader, op=reader.op.with_attributes(tied=True))
         else:
-            name = editor.fold([weight], node.op.result_shape, _reference(node.op))
+            name = editor.fold(weights, node.op.result_shape, _reference(node, editor.source.constants))
             editor.remove(node.name, name)
             count += 1
     return count
 
 
-def _reference(op: Op) -> Callable[..., Tensor]:
-    return lambda value: VOCABULARY[op.name].reference(value, **op.semantics).contiguous()
+def _reference(node: Node, constants: Mapping[str, Tensor]) -> Callable[..., Tensor]:
+    """Return the function of an operation's secret operands."""
+    op = node.op
+
+    def compute(*weights: Tensor) -> Tensor:
+        remaining = iter(weights)
+        operands = [next(remaining) if op.secret[index] else constants[name] for index, name in enumerate(node.inputs)]
+        return VOCABULARY[op.name].reference(*operands, **op.semantics).contiguous()
+
+    return compute
 
 
 def fold_norms(editor: Editor) -> int:
@@ -107,7 +120,8 @@ def _column_weight(editor: Editor, node: Node) -> int | None:
         return None
     columns = node.op.result_shape[-1:]
     for index, (name, shape) in enumerate(zip(node.inputs, node.op.shapes, strict=True)):
-        if name in editor.weights and shape == columns and node.op.shapes[1 - index] == node.op.result_shape:
+        is_column = shape == columns and node.op.shapes[1 - index] == node.op.result_shape
+        if name in editor.weights and is_column and node.op.secret[1 - index]:
             return index
     return None
 
@@ -167,45 +181,54 @@ def _fold_scale(editor: Editor, node: Node) -> bool:
     starts = [(node.inputs[0], node.name)]
     if value and value.op.name == "matmul" and len(editor.readers(value.name)) == 1:
         starts = [(name, value.name) for name in value.inputs]
-    for start, end in starts:
-        columns = _ScaledColumns(editor, end)
-        if columns.visit(start) and columns.is_closed():
-            columns.fold(float(node.op.attribute("factor")))
-            editor.remove(node.name, node.inputs[0])
-            return True
-    return False
+    regions = [_ScaledColumns(editor, *pair) for pair in starts]
+    closed = [columns for columns in regions if columns.visit(columns.start) and columns.is_closed()]
+    if not closed:
+        return False
+    # Half of it in either factor of a product costs the fixed-point weights fewer bits than all of it in one.
+    factor = float(node.op.attribute("factor"))
+    root = math.copysign(math.sqrt(abs(factor)), factor) if len(closed) > 1 else factor
+    closed[0].fold(root)
+    if len(closed) > 1:
+        closed[1].fold(abs(root))
+    editor.remove(node.name, node.inputs[0])
+    return True
 
 
 class _ScaledColumns:
     """The columns of linear maps from which a value comes by homogeneous operations alone, read by nothing else."""
 
-    def __init__(self, editor: Editor, end: str) -> None:
-        self.editor, self.end = editor, end
+    def __init__(self, editor: Editor, start: str, end: str) -> None:
+        """`end` is the node that reads the value `start`."""
+        self.editor, self.start, self.end = editor, start, end
         self.region: set[str] = set()
         self.columns: dict[str, tuple[int, int]] = {}
 
     def visit(self, name: str) -> bool:
         """Walk back to the maps of a value; return False where it comes from anything else."""
-        if name in self.region or name in self.columns:
+        if name in self.region:
             return True
         node = self.editor.nodes.get(name)
         if node is None:
             return False
         if node.op.name == "linear":
-            self.columns[name] = (0, node.op.result_shape[-1])
-            return self.editor.can_fold(node) and not node.op.attribute("tied")
+            return self._claim(node, (0, node.op.result_shape[-1]))
         if node.op.name not in HOMOGENEOUS:
             return False
         self.region.add(name)
         if fused := self._sliced_map(node):
-            self.columns[fused.name] = (node.op.attribute("start"), node.op.attribute("stop"))
-            return self.editor.can_fold(fused)
+            return self._claim(fused, (node.op.attribute("start"), node.op.attribute("stop")))
         operands = [name for name, secret in zip(node.inputs, node.op.secret, strict=True) if secret]
         return all(self.visit(operand) for operand in operands) and (node.op.name != "add" or all(node.op.secret))
 
+    def _claim(self, node: Node, columns: tuple[int, int]) -> bool:
+        """Return whether these columns of a map, and no others, can be scaled."""
+        claimed = self.columns.setdefault(node.name, columns)
+        return claimed == columns and self.editor.can_fold(node) and not node.op.attribute("tied")
+
     def _sliced_map(self, node: Node) -> Node | None:
         """Return the linear map of which a node takes some columns, such as the queries of a fused map."""
-        if node.op.name != "slice" or node.op.attribute("dim") != len(node.op.shapes[0]) - 1:
+        if _last_columns(node) is None:
             return None
         source = self.editor.nodes.get(node.inputs[0])
         while source and source.op.name == "view" and keeps_last_dimension(source.op):
@@ -213,14 +236,30 @@ class _ScaledColumns:
         return source if source and source.op.name == "linear" else None
 
     def is_closed(self) -> bool:
-        """Return whether nothing else reads the values on the way, or a whole map of which all columns are scaled."""
+        """Return whether nothing else reads what is scaled, and the end reads it once."""
+        inputs = self.editor.nodes[self.end].inputs
+        if [name for name in inputs if name in self.region or name in self.columns] != [self.start]:
+            return False
         inside = {*self.region, self.end}
-        whole = {
-            name
-            for name, (start, stop) in self.columns.items()
-            if (start, stop) == (0, self.editor.nodes[name].op.result_shape[-1])
-        }
-        return all(reader.name in inside for name in {*self.region, *whole} for reader in self.editor.readers(name))
+        if any(reader.name not in inside for name in self.region for reader in self.editor.readers(name)):
+            return False
+        return all(self._is_read_inside(name, columns) for name, columns in self.columns.items())
+
+    def _is_read_inside(self, name: str, columns: tuple[int, int]) -> bool:
+        """Return whether all readers of a map's scaled columns are scaled too."""
+        if columns == (0, self.editor.nodes[name].op.result_shape[-1]):
+            return all(reader.name in {*self.region, self.end} for reader in self.editor.readers(name))
+        return all(
+            reader.name in self.region if _last_columns(reader) == columns else _is_disjoint(reader, columns)
+            for reader in self._readers_behind_views(name)
+        )
+
+    def _readers_behind_views(self, name: str) -> Iterator[Node]:
+        for reader in self.editor.readers(name):
+            if reader.op.name == "view" and keeps_last_dimension(reader.op):
+                yield from self._readers_behind_views(reader.name)
+            else:
+                yield reader
 
     def fold(self, factor: float) -> None:
         """Scale the columns of all maps, and their biases."""
@@ -234,6 +273,19 @@ class _ScaledColumns:
 
             names = [self.editor.fold([item], self.editor.weights[item], scale_columns) for item in node.inputs[1:]]
             self.editor.replace_node(name, node.op, (node.inputs[0], *names))
+
+
+def _last_columns(node: Node) -> tuple[int, int] | None:
+    """Return the columns of its operand that a slice of the last dimension takes, None for any other node."""
+    if node.op.name != "slice" or node.op.attribute("dim") != len(node.op.shapes[0]) - 1:
+        return None
+    return node.op.attribute("start"), node.op.attribute("stop")
+
+
+def _is_disjoint(node: Node, columns: tuple[int, int]) -> bool:
+    """Return whether a node takes other columns alone."""
+    taken = _last_columns(node)
+    return taken is not None and (taken[1] <= columns[0] or columns[1] <= taken[0])
 
 
 def mark_causal_products(editor: Editor) -> int:
@@ -278,7 +330,10 @@ def _weight_factors(editor: Editor) -> Iterator[tuple[str, int]]:
 
 
 PASSES: dict[str, tuple[str, Callable[[Editor], int]]] = {
-    "weights": ("rearranged weights are stored so, tied ones opened once", rearrange_weights),
+    "weights": (
+        "what depends on weights alone is computed at export, tied ones are opened once",
+        fold_weight_operations,
+    ),
     "norms": ("factors and offsets of norms folded into linear maps", fold_norms),
     "scale": ("factors of attention scores folded into linear maps", fold_scales),
     "centring": ("centring of LayerNorms folded into the maps that they read from", fold_centring),

@@ -27,12 +27,17 @@ from pi_sim.specs import ExecutableProtocol
 def apply_op(rt: Runtime, op: Op, operands: list[Any], protocol: ExecutableProtocol) -> Any:
     """Return the result of one operation on shared and public operands, by the protocol's kernel."""
     kernel = kernel_for(op.name, protocol.kernels, protocol.name)
-    return kernel.function(rt, *operands, **dict(op.attributes))
+    return kernel.function(rt, *operands, **kernel.attributes(op))
 
 
 def fixed_operand(op: Op, protocol: ExecutableProtocol) -> int | None:
     """Return the index of the operand that is opened under a mask once per session, for all calls; None without one."""
     return kernel_for(op.name, protocol.kernels, protocol.name).fixed_index(op)
+
+
+def is_tied(op: Op, protocol: ExecutableProtocol) -> bool:
+    """Return whether a linear map reads the transposed table of an embedding, which the server opens once for both."""
+    return bool(op.attribute("tied") and kernel_for(op.name, protocol.kernels, protocol.name).fixed_by)
 
 
 def open_weights(rt: Runtime, ops: list[Op], weights: list[Any], protocol: ExecutableProtocol) -> list[Any]:
@@ -61,7 +66,7 @@ def open_graph_weights(
     """
     readers = {name: node for node in reversed(graph.nodes) if (name := _fixed_input(node, protocol))}
     nodes = {node.name: node for node in graph.nodes}
-    tied = {name for name, node in readers.items() if node.op.attribute("tied")}
+    tied = {name for name, node in readers.items() if is_tied(node.op, protocol)}
     names = [name for name in dict.fromkeys(_fixed_input(node, protocol) for node in graph.nodes) if name]
     names = [name for name in names if name not in tied]
     shared = [_resolve_weight(rt, name, nodes, weights, protocol) for name in names]

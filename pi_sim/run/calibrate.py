@@ -11,7 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import date
 from functools import partial
 from timeit import timeit
@@ -174,8 +174,8 @@ def fit_unit_costs(works: list[tuple[Work, int]], seconds: list[float]) -> recor
 
     Squared errors count in proportion to the seconds of a probe, between absolute and relative ones.
     """
-    units = [*(field.name for field in fields(Work)), "rounds"]
-    amounts = np.array([[*astuple(work), rounds] for work, rounds in works], dtype=float)
+    units = list(records.SecondsEach.model_fields)
+    amounts = np.array([[{**asdict(work), "rounds": rounds}[unit] for unit in units] for work, rounds in works], float)
     weights = 1 / np.sqrt(np.maximum(seconds, 1e-9))
     unit_seconds = np.linalg.lstsq(amounts * weights[:, None], np.array(seconds) * weights)[0]
     if (unit_seconds <= 0).any():

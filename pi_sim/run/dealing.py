@@ -21,11 +21,28 @@ def check_executable(protocol: ExecutableProtocol) -> None:
             f"protocol {protocol.name} shares the weights, but its kernel for {owned[0]} is for a server that has them "
             'in the clear; add weights = "server", or choose another kernel.'
         )
+    schemes = [kernels.KERNELS[key].fixed_by for key in _fixed_kernels(protocol)]
+    if len({scheme and scheme.open for scheme in schemes}) > 1:
+        names = " and ".join(f'{op} = "{name}"' for op, name in _fixed_kernels(protocol))
+        raise UsageError(
+            f"protocol {protocol.name} opens weights in two ways ({names}); choose kernels of one family, see "
+            "protocols/README.md."
+        )
+    if owned and protocol.kernels.get("reveal") != "rounded":
+        raise UsageError(
+            f"protocol {protocol.name} computes logits of 32 bits with weights of the server; add reveal = "
+            '"rounded" to its [kernels].'
+        )
     if protocol.settings.get("encoder.precision_bits", PRECISION) != PRECISION:
         raise UsageError(
             f"protocol {protocol.name} sets encoder.precision_bits; bundles share weights with {PRECISION} bits, so "
             f"remove the setting or set it to {PRECISION}."
         )
+
+
+def _fixed_kernels(protocol: ExecutableProtocol) -> list[tuple[str, str]]:
+    """Return operations and kernels that open a weight once per session."""
+    return [key for key in protocol.kernels.items() if kernels.KERNELS[key].fixed_operand is not None]
 
 
 def deployment_of(protocol: ExecutableProtocol) -> Deployment:

@@ -110,6 +110,10 @@ class Price(TomlModel):
     rounds: Terms
     bytes: Terms
     offline: Terms = Field(default_factory=dict)
+    seconds: Terms = Field(default_factory=dict)
+    """Seconds of computing on the protocol's `hardware`."""
+    seconds_source: str = ""
+    """Table or figure that states them, and how they were taken from it."""
     unit: Unit = "B"
     """Unit of bytes and offline."""
     at: dict[Feature, PositiveFloat] = Field(default_factory=dict)
@@ -118,9 +122,11 @@ class Price(TomlModel):
     @model_validator(mode="after")
     def _check_divisors_used(self) -> Self:
         """Refuse a value that divides no coefficient: the coefficient is missing or misnamed."""
-        unused = sorted(set(self.at) - {*self.rounds, *self.bytes, *self.offline})
+        unused = sorted(set(self.at) - {*self.rounds, *self.bytes, *self.offline, *self.seconds})
         if unused:
             raise ValueError(f"at names {unused[0]}, to which no term is proportional")
+        if self.seconds and not self.seconds_source:
+            raise ValueError("seconds need a seconds_source")
         return self
 
 
@@ -142,6 +148,15 @@ class DeclaredProtocol(ProtocolHeader):
     price: dict[str, Price]
     """Prices by operation, or by one of its variants such as gelu-tanh, which take precedence."""
     notes: str = ""
+    hardware: str = ""
+    """Machines of the sources' seconds of computing."""
+
+    @model_validator(mode="after")
+    def _check_hardware(self) -> Self:
+        """Refuse seconds of unknown machines."""
+        if not self.hardware and any(price.seconds for price in self.price.values()):
+            raise ValueError("a price has seconds; name the machines in the key hardware")
+        return self
 
     @property
     def has_offline_figures(self) -> bool:

@@ -191,7 +191,8 @@ class Sweep:
 
     def _scenario_rows(self, captured: CapturedScenario, prices: PriceTable, table: ResumableCsv) -> list[SweepRow]:
         """Return a row for each network, priced only if the table lacks it."""
-        identity = (*captured.scenario.key, prices.name, self.machine.name if self.machine else None)
+        machine = pricing.machine_of(prices.protocol, self.machine)
+        identity = (*captured.scenario.key, prices.name, machine.name if machine else None)
         keys = {(*identity, network.name): network for network in self.networks}
         missing = {key: network for key, network in keys.items() if key not in table.rows}
         if missing:
@@ -211,9 +212,8 @@ class Sweep:
             yield from (SweepRow._make((*key, *EMPTY_RESULT, reason)) for key in missing)
             return
         compute_seconds, ahead_seconds = None, 0.0
-        if self.machine and works:
-            compute_seconds = self.machine.seconds(works[0], cost.rounds)
-            ahead_seconds = self.machine.seconds(works[1], 0)
+        if works and (machine := pricing.machine_of(prices.protocol, self.machine)):
+            compute_seconds, ahead_seconds = machine.seconds(works[0], cost.rounds), machine.seconds(works[1], 0)
         offline = cost.offline if prices.offline_known else None
         numbers = cost.rounds, cost.bytes, *cost.sent, cost.ahead_bytes, cost.session_bytes, offline
         for key, network in missing.items():

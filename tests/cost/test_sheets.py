@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 
 from pi_sim import specs
 from pi_sim.cost import derived
-from pi_sim.cost.cost import ZERO_COST, Cost
-from pi_sim.cost.pricing import op_work, price_op, resolve_protocol
+from pi_sim.cost.cost import ZERO_COST, Cost, Work
+from pi_sim.cost.estimate import estimate_model
+from pi_sim.cost.pricing import machine_of, op_work, price_op, resolve_protocol
 from pi_sim.cost.sheet import PRICEABLE_NAMES, op_features
 from pi_sim.errors import UnpricedError, UsageError
 from pi_sim.graph.ops import VOCABULARY, Op
+from pi_sim.network import Network
 from pi_sim.specs.protocols import BYTES_PER_UNIT, FEATURES
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.cli import invoke
 
 SHEETS = [
@@ -170,7 +173,8 @@ def test_an_operation_without_a_price_is_refused() -> None:
 def test_what_is_local_costs_nothing() -> None:
     assert price_op(op("add", (4,), (4,)), resolve_protocol("crypten_plus")).cost == ZERO_COST
     assert price_op(op("view", (4,), shape=(2, 2)), resolve_protocol("delphi")).cost == ZERO_COST
-    assert op_work(op("add", (4,), (4,)), resolve_protocol("crypten_plus")) is None
+    assert op_work(op("add", (4,), (4,)), resolve_protocol("crypten_plus")) == Work()
+    assert op_work(op("relu", (4,)), resolve_protocol("crypten_plus")) is None
 
 
 def test_a_form_of_its_own_goes_before_the_price_of_all() -> None:
@@ -227,3 +231,26 @@ def test_a_negative_price_is_refused() -> None:
     wrong = sheet.model_copy(update={"price": {**sheet.price, "softmax": below}})
     with pytest.raises(UsageError, match=r"negative price for softmax.*mend \[price\.softmax\]"):
         price_op(op("softmax", (4, 8)), wrong)
+
+
+def test_seconds_that_a_source_states_stand_in_an_estimate() -> None:
+    """Figure 6 of Nimbus, at 3 Gbps and 1 ms: of a block of BERT, all but the norms, whose prices miss it."""
+    network = Network("figure 6", 0.0005, 3e9, "a test")
+    for name, published in (("nimbus", 0.56 + 0.28 + 0.73), ("bumblebee", 2.23 + 0.96 + 0.73)):
+        sheet = resolve_protocol(name)
+        parts = [op("softmax", (12, 128, 128)), op("gelu", (128, 3072))]
+        parts += [op("matmul", (12, 128, 64), (12, 64, 128)), op("matmul", (12, 128, 128), (12, 128, 64))]
+        machine = machine_of(sheet, None)
+        assert machine
+        seconds = 0.0
+        for part in parts:
+            price = price_op(part, sheet)
+            assert price.work
+            seconds += machine.seconds(price.work, 0) + network.seconds(price.cost.rounds, price.cost.bytes)
+        assert seconds == pytest.approx(published, rel=0.01)
+    estimate = estimate_model(ModelSource.parse("gelu_ln", "gpt2"), sheet, 128, [network], inner=True)
+    assert estimate.compute_seconds(estimate.overall)
+    hardware = "two machines of 64 vCPU and 128 GB, as the sources of bumblebee state it"
+    assert any(hardware in line for line in estimate.conventions)
+    whole = estimate_model(ModelSource.parse("gelu_ln", "gpt2"), resolve_protocol("puma"), 128, [network])
+    assert whole.compute_seconds(whole.overall) is None

@@ -131,6 +131,102 @@ def test_what_others_read_stays_where_it_is(module: Callable[[], nn.Module]) -> 
     assert [step.count for step in rewriting.steps[1:]] == [0, 0]
 
 
+class TwoSlices(nn.Module):
+    """Two ranges of one map under one factor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.map(x)
+        return torch.cat([hidden[..., :4], hidden[..., 4:6]], -1) * 0.5
+
+
+class OverlappingSlices(TwoSlices):
+    """A factor of some columns of which others are read without it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.map(x)
+        return hidden[..., :4] * 0.5 + hidden[..., 2:6]
+
+
+class SliceAndWhole(TwoSlices):
+    """A factor of some columns of a map that is read whole too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.map(x)
+        return hidden[..., :4] * 0.5 + hidden.tanh()[..., :4]
+
+
+class SharedQueries(TwoSlices):
+    """Queries that are the keys as well: a factor would be squared."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        queries = self.map(x)
+        return (queries @ queries.transpose(1, 2) * 0.35).softmax(-1)
+
+
+class RotatedHead(TwoSlices):
+    """Rotary positions of one head, which read a map whole and in halves."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        queries, angles = self.map(x), torch.arange(40.0, dtype=x.dtype).view(5, 8)
+        halves = torch.cat([-queries[..., 4:], queries[..., :4]], -1)
+        return (queries * angles.cos() + halves * angles.sin()) * 0.35
+
+
+class ComputedBias(nn.Module):
+    """A bias and a factor that are computed from weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.rand(8, 8)), nn.Parameter(torch.rand(8))
+        self.gamma = nn.Parameter(torch.rand(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x.tanh() * (1 + self.gamma), self.weight, self.bias * self.gamma * 0.3)
+
+
+class ConstantInput(nn.Module):
+    """A linear map of a public constant and a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map, self.offset = nn.Linear(8, 8), nn.Parameter(torch.rand(8))
+        self.register_buffer("constant", torch.arange(40.0).view(1, 5, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.map(self.constant.to(x.dtype) + self.offset) + x
+
+
+@pytest.mark.parametrize(
+    ("module", "folds"),
+    [
+        (TwoSlices, 0),
+        (OverlappingSlices, 0),
+        (SliceAndWhole, 0),
+        (SharedQueries, 0),
+        (RotatedHead, 0),
+        (ComputedBias, 0),
+        (ConstantInput, 0),
+    ],
+)
+def test_any_graph_is_rewritten_exactly(module: Callable[[], nn.Module], folds: int) -> None:
+    model = module().double()
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    graph, weights = trace_module(model, (x,), {}), model.state_dict()
+    rewriting = rewrite(graph, list(PASSES))
+    check_graph(rewriting.graph)
+    inputs, ids = dict.fromkeys(graph.inputs, x), torch.zeros(1, 1, dtype=torch.long)
+    expected, rewritten = (
+        [value for node, _, value in evaluate(some, values, ids, inputs) if node.op.name == "reveal"]
+        for some, values in ((graph, weights), (rewriting.graph, fold_weights(rewriting.folds, weights)))
+    )
+    torch.testing.assert_close(rewritten, expected, atol=1e-6, rtol=1e-6)
+    assert next(step.count for step in rewriting.steps if step.name == "scale") == folds
+
+
 def test_an_unknown_pass_is_refused() -> None:
     graph = trace_module(nn.Linear(2, 2), (torch.zeros(1, 2),), {})
     with pytest.raises(UsageError, match="no rewriting pass 'speed'; known: weights, "):

@@ -51,11 +51,11 @@ class TwoParties:
         """Evaluate `op` on plain operands, of which the secret ones are shared first."""
         shares: tuple[list[Tensor], list[Tensor]] = ([], [])
         card = specs.load_executable_protocol(protocol)
-        owned = kernel_for(op.name, card.kernels, card.name).server_operands(op)
+        owned = kernel_for(op.name, card.kernels, card.name).server_operand(op)
         for index, (operand, secret) in enumerate(zip(operands, op.secret, strict=True)):
             ring = to_fixed_point(operand) if operand.is_floating_point() else operand.long()
             pair = share_tensor(ring) if secret else (operand, operand)
-            if index in owned:
+            if index == owned:
                 pair = ring, torch.zeros_like(ring)
             for operands_of_rank, share in zip(shares, pair, strict=True):
                 operands_of_rank.append(share)

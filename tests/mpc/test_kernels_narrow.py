@@ -276,3 +276,12 @@ def test_every_kernel_of_lean_declares_the_domain_of_its_result_or_operands() ->
     for op, name in protocol.kernels.items():
         kernel = KERNELS[op, name]
         assert kernel.domains or kernel.result_domains or op in exact_ops, (op, name)
+
+
+@pytest.mark.parametrize("magnitude_bits", [25, 35, 46, 62])
+@pytest.mark.parametrize("bits", [32, 48, 64])
+def test_limbs_are_exact_at_the_largest_magnitudes(bits: int, magnitude_bits: int) -> None:
+    words = torch.full((256, 8), 2**magnitude_bits - 1)
+    words[0, 0] = -1
+    first = integers(1, 60, 9, 256)
+    assert not ((Factor(words).multiply_by_limbs(first, bits) - first @ words) << (64 - bits)).any()

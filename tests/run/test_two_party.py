@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -165,3 +166,36 @@ def test_an_export_refuses_numbers_that_do_not_fit_their_words(tmp_path: Path) -
         assert result.exit_code == 2
         assert sentence in result.stderr
         assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('reveal = "rounded"', 'reveal = "whole"', "computes logits of 32 bits with weights of the server; add reveal"),
+        ('embedding = "server-weight"', 'embedding = "split-lookup"', "opens weights in two ways (embedding = "),
+        ('linear = "server-weight"', 'linear = "fixed-weight"', "opens weights in two ways (embedding = "),
+    ],
+)
+def test_kernels_that_do_not_fit_together_are_refused(tmp_path: Path, old: str, new: str, sentence: str) -> None:
+    text = Path("protocols/lean.toml").read_text(encoding="utf-8").replace(old, new)
+    (tmp_path / "mixed.toml").write_text(text, encoding="utf-8")
+    result = CliRunner().invoke(main, ["run", "two-party", "--protocol", str(tmp_path / "mixed.toml")])
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+
+
+@pytest.mark.parties
+def test_kernels_of_other_families_serve_a_rewritten_graph(tmp_path: Path) -> None:
+    """They need not know the attributes that tell how to compute."""
+    text = Path("protocols/lean.toml").read_text(encoding="utf-8")
+    for op, name in (("layernorm", "normalised"), ("matmul", "faithful"), ("multiply", "faithful")):
+        text = re.sub(f'^{op} = ".*"$', f'{op} = "{name}"', text, flags=re.MULTILINE)
+    (tmp_path / "mixed.toml").write_text(text, encoding="utf-8")
+    request = two_party.TwoPartyRequest(
+        protocol=load_executable_protocol(str(tmp_path / "mixed.toml")),
+        model=ModelSource.parse("gelu_ln", "tiny"),
+        seq_len=8,
+    )
+    record = two_party.run_two_party(request, pytest.fail, lambda fraction: None)
+    assert record.agreement
+    assert (record.agreement.max_abs or 1) < 0.01

@@ -28,7 +28,7 @@ from pi_sim.mpc.primitives.server_weight import (
     truncate_exactly,
 )
 from pi_sim.mpc.primitives.truncation import shift_locally, truncate
-from pi_sim.mpc.runtime import SERVER, Runtime
+from pi_sim.mpc.runtime import Runtime
 
 
 def truncate_for(rt: Runtime, product: Tensor, bits: int) -> Tensor:
@@ -92,7 +92,7 @@ def linear(
     bits: int = WIDE_BITS,
     tied: bool = False,
 ) -> Shared:
-    """Return x (..., k) @ weight (k, n) + bias (n) for a weight and a bias of the server, which holds them whole.
+    """Return x (..., k) @ weight (k, n) + bias (n) for a weight of the server, and any shares of a bias.
 
     1. The client sends x under its mask (1 round), see `pi_sim.mpc.primitives.server_weight`.
     2. A result of which fewer than 64 bits are read is truncated locally. Otherwise the server sends a bit per element
@@ -102,11 +102,12 @@ def linear(
     """
     message_bits = 48 if client_only else min(64, bits + FRACTION_BITS)
     product = multiply_prepared(rt, x.share, weight, message_bits)
-    if bias is not None and rt.rank == SERVER:
-        product = product + (bias.share << FRACTION_BITS)
     if client_only:
+        if bias is not None:
+            product = product + (bias.share << FRACTION_BITS)
         return backend.fixed_point_tensor(product, precision=2 * FRACTION_BITS)
-    return with_share(x, _finish(rt, product, weight, bits))
+    mapped = _finish(rt, product, weight, bits)  # the wrap bit that the client sent ahead is that of the product alone
+    return with_share(x, mapped if bias is None else mapped + bias.share)
 
 
 @kernel(

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import comb
 
-import torch
 from torch import Tensor
 
+from pi_sim.errors import UsageError
 from pi_sim.graph.ops import Op
 from pi_sim.mpc.backend import Shared
 from pi_sim.mpc.kernels.costs import TRUNCATION, Dimensions, KernelCost, result_bits
@@ -57,7 +57,9 @@ LONGEST_ROW = 2**14
 
 
 def _reciprocal_of_sums(length: int) -> Normalisation:
-    """Return the reciprocal of row sums, from 1 to `length`."""
+    """Return the reciprocal of row sums, from 1 to `length`; raises `UsageError` for rows that are too long."""
+    if length > LONGEST_ROW:
+        raise UsageError(f"softmax by narrow words computes rows of up to {LONGEST_ROW:,} scores, not {length:,}.")
     return reciprocal_form(RECIPROCAL, range(max(2, length.bit_length())), FRACTION_BITS, comparison.NARROW)
 
 
@@ -125,15 +127,9 @@ def _softmax_cost(d: Dimensions, tournament: Tournament) -> KernelCost:
     return _row_maxima_cost(d, tournament) + (exponential + product).parallel(scores) + row.parallel(d.rows)
 
 
-def _row_length(scores: Tensor, *_: Tensor) -> Tensor:
-    """Return the number of scores of a row."""
-    return torch.tensor([scores.shape[-1]])
-
-
 SOFTMAX_DOMAINS = (
     Domain("score minus row maximum", exponents, -16_000, 0, hard=True),
     Domain("row maximum", row_maximum, -16_000, 16_000, hard=True),
-    Domain("row length", _row_length, 1, LONGEST_ROW, hard=True),
 )
 
 
@@ -237,7 +233,7 @@ def _centred_magnitude(x: Tensor, *_: Tensor) -> Tensor:
     "layernorm",
     "one-opening",
     *CENTRED_SQUARES,
-    Domain("|mean|", absolute_mean, 0, 16_000),
+    Domain("|mean|", absolute_mean, 0, 16_000, hard=True),
     Domain("|centred input|", _centred_magnitude, 0, LIFTED.high, hard=True),
     operand_bits=lambda op: (32 if op.attribute("centred") else 64, *(64,) * (len(op.shapes) - 1)),
     can_narrow=True,

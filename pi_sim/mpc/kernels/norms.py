@@ -96,7 +96,7 @@ SQUARES = _root_domains("sum of squares of a row", sum_of_squares)
     "layernorm",
     "normalised",
     *CENTRED_SQUARES,
-    Domain("|mean|", absolute_mean, 0, 16_000),
+    Domain("|mean|", absolute_mean, 0, 16_000, hard=True),
     cost=lambda d: TRUNCATION.parallel(d.rows) + _normalised_cost(d),
 )
 def layernorm_normalised(rt: Runtime, x: Shared, gamma: Shared = None, beta: Shared = None, *, eps: float) -> Shared:

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
+from inspect import signature
 from typing import Any
 
 from torch import Tensor
 
 from pi_sim.errors import UnpricedError, UsageError
-from pi_sim.graph.ops import Op
+from pi_sim.graph.ops import EXECUTION_ATTRIBUTES, Op
 from pi_sim.mpc.kernels.costs import Dimensions, KernelCost
 
 
@@ -82,16 +84,27 @@ class Kernel:
     can_narrow: bool = False
     """Whether the kernel takes `bits`: the result need only be right modulo 2^bits."""
 
+    @cached_property
+    def parameters(self) -> frozenset[str]:
+        """Names of the attributes that the function takes."""
+        return frozenset(signature(self.function).parameters)
+
+    def attributes(self, op: Op) -> dict[str, Any]:
+        """Return the attributes of an operation for the function.
+
+        Attributes that tell how to compute, and which it does not know, are left out: the result is the same.
+        """
+        return {
+            name: value for name, value in op.attributes if name not in EXECUTION_ATTRIBUTES or name in self.parameters
+        }
+
     def fixed_index(self, op: Op) -> int | None:
         """Return the index of the fixed operand of an operation."""
         return self.fixed_operand(op) if callable(self.fixed_operand) else self.fixed_operand
 
-    def server_operands(self, op: Op) -> list[int]:
-        """Return the indices of operands that the server has in the clear: its weight, and the bias of a linear map."""
-        index = self.fixed_index(op)
-        if self.fixed_by is None or index is None:
-            return []
-        return [index, *range(2, len(op.shapes))] if op.name == "linear" else [index]
+    def server_operand(self, op: Op) -> int | None:
+        """Return the index of the operand that the server has in the clear, if any."""
+        return self.fixed_index(op) if self.fixed_by else None
 
 
 KERNELS: dict[tuple[str, str], Kernel] = {}

@@ -61,14 +61,16 @@ def exponents(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
 
 
 def row_maximum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
-    """Return row maxima, which must be well above the hidden scores and not too far."""
-    return mask_plain_scores(scores, allowed).amax(-1)
+    """Return the maxima of rows of which a score is visible: well above the hidden scores, and not too far."""
+    maxima = mask_plain_scores(scores, allowed).amax(-1)
+    return maxima[maxima.isfinite()]
 
 
 def _row_sum(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     """Return the row sums of exponentials: 1 where one position has all weight, n for n equal scores."""
     visible = mask_plain_scores(scores, allowed)
-    return (visible - visible.amax(-1, keepdim=True)).exp().sum(-1)
+    sums = (visible - visible.amax(-1, keepdim=True)).exp().sum(-1)
+    return sums[sums.isfinite()]
 
 
 def _levels(length: int) -> int:

@@ -4,6 +4,7 @@ A causal mask hides the scores above the diagonal. The product of queries and ke
 result, and the product of weights and values opens none of its first factor, whose hidden elements are exact zeros.
 """
 
+import numpy as np
 from torch import Tensor
 
 from pi_sim.graph.ops import Shape
@@ -34,7 +35,8 @@ def multiply_queries(rt: Runtime, a: Tensor, b: Tensor, bits: int) -> Tensor:
 
 def _score_masks(first: Shape, second: Shape, rows: CausalRows) -> Correlation:
     """Return the correlation of masks of both factors, and the visible elements of their product."""
-    visible = TensorSpec((*first[:-2], visible_count(first[-2], second[-1])))
+    batch = np.broadcast_shapes(first[:-2], second[:-2])
+    visible = TensorSpec((*batch, visible_count(first[-2], second[-1])))
     return Correlation(
         (TensorSpec(first), TensorSpec(second)), (visible,), lambda a, b: (rows.gather(multiply_matrices(a, b)),)
     )
@@ -59,5 +61,5 @@ def multiply_weights(rt: Runtime, a: Tensor, b: Tensor, bits: int) -> Tensor:
 def _weight_masks(first: Shape, second: Shape, rows: CausalRows) -> Correlation:
     """Return the correlation of a mask of the visible weights, one of the values, and their product."""
     visible = TensorSpec((*first[:-2], visible_count(*first[-2:])))
-    product = TensorSpec((*first[:-1], second[-1]))
+    product = TensorSpec((*np.broadcast_shapes(first[:-2], second[:-2]), first[-2], second[-1]))
     return Correlation((visible, TensorSpec(second)), (product,), lambda a, b: (multiply_matrices(rows.scatter(a), b),))

@@ -83,7 +83,7 @@ def locate(
     """Return the XOR shares of `boolean_interval_bits` for thresholds in units of the ring, and the values `beside`."""
     thresholds = torch.tensor(ends, dtype=m.dtype, device=m.device).view(-1, 1)
     below, opened = is_negative(rt, m - thresholds, table, top, beside)
-    ones = torch.full_like(below[:1], 1 - rt.rank)
+    ones = torch.full((1, m.shape[-1]), 1 - rt.rank, dtype=below.dtype, device=m.device)
     return torch.cat([below, ones]) ^ torch.cat([torch.zeros_like(ones), below]), opened
 
 

@@ -65,10 +65,10 @@ class LimbPlan:
         Signed limbs of p and q bits have products below 2^(p + q - 2), of which `inner` must add up exactly.
         """
         available = DOUBLE_BITS + 2 - max(1, (min(inner, MAX_INNER_LENGTH) - 1).bit_length())
-        second_total = min(bits, magnitude_bits + 1)
         plans = []
         for count in range(1, 5):
-            second = -(-second_total // count)
+            # A carry from the lower limbs must fit the highest one.
+            second = -(-min(bits, magnitude_bits + 1 + (count > 1)) // count)
             first = available - second
             if first > 1:
                 first = -(-bits // -(-bits // first))

@@ -172,9 +172,9 @@ def _share_operands(
 ) -> list[Any]:
     """Return this party's shares of the operands; a weight that is opened once per session is opened here."""
     op, masks = workload.op, AesCtrPrg(bytes(SEED_BYTES))
-    owned = kernel_for(op.name, card.kernels, card.name).server_operands(op)
+    owned = kernel_for(op.name, card.kernels, card.name).server_operand(op)
     operands: list[Any] = [
-        _share_operand(end, value, masks, index in owned) if secret else value
+        _share_operand(end, value, masks, index == owned) if secret else value
         for index, (value, secret) in enumerate(zip(plain, op.secret, strict=True))
     ]
     index = fixed_operand(op, card)
