@@ -331,7 +331,7 @@ def _weight_factors(editor: Editor) -> Iterator[tuple[str, int]]:
 
 PASSES: dict[str, tuple[str, Callable[[Editor], int]]] = {
     "weights": (
-        "what depends on weights alone is computed at export, tied ones are opened once",
+        "operations on weights alone computed at export, tied ones opened once",
         fold_weight_operations,
     ),
     "norms": ("factors and offsets of norms folded into linear maps", fold_norms),
