@@ -21,6 +21,8 @@ DEVICE = click.option(
     "--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="Device of the computation."
 )
 SEQUENCES = click.option("--sequences", default=1, show_default=True, type=options.POSITIVE, help="Held-out texts.")
+TEXT = click.option("--text", type=options.FILE, help="A file of text, cut into sequences, in place of held-out text.")
+PROMPT = click.option("--prompt", metavar="TEXT", help="One text to answer: by its next token, or by a classifier.")
 
 
 def _dealer_option(text: str) -> Callable[[Any], Any]:
@@ -38,6 +40,8 @@ def run() -> None:
 @options.LENGTH
 @options.PROTOCOL
 @SEQUENCES
+@TEXT
+@PROMPT
 @click.option("--network", default="none", show_default=True, help=f"Network to imitate. {options.NETWORK_HELP}")
 @click.option("--bundle", type=options.PATH, help="Output of `pi-sim export`, instead of the weights.")
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="TCP port on the loopback; 0 takes a free one.")
@@ -46,10 +50,19 @@ def run() -> None:
 @DEVICE
 @options.RECORD
 def two_party(
-    model: str | None, size: str, protocol: str, network: str, dealer: str, record: Path | None, **settings: Any
+    model: str | None,
+    size: str,
+    protocol: str,
+    network: str,
+    dealer: str,
+    text: Path | None,
+    prompt: str | None,
+    record: Path | None,
+    **settings: Any,
 ) -> None:
-    """Compute the logits of held-out text between two processes on this machine, each with its own shares."""
+    """Compute the logits of a text between two processes on this machine, each with its own shares."""
     from pi_sim.mpc.dealer.dealers import DealerSpec
+    from pi_sim.run.texts import TextChoice
     from pi_sim.run.two_party import TwoPartyRequest, run_two_party
 
     name = model or (None if settings["bundle"] else options.DEFAULT_MODEL)
@@ -58,6 +71,7 @@ def two_party(
         protocol=options.resolve_executable(protocol),
         model=options.resolve_models([name], [size])[0] if name else None,
         dealer=DealerSpec.parse(dealer),
+        text=TextChoice(text, prompt),
         **settings,
     )
     _run_and_report(lambda advance: run_two_party(request, warn, advance), record)
@@ -83,6 +97,8 @@ def _run_and_report(infer: "Callable[[Callable[[float], None]], RunRecord | Part
 @click.option("--bundle", required=True, type=options.PATH, help="With this party's share file at least.")
 @options.PROTOCOL
 @SEQUENCES
+@TEXT
+@PROMPT
 @TIMEOUT
 @_dealer_option("first-party, or this party's file from `pi-sim deal`.")
 @click.option("--keys", type=options.PATH, help="This party's folder from `pi-sim keys`.")
@@ -95,6 +111,8 @@ def party(
     rendezvous: str,
     protocol: str,
     dealer: str,
+    text: Path | None,
+    prompt: str | None,
     no_tls: bool,
     network: str | None,
     record: Path | None,
@@ -108,6 +126,7 @@ def party(
     from pi_sim.mpc.dealer.dealers import DealerSpec
     from pi_sim.mpc.transport.connection import parse_address
     from pi_sim.run import remote
+    from pi_sim.run.texts import TextChoice
 
     if network:
         raise UsageError("two machines have a network of their own; `run two-party --network` imitates one.")
@@ -119,6 +138,7 @@ def party(
         protocol=options.resolve_executable(protocol),
         dealer=DealerSpec.parse(dealer),
         encrypted=not no_tls,
+        text=TextChoice(text, prompt),
         **settings,
     )
     _run_and_report(lambda advance: remote.run_remote_party(request, warn, advance), record)

@@ -3,7 +3,7 @@
 graph.json             nodes and shapes, what they were made from and for, bounds of values: public
 export.json            a number that tells this export's shares from those of another: public
 constants.safetensors  masks and positions: public
-tokenizer.json         and record.json, which names the corpus, if the model has them: public
+tokenizer.json         and its other files, and record.json, which names the corpus, if there are any: public
 party0.safetensors     the server's weights, or its shares of them
 party1.safetensors     the client's shares, where weights are shared: alone, either file is uniformly random
 
@@ -80,6 +80,11 @@ class Bundle:
 
 
 SHARED = Deployment()
+PUBLIC_FILES = (
+    *("record.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"),
+    *("vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "added_tokens.json"),
+)
+"""Files of a checkpoint that a bundle has too: its record and its tokenizer."""
 
 
 def write_bundle(
@@ -99,7 +104,7 @@ def write_bundle(
     with new_folder(folder) as staged:
         _write_public(staged, graph, origin, deployment, ranges)
         _write_shares(staged, graph, weights, deployment)
-        for name in ("tokenizer.json", "record.json"):
+        for name in PUBLIC_FILES:
             if (checkpoint / name).is_file():
                 shutil.copyfile(checkpoint / name, staged / name)
 

@@ -13,6 +13,7 @@ from pi_sim.errors import UsageError
 from pi_sim.provenance import code_fingerprint, cpu_name
 from pi_sim.records.costs import (
     Agreement,
+    Answer,
     BenchRecord,
     BenchSize,
     EstimateRecord,

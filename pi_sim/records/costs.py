@@ -111,6 +111,14 @@ class Agreement(TomlModel):
     corrupted_positions: int = 0  # their logit error is beyond approximation: a truncation failed
 
 
+class Answer(TomlModel):
+    """A class of the logits, such as a token or a label, and its probabilities."""
+
+    text: str
+    private: float
+    plain: float | None = None
+
+
 class RunRecord(Estimated):
     """Private run of two parties on one machine."""
 
@@ -120,18 +128,23 @@ class RunRecord(Estimated):
     dealer: str = "first-party"
     device: str = "cpu"
     measured: Measured
-    perplexity: Perplexity
+    perplexity: Perplexity | None = None  # null for a prompt, and for models that predict no next token
+    answers: tuple[Answer, ...] = ()  # to a prompt: the most probable next tokens, or labels
     agreement: Agreement | None = None
 
     @property
     def drift(self) -> float | None:
         """Relative change of perplexity from plain to private over all positions; None if one overflows."""
+        if self.perplexity is None:
+            return None
         plain, private = self.perplexity.plain, self.perplexity.private
         return private / plain - 1 if private and plain else None
 
     @property
     def compared(self) -> PerplexityPair:
         """Plain and private perplexity, without corrupted positions if these are rare."""
+        if self.perplexity is None:
+            return PerplexityPair()
         corrupted = self.agreement.corrupted_positions if self.agreement else 0
         is_rare = 0 < corrupted < RARE * self.sequences * self.seq_len
         return (is_rare and self.perplexity.excluding_corrupted) or self.perplexity
@@ -160,6 +173,7 @@ class PartyRecord(Estimated):
     measured: Measured
     payload_bytes: PayloadBytes
     perplexity: Perplexity | None = None
+    answers: tuple[Answer, ...] = ()
     agreement: Agreement | None = None
 
 

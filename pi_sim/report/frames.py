@@ -73,6 +73,7 @@ def run_frame(runs: Iterable[RunRecord]) -> pd.DataFrame:
     rows = []
     for record in runs:
         total, measured, agreement, compared = record.total, record.measured, record.agreement, record.compared
+        quality = record.perplexity
         expected = total.seconds.get(record.network)
         corrupted = agreement.corrupted_positions if agreement else 0
         privacy = None if compared.plain is None else "wrong"
@@ -86,8 +87,8 @@ def run_frame(runs: Iterable[RunRecord]) -> pd.DataFrame:
                 "record": record,
                 "protocol_name": label_protocol(record.protocol),
                 "tokens": record.sequences * record.seq_len,
-                "plain": (record.perplexity.plain or math.inf) if agreement else None,
-                "private": record.perplexity.private or math.inf,
+                "plain": (quality.plain or math.inf) if quality and agreement else None,
+                "private": (quality.private or math.inf) if quality else None,
                 "drift": record.drift,
                 "privacy": privacy,
                 "wrong": record.is_wrong,

@@ -16,6 +16,7 @@ from pi_sim.cost.estimate import cost_fields
 from pi_sim.cost.pricing import OpPrice, price_op
 from pi_sim.diagnosis.hooks import finite_or_none
 from pi_sim.errors import RunError
+from pi_sim.graph.capture import forward_kwargs
 from pi_sim.graph.ops import Graph
 from pi_sim.mpc.launch import PartyCounters
 from pi_sim.mpc.party import CPU, Counters
@@ -137,33 +138,38 @@ CORRUPTED = 1000.0
 
 
 def model_logits(model: PreTrainedModel, tokens: Tensor, device: str = CPU) -> Tensor:
-    """Return the plain logits (N, T, V) of tokens (N, T), sequence by sequence, on the CPU."""
+    """Return the plain logits (N, T, V), or (N, C) of a classifier, of tokens (N, T), one by one, on the CPU."""
     model.to(device)
     with torch.no_grad():
-        return torch.cat([model(ids[None], use_cache=False).logits.cpu() for ids in tokens.to(device)])
+        return torch.cat([model(ids[None], **forward_kwargs(model)).logits.cpu() for ids in tokens.to(device)])
 
 
-def compare_logits(expected: Tensor | None, private: Tensor, tokens: Tensor) -> tuple[Perplexity, Agreement | None]:
-    """Return perplexities on tokens (N, T), and the agreement of private logits (N, T, V) with the plain ones.
+def compare_logits(
+    expected: Tensor | None, private: Tensor, tokens: Tensor, predicts_next: bool = True
+) -> tuple[Perplexity | None, Agreement | None]:
+    """Return perplexities on tokens (N, T), and the agreement of private logits (N, ..., V) with the plain ones.
 
     A position is corrupted if the error of a logit is larger than approximation explains; if there are any, both
-    perplexities without them are returned too. Without `expected` there is no agreement.
+    perplexities without them are returned too. Without `expected` there is no agreement. Only logits that predict the
+    next token have a perplexity.
     """
-    overall = perplexity(private, tokens)
+    overall = perplexity(private, tokens) if predicts_next else None
     if expected is None:
-        return Perplexity(private=overall), None
+        return Perplexity(private=overall) if predicts_next else None, None
     difference = (private - expected).abs()
     corrupted = difference.amax(-1) > CORRUPTED
-    clean = None
-    if corrupted.any():
-        plain, rest = (perplexity(logits, tokens, ~corrupted) for logits in (expected, private))
-        clean = PerplexityPair(plain=plain, private=rest)
     agreement = Agreement(
         max_abs=finite_or_none(difference.max().item()),
         mean_abs=finite_or_none(difference.mean().item()),
         top1=(private.argmax(-1) == expected.argmax(-1)).double().mean().item(),
         corrupted_positions=int(corrupted.sum()),
     )
+    if not predicts_next:
+        return None, agreement
+    clean = None
+    if corrupted.any():
+        plain, rest = (perplexity(logits, tokens, ~corrupted) for logits in (expected, private))
+        clean = PerplexityPair(plain=plain, private=rest)
     return Perplexity(plain=perplexity(expected, tokens), private=overall, excluding_corrupted=clean), agreement
 
 

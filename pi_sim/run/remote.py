@@ -36,11 +36,12 @@ from pi_sim.mpc.transport.handshake import expand_token_shares, perform_handshak
 from pi_sim.mpc.transport.link import Link
 from pi_sim.mpc.transport.tls import TlsTransport, choose_transport
 from pi_sim.network import PRESETS
-from pi_sim.records import PartyRecord, PayloadBytes, Perplexity
+from pi_sim.records import Answer, PartyRecord, PayloadBytes, Perplexity
 from pi_sim.run import dealing
-from pi_sim.run.checks import audit_run, perplexity, summarize_counters
+from pi_sim.run.checks import audit_run, compare_logits, summarize_counters
 from pi_sim.run.domains import warn_of_domains
-from pi_sim.run.two_party import estimate_bundle, held_out_ids
+from pi_sim.run.texts import TextChoice
+from pi_sim.run.two_party import answers_of, estimate_bundle, text_ids
 from pi_sim.specs import ExecutableProtocol
 
 
@@ -54,6 +55,8 @@ class PartyRequest:
     bundle: Path
     protocol: ExecutableProtocol
     sequences: int = 1
+    text: TextChoice = field(default_factory=TextChoice)
+    """The client's text; the server needs none."""
     timeout: float = 60.0
     dealer: DealerSpec = field(default_factory=DealerSpec)
     """The first party, or this party's file of those that `pi-sim deal` wrote."""
@@ -90,7 +93,7 @@ def run_remote_party(
     counters = _pair_counters(rank, result, peer, time.perf_counter() - started)
     audit_run(task.bundle.graph, request.protocol, counters)
     sent, received = result.payload_bytes
-    quality = None if task.ids is None or result.logits is None else perplexity(result.logits, task.ids)
+    quality, answers = _read_logits(request, task, result.logits)
     return PartyRecord(
         **estimate.to_json(),
         rank=rank,
@@ -100,8 +103,20 @@ def run_remote_party(
         encrypted=isinstance(transport, TlsTransport),
         measured=summarize_counters(counters, rank=rank).model_copy(update={"peer_wait_seconds": None}),
         payload_bytes=PayloadBytes(sent=sent, received=received),
-        perplexity=None if task.ids is None else Perplexity(private=quality),
+        perplexity=quality,
+        answers=tuple(answers),
     )
+
+
+def _read_logits(
+    request: PartyRequest, task: "PartyTask", logits: Tensor | None
+) -> tuple[Perplexity | None, list[Answer]]:
+    """Return the perplexity of a text, or the answers to a prompt; neither at the server."""
+    if task.ids is None or logits is None:
+        return None, []
+    predicts_next = task.bundle.origin["task"] == "causal" and request.text.prompt is None
+    quality, _ = compare_logits(None, logits, task.ids, predicts_next)
+    return quality, answers_of(request.text, task.bundle, logits, None)
 
 
 @dataclass(frozen=True)
@@ -122,11 +137,11 @@ def _prepare_task(request: PartyRequest, warn: Callable[[str], None]) -> PartyTa
     bundle = read_bundle(request.bundle)
     dealing.check_deployment(bundle, request.protocol)
     warn_of_domains(bundle.ranges, request.protocol, warn)
-    identity, length = RunIdentity.of_run(bundle, request.protocol), bundle.origin["seq_len"]
+    identity = RunIdentity.of_run(bundle, request.protocol)
     return PartyTask(
         bundle=bundle,
         shares=bundle.party_shares(request.rank),
-        ids=held_out_ids(bundle.folder, request.sequences, length) if request.rank == CLIENT else None,
+        ids=text_ids(request.text, bundle, request.sequences) if request.rank == CLIENT else None,
         identity=identity,
         dealer=open_dealer(request.dealer, request.rank, identity, request.sequences, request.timeout),
     )

@@ -24,12 +24,14 @@ from pi_sim.mpc.dealer.dealers import FIRST_PARTY, DealerSpec
 from pi_sim.mpc.party import CPU, require_device
 from pi_sim.mpc.rewriting import rewrite_graph
 from pi_sim.network import PRESETS, Network
-from pi_sim.records import RECORD_FILE, RunRecord
+from pi_sim.records import RECORD_FILE, Answer, RunRecord
 from pi_sim.run import dealing
+from pi_sim.run.answers import label_names, task_of, top_answers
 from pi_sim.run.checks import audit_run, compare_logits, model_logits, summarize_counters
 from pi_sim.run.domains import measure_ranges, warn_of_domains
+from pi_sim.run.texts import TextChoice, load_text_tokenizer
 from pi_sim.specs import ExecutableProtocol
-from pi_sim.training.evaluation import check_recorded_corpus, held_out_tokens, load_model_record
+from pi_sim.training.evaluation import held_out_tokens, load_model_record
 from pi_sim.zoo.source import ModelSource
 
 MAX_NETWORK_RATIO = 1.15
@@ -44,6 +46,7 @@ class TwoPartyRequest:
     model: ModelSource | None = None
     seq_len: int | None = None
     sequences: int = 1
+    text: TextChoice = field(default_factory=TextChoice)
     bundle: Path | None = None
     network: Network | None = None
     port: int = 0
@@ -78,7 +81,7 @@ def export_bundle(
     """
     dealing.check_executable(protocol)
     model = source.load()
-    length = seq_len or model.config.max_position_embeddings
+    length = seq_len or source.context
     return _write_model(out, source, model, _sample_tokens(source, model, length, warn), protocol, warn)
 
 
@@ -103,6 +106,7 @@ def _write_model(
     length = tokens.shape[1]
     graph, weights = rewrite_model(model, length, protocol)
     origin = {"model": source.name, "size": source.label, "seq_len": length}
+    origin |= {"task": task_of(model), "labels": label_names(model)}
     ranges = measure_ranges(graph, weights, tokens)
     warn_of_domains(ranges, protocol, warn)
     write_bundle(out, graph, weights, origin, source.folder, dealing.deployment_of(protocol), ranges)
@@ -127,10 +131,12 @@ def run_two_party(
     require_device(request.device)
     protocol = request.protocol
     dealing.check_executable(protocol)
+    if request.model and not request.bundle:
+        request.text.check(request.model.folder)
     model = request.model.load() if request.model else None
     with _bundle_of(request, model, warn) as (bundle, tokens):
         estimate = estimate_bundle(bundle, protocol, request.networks, request.dealer)
-        dealing.check_dealt_files(request.dealer, bundle, protocol, request.sequences, estimate.total.offline)
+        dealing.check_dealt_files(request.dealer, bundle, protocol, len(tokens), estimate.total.offline)
         expected = model_logits(model, tokens, request.device) if model else None
         outcome = launch.run_local(
             bundle,
@@ -143,6 +149,7 @@ def run_two_party(
             device=request.device,
             progress=progress,
         )
+        answers = answers_of(request.text, bundle, outcome.logits, expected)
     audit_run(bundle.graph, protocol, outcome)
     machine, works = load_profile(), estimate.overall.work
     measured = summarize_counters(
@@ -154,24 +161,45 @@ def run_two_party(
     ratio = measured.communication_ratio
     if ratio is not None and not 1 / MAX_NETWORK_RATIO < ratio < MAX_NETWORK_RATIO:
         warn("this machine was too busy to hold messages back precisely; repeat the run when it is not.")
-    perplexity, agreement = compare_logits(expected, outcome.logits, tokens)
+    predicts_next = bundle.origin["task"] == "causal" and request.text.prompt is None
+    perplexity, agreement = compare_logits(expected, outcome.logits, tokens, predicts_next)
     return RunRecord(
         **estimate.to_json(),
-        sequences=request.sequences,
+        sequences=len(tokens),
         network=request.network.name if request.network else "none",
         dealer=request.dealer.kind,
         device=request.device,
         measured=measured,
         perplexity=perplexity,
+        answers=tuple(answers),
         agreement=agreement,
     )
 
 
-def held_out_ids(folder: Path, sequences: int, length: int) -> Tensor:
-    """Return token ids (N, T) of held-out text of a checkpoint or a bundle."""
-    if length < 2:
+def answers_of(choice: TextChoice, bundle: Bundle, private: Tensor, plain: Tensor | None) -> list[Answer]:
+    """Return what the logits of a prompt's last position, or of a classified text, say."""
+    task, labels = bundle.origin["task"], bundle.origin["labels"]
+    if task == "labels":
+        return top_answers(private[0], None if plain is None else plain[0], labels.__getitem__)
+    if choice.prompt is None or task != "causal":
+        return []
+    decode, last = load_text_tokenizer(bundle.folder).decode, (0, -1)
+    return top_answers(private[last], None if plain is None else plain[last], lambda number: decode([number]))
+
+
+def text_ids(choice: TextChoice, bundle: Bundle, sequences: int) -> Tensor:
+    """Return token ids (N, T) of a text, of the length that a bundle was exported for."""
+    length: int = bundle.origin["seq_len"]
+    _check_length(length, choice)
+    ids = choice.token_ids(bundle.folder, bundle.graph.vocabulary, None, length, sequences)
+    if ids.shape[1] != length:
+        raise UsageError(f"{bundle.folder} was exported for {length} tokens, the prompt has {ids.shape[1]}.")
+    return ids
+
+
+def _check_length(length: int, choice: TextChoice) -> None:
+    if length < 2 and choice.prompt is None:
         raise UsageError("a perplexity needs sequences of at least 2 tokens; choose a longer --seq-len.")
-    return held_out_tokens(folder, sequences, length)
 
 
 @contextmanager
@@ -182,14 +210,15 @@ def _bundle_of(
     if request.bundle:
         bundle = _check_bundle(request, read_bundle(request.bundle))
         warn_of_domains(bundle.ranges, request.protocol, warn)
-        yield bundle, held_out_ids(bundle.folder, request.sequences, bundle.origin["seq_len"])
+        request.text.check(bundle.folder)
+        yield bundle, text_ids(request.text, bundle, request.sequences)
         return
     if request.model is None or model is None:
         raise UsageError("nothing to run: give --model or --bundle.")
     source = request.model
-    check_recorded_corpus(source.folder)
-    length = request.seq_len or model.config.max_position_embeddings
-    tokens = held_out_ids(source.folder, request.sequences, length)
+    context = source.context
+    _check_length(request.seq_len or context, request.text)
+    tokens = request.text.token_ids(source.folder, model.config.vocab_size, request.seq_len, context, request.sequences)
     with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch:
         yield _write_model(Path(scratch) / "bundle", source, model, tokens, request.protocol, warn), tokens
 
@@ -200,10 +229,10 @@ def _check_bundle(request: TwoPartyRequest, bundle: Bundle) -> Bundle:
     if request.seq_len not in (None, length):
         raise UsageError(f"{request.bundle} was exported for {length} tokens; leave --seq-len out.")
     dealing.check_deployment(bundle, request.protocol)
-    check_recorded_corpus(bundle.folder)
     if request.model:
-        records = [folder / RECORD_FILE for folder in (bundle.folder, request.model.folder)]
-        if len({path.read_bytes() for path in records if path.is_file()}) != 1:
+        paths = [folder / RECORD_FILE for folder in (bundle.folder, request.model.folder)]
+        origins = {path.read_bytes() for path in paths if path.is_file()}
+        if len(origins) != 1 and (origins or bundle.origin["model"] != request.model.name):
             raise UsageError(f"{request.bundle} was not exported from {request.model.name}; leave --model out.")
     return bundle
 

@@ -145,9 +145,11 @@ def load_checkpoint(folder: Path) -> PreTrainedModel:
     config = read_config(folder)
     read = _load_own_checkpoint if hasattr(config, "pi_sim") else _load_foreign_checkpoint
     try:
-        return read(folder, config).float().eval()
+        model = read(folder, config).float().eval()
     except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
         raise UsageError(f"the weights in {folder} do not load: {_first_line(error)}") from None
+    _check_finite(model, folder)
+    return model
 
 
 def save_checkpoint(model: PreTrainedModel, folder: Path) -> None:
@@ -181,15 +183,26 @@ def _load_own_checkpoint(folder: Path, config: Any) -> PreTrainedModel:
 
 
 def _load_foreign_checkpoint(folder: Path, config: Any) -> PreTrainedModel:
-    """Load any Hugging Face causal language model; transformers would fill missing weights at random."""
+    """Load any Hugging Face model that its config names; transformers would fill missing weights at random.
+
+    Tensors that the model does not have, such as another task's head, are left out.
+    """
     with quiet_transformers():
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = model_class(config).from_pretrained(
             folder, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
-    wrong = [key for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info[kind]]
+    wrong = [key for kind in ("missing_keys", "mismatched_keys") for key in info[kind]]
     if wrong:
         raise ValueError(f"{len(wrong)} tensors are missing or do not fit its config.json, first {wrong[0]}.")
-    return model
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _check_finite(model: PreTrainedModel, folder: Path) -> None:
+    """Raise `UsageError` for a weight that is no number."""
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise UsageError(f"{name} in {folder} holds NaN or infinite numbers; the checkpoint is damaged.")
 
 
 @contextmanager
