@@ -80,10 +80,13 @@ class Bundle:
 
 
 SHARED = Deployment()
-PUBLIC_FILES = (
-    *("record.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"),
-    *("vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "added_tokens.json"),
+VOCABULARY_FILES = (
+    *("tokenizer.json", "vocab.json", "vocab.txt"),
+    *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
 )
+"""Files of which a tokenizer has one at least."""
+TOKENIZER_CONFIGS = ("tokenizer_config.json", "special_tokens_map.json", "merges.txt", "added_tokens.json")
+PUBLIC_FILES = ("record.json", *VOCABULARY_FILES, *TOKENIZER_CONFIGS)
 """Files of a checkpoint that a bundle has too: its record and its tokenizer."""
 
 

@@ -129,9 +129,9 @@ def render_machine(machine: Machine, style: Format) -> str:
 def summarize_run(record: RunRecord | PartyRecord) -> str:
     """Summarize a run, or one party of a run across two machines, in a screenful."""
     is_party = isinstance(record, PartyRecord)
-    return tables.render_template(
-        "run.txt.j2", "table", record=record, is_party=is_party, equality=equality, is_uneven=is_uneven
-    )
+    answers = [{**answer.model_dump(), "text": repr(answer.text)} for answer in record.answers]
+    functions = {"equality": equality, "is_uneven": is_uneven}
+    return tables.render_template("run.txt.j2", "table", record=record, is_party=is_party, answers=answers, **functions)
 
 
 def is_uneven(price: TotalRecord) -> bool:

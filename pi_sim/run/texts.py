@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pi_sim.errors import UsageError
+from pi_sim.graph.bundle import VOCABULARY_FILES
 from pi_sim.training.corpus import TOKENIZER_FILE, load_tokenizer
 from pi_sim.training.evaluation import check_recorded_corpus, held_out_tokens
 from pi_sim.zoo.build import quiet_transformers
@@ -65,12 +66,16 @@ def load_text_tokenizer(folder: Path) -> Any:
     """Return the tokenizer of a checkpoint or a bundle; a `UsageError` where there is none that can be read."""
     if (folder / TOKENIZER_FILE).is_file() and not (folder / "tokenizer_config.json").is_file():
         return PreTrainedTokenizerFast(tokenizer_object=load_tokenizer(folder))
+    if not any((folder / name).is_file() for name in VOCABULARY_FILES):  # transformers would make up an empty one
+        raise UsageError(
+            f"{folder} has no tokenizer ({', '.join(VOCABULARY_FILES[:3])} ...); save one beside the model."
+        )
     try:
         with quiet_transformers():
             return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers has no common exception for a tokenizer that it cannot read
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(f"{folder} has no tokenizer that can be read ({reason}); save one beside the model.") from None
+        raise UsageError(f"{folder} has a tokenizer that cannot be read ({reason}); save it again.") from None
 
 
 def _encode(tokenizer: Any, text: str, vocabulary: int, folder: Path, special: bool) -> Tensor:

@@ -1,5 +1,6 @@
 """Private run on one machine: one graph priced, run between two parties, and evaluated in plaintext."""
 
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -191,7 +192,8 @@ def text_ids(choice: TextChoice, bundle: Bundle, sequences: int) -> Tensor:
     """Return token ids (N, T) of a text, of the length that a bundle was exported for."""
     length: int = bundle.origin["seq_len"]
     _check_length(length, choice)
-    ids = choice.token_ids(bundle.folder, bundle.graph.vocabulary, None, length, sequences)
+    context = length if choice.prompt is None else sys.maxsize
+    ids = choice.token_ids(bundle.folder, bundle.graph.vocabulary, None, context, sequences)
     if ids.shape[1] != length:
         raise UsageError(f"{bundle.folder} was exported for {length} tokens, the prompt has {ids.shape[1]}.")
     return ids

@@ -207,13 +207,16 @@ def _check_finite(model: PreTrainedModel, folder: Path) -> None:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Let transformers report errors only; pi-sim reports the rest."""
-    verbosity = logging.get_verbosity()
+    """Let transformers report errors only; pi-sim reports the rest, and progress."""
+    verbosity, shows_progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
+        if shows_progress:
+            logging.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:
