@@ -4,6 +4,7 @@
 """
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,11 @@ from tests.helpers.golden import Golden  # noqa: E402
 from tests.helpers.two_processes import TwoParties  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # a shell's job in the background: tests send it to their children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Examples run between two processes: their wall time says nothing, and failures must be the same everywhere.
 settings.register_profile("pi-sim", deadline=None, derandomize=True)

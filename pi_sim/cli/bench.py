@@ -119,7 +119,7 @@ def latency(
             rows=tuple(run for run in runs if isinstance(run, records.LatencyRow)),
             skipped=tuple(run for run in runs if isinstance(run, records.SkippedRun)),
         )
-        if result.rows:
+        if runs:
             for path in paths:
                 records.save(path, result)
             click.echo(tables.terminal_table(result))

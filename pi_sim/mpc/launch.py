@@ -4,6 +4,7 @@ All processes are watched; none is left behind, whatever ends the run.
 """
 
 import json
+import math
 import os
 import secrets
 import signal
@@ -37,6 +38,10 @@ GRACE_PERIOD_S = 5.0
 FIRST_PARTY_DEALER = DealerSpec()
 
 
+class TimeLimitError(RunError):
+    """Run that was ended because it took longer than its caller allows."""
+
+
 class ChildProcess(NamedTuple):
     """A process of a run: its name in messages, its job, and a folder for what it prints on stderr."""
 
@@ -63,23 +68,31 @@ class ChildProcess(NamedTuple):
         return f"{self.name}: {lines[-1] if lines else f'exit status {status}'}".rstrip(".") if status else None
 
 
-def supervise(members: list[ChildProcess], sequences: int, timeout: float, progress: Callable[[float], None]) -> None:
+def supervise(
+    members: list[ChildProcess],
+    sequences: int,
+    timeout: float,
+    progress: Callable[[float], None],
+    limit: float = math.inf,
+) -> None:
     """Start all processes, the parties first, forward party 0's progress, and end all when one fails.
 
-    Raises `RunError` with the reason of every process that failed.
+    Raises `RunError` with the reason of every process that failed, and `TimeLimitError` after `limit` seconds.
     """
     outputs = [subprocess.PIPE] + [subprocess.DEVNULL] * (len(members) - 1)
     processes = [member.start(stdout) for member, stdout in zip(members, outputs, strict=True)]
     follower = threading.Thread(target=_forward_progress, args=(processes[0].stdout, sequences, progress), daemon=True)
     follower.start()
     try:
-        statuses = _wait_for_exit(processes, timeout)
+        statuses = _wait_for_exit(processes, timeout, limit)
     finally:
         for process in processes:
             process.kill()
         follower.join()
         for process in processes:
             process.communicate()  # waits, and closes the pipes
+    if all(status is None for status in statuses):
+        raise TimeLimitError(f"the run did not end within {limit:.0f} s.")
     failures = [member.failure_reason(status) for member, status in zip(members, statuses, strict=True)]
     if any(failures):
         raise RunError(f"the run failed; {'; '.join(filter(None, failures))}.")
@@ -94,13 +107,15 @@ def _forward_progress(lines: Iterable[bytes], sequences: int, progress: Callable
             on_node(state["done"], state["total"])
 
 
-def _wait_for_exit(processes: "list[subprocess.Popen[bytes]]", timeout: float) -> list[int | None]:
-    """Return all exit statuses, None for a process that did not exit in time after another one.
+def _wait_for_exit(
+    processes: "list[subprocess.Popen[bytes]]", timeout: float, limit: float = math.inf
+) -> list[int | None]:
+    """Return all exit statuses, None for a process that did not exit within `limit`, or in time after another one.
 
     After a failure the remaining processes have `GRACE_PERIOD_S`, after a success `timeout` seconds, as long as a
     message may take. Processes after the two parties, the dealer, are not waited for.
     """
-    deadline = float("inf")
+    deadline = time.monotonic() + limit
     while any(party.poll() is None for party in processes[:PARTY_COUNT]) and time.monotonic() < deadline:
         statuses = [status for process in processes if (status := process.poll()) is not None]
         if statuses:
@@ -142,11 +157,13 @@ def run_local(
     dealer: DealerSpec = FIRST_PARTY_DEALER,
     device: str = CPU,
     progress: Callable[[float], None] = lambda fraction: None,
+    limit: float = math.inf,
 ) -> RunResult:
     """Evaluate a bundle's graph on token ids (N, B, T) between two local processes, sequence by sequence.
 
     Each party has a folder of its own with its shares of the tokens and its results. Raises `RunError` if a process
-    fails, with its name and reason; nothing is left running or on disk, whatever ends the run.
+    fails, with its name and reason, and `TimeLimitError` if all take more than `limit` seconds; nothing is left running
+    or on disk, whatever ends the run.
     """
     started = time.perf_counter()
     with (
@@ -174,7 +191,7 @@ def run_local(
         members = [ChildProcess(f"party {job.rank}", job, job.folder) for job in (server_job, client_job)]
         if spec.kind == THIRD_PARTY:
             members.append(_dealer_process(server_job, dealer_listener, Path(scratch)))
-        supervise(members, len(ids), timeout, progress)
+        supervise(members, len(ids), timeout, progress, limit)
         return _collect_result(folders, started)
 
 

@@ -66,4 +66,4 @@ def drawings(record: LatencyRecord) -> dict[str, Drawing]:
     values: dict[str, dict[str, float]] = {}
     for row in record.rows:
         values.setdefault(f"{row.model}, {row.seq_len:,} tokens, {row.device}", {})[row.protocol] = row.seconds
-    return {"latency": partial(figures.dots_by_protocol, values, "seconds a sequence")}
+    return {"latency": partial(figures.dots_by_protocol, values, "seconds a sequence")} if values else {}

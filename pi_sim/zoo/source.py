@@ -4,6 +4,7 @@ Importing this module needs no torch; `ModelSource.meta` and `ModelSource.load` 
 """
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
@@ -41,8 +42,9 @@ class ModelSource(ABC):
     def parse(name: str, size: str) -> "ModelSource":
         """Resolve `--model` and `--size`; a model with a config ignores the size.
 
-        A card's name comes before a folder, and a folder with a config.json before a public model. Raises `UsageError`
-        for a name, a path or a size that does not exist.
+        A card's name comes before a folder, and a folder with a config.json before a public model. A name such as
+        org/name, which is no path here, is one of the Hugging Face Hub. Raises `UsageError` for a name, a path or a
+        size that does not exist.
         """
         if name in specs.list_names("models"):
             return CardModel.parse(name, size)
@@ -54,6 +56,8 @@ class ModelSource(ABC):
             return ConfigModel.read(name, configs_folder() / f"{name}.json")
         if Path(name).is_dir():
             raise UsageError(f"{name} has no config.json: give a folder saved by pi-sim or by save_pretrained.")
+        if HUB_NAME.fullmatch(name) and not Path(name).exists():
+            return HubModel.read(name, download_from_hub(name, [CONFIG_FILE]) / CONFIG_FILE)
         return CardModel.parse(name, size)
 
     @property
@@ -193,7 +197,34 @@ class Checkpoint(ConfigModel):
         return self.path.parent
 
 
+@dataclass(frozen=True)
+class HubModel(Checkpoint):
+    """A model of the Hugging Face Hub, whose weights are downloaded once they are needed, or come from its cache."""
+
+    @property
+    def folder(self) -> Path:
+        return download_from_hub(self.name, HUB_FILES)
+
+
 CONFIG_FILE = "config.json"
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9](?:[\w.-]*[\w])?(?<!\.toml)(?<!\.json)")
+"""Names of the Hub: an organisation and a model; cards and configs by their paths end otherwise."""
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "pytorch_model*.bin"]
+"""Files of a model of the Hub: configs, weights and tokenizers."""
+
+
+def download_from_hub(name: str, files: list[str]) -> Path:
+    """Return the folder of a Hub model's files in huggingface_hub's cache; a `UsageError` where it has none."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=files))
+    except (LocalEntryNotFoundError, OSError):
+        reason = "is no folder here, and not in the cache of the Hugging Face Hub, which cannot be reached"
+    except HfHubHTTPError as error:
+        reason = f"is no folder here, and the Hugging Face Hub refuses it ({str(error).splitlines()[0]})"
+    raise UsageError(f"{name} {reason}; give a path, or download it on a machine with a connection.")
 
 
 def _read_config(path: Path) -> str:

@@ -1,16 +1,22 @@
 """Latency on a device within a budget: rows, refusals, failures and interrupts."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pi_sim import records
 from pi_sim.errors import RunError
+from pi_sim.mpc import launch
 from pi_sim.records import LatencyRecord
 from pi_sim.run.bench import latency
 from pi_sim.run.bench.bench import shipped_model
+from pi_sim.run.two_party import export_bundle
+from pi_sim.specs import load_executable_protocol
+from pi_sim.zoo.source import ModelSource
 from tests.helpers.cli import invoke, refused
 
 
@@ -89,6 +95,24 @@ def test_an_interrupt_keeps_finished_runs(tmp_path: Path, monkeypatch: pytest.Mo
     result, record = run(tmp_path)
     assert result.exit_code == 130
     assert [row.protocol for row in record.rows] == ["lean"]
+
+
+@pytest.mark.parties
+def test_a_run_ends_with_the_budget(tmp_path: Path) -> None:
+    result, record = run(tmp_path, "--budget", "1")
+    assert result.exit_code == 0
+    assert record.rows == ()
+    assert len(record.skipped) == 2
+    assert {run.reason for run in record.skipped} <= {"stopped at the end of the budget", "the budget was spent"}
+
+
+@pytest.mark.parties
+def test_a_run_is_stopped_by_its_limit() -> None:
+    card = load_executable_protocol("lean")
+    with tempfile.TemporaryDirectory() as folder, pytest.raises(launch.TimeLimitError, match="did not end within 1 s"):
+        source = ModelSource.parse("relu_nonorm", "tiny")
+        bundle = export_bundle(source, 8, Path(folder) / "bundle", card)
+        launch.run_local(bundle, card, torch.zeros(50, 1, 8, dtype=torch.long), limit=1.0)
 
 
 def test_a_machine_without_a_gpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

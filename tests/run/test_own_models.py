@@ -1,6 +1,7 @@
 """Anybody's Hugging Face folder and text: loaded by its architecture, run privately, answered in words."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -190,3 +191,30 @@ def test_a_tokenizer_beyond_the_vocabulary_is_refused(save: Callable[..., Path])
     result = run(folder, "--prompt", "the lazy dog")
     assert result.exit_code == 2
     assert "has a tokenizer of more than the model's 20 tokens" in result.stderr
+
+
+def cache_model(folder: Path, cache: Path) -> None:
+    """Put a saved model into a Hub cache, as a download would."""
+    repository = cache / "models--org--name"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("1234", encoding="utf-8")
+    shutil.copytree(folder, repository / "snapshots" / "1234")
+
+
+@pytest.mark.parties
+def test_a_model_of_the_hub_comes_from_its_cache(
+    save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache_model(save("gpt2"), tmp_path / "cache")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    path = tmp_path / "run.json"
+    result = run(Path("org/name"), "--prompt", "the dog", "--json", path)
+    assert result.exit_code == 0, result.output
+    assert records.load(path, RunRecord).model == "org/name"
+    result = run(Path("org/other"), "--prompt", "the dog")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "pi-sim: org/other is no folder here, and not in the cache of the Hugging Face Hub, which cannot be reached; "
+        "give a path, or download it on a machine with a connection.\n"
+    )

@@ -63,10 +63,15 @@ class Budget:
 
     def refusal(self, key: tuple[str, ...], amount: int) -> str | None:
         """Return the reason why a run of this amount of work does not fit, None if it may start."""
-        left, predicted = self.deadline - time.monotonic(), self.seconds_each.get(key, 0.0) * amount
+        left, predicted = self.left, self.seconds_each.get(key, 0.0) * amount
         if left > predicted:
             return None
         return f"about {predicted:,.0f} s needed, {left:,.0f} s left" if left > 0 else "the budget was spent"
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self.deadline - time.monotonic()
 
     def record(self, key: tuple[str, ...], amount: int, started: float) -> None:
         """Store how long a run took."""
@@ -111,7 +116,9 @@ def _measure_protocol(
                 write_bundle(folder, graph, weights, origin, Path(scratch), dealing.deployment_of(protocol))
             started = time.monotonic()
             try:
-                yield _measure_device(bench, folder, protocol, device)
+                yield _measure_device(bench, folder, protocol, device, budget.left)
+            except launch.TimeLimitError:
+                yield SkippedRun.model_validate({**case, "reason": "stopped at the end of the budget"})
             except RunError as error:
                 yield SkippedRun.model_validate({**case, "reason": str(error), "failed": True})
             budget.record(key, amount, started)
@@ -123,11 +130,22 @@ def _amount_of_work(graph: Graph, protocol: ExecutableProtocol) -> int:
     return max(1, sum(work.macs + work.elements + work.random for work in works))
 
 
-def _measure_device(bench: BenchModel, folder: Path, protocol: ExecutableProtocol, device: str) -> LatencyRow:
-    """Run a bundle on one device, and compare it with the plain model; only a trained model has a perplexity."""
+def _measure_device(
+    bench: BenchModel, folder: Path, protocol: ExecutableProtocol, device: str, limit: float
+) -> LatencyRow:
+    """Run a bundle on one device, and compare it with the plain model; only a trained model has a perplexity.
+
+    Raises `TimeLimitError` after `limit` seconds.
+    """
     bundle, tokens = read_bundle(folder), bench.tokens
     outcome = launch.run_local(
-        bundle, protocol, tokens.unsqueeze(1), dealer=DealerSpec(), device=device, timeout=MESSAGE_TIMEOUT_S
+        bundle,
+        protocol,
+        tokens.unsqueeze(1),
+        dealer=DealerSpec(),
+        device=device,
+        timeout=MESSAGE_TIMEOUT_S,
+        limit=limit,
     )
     plain = model_logits(bench.model, tokens)
     timing = time_run(bundle, protocol, DealerSpec().kind, outcome, bundle.graph.nodes, plain)
