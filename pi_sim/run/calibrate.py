@@ -42,6 +42,7 @@ EXCHANGES = 100
 LARGE_ELEMENTS = 2**18
 """More than a core keeps in its own caches, as between the layers of a model."""
 SMALL_ELEMENTS = 8
+INDISPENSABLE_UNITS = ("macs", "elements", "calls")
 LAYERS = ((128, 128, 4), (128, 768, 12))
 """Tokens, width and heads of the layers whose operations are timed: a tiny model's and GPT-2's."""
 
@@ -177,10 +178,15 @@ def fit_unit_costs(works: list[tuple[Work, int]], seconds: list[float]) -> recor
     units = list(records.SecondsEach.model_fields)
     amounts = np.array([[{**asdict(work), "rounds": rounds}[unit] for unit in units] for work, rounds in works], float)
     weights = 1 / np.sqrt(np.maximum(seconds, 1e-9))
-    unit_seconds = np.linalg.lstsq(amounts * weights[:, None], np.array(seconds) * weights)[0]
-    if (unit_seconds <= 0).any():
+    fitted, kept = dict.fromkeys(units, 0.0), units
+    while min(fitted.values()) < 0 or not any(fitted.values()):  # a unit that would be negative is left out
+        columns = amounts[:, [units.index(unit) for unit in kept]] * weights[:, None]
+        solution = np.linalg.lstsq(columns, np.array(seconds) * weights)[0].tolist()
+        fitted = dict.fromkeys(units, 0.0) | dict(zip(kept, solution, strict=True))
+        kept = [unit for unit in kept if fitted[unit] > min(0.0, *solution)]
+    if not all(fitted[unit] for unit in INDISPENSABLE_UNITS):
         raise RunError("other work on this machine disturbed the measurement; run pi-sim calibrate once more.")
-    return records.SecondsEach(**dict(zip(units, unit_seconds.tolist(), strict=True)))
+    return records.SecondsEach(**fitted)
 
 
 def load_warning() -> str | None:

@@ -158,7 +158,9 @@ def test_a_disturbed_measurement_is_one_sentence() -> None:
 def test_a_calibration_measures_this_machine() -> None:
     fractions: list[float] = []
     profile = calibrate.calibrate(fractions.append, shrink=2, passes=4)
-    assert all(value > 0 for value in profile.seconds_each.model_dump().values())
+    units = profile.seconds_each.model_dump()
+    assert all(units[unit] > 0 for unit in calibrate.INDISPENSABLE_UNITS)
+    assert all(1e-13 < value < 1e-2 for value in units.values() if value)
     assert fractions == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert "pi-sim calibrate" in profile.source
 
