@@ -21,9 +21,10 @@ def check_executable(protocol: ExecutableProtocol) -> None:
             f"protocol {protocol.name} shares the weights, but its kernel for {owned[0]} is for a server that has them "
             'in the clear; add weights = "server", or choose another kernel.'
         )
-    schemes = [kernels.KERNELS[key].fixed_by for key in _fixed_kernels(protocol)]
+    fixed = [key for key in protocol.kernels.items() if kernels.KERNELS[key].fixed_operand is not None]
+    schemes = [kernels.KERNELS[key].fixed_by for key in fixed]
     if len({scheme and scheme.open for scheme in schemes}) > 1:
-        names = " and ".join(f'{op} = "{name}"' for op, name in _fixed_kernels(protocol))
+        names = " and ".join(f'{op} = "{name}"' for op, name in fixed)
         raise UsageError(
             f"protocol {protocol.name} opens weights in two ways ({names}); choose kernels of one family, see "
             "protocols/README.md."
@@ -38,11 +39,6 @@ def check_executable(protocol: ExecutableProtocol) -> None:
             f"protocol {protocol.name} sets encoder.precision_bits; bundles share weights with {PRECISION} bits, so "
             f"remove the setting or set it to {PRECISION}."
         )
-
-
-def _fixed_kernels(protocol: ExecutableProtocol) -> list[tuple[str, str]]:
-    """Return operations and kernels that open a weight once per session."""
-    return [key for key in protocol.kernels.items() if kernels.KERNELS[key].fixed_operand is not None]
 
 
 def deployment_of(protocol: ExecutableProtocol) -> Deployment:

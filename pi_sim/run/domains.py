@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 
 from torch import Tensor
 
@@ -41,6 +42,7 @@ def _statistics(op: Op, operands: list[Tensor], result: Tensor) -> Iterator[tupl
         yield quantity, statistic(*([result] if is_of_result else operands))
 
 
+@cache
 def _quantities(op: str) -> dict[str, tuple[Callable[..., Tensor], bool]]:
     """Return the statistic of every quantity of an operation's kernels, and whether it is one of the result."""
     kernels = [kernel for (name, _), kernel in KERNELS.items() if name == op]

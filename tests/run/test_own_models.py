@@ -74,6 +74,14 @@ def run(folder: Path, *options: str | Path) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
+def run_record(folder: Path, *options: str | Path) -> tuple[RunRecord, str]:
+    """Run a model; return the record and what was printed."""
+    path = folder.with_suffix(".run.json")
+    result = run(folder, *options, "--json", path)
+    assert result.exit_code == 0, result.output
+    return records.load(path, RunRecord), result.stdout
+
+
 @pytest.mark.parties
 @pytest.mark.parametrize(
     ("name", "dtype", "options"),
@@ -83,38 +91,28 @@ def test_a_causal_model_reads_a_users_text(
     save: Callable[..., Path], tmp_path: Path, name: str, dtype: torch.dtype, options: dict[str, Any]
 ) -> None:
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
-    path = tmp_path / "run.json"
-    folder = save(name, dtype, **options)
     text = ["--text", tmp_path / "text.txt", "--seq-len", "8", "--sequences", "2"]
-    result = run(folder, *text, "--json", path)
-    assert result.exit_code == 0, result.output
-    record = records.load(path, RunRecord)
+    record, printed = run_record(save(name, dtype, **options), *text)
     assert (record.sequences, record.seq_len, record.answers) == (2, 8, ())
     assert record.perplexity and record.perplexity.plain and record.perplexity.private
     assert record.perplexity.private == pytest.approx(record.perplexity.plain, rel=0.01)
-    assert "perplexity " in result.stdout
+    assert "perplexity " in printed
 
 
 @pytest.mark.parties
-def test_a_prompt_is_answered_by_its_next_token(save: Callable[..., Path], tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    result = run(save("gpt2"), "--prompt", "The quick brown", "--json", path)
-    assert result.exit_code == 0, result.output
-    record = records.load(path, RunRecord)
+def test_a_prompt_is_answered_by_its_next_token(save: Callable[..., Path]) -> None:
+    record, printed = run_record(save("gpt2"), "--prompt", "The quick brown")
     assert record.perplexity is None
-    assert "perplexity" not in result.stdout
+    assert "perplexity" not in printed
     assert len(record.answers) == 5
     for answer in record.answers:
         assert answer.private == pytest.approx(answer.plain, abs=0.01)
-    assert record.answers[0].text in result.stdout
+    assert record.answers[0].text in printed
 
 
 @pytest.mark.parties
-def test_a_classifier_names_its_labels(save: Callable[..., Path], tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    result = run(save("bert-labels"), "--prompt", "the lazy dog", "--json", path)
-    assert result.exit_code == 0, result.output
-    record = records.load(path, RunRecord)
+def test_a_classifier_names_its_labels(save: Callable[..., Path]) -> None:
+    record, _ = run_record(save("bert-labels"), "--prompt", "the lazy dog")
     assert {answer.text for answer in record.answers} == set(LABELS.values())
     assert sum(answer.private for answer in record.answers) == pytest.approx(1)
     assert record.agreement
@@ -122,11 +120,8 @@ def test_a_classifier_names_its_labels(save: Callable[..., Path], tmp_path: Path
 
 
 @pytest.mark.parties
-def test_a_masked_model_has_no_perplexity(save: Callable[..., Path], tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    result = run(save("bert-masked"), "--prompt", "the lazy dog", "--json", path)
-    assert result.exit_code == 0, result.output
-    record = records.load(path, RunRecord)
+def test_a_masked_model_has_no_perplexity(save: Callable[..., Path]) -> None:
+    record, _ = run_record(save("bert-masked"), "--prompt", "the lazy dog")
     assert (record.perplexity, record.answers) == (None, ())
     assert record.agreement
     assert (record.agreement.max_abs or 1) < 0.01

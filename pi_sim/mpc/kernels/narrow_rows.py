@@ -7,7 +7,6 @@ the rest is ours.
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import comb
 
 from torch import Tensor
 
@@ -98,7 +97,7 @@ class Tournament:
 
 def _largest_cost(size: int) -> KernelCost:
     """Return the cost of `maxima.largest` of one group."""
-    pairs, (sent, and_dealt) = comb(size, 2), comparison.and_cost(comparison.NARROW)
+    pairs, (sent, and_dealt) = math.comb(size, 2), comparison.and_cost(comparison.NARROW)
     dealt = sum(part.bytes for part in maxima.largest_masks(size, 1).dependent_parts)
     return KernelCost(4, 4 * size + (sent + Fraction(1, 8)) * pairs, dealt + and_dealt * pairs)
 
