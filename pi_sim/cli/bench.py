@@ -51,7 +51,7 @@ def bench(protocols: tuple[str, ...], out: Path | None, quick: bool, record: Pat
 def calibrate(out: Path | None, force: bool, style: Any) -> None:
     """Measure how fast this machine computes in the ring. Estimates then include the seconds of computing.
 
-    Takes half a minute; the machine should be idle. Without --out, estimates find the profile.
+    Runs two processes for a minute; the machine should be idle. Without --out, estimates find the profile.
     """
     from pi_sim.cost import cost
     from pi_sim.errors import RunError, warn

@@ -59,7 +59,10 @@ def open_dealer(spec: DealerSpec, rank: int, identity: RunIdentity, sequences: i
 
 
 Counters = dict[str, Any]
-"""Counters of one stretch of a run, see `Party.read_counters`; of a sequence also at each of its `nodes`."""
+"""Counters of one stretch of a run, see `Party.read_counters`.
+
+A sequence also has them up to each of its nodes: rounds and bytes (`nodes`), and seconds of computing (`node_seconds`).
+"""
 ProgressCallback = Callable[[int, int], None]
 """Called after every node with the number of evaluated nodes and of all nodes."""
 
@@ -136,11 +139,12 @@ class Party:
         ahead = self._counters_since(start)
         if prepared:  # the sequence begins when both are ready; this exchange is in no count
             self.rt.communicator.all_reduce(torch.zeros(1, dtype=torch.long))
-        before, nodes = self.read_counters(), []
+        before, nodes, node_seconds = self.read_counters(), [], []
 
         def count_node(node: Node) -> None:
-            link = self.rt.communicator
-            nodes.append((link.rounds - before["rounds"], link.sent - before["sent"]))
+            now = self._counters_since(before)
+            nodes.append((now["rounds"], now["sent"]))
+            node_seconds.append(now["seconds"] - now["communication_seconds"])
             on_node(len(nodes), len(self.graph.nodes))
 
         tokens = backend.fixed_point_tensor(onehot.to(self.rt.source.device), precision=0)
@@ -149,7 +153,7 @@ class Party:
         counters = self._counters_since(before)
         for dealt in ("offline", "requested"):
             counters[dealt] += ahead[dealt]
-        return {**counters, "ahead": ahead, "nodes": nodes}, logits
+        return {**counters, "ahead": ahead, "nodes": nodes, "node_seconds": node_seconds}, logits
 
     def _counters_since(self, before: Counters) -> Counters:
         return {name: count - before[name] for name, count in self.read_counters().items()}

@@ -27,7 +27,7 @@ NAMES_IN_FILES = {
     "training/fine_tuning.py": {"load_model_card", "load_size"},
     "run/bench/bench.py": {"CardModel.parse"},
     "run/bench/kernels.py": {"load_executable_protocol"},
-    "run/calibrate.py": {"load_executable_protocol"},
+    "run/calibrate.py": {"load_executable_protocol", "load_model_card", "load_size"},
 }
 """Modules that resolve names of published tables, of records, of the list of all cards, or constants."""
 

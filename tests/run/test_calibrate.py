@@ -136,7 +136,7 @@ def test_unit_costs_follow_from_probes(rates: tuple[float, ...]) -> None:
     costs = SecondsEach(**dict(zip(("macs", "elements", "random", "calls", "tuples"), rates, strict=True)), rounds=1e-4)
     truth = Machine(name="", source="", seconds_each=costs)
     probes = [(Work(), 1), *((work, 0) for work in works)]
-    fitted = calibrate.fit_unit_costs(probes, [truth.seconds(*probe) for probe in probes])
+    fitted = calibrate.fit_unit_costs([calibrate.Timing(*probe, truth.seconds(*probe)) for probe in probes])
     learned = truth.model_copy(update={"seconds_each": fitted})
     assert all(truth.seconds(*probe) == pytest.approx(learned.seconds(*probe), rel=1e-6) for probe in probes)
 
@@ -150,28 +150,35 @@ def test_a_disturbed_measurement_is_one_sentence() -> None:
         Work(elements=10, calls=10),
         Work(macs=10, elements=10),
     ]
+    seconds = [1.0, 1.0, 2.0, 1.0, 1.0, 1.0]
+    timings = [calibrate.Timing(work, int(work == Work()), time) for work, time in zip(works, seconds, strict=True)]
     with pytest.raises(RunError, match="other work on this machine disturbed the measurement"):
-        calibrate.fit_unit_costs([(work, int(work == Work())) for work in works], [1.0, 1.0, 2.0, 1.0, 1.0, 1.0])
+        calibrate.fit_unit_costs(timings)
 
 
 @pytest.mark.parties
 def test_a_calibration_measures_this_machine() -> None:
     fractions: list[float] = []
-    profile = calibrate.calibrate(fractions.append, shrink=2, passes=4)
+    layers = (calibrate.LayerSize(64, 2, 64, 128), calibrate.LayerSize(128, 4, 96, 128))
+    profile = calibrate.calibrate(fractions.append, layers, sequences=2)
     units = profile.seconds_each.model_dump()
     assert all(units[unit] > 0 for unit in calibrate.INDISPENSABLE_UNITS)
     assert all(1e-13 < value < 1e-2 for value in units.values() if value)
-    assert fractions == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert fractions == [run / 8 for run in range(1, 9)]
     assert "pi-sim calibrate" in profile.source
 
 
 @pytest.mark.parties
-def test_a_calibration_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate, "BUDGET_S", 0.0)
-    monkeypatch.setattr(calibrate, "fit_unit_costs", lambda works, seconds: PROFILE.seconds_each)  # one pass is too few
-    fractions: list[float] = []
-    calibrate.calibrate(fractions.append, shrink=2, passes=1000)
-    assert fractions == [0.001, 1.0]
+def test_timings_of_a_run_add_up_to_its_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second of computing belongs to an operation; operations without work take hardly any."""
+    outcomes, run_local = [], calibrate.launch.run_local
+    monkeypatch.setattr(
+        calibrate.launch, "run_local", lambda *a, **k: outcomes.append(run_local(*a, **k)) or outcomes[0]
+    )
+    lean = calibrate.specs.load_executable_protocol("lean")
+    timings = calibrate.time_run(calibrate.LayerSize(32, 2, 16, 64), lean, "first-party", sequences=2)
+    computing = [counts["seconds"] - counts["communication_seconds"] for counts in outcomes[0].counts[0]]
+    assert 0.5 * sum(computing) / 2 < sum(timing.seconds for timing in timings) <= sum(computing) / 2
 
 
 @pytest.mark.parametrize(("load", "warning"), [(0.3, None), (10.1, "busy (load 10.1 on 4 cores)")])
