@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from pi_sim.errors import UsageError
 
@@ -42,18 +43,36 @@ PRESETS = {
 SECONDS_PER_UNIT = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 BITS_PER_PREFIX = {"k": 1e3, "m": 1e6, "g": 1e9}
 NUMBER_PATTERN = r"(\d+\.?\d*|\.\d+)"
-LINK_PATTERN = re.compile(rf"bw={NUMBER_PATTERN}([kKmMgG])bps,rtt={NUMBER_PATTERN}(us|ms|s)")
+LINK_UNITS = {"bw": rf"{NUMBER_PATTERN}([kKmMgG])bps", "rtt": rf"{NUMBER_PATTERN}(us|ms|s)"}
+LINK_PATTERN = re.compile(rf"bw={LINK_UNITS['bw']},rtt={LINK_UNITS['rtt']}")
 
 
 def parse_network(text: str) -> Network:
     """Return a preset by name, or the link that `rtt=40ms,bw=200Mbps` describes, in either order.
 
-    `Mbps` are bits, not bytes. Raises `UsageError` for an unknown name, another form or a bandwidth of zero.
+    `Mbps` are bits, not bytes. Raises `UsageError` for an unknown name, missing units or a bandwidth of zero.
     """
     if text in PRESETS:
         return PRESETS[text]
     match = LINK_PATTERN.fullmatch(",".join(sorted(text.replace(" ", "").split(","))))
-    if not match or float(match[1]) == 0:
-        raise UsageError(f"unknown network {text!r}; use {', '.join(PRESETS)} or rtt=40ms,bw=200Mbps.")
+    if not match:
+        raise UsageError(_unknown_network(text))
+    if float(match[1]) == 0:
+        raise UsageError(f"network {text!r} has no bandwidth, so that no message arrives; give one such as bw=200Mbps.")
     latency = float(match[3]) * SECONDS_PER_UNIT[match[4]] / 2
     return Network(text, latency, float(match[1]) * BITS_PER_PREFIX[match[2].lower()], "as given")
+
+
+def _unknown_network(text: str) -> str:
+    """Return why a text names no network: a value of a link without its unit, or an unknown name with the closest."""
+    values = dict(re.findall(r"(rtt|bw)=([^,]*)", text.replace(" ", "")))
+    if values:
+        wrong = [name for name in ("rtt", "bw") if not re.fullmatch(LINK_UNITS[name], values.get(name, ""))]
+        faults = [
+            f"{name}={values[name]} is not a number with its unit" if name in values else f"no {name}" for name in wrong
+        ]
+        reason = " and ".join(faults) or "it needs rtt and bw once each, and nothing else"
+        return f"network {text!r}: {reason}; rtt takes us, ms or s, bw takes kbps, Mbps or Gbps: rtt=40ms,bw=200Mbps."
+    closest = ", ".join(get_close_matches(text, PRESETS))
+    hint = f"closest: {closest}; " if closest else ""
+    return f"unknown network {text!r}; {hint}use {', '.join(PRESETS)} or rtt=40ms,bw=200Mbps."

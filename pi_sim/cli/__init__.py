@@ -8,6 +8,7 @@ import click
 
 from pi_sim import __version__
 from pi_sim.cli import bench, estimate, run, sweep, train
+from pi_sim.cli.examples import add_examples
 from pi_sim.errors import PiSimError
 from pi_sim.provenance import ARGV
 
@@ -68,3 +69,4 @@ def main() -> None:
 
 for command in (*EVERYDAY, *ADVANCED):
     main.add_command(command)
+add_examples(main)

@@ -108,11 +108,12 @@ def _estimate_all(
 
 
 @click.command()
-def models() -> None:
-    """List model cards and sizes, and the trained weights that ship."""
+@options.STYLE
+def models(style: Any) -> None:
+    """List model cards and sizes, and the trained weights that ship. CSV has the cards alone."""
     from pi_sim.report.terminal import render_models
 
-    click.echo(render_models())
+    click.echo(render_models(style))
 
 
 @click.command()

@@ -147,7 +147,7 @@ def equality(predicted: int | None, measured: int | None) -> str:
 DEFAULT_FAMILY = "gpt2"
 
 
-def render_models() -> str:
+def render_models(style: Format) -> str:
     """List the model cards with their designs, the weights that ship with their held-out quality, and the sizes."""
     cards, sizes = specs.list_names("models"), specs.list_names("models/sizes")
     weights = [
@@ -158,7 +158,9 @@ def render_models() -> str:
     ]
     designs = [_describe_design(specs.load_model_card(name)) for name in cards]
     values = {"designs": designs, "weights": weights, "sizes": sizes, "public": list_configs()}
-    return tables.render_template("models.txt.j2", "table", **values)
+    if style == "json":
+        return json.dumps(values, indent=2)
+    return tables.render_template("models.txt.j2", style, **values)
 
 
 def _describe_design(card: ModelCard) -> dict[str, str]:

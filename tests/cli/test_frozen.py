@@ -42,7 +42,7 @@ COMMANDS = {
         "--model", "--size", "--seq-len", "--sequences", "--corpus", "--protocol", "--out", "--json", "--format",
     },
     "report": {"--records", "--out"},
-    "models": set(),
+    "models": {"--format"},
     "protocols": {"--format"},
     "networks": {"--format"},
     "calibrate": {"--out", "--format", "--force"},

@@ -1,5 +1,6 @@
 """What commands print on a terminal of 80 columns: no line is longer, and numbers stay whole."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -83,7 +84,7 @@ def test_protocols_networks_and_models_fit() -> None:
     protocols = [resolve_protocol(name) for name in protocol_names()]
     listing = terminal.render_protocols(protocols, "table")
     assert "lean (ours)" in listing
-    for text in (listing, terminal.render_networks("table"), terminal.render_models()):
+    for text in (listing, terminal.render_networks("table"), terminal.render_models("table")):
         check_width(text)
     for protocol in protocols:
         check_width(terminal.render_protocol(protocol, "table"))
@@ -98,3 +99,10 @@ def test_published_figures_fit() -> None:
 def test_a_benchmark_and_a_profile_fit() -> None:
     check_width(kernels.terminal_tables(KernelData(sample_bench.bench(), {}).bench))
     check_width(terminal.render_machine(MACHINE, "table"))
+
+
+def test_models_can_be_read_by_programs() -> None:
+    listing = json.loads(terminal.render_models("json"))
+    names = [design["model"] for design in listing["designs"]]
+    assert listing.keys() == {"designs", "weights", "sizes", "public"}
+    assert [line.split(",")[0] for line in terminal.render_models("csv").strip().splitlines()[1:]] == names
