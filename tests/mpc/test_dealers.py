@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pi_sim import specs
 from pi_sim.cost import derived
-from pi_sim.errors import RunError
+from pi_sim.errors import RunError, UsageError
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph
 from pi_sim.mpc import backend, executor
@@ -262,3 +262,8 @@ def test_a_job_carries_protocol_network_and_dealer_unchanged(name: str) -> None:
     copy = PartyJob.model_validate_json(job.model_dump_json())
     assert (copy.network, copy.dealer, copy.bundle) == (network, job.dealer, job.bundle)
     assert copy.protocol.model_dump_json() == protocol.model_dump_json()
+
+
+def test_an_unknown_kind_of_dealer_is_refused() -> None:
+    with pytest.raises(UsageError, match="unknown kind of dealer 'dealt-file'; use first-party, third-party or file"):
+        DealerSpec("dealt-file")

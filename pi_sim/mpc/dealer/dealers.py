@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pi_sim import __version__
+from pi_sim.errors import UsageError
 from pi_sim.graph.bundle import Bundle
 from pi_sim.mpc.dealer.prg import SEED_BYTES, AesCtrPrg, new_seed
 from pi_sim.mpc.dealer.sources import DealerSource, SeedSource, ShareStream, Source, StreamedSource
@@ -63,6 +64,10 @@ class DealerSpec:
     port: int = 0
     token: str = ""
     path: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in (FIRST_PARTY, THIRD_PARTY, DEALT_FILE):
+            raise UsageError(f"unknown kind of dealer {self.kind!r}; use {FIRST_PARTY}, {THIRD_PARTY} or {DEALT_FILE}.")
 
     @classmethod
     def parse(cls, name: str) -> "DealerSpec":
