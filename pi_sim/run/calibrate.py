@@ -24,7 +24,7 @@ from pi_sim.cost.pricing import price_op
 from pi_sim.errors import RunError
 from pi_sim.graph.bundle import Bundle, read_bundle, write_bundle
 from pi_sim.mpc import launch
-from pi_sim.mpc.dealer.dealers import DEALT_FILE, FIRST_PARTY, DealerSpec
+from pi_sim.mpc.dealer.dealers import DEALT_FILE, FIRST_PARTY
 from pi_sim.run import dealing
 from pi_sim.run.two_party import rewrite_model
 from pi_sim.specs import ExecutableProtocol
@@ -37,7 +37,7 @@ INDISPENSABLE_UNITS = ("macs", "elements", "calls")
 CARD, SIZE = "gelu_ln", "tiny"
 SEQUENCES = 3
 LEAST_SECONDS = 1e-5
-"""Weight of an operation that takes less: the clock is no better."""
+"""An operation that takes less weighs as one that takes this long: the clock is no better."""
 
 
 class LayerSize(NamedTuple):
@@ -84,12 +84,8 @@ def time_run(size: LayerSize, protocol: ExecutableProtocol, dealer: str, sequenc
     tokens = torch.randint(size.vocabulary, (sequences, 1, size.tokens))
     with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch:
         bundle = _write_layer(Path(scratch) / "bundle", size, protocol)
-        spec = DealerSpec(dealer)
-        if dealer == DEALT_FILE:
-            folder = Path(scratch) / "dealt"
-            dealing.write_dealt_files(bundle.folder, protocol, sequences, folder, lambda fraction: None)
-            os.sync()  # writing the file takes no time from the run
-            spec = DealerSpec(dealer, path=str(folder))
+        spec = dealing.deal_ahead(bundle.folder, protocol, dealer, sequences, Path(scratch) / DEALT_FILE)
+        os.sync()  # writing the file takes no time from the run
         outcome = launch.run_local(bundle, protocol, tokens, dealer=spec)
     up_to_node = np.array([[0.0, *counters["node_seconds"]] for counters in outcome.counts[0]])
     seconds = np.diff(up_to_node, axis=1).mean(axis=0).tolist()

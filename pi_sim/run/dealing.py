@@ -66,6 +66,14 @@ def write_dealt_files(
     return dealt_file.write_dealing(out, demand, identity, sequences, progress)
 
 
+def deal_ahead(folder: Path, protocol: ExecutableProtocol, kind: str, sequences: int, out: Path) -> DealerSpec:
+    """Return a dealer of a kind for a run of a bundle's graph; dealt files are written to `out` first."""
+    if kind != DEALT_FILE:
+        return DealerSpec(kind)
+    write_dealt_files(folder, protocol, sequences, out, lambda fraction: None)
+    return DealerSpec(kind, path=str(out))
+
+
 def check_dealt_files(
     dealer: DealerSpec, bundle: Bundle, protocol: ExecutableProtocol, sequences: int, offline: int
 ) -> None:

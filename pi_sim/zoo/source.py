@@ -220,10 +220,10 @@ def download_from_hub(name: str, files: list[str]) -> Path:
 
     try:
         return Path(snapshot_download(name, allow_patterns=files))
+    except HfHubHTTPError as error:  # an OSError too
+        reason = f"is no folder here, and the Hugging Face Hub refuses it ({str(error).splitlines()[0]})"
     except (LocalEntryNotFoundError, OSError):
         reason = "is no folder here, and not in the cache of the Hugging Face Hub, which cannot be reached"
-    except HfHubHTTPError as error:
-        reason = f"is no folder here, and the Hugging Face Hub refuses it ({str(error).splitlines()[0]})"
     raise UsageError(f"{name} {reason}; give a path, or download it on a machine with a connection.")
 
 

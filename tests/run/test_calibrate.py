@@ -159,7 +159,7 @@ def test_a_disturbed_measurement_is_one_sentence() -> None:
 @pytest.mark.parties
 def test_a_calibration_measures_this_machine() -> None:
     fractions: list[float] = []
-    layers = (calibrate.LayerSize(64, 2, 64, 128), calibrate.LayerSize(128, 4, 96, 128))
+    layers = (calibrate.LayerSize(64, 2, 64, 128), calibrate.LayerSize(512, 8, 96, 128))
     profile = calibrate.calibrate(fractions.append, layers, sequences=2)
     units = profile.seconds_each.model_dump()
     assert all(units[unit] > 0 for unit in calibrate.INDISPENSABLE_UNITS)

@@ -19,7 +19,7 @@ from pi_sim.cost.rows import LAYER_PATTERN
 from pi_sim.graph.bundle import Bundle, read_bundle, write_bundle
 from pi_sim.graph.ops import Graph, Node
 from pi_sim.mpc import launch
-from pi_sim.mpc.dealer.dealers import DEALT_FILE, FIRST_PARTY, DealerSpec
+from pi_sim.mpc.dealer.dealers import DEALT_FILE, FIRST_PARTY
 from pi_sim.mpc.kernels import kernel_for
 from pi_sim.records import BenchRecord, BenchSize, KernelTiming, ModelTiming, TruncationTest
 from pi_sim.run import dealing
@@ -231,10 +231,7 @@ def _measure_run(
     """Run all sequences once; the fastest one counts."""
     bench_name = loaded.origin["model"]
     with tempfile.TemporaryDirectory(dir=loaded.folder) as scratch:
-        spec, folder = DealerSpec(dealer), Path(scratch) / DEALT_FILE
-        if dealer == DEALT_FILE:
-            dealing.write_dealt_files(loaded.folder, protocol, len(tokens), folder, lambda fraction: None)
-            spec = DealerSpec(dealer, path=str(folder))
+        spec = dealing.deal_ahead(loaded.folder, protocol, dealer, len(tokens), Path(scratch) / DEALT_FILE)
         outcome = launch.run_local(loaded, protocol, tokens.unsqueeze(1), dealer=spec)
     return time_run(loaded, protocol, dealer, outcome, _counted_nodes(loaded.graph, bench_name), plain)
 
