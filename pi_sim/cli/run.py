@@ -8,10 +8,14 @@ import click
 
 from pi_sim import files
 from pi_sim.cli import options
-from pi_sim.errors import UsageError, warn
+from pi_sim.errors import RunError, UsageError, warn
 
 if TYPE_CHECKING:
+    from typing import TypeVar
+
     from pi_sim.records import PartyRecord, RunRecord
+
+    RecordT = TypeVar("RecordT", RunRecord, PartyRecord)
 
 TIMEOUT = click.option(
     "--timeout", default=60.0, show_default=True, type=click.FloatRange(0.1, 86_400),
@@ -48,6 +52,7 @@ def run() -> None:
 @TIMEOUT
 @_dealer_option("first-party, third-party, or the output folder of `pi-sim deal`.")
 @DEVICE
+@click.option("--allow-inexact", is_flag=True, help="Exit with 0 even if the private result is wrong, for studies.")
 @options.RECORD
 def two_party(
     model: str | None,
@@ -57,6 +62,7 @@ def two_party(
     dealer: str,
     text: Path | None,
     prompt: str | None,
+    allow_inexact: bool,
     record: Path | None,
     **settings: Any,
 ) -> None:
@@ -74,11 +80,17 @@ def two_party(
         text=TextChoice(text, prompt),
         **settings,
     )
-    _run_and_report(lambda advance: run_two_party(request, warn, advance), record)
+    result = _run_and_report(lambda advance: run_two_party(request, warn, advance), record)
+    if result.faults and not allow_inexact:
+        reasons = "; ".join(result.faults)
+        raise RunError(
+            f"the private result is wrong: {reasons}. Choose another --protocol (protocols/README.md names the risks "
+            "of stock kernels), or accept it with --allow-inexact."
+        )
 
 
-def _run_and_report(infer: "Callable[[Callable[[float], None]], RunRecord | PartyRecord]", path: Path | None) -> None:
-    """Run with a progress bar, print a summary, and write the record; an unwritable path fails before the run."""
+def _run_and_report(infer: "Callable[[Callable[[float], None]], RecordT]", path: Path | None) -> "RecordT":
+    """Run with a progress bar, write the record, print a summary; an unwritable path fails before the run."""
     from pi_sim import records
     from pi_sim.report import terminal
 
@@ -86,9 +98,10 @@ def _run_and_report(infer: "Callable[[Callable[[float], None]], RunRecord | Part
         files.check_writable(path)
     with options.progress_bar("private inference") as advance:
         result = infer(advance)
-    click.echo(terminal.summarize_run(result))
     if path:
         records.save(path, result)
+    click.echo(terminal.summarize_run(result))
+    return result
 
 
 @run.command()

@@ -35,6 +35,8 @@ from pi_sim.graph.ranges import ValueRange
 BUNDLE_FORMAT = 4
 PRECISION = 16
 """Fractional bits of a weight: CrypTen's default."""
+LARGEST_WEIGHT = 2.0**46
+"""A larger weight does not fit a signed 64-bit word with its fraction."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,11 @@ def _write_public(
 
 
 def _write_shares(folder: Path, graph: Graph, weights: Mapping[str, Tensor], deployment: Deployment) -> None:
+    for name in graph.weights:
+        if not (weights[name].abs() < LARGEST_WEIGHT).all():  # false for NaN too
+            raise UsageError(
+                f"{name} holds numbers that do not fit fixed-point words (2^46 or more, or NaN); check the checkpoint."
+            )
     encoded = {name: to_fixed_point(weights[name]) for name in graph.weights}
     if deployment.weights == "server":
         save_file(encoded, folder / "party0.safetensors")

@@ -11,6 +11,8 @@ RARE = 0.05
 """Share of corrupted positions up to which they count as rare events; a larger share means a wrong kernel."""
 WRONG = 1.1
 """Ratio of private to plain perplexity above which the result is wrong."""
+LEAST_TOP1, LARGEST_DRIFT = 0.95, 0.05
+"""Agreement of top-1, and change of perplexity, of a private result that can be trusted."""
 
 
 BytesByParty = tuple[int, int]
@@ -148,6 +150,21 @@ class RunRecord(Estimated):
         corrupted = self.agreement.corrupted_positions if self.agreement else 0
         is_rare = 0 < corrupted < RARE * self.sequences * self.seq_len
         return (is_rare and self.perplexity.excluding_corrupted) or self.perplexity
+
+    @property
+    def faults(self) -> list[str]:
+        """Reasons why the private result cannot be trusted, none without plain logits to compare with."""
+        agreement, drift = self.agreement, self.drift
+        if agreement is None:
+            return []
+        reasons = []
+        if agreement.corrupted_positions:
+            reasons.append(f"logits at {agreement.corrupted_positions:,} positions are corrupted")
+        if agreement.top1 < LEAST_TOP1:
+            reasons.append(f"top-1 agrees at {agreement.top1:.1%} of positions")
+        if self.perplexity and self.perplexity.plain and (drift is None or abs(drift) > LARGEST_DRIFT):
+            reasons.append("perplexity overflows" if drift is None else f"perplexity is off by {drift:+.1%}")
+        return reasons
 
     @property
     def is_wrong(self) -> bool:

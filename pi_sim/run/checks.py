@@ -15,7 +15,7 @@ from pi_sim.cost.cost import Cost
 from pi_sim.cost.estimate import cost_fields
 from pi_sim.cost.pricing import OpPrice, price_op
 from pi_sim.diagnosis.hooks import finite_or_none
-from pi_sim.errors import RunError
+from pi_sim.errors import RunError, UsageError
 from pi_sim.graph.capture import forward_kwargs
 from pi_sim.graph.ops import Graph
 from pi_sim.mpc.launch import PartyCounters
@@ -138,10 +138,16 @@ CORRUPTED = 1000.0
 
 
 def model_logits(model: PreTrainedModel, tokens: Tensor, device: str = CPU) -> Tensor:
-    """Return the plain logits (N, T, V), or (N, C) of a classifier, of tokens (N, T), one by one, on the CPU."""
+    """Return the plain logits (N, T, V), or (N, C) of a classifier, of tokens (N, T), one by one, on the CPU.
+
+    Raises `UsageError` if they hold NaN or infinities, with which nothing can be compared.
+    """
     model.to(device)
     with torch.no_grad():
-        return torch.cat([model(ids[None], **forward_kwargs(model)).logits.cpu() for ids in tokens.to(device)])
+        logits = torch.cat([model(ids[None], **forward_kwargs(model)).logits.cpu() for ids in tokens.to(device)])
+    if not logits.isfinite().all():
+        raise UsageError("the model's own logits of this text are NaN or infinite; check its weights before a run.")
+    return logits
 
 
 def compare_logits(

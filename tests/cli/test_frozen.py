@@ -24,7 +24,7 @@ COMMANDS = {
     "validate": {"--out", "--format"},
     "run two-party": {
         "--model", "--size", "--seq-len", "--protocol", "--sequences", "--network", "--bundle", "--port", "--timeout",
-        "--dealer", "--device", "--json",
+        "--dealer", "--device", "--allow-inexact", "--json",
     },
     "run party": {
         "--rank", "--rendezvous", "--bundle", "--protocol", "--sequences", "--timeout", "--dealer", "--keys",

@@ -66,6 +66,19 @@ def test_no_file_of_a_bundle_holds_a_plain_weight(exported: tuple[bundle.Bundle,
         assert not any(needle in content for needle in needles), path.name
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_a_weight_beyond_the_ring_is_named(tmp_path: Path, value: float) -> None:
+    model = build_model(load_model_card("relu_nonorm"), load_size("tiny")).eval()
+    weights = model.state_dict()
+    weights["transformer.h.0.attn.c_attn.weight"] = torch.full_like(
+        weights["transformer.h.0.attn.c_attn.weight"], value
+    )
+    origin = {"model": "relu_nonorm", "size": "tiny", "seq_len": 8}
+    with pytest.raises(UsageError, match=r"h\.0\.attn\.c_attn\.weight holds numbers that do not fit"):
+        bundle.write_bundle(tmp_path / "bundle", capture_model(model, 8), weights, origin, Path("nowhere"))
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_a_folder_in_use_is_left_alone(tmp_path: Path, exported: tuple[bundle.Bundle, dict[str, torch.Tensor]]) -> None:
     (tmp_path / "precious").write_text("data")
     opened, weights = exported

@@ -15,7 +15,7 @@ from pi_sim import specs
 from pi_sim.cli import main
 from pi_sim.errors import UsageError
 from pi_sim.graph.capture import capture_model
-from pi_sim.records import Agreement
+from pi_sim.records import Agreement, Perplexity, RunRecord, load
 from pi_sim.run import two_party
 from pi_sim.run.checks import compare_logits, perplexity
 from pi_sim.run.domains import measure_ranges, warn_of_domains
@@ -32,9 +32,10 @@ def pi_sim(*arguments: str) -> None:
 
 
 def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
-    """The record of a run that succeeded."""
+    """The record of a run that succeeded, though stock truncation may have destroyed a sequence."""
     record = tmp_path / "record.json"
-    pi_sim("run", "two-party", "--seq-len", str(LENGTH), "--json", str(record), *arguments)
+    options = ("--seq-len", str(LENGTH), "--allow-inexact", "--json", str(record))
+    pi_sim("run", "two-party", *options, *arguments)
     return dict(json.loads(record.read_text()))
 
 
@@ -50,6 +51,36 @@ def test_a_shipped_model_runs_as_predicted(card: str, tmp_path: Path) -> None:
     assert record["agreement"]["top1"] > 0.45  # stock truncation may destroy one of the two sequences, never both
     seconds = record["measured"]
     assert seconds["seconds"] == pytest.approx(seconds["compute_seconds"] + seconds["communication_seconds"])
+
+
+@pytest.mark.parties
+def test_a_wrong_result_fails_unless_it_is_accepted(tmp_path: Path) -> None:
+    """GELU by CrypTen's Taylor series leaves its domain: the record is written and the run fails."""
+    record = tmp_path / "record.json"
+    arguments = ["run", "two-party", "--model", "gelu_ln", "--seq-len", str(LENGTH), "--protocol", "crypten"]
+    result = CliRunner().invoke(main, [*arguments, "--json", str(record)])
+    assert result.exit_code == 1
+    assert "the private result is wrong: logits at " in result.stderr
+    assert "--allow-inexact" in result.stderr
+    assert load(record, RunRecord).faults
+    assert CliRunner().invoke(main, [*arguments, "--allow-inexact"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("top1", "corrupted", "private", "faults"),
+    [
+        (0.96, 0, 10.4, []),
+        (0.94, 0, 10.4, ["top-1 agrees at 94.0% of positions"]),
+        (1.0, 2, 10.0, ["logits at 2 positions are corrupted"]),
+        (1.0, 0, 10.6, ["perplexity is off by +6.0%"]),
+        (1.0, 0, None, ["perplexity overflows"]),
+    ],
+)
+def test_faults_of_a_result_are_named(top1: float, corrupted: int, private: float | None, faults: list[str]) -> None:
+    agreement = Agreement(max_abs=0.1, mean_abs=0.1, top1=top1, corrupted_positions=corrupted)
+    quality = Perplexity(plain=10.0, private=private)
+    record = RunRecord.model_construct(agreement=agreement, perplexity=quality)
+    assert record.faults == faults
 
 
 @pytest.mark.parties
