@@ -24,9 +24,20 @@ TIMEOUT = click.option(
 DEVICE = click.option(
     "--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="Device of the computation."
 )
-SEQUENCES = click.option("--sequences", default=1, show_default=True, type=options.POSITIVE, help="Held-out texts.")
-TEXT = click.option("--text", type=options.FILE, help="A file of text, cut into sequences, in place of held-out text.")
-PROMPT = click.option("--prompt", metavar="TEXT", help="One text to answer: by its next token, or by a classifier.")
+SEQUENCES = "Texts to read.  [default: one of held-out text, all lines of a file]"
+BATCH = click.option("--batch", default=1, show_default=True, type=options.POSITIVE, help="Inputs read at once.")
+
+
+def _input_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a user's own input, instead of held-out text."""
+    for option in (
+        click.option("--out", type=options.FILE, help="Write the private results here, as npy: vectors or logits."),
+        click.option("--image", type=options.FILE, help="An image, for a model that reads images."),
+        click.option("--prompt", metavar="TEXT", help="One text to answer: by its next token, a label or a vector."),
+        click.option("--text", type=options.FILE, help="A text in every line; or, with --seq-len, a text to cut."),
+    ):
+        command = option(command)
+    return command
 
 
 def _dealer_option(text: str) -> Callable[[Any], Any]:
@@ -43,9 +54,10 @@ def run() -> None:
 @options.SIZE
 @options.LENGTH
 @options.PROTOCOL
-@SEQUENCES
-@TEXT
-@PROMPT
+@_input_options
+@click.option("--sequences", type=options.POSITIVE, help=SEQUENCES)
+@BATCH
+@click.option("--hide-length", type=options.POSITIVE, help="Pad every text to so many tokens; no length is told.")
 @click.option("--network", default="none", show_default=True, help=f"Network to imitate. {options.NETWORK_HELP}")
 @click.option("--bundle", type=options.PATH, help="Output of `pi-sim export`, instead of the weights.")
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="TCP port on the loopback; 0 takes a free one.")
@@ -60,15 +72,21 @@ def two_party(
     protocol: str,
     network: str,
     dealer: str,
+    seq_len: int | None,
     text: Path | None,
     prompt: str | None,
+    image: Path | None,
+    sequences: int | None,
+    batch: int,
+    hide_length: int | None,
+    out: Path | None,
     allow_inexact: bool,
     record: Path | None,
     **settings: Any,
 ) -> None:
-    """Compute the logits of a text between two processes on this machine, each with its own shares."""
+    """Compute what a model says of a text between two processes on this machine, each with its own shares."""
     from pi_sim.mpc.dealer.dealers import DealerSpec
-    from pi_sim.run.texts import TextChoice
+    from pi_sim.run.inputs import InputChoice
     from pi_sim.run.two_party import TwoPartyRequest, run_two_party
 
     name = model or (None if settings["bundle"] else options.DEFAULT_MODEL)
@@ -77,9 +95,12 @@ def two_party(
         protocol=options.resolve_executable(protocol),
         model=options.resolve_models([name], [size])[0] if name else None,
         dealer=DealerSpec.parse(dealer),
-        text=TextChoice(text, prompt),
+        input=InputChoice(text, prompt, image, seq_len, hide_length, batch, sequences),
+        out=out,
         **settings,
     )
+    if out:
+        files.check_writable(out)
     result = _run_and_report(lambda advance: run_two_party(request, warn, advance), record)
     if result.faults and not allow_inexact:
         reasons = "; ".join(result.faults)
@@ -109,9 +130,8 @@ def _run_and_report(infer: "Callable[[Callable[[float], None]], RecordT]", path:
 @click.option("--rendezvous", required=True, metavar="HOST:PORT", help="Where the server listens and the client calls.")
 @click.option("--bundle", required=True, type=options.PATH, help="With this party's share file at least.")
 @options.PROTOCOL
-@SEQUENCES
-@TEXT
-@PROMPT
+@_input_options
+@click.option("--sequences", default=1, show_default=True, type=options.POSITIVE, help="Batches, at both alike.")
 @TIMEOUT
 @_dealer_option("first-party, or this party's file from `pi-sim deal`.")
 @click.option("--keys", type=options.PATH, help="This party's folder from `pi-sim keys`.")
@@ -126,6 +146,8 @@ def party(
     dealer: str,
     text: Path | None,
     prompt: str | None,
+    image: Path | None,
+    out: Path | None,
     no_tls: bool,
     network: str | None,
     record: Path | None,
@@ -139,7 +161,7 @@ def party(
     from pi_sim.mpc.dealer.dealers import DealerSpec
     from pi_sim.mpc.transport.connection import parse_address
     from pi_sim.run import remote
-    from pi_sim.run.texts import TextChoice
+    from pi_sim.run.inputs import InputChoice
 
     if network:
         raise UsageError("two machines have a network of their own; `run two-party --network` imitates one.")
@@ -151,9 +173,12 @@ def party(
         protocol=options.resolve_executable(protocol),
         dealer=DealerSpec.parse(dealer),
         encrypted=not no_tls,
-        text=TextChoice(text, prompt),
+        input=InputChoice(text, prompt, image),
+        out=out,
         **settings,
     )
+    if out:
+        files.check_writable(out)
     _run_and_report(lambda advance: remote.run_remote_party(request, warn, advance), record)
 
 
@@ -172,8 +197,10 @@ def keys(out: Path) -> None:
 @options.SIZE
 @options.LENGTH
 @options.PROTOCOL
+@BATCH
+@click.option("--padded", is_flag=True, help="Read texts of any lengths up to --seq-len; the server learns none.")
 @click.option("--out", required=True, type=options.PATH, help="A folder that is new or empty.")
-def export(model: str, size: str, seq_len: int | None, protocol: str, out: Path) -> None:
+def export(model: str, size: str, seq_len: int | None, protocol: str, batch: int, padded: bool, out: Path) -> None:
     """Write a trained model for a protocol, as a graph and its weights.
 
     Where the protocol shares weights, each party gets one of two files of shares. Otherwise the server alone gets a
@@ -182,7 +209,8 @@ def export(model: str, size: str, seq_len: int | None, protocol: str, out: Path)
     from pi_sim.run.two_party import export_bundle
 
     executable = options.resolve_executable(protocol)
-    export_bundle(options.resolve_models([model], [size])[0], seq_len, out, executable)
+    source = options.resolve_models([model], [size])[0]
+    export_bundle(source, seq_len, out, executable, batch=batch, padded=padded)
     if executable.weights == "server":
         click.echo(f"{out}: graph.json, and in party0.safetensors\nthe weights, for the server alone")
     else:

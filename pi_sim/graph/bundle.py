@@ -3,7 +3,7 @@
 graph.json             nodes and shapes, what they were made from and for, bounds of values: public
 export.json            a number that tells this export's shares from those of another: public
 constants.safetensors  masks and positions: public
-tokenizer.json         and its other files, and record.json, which names the corpus, if there are any: public
+tokenizer.json         and its other files, an image processor's, and record.json, which names the corpus: public
 party0.safetensors     the server's weights, or its shares of them
 party1.safetensors     the client's shares, where weights are shared: alone, either file is uniformly random
 
@@ -32,7 +32,7 @@ from pi_sim.files import new_folder
 from pi_sim.graph.ops import Graph, Node, Op
 from pi_sim.graph.ranges import ValueRange
 
-BUNDLE_FORMAT = 4
+BUNDLE_FORMAT = 5
 PRECISION = 16
 """Fractional bits of a weight: CrypTen's default."""
 LARGEST_WEIGHT = 2.0**46
@@ -88,8 +88,9 @@ VOCABULARY_FILES = (
 )
 """Files of which a tokenizer has one at least."""
 TOKENIZER_CONFIGS = ("tokenizer_config.json", "special_tokens_map.json", "merges.txt", "added_tokens.json")
-PUBLIC_FILES = ("record.json", *VOCABULARY_FILES, *TOKENIZER_CONFIGS)
-"""Files of a checkpoint that a bundle has too: its record and its tokenizer."""
+IMAGE_PROCESSOR_FILE = "preprocessor_config.json"
+PUBLIC_FILES = ("record.json", *VOCABULARY_FILES, *TOKENIZER_CONFIGS, IMAGE_PROCESSOR_FILE)
+"""Files of a checkpoint that a bundle has too: its record, and its tokenizer or image processor."""
 
 
 def write_bundle(
@@ -125,7 +126,8 @@ def read_bundle(folder: Path) -> Bundle:
         constants = _load_tensors(folder / "constants.safetensors")
         if not nodes or not {"model", "size", "seq_len"} <= set(public["origin"]):
             raise ValueError("its graph.json is incomplete")
-        graph = Graph(tuple(public["input"]), public["vocabulary"], weights, constants, nodes)
+        inputs = {name: tuple(shape) for name, shape in public["inputs"].items()}
+        graph = Graph(tuple(public["input"]), public["vocabulary"], weights, constants, nodes, inputs)
         ranges = [ValueRange(**entry) for entry in public["ranges"]]
         deployment = Deployment(**public["deployment"])
         return Bundle(folder, graph, public["origin"], public["precision"], deployment, ranges)
@@ -144,6 +146,7 @@ def _write_public(
         "ranges": [asdict(entry.published()) for entry in ranges],
         "input": graph.input,
         "vocabulary": graph.vocabulary,
+        "inputs": graph.inputs,
         "weights": graph.weights,
         "nodes": [[node.name, node.op.to_json(), node.inputs, node.module] for node in graph.nodes],
     }

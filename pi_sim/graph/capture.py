@@ -26,6 +26,7 @@ from pi_sim.graph.aten import aten_name, find_translator
 from pi_sim.graph.lowering import Lowering
 from pi_sim.graph.ops import Graph
 from pi_sim.zoo.source import config_context
+from pi_sim.zoo.tasks import find_task, image_shape, pool, pooling_of, reads_images
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,25 +37,34 @@ POSITION_IDS_METHOD = "create_position_ids_from_input_ids"
 """RoBERTa's method, which counts the tokens that are not padding."""
 
 
-def capture_model(model: "PreTrainedModel", length: int, batch: int = 1, past: int | None = None) -> Graph:
+def capture_model(
+    model: "PreTrainedModel", length: int, batch: int = 1, past: int | None = None, padded: bool = False
+) -> Graph:
     """Return the graph of a Hugging Face model for (batch, length) token ids, or for a batch of images.
 
     With `past` it is one decoding step: one new token for each sequence, after `past` tokens whose keys and values are
-    cached. No weight is read. Raises `UsageError` for a sequence longer than the model's context, and for a model
-    with an operation outside the vocabulary, naming operation, module and the folder to edit.
+    cached. A `padded` model reads texts of any lengths up to `length`: the client's mask of each is a secret input. An
+    encoder returns one vector of each input. No weight is read. Raises `UsageError` for a sequence longer than the
+    model's context, and for a model with an operation outside the vocabulary, naming operation, module and the folder
+    to edit.
     """
     check_length(model, length, past)
-    if past is None:
-        return trace_module(model, (_example_input(model, length, batch),), forward_kwargs(model))
-    inputs = _decode_inputs(model, batch, past)
-    with override_method("forward", {model: partial(_decode_step, model, model.forward)}):
+    if past is not None:
+        inputs = _decode_inputs(model, batch, past)
+        with override_method("forward", {model: partial(_decode_step, model, model.forward)}):
+            return trace_module(model, inputs, {})
+    inputs = _example_inputs(model, length, batch, padded)
+    if not padded and find_task(model) != "vectors":
+        return trace_module(model, inputs, forward_kwargs(model))
+    call = _encode_image if reads_images(model) else _read_padded
+    with override_method("forward", {model: partial(call, model, model.forward)}):
         return trace_module(model, inputs, {})
 
 
 def check_length(model: Any, length: int, past: int | None) -> None:
     """Raise `UsageError` for a length that the model cannot read, or a decoding step that it does not have."""
     context = config_context(model.config.to_dict())
-    if _reads_images(model):
+    if reads_images(model):
         if past is not None:
             raise UsageError("an image model has no decoding step; leave --past out.")
         if context is not None and length != context:
@@ -71,17 +81,40 @@ def check_length(model: Any, length: int, past: int | None) -> None:
         raise UsageError(f"a mask of {length:,} x {length:,} is too large; choose --seq-len up to {MAX_LENGTH:,}.")
 
 
-def _reads_images(model: Any) -> bool:
-    return getattr(model, "main_input_name", "") == "pixel_values"
+def _example_inputs(model: Any, length: int, batch: int, padded: bool) -> tuple[Tensor, ...]:
+    """Return token ids (batch, length), or images (batch, channels, height, width), all zero; see `_read_padded`."""
+    if reads_images(model):
+        return (torch.zeros(batch, *image_shape(model)),)
+    ids = torch.zeros(batch, length, dtype=torch.long)
+    if not padded:
+        return (ids,)
+    is_averaged = find_task(model) == "vectors" and pooling_of(model) == "mean"
+    weights = [torch.zeros(batch, 1, length)] if is_averaged else []
+    return (ids, torch.zeros(batch, 1, 1, length), *weights)
 
 
-def _example_input(model: Any, length: int, batch: int) -> Tensor:
-    """Return token ids (batch, length), or images (batch, channels, height, width), all zero."""
-    if not _reads_images(model):
-        return torch.zeros(batch, length, dtype=torch.long)
-    size = model.config.image_size
-    height, width = (size, size) if isinstance(size, int) else size
-    return torch.zeros(batch, model.config.num_channels, height, width)
+def _read_padded(
+    model: Any,
+    forward: Callable[..., Any],
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    pooling_weights: Tensor | None = None,
+) -> Any:
+    """Return logits, or the vectors of an encoder, of padded texts (B, T), whose tokens attend to no padding.
+
+    `attention_mask` (B, 1, 1, T) is added to the scores: 0 at tokens, far below at padding. `pooling_weights` (B, 1, T)
+    are those of a mean over the tokens.
+    """
+    masks = {} if attention_mask is None else {"attention_mask": attention_mask}
+    output = forward(input_ids, **masks, **forward_kwargs(model))
+    if find_task(model) == "vectors":
+        return pool(output.last_hidden_state, pooling_of(model), pooling_weights)
+    return output.logits
+
+
+def _encode_image(model: Any, forward: Callable[..., Any], pixel_values: Tensor) -> Tensor:
+    """Return the vectors (B, d) of images (B, channels, height, width)."""
+    return pool(forward(pixel_values, **forward_kwargs(model)).last_hidden_state, pooling_of(model))
 
 
 def forward_kwargs(model: Any) -> dict[str, bool]:

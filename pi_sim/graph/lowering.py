@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from pi_sim.errors import UsageError
 from pi_sim.graph.aten import aten_name, math, shapes, translate  # noqa: F401  (math and shapes register translators)
 from pi_sim.graph.builder import Builder, MaskedScores, Secret, Tokens
-from pi_sim.graph.ops import Graph, mark_client_only
+from pi_sim.graph.ops import Graph, mark_client_only, prune
 
 CPU = torch.device("cpu")
 
@@ -39,7 +39,7 @@ class Lowering:
         self.last_uses = find_last_uses(program.graph)
 
     def lower(self) -> Graph:
-        """Return the graph of all nodes, with the linear maps that only the client reads marked."""
+        """Return the graph of all nodes that a result needs, with the linear maps that only the client reads marked."""
         methods = {
             "placeholder": self.lower_placeholder,
             "call_function": self.lower_call,
@@ -49,7 +49,7 @@ class Lowering:
             self.values[node] = methods[node.op](node)
             for unused in self.last_uses[node]:
                 del self.values[unused]
-        return mark_client_only(self.builder.graph)
+        return mark_client_only(prune(self.builder.graph))
 
     def lower_placeholder(self, node: torch.fx.Node) -> Any:
         """Return a secret for a parameter, the value of a buffer or constant, or an input (see `lower_input`)."""

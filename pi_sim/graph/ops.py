@@ -14,7 +14,7 @@ from pi_sim.graph.vocabulary import VOCABULARY, Attribute, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["STRUCTURAL", "VOCABULARY", "Attribute", "Graph", "Node", "Op", "Shape", "mark_client_only"]
+__all__ = ["STRUCTURAL", "VOCABULARY", "Attribute", "Graph", "Node", "Op", "Shape", "mark_client_only", "prune"]
 
 STRUCTURAL = frozenset(name for name, operation in VOCABULARY.items() if operation.kind == "structural")
 """Operations that only rearrange elements: they are free under every protocol."""
@@ -25,6 +25,7 @@ EXECUTION_ATTRIBUTES = {
     "bits": "low bits of the result's ring words that are read: 32 or 48",
     "tied": "the weight of a linear map is the transposed table of an embedding",
     "weight": "index of the operand of a product that is a weight",
+    "halvings": "how often a norm halves its rows first, so that they fit their words",
     "centred": "the rows that a LayerNorm reads have mean zero",
     "causal_scores": "nobody reads the result of a product above the diagonal",
     "causal_weights": "the first factor of a product is zero above the diagonal",
@@ -125,6 +126,12 @@ class Graph:
             node = by_name.get(node.inputs[0]) if len(node.inputs) == 1 else None
         return node
 
+    @property
+    def input_shapes(self) -> dict[str, Shape]:
+        """Shapes of all secret inputs as they are shared, by name: tokens as one-hot vectors (B, T, V)."""
+        tokens = {"tokens": (*self.input, self.vocabulary)} if self.input else {}
+        return tokens | self.inputs
+
     def one_hot_inputs(self) -> set[str]:
         """Return the inputs that an embedding reads, shared as plain integers, one of which is 1."""
         return {node.inputs[1] for node in self.nodes if node.op.name == "embedding"}
@@ -132,6 +139,20 @@ class Graph:
     def census(self) -> Iterator[tuple[str, Op]]:
         """Yield (module, operation) of every node that a protocol might charge for."""
         return ((node.module, node.op) for node in self.nodes if node.op.name not in STRUCTURAL)
+
+
+def prune(graph: Graph) -> Graph:
+    """Remove the nodes from which no opened result follows, and the weights and constants that they alone read."""
+    needed: set[str] = set()
+    nodes: list[Node] = []
+    for node in reversed(graph.nodes):
+        if node.op.name == "reveal" or node.name in needed:
+            needed.update(node.inputs)
+            nodes.append(node)
+    graph.nodes = nodes[::-1]
+    graph.weights = {name: shape for name, shape in graph.weights.items() if name in needed}
+    graph.constants = {name: value for name, value in graph.constants.items() if name in needed}
+    return graph
 
 
 def mark_client_only(graph: Graph) -> Graph:

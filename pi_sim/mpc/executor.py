@@ -204,10 +204,10 @@ def run_setup(rt: Runtime, graph: Graph, protocol: ExecutableProtocol) -> dict[s
 
 def run_sequence(rt: Runtime, graph: Graph, protocol: ExecutableProtocol, prepared: dict[str, Any]) -> None:
     """Run a graph from end to end, as a party does for each sequence."""
-    inputs = {**graph.inputs, "tokens": (*graph.input, graph.vocabulary)}
     integers = graph.one_hot_inputs()
     values: dict[str, Any] = {name: value.to("meta") for name, value in graph.constants.items()}
-    values |= {name: secret_tensor(shape, 0 if name in integers else None) for name, shape in inputs.items()}
+    for name, shape in graph.input_shapes.items():
+        values[name] = secret_tensor(shape, 0 if name in integers else None)
     execute(rt, graph, _secret_weights(graph) | values, protocol, prepared)
 
 

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +23,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pi_sim.errors import RunError, UsageError
-from pi_sim.graph.bundle import Bundle, one_hot, share_tensor
+from pi_sim.graph.bundle import Bundle
 from pi_sim.mpc import worker
 from pi_sim.mpc.dealer import server
 from pi_sim.mpc.dealer.dealers import THIRD_PARTY, DealerSpec
-from pi_sim.mpc.party import COUNTERS_FILE, CPU, LOGITS_FILE, TOKENS_FILE, Counters, PartyJob, sequence_progress
+from pi_sim.mpc.party import COUNTERS_FILE, CPU, INPUTS_FILE, LOGITS_FILE, Counters, PartyJob, sequence_progress
 from pi_sim.mpc.runtime import CLIENT
 from pi_sim.network import Network
 from pi_sim.specs import ExecutableProtocol
@@ -149,7 +149,7 @@ class RunResult(PartyCounters):
 def run_local(
     bundle: Bundle,
     protocol: ExecutableProtocol,
-    ids: Tensor,
+    inputs: Mapping[str, Tensor],
     *,
     port: int = 0,
     timeout: float = 60.0,
@@ -159,9 +159,10 @@ def run_local(
     progress: Callable[[float], None] = lambda fraction: None,
     limit: float = math.inf,
 ) -> RunResult:
-    """Evaluate a bundle's graph on token ids (N, B, T) between two local processes, sequence by sequence.
+    """Evaluate a bundle's graph on the client's inputs between two local processes, sequence by sequence.
 
-    Each party has a folder of its own with its shares of the tokens and its results. Raises `RunError` if a process
+    Inputs are token ids (N, B, T) and real numbers (N, ...) by name. Each party has a folder of its own for its
+    results, the client's with its inputs. Raises `RunError` if a process
     fails, with its name and reason, and `TimeLimitError` if all take more than `limit` seconds; nothing is left running
     or on disk, whatever ends the run.
     """
@@ -171,7 +172,8 @@ def run_local(
         _bind_listener(port) as party_listener,
         _bind_listener(0) as dealer_listener,
     ):
-        folders = _share_tokens(Path(scratch), ids, bundle.graph.vocabulary)
+        sequences = len(next(iter(inputs.values())))
+        folders = _create_folders(Path(scratch), inputs)
         spec = replace(dealer, port=dealer_listener.getsockname()[1], token=secrets.token_hex(server.TOKEN_BYTES))
         server_job = PartyJob(
             rank=0,
@@ -183,7 +185,7 @@ def run_local(
             timeout=timeout,
             threads=threads_per_party(),
             network=network,
-            sequences=len(ids),
+            sequences=sequences,
             device=device,
             dealer=spec,
         )
@@ -191,7 +193,7 @@ def run_local(
         members = [ChildProcess(f"party {job.rank}", job, job.folder) for job in (server_job, client_job)]
         if spec.kind == THIRD_PARTY:
             members.append(_dealer_process(server_job, dealer_listener, Path(scratch)))
-        supervise(members, len(ids), timeout, progress, limit)
+        supervise(members, sequences, timeout, progress, limit)
         return _collect_result(folders, started)
 
 
@@ -217,17 +219,17 @@ def _bind_listener(port: int) -> socket.socket:
         raise UsageError(f"port {port} cannot be used; choose another --port, or none for any free one.") from None
 
 
-def _share_tokens(scratch: Path, ids: Tensor, vocabulary: int) -> list[Path]:
-    """Create a private folder per party, with its shares of the one-hot tokens (N, B, T, V)."""
+def _create_folders(scratch: Path, inputs: Mapping[str, Tensor]) -> list[Path]:
+    """Create a private folder per party, the client's with its inputs."""
     folders = [scratch / f"party{rank}" for rank in (0, 1)]
-    for folder, share in zip(folders, share_tensor(one_hot(ids, vocabulary)), strict=True):
+    for folder in folders:
         folder.mkdir(mode=0o700)
-        save_file({"tokens": share}, folder / TOKENS_FILE)
+    save_file({name: value.contiguous() for name, value in inputs.items()}, folders[CLIENT] / INPUTS_FILE)
     return folders
 
 
 def _dealer_process(party: PartyJob, listener: socket.socket, scratch: Path) -> ChildProcess:
-    """Return the third process: it gets the public parameters of a party, and no shares of tokens or weights.
+    """Return the third process: it gets the public parameters of a party, and no inputs or weights.
 
     Only the processes of this run know the token that its callers must send.
     """

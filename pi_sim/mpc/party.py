@@ -10,7 +10,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from pi_sim.mpc.dealer.dealers import DEALT_FILE, THIRD_PARTY, Dealer, DealerSpe
 from pi_sim.mpc.dealer.sources import Source
 from pi_sim.mpc.executor import execute, open_graph_weights, prepare_sequence
 from pi_sim.mpc.primitives.ring import LimbMatmulMode
-from pi_sim.mpc.runtime import Runtime
+from pi_sim.mpc.runtime import CLIENT, Runtime
 from pi_sim.mpc.transport.handshake import connect, perform_handshake
 from pi_sim.mpc.transport.link import Link, benchmark_link
 from pi_sim.network import Network
@@ -101,18 +101,18 @@ def run_party(
     shares: dict[str, Tensor],
     link: Link,
     source: Source,
-    onehots: Iterable[Tensor],
+    inputs: Iterable[dict[str, Tensor]],
     on_node: ProgressCallback,
     device: str = CPU,
 ) -> PartyResult:
-    """Run a party on its shares of one-hot tokens (B, T, V), sequence by sequence."""
+    """Run a party on its shares of the inputs, by name, sequence by sequence."""
     source.device = torch.device(device)
     with Runtime.running(link, source, protocol) as rt, device_context(device):
         weights = {name: backend.fixed_point_tensor(share.to(device)) for name, share in shares.items()}
         party = Party(rt, graph, protocol, weights)
         link_speed = benchmark_link(link)
         session = party.open_weights()
-        results = [party.infer(onehot, on_node) for onehot in onehots]
+        results = [party.infer(input_shares, on_node) for input_shares in inputs]
     logits = [values for _, values in results if values is not None]
     sequences, all_logits = [counters for counters, _ in results], torch.cat(logits) if logits else None
     return PartyResult(link_speed, session, sequences, all_logits, (link.sent, link.received))
@@ -132,7 +132,7 @@ class Party:
         self.opened_weights = open_graph_weights(self.rt, self.graph, self.weights, self.protocol)
         return self._counters_since(before)
 
-    def infer(self, onehot: Tensor, on_node: ProgressCallback) -> tuple[Counters, Tensor | None]:
+    def infer(self, input_shares: dict[str, Tensor], on_node: ProgressCallback) -> tuple[Counters, Tensor | None]:
         """Return the counters of one sequence, in total and up to each node, and its logits (None at the server)."""
         start = self.read_counters()
         prepared = prepare_sequence(self.rt, self.graph, self.protocol, self.opened_weights)
@@ -147,13 +147,20 @@ class Party:
             node_seconds.append(now["seconds"] - now["communication_seconds"])
             on_node(len(nodes), len(self.graph.nodes))
 
-        tokens = backend.fixed_point_tensor(onehot.to(self.rt.source.device), precision=0)
-        values = {**self.weights, **self.constants, "tokens": tokens}
+        values = {**self.weights, **self.constants, **self._shared_inputs(input_shares)}
         logits = execute(self.rt, self.graph, values, self.protocol, prepared, count_node)
         counters = self._counters_since(before)
         for dealt in ("offline", "requested"):
             counters[dealt] += ahead[dealt]
         return {**counters, "ahead": ahead, "nodes": nodes, "node_seconds": node_seconds}, logits
+
+    def _shared_inputs(self, input_shares: dict[str, Tensor]) -> dict[str, Any]:
+        """Return the inputs as shared tensors: one-hot vectors are integers, all others have a fraction."""
+        integers = self.graph.one_hot_inputs()
+        return {
+            name: backend.fixed_point_tensor(share.to(self.rt.source.device), 0 if name in integers else None)
+            for name, share in input_shares.items()
+        }
 
     def _counters_since(self, before: Counters) -> Counters:
         return {name: count - before[name] for name, count in self.read_counters().items()}
@@ -180,8 +187,30 @@ class Party:
         }
 
 
-TOKENS_FILE, LOGITS_FILE, COUNTERS_FILE = "tokens.safetensors", "logits.safetensors", "counts.json"
-"""In a party's folder: its shares of the tokens (input), the client's logits and the counters (output)."""
+INPUTS_FILE, LOGITS_FILE, COUNTERS_FILE = "inputs.safetensors", "logits.safetensors", "counts.json"
+"""In a party's folder: the client's inputs, the client's logits and the counters (output)."""
+
+
+def client_shares(graph: Graph, inputs: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Yield the client's shares of its inputs (N, B, ...) by name, sequence by sequence.
+
+    They are the inputs themselves: the server's shares are zeros, which tell it nothing. Token ids become one-hot
+    vectors, real numbers fixed-point words.
+    """
+    integers = graph.one_hot_inputs()
+    for index in range(len(next(iter(inputs.values())))):
+        yield {
+            name: bundle.one_hot(value[index], graph.input_shapes[name][-1])
+            if name in integers
+            else bundle.to_fixed_point(value[index])
+            for name, value in inputs.items()
+        }
+
+
+def server_shares(graph: Graph, sequences: int) -> Iterator[dict[str, Tensor]]:
+    """Yield the server's shares of the client's inputs, zeros, sequence by sequence."""
+    for _ in range(sequences):
+        yield {name: torch.zeros(shape, dtype=torch.long) for name, shape in graph.input_shapes.items()}
 
 
 class PartyJob(worker.Job):
@@ -190,7 +219,7 @@ class PartyJob(worker.Job):
     rank: int
     bundle: Path
     folder: Path
-    """Folder of this party alone, with its shares of the tokens and its results."""
+    """Folder of this party alone, with its results, and the client's with its inputs."""
     protocol: ExecutableProtocol
     port: int
     timeout: float
@@ -205,13 +234,17 @@ def run_party_job(job: PartyJob) -> None:
     """Run one party; write its counters to its folder, and the client's logits."""
     torch.set_num_threads(job.threads)
     party_bundle = bundle.read_bundle(job.bundle)
-    shares, tokens = party_bundle.party_shares(job.rank), load_file(job.folder / TOKENS_FILE)["tokens"]
+    graph, shares = party_bundle.graph, party_bundle.party_shares(job.rank)
+    if job.rank == CLIENT:
+        inputs = client_shares(graph, load_file(job.folder / INPUTS_FILE))
+    else:
+        inputs = server_shares(graph, job.sequences)
     identity = RunIdentity.of_run(party_bundle, job.protocol)
     dealer = open_dealer(job.dealer, job.rank, identity, job.sequences, job.timeout)
     connection = connect(job.listener, job.port, job.timeout)
     source = perform_handshake(connection, dealer, identity.agreement_terms(job.sequences))
     link = Link(connection, job.rank, job.network)
-    result = run_party(party_bundle.graph, job.protocol, shares, link, source, tokens, _print_progress, job.device)
+    result = run_party(graph, job.protocol, shares, link, source, inputs, _print_progress, job.device)
     link.close()
     if result.logits is not None:
         save_file({"logits": result.logits}, job.folder / LOGITS_FILE)

@@ -3,6 +3,10 @@
 Estimates, exports, dealings and runs share it. A protocol without `rewrites` computes the graph as it was captured.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
 from pi_sim.graph import folding, widths
 from pi_sim.graph.folding import Rewriting, Step
 from pi_sim.graph.ops import Graph, Op
@@ -13,9 +17,17 @@ WIDTHS = "widths"
 """Name of the pass that finds the low bits of every value that its readers need."""
 
 
-def rewrite_graph(graph: Graph, protocol: ExecutableProtocol) -> Rewriting:
-    """Return the graph as the protocol runs it, with the folds of its weights and the steps that led to it."""
+def rewrite_graph(
+    graph: Graph, protocol: ExecutableProtocol, halvings: Mapping[str, int] = MappingProxyType({})
+) -> Rewriting:
+    """Return the graph as the protocol runs it, with the folds of its weights and the steps that led to it.
+
+    `halvings` are those of norms whose rows would not fit their words, by node.
+    """
     rewriting = folding.rewrite(graph, [name for name in protocol.rewrites if name != WIDTHS])
+    for index, node in enumerate(rewriting.graph.nodes):
+        if count := halvings.get(node.name):
+            rewriting.graph.nodes[index] = replace(node, op=node.op.with_attributes(halvings=count))
     if WIDTHS not in protocol.rewrites:
         return rewriting
     return _infer_widths(rewriting, protocol)

@@ -31,6 +31,7 @@ from pi_sim.records.costs import (
     SecondsEach,
     SkippedRun,
     TruncationTest,
+    VectorResult,
 )
 from pi_sim.records.envelope import (
     RECORD_FILE,

@@ -11,8 +11,8 @@ RARE = 0.05
 """Share of corrupted positions up to which they count as rare events; a larger share means a wrong kernel."""
 WRONG = 1.1
 """Ratio of private to plain perplexity above which the result is wrong."""
-LEAST_TOP1, LARGEST_DRIFT = 0.95, 0.05
-"""Agreement of top-1, and change of perplexity, of a private result that can be trusted."""
+LEAST_TOP1, LARGEST_DRIFT, LEAST_COSINE = 0.95, 0.05, 0.99
+"""Agreement of top-1, change of perplexity, and cosine to plain vectors, of a private result that can be trusted."""
 
 
 BytesByParty = tuple[int, int]
@@ -109,29 +109,40 @@ class Agreement(TomlModel):
 
     max_abs: float | None
     mean_abs: float | None
-    top1: float
+    top1: float | None  # null for vectors
     corrupted_positions: int = 0  # their logit error is beyond approximation: a truncation failed
 
 
 class Answer(TomlModel):
     """A class of the logits, such as a token or a label, and its probabilities."""
 
+    input: str | None = None  # of which this is the most probable class; null for several answers to one input
     text: str
     private: float
     plain: float | None = None
+
+
+class VectorResult(TomlModel):
+    """Vector that an encoder gives for an input: its norm, and its cosine to the plain one."""
+
+    input: str
+    norm: float
+    plain_norm: float | None = None
+    cosine: float | None = None
 
 
 class RunRecord(Estimated):
     """Private run of two parties on one machine."""
 
     kind: Literal["run"] = "run"
-    sequences: int
+    sequences: int  # evaluations of the graph
     network: str
     dealer: str = "first-party"
     device: str = "cpu"
     measured: Measured
     perplexity: Perplexity | None = None  # null for a prompt, and for models that predict no next token
-    answers: tuple[Answer, ...] = ()  # to a prompt: the most probable next tokens, or labels
+    answers: tuple[Answer, ...] = ()  # to a prompt: the most probable next tokens, or labels; to lines: their label
+    vectors: tuple[VectorResult, ...] = ()
     agreement: Agreement | None = None
 
     @property
@@ -160,10 +171,13 @@ class RunRecord(Estimated):
         reasons = []
         if agreement.corrupted_positions:
             reasons.append(f"logits at {agreement.corrupted_positions:,} positions are corrupted")
-        if agreement.top1 < LEAST_TOP1:
+        if agreement.top1 is not None and agreement.top1 < LEAST_TOP1:
             reasons.append(f"top-1 agrees at {agreement.top1:.1%} of positions")
         if self.perplexity and self.perplexity.plain and (drift is None or abs(drift) > LARGEST_DRIFT):
             reasons.append("perplexity overflows" if drift is None else f"perplexity is off by {drift:+.1%}")
+        cosines = [vector.cosine for vector in self.vectors if vector.cosine is not None]
+        if min(cosines, default=1.0) < LEAST_COSINE:
+            reasons.append(f"the cosine to a plain vector is {min(cosines):.4f}")
         return reasons
 
     @property
@@ -191,6 +205,7 @@ class PartyRecord(Estimated):
     payload_bytes: PayloadBytes
     perplexity: Perplexity | None = None
     answers: tuple[Answer, ...] = ()
+    vectors: tuple[VectorResult, ...] = ()
     agreement: Agreement | None = None
 
 

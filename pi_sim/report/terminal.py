@@ -129,9 +129,11 @@ def render_machine(machine: Machine, style: Format) -> str:
 def summarize_run(record: RunRecord | PartyRecord) -> str:
     """Summarize a run, or one party of a run across two machines, in a screenful."""
     is_party = isinstance(record, PartyRecord)
-    answers = [{**answer.model_dump(), "text": repr(answer.text)} for answer in record.answers]
+    answers = [{**answer.model_dump(exclude_none=True), "text": repr(answer.text)} for answer in record.answers]
+    vectors = [vector.model_dump(exclude_none=True) for vector in record.vectors]
     functions = {"equality": equality, "is_uneven": is_uneven}
-    return tables.render_template("run.txt.j2", "table", record=record, is_party=is_party, answers=answers, **functions)
+    values = {"record": record, "is_party": is_party, "answers": answers, "vectors": vectors}
+    return tables.render_template("run.txt.j2", "table", **values, **functions)
 
 
 def is_uneven(price: TotalRecord) -> bool:

@@ -1,52 +1,77 @@
-"""Answers of a private run: what its logits say, in words, beside what the plain model says."""
+"""Answers of a private run: what its results say, in words or as vectors, beside what the plain model says."""
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
+from torch.nn import functional
 
-from pi_sim.errors import UsageError
-from pi_sim.records import Answer
+from pi_sim.graph.bundle import Bundle
+from pi_sim.records import Answer, VectorResult
+from pi_sim.run.inputs import RunInputs, load_text_tokenizer
 
-Task = Literal["causal", "masked", "labels", "token labels"]
-"""What the logits of a model are: of the next token, of the token itself, of labels of a text or of each token."""
-TASKS: dict[str, Task] = {
-    "ForCausalLM": "causal",
-    "LMHeadModel": "causal",
-    "ForMaskedLM": "masked",
-    "ForSequenceClassification": "labels",
-    "ForImageClassification": "labels",
-    "ForTokenClassification": "token labels",
-}
-"""Tasks by the ends of transformers' class names."""
 TOP = 5
 
 
-def task_of(model: Any) -> Task:
-    """Return the task of a model; a `UsageError` for one without logits."""
-    name = type(model).__name__
-    for ending, task in TASKS.items():
-        if name.endswith(ending):
-            return task
-    raise UsageError(
-        f"{name} has no logits to open; run and export take causal and masked language models and classifiers."
-    )
+def answer_inputs(bundle: Bundle, inputs: RunInputs, private: Tensor, plain: Tensor | None) -> list[Answer]:
+    """Return what logits (n, ..., C) say of a user's inputs.
+
+    Of one input, the most probable labels, next tokens, or tokens at its mask; of several, the label of each. Of one
+    text whose tokens are labelled, the label of each token. Causal and masked models answer one input only.
+    """
+    task, labels = bundle.origin["task"], bundle.origin["labels"]
+    if not inputs.names or task == "vectors":
+        return []
+    if task == "labels":
+        rows = [(name, private[row], None if plain is None else plain[row]) for row, name in enumerate(inputs.names)]
+        return _label_inputs(rows, labels.__getitem__)
+    if inputs.count > 1 or inputs.lengths is None:
+        return []
+    tokenizer, length = load_text_tokenizer(bundle.folder), int(inputs.lengths[0, 0])
+    ids = inputs.tokens[0, :length].tolist()
+    if task == "token labels":
+        tokens = tokenizer.convert_ids_to_tokens(ids)
+        return [
+            top_answers(private[0, place], None if plain is None else plain[0, place], labels.__getitem__, token)[0]
+            for place, token in enumerate(tokens)
+        ]
+    place = length - 1
+    if task == "masked":
+        if tokenizer.mask_token_id not in ids:
+            return []
+        place = ids.index(tokenizer.mask_token_id)
+    return top_answers(private[0, place], None if plain is None else plain[0, place], lambda n: tokenizer.decode([n]))
 
 
-def label_names(model: Any) -> list[str]:
-    """Return the names of a classifier's labels in order, none for other models."""
-    labels = model.config.id2label or {}
-    return [str(labels[number]) for number in sorted(labels)] if "labels" in task_of(model) else []
+def _label_inputs(rows: list[tuple[str, Tensor, Tensor | None]], names: Callable[[int], str]) -> list[Answer]:
+    """Return all labels of one input, or the most probable one of each."""
+    if len(rows) == 1:
+        return top_answers(rows[0][1], rows[0][2], names)
+    return [top_answers(private, plain, names, name)[0] for name, private, plain in rows]
 
 
-def top_answers(private: Tensor, plain: Tensor | None, names: Any) -> list[Answer]:
+def top_answers(
+    private: Tensor, plain: Tensor | None, names: Callable[[int], Any], source: str | None = None
+) -> list[Answer]:
     """Return the most probable classes of logits (C), with both probabilities; `names` maps a class to its text."""
     probabilities = private.double().softmax(-1)
     expected = None if plain is None else plain.double().softmax(-1)
     return [
         Answer(
+            input=source,
             text=names(number),
             private=probabilities[number].item(),
             plain=None if expected is None else expected[number].item(),
         )
         for number in probabilities.topk(min(TOP, len(probabilities))).indices.tolist()
     ]
+
+
+def compare_vectors(inputs: RunInputs, private: Tensor, plain: Tensor | None) -> list[VectorResult]:
+    """Return the norms of private and plain vectors (n, d) of inputs, and their cosines."""
+    norms = private.norm(dim=1).tolist()
+    if plain is None:
+        return [VectorResult(input=name, norm=norm) for name, norm in zip(inputs.names, norms, strict=True)]
+    cosines = functional.cosine_similarity(private.double(), plain.double()).tolist()
+    rows = zip(inputs.names, norms, plain.norm(dim=1).tolist(), cosines, strict=True)
+    return [VectorResult(input=name, norm=norm, plain_norm=plain, cosine=cosine) for name, norm, plain, cosine in rows]

@@ -86,7 +86,7 @@ def time_run(size: LayerSize, protocol: ExecutableProtocol, dealer: str, sequenc
         bundle = _write_layer(Path(scratch) / "bundle", size, protocol)
         spec = dealing.deal_ahead(bundle.folder, protocol, dealer, sequences, Path(scratch) / DEALT_FILE)
         os.sync()  # writing the file takes no time from the run
-        outcome = launch.run_local(bundle, protocol, tokens, dealer=spec)
+        outcome = launch.run_local(bundle, protocol, {"tokens": tokens}, dealer=spec)
     up_to_node = np.array([[0.0, *counters["node_seconds"]] for counters in outcome.counts[0]])
     seconds = np.diff(up_to_node, axis=1).mean(axis=0).tolist()
     prices = [price_op(node.op, protocol) for node in bundle.graph.nodes]

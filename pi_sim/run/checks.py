@@ -22,7 +22,9 @@ from pi_sim.mpc.launch import PartyCounters
 from pi_sim.mpc.party import CPU, Counters
 from pi_sim.network import Network
 from pi_sim.records import Agreement, Measured, Perplexity, PerplexityPair
+from pi_sim.run.inputs import RunInputs
 from pi_sim.specs import ExecutableProtocol
+from pi_sim.zoo.tasks import Task, find_task, pool, pooling_of
 
 
 def audit_run(graph: Graph, protocol: ExecutableProtocol, counters: PartyCounters) -> None:
@@ -137,46 +139,69 @@ CORRUPTED = 1000.0
 """Error of a logit that makes its position corrupted: approximations err by fractions, a failed truncation by 2^32."""
 
 
-def model_logits(model: PreTrainedModel, tokens: Tensor, device: str = CPU) -> Tensor:
-    """Return the plain logits (N, T, V), or (N, C) of a classifier, of tokens (N, T), one by one, on the CPU.
+def plain_results(model: PreTrainedModel, inputs: RunInputs, device: str = CPU) -> Tensor:
+    """Return the plain logits (n, ..., C) of inputs, or the vectors (n, d) of an encoder, on the CPU.
 
     Raises `UsageError` if they hold NaN or infinities, with which nothing can be compared.
     """
     model.to(device)
-    with torch.no_grad():
-        logits = torch.cat([model(ids[None], **forward_kwargs(model)).logits.cpu() for ids in tokens.to(device)])
-    if not logits.isfinite().all():
-        raise UsageError("the model's own logits of this text are NaN or infinite; check its weights before a run.")
-    return logits
+    batches = [
+        _plain_batch(model, {name: value.to(device) for name, value in batch.items()})
+        for batch in inputs.plain_batches()
+    ]
+    results = torch.cat(batches)[: inputs.count].cpu()
+    places = inputs.token_places if results.dim() > 2 and inputs.is_padded else ...
+    if not results[places].isfinite().all():
+        raise UsageError("the model's own results for this input are NaN or infinite; check its weights before a run.")
+    return results
 
 
-def compare_logits(
-    expected: Tensor | None, private: Tensor, tokens: Tensor, predicts_next: bool = True
+@torch.no_grad()
+def _plain_batch(model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
+    output = model(**batch, **forward_kwargs(model))
+    if find_task(model) != "vectors":
+        logits: Tensor = output.logits
+        return logits
+    mask = batch.get("attention_mask")
+    weights = None if mask is None else (mask / mask.sum(1, keepdim=True)).unsqueeze(1)
+    return pool(output.last_hidden_state, pooling_of(model), weights)
+
+
+def compare_results(
+    expected: Tensor | None, private: Tensor, inputs: RunInputs, task: Task, predicts_text: bool = True
 ) -> tuple[Perplexity | None, Agreement | None]:
-    """Return perplexities on tokens (N, T), and the agreement of private logits (N, ..., V) with the plain ones.
+    """Return perplexities of texts, and the agreement of private logits (n, ..., C) or vectors (n, d) with plain ones.
 
     A position is corrupted if the error of a logit is larger than approximation explains; if there are any, both
-    perplexities without them are returned too. Without `expected` there is no agreement. Only logits that predict the
-    next token have a perplexity.
+    perplexities without them are returned too. Padding does not count. Without `expected` there is no agreement.
+    Vectors have no top-1, and only causal logits have a perplexity, if `predicts_text`.
     """
-    overall = perplexity(private, tokens) if predicts_next else None
+    tokens = inputs.tokens if predicts_text and task == "causal" else None
+    counted = inputs.token_places if private.dim() > 2 else torch.ones(len(private), dtype=torch.bool)
+    targets = counted if tokens is None else counted.roll(-1, 1)  # the last token predicts none
+    overall = perplexity(private, tokens, targets) if tokens is not None else None
     if expected is None:
-        return Perplexity(private=overall) if predicts_next else None, None
+        return None if tokens is None else Perplexity(private=overall), None
     difference = (private - expected).abs()
     corrupted = difference.amax(-1) > CORRUPTED
     agreement = Agreement(
-        max_abs=finite_or_none(difference.max().item()),
-        mean_abs=finite_or_none(difference.mean().item()),
-        top1=(private.argmax(-1) == expected.argmax(-1)).double().mean().item(),
-        corrupted_positions=int(corrupted.sum()),
+        max_abs=finite_or_none(difference[counted].max().item()),
+        mean_abs=finite_or_none(difference[counted].mean().item()),
+        top1=None if task == "vectors" else _share_of_equal_top1(private[counted], expected[counted]),
+        corrupted_positions=int(corrupted[counted].sum()),
     )
-    if not predicts_next:
+    if tokens is None:
         return None, agreement
     clean = None
-    if corrupted.any():
-        plain, rest = (perplexity(logits, tokens, ~corrupted) for logits in (expected, private))
+    if agreement.corrupted_positions:
+        plain, rest = (perplexity(logits, tokens, targets & ~corrupted) for logits in (expected, private))
         clean = PerplexityPair(plain=plain, private=rest)
-    return Perplexity(plain=perplexity(expected, tokens), private=overall, excluding_corrupted=clean), agreement
+    plain = perplexity(expected, tokens, targets)
+    return Perplexity(plain=plain, private=overall, excluding_corrupted=clean), agreement
+
+
+def _share_of_equal_top1(private: Tensor, expected: Tensor) -> float:
+    return (private.argmax(-1) == expected.argmax(-1)).double().mean().item()
 
 
 def perplexity(logits: Tensor, tokens: Tensor, selection: Tensor | None = None) -> float | None:

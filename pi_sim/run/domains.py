@@ -4,40 +4,72 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 
+import torch
 from torch import Tensor
 
 from pi_sim.errors import UsageError
 from pi_sim.graph import reference
-from pi_sim.graph.ops import Graph, Op
+from pi_sim.graph.ops import Graph, Node, Op
 from pi_sim.graph.ranges import ValueRange
 from pi_sim.mpc.kernels import KERNELS, Kernel, kernel_for
+from pi_sim.mpc.kernels.narrow_activations import LIFTED
 from pi_sim.specs import ExecutableProtocol
 
 
-def measure_ranges(graph: Graph, weights: Mapping[str, Tensor], tokens: Tensor) -> list[ValueRange]:
-    """Return the range of every quantity in which some kernel's domain is stated, over token ids (N, T).
+def measure_ranges(graph: Graph, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> list[ValueRange]:
+    """Return the range of every quantity in which some kernel's domain is stated, over inputs (N, B, ...) by name.
 
     Raises `UsageError` for a value that is not finite.
     """
     ranges: dict[tuple[str, str], ValueRange] = {}
-    for sequence in tokens:
-        for node, operands, result in reference.evaluate(graph, weights, sequence[None]):
-            for quantity, statistic in _statistics(node.op, operands, result):
-                if not statistic.numel():  # no row is finite
-                    continue
-                low, high = (bound.item() for bound in statistic.aminmax())
-                if not (math.isfinite(low) and math.isfinite(high)):
-                    raise UsageError(
-                        f"{node.op} in {node.module} computes with {quantity} that is not finite; the weights are "
-                        "damaged, or too large for this model."
-                    )
-                key = node.op.name, quantity
-                ranges[key] = ValueRange(*key, low, high).join(ranges.get(key))
+    for node, operands, result in evaluate_inputs(graph, weights, inputs):
+        for quantity, statistic in _statistics(node.op, operands, result):
+            if not statistic.numel():  # no row is finite
+                continue
+            low, high = (bound.item() for bound in statistic.aminmax())
+            if not (math.isfinite(low) and math.isfinite(high)):
+                raise UsageError(
+                    f"{node.op} in {node.module} computes with {quantity} that is not finite; the weights are "
+                    "damaged, or too large for this model."
+                )
+            key = node.op.name, quantity
+            ranges[key] = ValueRange(*key, low, high).join(ranges.get(key))
     return list(ranges.values())
 
 
+def find_halvings(
+    graph: Graph, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], protocol: ExecutableProtocol
+) -> dict[str, int]:
+    """Return how often norms must halve their rows to fit their words twice over, by node; none for most models.
+
+    Some trained models have a few activations of tens of thousands (arXiv 2402.17762).
+    """
+    largest: dict[str, float] = {}
+    for node, operands, _ in evaluate_inputs(graph, weights, inputs):
+        if _can_halve(node.op, protocol):
+            largest[node.name] = max(largest.get(node.name, 0.0), operands[0].abs().max().item())
+    beyond = {name: value for name, value in largest.items() if value > LIFTED.high}
+    return {name: math.ceil(math.log2(2 * value / LIFTED.high)) for name, value in beyond.items()}
+
+
+def _can_halve(op: Op, protocol: ExecutableProtocol) -> bool:
+    return "halvings" in kernel_for(op.name, protocol.kernels, protocol.name).parameters
+
+
+def evaluate_inputs(
+    graph: Graph, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
+) -> Iterator[tuple[Node, list[Tensor], Tensor]]:
+    """Yield every node with its operands and its value, for each sequence of inputs (N, B, ...) by name."""
+    for index in range(len(next(iter(inputs.values())))):
+        values = {name: value[index] for name, value in inputs.items()}
+        tokens = values.pop("tokens", torch.empty(0))
+        yield from reference.evaluate(graph, weights, tokens, values)
+
+
 def _statistics(op: Op, operands: list[Tensor], result: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Yield the quantities of the domains of all kernels of an operation, each once."""
+    """Yield the quantities of all domains of an operation's kernels, each once; a norm may halve its rows first."""
+    if halvings := op.attribute("halvings"):
+        operands = [operands[0] / 2**halvings, *operands[1:]]
     for quantity, (statistic, is_of_result) in _quantities(op.name).items():
         yield quantity, statistic(*([result] if is_of_result else operands))
 

@@ -6,9 +6,9 @@ The parties exchange their counters after the run, outside of the counted commun
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,19 @@ from torch import Tensor
 
 from pi_sim.errors import RunError, UsageError
 from pi_sim.graph.bundle import Bundle, read_bundle
-from pi_sim.graph.ops import Graph
 from pi_sim.mpc.dealer.dealers import THIRD_PARTY, Dealer, DealerSpec, RunIdentity
 from pi_sim.mpc.launch import PartyCounters, threads_per_party
-from pi_sim.mpc.party import CPU, Counters, PartyResult, open_dealer, require_device, run_party, sequence_progress
+from pi_sim.mpc.party import (
+    CPU,
+    Counters,
+    PartyResult,
+    client_shares,
+    open_dealer,
+    require_device,
+    run_party,
+    sequence_progress,
+    server_shares,
+)
 from pi_sim.mpc.runtime import CLIENT
 from pi_sim.mpc.transport.connection import (
     Connection,
@@ -32,16 +41,16 @@ from pi_sim.mpc.transport.connection import (
     receive_text,
     send_text,
 )
-from pi_sim.mpc.transport.handshake import expand_token_shares, perform_handshake, share_tokens
+from pi_sim.mpc.transport.handshake import perform_handshake
 from pi_sim.mpc.transport.link import Link
 from pi_sim.mpc.transport.tls import TlsTransport, choose_transport
 from pi_sim.network import PRESETS
-from pi_sim.records import Answer, PartyRecord, PayloadBytes, Perplexity
+from pi_sim.records import PartyRecord, PayloadBytes
 from pi_sim.run import dealing
-from pi_sim.run.checks import audit_run, compare_logits, summarize_counters
+from pi_sim.run.checks import audit_run, summarize_counters
 from pi_sim.run.domains import warn_of_domains
-from pi_sim.run.texts import TextChoice
-from pi_sim.run.two_party import answers_of, estimate_bundle, text_ids
+from pi_sim.run.inputs import InputChoice, RunInputs
+from pi_sim.run.two_party import estimate_bundle, judge_results, read_bundle_inputs, save_results
 from pi_sim.specs import ExecutableProtocol
 
 
@@ -55,8 +64,10 @@ class PartyRequest:
     bundle: Path
     protocol: ExecutableProtocol
     sequences: int = 1
-    text: TextChoice = field(default_factory=TextChoice)
-    """The client's text; the server needs none."""
+    input: InputChoice = field(default_factory=InputChoice)
+    """The client's input; the server needs none."""
+    out: Path | None = None
+    """File for the client's results."""
     timeout: float = 60.0
     dealer: DealerSpec = field(default_factory=DealerSpec)
     """The first party, or this party's file of those that `pi-sim deal` wrote."""
@@ -93,7 +104,6 @@ def run_remote_party(
     counters = _pair_counters(rank, result, peer, time.perf_counter() - started)
     audit_run(task.bundle.graph, request.protocol, counters)
     sent, received = result.payload_bytes
-    quality, answers = _read_logits(request, task, result.logits)
     return PartyRecord(
         **estimate.to_json(),
         rank=rank,
@@ -103,29 +113,26 @@ def run_remote_party(
         encrypted=isinstance(transport, TlsTransport),
         measured=summarize_counters(counters, rank=rank).model_copy(update={"peer_wait_seconds": None}),
         payload_bytes=PayloadBytes(sent=sent, received=received),
-        perplexity=quality,
-        answers=tuple(answers),
+        **_judge_results(request, task, result.logits),
     )
 
 
-def _read_logits(
-    request: PartyRequest, task: "PartyTask", logits: Tensor | None
-) -> tuple[Perplexity | None, list[Answer]]:
-    """Return the perplexity of a text, or the answers to a prompt; neither at the server."""
-    if task.ids is None or logits is None:
-        return None, []
-    predicts_next = task.bundle.origin["task"] == "causal" and request.text.prompt is None
-    quality, _ = compare_logits(None, logits, task.ids, predicts_next)
-    return quality, answers_of(request.text, task.bundle, logits, None)
+def _judge_results(request: PartyRequest, task: "PartyTask", results: Tensor | None) -> dict[str, Any]:
+    """Return what the client's results are worth, and save them; nothing at the server."""
+    if task.inputs is None or results is None:
+        return {}
+    if request.out:
+        save_results(request.out, results[: task.inputs.count])
+    return judge_results(task.bundle, task.inputs, results, None, predicts_text=request.input.prompt is None)
 
 
 @dataclass(frozen=True)
 class PartyTask:
-    """Data that a party holds before it meets the other; the ids (N, T) of the text are the client's alone."""
+    """Data that a party holds before it meets the other; the inputs are the client's alone."""
 
     bundle: Bundle
     shares: dict[str, Tensor]
-    ids: Tensor | None
+    inputs: RunInputs | None
     identity: RunIdentity
     dealer: Dealer
 
@@ -141,10 +148,20 @@ def _prepare_task(request: PartyRequest, warn: Callable[[str], None]) -> PartyTa
     return PartyTask(
         bundle=bundle,
         shares=bundle.party_shares(request.rank),
-        ids=text_ids(request.text, bundle, request.sequences) if request.rank == CLIENT else None,
+        inputs=_read_inputs(request, bundle) if request.rank == CLIENT else None,
         identity=identity,
         dealer=open_dealer(request.dealer, request.rank, identity, request.sequences, request.timeout),
     )
+
+
+def _read_inputs(request: PartyRequest, bundle: Bundle) -> RunInputs:
+    """Return the client's inputs, as many as both parties agree on."""
+    request.input.check(bundle.folder)
+    count = request.sequences * bundle.origin["batch"]
+    inputs = read_bundle_inputs(replace(request.input, sequences=count), bundle)
+    if inputs.batches != request.sequences:
+        raise UsageError(f"there are {inputs.count} inputs; give --sequences {inputs.batches} at both parties.")
+    return inputs
 
 
 def _connect(request: PartyRequest, transport: Transport, warn: Callable[[str], None]) -> Connection:
@@ -158,18 +175,14 @@ def _run_graph(
 ) -> PartyResult:
     graph, report_node = task.bundle.graph, sequence_progress(request.sequences, progress)
     source = perform_handshake(connection, task.dealer, task.identity.agreement_terms(request.sequences))
-    onehots = _one_hot_shares(connection, graph, request.sequences, task.ids)
+    if task.inputs:
+        inputs = client_shares(graph, task.inputs.shared_values(graph))
+    else:
+        inputs = server_shares(graph, request.sequences)
     link = Link(connection, request.rank, common_clock=False)
-    result = run_party(graph, request.protocol, task.shares, link, source, onehots, report_node, request.device)
+    result = run_party(graph, request.protocol, task.shares, link, source, inputs, report_node, request.device)
     link.finish()
     return result
-
-
-def _one_hot_shares(connection: Connection, graph: Graph, sequences: int, ids: Tensor | None) -> Iterator[Tensor]:
-    """Return this party's shares of the one-hot tokens; the client alone has the ids (N, T)."""
-    if ids is not None:
-        return share_tokens(connection, ids.unsqueeze(1), graph.vocabulary)
-    return expand_token_shares(connection, sequences, (*graph.input, graph.vocabulary))
 
 
 PeerCounters = tuple[Counters, list[Counters]]

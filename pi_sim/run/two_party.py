@@ -1,12 +1,16 @@
 """Private run on one machine: one graph priced, run between two parties, and evaluated in plaintext."""
 
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -16,6 +20,7 @@ from pi_sim.cost.cost import load_profile
 from pi_sim.cost.estimate import Estimate
 from pi_sim.cost.pricing import price_census
 from pi_sim.errors import UsageError, warn
+from pi_sim.files import write_bytes
 from pi_sim.graph.bundle import Bundle, read_bundle, write_bundle
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.folding import fold_weights
@@ -25,15 +30,16 @@ from pi_sim.mpc.dealer.dealers import FIRST_PARTY, DealerSpec
 from pi_sim.mpc.party import CPU, require_device
 from pi_sim.mpc.rewriting import rewrite_graph
 from pi_sim.network import PRESETS, Network
-from pi_sim.records import RECORD_FILE, Answer, RunRecord
+from pi_sim.records import RECORD_FILE, Measured, RunRecord
 from pi_sim.run import dealing
-from pi_sim.run.answers import label_names, task_of, top_answers
-from pi_sim.run.checks import audit_run, compare_logits, model_logits, summarize_counters
-from pi_sim.run.domains import measure_ranges, warn_of_domains
-from pi_sim.run.texts import TextChoice, load_text_tokenizer
+from pi_sim.run.answers import answer_inputs, compare_vectors
+from pi_sim.run.checks import audit_run, compare_results, plain_results, summarize_counters
+from pi_sim.run.domains import find_halvings, measure_ranges, warn_of_domains
+from pi_sim.run.inputs import PIXELS, InputChoice, InputShape, RunInputs
 from pi_sim.specs import ExecutableProtocol
 from pi_sim.training.evaluation import held_out_tokens, load_model_record
 from pi_sim.zoo.source import ModelSource
+from pi_sim.zoo.tasks import image_shape, label_names, reads_images, task_of
 
 MAX_NETWORK_RATIO = 1.15
 """Ratio of measured to predicted seconds beyond which something else than the network took time."""
@@ -45,9 +51,9 @@ class TwoPartyRequest:
 
     protocol: ExecutableProtocol
     model: ModelSource | None = None
-    seq_len: int | None = None
-    sequences: int = 1
-    text: TextChoice = field(default_factory=TextChoice)
+    input: InputChoice = field(default_factory=InputChoice)
+    out: Path | None = None
+    """File for the private results."""
     bundle: Path | None = None
     network: Network | None = None
     port: int = 0
@@ -74,51 +80,75 @@ def export_bundle(
     out: Path,
     protocol: ExecutableProtocol,
     warn: Callable[[str], None] = warn,
+    *,
+    batch: int = 1,
+    padded: bool = False,
 ) -> Bundle:
     """Capture a trained model and write its bundle for a protocol: the rewritten graph, and a file of weights.
 
     The weights are the server's, or shares of them for each party. The bundle has bounds of the values that the model
-    computes on held-out text; raises `UsageError` if they do not fit the words of the protocol's kernels.
+    computes on held-out text; raises `UsageError` if they do not fit the words of the protocol's kernels. Its graph
+    reads `batch` inputs at once, if `padded` of any lengths up to `seq_len`.
     """
     dealing.check_executable(protocol)
     model = source.load()
-    length = seq_len or source.context
-    return _write_model(out, source, model, _sample_tokens(source, model, length, warn), protocol, warn)
+    inputs = _sample_inputs(source, model, seq_len or source.context, batch, padded, warn)
+    return _write_model(out, source, model, inputs, protocol, padded, warn)
 
 
-def _sample_tokens(source: ModelSource, model: PreTrainedModel, length: int, warn: Callable[[str], None]) -> Tensor:
-    """Return held-out token ids (N, T) of a model, or random ones if its checkpoint names no text."""
+def _sample_inputs(
+    source: ModelSource, model: PreTrainedModel, length: int, batch: int, padded: bool, warn: Callable[[str], None]
+) -> RunInputs:
+    """Return held-out texts of a model, or random token ids or pixels if its checkpoint names no text.
+
+    If they may be padded, one of them is: its mask is among the values to bound.
+    """
+    count, generator = batch * -(-SAMPLE_SEQUENCES // batch), torch.Generator().manual_seed(0)
     if load_model_record(source.folder):
-        return held_out_tokens(source.folder, SAMPLE_SEQUENCES, length)
-    warn(f"{source.folder} names no text; the bounds of its values are measured on random token ids.")
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(model.config.vocab_size, (SAMPLE_SEQUENCES, length), generator=generator)
+        tokens = held_out_tokens(source.folder, count, length)
+    else:
+        warn(f"{source.folder} names no text; the bounds of its values are measured on random inputs.")
+        if reads_images(model):
+            pixels = torch.randn(count, *image_shape(model), generator=generator)
+            return RunInputs({PIXELS: pixels.view(-1, batch, *pixels.shape[1:])}, count)
+        tokens = torch.randint(model.config.vocab_size, (count, length), generator=generator)
+    return RunInputs.of_texts([tokens[0][: max(1, length // 2)] if padded else tokens[0], *tokens[1:]], length, batch)
 
 
 def _write_model(
     out: Path,
     source: ModelSource,
     model: PreTrainedModel,
-    tokens: Tensor,
+    inputs: RunInputs,
     protocol: ExecutableProtocol,
+    padded: bool,
     warn: Callable[[str], None],
 ) -> Bundle:
-    """Write a model's bundle for the length of tokens (N, T), with the ranges of values on them, and read it."""
-    length = tokens.shape[1]
-    graph, weights = rewrite_model(model, length, protocol)
-    origin = {"model": source.name, "size": source.label, "seq_len": length}
-    origin |= {"task": task_of(model), "labels": label_names(model)}
-    ranges = measure_ranges(graph, weights, tokens)
+    """Write a model's bundle for the shape of inputs, with the ranges of values on them, and read it."""
+    task, shape = task_of(model), next(iter(inputs.values.values())).shape
+    length = source.context if reads_images(model) else shape[2]
+    rewrite = partial(rewrite_model, model, length, protocol, shape[1], padded and task != "causal")
+    graph, weights = rewrite()
+    if halvings := find_halvings(graph, weights, inputs.shared_values(graph), protocol):
+        graph, weights = rewrite(halvings)
+    origin = {"model": source.name, "size": source.label, "seq_len": length, "batch": shape[1], "padded": padded}
+    origin |= {"task": task, "labels": label_names(model)}
+    ranges = measure_ranges(graph, weights, inputs.shared_values(graph))
     warn_of_domains(ranges, protocol, warn)
     write_bundle(out, graph, weights, origin, source.folder, dealing.deployment_of(protocol), ranges)
     return read_bundle(out)
 
 
 def rewrite_model(
-    model: PreTrainedModel, length: int, protocol: ExecutableProtocol
+    model: PreTrainedModel,
+    length: int,
+    protocol: ExecutableProtocol,
+    batch: int = 1,
+    padded: bool = False,
+    halvings: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[Graph, Mapping[str, Tensor]]:
     """Return a model's graph as a protocol runs it, and the weights that it reads."""
-    rewriting = rewrite_graph(capture_model(model, length), protocol)
+    rewriting = rewrite_graph(capture_model(model, length, batch, padded=padded), protocol, halvings)
     return rewriting.graph, fold_weights(rewriting.folds, model.state_dict())
 
 
@@ -133,16 +163,16 @@ def run_two_party(
     protocol = request.protocol
     dealing.check_executable(protocol)
     if request.model and not request.bundle:
-        request.text.check(request.model.folder)
+        request.input.check(request.model.folder)
     model = request.model.load() if request.model else None
-    with _bundle_of(request, model, warn) as (bundle, tokens):
+    with _bundle_of(request, model, warn) as (bundle, inputs):
         estimate = estimate_bundle(bundle, protocol, request.networks, request.dealer)
-        dealing.check_dealt_files(request.dealer, bundle, protocol, len(tokens), estimate.total.offline)
-        expected = model_logits(model, tokens, request.device) if model else None
+        dealing.check_dealt_files(request.dealer, bundle, protocol, inputs.batches, estimate.total.offline)
+        plain = plain_results(model, inputs, request.device) if model else None
         outcome = launch.run_local(
             bundle,
             protocol,
-            tokens.unsqueeze(1),
+            inputs.shared_values(bundle.graph),
             port=request.port,
             timeout=request.timeout,
             network=request.network,
@@ -150,8 +180,25 @@ def run_two_party(
             device=request.device,
             progress=progress,
         )
-        answers = answers_of(request.text, bundle, outcome.logits, expected)
+        quality = judge_results(bundle, inputs, outcome.logits, plain, predicts_text=request.input.prompt is None)
     audit_run(bundle.graph, protocol, outcome)
+    if request.out:
+        save_results(request.out, outcome.logits[: inputs.count])
+    return RunRecord(
+        **estimate.to_json(),
+        sequences=inputs.batches,
+        network=request.network.name if request.network else "none",
+        dealer=request.dealer.kind,
+        device=request.device,
+        measured=_measure(request, outcome, estimate, warn),
+        **quality,
+    )
+
+
+def _measure(
+    request: TwoPartyRequest, outcome: launch.RunResult, estimate: Estimate, warn: Callable[[str], None]
+) -> Measured:
+    """Return the measurement beside what was predicted; warn if this machine was too busy to imitate the network."""
     machine, works = load_profile(), estimate.overall.work
     measured = summarize_counters(
         outcome,
@@ -162,74 +209,76 @@ def run_two_party(
     ratio = measured.communication_ratio
     if ratio is not None and not 1 / MAX_NETWORK_RATIO < ratio < MAX_NETWORK_RATIO:
         warn("this machine was too busy to hold messages back precisely; repeat the run when it is not.")
-    predicts_next = bundle.origin["task"] == "causal" and request.text.prompt is None
-    perplexity, agreement = compare_logits(expected, outcome.logits, tokens, predicts_next)
-    return RunRecord(
-        **estimate.to_json(),
-        sequences=len(tokens),
-        network=request.network.name if request.network else "none",
-        dealer=request.dealer.kind,
-        device=request.device,
-        measured=measured,
-        perplexity=perplexity,
-        answers=tuple(answers),
-        agreement=agreement,
+    return measured
+
+
+def judge_results(
+    bundle: Bundle, inputs: RunInputs, private: Tensor, plain: Tensor | None, predicts_text: bool
+) -> dict[str, Any]:
+    """Return the fields of a record that say what the results are worth: perplexity, agreement, answers, vectors."""
+    task, private = bundle.origin["task"], private[: inputs.count]
+    perplexity, agreement = compare_results(plain, private, inputs, task, predicts_text)
+    return {
+        "perplexity": perplexity,
+        "agreement": agreement,
+        "answers": tuple(answer_inputs(bundle, inputs, private, plain)),
+        "vectors": tuple(compare_vectors(inputs, private, plain)) if task == "vectors" else (),
+    }
+
+
+def save_results(path: Path, results: Tensor) -> None:
+    """Write private vectors (n, d) or logits (n, ..., C) as a file of NumPy."""
+    content = BytesIO()
+    np.save(content, results.numpy())
+    write_bytes(path, content.getvalue())
+
+
+def read_bundle_inputs(choice: InputChoice, bundle: Bundle) -> RunInputs:
+    """Return a user's inputs in the shape that a bundle was exported for."""
+    origin, graph = bundle.origin, bundle.graph
+    shape = InputShape(
+        folder=bundle.folder,
+        task=origin["task"],
+        vocabulary=graph.vocabulary,
+        context=origin["seq_len"],
+        batch=origin["batch"],
+        length=origin["seq_len"],
+        is_bundle=True,
+        padded=origin["padded"],
     )
-
-
-def answers_of(choice: TextChoice, bundle: Bundle, private: Tensor, plain: Tensor | None) -> list[Answer]:
-    """Return what the logits of a prompt's last position, or of a classified text, say."""
-    task, labels = bundle.origin["task"], bundle.origin["labels"]
-    if task == "labels":
-        return top_answers(private[0], None if plain is None else plain[0], labels.__getitem__)
-    if choice.prompt is None or task != "causal":
-        return []
-    decode, last = load_text_tokenizer(bundle.folder).decode, (0, -1)
-    return top_answers(private[last], None if plain is None else plain[last], lambda number: decode([number]))
-
-
-def text_ids(choice: TextChoice, bundle: Bundle, sequences: int) -> Tensor:
-    """Return token ids (N, T) of a text, of the length that a bundle was exported for."""
-    length: int = bundle.origin["seq_len"]
-    _check_length(length, choice)
-    context = length if choice.prompt is None else sys.maxsize
-    ids = choice.token_ids(bundle.folder, bundle.graph.vocabulary, None, context, sequences)
-    if ids.shape[1] != length:
-        raise UsageError(f"{bundle.folder} was exported for {length} tokens, the prompt has {ids.shape[1]}.")
-    return ids
-
-
-def _check_length(length: int, choice: TextChoice) -> None:
-    if length < 2 and choice.prompt is None:
-        raise UsageError("a perplexity needs sequences of at least 2 tokens; choose a longer --seq-len.")
+    return choice.read(shape)
 
 
 @contextmanager
 def _bundle_of(
     request: TwoPartyRequest, model: PreTrainedModel | None, warn: Callable[[str], None]
-) -> Iterator[tuple[Bundle, Tensor]]:
-    """Yield the bundle of a request, or one that is exported for this run alone, and token ids (N, T)."""
+) -> Iterator[tuple[Bundle, RunInputs]]:
+    """Yield the bundle of a request, or one that is exported for this run alone, and the inputs."""
     if request.bundle:
         bundle = _check_bundle(request, read_bundle(request.bundle))
         warn_of_domains(bundle.ranges, request.protocol, warn)
-        request.text.check(bundle.folder)
-        yield bundle, text_ids(request.text, bundle, request.sequences)
+        request.input.check(bundle.folder)
+        yield bundle, read_bundle_inputs(request.input, bundle)
         return
     if request.model is None or model is None:
         raise UsageError("nothing to run: give --model or --bundle.")
-    source = request.model
-    context = source.context
-    _check_length(request.seq_len or context, request.text)
-    tokens = request.text.token_ids(source.folder, model.config.vocab_size, request.seq_len, context, request.sequences)
+    source, task = request.model, task_of(model)
+    shape = InputShape(
+        source.folder, task, getattr(model.config, "vocab_size", 0), source.context, batch=request.input.batch
+    )
+    inputs = request.input.read(shape)
     with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch:
-        yield _write_model(Path(scratch) / "bundle", source, model, tokens, request.protocol, warn), tokens
+        folder = Path(scratch) / "bundle"
+        yield _write_model(folder, source, model, inputs, request.protocol, inputs.is_padded, warn), inputs
 
 
 def _check_bundle(request: TwoPartyRequest, bundle: Bundle) -> Bundle:
     """Refuse a bundle of another length or, by the training's record, of another model."""
-    length = bundle.origin["seq_len"]
-    if request.seq_len not in (None, length):
-        raise UsageError(f"{request.bundle} was exported for {length} tokens; leave --seq-len out.")
+    length, batch = bundle.origin["seq_len"], bundle.origin["batch"]
+    if request.input.length not in (None, length) or request.input.hidden_length not in (None, length):
+        raise UsageError(f"{request.bundle} was exported for {length} tokens; leave --seq-len and --hide-length out.")
+    if request.input.batch not in (1, batch):
+        raise UsageError(f"{request.bundle} was exported for batches of {batch}; leave --batch out.")
     dealing.check_deployment(bundle, request.protocol)
     if request.model:
         paths = [folder / RECORD_FILE for folder in (bundle.folder, request.model.folder)]
@@ -249,6 +298,7 @@ def estimate_bundle(
         size=origin["size"],
         protocol=protocol.name,
         seq_len=origin["seq_len"],
+        batch=origin["batch"],
         rows=price_census(census, protocol, includes_dealer=dealer.kind == FIRST_PARTY),
         embedding_and_head=census.embedding_and_head,
         networks=networks,

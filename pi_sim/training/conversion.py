@@ -21,6 +21,7 @@ from pi_sim.training.checkpoints import report_write_errors, write_checkpoint
 from pi_sim.training.corpus import Corpus, load_corpus, load_tokenizer
 from pi_sim.zoo import build, surgery
 from pi_sim.zoo.source import CardModel, ModelSource
+from pi_sim.zoo.tasks import find_task
 
 COPIED_KEYS = {"card", "size", "dimensions"}
 """Parts of a checkpoint's record that stay true of the converted model."""
@@ -66,6 +67,8 @@ def convert(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists already and is not empty; give another --out.")
     meta_model = source.meta()
+    if find_task(meta_model) != "causal":
+        raise UsageError(f"{type(meta_model).__name__} predicts no next token; convert takes causal language models.")
     length = evaluation.resolve_length(meta_model.config, length, "--seq-len")
     surgery.apply_surgery(meta_model, plan)  # refuses impossible surgery before the long work
     model, folder = source.load(), source.folder

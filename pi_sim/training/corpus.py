@@ -25,9 +25,11 @@ import click
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from pi_sim import specs
 from pi_sim.errors import UsageError
+from pi_sim.graph.bundle import VOCABULARY_FILES
 
 INSTALLED_CORPORA = ("packages", "stdlib")
 PACKAGES = ("networkx", "sympy")
@@ -306,12 +308,18 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
     Raises `UsageError` where there is none or it cannot be read.
     """
-    if not (folder / TOKENIZER_FILE).is_file():
-        raise UsageError(f"{folder} has no {TOKENIZER_FILE}; use a checkpoint that pi-sim trained.")
+    files = [name for name in VOCABULARY_FILES if (folder / name).is_file()]
+    if not files:
+        raise UsageError(
+            f"{folder} has no tokenizer ({', '.join(VOCABULARY_FILES[:3])} ...); save one beside the model."
+        )
     try:
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
-    except Exception as error:  # tokenizers raises nothing more specific
-        raise UsageError(f"{folder / TOKENIZER_FILE} cannot be read: {error}.") from None
+        if TOKENIZER_FILE in files:
+            tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+        else:  # transformers builds one of the family's own files
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+    except Exception as error:  # neither library raises anything more specific
+        raise UsageError(f"{folder / files[0]} cannot be read: {error}.") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

@@ -4,23 +4,28 @@ The models of cards start from the same initial scale in every family, with drop
 tied head, so that designs of different families can be compared.
 """
 
+import hashlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 import safetensors
 import safetensors.torch
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 from transformers.utils import logging
 
 from pi_sim import specs
-from pi_sim.errors import UsageError
+from pi_sim.errors import MissingDependencyError, UsageError
+from pi_sim.files import new_folder, user_folder
 from pi_sim.zoo.layers import CONFIG_ACTIVATIONS, FusedFFN
 from pi_sim.zoo.surgery import Plan, apply_surgery
+from pi_sim.zoo.tasks import read_pooling
 
 WEIGHTS_FILE = "model.safetensors"
 NATIVE_NORMS = {"gpt2": "layernorm", "gpt_neox": "layernorm", "opt": "layernorm", "llama": "rmsnorm"}
@@ -152,6 +157,35 @@ def load_checkpoint(folder: Path) -> PreTrainedModel:
     return model
 
 
+def unpack_gguf(path: Path) -> Path:
+    """Return a folder of the user's cache with the float32 weights and the tokenizer of a GGUF file, made once.
+
+    Raises `UsageError` for a file that cannot be read, and `MissingDependencyError` without the package gguf.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        raise UsageError(f"there is no file {path}.") from None
+    key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+    folder = user_folder("XDG_CACHE_HOME", "~/.cache") / "gguf" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    if (folder / "config.json").is_file():
+        return folder
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingDependencyError(f"{path} needs the package gguf; run `pip install gguf`.")
+    click.echo(f"{path}: unpacked into {folder}, once", err=True)
+    try:
+        with quiet_transformers():
+            model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    except Exception as error:  # transformers has no common exception for a file that it cannot read
+        raise UsageError(f"{path} cannot be read: {_first_line(error)}") from None
+    with new_folder(folder) as staged, quiet_transformers():
+        model.config.quantization_config = None  # the weights are plain float32 now
+        save_checkpoint(model, staged)
+        tokenizer.save_pretrained(staged)
+    return folder
+
+
 def save_checkpoint(model: PreTrainedModel, folder: Path) -> None:
     """Write config.json and model.safetensors for `load_checkpoint`, and, without surgery, for transformers."""
     model.config.architectures = [type(model).__name__]
@@ -194,6 +228,7 @@ def _load_foreign_checkpoint(folder: Path, config: Any) -> PreTrainedModel:
     wrong = [key for kind in ("missing_keys", "mismatched_keys") for key in info[kind]]
     if wrong:
         raise ValueError(f"{len(wrong)} tensors are missing or do not fit its config.json, first {wrong[0]}.")
+    model.pooling = read_pooling(folder)
     loaded: PreTrainedModel = model
     return loaded
 

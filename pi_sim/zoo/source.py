@@ -52,10 +52,14 @@ class ModelSource(ABC):
             return ConfigModel.read(name, Path(name))
         if (Path(name) / CONFIG_FILE).is_file():
             return Checkpoint.read(name, Path(name) / CONFIG_FILE)
+        if file := find_gguf(Path(name)):
+            return Checkpoint.read(name, unpack_gguf(file) / CONFIG_FILE)
         if name in list_configs():
             return ConfigModel.read(name, configs_folder() / f"{name}.json")
         if Path(name).is_dir():
-            raise UsageError(f"{name} has no config.json: give a folder saved by pi-sim or by save_pretrained.")
+            raise UsageError(
+                f"{name} has no config.json and no single .gguf file; give a folder saved by pi-sim or save_pretrained."
+            )
         if HUB_NAME.fullmatch(name) and not Path(name).exists():
             return HubModel.read(name, download_from_hub(name, [CONFIG_FILE]) / CONFIG_FILE)
         return CardModel.parse(name, size)
@@ -211,6 +215,21 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9](?:[\w.-]*[\w])?(?<!\.toml
 """Names of the Hub: an organisation and a model; cards and configs by their paths end otherwise."""
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "pytorch_model*.bin"]
 """Files of a model of the Hub: configs, weights and tokenizers."""
+
+
+def find_gguf(path: Path) -> Path | None:
+    """Return a path that is a GGUF file's, or the only such file of a folder."""
+    if path.suffix == ".gguf":
+        return path
+    files = sorted(path.glob("*.gguf")) if path.is_dir() else []
+    return files[0] if len(files) == 1 else None
+
+
+def unpack_gguf(path: Path) -> Path:
+    """Return the folder into which a GGUF file is unpacked."""
+    from pi_sim.zoo import build
+
+    return build.unpack_gguf(path)
 
 
 def download_from_hub(name: str, files: list[str]) -> Path:

@@ -18,6 +18,7 @@ from pi_sim.graph import reference
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph
 from pi_sim.zoo.source import ModelSource
+from pi_sim.zoo.tasks import find_task, pool
 from tests.helpers.hf_models import CAUSAL, FAMILIES, IMAGES, build_model, build_random_model, input_length
 
 EXECUTABLE = [
@@ -36,12 +37,43 @@ def test_the_graph_computes_hugging_faces_results(family: str) -> None:
     model, graph = build_random_model(family), captured(family)
     given = torch.randn(2, 3, 8, 8) if family in IMAGES else torch.randint(4, 50, (2, 12))
     with torch.no_grad():
-        expected = model(given, **({"use_cache": False} if family in CAUSAL else {})).to_tuple()
+        output = model(given, **({"use_cache": False} if family in CAUSAL else {}))
+    expected = (output.last_hidden_state.mean(1),) if find_task(model) == "vectors" else output.to_tuple()
     inputs = {"inputs.pixel_values": given} if family in IMAGES else {}
     read = reference.evaluate(graph, model.state_dict(), given, inputs)
     revealed = [value for node, _, value in read if node.op.name == "reveal"]
     for ours, theirs in zip(revealed, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+PADDED = ["bert", "bert-classifier", "roberta"]
+LENGTHS = torch.tensor([12, 7])
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("family", PADDED)
+def test_padding_changes_no_result(family: str, pooling: str) -> None:
+    """Texts of two lengths in one batch: the graph's results at tokens are transformers' with its attention mask."""
+    model, ids = build_random_model(family), torch.randint(4, 50, (2, 12))
+    model.pooling = pooling
+    is_token = torch.arange(12) < LENGTHS[:, None]
+    ids = ids.where(is_token, model.config.pad_token_id)
+    with torch.no_grad():
+        output = model(ids, attention_mask=is_token.long())
+    graph = capture_model(model, 12, batch=2, padded=True)
+    weights = (is_token / LENGTHS[:, None]).unsqueeze(1)
+    masks = {
+        "inputs.attention_mask": torch.where(is_token, 0.0, -200.0)[:, None, None],
+        "inputs.pooling_weights": weights,
+    }
+    read = list(reference.evaluate(graph, model.state_dict(), ids, {name: masks[name] for name in graph.inputs}))[-1][2]
+    if find_task(model) == "vectors":
+        expected = pool(output.last_hidden_state, pooling, weights)
+    else:
+        expected = output.logits
+        if expected.dim() == 3:
+            read, expected = read[is_token], expected[is_token]
+    torch.testing.assert_close(read, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -252,13 +252,23 @@ def test_the_weights_of_long_rows_sum_to_one(length: int, spread: float) -> None
     assert float((value - scores.softmax(-1)).abs().max()) < 0.0007 + 0.00003 * length
 
 
+@pytest.mark.parties
+@pytest.mark.parametrize("bits", [32, 64])
+def test_norms_halve_rows_that_do_not_fit_their_words(two_parties: TwoParties, bits: int) -> None:
+    x = normal(4, 3, 64)
+    x[0, 0], x[1, 1] = 30_000, -25_000
+    assert_equation(two_parties, "rmsnorm", [x], eps=1e-5, halvings=2, bits=bits, **CLOSE)
+    centred = x - x.mean(-1, keepdim=True)
+    assert_equation(two_parties, "layernorm", [centred], eps=1e-5, centred=True, halvings=2, bits=bits, **CLOSE)
+
+
 def test_norms_read_32_bits_alone() -> None:
     x = exact(
         torch.randn(6, 768, generator=torch.Generator().manual_seed(1))
         * torch.tensor([[0.05], [1], [3], [20], [100], [400]])
     )
     words = garbled(to_fixed_point(x), 32)
-    outcome = run_both(lambda rt, share: narrow_rows._divide_by_rms(rt, share, 1e-5, 64), words)
+    outcome = run_both(lambda rt, share: narrow_rows._divide_by_rms(rt, share, 1e-5, 64, 0), words)
     expected = x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
     assert float((outcome.value.double() / 2**16 - expected).abs().max()) < 0.0005
     assert outcome.rounds == 9

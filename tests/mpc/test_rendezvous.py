@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_sim.errors import RunError, UsageError
-from pi_sim.graph.bundle import one_hot
-from pi_sim.mpc.transport import handshake
 from pi_sim.mpc.transport.connection import (
     HELLO,
     MAGIC,
@@ -125,18 +122,6 @@ def test_differing_terms_are_named_at_both_parties(changed: set[str]) -> None:
         thread.join()
     differing = " and ".join(name for name in TERMS if name in changed)
     assert messages == ([f"the parties differ in {differing}; start both with the same."] * 2 if changed else [])
-
-
-def test_sharing_the_text_sends_a_seed_only() -> None:
-    ids = torch.tensor([[[1, 4, 2]], [[0, 0, 3]]])
-    server_end, client_end = socket.socketpair()
-    with server_end, client_end:
-        client = list(handshake.share_tokens(client_end, ids, 5))
-        assert len(server_end.recv(1000, socket.MSG_PEEK)) == 16
-        server = list(handshake.expand_token_shares(server_end, 2, (1, 3, 5)))
-    for server_share, client_share, row in zip(server, client, ids, strict=True):
-        assert torch.equal(server_share + client_share, one_hot(row, 5))
-        assert server_share.abs().min() > 2**30  # uniformly random, not the text
 
 
 @pytest.mark.parties

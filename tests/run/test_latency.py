@@ -112,7 +112,7 @@ def test_a_run_is_stopped_by_its_limit() -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.raises(launch.TimeLimitError, match="did not end within 1 s"):
         source = ModelSource.parse("relu_nonorm", "tiny")
         bundle = export_bundle(source, 8, Path(folder) / "bundle", card)
-        launch.run_local(bundle, card, torch.zeros(50, 1, 8, dtype=torch.long), limit=1.0)
+        launch.run_local(bundle, card, {"tokens": torch.zeros(50, 1, 8, dtype=torch.long)}, limit=1.0)
 
 
 def test_a_machine_without_a_gpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,9 @@ from pi_sim.errors import UsageError
 from pi_sim.graph.capture import capture_model
 from pi_sim.records import Agreement, Perplexity, RunRecord, load
 from pi_sim.run import two_party
-from pi_sim.run.checks import compare_logits, perplexity
+from pi_sim.run.checks import compare_results, perplexity
 from pi_sim.run.domains import measure_ranges, warn_of_domains
+from pi_sim.run.inputs import InputChoice, RunInputs
 from pi_sim.specs import load_executable_protocol
 from pi_sim.zoo.source import ModelSource
 
@@ -104,7 +105,7 @@ def test_perplexity_is_that_of_the_definition() -> None:
 def test_agreement_compares_logits() -> None:
     plain, tokens = torch.tensor([[[1.0, 2.0], [3.0, 1.0]]]), torch.tensor([[0, 1]])
     private = plain + torch.tensor([[[0.0, -1.5], [0.5, 0.0]]])
-    quality, agreement = compare_logits(plain, private, tokens)
+    quality, agreement = compare_results(plain, private, RunInputs.of_tokens(tokens), "causal")
     assert agreement == Agreement(max_abs=1.5, mean_abs=0.5, top1=0.5, corrupted_positions=0)
     assert quality.excluding_corrupted is None
 
@@ -113,7 +114,7 @@ def test_corrupted_positions_are_counted_and_left_out() -> None:
     plain, tokens = torch.randn(1, 4, 3), torch.tensor([[0, 1, 2, 0]])
     private = plain.clone()
     private[0, 1, 0] = 2.0**32
-    quality, agreement = compare_logits(plain, private, tokens)
+    quality, agreement = compare_results(plain, private, RunInputs.of_tokens(tokens), "causal")
     assert agreement is not None
     assert agreement.corrupted_positions == 1
     assert quality.excluding_corrupted is not None
@@ -138,7 +139,7 @@ def test_activations_out_of_a_domain_are_told_beforehand() -> None:
     model = ModelSource.parse("gelu_ln", "tiny").load()
     graph, tokens = capture_model(model, LENGTH), torch.arange(LENGTH)[None]
     with torch.no_grad():
-        ranges = measure_ranges(graph, model.state_dict(), tokens)
+        ranges = measure_ranges(graph, model.state_dict(), {"tokens": tokens[None]})
         sentences = list[str]()
         warn_of_domains(ranges, specs.load_executable_protocol("crypten"), sentences.append)
         assert [sentence.split(" is accurate")[0] for sentence in sentences] == ["gelu by erf-taylor"]
@@ -162,7 +163,7 @@ def test_numbers_that_do_not_fit_their_words_are_refused() -> None:
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(1e6)
         graph, weights = two_party.rewrite_model(model, LENGTH, lean)
-        ranges = measure_ranges(graph, weights, torch.arange(LENGTH)[None])
+        ranges = measure_ranges(graph, weights, {"tokens": torch.arange(LENGTH)[None, None]})
     with pytest.raises(UsageError, match=r"reveal by rounded computes with \|result\| from 0 to 32768 only"):
         warn_of_domains(ranges, lean, pytest.fail)
 
@@ -225,7 +226,7 @@ def test_kernels_of_other_families_serve_a_rewritten_graph(tmp_path: Path) -> No
     request = two_party.TwoPartyRequest(
         protocol=load_executable_protocol(str(tmp_path / "mixed.toml")),
         model=ModelSource.parse("gelu_ln", "tiny"),
-        seq_len=8,
+        input=InputChoice(length=8),
     )
     record = two_party.run_two_party(request, pytest.fail, lambda fraction: None)
     assert record.agreement

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import BloomConfig, BloomForCausalLM, GPT2LMHeadModel
+from transformers import BertConfig, BertForMaskedLM, BloomConfig, BloomForCausalLM, GPT2LMHeadModel
 
 from pi_sim import records
 from pi_sim.errors import UsageError
 from pi_sim.training import corpus, evaluation
 from pi_sim.zoo import build
 from pi_sim.zoo.layers import DyT
-from tests.helpers.cli import invoke
+from tests.helpers.cli import invoke, refused
 from tests.helpers.small_training import read_weights, train
 
 
@@ -112,6 +112,15 @@ def test_impossible_conversions_are_one_sentence_and_leave_nothing(
     assert complaint in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_predicts_no_next_token_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "bert"
+    BertForMaskedLM(
+        BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    ).save_pretrained(folder)
+    result = invoke("convert", folder, "--activation", "relu", "--out", tmp_path / "out")
+    assert "BertForMaskedLM predicts no next token" in refused(result)
 
 
 def test_a_second_conversion_replaces_settings_of_the_first(normed: Path, tmp_path: Path) -> None:

@@ -150,6 +150,15 @@ def test_the_tokenizer_restores_every_byte(texts: Path) -> None:
     assert (ids == 0).nonzero().tolist() == [[len(ids) - 1]]
 
 
+def test_a_tokenizer_of_other_files_than_tokenizer_json_is_built(tmp_path: Path) -> None:
+    """The vocabulary of BERT as its checkpoints have it: one word a line."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "lazy", "dog", "##s"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}', encoding="utf-8")
+    assert corpus.load_tokenizer(tmp_path).encode("lazy dogs", add_special_tokens=False).ids == [5, 6, 7]
+
+
 def test_texts_are_encoded_in_batches(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = corpus.load_corpus(str(texts)).training[:7]
     encoder = corpus.train_tokenizer(documents, 300)

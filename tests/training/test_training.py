@@ -296,7 +296,7 @@ def test_the_recorded_quality_is_the_checkpoint_s(trained: Path, texts: Path) ->
 @pytest.mark.parametrize(
     ("lacking", "complaint"),
     [
-        ("tokenizer.json", "has no tokenizer.json"),
+        ("tokenizer.json", r"has no tokenizer \(tokenizer.json, "),
         ("record.json", "has no record.json"),
         ("corpus", "has no corpus"),
         ("name", "has no corpus.name"),

@@ -7,7 +7,7 @@ import pytest
 
 from pi_sim import specs
 from pi_sim.cost.census import capture_census
-from pi_sim.errors import UsageError
+from pi_sim.errors import MissingDependencyError, UsageError
 from pi_sim.zoo import source
 from pi_sim.zoo.source import CardModel, Checkpoint, ConfigModel, ModelSource
 from tests.helpers.hf_models import build_model
@@ -52,6 +52,18 @@ def test_a_public_model_has_its_published_parameters(name: str) -> None:
     model = ModelSource.parse(name, "tiny").meta()
     assert model.num_parameters() == PARAMETERS[name]
     assert {weight.device.type for weight in model.parameters()} == {"meta"}
+
+
+def test_a_gguf_file_is_unpacked_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"there is no file .*model\.gguf"):
+        ModelSource.parse(str(tmp_path / "model.gguf"), "tiny")
+    (tmp_path / "model.gguf").write_bytes(b"no GGUF")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match="needs the package gguf; run `pip install gguf`"):
+        ModelSource.parse(str(tmp_path), "tiny")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    with pytest.raises(UsageError, match=r"model\.gguf cannot be read"):
+        ModelSource.parse(str(tmp_path), "tiny")
 
 
 @pytest.mark.parametrize(

@@ -200,8 +200,15 @@ def _norm_cost(d: Dimensions) -> KernelCost:
     return cost
 
 
-def _divide_by_rms(rt: Runtime, x: Tensor, eps: float, bits: int) -> Tensor:
+def _norm_bits(op: Op) -> tuple[int, ...]:
+    """Return the bits of rows, more where they are halved, and of further operands."""
+    return 48 if op.attribute("halvings") else 32, *(64,) * (len(op.shapes) - 1)
+
+
+def _divide_by_rms(rt: Runtime, x: Tensor, eps: float, bits: int, halvings: int) -> Tensor:
     """Return x / sqrt(mean of x^2 + eps) over the last dimension of values that are right in 32 bits.
+
+    Halving x, local where it is right in 48 bits, changes nothing but the last bits of the result.
 
     1. Open x (1 round, 4 bytes): the sum v of squares of each row is local.
     2. 1 / sqrt(v + d eps) (5 rounds), truncated to 32 fraction bits (1 round, both per row).
@@ -209,7 +216,8 @@ def _divide_by_rms(rt: Runtime, x: Tensor, eps: float, bits: int) -> Tensor:
 
     9 rounds, 8 without the lift.
     """
-    rows = x.reshape(-1, x.shape[-1])
+    rows = shift_locally(x, halvings) if halvings else x
+    rows, eps = rows.reshape(-1, x.shape[-1]), eps / 4**halvings
     words = RowWords(rt, rows, len(rows), lambda values: values.unsqueeze(-1), squares=True)
     (words.m,) = rt.open(words.opening)
     v = words.square_sums() + (round(x.shape[-1] * eps * 2 ** (2 * FRACTION_BITS)) if rt.rank == 0 else 0)
@@ -234,7 +242,7 @@ def _centred_magnitude(x: Tensor, *_: Tensor) -> Tensor:
     *CENTRED_SQUARES,
     Domain("|mean|", absolute_mean, 0, 16_000, hard=True),
     Domain("|centred input|", _centred_magnitude, 0, LIFTED.high, hard=True),
-    operand_bits=lambda op: (32 if op.attribute("centred") else 64, *(64,) * (len(op.shapes) - 1)),
+    operand_bits=lambda op: _norm_bits(op) if op.attribute("centred") else (64,) * len(op.shapes),
     can_narrow=True,
     cost=lambda d: _norm_cost(d) + (KernelCost() if d.op.attribute("centred") else TRUNCATION.parallel(d.rows)),
 )
@@ -246,18 +254,19 @@ def layernorm(
     *,
     eps: float,
     centred: bool = False,
+    halvings: int = 0,
     bits: int = 64,
 ) -> Shared:
     """Return LayerNorm: a row's sum of squares is brought to [1, 4) first, and every element is opened once.
 
-    1. Subtract the mean, truncated wrap-free (1 round), unless the rows are centred.
+    1. Subtract the mean, truncated wrap-free (1 round), unless the rows are centred; halve them `halvings` times.
     2. Normalise, see `_divide_by_rms` (9 rounds).
     3. Multiply by gamma and truncate wrap-free (2 rounds); add beta.
     """
 
     def apply(share: Tensor) -> Tensor:
         rows = share if centred else subtract_mean(rt, share)
-        return apply_affine(rt, _divide_by_rms(rt, rows, eps, 64 if gamma is not None else bits), gamma, beta)
+        return apply_affine(rt, _divide_by_rms(rt, rows, eps, 64 if gamma is not None else bits, halvings), gamma, beta)
 
     return map_share(x, apply)
 
@@ -267,14 +276,14 @@ def layernorm(
     "one-opening",
     *SQUARES,
     LIFTED,
-    operand_bits=_narrow_rows,
+    operand_bits=lambda op: _norm_bits(op),
     can_narrow=True,
     cost=_norm_cost,
 )
-def rmsnorm(rt: Runtime, x: Shared, gamma: Shared = None, *, eps: float, bits: int = 64) -> Shared:
+def rmsnorm(rt: Runtime, x: Shared, gamma: Shared = None, *, eps: float, halvings: int = 0, bits: int = 64) -> Shared:
     """Return RMSNorm: the steps of `layernorm` without centring."""
 
     def apply(share: Tensor) -> Tensor:
-        return apply_affine(rt, _divide_by_rms(rt, share, eps, 64 if gamma is not None else bits), gamma)
+        return apply_affine(rt, _divide_by_rms(rt, share, eps, 64 if gamma is not None else bits, halvings), gamma)
 
     return map_share(x, apply)

@@ -1,19 +1,12 @@
-"""Before any share moves: two parties connect, check that they agree, and exchange seeds.
-
-The client then shares its text with the server by sending a seed, 16 bytes.
-"""
+"""Before any share moves: two parties connect, check that they agree, and exchange seeds."""
 
 import hashlib
 import socket
 import struct
-from collections.abc import Iterator, Mapping
-
-from torch import Tensor
+from collections.abc import Mapping
 
 from pi_sim.errors import RunError
-from pi_sim.graph.bundle import one_hot
 from pi_sim.mpc import backend
-from pi_sim.mpc.dealer.correlations import TensorSpec
 from pi_sim.mpc.dealer.dealers import DEALING_NUMBER_BYTES, Dealer
 from pi_sim.mpc.dealer.prg import SEED_BYTES, AesCtrPrg, new_seed
 from pi_sim.mpc.dealer.sources import Source
@@ -70,20 +63,3 @@ def perform_handshake(connection: Connection, dealer: Dealer, terms: Mapping[str
         previous_prg=AesCtrPrg(peer_zero_seed), next_prg=AesCtrPrg(zero_seed), local_prg=AesCtrPrg(new_seed())
     )
     return dealer.open_source(peer_offer)
-
-
-def share_tokens(connection: Connection, ids: Tensor, vocabulary: int) -> Iterator[Tensor]:
-    """Return the client's shares (B, T, V) of token ids (N, B, T), sequence by sequence.
-
-    The server expands its own shares from the seed that is sent: uniformly random, and independent of the tokens.
-    """
-    seed = new_seed()
-    send_all(connection, seed)
-    prg = AesCtrPrg(seed)
-    return (one_hot(row, vocabulary) - prg.draw(TensorSpec((*row.shape, vocabulary)))[0] for row in ids)
-
-
-def expand_token_shares(connection: Connection, sequences: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
-    """Return the server's shares, of one shape (B, T, V), sequence by sequence."""
-    prg = AesCtrPrg(bytes(receive_exactly(connection, bytearray(SEED_BYTES))))
-    return (prg.draw(TensorSpec(shape))[0] for _ in range(sequences))

@@ -25,7 +25,8 @@ from pi_sim.records import BenchRecord, BenchSize, KernelTiming, ModelTiming, Tr
 from pi_sim.run import dealing
 from pi_sim.run.bench.kernels import BenchJob, batch_count, bench_peer, measure_truncations
 from pi_sim.run.bench.workloads import Workload, list_workloads
-from pi_sim.run.checks import audit_run, model_logits, summarize_counters
+from pi_sim.run.checks import audit_run, plain_results, summarize_counters
+from pi_sim.run.inputs import RunInputs
 from pi_sim.run.two_party import rewrite_model
 from pi_sim.specs import ExecutableProtocol
 from pi_sim.training.evaluation import held_out_tokens
@@ -201,7 +202,8 @@ def measure_model(bench_model: BenchModel, protocols: list[ExecutableProtocol], 
     """Run a model under every protocol with every dealer; a counter that differs from its price is a `RunError`."""
     model, tokens = bench_model.model, bench_model.tokens
     origin = {"model": bench_model.name, "size": TINY_SIZE, "seq_len": tokens.shape[1]}
-    plain = model_logits(model, tokens)
+    inputs = RunInputs.of_tokens(tokens)
+    plain = plain_results(model, inputs)
     is_whole = bench_model.name == WHOLE_NAME
     for protocol in protocols:
         if is_whole and protocol.name != WHOLE_PROTOCOL:
@@ -211,7 +213,7 @@ def measure_model(bench_model: BenchModel, protocols: list[ExecutableProtocol], 
         write_bundle(folder, graph, weights, origin, scratch, dealing.deployment_of(protocol))
         loaded = read_bundle(folder)
         for dealer in DEALERS[:1] if is_whole else DEALERS:
-            yield _measure_run(loaded, protocol, dealer, tokens, plain)
+            yield _measure_run(loaded, protocol, dealer, inputs, plain)
 
 
 def _counted_nodes(graph: Graph, name: str) -> list[Node]:
@@ -226,13 +228,13 @@ def _counted_nodes(graph: Graph, name: str) -> list[Node]:
 
 
 def _measure_run(
-    loaded: Bundle, protocol: ExecutableProtocol, dealer: str, tokens: Tensor, plain: Tensor
+    loaded: Bundle, protocol: ExecutableProtocol, dealer: str, inputs: RunInputs, plain: Tensor
 ) -> ModelTiming:
     """Run all sequences once; the fastest one counts."""
     bench_name = loaded.origin["model"]
     with tempfile.TemporaryDirectory(dir=loaded.folder) as scratch:
-        spec = dealing.deal_ahead(loaded.folder, protocol, dealer, len(tokens), Path(scratch) / DEALT_FILE)
-        outcome = launch.run_local(loaded, protocol, tokens.unsqueeze(1), dealer=spec)
+        spec = dealing.deal_ahead(loaded.folder, protocol, dealer, inputs.batches, Path(scratch) / DEALT_FILE)
+        outcome = launch.run_local(loaded, protocol, inputs.values, dealer=spec)
     return time_run(loaded, protocol, dealer, outcome, _counted_nodes(loaded.graph, bench_name), plain)
 
 

@@ -29,7 +29,8 @@ from pi_sim.run.bench.bench import (
     time_run,
     whole_gpt2,
 )
-from pi_sim.run.checks import compare_logits, model_logits
+from pi_sim.run.checks import compare_results, plain_results
+from pi_sim.run.inputs import RunInputs
 from pi_sim.run.two_party import rewrite_model
 from pi_sim.specs import ExecutableProtocol
 
@@ -137,24 +138,24 @@ def _measure_device(
 
     Raises `TimeLimitError` after `limit` seconds.
     """
-    bundle, tokens = read_bundle(folder), bench.tokens
+    bundle, inputs = read_bundle(folder), RunInputs.of_tokens(bench.tokens)
     outcome = launch.run_local(
         bundle,
         protocol,
-        tokens.unsqueeze(1),
+        inputs.values,
         dealer=DealerSpec(),
         device=device,
         timeout=MESSAGE_TIMEOUT_S,
         limit=limit,
     )
-    plain = model_logits(bench.model, tokens)
+    plain = plain_results(bench.model, inputs)
     timing = time_run(bundle, protocol, DealerSpec().kind, outcome, bundle.graph.nodes, plain)
-    perplexity, agreement = compare_logits(plain, outcome.logits, tokens)
+    perplexity, agreement = compare_results(plain, outcome.logits, inputs, "causal")
     return LatencyRow(
         **timing.model_dump(),
         device=device,
-        seq_len=tokens.shape[1],
-        sequences=len(tokens),
+        seq_len=bench.tokens.shape[1],
+        sequences=inputs.count,
         perplexity=perplexity if bench.is_trained else None,
         agreement=agreement,
     )

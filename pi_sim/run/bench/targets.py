@@ -113,8 +113,8 @@ def _accuracy(runs: Mapping[str, RunRecord], missing: list[str]) -> Iterator[Tar
     for model, record in sorted(runs.items()):
         if record.agreement:
             drift, top1, corrupted = record.drift, record.agreement.top1, record.agreement.corrupted_positions
-            is_met = drift is not None and abs(drift) <= DRIFT and top1 > TOP1 and not corrupted
+            is_met = drift is not None and abs(drift) <= DRIFT and (top1 or 0.0) > TOP1 and not corrupted
             change = "overflow" if drift is None else f"{drift:+.3%}"
-            result = f"{change}, {top1:.2%}, {corrupted} in {record.sequences}"
+            result = f"{change}, {top1 or 0.0:.2%}, {corrupted} in {record.sequences}"
             yield _target(model, aim, result, is_met and record.sequences >= SEQUENCES)
     yield from (_target(model, aim, "", None) for model in missing)
