@@ -2,9 +2,9 @@
 
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from pi_sim.errors import UsageError
+from pi_sim.names import describe_closest
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,6 @@ def _unknown_network(text: str) -> str:
         ]
         reason = " and ".join(faults) or "it needs rtt and bw once each, and nothing else"
         return f"network {text!r}: {reason}; rtt takes us, ms or s, bw takes kbps, Mbps or Gbps: rtt=40ms,bw=200Mbps."
-    closest = ", ".join(get_close_matches(text, PRESETS))
-    hint = f"closest: {closest}; " if closest else ""
+    closest = describe_closest(text, PRESETS)
+    hint = f"{closest}; " if closest else ""
     return f"unknown network {text!r}; {hint}use {', '.join(PRESETS)} or rtt=40ms,bw=200Mbps."

@@ -26,6 +26,8 @@ def resolve_protocol(name: str) -> PricedProtocol:
     """Return the protocol called `name`, or at that path; a TOML file goes before a plugin of the same name."""
     if name not in specs.list_names("protocols") and name in plugins.plugin_names():
         return plugins.load_plugin(name)
+    if not name.endswith(".toml") and name not in specs.list_names("protocols"):
+        raise specs.unknown_name("protocols", name, plugins.plugin_names())
     protocol = specs.load_protocol(name)
     if isinstance(protocol, DeclaredProtocol):
         sheet.check_sheet(protocol, protocol.origin, Path(protocol.origin).read_text(encoding="utf-8"))

@@ -23,6 +23,7 @@ from pi_sim.specs.toml import (
     location,
     parse_toml,
     read_toml,
+    unknown_name,
     validate_table,
 )
 
@@ -47,6 +48,7 @@ __all__ = [
     "load_size",
     "location",
     "read_toml",
+    "unknown_name",
     "validate_table",
 ]
 

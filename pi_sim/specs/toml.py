@@ -5,7 +5,7 @@ tomllib reports lines of syntax errors only; `toml_line` finds the line of a key
 
 import re
 import tomllib
-from difflib import get_close_matches
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pi_sim.errors import UsageError
+from pi_sim.names import describe_closest, describe_closest_file
 
 FactKind = Literal["models", "models/sizes", "protocols", "protocols/published"]
 
@@ -49,21 +50,30 @@ def find_file(kind: FactKind, name: str) -> Path:
     """Return the TOML file called `name`, or the one at that path. Raises `UsageError` if neither exists."""
     if name.endswith(".toml"):
         if not Path(name).is_file():
-            raise UsageError(f"there is no file {name}.")
+            raise missing_file(Path(name))
         return Path(name)
     if name not in list_names(kind):
-        raise UsageError(_unknown_name(kind, name))
+        raise unknown_name(kind, name)
     return data_root() / kind / f"{name}.toml"
 
 
-def _unknown_name(kind: FactKind, name: str) -> str:
-    """Return the sentence that names the closest names, public models included, and the command that lists all."""
+def missing_file(path: Path) -> UsageError:
+    """Return the error about a file that does not exist, with the closest names of its folder."""
+    hint = describe_closest_file(path)
+    return UsageError(f"there is no file {path}{'; ' * bool(hint)}{hint}.")
+
+
+def unknown_name(kind: FactKind, name: str, others: Iterable[str] = ()) -> UsageError:
+    """Return the error about a name that does not exist, with the closest ones, and the command that lists all.
+
+    Public models count among the models, and `others` are names beside those of the files, such as plugins.
+    """
     noun, command = NOUNS[kind]
-    if not command:
-        return f"unknown {noun} {name!r}; known: {', '.join(list_names(kind))}, or a .toml file."
     public = [path.stem for path in (data_root() / "models/configs").glob("*.json")] if kind == "models" else []
-    closest = ", ".join(get_close_matches(name, sorted({*list_names(kind), *public} - {name})))
-    return f"unknown {noun} {name!r}{'; closest: ' * bool(closest)}{closest}; `{command}` lists them."
+    closest = describe_closest(name, {*list_names(kind), *public, *others})
+    hint = f"; {closest}" if closest else ""
+    remedy = f"`{command}` lists them" if command else f"known: {', '.join(list_names(kind))}, or a .toml file"
+    return UsageError(f"unknown {noun} {name!r}{hint}; {remedy}.")
 
 
 def read_toml(schema: type[TomlModelT], path: Path) -> TomlModelT:
