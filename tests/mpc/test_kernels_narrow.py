@@ -25,6 +25,7 @@ from tests.helpers.two_threads import run_both
 
 LEAN = "lean"
 CLOSE: dict[str, Any] = {"atol": 2e-4, "protocol": LEAN}
+HALVED: dict[str, Any] = {"atol": 1e-3, "protocol": LEAN}  # two halvings cost two bits
 BITS = st.sampled_from([{}, {"bits": 32}, {"bits": 48}])
 
 
@@ -257,9 +258,9 @@ def test_the_weights_of_long_rows_sum_to_one(length: int, spread: float) -> None
 def test_norms_halve_rows_that_do_not_fit_their_words(two_parties: TwoParties, bits: int) -> None:
     x = normal(4, 3, 64)
     x[0, 0], x[1, 1] = 30_000, -25_000
-    assert_equation(two_parties, "rmsnorm", [x], eps=1e-5, halvings=2, bits=bits, **CLOSE)
+    assert_equation(two_parties, "rmsnorm", [x], eps=1e-5, halvings=2, bits=bits, **HALVED)
     centred = x - x.mean(-1, keepdim=True)
-    assert_equation(two_parties, "layernorm", [centred], eps=1e-5, centred=True, halvings=2, bits=bits, **CLOSE)
+    assert_equation(two_parties, "layernorm", [centred], eps=1e-5, centred=True, halvings=2, bits=bits, **HALVED)
 
 
 def test_norms_read_32_bits_alone() -> None:
