@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -13,15 +14,21 @@ from pi_sim.graph.ops import Graph, Node, Op
 from pi_sim.graph.ranges import ValueRange
 from pi_sim.mpc.kernels import KERNELS, Kernel, kernel_for
 from pi_sim.mpc.kernels.narrow_activations import LIFTED
+from pi_sim.mpc.kernels.narrow_rows import CENTRED
 from pi_sim.specs import ExecutableProtocol
 
+ROW_MAGNITUDES = (LIFTED.quantity, CENTRED.quantity)
+"""Quantities of a norm's rows that halving makes fit their words."""
 
-def measure_ranges(graph: Graph, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> list[ValueRange]:
-    """Return the range of every quantity in which some kernel's domain is stated, over inputs (N, B, ...) by name.
+
+def measure_ranges(
+    graph: Graph, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
+) -> dict[str, list[ValueRange]]:
+    """Return by node the range of every quantity in which some kernel's domain is stated, over inputs (N, B, ...).
 
     Raises `UsageError` for a value that is not finite.
     """
-    ranges: dict[tuple[str, str], ValueRange] = {}
+    ranges: dict[str, dict[str, ValueRange]] = {}
     for node, operands, result in evaluate_inputs(graph, weights, inputs):
         for quantity, statistic in _statistics(node.op, operands, result):
             if not statistic.numel():  # no row is finite
@@ -32,24 +39,32 @@ def measure_ranges(graph: Graph, weights: Mapping[str, Tensor], inputs: Mapping[
                     f"{node.op} in {node.module} computes with {quantity} that is not finite; the weights are "
                     "damaged, or too large for this model."
                 )
-            key = node.op.name, quantity
-            ranges[key] = ValueRange(*key, low, high).join(ranges.get(key))
-    return list(ranges.values())
+            entries = ranges.setdefault(node.name, {})
+            entries[quantity] = ValueRange(node.op.name, quantity, low, high).join(entries.get(quantity))
+    return {name: list(entries.values()) for name, entries in ranges.items()}
 
 
-def find_halvings(
-    graph: Graph, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], protocol: ExecutableProtocol
-) -> dict[str, int]:
+def join_ranges(ranges: Mapping[str, list[ValueRange]]) -> list[ValueRange]:
+    """Return the range of every quantity over all nodes of an operation."""
+    joined: dict[tuple[str, str], ValueRange] = {}
+    for entry in chain.from_iterable(ranges.values()):
+        key = entry.op, entry.quantity
+        joined[key] = entry.join(joined.get(key))
+    return list(joined.values())
+
+
+def find_halvings(graph: Graph, ranges: Mapping[str, list[ValueRange]], protocol: ExecutableProtocol) -> dict[str, int]:
     """Return how often norms must halve their rows to fit their words twice over, by node; none for most models.
 
     Some trained models have a few activations of tens of thousands (arXiv 2402.17762).
     """
-    largest: dict[str, float] = {}
-    for node, operands, _ in evaluate_inputs(graph, weights, inputs):
-        if _can_halve(node.op, protocol):
-            largest[node.name] = max(largest.get(node.name, 0.0), operands[0].abs().max().item())
-    beyond = {name: value for name, value in largest.items() if value > LIFTED.high}
-    return {name: math.ceil(math.log2(2 * value / LIFTED.high)) for name, value in beyond.items()}
+    norms = [node.name for node in graph.nodes if _can_halve(node.op, protocol)]
+    return {
+        name: math.ceil(math.log2(2 * entry.high / LIFTED.high))
+        for name in norms
+        for entry in ranges[name]
+        if entry.quantity in ROW_MAGNITUDES and entry.high > LIFTED.high
+    }
 
 
 def _can_halve(op: Op, protocol: ExecutableProtocol) -> bool:
@@ -67,9 +82,13 @@ def evaluate_inputs(
 
 
 def _statistics(op: Op, operands: list[Tensor], result: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Yield the quantities of all domains of an operation's kernels, each once; a norm may halve its rows first."""
+    """Yield the quantities of all domains of an operation's kernels, each once; a norm may halve its rows first.
+
+    LayerNorm halves what is left after it has subtracted the mean, whose own domain is that of the input.
+    """
     if halvings := op.attribute("halvings"):
-        operands = [operands[0] / 2**halvings, *operands[1:]]
+        mean = operands[0].mean(-1, keepdim=True) if op.name == "layernorm" else 0.0
+        operands = [mean + (operands[0] - mean) / 2**halvings, *operands[1:]]
     for quantity, (statistic, is_of_result) in _quantities(op.name).items():
         yield quantity, statistic(*([result] if is_of_result else operands))
 

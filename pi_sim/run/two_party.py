@@ -34,7 +34,7 @@ from pi_sim.records import RECORD_FILE, Measured, RunRecord
 from pi_sim.run import dealing
 from pi_sim.run.answers import answer_inputs, compare_vectors
 from pi_sim.run.checks import audit_run, compare_results, plain_results, summarize_counters
-from pi_sim.run.domains import find_halvings, measure_ranges, warn_of_domains
+from pi_sim.run.domains import find_halvings, join_ranges, measure_ranges, warn_of_domains
 from pi_sim.run.inputs import PIXELS, InputChoice, InputShape, RunInputs
 from pi_sim.specs import ExecutableProtocol
 from pi_sim.training.evaluation import held_out_tokens, load_model_record
@@ -129,11 +129,14 @@ def _write_model(
     length = source.context if reads_images(model) else shape[2]
     rewrite = partial(rewrite_model, model, length, protocol, shape[1], padded and task != "causal")
     graph, weights = rewrite()
-    if halvings := find_halvings(graph, weights, inputs.shared_values(graph), protocol):
+    values = inputs.shared_values(graph)
+    node_ranges = measure_ranges(graph, weights, values)
+    if halvings := find_halvings(graph, node_ranges, protocol):
         graph, weights = rewrite(halvings)
+        node_ranges = measure_ranges(graph, weights, values)
     origin = {"model": source.name, "size": source.label, "seq_len": length, "batch": shape[1], "padded": padded}
     origin |= {"task": task, "labels": label_names(model)}
-    ranges = measure_ranges(graph, weights, inputs.shared_values(graph))
+    ranges = join_ranges(node_ranges)
     warn_of_domains(ranges, protocol, warn)
     write_bundle(out, graph, weights, origin, source.folder, dealing.deployment_of(protocol), ranges)
     return read_bundle(out)

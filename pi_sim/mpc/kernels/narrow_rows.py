@@ -236,12 +236,15 @@ def _centred_magnitude(x: Tensor, *_: Tensor) -> Tensor:
     return (x - x.mean(-1, keepdim=True)).abs()
 
 
+CENTRED = Domain("|centred input|", _centred_magnitude, 0, LIFTED.high, hard=True)
+
+
 @kernel(
     "layernorm",
     "one-opening",
     *CENTRED_SQUARES,
     Domain("|mean|", absolute_mean, 0, 16_000, hard=True),
-    Domain("|centred input|", _centred_magnitude, 0, LIFTED.high, hard=True),
+    CENTRED,
     operand_bits=lambda op: _norm_bits(op) if op.attribute("centred") else (64,) * len(op.shapes),
     can_narrow=True,
     cost=lambda d: _norm_cost(d) + (KernelCost() if d.op.attribute("centred") else TRUNCATION.parallel(d.rows)),
