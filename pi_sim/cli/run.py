@@ -99,9 +99,7 @@ def two_party(
         out=out,
         **settings,
     )
-    if out:
-        files.check_writable(out)
-    result = _run_and_report(lambda advance: run_two_party(request, warn, advance), record)
+    result = _run_and_report(lambda advance: run_two_party(request, warn, advance), record, out)
     if result.faults and not allow_inexact:
         reasons = "; ".join(result.faults)
         raise RunError(
@@ -110,13 +108,18 @@ def two_party(
         )
 
 
-def _run_and_report(infer: "Callable[[Callable[[float], None]], RecordT]", path: Path | None) -> "RecordT":
-    """Run with a progress bar, write the record, print a summary; an unwritable path fails before the run."""
+def _run_and_report(
+    infer: "Callable[[Callable[[float], None]], RecordT]", path: Path | None, out: Path | None
+) -> "RecordT":
+    """Run with a progress bar, write the record, print a summary; an unwritable path fails before the run.
+
+    The run itself writes its results to `out`.
+    """
     from pi_sim import records
     from pi_sim.report import terminal
 
-    if path:
-        files.check_writable(path)
+    for output in filter(None, (path, out)):
+        files.check_writable(output)
     with options.progress_bar("private inference") as advance:
         result = infer(advance)
     if path:
@@ -177,9 +180,7 @@ def party(
         out=out,
         **settings,
     )
-    if out:
-        files.check_writable(out)
-    _run_and_report(lambda advance: remote.run_remote_party(request, warn, advance), record)
+    _run_and_report(lambda advance: remote.run_remote_party(request, warn, advance), record, out)
 
 
 @click.command()

@@ -2,8 +2,8 @@
 
 A Hugging Face model reads texts or images, or in a decoding step one new token for each sequence, after tokens whose
 keys and values are in a cache. The parties hold shares of the cached keys and values, which are secret inputs of the
-graph. Keys and values of the new token stay shared; only its logits are opened. Texts are assumed to have no padding,
-so positions do not depend on tokens and are public.
+graph. Keys and values of the new token stay shared; only its logits are opened. Texts are padded
+on the right, if at all, so positions do not depend on tokens and are public.
 
 Operations that the vocabulary lacks are replaced by torch's decompositions. Modules that are written in single steps
 although torch has one operation for them are fused, as a protocol may have a better algorithm for the operation.

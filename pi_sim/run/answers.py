@@ -22,43 +22,39 @@ def answer_inputs(bundle: Bundle, inputs: RunInputs, private: Tensor, plain: Ten
     task, labels = bundle.origin["task"], bundle.origin["labels"]
     if not inputs.names or task == "vectors":
         return []
+
+    def answers_at(*place: int, names: Callable[[int], Any] = labels.__getitem__) -> list[Answer]:
+        return top_answers(private[place], None if plain is None else plain[place], names)
+
     if task == "labels":
-        rows = [(name, private[row], None if plain is None else plain[row]) for row, name in enumerate(inputs.names)]
-        return _label_inputs(rows, labels.__getitem__)
+        if inputs.count == 1:
+            return answers_at(0)
+        return [_name_input(answers_at(row)[0], name) for row, name in enumerate(inputs.names)]
     if inputs.count > 1 or inputs.lengths is None:
         return []
     tokenizer, length = load_text_tokenizer(bundle.folder), int(inputs.lengths[0, 0])
     ids = inputs.tokens[0, :length].tolist()
     if task == "token labels":
         tokens = tokenizer.convert_ids_to_tokens(ids)
-        return [
-            top_answers(private[0, place], None if plain is None else plain[0, place], labels.__getitem__, token)[0]
-            for place, token in enumerate(tokens)
-        ]
+        return [_name_input(answers_at(0, place)[0], token) for place, token in enumerate(tokens)]
     place = length - 1
     if task == "masked":
         if tokenizer.mask_token_id not in ids:
             return []
         place = ids.index(tokenizer.mask_token_id)
-    return top_answers(private[0, place], None if plain is None else plain[0, place], lambda n: tokenizer.decode([n]))
+    return answers_at(0, place, names=lambda number: tokenizer.decode([number]))
 
 
-def _label_inputs(rows: list[tuple[str, Tensor, Tensor | None]], names: Callable[[int], str]) -> list[Answer]:
-    """Return all labels of one input, or the most probable one of each."""
-    if len(rows) == 1:
-        return top_answers(rows[0][1], rows[0][2], names)
-    return [top_answers(private, plain, names, name)[0] for name, private, plain in rows]
+def _name_input(answer: Answer, name: str) -> Answer:
+    return answer.model_copy(update={"input": name})
 
 
-def top_answers(
-    private: Tensor, plain: Tensor | None, names: Callable[[int], Any], source: str | None = None
-) -> list[Answer]:
+def top_answers(private: Tensor, plain: Tensor | None, names: Callable[[int], Any]) -> list[Answer]:
     """Return the most probable classes of logits (C), with both probabilities; `names` maps a class to its text."""
     probabilities = private.double().softmax(-1)
     expected = None if plain is None else plain.double().softmax(-1)
     return [
         Answer(
-            input=source,
             text=names(number),
             private=probabilities[number].item(),
             plain=None if expected is None else expected[number].item(),

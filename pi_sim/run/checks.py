@@ -24,7 +24,7 @@ from pi_sim.network import Network
 from pi_sim.records import Agreement, Measured, Perplexity, PerplexityPair
 from pi_sim.run.inputs import RunInputs
 from pi_sim.specs import ExecutableProtocol
-from pi_sim.zoo.tasks import Task, find_task, pool, pooling_of
+from pi_sim.zoo.tasks import Task, find_task, mean_weights, pool, pooling_of
 
 
 def audit_run(graph: Graph, protocol: ExecutableProtocol, counters: PartyCounters) -> None:
@@ -163,7 +163,7 @@ def _plain_batch(model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
         logits: Tensor = output.logits
         return logits
     mask = batch.get("attention_mask")
-    weights = None if mask is None else (mask / mask.sum(1, keepdim=True)).unsqueeze(1)
+    weights = None if mask is None else mean_weights(mask)
     return pool(output.last_hidden_state, pooling_of(model), weights)
 
 

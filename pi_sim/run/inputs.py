@@ -11,13 +11,13 @@ from torch.nn import functional
 from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedTokenizerFast
 
 from pi_sim.errors import UsageError
-from pi_sim.graph.bundle import IMAGE_PROCESSOR_FILE, VOCABULARY_FILES
+from pi_sim.graph.bundle import IMAGE_PROCESSOR_FILE
 from pi_sim.graph.ops import Graph
 from pi_sim.records import RECORD_FILE
-from pi_sim.training.corpus import TOKENIZER_FILE, load_tokenizer
+from pi_sim.training.corpus import TOKENIZER_FILE, find_vocabulary, load_tokenizer
 from pi_sim.training.evaluation import check_recorded_corpus, held_out_tokens
 from pi_sim.zoo.build import quiet_transformers
-from pi_sim.zoo.tasks import Task
+from pi_sim.zoo.tasks import Task, mean_weights
 
 TOKENS, MASK, WEIGHTS, PIXELS = "tokens", "inputs.attention_mask", "inputs.pooling_weights", "inputs.pixel_values"
 """Names of a graph's inputs, see `pi_sim.graph.capture`."""
@@ -101,8 +101,8 @@ class RunInputs:
         values = dict(self.values)
         if MASK in graph.inputs:
             values[MASK] = torch.where(self.is_token, 0.0, HIDDEN_SCORE)[:, :, None, None]
-        if WEIGHTS in graph.inputs and self.lengths is not None:
-            values[WEIGHTS] = (self.is_token / self.lengths.unsqueeze(-1)).unsqueeze(2)
+        if WEIGHTS in graph.inputs:
+            values[WEIGHTS] = mean_weights(self.is_token)
         expected = graph.inputs | ({TOKENS: graph.input} if graph.input else {})
         for name, shape in expected.items():
             if name not in values or tuple(values[name].shape[1:]) != shape:
@@ -218,10 +218,7 @@ def load_text_tokenizer(folder: Path) -> Any:
     """Return the tokenizer of a checkpoint or a bundle; a `UsageError` where there is none that can be read."""
     if (folder / TOKENIZER_FILE).is_file() and not (folder / "tokenizer_config.json").is_file():
         return PreTrainedTokenizerFast(tokenizer_object=load_tokenizer(folder))
-    if not any((folder / name).is_file() for name in VOCABULARY_FILES):  # transformers would make up an empty one
-        raise UsageError(
-            f"{folder} has no tokenizer ({', '.join(VOCABULARY_FILES[:3])} ...); save one beside the model."
-        )
+    find_vocabulary(folder)  # without one, transformers would make up an empty tokenizer
     return _load_processor(AutoTokenizer, folder, "a tokenizer")
 
 

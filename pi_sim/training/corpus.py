@@ -303,16 +303,19 @@ def train_tokenizer(documents: Iterable[Document], vocabulary: int) -> Tokenizer
     return tokenizer
 
 
+def find_vocabulary(folder: Path) -> list[str]:
+    """Return the names of a folder's vocabulary files; a `UsageError` without one."""
+    if files := [name for name in VOCABULARY_FILES if (folder / name).is_file()]:
+        return files
+    raise UsageError(f"{folder} has no tokenizer ({', '.join(VOCABULARY_FILES[:3])} ...); save one beside the model.")
+
+
 def load_tokenizer(folder: Path) -> Tokenizer:
     """Return the tokenizer of a checkpoint, with any truncation and padding of its file switched off.
 
     Raises `UsageError` where there is none or it cannot be read.
     """
-    files = [name for name in VOCABULARY_FILES if (folder / name).is_file()]
-    if not files:
-        raise UsageError(
-            f"{folder} has no tokenizer ({', '.join(VOCABULARY_FILES[:3])} ...); save one beside the model."
-        )
+    files = find_vocabulary(folder)
     try:
         if TOKENIZER_FILE in files:
             tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))

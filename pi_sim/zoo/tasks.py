@@ -90,6 +90,11 @@ def pooling_of(model: Any) -> Pooling:
     return pooling
 
 
+def mean_weights(is_token: Tensor) -> Tensor:
+    """Return the weights (..., 1, T) of a mean over the tokens of texts (..., T), zeros at padding."""
+    return (is_token / is_token.sum(-1, keepdim=True)).unsqueeze(-2)
+
+
 def pool(hidden: Tensor, pooling: Pooling, weights: Tensor | None = None) -> Tensor:
     """Return the vectors (B, d) of token vectors (B, T, d); `weights` (B, 1, T) are those of a mean, None if equal."""
     if pooling == "cls":
