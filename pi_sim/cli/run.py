@@ -40,6 +40,24 @@ def _input_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _generation_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a continuation."""
+    for option in (
+        click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Of random tokens."),
+        click.option(
+            "--top-p", default=1.0, show_default=True, type=click.FloatRange(0, 1, min_open=True),
+            help="Random tokens are those that hold this much of the probability together.",
+        ),
+        click.option(
+            "--temperature", default=0.0, show_default=True, type=click.FloatRange(0, 100),
+            help="0 takes the most probable token, more takes a random one.",
+        ),
+        click.option("--generate", type=options.POSITIVE, metavar="N", help="Continue the prompt by N tokens."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 def _dealer_option(text: str) -> Callable[[Any], Any]:
     return click.option("--dealer", default="first-party", show_default=True, metavar="DEALER", help=text)
 
@@ -55,6 +73,7 @@ def run() -> None:
 @options.LENGTH
 @options.PROTOCOL
 @_input_options
+@_generation_options
 @click.option("--sequences", type=options.POSITIVE, help=SEQUENCES)
 @BATCH
 @click.option("--hide-length", type=options.POSITIVE, help="Pad every text to so many tokens; no length is told.")
@@ -79,6 +98,10 @@ def two_party(
     sequences: int | None,
     batch: int,
     hide_length: int | None,
+    generate: int | None,
+    temperature: float,
+    top_p: float,
+    seed: int,
     out: Path | None,
     allow_inexact: bool,
     record: Path | None,
@@ -86,6 +109,8 @@ def two_party(
 ) -> None:
     """Compute what a model says of a text between two processes on this machine, each with its own shares."""
     from pi_sim.mpc.dealer.dealers import DealerSpec
+    from pi_sim.mpc.sampling import Sampling
+    from pi_sim.run.generation import GenerationChoice, run_generation
     from pi_sim.run.inputs import InputChoice
     from pi_sim.run.two_party import TwoPartyRequest, run_two_party
 
@@ -99,13 +124,24 @@ def two_party(
         out=out,
         **settings,
     )
-    result = _run_and_report(lambda advance: run_two_party(request, warn, advance), record, out)
+    if generate:
+        choice = GenerationChoice(generate, Sampling(temperature=temperature, top_p=top_p, seed=seed))
+        result = _run_and_report(
+            lambda advance: run_generation(request, choice, warn, advance, _print_text), record, out
+        )
+    else:
+        result = _run_and_report(lambda advance: run_two_party(request, warn, advance), record, out)
     if result.faults and not allow_inexact:
         reasons = "; ".join(result.faults)
         raise RunError(
             f"the private result is wrong: {reasons}. Choose another --protocol (protocols/README.md names the risks "
             "of stock kernels), or accept it with --allow-inexact."
         )
+
+
+def _print_text(text: str) -> None:
+    """Print a piece of a continuation as it comes."""
+    click.echo(text, nl=False)
 
 
 def _run_and_report(

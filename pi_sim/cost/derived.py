@@ -23,6 +23,7 @@ from pi_sim.mpc.dealer.sources import DealerSource, DemandItem, RecordingSource
 from pi_sim.mpc.executor import (
     apply_op,
     dry_runtime,
+    earlier_rows,
     fixed_operand,
     is_tied,
     open_weights,
@@ -32,6 +33,7 @@ from pi_sim.mpc.executor import (
     run_setup,
     secret_tensor,
 )
+from pi_sim.mpc.primitives.cached import CachedFactor
 from pi_sim.mpc.primitives.fourier import interpolation_tables
 from pi_sim.mpc.primitives.ring import WORD_BYTES
 from pi_sim.mpc.runtime import Runtime
@@ -76,6 +78,8 @@ def _derive_once(op: Op, protocol: ExecutableProtocol) -> DerivedPrice:
     """Return the price of one operation, including the work of computing constants that are not cached yet."""
     with _metered_dry_run(protocol) as meter:
         operands, index = _shape_only_operands(op), fixed_operand(op, protocol)
+        if (fresh := op.attribute("fresh")) is not None:
+            operands[1] = CachedFactor.without_data(meter.rt, op.shapes[1], fresh)
         counter = WorkCounter(meter.prg, rt=meter.rt)
         if index is not None:
             (operands[index],) = open_weights(meter.rt, [op], [operands[index]], protocol)
@@ -120,8 +124,8 @@ def derive_graph_cost(graph: Graph, protocol: ExecutableProtocol) -> Cost:
         opened_weights = run_setup(meter.rt, graph, protocol)
         session = meter.take_cost()
         prepared = prepare_sequence(meter.rt, graph, protocol, opened_weights)
-        ahead = meter.take_cost()
-        run_sequence(meter.rt, graph, protocol, prepared)
+        ahead, cache = meter.take_cost(), earlier_rows(meter.rt, graph)
+        run_sequence(meter.rt, graph, protocol, prepared, cache)
         online = meter.take_cost()
         offline = ahead.offline + online.offline
         return replace(online, offline=offline, ahead=ahead.sent, session=session.sent)

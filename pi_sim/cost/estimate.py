@@ -34,7 +34,7 @@ CONVENTIONS = [
     "1 MB = 1e6 bytes, 1 GB = 1e9 bytes",
 ]
 """Printed under every table: each of them changes published numbers by a factor of two or more."""
-SCENARIO_KEYS = ("model", "size", "protocol", "seq_len", "batch", "past", "only_inner")
+SCENARIO_KEYS = ("model", "size", "protocol", "seq_len", "batch", "past", "generate", "only_inner")
 ROW_KEYS = ("module", "op", "shapes", "count", "provenance")
 """Attributes of an estimate and of its rows that are keys of its record."""
 OTHER_ROWS = "others"
@@ -58,6 +58,8 @@ class Estimate:
     networks: list[Network]
     batch: int = 1
     past: int | None = None
+    generate: int | None = None
+    """Tokens that follow a prompt of `seq_len`; the costs are those of all of them together."""
     only_inner: bool = False
     machine: Machine | None = None
     offline_known: bool = True

@@ -4,7 +4,8 @@ The price is that of the declared protocol's sheet or of the plugin; for an exec
 kernels by a dry run, once, and cached.
 """
 
-from dataclasses import astuple
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -178,6 +179,15 @@ def price_census(census: Census, protocol: PricedProtocol, includes_dealer: bool
     if refused:
         raise _unpriced_error(refused, census.embedding_and_head, protocol_origin(protocol))
     return rows
+
+
+def price_sequence(
+    censuses: Sequence[Census], protocol: PricedProtocol, includes_dealer: bool = True
+) -> Iterator[Row]:
+    """Yield the rows of the graphs of one sequence; its session opens the weights once, for all of them."""
+    for index, census in enumerate(censuses):
+        for row in price_census(census, protocol, includes_dealer):
+            yield replace(row, cost=replace(row.cost, session=(0, 0))) if index else row
 
 
 def _price_row(op: Op, protocol: PricedProtocol, includes_dealer: bool) -> Row:

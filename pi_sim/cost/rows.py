@@ -45,6 +45,20 @@ class Row:
         return match[1] if match else self.module
 
 
+def join_rows(rows: Iterable[Row]) -> list[Row]:
+    """Return one row for all occurrences of an operation in a module, in order of the first."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.module, row.op, row.shapes), []).append(row)
+    return [_join_group(group) for group in groups.values()]
+
+
+def _join_group(rows: list[Row]) -> Row:
+    total = Subtotal.sum_of(rows)
+    count = sum(row.count for row in rows)
+    return replace(rows[0], count=count, cost=total.cost, work=total.work, ahead_work=total.ahead_work)
+
+
 @dataclass(frozen=True)
 class Subtotal:
     """Sum of rows: operations, cost, and the works unless that of one row is unknown."""

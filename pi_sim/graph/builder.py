@@ -68,6 +68,11 @@ class Builder:
         self.graph.weights[name] = shape
         return Secret(name, shape)
 
+    def keep_rows(self, name: str, rows: Secret) -> None:
+        """Cache keys or values for the next decoding step, which finds them at the end of its input `name`."""
+        cached = {node.inputs[0]: node.name for node in self.graph.nodes if node.op.name == "cache"}
+        self.graph.cache[f"inputs.{name}"] = cached.get(rows.name) or self.emit("cache", [rows], rows.shape).name
+
     def add_constant(self, value: Tensor) -> str:
         """Register a public tensor; equal tensors share one name."""
         for name, constant in self.graph.constants.items():

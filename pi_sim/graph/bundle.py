@@ -1,6 +1,7 @@
 """Bundle: the export of a model as a graph and a file of weight shares for each party.
 
-graph.json             nodes and shapes, what they were made from and for, bounds of values: public
+graph.json             nodes and shapes, what they were made from and for, bounds of values: public; those of a prompt
+                       alone, if the graphs of decoding steps stand behind it
 export.json            a number that tells this export's shares from those of another: public
 constants.safetensors  masks and positions: public
 tokenizer.json         and its other files, an image processor's, and record.json, which names the corpus: public
@@ -32,7 +33,7 @@ from pi_sim.files import new_folder
 from pi_sim.graph.ops import Graph, Node, Op
 from pi_sim.graph.ranges import ValueRange
 
-BUNDLE_FORMAT = 5
+BUNDLE_FORMAT = 6
 PRECISION = 16
 """Fractional bits of a weight: CrypTen's default."""
 LARGEST_WEIGHT = 2.0**46
@@ -49,7 +50,10 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Bundle:
-    """Bundle read from disk: the graph, its origin (model, size, seq_len), and bounds of the values it computes."""
+    """Bundle read from disk: the graph, its origin (model, size, seq_len), and bounds of the values it computes.
+
+    `steps` are the graphs of decoding steps behind it, on the same weights.
+    """
 
     folder: Path
     graph: Graph
@@ -57,6 +61,12 @@ class Bundle:
     precision: int
     deployment: Deployment
     ranges: list[ValueRange]
+    steps: tuple[Graph, ...] = ()
+
+    @property
+    def graphs(self) -> tuple[Graph, ...]:
+        """All graphs of one sequence, in order."""
+        return self.graph, *self.steps
 
     def party_shares(self, rank: int) -> dict[str, Tensor]:
         """Return one party's shares of the weights, int64, by name: all of it, and zeros, if the server owns them."""
@@ -101,6 +111,7 @@ def write_bundle(
     checkpoint: Path,
     deployment: Deployment = SHARED,
     ranges: Sequence[ValueRange] = (),
+    steps: Sequence[Graph] = (),
 ) -> None:
     """Write the bundle, complete or not at all; the folder must not exist or be empty.
 
@@ -108,7 +119,7 @@ def write_bundle(
     loaded from: its tokenizer and record are public and copied.
     """
     with new_folder(folder) as staged:
-        _write_public(staged, graph, origin, deployment, ranges)
+        _write_public(staged, (graph, *steps), origin, deployment, ranges)
         _write_shares(staged, graph, weights, deployment)
         for name in PUBLIC_FILES:
             if (checkpoint / name).is_file():
@@ -121,22 +132,49 @@ def read_bundle(folder: Path) -> Bundle:
         public = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
         if public["format"] != BUNDLE_FORMAT:
             raise UsageError(f"{folder} was exported by another version of pi-sim; export it again.")
-        nodes = [Node(name, Op.from_json(op), tuple(inputs), module) for name, op, inputs, module in public["nodes"]]
-        weights = {name: tuple(shape) for name, shape in public["weights"].items()}
         constants = _load_tensors(folder / "constants.safetensors")
-        if not nodes or not {"model", "size", "seq_len"} <= set(public["origin"]):
+        graphs = [_read_graph(table, index, constants) for index, table in enumerate(public["graphs"])]
+        if not graphs[0].nodes or not {"model", "size", "seq_len"} <= set(public["origin"]):
             raise ValueError("its graph.json is incomplete")
-        inputs = {name: tuple(shape) for name, shape in public["inputs"].items()}
-        graph = Graph(tuple(public["input"]), public["vocabulary"], weights, constants, nodes, inputs)
         ranges = [ValueRange(**entry) for entry in public["ranges"]]
         deployment = Deployment(**public["deployment"])
-        return Bundle(folder, graph, public["origin"], public["precision"], deployment, ranges)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        precision, steps = public["precision"], tuple(graphs[1:])
+        return Bundle(folder, graphs[0], public["origin"], precision, deployment, ranges, steps)
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UsageError(f"{folder} is not a bundle of pi-sim export ({error}); export it again.") from None
 
 
+def _constant_key(graph: int, name: str) -> str:
+    return f"{graph}/{name}"
+
+
+def _graph_table(graph: Graph) -> dict[str, Any]:
+    """Return all of a graph but its constants as JSON values."""
+    return {
+        "input": graph.input,
+        "vocabulary": graph.vocabulary,
+        "inputs": graph.inputs,
+        "cache": graph.cache,
+        "weights": graph.weights,
+        "nodes": [[node.name, node.op.to_json(), node.inputs, node.module] for node in graph.nodes],
+    }
+
+
+def _read_graph(table: Mapping[str, Any], index: int, constants: Mapping[str, Tensor]) -> Graph:
+    """Return the graph of `_graph_table`, the bundle's `index`th, with its constants."""
+    nodes = [Node(name, Op.from_json(op), tuple(inputs), module) for name, op, inputs, module in table["nodes"]]
+    weights, inputs = ({name: tuple(shape) for name, shape in table[key].items()} for key in ("weights", "inputs"))
+    prefix = _constant_key(index, "")
+    own = {key.removeprefix(prefix): value for key, value in constants.items() if key.startswith(prefix)}
+    return Graph(tuple(table["input"]), table["vocabulary"], weights, own, nodes, inputs, dict(table["cache"]))
+
+
 def _write_public(
-    folder: Path, graph: Graph, origin: Mapping[str, Any], deployment: Deployment, ranges: Sequence[ValueRange]
+    folder: Path,
+    graphs: Sequence[Graph],
+    origin: Mapping[str, Any],
+    deployment: Deployment,
+    ranges: Sequence[ValueRange],
 ) -> None:
     public = {
         "format": BUNDLE_FORMAT,
@@ -144,15 +182,15 @@ def _write_public(
         "precision": PRECISION,
         "deployment": asdict(deployment),
         "ranges": [asdict(entry.published()) for entry in ranges],
-        "input": graph.input,
-        "vocabulary": graph.vocabulary,
-        "inputs": graph.inputs,
-        "weights": graph.weights,
-        "nodes": [[node.name, node.op.to_json(), node.inputs, node.module] for node in graph.nodes],
+        "graphs": [_graph_table(graph) for graph in graphs],
     }
     (folder / "graph.json").write_text(json.dumps(public), encoding="utf-8")
     (folder / "export.json").write_text(json.dumps({"number": secrets.token_hex(16)}), encoding="utf-8")
-    constants = {name: value.contiguous() for name, value in graph.constants.items()}
+    constants = {
+        _constant_key(index, name): value.contiguous()
+        for index, graph in enumerate(graphs)
+        for name, value in graph.constants.items()
+    }
     save_file(constants, folder / "constants.safetensors")
 
 

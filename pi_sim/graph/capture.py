@@ -11,9 +11,10 @@ although torch has one operation for them are fused, as a protocol may have a be
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,14 +52,44 @@ def capture_model(
     check_length(model, length, past)
     if past is not None:
         inputs = _decode_inputs(model, batch, past)
-        with override_method("forward", {model: partial(_decode_step, model, model.forward)}):
-            return trace_module(model, inputs, {})
+        return _trace_step(model, inputs, _decode_step)
     inputs = _example_inputs(model, length, batch, padded)
     if not padded and find_task(model) != "vectors":
         return trace_module(model, inputs, forward_kwargs(model))
     call = _encode_image if reads_images(model) else _read_padded
     with override_method("forward", {model: partial(call, model, model.forward)}):
         return trace_module(model, inputs, {})
+
+
+def capture_prompt(model: "PreTrainedModel", length: int, batch: int = 1) -> Graph:
+    """Return the graph of a prompt (batch, length): the logits of its last token, and the rows that later steps read.
+
+    Raises `UsageError` as `capture_model` does.
+    """
+    check_length(model, length, None)
+    check_decodes(model)
+    return _trace_step(model, (torch.zeros(batch, length, dtype=torch.long),), _read_prompt)
+
+
+def capture_generation(
+    model: "PreTrainedModel", length: int, tokens: int, progress: Callable[[float], None] = lambda fraction: None
+) -> list[Graph]:
+    """Return the graphs of a generation: that of a prompt, and those of the decoding steps behind its first token.
+
+    Raises `UsageError` as `capture_model` does.
+    """
+    graphs = [capture_prompt(model, length)]
+    for past in range(length, length + tokens - 1):
+        progress(len(graphs) / tokens)
+        graphs.append(capture_model(model, 1, past=past))
+    return graphs
+
+
+def _trace_step(model: Any, inputs: tuple[Tensor, ...], step: Callable[..., Any]) -> Graph:
+    """Return the graph of a call that returns logits, and new keys and values of every layer."""
+    names: list[str] = []
+    with override_method("forward", {model: partial(step, model, model.forward, names)}):
+        return trace_module(model, inputs, {}, names)
 
 
 def check_length(model: Any, length: int, past: int | None) -> None:
@@ -70,8 +101,7 @@ def check_length(model: Any, length: int, past: int | None) -> None:
         if context is not None and length != context:
             raise UsageError(f"the model reads every image as {context} tokens; leave --seq-len out.")
     elif past is not None:
-        if not getattr(model, "can_generate", lambda: False)():
-            raise UsageError(f"{type(model).__name__} has no decoding step, only causal models do; leave --past out.")
+        check_decodes(model)
         if not 1 <= past < (context or past + 1):
             longest = (context or 0) - 1
             raise UsageError(f"the model's context is {context} tokens; choose --past between 1 and {longest}.")
@@ -79,6 +109,14 @@ def check_length(model: Any, length: int, past: int | None) -> None:
         raise UsageError(f"the model's context is {context} tokens; choose --seq-len between 1 and {context}.")
     elif length > MAX_LENGTH:
         raise UsageError(f"a mask of {length:,} x {length:,} is too large; choose --seq-len up to {MAX_LENGTH:,}.")
+
+
+def check_decodes(model: Any) -> None:
+    """Raise `UsageError` for a model that does not generate text token by token."""
+    if not getattr(model, "can_generate", lambda: False)():
+        raise UsageError(
+            f"{type(model).__name__} has no decoding step, only causal models do; leave --past and --generate out."
+        )
 
 
 def _example_inputs(model: Any, length: int, batch: int, padded: bool) -> tuple[Tensor, ...]:
@@ -133,26 +171,73 @@ def _decode_inputs(model: Any, batch: int, past: int) -> tuple[Tensor, ...]:
     return (token, *(tensor.expand(-1, -1, past, -1) for tensor in cached))
 
 
-def _decode_step(model: Any, forward: Callable[..., Any], token: Tensor, *cached: Tensor) -> Tensor:
-    """Return the logits alone of a call with a token and cached keys and values."""
+NewRows = dict[int, tuple[Tensor, Tensor]]
+"""Keys and values of new tokens by layer."""
+
+
+def _read_prompt(model: Any, forward: Callable[..., Any], names: list[str], tokens: Tensor) -> tuple[Tensor, ...]:
+    """Return the logits (B, 1, V) of the last token, then all keys and values; `names` are those of the latter."""
+    from transformers import DynamicCache
+
+    return _call_with_cache(model, forward, names, tokens, DynamicCache(config=model.config), keeps_earlier=False)
+
+
+def _decode_step(
+    model: Any, forward: Callable[..., Any], names: list[str], token: Tensor, *cached: Tensor
+) -> tuple[Tensor, ...]:
+    """Return the logits (B, 1, V) of a token after cached keys and values, then its own; `names` are theirs."""
     from transformers import DynamicCache
 
     cache = DynamicCache(zip(cached[::2], cached[1::2], strict=True), config=model.config)
-    return forward(token, past_key_values=cache, use_cache=True).logits  # type: ignore[no-any-return]
+    return _call_with_cache(model, forward, names, token, cache, keeps_earlier=True)
 
 
-def trace_module(model: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> Graph:
-    """Return the graph of a module's call; inputs may be on another device than the module."""
+def _call_with_cache(
+    model: Any, forward: Callable[..., Any], names: list[str], tokens: Tensor, cache: Any, keeps_earlier: bool
+) -> tuple[Tensor, ...]:
+    rows: NewRows = {}
+    for layer, entry in enumerate(cache.layers):
+        entry.update = partial(_record_rows, rows, layer, entry.update if keeps_earlier else None)
+    is_last_alone = "logits_to_keep" in signature(type(model).forward).parameters
+    options = {"logits_to_keep": 1} if is_last_alone else {}
+    logits = forward(tokens, past_key_values=cache, use_cache=True, return_dict=True, **options).logits[:, -1:]
+    if not rows:
+        raise UsageError(f"{type(model).__name__} keeps no keys and values of earlier tokens; it cannot decode.")
+    names[:] = [f"cached_{2 * layer + index}" for layer in sorted(rows) for index in (0, 1)]
+    return (logits, *(tensor for layer in sorted(rows) for tensor in rows[layer]))
+
+
+def _record_rows(
+    rows: NewRows,
+    layer: int,
+    update: Callable[..., tuple[Tensor, Tensor]] | None,
+    keys: Tensor,
+    values: Tensor,
+    *args: Any,
+    **options: Any,
+) -> tuple[Tensor, Tensor]:
+    """Record new keys and values in place of a layer's `update`; return those of all tokens."""
+    rows[layer] = keys, values
+    return (keys, values) if update is None else update(keys, values, *args, **options)
+
+
+def trace_module(
+    model: nn.Module, args: tuple[Any, ...], options: dict[str, Any], cached: Sequence[str] = ()
+) -> Graph:
+    """Return the graph of a module's call; inputs may be on another device than the module.
+
+    `cached` names the last outputs, which stay shared; the call may fill it.
+    """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     inputs = pytree.tree_leaves((args, options))
     program = export_program(model, *pytree.tree_map_only(Tensor, lambda value: value.to(device), (args, options)))
     if has_inplace_ops(program):
-        return Lowering(model, decompose(program), inputs).lower()
+        return Lowering(model, decompose(program), inputs, cached).lower()
     try:
-        return Lowering(model, program, inputs).lower()
+        return Lowering(model, program, inputs, cached).lower()
     except UsageError as error:
         with suppress(UsageError):
-            return Lowering(model, decompose(program), inputs).lower()
+            return Lowering(model, decompose(program), inputs, cached).lower()
         raise error
 
 

@@ -314,6 +314,55 @@ def _single_reader_source(editor: Editor, name: str) -> Node | None:
     return node if node and len(editor.readers(node.name)) == 1 else None
 
 
+def mark_cached_factors(editor: Editor) -> int:
+    """Mark cached rows that are the second factors of products alone, and how many of their elements a product opens.
+
+    Rows that anything else reads stay shared, and so do rows that a structural operation joins with such ones.
+    """
+    regions = {name: region for name in editor.source.cache if (region := _cached_region(editor, name)) is not None}
+    while joined := {name for name, region in regions.items() if not _is_closed_region(editor, region, regions)}:
+        regions = {name: region for name, region in regions.items() if name not in joined}
+    fresh: dict[str, int] = {}
+    for name, region in regions.items():
+        node = editor.nodes[editor.source.cache[name]]
+        editor.nodes[node.name] = replace(node, op=node.op.with_attributes(masked=True))
+        product = next(item.name for item in editor.nodes.values() if _reads_factor(item, region))
+        fresh[product] = fresh.get(product, 0) + math.prod(node.op.result_shape)
+    for node in list(editor.nodes.values()):
+        if any(_reads_factor(node, region) for region in regions.values()):
+            editor.nodes[node.name] = replace(node, op=node.op.with_attributes(fresh=fresh.get(node.name, 0)))
+    return len(regions)
+
+
+def _reads_factor(node: Node, region: set[str]) -> bool:
+    return node.op.name == "matmul" and node.inputs[1] in region
+
+
+def _cached_region(editor: Editor, name: str) -> set[str] | None:
+    """Return cached rows, new and old, and what structural operations make of them; None if others than products read.
+
+    `name` is the input of old rows.
+    """
+    region: set[str] = set()
+    pending = [name, editor.source.cache[name]]
+    while pending:
+        value = pending.pop()
+        region.add(value)
+        for reader in editor.readers(value):
+            if reader.op.name in STRUCTURAL:
+                pending.append(reader.name)
+            elif reader.op.name != "matmul" or reader.inputs[0] == value:
+                return None
+    return region if any(_reads_factor(node, region) for node in editor.nodes.values()) else None
+
+
+def _is_closed_region(editor: Editor, region: set[str], regions: Mapping[str, set[str]]) -> bool:
+    """Return whether structural operations join its values with values of other regions alone."""
+    values = set().union(*regions.values())
+    nodes = [editor.nodes[name] for name in region if name in editor.nodes and editor.nodes[name].op.name != "cache"]
+    return all(operand in values for node in nodes for operand in node.inputs)
+
+
 def mark_weight_factors(editor: Editor) -> int:
     """Mark elementwise products with a weight."""
     marks = dict(_weight_factors(editor))
@@ -339,6 +388,7 @@ PASSES: dict[str, tuple[str, Callable[[Editor], int]]] = {
     "centring": ("centring of LayerNorms folded into the maps that they read from", fold_centring),
     "affine": ("factors and offsets that remain in norms become products and sums", split_norms),
     "causal": ("hidden places of causal attention are not computed", mark_causal_products),
+    "cache": ("cached keys and values opened once, not at every step", mark_cached_factors),
     "factors": ("factors that the server has in the clear", mark_weight_factors),
 }
 """Passes by name: a description, and the function, which returns at how many places it changed the graph."""

@@ -7,6 +7,7 @@ public: those of a model on the meta device are taken from a second model, whose
 
 import operator
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch.utils import _pytree as pytree
 from pi_sim.errors import UsageError
 from pi_sim.graph.aten import aten_name, math, shapes, translate  # noqa: F401  (math and shapes register translators)
 from pi_sim.graph.builder import Builder, MaskedScores, Secret, Tokens
-from pi_sim.graph.ops import Graph, mark_client_only, prune
+from pi_sim.graph.ops import Graph, mark_client_only, place_cached_rows, prune
 
 CPU = torch.device("cpu")
 
@@ -28,9 +29,17 @@ class Lowering:
     """Lowering of one exported program: its nodes are visited in order, and `values` holds the value of each.
 
     `inputs` are example values of its inputs in order; integers that are not tokens become constants of the graph.
+    `cached` names the last outputs: rows that the next decoding step reads, which stay shared.
     """
 
-    def __init__(self, model: torch.nn.Module, program: torch.export.ExportedProgram, inputs: list[Any]) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        program: torch.export.ExportedProgram,
+        inputs: list[Any],
+        cached: Sequence[str] = (),
+    ) -> None:
+        self.cached = cached
         self.model, self.program, self.builder = model, program, Builder()
         names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
         self.example_values = dict(zip(names, inputs, strict=True))
@@ -49,7 +58,7 @@ class Lowering:
             self.values[node] = methods[node.op](node)
             for unused in self.last_uses[node]:
                 del self.values[unused]
-        return mark_client_only(prune(self.builder.graph))
+        return mark_client_only(prune(place_cached_rows(self.builder.graph)))
 
     def lower_placeholder(self, node: torch.fx.Node) -> Any:
         """Return a secret for a parameter, the value of a buffer or constant, or an input (see `lower_input`)."""
@@ -116,11 +125,18 @@ class Lowering:
         return translate(self.builder, node, args, kwargs)
 
     def lower_output(self, node: torch.fx.Node) -> None:
-        """Open every secret output to the client. Raises `UsageError` without one, or if one cannot be opened."""
+        """Cache the last outputs, and open every other secret one to the client.
+
+        Raises `UsageError` without one to open, or if one cannot be opened.
+        """
         self.builder.module = "output"
         outputs = self.program.graph_signature.user_outputs
         nodes = [arg for arg in node.args[0] if isinstance(arg, torch.fx.Node) and arg.name in outputs]  # type: ignore[union-attr]
-        for result in map(self.values.__getitem__, nodes):
+        results = [self.values[node] for node in nodes]
+        opened = len(results) - len(self.cached)
+        for name, rows in zip(self.cached, results[opened:], strict=True):
+            self.builder.keep_rows(name, rows)
+        for result in results[:opened]:
             if isinstance(result, MaskedScores | Tokens):
                 raise UsageError("the model returns its tokens or masked scores, which cannot be opened.")
             if isinstance(result, Secret):

@@ -14,7 +14,7 @@ from pi_sim.graph.vocabulary import VOCABULARY, Attribute, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["STRUCTURAL", "VOCABULARY", "Attribute", "Graph", "Node", "Op", "Shape", "mark_client_only", "prune"]
+__all__ = ["STRUCTURAL", "VOCABULARY", "Attribute", "Graph", "Node", "Op", "Shape", "mark_client_only", "place_cached_rows", "prune"]
 
 STRUCTURAL = frozenset(name for name, operation in VOCABULARY.items() if operation.kind == "structural")
 """Operations that only rearrange elements: they are free under every protocol."""
@@ -29,6 +29,8 @@ EXECUTION_ATTRIBUTES = {
     "centred": "the rows that a LayerNorm reads have mean zero",
     "causal_scores": "nobody reads the result of a product above the diagonal",
     "causal_weights": "the first factor of a product is zero above the diagonal",
+    "masked": "products alone read cached rows, which are opened once, under masks that last",
+    "fresh": "elements of a product's second factor, cached rows, that no product has read before",
 }
 """Attributes that tell how an operation may be computed: without them its result is the same real number."""
 
@@ -97,7 +99,8 @@ class Graph:
 
     `weights` maps names of the state dict to shapes; `input` is the token ids' shape (B, T), empty for a model that
     reads none; `inputs` has the shapes of all other secret inputs, such as pixels or cached keys. Results are revealed
-    to the client, one of them by the last node.
+    to the client, one of them by the last node. `cache` maps inputs of the next decoding step, keys and values by layer,
+    to the nodes with the rows that it finds at their end.
     """
 
     input: Shape
@@ -106,6 +109,7 @@ class Graph:
     constants: dict[str, "Tensor"] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     inputs: dict[str, Shape] = field(default_factory=dict)
+    cache: dict[str, str] = field(default_factory=dict)
 
     def last_uses(self) -> dict[str, int]:
         """Return the index of the last node that reads each value, after which the value can be dropped."""
@@ -142,16 +146,31 @@ class Graph:
 
 
 def prune(graph: Graph) -> Graph:
-    """Remove the nodes from which no opened result follows, and the weights and constants that they alone read."""
+    """Remove nodes from which neither an opened result follows nor cached rows, with the weights that they alone read."""
     needed: set[str] = set()
     nodes: list[Node] = []
     for node in reversed(graph.nodes):
-        if node.op.name == "reveal" or node.name in needed:
+        if node.op.name in ("reveal", "cache") or node.name in needed:
             needed.update(node.inputs)
             nodes.append(node)
     graph.nodes = nodes[::-1]
     graph.weights = {name: shape for name, shape in graph.weights.items() if name in needed}
     graph.constants = {name: value for name, value in graph.constants.items() if name in needed}
+    return graph
+
+
+def place_cached_rows(graph: Graph) -> Graph:
+    """Move every node of cached rows right behind the value that it caches, and let all readers of that read it."""
+    caches = {node.inputs[0]: node for node in graph.nodes if node.op.name == "cache"}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if node.op.name == "cache":
+            continue
+        inputs = tuple(caches[name].name if name in caches else name for name in node.inputs)
+        nodes.append(replace(node, inputs=inputs))
+        if node.name in caches:
+            nodes.append(caches[node.name])
+    graph.nodes = nodes
     return graph
 
 

@@ -324,6 +324,13 @@ define(
     kind="structural",
 )
 define(
+    "cache",
+    "keys or values (B, H, m, d), of which later steps read every row; local",
+    reference=lambda x: x,
+    example=lambda s: example((1, s.heads, s.tokens, s.width // s.heads)),
+    kind="structural",
+)
+define(
     "reveal",
     "logits -> plain logits, to the client alone",
     reference=lambda x: x,

@@ -15,13 +15,14 @@ def infer_widths(
     """Return the graph with the attribute `bits` on operations of whose results fewer than 64 bits are read.
 
     `operand_bits` returns the bits that an operation needs of its operands, given its own `bits`; `can_narrow` whether
-    it makes use of them. A local operation needs of its operands what is read of its result.
+    it makes use of them. A local operation needs of its operands what is read of its result; later steps may read all
+    bits of cached rows, unless products alone read them.
     """
     needs: dict[str, int] = {}
     nodes: list[Node] = []
     for node in reversed(graph.nodes):
-        need = needs.get(node.name, ALL_BITS)
         op = node.op
+        need = needs.get(node.name, ALL_BITS) if op.name != "cache" or op.attribute("masked") else ALL_BITS
         if VOCABULARY[op.name].kind != "interactive":
             read = (need,) * len(node.inputs)
         else:

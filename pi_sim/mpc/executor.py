@@ -5,7 +5,7 @@ phantom is party 0 of 2. Its openings return its own shares unchanged, which is 
 tensors are on the meta device. Each opening is counted, and a `RecordingSource` records each correlation.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,9 @@ from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.prg import Prg, ShapePrg
 from pi_sim.mpc.dealer.sources import Demand, RecordingSource, Source
 from pi_sim.mpc.kernels import kernel_for
+from pi_sim.mpc.kernels.local import with_share
 from pi_sim.mpc.primitives.beaver import open_weight_shares
+from pi_sim.mpc.primitives.cached import CachedFactor
 from pi_sim.mpc.primitives.ring import WORD_BYTES
 from pi_sim.mpc.runtime import Runtime
 from pi_sim.specs import ExecutableProtocol
@@ -27,7 +29,23 @@ from pi_sim.specs import ExecutableProtocol
 def apply_op(rt: Runtime, op: Op, operands: list[Any], protocol: ExecutableProtocol) -> Any:
     """Return the result of one operation on shared and public operands, by the protocol's kernel."""
     kernel = kernel_for(op.name, protocol.kernels, protocol.name)
+    if op.name in STRUCTURAL and any(isinstance(operand, CachedFactor) for operand in operands):
+        return _arrange_cached(rt, op, operands, protocol)
     return kernel.function(rt, *operands, **kernel.attributes(op))
+
+
+def _arrange_cached(
+    rt: Runtime, op: Op, factors: list[CachedFactor], protocol: ExecutableProtocol
+) -> CachedFactor:
+    """Return cached factors behind a structural operation, which shares, masks and openings follow alike."""
+    kernel = kernel_for(op.name, protocol.kernels, protocol.name)
+
+    def arrange(tensors: list[Tensor]) -> Tensor:
+        operands = map(backend.fixed_point_tensor, tensors)
+        arranged: Tensor = kernel.function(rt, *operands, **kernel.attributes(op)).share
+        return arranged
+
+    return CachedFactor.combined(factors, arrange)
 
 
 def fixed_operand(op: Op, protocol: ExecutableProtocol) -> int | None:
@@ -56,10 +74,16 @@ def prepare_op(rt: Runtime, op: Op, handle: Any, protocol: ExecutableProtocol) -
     return scheme.prepare(rt, op, handle) if scheme else handle
 
 
+WeightKey = Any
+"""A weight's name, or an operation on weights with the keys of its operands: equal in all graphs of a model."""
+OpenedWeights = dict[WeightKey, Any]
+"""Handles of fixed operands, which serve all graphs of a model."""
+
+
 def open_graph_weights(
     rt: Runtime, graph: Graph, weights: Mapping[str, Any], protocol: ExecutableProtocol
-) -> dict[str, Any]:
-    """Open all fixed operands, 1 round in all; return their handles by the names under which nodes read them.
+) -> OpenedWeights:
+    """Open all fixed operands, 1 round in all; return their handles.
 
     `weights` are this party's shares. A tied weight is opened once: its reader gets the transposed handle. Raises
     `UsageError` where a fixed operand is no weight.
@@ -71,20 +95,37 @@ def open_graph_weights(
     names = [name for name in names if name not in tied]
     shared = [_resolve_weight(rt, name, nodes, weights, protocol) for name in names]
     ops = [readers[name].op for name in names]
-    handles = dict(zip(names, open_weights(rt, ops, shared, protocol), strict=True))
-    return handles | {name: handles[nodes[name].inputs[0]].transposed() for name in tied}
+    keys = [_weight_key(name, nodes) for name in names]
+    handles = dict(zip(keys, open_weights(rt, ops, shared, protocol), strict=True))
+    return handles | {_weight_key(name, nodes): handles[nodes[name].inputs[0]].transposed() for name in tied}
+
+
+def _weight_key(name: str, nodes: Mapping[str, Node]) -> WeightKey:
+    node = nodes.get(name)
+    return name if node is None else (node.op, *(_weight_key(operand, nodes) for operand in node.inputs))
 
 
 def prepare_sequence(
-    rt: Runtime, graph: Graph, protocol: ExecutableProtocol, opened_weights: Mapping[str, Any]
+    rt: Runtime, graph: Graph, protocol: ExecutableProtocol, opened_weights: OpenedWeights
 ) -> dict[str, Any]:
     """Return by node what replaces its fixed weight: all that can be computed and sent before a sequence is there."""
+    nodes = {node.name: node for node in graph.nodes}
     fixed = {node.name: name for node in graph.nodes if (name := _fixed_input(node, protocol))}
     return {
-        node.name: prepare_op(rt, node.op, opened_weights[fixed[node.name]], protocol)
-        for node in graph.nodes
-        if node.name in fixed
+        name: prepare_op(rt, nodes[name].op, opened_weights[_weight_key(weight, nodes)], protocol)
+        for name, weight in fixed.items()
     }
+
+
+Cache = dict[str, Any]
+"""Keys and values of earlier tokens, by the input of the next step that reads them: factors of products, or shares."""
+
+
+def append_rows(cached: Any, rows: Any) -> Any:
+    """Return cached keys or values with further rows at their end."""
+    if isinstance(rows, CachedFactor):
+        return cached.append(rows)
+    return with_share(rows, torch.cat([cached.share, rows.share], -2))
 
 
 def execute(
@@ -93,25 +134,31 @@ def execute(
     values: dict[str, Any],
     protocol: ExecutableProtocol,
     prepared: dict[str, Any],
+    cache: Cache,
     on_node: Callable[[Node], None] = lambda node: None,
 ) -> Any:
     """Return the last node's result.
 
-    `values` holds this party's shares of weights and tokens, and the public constants, by name; `prepared` comes from
-    `prepare_sequence` and serves one sequence. `on_node` is called after each node. Values are dropped after their last
-    use.
+    `values` holds this party's shares of weights and inputs, and the public constants, by name; `prepared` comes from
+    `prepare_sequence` and serves one sequence. The rows of `cache` are inputs too, and new ones are appended to it.
+    `on_node` is called after each node. Values are dropped after their last use.
     """
-    values = dict(values)
+    values = {**values, **{name: cache[name] for name in graph.inputs if name in cache}}
     last = graph.last_uses()
+    rows: dict[str, Any] = {}
     for index, node in enumerate(graph.nodes):
         operands = [values[name] for name in node.inputs]
         if node.name in prepared:
             operands[fixed_operand(node.op, protocol) or 0] = prepared.pop(node.name)
         values[node.name] = apply_op(rt, node.op, operands, protocol)
+        if node.op.name == "cache":
+            rows[node.name] = values[node.name]
         on_node(node)
         for name in set(node.inputs):
             if last[name] == index:
                 del values[name]
+    for name, source in graph.cache.items():
+        cache[name] = append_rows(cache[name], rows[source]) if name in cache else rows[source]
     return values[graph.nodes[-1].name]
 
 
@@ -197,27 +244,47 @@ def secret_tensor(shape: Shape, precision: int | None = None) -> Any:
     return backend.fixed_point_tensor(torch.empty(shape, dtype=torch.long, device="meta"), precision)
 
 
-def run_setup(rt: Runtime, graph: Graph, protocol: ExecutableProtocol) -> dict[str, Any]:
+def run_setup(rt: Runtime, graph: Graph, protocol: ExecutableProtocol) -> OpenedWeights:
     """Open all fixed operands, as a party does once per session."""
     return open_graph_weights(rt, graph, _secret_weights(graph), protocol)
 
 
-def run_sequence(rt: Runtime, graph: Graph, protocol: ExecutableProtocol, prepared: dict[str, Any]) -> None:
-    """Run a graph from end to end, as a party does for each sequence."""
+def run_sequence(
+    rt: Runtime, graph: Graph, protocol: ExecutableProtocol, prepared: dict[str, Any], cache: Cache
+) -> None:
+    """Run a graph from end to end, as a party does for each sequence, after tokens whose keys and values are cached."""
     integers = graph.one_hot_inputs()
     values: dict[str, Any] = {name: value.to("meta") for name, value in graph.constants.items()}
     for name, shape in graph.input_shapes.items():
         values[name] = secret_tensor(shape, 0 if name in integers else None)
-    execute(rt, graph, _secret_weights(graph) | values, protocol, prepared)
+    execute(rt, graph, _secret_weights(graph) | values, protocol, prepared, cache)
 
 
-def record_demand(graph: Graph, protocol: ExecutableProtocol, rank: int = 0) -> Demand:
-    """Return all correlations that a party requests, once per session and per sequence, from public knowledge alone."""
+def earlier_rows(rt: Runtime, graph: Graph) -> Cache:
+    """Return cached keys and values without data for a decoding step that is run alone; empty for other graphs."""
+    nodes = {node.name: node for node in graph.nodes}
+    return {
+        name: CachedFactor.without_data(rt, graph.inputs[name], fresh=0)
+        if nodes[source].op.attribute("masked")
+        else secret_tensor(graph.inputs[name])
+        for name, source in graph.cache.items()
+        if name in graph.inputs
+    }
+
+
+def record_demand(graphs: Sequence[Graph], protocol: ExecutableProtocol, rank: int = 0) -> Demand:
+    """Return all correlations that a party requests, once per session and per sequence, from public knowledge alone.
+
+    A sequence evaluates all graphs, a prompt's and those of the decoding steps behind it.
+    """
     source = RecordingSource(ShapePrg(), rank)
     with dry_runtime(protocol, source, ShapePrg()) as rt:
-        opened_weights = run_setup(rt, graph, protocol)
+        opened_weights = run_setup(rt, graphs[0], protocol)
         session = source.take_items()
-        run_sequence(rt, graph, protocol, prepare_sequence(rt, graph, protocol, opened_weights))
+        prepared = [prepare_sequence(rt, graph, protocol, opened_weights) for graph in graphs]
+        cache = earlier_rows(rt, graphs[0])
+        for graph, handles in zip(graphs, prepared, strict=True):
+            run_sequence(rt, graph, protocol, handles, cache)
         return Demand(session, source.take_items())
 
 

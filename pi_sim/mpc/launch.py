@@ -29,6 +29,7 @@ from pi_sim.mpc.dealer import server
 from pi_sim.mpc.dealer.dealers import THIRD_PARTY, DealerSpec
 from pi_sim.mpc.party import COUNTERS_FILE, CPU, INPUTS_FILE, LOGITS_FILE, Counters, PartyJob, sequence_progress
 from pi_sim.mpc.runtime import CLIENT
+from pi_sim.mpc.sampling import Sampling
 from pi_sim.network import Network
 from pi_sim.specs import ExecutableProtocol
 
@@ -74,21 +75,27 @@ def supervise(
     timeout: float,
     progress: Callable[[float], None],
     limit: float = math.inf,
+    on_token: Callable[[int], None] = lambda token: None,
 ) -> None:
-    """Start all processes, the parties first, forward party 0's progress, and end all when one fails.
+    """Start all processes, the parties first, forward party 0's progress and the client's tokens, and end all when one fails.
 
     Raises `RunError` with the reason of every process that failed, and `TimeLimitError` after `limit` seconds.
     """
-    outputs = [subprocess.PIPE] + [subprocess.DEVNULL] * (len(members) - 1)
+    outputs = [subprocess.PIPE] * PARTY_COUNT + [subprocess.DEVNULL] * (len(members) - PARTY_COUNT)
     processes = [member.start(stdout) for member, stdout in zip(members, outputs, strict=True)]
-    follower = threading.Thread(target=_forward_progress, args=(processes[0].stdout, sequences, progress), daemon=True)
-    follower.start()
+    followers = [
+        threading.Thread(target=_forward_progress, args=(processes[0].stdout, sequences, progress), daemon=True),
+        threading.Thread(target=_forward_tokens, args=(processes[1].stdout, on_token), daemon=True),
+    ]
+    for follower in followers:
+        follower.start()
     try:
         statuses = _wait_for_exit(processes, timeout, limit)
     finally:
         for process in processes:
             process.kill()
-        follower.join()
+        for follower in followers:
+            follower.join()
         for process in processes:
             process.communicate()  # waits, and closes the pipes
     if all(status is None for status in statuses):
@@ -105,6 +112,15 @@ def _forward_progress(lines: Iterable[bytes], sequences: int, progress: Callable
         state = json.loads(line)
         with suppress(OSError):  # nobody reads the progress any more; the run goes on
             on_node(state["done"], state["total"])
+
+
+def _forward_tokens(lines: Iterable[bytes], on_token: Callable[[int], None]) -> None:
+    """Forward the tokens from the lines that the client prints, which reports its progress too."""
+    for line in lines:
+        state = json.loads(line)
+        if "token" in state:
+            with suppress(OSError):
+                on_token(state["token"])
 
 
 def _wait_for_exit(
@@ -158,8 +174,12 @@ def run_local(
     device: str = CPU,
     progress: Callable[[float], None] = lambda fraction: None,
     limit: float = math.inf,
+    sampling: Sampling | None = None,
+    on_token: Callable[[int], None] = lambda token: None,
 ) -> RunResult:
-    """Evaluate a bundle's graph on the client's inputs between two local processes, sequence by sequence.
+    """Evaluate a bundle's graphs on the client's inputs between two local processes, sequence by sequence.
+
+    `on_token` gets every token that the client chooses by `sampling` as input of a decoding step.
 
     Inputs are token ids (N, B, T) and real numbers (N, ...) by name. Each party has a folder of its own for its
     results, the client's with its inputs. Raises `RunError` if a process
@@ -189,11 +209,12 @@ def run_local(
             device=device,
             dealer=spec,
         )
-        client_job = server_job.model_copy(update={"rank": 1, "folder": folders[1], "listener": None})
+        own = {"rank": 1, "folder": folders[1], "listener": None, "sampling": sampling}
+        client_job = server_job.model_copy(update=own)
         members = [ChildProcess(f"party {job.rank}", job, job.folder) for job in (server_job, client_job)]
         if spec.kind == THIRD_PARTY:
             members.append(_dealer_process(server_job, dealer_listener, Path(scratch)))
-        supervise(members, sequences, timeout, progress, limit)
+        supervise(members, sequences * len(bundle.graphs), timeout, progress, limit, on_token)
         return _collect_result(folders, started)
 
 

@@ -10,7 +10,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,10 @@ from pi_sim.mpc import backend, worker
 from pi_sim.mpc.dealer import dealt_file, server
 from pi_sim.mpc.dealer.dealers import DEALT_FILE, THIRD_PARTY, Dealer, DealerSpec, FirstPartyDealer, RunIdentity
 from pi_sim.mpc.dealer.sources import Source
-from pi_sim.mpc.executor import execute, open_graph_weights, prepare_sequence
+from pi_sim.mpc.executor import Cache, OpenedWeights, execute, open_graph_weights, prepare_sequence
 from pi_sim.mpc.primitives.ring import LimbMatmulMode
 from pi_sim.mpc.runtime import CLIENT, Runtime
+from pi_sim.mpc.sampling import Sampler, Sampling
 from pi_sim.mpc.transport.handshake import connect, perform_handshake
 from pi_sim.mpc.transport.link import Link, benchmark_link
 from pi_sim.network import Network
@@ -84,7 +85,7 @@ def sequence_progress(sequences: int, progress: Callable[[float], None]) -> Prog
 class PartyResult:
     """Counters of one party, of its `session` (opening fixed weights) and of each sequence, and the speed of its link.
 
-    `logits` (N, T, V) are the client's, None at the server. `payload_bytes` are all bytes of payload, sent and
+    Each graph of a generation counts as a sequence. `logits` (N, T, V) are the client's, None at the server. `payload_bytes` are all bytes of payload, sent and
     received, including those of the link's benchmark.
     """
 
@@ -95,8 +96,12 @@ class PartyResult:
     payload_bytes: tuple[int, int]
 
 
+NextInputs = Callable[[Graph, Tensor | None], dict[str, Tensor]]
+"""A party's shares of the inputs of a decoding step, given the logits of the token before, None at the server."""
+
+
 def run_party(
-    graph: Graph,
+    graphs: Sequence[Graph],
     protocol: ExecutableProtocol,
     shares: dict[str, Tensor],
     link: Link,
@@ -104,59 +109,92 @@ def run_party(
     inputs: Iterable[dict[str, Tensor]],
     on_node: ProgressCallback,
     device: str = CPU,
+    next_inputs: NextInputs | None = None,
 ) -> PartyResult:
-    """Run a party on its shares of the inputs, by name, sequence by sequence."""
+    """Run a party on its shares of the inputs, by name, sequence by sequence.
+
+    The graphs behind the first are decoding steps, whose inputs are `next_inputs`.
+    """
     source.device = torch.device(device)
     with Runtime.running(link, source, protocol) as rt, device_context(device):
         weights = {name: backend.fixed_point_tensor(share.to(device)) for name, share in shares.items()}
-        party = Party(rt, graph, protocol, weights)
+        party = Party(rt, graphs, protocol, weights)
         link_speed = benchmark_link(link)
         session = party.open_weights()
-        results = [party.infer(input_shares, on_node) for input_shares in inputs]
+        results = [result for shares in inputs for result in party.infer(shares, on_node, next_inputs)]
     logits = [values for _, values in results if values is not None]
     sequences, all_logits = [counters for counters, _ in results], torch.cat(logits) if logits else None
     return PartyResult(link_speed, session, sequences, all_logits, (link.sent, link.received))
 
 
-class Party:
-    """A party that holds its shares of the weights and evaluates the graph on sequences."""
+Evaluation = tuple[Counters, Tensor | None]
+"""Counters of one graph on one sequence, in total and up to each node, and its logits (None at the server)."""
 
-    def __init__(self, rt: Runtime, graph: Graph, protocol: ExecutableProtocol, weights: dict[str, Any]) -> None:
-        self.rt, self.graph, self.protocol, self.weights = rt, graph, protocol, weights
-        self.constants = {name: value.to(rt.source.device) for name, value in graph.constants.items()}
-        self.opened_weights: dict[str, Any] = {}
+
+class Party:
+    """A party that holds its shares of the weights and evaluates the graphs of each sequence."""
+
+    def __init__(
+        self, rt: Runtime, graphs: Sequence[Graph], protocol: ExecutableProtocol, weights: dict[str, Any]
+    ) -> None:
+        self.rt, self.graphs, self.protocol, self.weights = rt, graphs, protocol, weights
+        self.opened_weights: OpenedWeights = {}
 
     def open_weights(self) -> Counters:
         """Open the fixed weights under their masks, once for all sequences; return the counters of that."""
         before = self.read_counters()
-        self.opened_weights = open_graph_weights(self.rt, self.graph, self.weights, self.protocol)
+        self.opened_weights = open_graph_weights(self.rt, self.graphs[0], self.weights, self.protocol)
         return self._counters_since(before)
 
-    def infer(self, input_shares: dict[str, Tensor], on_node: ProgressCallback) -> tuple[Counters, Tensor | None]:
-        """Return the counters of one sequence, in total and up to each node, and its logits (None at the server)."""
-        start = self.read_counters()
-        prepared = prepare_sequence(self.rt, self.graph, self.protocol, self.opened_weights)
-        ahead = self._counters_since(start)
-        if prepared:  # the sequence begins when both are ready; this exchange is in no count
+    def infer(
+        self, input_shares: dict[str, Tensor], on_node: ProgressCallback, next_inputs: NextInputs | None = None
+    ) -> Iterator[Evaluation]:
+        """Yield the evaluation of every graph on one sequence; `next_inputs` has the shares for those of steps."""
+        preparations = [self._prepare(graph) for graph in self.graphs]
+        if any(prepared for prepared, _ in preparations):
+            # The sequence begins when both are ready; this exchange is in no count.
             self.rt.communicator.all_reduce(torch.zeros(1, dtype=torch.long))
+        cache: Cache = {}
+        logits: Tensor | None = None
+        for index, (graph, (prepared, ahead)) in enumerate(zip(self.graphs, preparations, strict=True)):
+            if index and next_inputs:
+                input_shares = next_inputs(graph, logits)
+            counters, logits = self._evaluate(graph, input_shares, prepared, cache, on_node)
+            for dealt in ("offline", "requested"):
+                counters[dealt] += ahead[dealt]
+            yield {**counters, "ahead": ahead}, logits
+
+    def _prepare(self, graph: Graph) -> tuple[dict[str, Any], Counters]:
+        """Return what takes the place of fixed weights in a graph, and the counters of its preparation."""
+        start = self.read_counters()
+        prepared = prepare_sequence(self.rt, graph, self.protocol, self.opened_weights)
+        return prepared, self._counters_since(start)
+
+    def _evaluate(
+        self,
+        graph: Graph,
+        input_shares: dict[str, Tensor],
+        prepared: dict[str, Any],
+        cache: Cache,
+        on_node: ProgressCallback,
+    ) -> Evaluation:
         before, nodes, node_seconds = self.read_counters(), [], []
 
         def count_node(node: Node) -> None:
             now = self._counters_since(before)
             nodes.append((now["rounds"], now["sent"]))
             node_seconds.append(now["seconds"] - now["communication_seconds"])
-            on_node(len(nodes), len(self.graph.nodes))
+            on_node(len(nodes), len(graph.nodes))
 
-        values = {**self.weights, **self.constants, **self._shared_inputs(input_shares)}
-        logits = execute(self.rt, self.graph, values, self.protocol, prepared, count_node)
-        counters = self._counters_since(before)
-        for dealt in ("offline", "requested"):
-            counters[dealt] += ahead[dealt]
-        return {**counters, "ahead": ahead, "nodes": nodes, "node_seconds": node_seconds}, logits
+        device = self.rt.source.device
+        constants = {name: value.to(device) for name, value in graph.constants.items()}
+        values = {**self.weights, **constants, **self._shared_inputs(graph, input_shares)}
+        logits = execute(self.rt, graph, values, self.protocol, prepared, cache, count_node)
+        return {**self._counters_since(before), "nodes": nodes, "node_seconds": node_seconds}, logits
 
-    def _shared_inputs(self, input_shares: dict[str, Tensor]) -> dict[str, Any]:
+    def _shared_inputs(self, graph: Graph, input_shares: dict[str, Tensor]) -> dict[str, Any]:
         """Return the inputs as shared tensors: one-hot vectors are integers, all others have a fraction."""
-        integers = self.graph.one_hot_inputs()
+        integers = graph.one_hot_inputs()
         return {
             name: backend.fixed_point_tensor(share.to(self.rt.source.device), 0 if name in integers else None)
             for name, share in input_shares.items()
@@ -207,10 +245,24 @@ def client_shares(graph: Graph, inputs: Mapping[str, Tensor]) -> Iterator[dict[s
         }
 
 
+def step_inputs(rank: int, sampler: Sampler | None, on_token: Callable[[int], None] = lambda token: None) -> NextInputs:
+    """Return the inputs of decoding steps: the token that the client chooses by its logits, zeros at the server."""
+
+    def next_inputs(graph: Graph, logits: Tensor | None) -> dict[str, Tensor]:
+        if logits is None or sampler is None:
+            return next(server_shares(graph, 1))
+        token = sampler.choose(logits[0, -1])
+        on_token(token)
+        return next(client_shares(graph, {"tokens": torch.full((1, *graph.input), token)}))
+
+    return next_inputs
+
+
 def server_shares(graph: Graph, sequences: int) -> Iterator[dict[str, Tensor]]:
     """Yield the server's shares of the client's inputs, zeros, sequence by sequence."""
     for _ in range(sequences):
-        yield {name: torch.zeros(shape, dtype=torch.long) for name, shape in graph.input_shapes.items()}
+        shapes = {name: shape for name, shape in graph.input_shapes.items() if name not in graph.cache}
+        yield {name: torch.zeros(shape, dtype=torch.long) for name, shape in shapes.items()}
 
 
 class PartyJob(worker.Job):
@@ -228,6 +280,8 @@ class PartyJob(worker.Job):
     sequences: int
     device: str
     dealer: DealerSpec
+    sampling: Sampling | None = None
+    """How the client chooses tokens, None for a run of one graph alone."""
 
 
 def run_party_job(job: PartyJob) -> None:
@@ -244,7 +298,9 @@ def run_party_job(job: PartyJob) -> None:
     connection = connect(job.listener, job.port, job.timeout)
     source = perform_handshake(connection, dealer, identity.agreement_terms(job.sequences))
     link = Link(connection, job.rank, job.network)
-    result = run_party(graph, job.protocol, shares, link, source, inputs, _print_progress, job.device)
+    steps = step_inputs(job.rank, job.sampling and Sampler(job.sampling), _print_token)
+    graphs = party_bundle.graphs
+    result = run_party(graphs, job.protocol, shares, link, source, inputs, _print_progress, job.device, steps)
     link.close()
     if result.logits is not None:
         save_file({"logits": result.logits}, job.folder / LOGITS_FILE)
@@ -267,6 +323,10 @@ def peak_memory_bytes() -> int:
         lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
         return int(lines["VmHWM"].split()[0]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _print_token(token: int) -> None:
+    print(json.dumps({"token": token}), flush=True)
 
 
 def _print_progress(done: int, total: int) -> None:

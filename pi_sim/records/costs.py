@@ -13,6 +13,8 @@ WRONG = 1.1
 """Ratio of private to plain perplexity above which the result is wrong."""
 LEAST_TOP1, LARGEST_DRIFT, LEAST_COSINE = 0.95, 0.05, 0.99
 """Agreement of top-1, change of perplexity, and cosine to plain vectors, of a private result that can be trusted."""
+NEAR_TIE = 0.1
+"""Error of logits within which another token of a few generated ones is a near tie."""
 
 
 BytesByParty = tuple[int, int]
@@ -58,6 +60,7 @@ class Estimated(Record):
     seq_len: int
     batch: int = 1
     past: int | None = None
+    generate: int | None = None
     only_inner: bool = False
     total: Total
     without_embedding_and_head: Total
@@ -131,6 +134,32 @@ class VectorResult(TomlModel):
     cosine: float | None = None
 
 
+class Decoded(Price):
+    """Counters and mean seconds of one graph of a generation: that of the prompt, or of a step behind it."""
+
+    token: int  # that the client chose by its logits
+    past: int  # tokens before those that it reads
+    seconds: float
+    communication_seconds: float
+    ahead_seconds: float
+
+
+class Generation(TomlModel):
+    """Continuation of a prompt, token by token."""
+
+    prompt: str
+    prompt_tokens: int
+    text: str
+    plain_text: str | None = None  # continuation of the plain model by the same choice
+    agreement: int | None = None  # first tokens that both have in common
+    temperature: float
+    top_p: float
+    seed: int
+    prefill: Decoded
+    steps: tuple[Decoded, ...]
+    tokens_per_second: float | None  # of the steps; null without any
+
+
 class RunRecord(Estimated):
     """Private run of two parties on one machine."""
 
@@ -143,6 +172,7 @@ class RunRecord(Estimated):
     perplexity: Perplexity | None = None  # null for a prompt, and for models that predict no next token
     answers: tuple[Answer, ...] = ()  # to a prompt: the most probable next tokens, or labels; to lines: their label
     vectors: tuple[VectorResult, ...] = ()
+    generation: Generation | None = None
     agreement: Agreement | None = None
 
     @property
@@ -171,7 +201,8 @@ class RunRecord(Estimated):
         reasons = []
         if agreement.corrupted_positions:
             reasons.append(f"logits at {agreement.corrupted_positions:,} positions are corrupted")
-        if agreement.top1 is not None and agreement.top1 < LEAST_TOP1:
+        is_near_tie = self.generation is not None and (agreement.max_abs or 0) < NEAR_TIE
+        if agreement.top1 is not None and agreement.top1 < LEAST_TOP1 and not is_near_tie:
             reasons.append(f"top-1 agrees at {agreement.top1:.1%} of positions")
         if self.perplexity and self.perplexity.plain and (drift is None or abs(drift) > LARGEST_DRIFT):
             reasons.append("perplexity overflows" if drift is None else f"perplexity is off by {drift:+.1%}")

@@ -4,6 +4,7 @@ The audit compares predicted rounds and bytes with CrypTen's counters and with t
 """
 
 import math
+from collections.abc import Sequence
 from statistics import mean
 
 import torch
@@ -27,14 +28,17 @@ from pi_sim.specs import ExecutableProtocol
 from pi_sim.zoo.tasks import Task, find_task, mean_weights, pool, pooling_of
 
 
-def audit_run(graph: Graph, protocol: ExecutableProtocol, counters: PartyCounters) -> None:
-    """Raise a `RunError` if a sequence did not cost what was predicted, or if two counters disagree."""
-    prices = [price_op(node.op, protocol) for node in graph.nodes]
-    _audit_session(prices, *counters.session)
-    costs = [price.cost for price in prices]
-    for server, client in zip(*counters.counts, strict=True):
+def audit_run(graphs: Sequence[Graph], protocol: ExecutableProtocol, counters: PartyCounters) -> None:
+    """Raise a `RunError` if a sequence did not cost what was predicted, or if two counters disagree.
+
+    Every sequence evaluates all graphs, which are counted one by one.
+    """
+    prices = [[price_op(node.op, protocol) for node in graph.nodes] for graph in graphs]
+    _audit_session(prices[0], *counters.session)
+    for index, (server, client) in enumerate(zip(*counters.counts, strict=True)):
+        number = index % len(graphs)
         _audit_counters(server, client)
-        _audit_nodes(graph, costs, server, client)
+        _audit_nodes(graphs[number], [price.cost for price in prices[number]], server, client)
 
 
 def _audit_session(prices: list[OpPrice], server: Counters, client: Counters) -> None:
@@ -182,26 +186,29 @@ def compare_results(
     overall = perplexity(private, tokens, targets) if tokens is not None else None
     if expected is None:
         return None if tokens is None else Perplexity(private=overall), None
-    difference = (private - expected).abs()
-    corrupted = difference.amax(-1) > CORRUPTED
-    agreement = Agreement(
-        max_abs=finite_or_none(difference[counted].max().item()),
-        mean_abs=finite_or_none(difference[counted].mean().item()),
-        top1=None if task == "vectors" else _share_of_equal_top1(private[counted], expected[counted]),
-        corrupted_positions=int(corrupted[counted].sum()),
-    )
+    agreement = compare_logits(expected[counted], private[counted])
+    if task == "vectors":
+        agreement = agreement.model_copy(update={"top1": None})
     if tokens is None:
         return None, agreement
     clean = None
     if agreement.corrupted_positions:
-        plain, rest = (perplexity(logits, tokens, targets & ~corrupted) for logits in (expected, private))
+        intact = targets & ((private - expected).abs().amax(-1) <= CORRUPTED)
+        plain, rest = (perplexity(logits, tokens, intact) for logits in (expected, private))
         clean = PerplexityPair(plain=plain, private=rest)
     plain = perplexity(expected, tokens, targets)
     return Perplexity(plain=plain, private=overall, excluding_corrupted=clean), agreement
 
 
-def _share_of_equal_top1(private: Tensor, expected: Tensor) -> float:
-    return (private.argmax(-1) == expected.argmax(-1)).double().mean().item()
+def compare_logits(expected: Tensor, private: Tensor) -> Agreement:
+    """Return the agreement of private logits (n, C) with plain ones."""
+    difference = (private - expected).abs()
+    return Agreement(
+        max_abs=finite_or_none(difference.max().item()),
+        mean_abs=finite_or_none(difference.mean().item()),
+        top1=(private.argmax(-1) == expected.argmax(-1)).double().mean().item(),
+        corrupted_positions=int((difference.amax(-1) > CORRUPTED).sum()),
+    )
 
 
 def perplexity(logits: Tensor, tokens: Tensor, selection: Tensor | None = None) -> float | None:

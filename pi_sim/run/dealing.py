@@ -62,7 +62,7 @@ def write_dealt_files(
     check_executable(protocol)
     bundle = read_bundle(folder)
     check_deployment(bundle, protocol)
-    demand, identity = executor.record_demand(bundle.graph, protocol), RunIdentity.of_run(bundle, protocol)
+    demand, identity = executor.record_demand(bundle.graphs, protocol), RunIdentity.of_run(bundle, protocol)
     return dealt_file.write_dealing(out, demand, identity, sequences, progress)
 
 

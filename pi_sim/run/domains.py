@@ -1,7 +1,7 @@
 """Domains of kernels against the values that a model computes: measured in plaintext, checked before a private run."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import chain
 
@@ -17,19 +17,21 @@ from pi_sim.mpc.kernels.narrow_activations import LIFTED
 from pi_sim.mpc.kernels.narrow_rows import CENTRED
 from pi_sim.specs import ExecutableProtocol
 
+Evaluation = tuple[Node, list[Tensor], Tensor]
+"""A node with its operands and its value, in plaintext."""
+NodeRanges = dict[str, list[ValueRange]]
+"""Ranges of quantities by node."""
 ROW_MAGNITUDES = (LIFTED.quantity, CENTRED.quantity)
 """Quantities of a norm's rows that halving makes fit their words."""
 
 
-def measure_ranges(
-    graph: Graph, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
-) -> dict[str, list[ValueRange]]:
-    """Return by node the range of every quantity in which some kernel's domain is stated, over inputs (N, B, ...).
+def measure_ranges(evaluations: Iterable[Evaluation]) -> NodeRanges:
+    """Return by node the range of every quantity in which some kernel's domain is stated, over all evaluations.
 
     Raises `UsageError` for a value that is not finite.
     """
     ranges: dict[str, dict[str, ValueRange]] = {}
-    for node, operands, result in evaluate_inputs(graph, weights, inputs):
+    for node, operands, result in evaluations:
         for quantity, statistic in _statistics(node.op, operands, result):
             if not statistic.numel():  # no row is finite
                 continue
@@ -44,7 +46,7 @@ def measure_ranges(
     return {name: list(entries.values()) for name, entries in ranges.items()}
 
 
-def join_ranges(ranges: Mapping[str, list[ValueRange]]) -> list[ValueRange]:
+def join_ranges(ranges: NodeRanges) -> list[ValueRange]:
     """Return the range of every quantity over all nodes of an operation."""
     joined: dict[tuple[str, str], ValueRange] = {}
     for entry in chain.from_iterable(ranges.values()):
@@ -53,7 +55,7 @@ def join_ranges(ranges: Mapping[str, list[ValueRange]]) -> list[ValueRange]:
     return list(joined.values())
 
 
-def find_halvings(graph: Graph, ranges: Mapping[str, list[ValueRange]], protocol: ExecutableProtocol) -> dict[str, int]:
+def find_halvings(graph: Graph, ranges: NodeRanges, protocol: ExecutableProtocol) -> dict[str, int]:
     """Return how often norms must halve their rows to fit their words twice over, by node; none for most models.
 
     Some trained models have a few activations of tens of thousands (arXiv 2402.17762).
@@ -73,7 +75,7 @@ def _can_halve(op: Op, protocol: ExecutableProtocol) -> bool:
 
 def evaluate_inputs(
     graph: Graph, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
-) -> Iterator[tuple[Node, list[Tensor], Tensor]]:
+) -> Iterator[Evaluation]:
     """Yield every node with its operands and its value, for each sequence of inputs (N, B, ...) by name."""
     for index in range(len(next(iter(inputs.values())))):
         values = {name: value[index] for name, value in inputs.items()}

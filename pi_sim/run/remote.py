@@ -6,7 +6,7 @@ The parties exchange their counters after the run, outside of the counted commun
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -100,9 +100,9 @@ def run_remote_party(
     dealing.check_own_dealt_file(request.dealer, rank, task.identity, request.sequences, estimate.total.offline)
     with closing(_connect(request, transport, warn)) as connection:
         result = _run_graph(task, request, connection, progress)
-        peer = exchange_counters(connection, rank, result, len(task.bundle.graph.nodes))
+        peer = exchange_counters(connection, rank, result, [len(graph.nodes) for graph in task.bundle.graphs])
     counters = _pair_counters(rank, result, peer, time.perf_counter() - started)
-    audit_run(task.bundle.graph, request.protocol, counters)
+    audit_run(task.bundle.graphs, request.protocol, counters)
     sent, received = result.payload_bytes
     return PartyRecord(
         **estimate.to_json(),
@@ -180,7 +180,8 @@ def _run_graph(
     else:
         inputs = server_shares(graph, request.sequences)
     link = Link(connection, request.rank, common_clock=False)
-    result = run_party(graph, request.protocol, task.shares, link, source, inputs, report_node, request.device)
+    graphs = task.bundle.graphs
+    result = run_party(graphs, request.protocol, task.shares, link, source, inputs, report_node, request.device)
     link.finish()
     return result
 
@@ -201,8 +202,8 @@ MAX_COUNTERS_BYTES = 2**26
 """Limit on the size of a counters message; those of a long run are far smaller."""
 
 
-def exchange_counters(connection: Connection, rank: int, result: PartyResult, nodes: int) -> PeerCounters:
-    """Send this party's counters and return the other party's, which must cover `nodes` nodes in each sequence.
+def exchange_counters(connection: Connection, rank: int, result: PartyResult, nodes: Sequence[int]) -> PeerCounters:
+    """Send this party's counters and return the other party's, which must cover the `nodes` of every graph.
 
     The server sends first, so that the parties never send at once.
     """
@@ -215,7 +216,7 @@ def exchange_counters(connection: Connection, rank: int, result: PartyResult, no
     return _parse_peer_counters(reply, len(result.sequences), nodes)
 
 
-def _parse_peer_counters(text: bytes, sequences: int, nodes: int) -> PeerCounters:
+def _parse_peer_counters(text: bytes, evaluations: int, nodes: Sequence[int]) -> PeerCounters:
     try:
         message = json.loads(text)
         session = _counter_values(message["session"])
@@ -225,7 +226,7 @@ def _parse_peer_counters(text: bytes, sequences: int, nodes: int) -> PeerCounter
         by_node = [[(int(rounds), int(sent)) for rounds, sent in entry["nodes"]] for entry in message["sequences"]]
     except Exception:  # nonsense raises nearly anything
         raise RunError("the other party's counters cannot be read; is it another version of pi-sim?") from None
-    if [len(points) for points in by_node] != [nodes] * sequences:
+    if [len(points) for points in by_node] != [*nodes] * (evaluations // len(nodes)):
         raise RunError("the other party counted other sequences or nodes than this one.")
     return session, [{**values, "nodes": points} for values, points in zip(counters, by_node, strict=True)]
 

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 from pi_sim.cost.census import Census
 from pi_sim.cost.cost import load_profile
 from pi_sim.cost.estimate import Estimate
-from pi_sim.cost.pricing import price_census
+from pi_sim.cost.pricing import price_sequence
+from pi_sim.cost.rows import join_rows
 from pi_sim.errors import UsageError, warn
 from pi_sim.files import write_bytes
 from pi_sim.graph.bundle import Bundle, read_bundle, write_bundle
@@ -34,7 +35,7 @@ from pi_sim.records import RECORD_FILE, Measured, RunRecord
 from pi_sim.run import dealing
 from pi_sim.run.answers import answer_inputs, compare_vectors
 from pi_sim.run.checks import audit_run, compare_results, plain_results, summarize_counters
-from pi_sim.run.domains import find_halvings, join_ranges, measure_ranges, warn_of_domains
+from pi_sim.run.domains import evaluate_inputs, find_halvings, join_ranges, measure_ranges, warn_of_domains
 from pi_sim.run.inputs import PIXELS, InputChoice, InputShape, RunInputs
 from pi_sim.specs import ExecutableProtocol
 from pi_sim.training.evaluation import held_out_tokens, load_model_record
@@ -130,10 +131,10 @@ def _write_model(
     rewrite = partial(rewrite_model, model, length, protocol, shape[1], padded and task != "causal")
     graph, weights = rewrite()
     values = inputs.shared_values(graph)
-    node_ranges = measure_ranges(graph, weights, values)
+    node_ranges = measure_ranges(evaluate_inputs(graph, weights, values))
     if halvings := find_halvings(graph, node_ranges, protocol):
         graph, weights = rewrite(halvings)
-        node_ranges = measure_ranges(graph, weights, values)
+        node_ranges = measure_ranges(evaluate_inputs(graph, weights, values))
     origin = {"model": source.name, "size": source.label, "seq_len": length, "batch": shape[1], "padded": padded}
     origin |= {"task": task, "labels": label_names(model)}
     ranges = join_ranges(node_ranges)
@@ -184,7 +185,7 @@ def run_two_party(
             progress=progress,
         )
         quality = judge_results(bundle, inputs, outcome.logits, plain, predicts_text=request.input.prompt is None)
-    audit_run(bundle.graph, protocol, outcome)
+    audit_run(bundle.graphs, protocol, outcome)
     if request.out:
         save_results(request.out, outcome.logits[: inputs.count])
     return RunRecord(
@@ -193,12 +194,12 @@ def run_two_party(
         network=request.network.name if request.network else "none",
         dealer=request.dealer.kind,
         device=request.device,
-        measured=_measure(request, outcome, estimate, warn),
+        measured=measure_outcome(request, outcome, estimate, warn),
         **quality,
     )
 
 
-def _measure(
+def measure_outcome(
     request: TwoPartyRequest, outcome: launch.RunResult, estimate: Estimate, warn: Callable[[str], None]
 ) -> Measured:
     """Return the measurement beside what was predicted; warn if this machine was too busy to imitate the network."""
@@ -295,14 +296,17 @@ def estimate_bundle(
     bundle: Bundle, protocol: ExecutableProtocol, networks: list[Network], dealer: DealerSpec
 ) -> Estimate:
     """Price a bundle's graph, with the dealer's work only if party 0 does it."""
-    census, origin = Census.from_graph(bundle.graph), bundle.origin
+    origin, includes_dealer = bundle.origin, dealer.kind == FIRST_PARTY
+    censuses = [Census.from_graph(graph) for graph in bundle.graphs]
+    rows = join_rows(price_sequence(censuses, protocol, includes_dealer))
     return Estimate(
         model=origin["model"],
         size=origin["size"],
         protocol=protocol.name,
         seq_len=origin["seq_len"],
         batch=origin["batch"],
-        rows=price_census(census, protocol, includes_dealer=dealer.kind == FIRST_PARTY),
-        embedding_and_head=census.embedding_and_head,
+        rows=rows,
+        embedding_and_head=censuses[0].embedding_and_head,
         networks=networks,
+        generate=len(bundle.graphs) if bundle.steps else None,
     )

@@ -123,7 +123,7 @@ def graph(size: str) -> Graph:
 def test_the_demand_of_a_graph_has_its_offline_bytes_and_its_correlations_hold(name: str, graph: Graph) -> None:
     card = specs.load_executable_protocol(name)
     with NoOtherRandomness():
-        demand = executor.record_demand(graph, card)
+        demand = executor.record_demand([graph], card)
     assert demand.offline_bytes(0) == 0
     assert demand.offline_bytes(3) == 3 * derived.derive_graph_cost(graph, card).offline
     correlations = [item.correlation for item in independent_items(demand)]

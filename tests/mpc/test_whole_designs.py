@@ -39,5 +39,5 @@ def test_a_design_runs_as_predicted(card: str, protocol: str, ids: Tensor, tmp_p
     origin = {"model": card, "size": "own", "seq_len": tokens.shape[1]}
     bundle.write_bundle(folder, graph, weights, origin, folder, deployment_of(executable))
     result = launch.run_local(bundle.read_bundle(folder), executable, {"tokens": tokens.unsqueeze(1)})
-    audit_run(graph, executable, result)
+    audit_run([graph], executable, result)
     torch.testing.assert_close(result.logits, expected, atol=0.05, rtol=0.02)

@@ -48,7 +48,7 @@ def outcome(rank: int = 0, **falsified: int) -> tuple[Any, Any, PartyCounters]:
     both[rank]["nodes"][-1] = (nodes[-1][0] + falsified.pop("round", 0), nodes[-1][1] + falsified.pop("node", 0))
     for name, error in falsified.items():
         both[rank][name] += error
-    return graph, protocol, PartyCounters([[counters] for counters in both], [NOTHING, NOTHING], 0.0, {})
+    return [graph], protocol, PartyCounters([[counters] for counters in both], [NOTHING, NOTHING], 0.0, {})
 
 
 def test_equal_counters_pass() -> None:
@@ -81,32 +81,32 @@ SESSION = {**NOTHING, "offline": 0, "requested": 0, "seconds": 0.5}
 @cache
 def party_result(rank: int, **falsified: int) -> tuple[Any, Any, PartyResult]:
     """Return one party's result, with counters as predicted or falsified."""
-    graph, protocol, counters = outcome(rank, **falsified)
-    return graph, protocol, PartyResult({}, SESSION, counters.counts[rank], None, (0, 0))
+    graphs, protocol, counters = outcome(rank, **falsified)
+    return graphs, protocol, PartyResult({}, SESSION, counters.counts[rank], None, (0, 0))
 
 
 @pytest.mark.parties
 def test_both_parties_audit_the_same() -> None:
-    graph, protocol, server = party_result(0)
+    graphs, protocol, server = party_result(0)
     client = party_result(1)[2]
     received: list[Any] = []
     with connected_pair(PlainTransport(), PlainTransport()) as (server_end, client_end):
-        nodes = len(graph.nodes)
+        nodes = [len(graph.nodes) for graph in graphs]
         peer = threading.Thread(target=lambda: received.append(exchange_counters(client_end, 1, client, nodes)))
         peer.start()
         reply = exchange_counters(server_end, 0, server, nodes)
         peer.join()
-    audit_run(graph, protocol, _pair_counters(0, server, reply, 0.0))
-    audit_run(graph, protocol, _pair_counters(1, client, received[0], 0.0))
+    audit_run(graphs, protocol, _pair_counters(0, server, reply, 0.0))
+    audit_run(graphs, protocol, _pair_counters(1, client, received[0], 0.0))
 
 
 @pytest.mark.parties
 def test_a_party_with_other_counters_is_a_failure() -> None:
-    graph, protocol, server = party_result(0)
+    graphs, protocol, server = party_result(0)
     falsified = party_result(1, sent=8, crypten_bytes=8)[2]
     reply = receive(json.dumps({"session": SESSION, "sequences": falsified.sequences}).encode(), server)
     with pytest.raises(RunError, match=r"party 1 sent [0-9]+ bytes, and [0-9]+ arrived"):
-        audit_run(graph, protocol, _pair_counters(0, server, reply, 0.0))
+        audit_run(graphs, protocol, _pair_counters(0, server, reply, 0.0))
 
 
 def receive(text: bytes, result: PartyResult) -> Any:

@@ -140,7 +140,7 @@ def test_activations_out_of_a_domain_are_told_beforehand() -> None:
     model = ModelSource.parse("gelu_ln", "tiny").load()
     graph, tokens = capture_model(model, LENGTH), torch.arange(LENGTH)[None]
     with torch.no_grad():
-        ranges = join_ranges(measure_ranges(graph, model.state_dict(), {"tokens": tokens[None]}))
+        ranges = join_ranges(measure_ranges(evaluate_inputs(graph, model.state_dict(), {"tokens": tokens[None]})))
         sentences = list[str]()
         warn_of_domains(ranges, specs.load_executable_protocol("crypten"), sentences.append)
         assert [sentence.split(" is accurate")[0] for sentence in sentences] == ["gelu by erf-taylor"]
@@ -151,7 +151,7 @@ def test_halved_rows_keep_the_domain_of_their_mean() -> None:
     """LayerNorm subtracts the mean before it halves rows: a mean that does not fit is refused in any case."""
     op = Op("layernorm", ((1, 2),), (True,), (("eps", 1e-5), ("halvings", 2)))
     graph = Graph((), 0, nodes=[Node("norm", op, ("inputs.x",), "")], inputs={"inputs.x": (1, 2)})
-    ranges = join_ranges(measure_ranges(graph, {}, {"inputs.x": torch.tensor([[[30_000.0, 40_000.0]]])}))
+    ranges = join_ranges(measure_ranges(evaluate_inputs(graph, {}, {"inputs.x": torch.tensor([[[30_000.0, 40_000.0]]])})))
     bounds = {entry.quantity: entry.high for entry in ranges}
     assert bounds["|mean|"] == 35_000
     assert bounds["|centred input|"] == 1_250
@@ -176,7 +176,7 @@ def test_numbers_that_do_not_fit_their_words_are_refused() -> None:
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(1e6)
         graph, weights = two_party.rewrite_model(model, LENGTH, lean)
-        ranges = join_ranges(measure_ranges(graph, weights, {"tokens": torch.arange(LENGTH)[None, None]}))
+        ranges = join_ranges(measure_ranges(evaluate_inputs(graph, weights, {"tokens": torch.arange(LENGTH)[None, None]})))
     with pytest.raises(UsageError, match=r"reveal by rounded computes with \|result\| from 0 to 32768 only"):
         warn_of_domains(ranges, lean, pytest.fail)
 

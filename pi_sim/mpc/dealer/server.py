@@ -130,7 +130,7 @@ def serve_parties(job: DealerJob) -> None:
     torch.set_num_threads(job.threads)
     public_bundle = bundle.read_bundle(job.bundle)
     identity = RunIdentity.of_run(public_bundle, job.protocol)
-    demand = executor.record_demand(public_bundle.graph, job.protocol)
+    demand = executor.record_demand(public_bundle.graphs, job.protocol)
     with socket.socket(fileno=job.listener) as listener:
         parties = accept_parties(listener, bytes.fromhex(job.token), identity, job.sequences, job.timeout)
     seeds, number = (new_seed(), new_seed()), secrets.token_bytes(DEALING_NUMBER_BYTES)

@@ -9,6 +9,7 @@ from torch import Tensor
 from pi_sim.mpc.backend import Shared
 from pi_sim.mpc.kernels.registry import UNIVERSAL, Domain, kernel, magnitude
 from pi_sim.mpc.openings import NARROW_BITS
+from pi_sim.mpc.primitives.cached import CachedFactor, CachedRows
 from pi_sim.mpc.primitives.ring import FRACTION_BITS
 from pi_sim.mpc.primitives.truncation import shift_locally
 from pi_sim.mpc.runtime import CLIENT, Runtime
@@ -60,6 +61,12 @@ def narrow(rt: Runtime, x: Shared, *, dim: int, start: int, stop: int) -> Shared
 def concat(rt: Runtime, *parts: Shared, dim: int) -> Shared:
     """Return tensors concatenated along a dimension."""
     return with_share(parts[0], torch.cat([part.share for part in parts], dim))
+
+
+@kernel("cache", UNIVERSAL)
+def cache(rt: Runtime, x: Shared, *, masked: bool = False) -> Shared | CachedFactor:
+    """Return x; masked, as the factor of products that open its rows once."""
+    return CachedFactor.of_rows([CachedRows(x.share)]) if masked else x
 
 
 @kernel("lookup", UNIVERSAL)

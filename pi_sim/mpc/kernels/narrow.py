@@ -4,7 +4,6 @@ A local shift by f bits is right modulo 2^(64 - f), so a result of which 32 or 4
 truncate. `bits` tells how many are read; the factors of a product must then be right in 16 bits more.
 """
 
-from collections.abc import Callable
 from fractions import Fraction
 
 from torch import Tensor
@@ -17,6 +16,7 @@ from pi_sim.mpc.kernels.local import map_share, with_share
 from pi_sim.mpc.kernels.registry import PRODUCT_RESULT, Domain, FixedOperandScheme, kernel, magnitude
 from pi_sim.mpc.openings import MIDDLE_BITS, WIDE_BITS
 from pi_sim.mpc.primitives import beaver, causal
+from pi_sim.mpc.primitives.cached import CachedFactor, Visibility, multiply_cached
 from pi_sim.mpc.primitives.narrow import lift
 from pi_sim.mpc.primitives.ring import FRACTION_BITS
 from pi_sim.mpc.primitives.server_weight import (
@@ -180,8 +180,11 @@ def _matmul_bits(op: Op) -> int:
 
 
 def _matmul_cost(d: Dimensions) -> KernelCost:
-    """Open both factors; of causal attention only what is visible is opened or dealt. Lift a result of 64 bits."""
-    opened, dealt = d.operand(0) + d.operand(1), d.elements
+    """Open both factors; of causal attention only what is visible is opened or dealt. Lift a result of 64 bits.
+
+    Of a cached factor only the rows are opened that no product has read before.
+    """
+    opened, dealt = d.operand(0) + d.op.attribute("fresh", d.operand(1)), d.elements
     if d.op.attribute("causal_scores"):
         dealt = d.elements // (d.op.result_shape[-2] * d.cols) * causal.visible_count(d.op.result_shape[-2], d.cols)
     if d.op.attribute("causal_weights"):
@@ -189,13 +192,6 @@ def _matmul_cost(d: Dimensions) -> KernelCost:
         opened += d.operand(0) // (rows * columns) * causal.visible_count(rows, columns) - d.operand(0)
     product = KernelCost(rounds=1, bytes=Fraction(_matmul_bits(d.op), 8) * opened, offline=8 * dealt)
     return product + KernelCost(1, 4, 12).parallel(d.elements) if result_bits(d.op) == WIDE_BITS else product
-
-
-Product = Callable[[Runtime, Tensor, Tensor, int], Tensor]
-
-
-def _plain_product(rt: Runtime, a: Tensor, b: Tensor, bits: int) -> Tensor:
-    return beaver.multiply(rt, a, b, "matmul", bits)
 
 
 @kernel(
@@ -209,23 +205,28 @@ def _plain_product(rt: Runtime, a: Tensor, b: Tensor, bits: int) -> Tensor:
 def matmul(
     rt: Runtime,
     a: Shared,
-    b: Shared,
+    b: Shared | CachedFactor,
     *,
     bits: int = WIDE_BITS,
     causal_scores: bool = False,
     causal_weights: bool = False,
+    fresh: int = 0,
 ) -> Shared:
     """Return a (..., m, k) @ b (..., k, n) by a Beaver triple (1 round), truncated locally.
 
     A result of 64 bits is lifted from 32 (1 round). The scores of causal attention are right at visible places alone;
-    its weights are not opened at hidden ones.
+    its weights are not opened at hidden ones. Of a cached b the `fresh` elements alone are opened.
     """
-    product: Product = _plain_product
-    if causal_scores:
-        product = causal.multiply_queries
+    read_bits = 64 if bits == MIDDLE_BITS else MIDDLE_BITS
+    if isinstance(b, CachedFactor):
+        product = multiply_cached(rt, a.share, b, read_bits, Visibility(causal_scores, causal_weights))
+    elif causal_scores:
+        product = causal.multiply_queries(rt, a.share, b.share, read_bits)
     elif causal_weights:
-        product = causal.multiply_weights
-    words = shift_locally(product(rt, a.share, b.share, 64 if bits == MIDDLE_BITS else MIDDLE_BITS), FRACTION_BITS)
+        product = causal.multiply_weights(rt, a.share, b.share, read_bits)
+    else:
+        product = beaver.multiply(rt, a.share, b.share, "matmul", read_bits)
+    words = shift_locally(product, FRACTION_BITS)
     return with_share(a, lift(rt, words) if bits == WIDE_BITS else words)
 
 

@@ -247,7 +247,7 @@ def time_run(
     plain: Tensor,
 ) -> ModelTiming:
     """Return the seconds of a run's fastest sequence, and the cost of `nodes`; a `RunError` for a wrong counter."""
-    audit_run(loaded.graph, protocol, outcome)
+    audit_run(loaded.graphs, protocol, outcome)
     counters, fastest = summarize_counters(outcome), min(outcome.counts[0], key=lambda count: float(count["seconds"]))
     cost = sum((price_op(node.op, protocol).cost for node in nodes), ZERO_COST)
     return ModelTiming(

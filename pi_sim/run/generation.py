@@ -1,0 +1,324 @@
+"""Private generation: a prompt, then a decoding step for every further token, which the client alone chooses.
+
+Keys and values stay shared between the steps, or masked: a step opens its own rows. The number of tokens is public; the
+server learns neither the prompt nor what follows.
+"""
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pi_sim.cost.cost import Cost
+from pi_sim.cost.estimate import cost_fields
+from pi_sim.errors import UsageError
+from pi_sim.graph import reference
+from pi_sim.graph.bundle import Bundle, read_bundle, write_bundle
+from pi_sim.graph.capture import capture_generation, forward_kwargs
+from pi_sim.graph.folding import Rewriting, fold_weights
+from pi_sim.graph.ops import Graph
+from pi_sim.mpc import launch
+from pi_sim.mpc.launch import PartyCounters
+from pi_sim.mpc.party import Counters, require_device
+from pi_sim.mpc.rewriting import rewrite_graph
+from pi_sim.mpc.sampling import Sampler, Sampling
+from pi_sim.records import Agreement, Decoded, Generation, RunRecord
+from pi_sim.run import dealing
+from pi_sim.run.checks import audit_run, compare_logits
+from pi_sim.run.domains import Evaluation, NodeRanges, find_halvings, join_ranges, measure_ranges, warn_of_domains
+from pi_sim.run.inputs import TOKENS, InputShape, RunInputs, load_text_tokenizer
+from pi_sim.run.two_party import TwoPartyRequest, estimate_bundle, measure_outcome, save_results
+from pi_sim.specs import ExecutableProtocol
+from pi_sim.zoo.source import ModelSource
+from pi_sim.zoo.tasks import task_of
+
+HELD_OUT_PROMPT = 32
+"""Tokens of held-out text that stand in for a prompt."""
+
+
+@dataclass(frozen=True)
+class GenerationChoice:
+    """Number of tokens to generate, and how the client chooses each."""
+
+    tokens: int
+    sampling: Sampling = Sampling()
+
+
+OnText = Callable[[str], None]
+"""Called with the text of every further token."""
+
+
+def run_generation(
+    request: TwoPartyRequest,
+    choice: GenerationChoice,
+    warn: Callable[[str], None],
+    progress: Callable[[float], None],
+    on_text: OnText = lambda text: None,
+) -> RunRecord:
+    """Continue a prompt between two local processes; return the prediction, the measurement and the quality.
+
+    Raises `RunError` if measured rounds or bytes of the prompt or of a step differ from the predicted ones.
+    """
+    require_device(request.device)
+    dealing.check_executable(request.protocol)
+    if request.model is None:
+        raise UsageError("--generate captures a model anew; give --model in place of --bundle.")
+    request.input.check(request.model.folder)
+    model = request.model.load()
+    inputs = _read_prompt(request, request.model, model, choice.tokens)
+    prompt = inputs.values[TOKENS][0]
+    plain_tokens = continue_plainly(model, prompt, choice)
+    stream = TokenStream(load_text_tokenizer(request.model.folder), on_text)
+    with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch:
+        folder = Path(scratch) / "bundle"
+        bundle = write_generation(folder, request.model, model, prompt, plain_tokens, request.protocol, warn)
+        estimate = estimate_bundle(bundle, request.protocol, request.networks, request.dealer)
+        dealing.check_dealt_files(request.dealer, bundle, request.protocol, 1, estimate.total.offline)
+        outcome = launch.run_local(
+            bundle,
+            request.protocol,
+            inputs.shared_values(bundle.graph),
+            port=request.port,
+            timeout=request.timeout,
+            network=request.network,
+            dealer=request.dealer,
+            device=request.device,
+            progress=progress,
+            sampling=choice.sampling,
+            on_token=stream.write,
+        )
+    audit_run(bundle.graphs, request.protocol, outcome)
+    logits = outcome.logits[:, -1]
+    tokens = _choose_all(logits, choice.sampling)
+    stream.write(tokens[-1])
+    if request.out:
+        save_results(request.out, logits)
+    agreement = compare_logits(_reread(model, prompt, tokens), logits)
+    return RunRecord(
+        **estimate.to_json(),
+        sequences=1,
+        network=request.network.name if request.network else "none",
+        dealer=request.dealer.kind,
+        device=request.device,
+        measured=measure_outcome(request, replace(outcome, **join_counters(outcome)), estimate, warn),
+        agreement=agreement,
+        generation=Generation(
+            prompt=stream.decode(prompt[0].tolist()),
+            prompt_tokens=prompt.shape[1],
+            text=stream.decode(tokens),
+            plain_text=stream.decode(plain_tokens),
+            agreement=_common_prefix(tokens, plain_tokens),
+            **choice.sampling.model_dump(),
+            **describe_steps(outcome, tokens, prompt.shape[1]),
+        ),
+    )
+
+
+class TokenStream:
+    """Text of a continuation as its tokens come: a character of several tokens waits for the last of them."""
+
+    def __init__(self, tokenizer: Any, on_text: OnText) -> None:
+        self.tokenizer, self.on_text = tokenizer, on_text
+        self.tokens: list[int] = []
+        self.written = ""
+
+    def decode(self, tokens: list[int]) -> str:
+        """Return the text of tokens, without special ones."""
+        text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        return text
+
+    def write(self, token: int) -> None:
+        """Pass on the text that a further token completes."""
+        self.tokens.append(token)
+        text = self.decode(self.tokens)
+        if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+            self.on_text(text.removeprefix(self.written))
+            self.written = text
+
+
+def _read_prompt(request: TwoPartyRequest, source: ModelSource, model: PreTrainedModel, tokens: int) -> RunInputs:
+    """Return the prompt, or the start of held-out text; a `UsageError` if what follows does not fit the context."""
+    choice, task = request.input, task_of(model)
+    if task != "causal":
+        raise UsageError(f"{source.name} predicts no next token; leave --generate out.")
+    if choice.batch != 1 or choice.hidden_length or choice.text or choice.image or (choice.sequences or 1) > 1:
+        raise UsageError("--generate continues one prompt; give --prompt TEXT alone, or --seq-len for held-out text.")
+    room = source.context - tokens + 1
+    if room < 1:
+        raise UsageError(f"the model's context is {source.context:,} tokens; choose a smaller --generate.")
+    if choice.is_held_out:
+        choice = replace(choice, length=choice.length or min(HELD_OUT_PROMPT, max(2, room)))
+    inputs = choice.read(InputShape(source.folder, task, model.config.vocab_size, source.context))
+    if (length := inputs.values[TOKENS].shape[-1]) > room:
+        raise UsageError(
+            f"a prompt of {length:,} tokens and {tokens:,} more exceed the model's context of {source.context:,}; "
+            "choose a smaller --generate or a shorter prompt."
+        )
+    return inputs
+
+
+@torch.no_grad()
+def continue_plainly(model: PreTrainedModel, prompt: Tensor, choice: GenerationChoice) -> list[int]:
+    """Return the tokens that the plain model gives after a prompt (1, T), chosen as the client does."""
+    sampler, ids, cache = Sampler(choice.sampling), prompt, None
+    tokens: list[int] = []
+    for _ in range(choice.tokens):
+        output = model(ids, past_key_values=cache, use_cache=True, return_dict=True)
+        cache = output.past_key_values
+        tokens.append(sampler.choose(output.logits[0, -1]))
+        ids = torch.tensor([tokens[-1:]])
+    return tokens
+
+
+@torch.no_grad()
+def _reread(model: PreTrainedModel, prompt: Tensor, tokens: list[int]) -> Tensor:
+    """Return the plain logits (N, V) from which each token would be chosen, read at once without a cache."""
+    ids = torch.cat([prompt, torch.tensor([tokens[:-1]], dtype=torch.long)], 1)
+    logits: Tensor = model(ids, **forward_kwargs(model)).logits[0, prompt.shape[1] - 1 :]
+    return logits
+
+
+def _choose_all(logits: Tensor, sampling: Sampling) -> list[int]:
+    """Return the tokens that the client chose, given the logits (N, V) of all steps."""
+    return list(map(Sampler(sampling).choose, logits))
+
+
+def _common_prefix(tokens: list[int], others: list[int]) -> int:
+    """Return how many first tokens two continuations have in common."""
+    return next((index for index, pair in enumerate(zip(tokens, others, strict=True)) if len(set(pair)) > 1), len(tokens))
+
+
+def write_generation(
+    folder: Path,
+    source: ModelSource,
+    model: PreTrainedModel,
+    prompt: Tensor,
+    plain_tokens: list[int],
+    protocol: ExecutableProtocol,
+    warn: Callable[[str], None],
+) -> Bundle:
+    """Write the bundle of a prompt and of the steps behind it, with the ranges of values on the plain continuation."""
+    length, count = prompt.shape[1], len(plain_tokens)
+    captured = capture_generation(model, length, count)
+    graphs, weights = rewrite_generation(captured, model, protocol)
+    ids = [prompt, *(torch.tensor([[token]]) for token in plain_tokens[:-1])]
+    ranges = _measure_graphs(graphs, weights, ids)
+    halvings = [find_halvings(graph, entries, protocol) for graph, entries in zip(graphs, ranges, strict=True)]
+    if any(halvings):
+        graphs, weights = rewrite_generation(captured, model, protocol, _join_halvings(graphs, halvings))
+        ranges = _measure_graphs(graphs, weights, ids)
+    joined = join_ranges({f"{index}/{name}": entries for index, table in enumerate(ranges) for name, entries in table.items()})
+    warn_of_domains(joined, protocol, warn)
+    origin = {"model": source.name, "size": source.label, "seq_len": length, "batch": 1, "padded": False}
+    origin |= {"task": "causal", "labels": []}
+    deployment = dealing.deployment_of(protocol)
+    write_bundle(folder, graphs[0], weights, origin, source.folder, deployment, joined, graphs[1:])
+    return read_bundle(folder)
+
+
+NormHalvings = Mapping[tuple[str, str], int]
+"""How often norms halve their rows, by module and operation."""
+
+
+def _join_halvings(graphs: Sequence[Graph], halvings: Sequence[Mapping[str, int]]) -> NormHalvings:
+    joined: dict[tuple[str, str], int] = {}
+    for graph, table in zip(graphs, halvings, strict=True):
+        for node in graph.nodes:
+            if node.name in table:
+                key = node.module, node.op.name
+                joined[key] = max(table[node.name], joined.get(key, 0))
+    return joined
+
+
+def rewrite_generation(
+    graphs: Sequence[Graph], model: PreTrainedModel, protocol: ExecutableProtocol, halvings: NormHalvings | None = None
+) -> tuple[list[Graph], Mapping[str, Tensor]]:
+    """Return all graphs as a protocol runs them, and the weights that they share."""
+    norms = halvings or {}
+    rewritten = []
+    for graph in graphs:
+        own = {node.name: norms[key] for node in graph.nodes if (key := (node.module, node.op.name)) in norms}
+        rewritten.append(rewrite_graph(graph, protocol, own))
+    first, *rest = rewritten
+    if any(_weight_origins(rewriting) != _weight_origins(first) for rewriting in rest):
+        raise UsageError("the model reads other weights in a decoding step than in its prompt; it cannot generate.")
+    return [rewriting.graph for rewriting in rewritten], fold_weights(first.folds, model.state_dict())
+
+
+def _weight_origins(rewriting: Rewriting) -> tuple[Any, ...]:
+    """Return the weights that a rewritten graph reads, and what tells how each follows from the model's own."""
+    folds = {fold.name: (fold.sources, getattr(fold.function, "__qualname__", "")) for fold in rewriting.folds}
+    return rewriting.graph.weights, folds
+
+
+def _measure_graphs(graphs: Sequence[Graph], weights: Mapping[str, Tensor], ids: Sequence[Tensor]) -> list[NodeRanges]:
+    """Return the ranges of every graph, of the prompt and of the steps, given the token ids (1, T) that each reads."""
+    cache: dict[str, Tensor] = {}
+    return [measure_ranges(_evaluate_step(graph, weights, ids, cache)) for graph, ids in zip(graphs, ids, strict=True)]
+
+
+def _evaluate_step(
+    graph: Graph, weights: Mapping[str, Tensor], ids: Tensor, cache: dict[str, Tensor]
+) -> Iterator[Evaluation]:
+    """Yield the evaluations of one graph, which reads cached keys and values and appends its own."""
+    rows: dict[str, Tensor] = {}
+    cached = {name: cache[name] for name in graph.inputs}
+    for node, operands, value in reference.evaluate(graph, weights, ids, cached):
+        if node.op.name == "cache":
+            rows[node.name] = value
+        yield node, operands, value
+    for name, source in graph.cache.items():
+        cache[name] = torch.cat([cache[name], rows[source]], -2) if name in cache else rows[source]
+
+
+SECONDS = ("seconds", "communication_seconds", "late_seconds", "peer_wait_seconds")
+SUMS = ("rounds", "sent", "received", "offline", "requested", "crypten_rounds", "crypten_bytes")
+
+
+def join_counters(counters: PartyCounters) -> dict[str, Any]:
+    """Return the `counts` of both parties with the graphs of a generation added up."""
+    return {"counts": [[_sum_counters(sequences)] for sequences in counters.counts]}
+
+
+def _sum_counters(sequences: Sequence[Counters]) -> Counters:
+    totals = {name: sum(entry[name] for entry in sequences) for name in (*SUMS, *SECONDS)}
+    ahead = {name: sum(entry["ahead"][name] for entry in sequences) for name in (*SUMS, "seconds")}
+    return {**totals, "ahead": ahead}
+
+
+def describe_steps(counters: PartyCounters, tokens: list[int], prompt_tokens: int) -> dict[str, Any]:
+    """Return the record's fields of the prompt and of every step, and the tokens per second of the steps."""
+    pairs = zip(*counters.counts, strict=True)
+    decoded = [
+        _describe_graph(server, client, token, prompt_tokens + index - 1 if index else 0)
+        for index, ((server, client), token) in enumerate(zip(pairs, tokens, strict=True))
+    ]
+    seconds = math.fsum(step.seconds for step in decoded[1:])
+    rate = (len(decoded) - 1) / seconds if seconds else None
+    return {"prefill": decoded[0], "steps": tuple(decoded[1:]), "tokens_per_second": rate}
+
+
+def _describe_graph(server: Counters, client: Counters, token: int, past: int) -> Decoded:
+    cost = Cost(
+        rounds=server["rounds"],
+        sent=(server["sent"], client["sent"]),
+        offline=server["offline"],
+        ahead=(server["ahead"]["sent"], client["ahead"]["sent"]),
+    )
+    fields = {name: value for name, value in cost_fields(cost).items() if name in Decoded.model_fields}
+    ahead = max(server["ahead"]["seconds"], client["ahead"]["seconds"])
+    return Decoded(
+        **fields,
+        token=token,
+        past=past,
+        seconds=server["seconds"],
+        communication_seconds=server["communication_seconds"],
+        ahead_seconds=ahead,
+    )
