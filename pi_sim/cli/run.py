@@ -40,10 +40,15 @@ def _input_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _generation_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a continuation."""
+GENERATE = click.option("--generate", type=options.POSITIVE, metavar="N", help="Continue the prompt by N tokens.")
+
+
+def _sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of the choice of tokens."""
     for option in (
-        click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Of random tokens."),
+        click.option(
+            "--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Seed of random tokens.",
+        ),
         click.option(
             "--top-p", default=1.0, show_default=True, type=click.FloatRange(0, 1, min_open=True),
             help="Random tokens are those that hold this much of the probability together.",
@@ -52,7 +57,6 @@ def _generation_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--temperature", default=0.0, show_default=True, type=click.FloatRange(0, 100),
             help="0 takes the most probable token, more takes a random one.",
         ),
-        click.option("--generate", type=options.POSITIVE, metavar="N", help="Continue the prompt by N tokens."),
     ):  # fmt: skip
         command = option(command)
     return command
@@ -73,7 +77,8 @@ def run() -> None:
 @options.LENGTH
 @options.PROTOCOL
 @_input_options
-@_generation_options
+@GENERATE
+@_sampling_options
 @click.option("--sequences", type=options.POSITIVE, help=SEQUENCES)
 @BATCH
 @click.option("--hide-length", type=options.POSITIVE, help="Pad every text to so many tokens; no length is told.")
@@ -170,6 +175,7 @@ def _run_and_report(
 @click.option("--bundle", required=True, type=options.PATH, help="With this party's share file at least.")
 @options.PROTOCOL
 @_input_options
+@_sampling_options
 @click.option("--sequences", default=1, show_default=True, type=options.POSITIVE, help="Batches, at both alike.")
 @TIMEOUT
 @_dealer_option("first-party, or this party's file from `pi-sim deal`.")
@@ -186,6 +192,9 @@ def party(
     text: Path | None,
     prompt: str | None,
     image: Path | None,
+    temperature: float,
+    top_p: float,
+    seed: int,
     out: Path | None,
     no_tls: bool,
     network: str | None,
@@ -198,6 +207,7 @@ def party(
     party's share file. The client has the text and gets the logits.
     """
     from pi_sim.mpc.dealer.dealers import DealerSpec
+    from pi_sim.mpc.sampling import Sampling
     from pi_sim.mpc.transport.connection import parse_address
     from pi_sim.run import remote
     from pi_sim.run.inputs import InputChoice
@@ -213,10 +223,11 @@ def party(
         dealer=DealerSpec.parse(dealer),
         encrypted=not no_tls,
         input=InputChoice(text, prompt, image),
+        sampling=Sampling(temperature=temperature, top_p=top_p, seed=seed),
         out=out,
         **settings,
     )
-    _run_and_report(lambda advance: remote.run_remote_party(request, warn, advance), record, out)
+    _run_and_report(lambda advance: remote.run_remote_party(request, warn, advance, _print_text), record, out)
 
 
 @click.command()
@@ -236,8 +247,20 @@ def keys(out: Path) -> None:
 @options.PROTOCOL
 @BATCH
 @click.option("--padded", is_flag=True, help="Read texts of any lengths up to --seq-len; the server learns none.")
+@click.option(
+    "--generate", type=options.POSITIVE, metavar="N", help="Continue prompts of --seq-len tokens by N tokens."
+)
 @click.option("--out", required=True, type=options.PATH, help="A folder that is new or empty.")
-def export(model: str, size: str, seq_len: int | None, protocol: str, batch: int, padded: bool, out: Path) -> None:
+def export(
+    model: str,
+    size: str,
+    seq_len: int | None,
+    protocol: str,
+    batch: int,
+    padded: bool,
+    generate: int | None,
+    out: Path,
+) -> None:
     """Write a trained model for a protocol, as a graph and its weights.
 
     Where the protocol shares weights, each party gets one of two files of shares. Otherwise the server alone gets a
@@ -247,7 +270,14 @@ def export(model: str, size: str, seq_len: int | None, protocol: str, batch: int
 
     executable = options.resolve_executable(protocol)
     source = options.resolve_models([model], [size])[0]
-    export_bundle(source, seq_len, out, executable, batch=batch, padded=padded)
+    if generate:
+        from pi_sim.run.generation import export_generation
+
+        if seq_len is None or batch > 1 or padded:
+            raise UsageError("--generate continues one prompt; give its tokens as --seq-len, not --batch or --padded.")
+        export_generation(source, seq_len, generate, out, executable)
+    else:
+        export_bundle(source, seq_len, out, executable, batch=batch, padded=padded)
     if executable.weights == "server":
         click.echo(f"{out}: graph.json, and in party0.safetensors\nthe weights, for the server alone")
     else:

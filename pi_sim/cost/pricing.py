@@ -181,9 +181,7 @@ def price_census(census: Census, protocol: PricedProtocol, includes_dealer: bool
     return rows
 
 
-def price_sequence(
-    censuses: Sequence[Census], protocol: PricedProtocol, includes_dealer: bool = True
-) -> Iterator[Row]:
+def price_sequence(censuses: Sequence[Census], protocol: PricedProtocol, includes_dealer: bool = True) -> Iterator[Row]:
     """Yield the rows of the graphs of one sequence; its session opens the weights once, for all of them."""
     for index, census in enumerate(censuses):
         for row in price_census(census, protocol, includes_dealer):

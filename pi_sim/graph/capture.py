@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from fractions import Fraction
 from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,8 @@ from torch.utils import _pytree as pytree
 
 from pi_sim.errors import UsageError
 from pi_sim.graph.aten import aten_name, find_translator
-from pi_sim.graph.lowering import Lowering
+from pi_sim.graph.interpolation import NotLinearError, interpolate_graph
+from pi_sim.graph.lowering import Lowering, Tracing
 from pi_sim.graph.ops import Graph
 from pi_sim.zoo.source import config_context
 from pi_sim.zoo.tasks import find_task, image_shape, pool, pooling_of, reads_images
@@ -52,7 +54,7 @@ def capture_model(
     check_length(model, length, past)
     if past is not None:
         inputs = _decode_inputs(model, batch, past)
-        return _trace_step(model, inputs, _decode_step)
+        return _trace_step(model, inputs, _decode_step).graph
     inputs = _example_inputs(model, length, batch, padded)
     if not padded and find_task(model) != "vectors":
         return trace_module(model, inputs, forward_kwargs(model))
@@ -68,7 +70,7 @@ def capture_prompt(model: "PreTrainedModel", length: int, batch: int = 1) -> Gra
     """
     check_length(model, length, None)
     check_decodes(model)
-    return _trace_step(model, (torch.zeros(batch, length, dtype=torch.long),), _read_prompt)
+    return _trace_step(model, (torch.zeros(batch, length, dtype=torch.long),), _read_prompt).graph
 
 
 def capture_generation(
@@ -78,18 +80,28 @@ def capture_generation(
 
     Raises `UsageError` as `capture_model` does.
     """
-    graphs = [capture_prompt(model, length)]
-    for past in range(length, length + tokens - 1):
-        progress(len(graphs) / tokens)
-        graphs.append(capture_model(model, 1, past=past))
-    return graphs
+    prompt, first, last = capture_prompt(model, length), length, length + tokens - 2
+    if tokens == 1:
+        return [prompt]
+    check_length(model, 1, last)
+    ends = [_trace_step(model, _decode_inputs(model, 1, past), _decode_step) for past in sorted({first, last})]
+    steps = [ends[0].graph]
+    for past in range(first + 1, last):
+        progress(len(steps) / tokens)
+        inputs = _decode_inputs(model, 1, past)
+        try:
+            graph = interpolate_graph(model, ends[0], ends[1], Fraction(past - first, last - first), inputs)
+        except NotLinearError:
+            graph = _trace_step(model, inputs, _decode_step).graph
+        steps.append(graph)
+    return [prompt, *steps, *(end.graph for end in ends[1:])]
 
 
-def _trace_step(model: Any, inputs: tuple[Tensor, ...], step: Callable[..., Any]) -> Graph:
-    """Return the graph of a call that returns logits, and new keys and values of every layer."""
+def _trace_step(model: Any, inputs: tuple[Tensor, ...], step: Callable[..., Any]) -> Tracing:
+    """Trace a call that returns logits, and new keys and values of every layer."""
     names: list[str] = []
     with override_method("forward", {model: partial(step, model, model.forward, names)}):
-        return trace_module(model, inputs, {}, names)
+        return trace_call(model, inputs, {}, names)
 
 
 def check_length(model: Any, length: int, past: int | None) -> None:
@@ -221,23 +233,27 @@ def _record_rows(
     return (keys, values) if update is None else update(keys, values, *args, **options)
 
 
-def trace_module(
-    model: nn.Module, args: tuple[Any, ...], options: dict[str, Any], cached: Sequence[str] = ()
-) -> Graph:
-    """Return the graph of a module's call; inputs may be on another device than the module.
+def trace_module(model: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> Graph:
+    """Return the graph of a module's call; inputs may be on another device than the module."""
+    return trace_call(model, args, options).graph
 
-    `cached` names the last outputs, which stay shared; the call may fill it.
-    """
+
+def trace_call(model: nn.Module, args: tuple[Any, ...], options: dict[str, Any], cached: Sequence[str] = ()) -> Tracing:
+    """Trace and lower a module's call; `cached` names its last outputs, which stay shared, and may be filled by it."""
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     inputs = pytree.tree_leaves((args, options))
     program = export_program(model, *pytree.tree_map_only(Tensor, lambda value: value.to(device), (args, options)))
+
+    def lower(program: torch.export.ExportedProgram) -> Tracing:
+        return Tracing(program, Lowering(model, program, inputs, cached).lower(), cached)
+
     if has_inplace_ops(program):
-        return Lowering(model, decompose(program), inputs, cached).lower()
+        return lower(decompose(program))
     try:
-        return Lowering(model, program, inputs, cached).lower()
+        return lower(program)
     except UsageError as error:
         with suppress(UsageError):
-            return Lowering(model, decompose(program), inputs, cached).lower()
+            return lower(decompose(program))
         raise error
 
 

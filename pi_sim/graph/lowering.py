@@ -9,7 +9,7 @@ import operator
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,9 +20,17 @@ from torch.utils import _pytree as pytree
 from pi_sim.errors import UsageError
 from pi_sim.graph.aten import aten_name, math, shapes, translate  # noqa: F401  (math and shapes register translators)
 from pi_sim.graph.builder import Builder, MaskedScores, Secret, Tokens
-from pi_sim.graph.ops import Graph, mark_client_only, place_cached_rows, prune
+from pi_sim.graph.ops import Graph, Shape, mark_client_only, place_cached_rows, prune
 
 CPU = torch.device("cpu")
+
+
+class Tracing(NamedTuple):
+    """A traced call that lowers to a graph, and the names of its last outputs, which are cached."""
+
+    program: torch.export.ExportedProgram
+    graph: Graph
+    cached: Sequence[str]
 
 
 class Lowering:
@@ -114,15 +122,23 @@ class Lowering:
 
     def lower_call(self, node: torch.fx.Node) -> Any:
         """Evaluate an operation on public values, translate one on secrets."""
-        args: Any = torch.fx.map_arg(node.args, self.values.__getitem__)
-        kwargs: Any = torch.fx.map_arg(dict(node.kwargs), self.values.__getitem__)
+        args, kwargs = (torch.fx.map_arg(group, self.values.__getitem__) for group in self.arguments(node))
         if node.target is operator.getitem:
             return args[0][args[1]]
         if not any(isinstance(leaf, Secret | MaskedScores) for leaf in pytree.tree_leaves((args, kwargs))):
             return _fold_public_call(node, args, kwargs)
         stack = node.meta.get("nn_module_stack") or {"": ("", None)}
         self.builder.module = str(list(stack.values())[-1][0])  # path of the innermost module
-        return translate(self.builder, node, args, kwargs)
+        return translate(self.builder, node, self.result_shape(node), args, kwargs)
+
+    def arguments(self, node: torch.fx.Node) -> tuple[Any, Any]:
+        """Return the positional arguments of an operation, and those by name."""
+        return node.args, dict(node.kwargs)
+
+    def result_shape(self, node: torch.fx.Node) -> Shape:
+        """Return the shape of an operation's result, () if it is no tensor."""
+        value = node.meta.get("val")
+        return tuple(value.shape) if isinstance(value, Tensor) else ()
 
     def lower_output(self, node: torch.fx.Node) -> None:
         """Cache the last outputs, and open every other secret one to the client.

@@ -14,7 +14,18 @@ from pi_sim.graph.vocabulary import VOCABULARY, Attribute, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["STRUCTURAL", "VOCABULARY", "Attribute", "Graph", "Node", "Op", "Shape", "mark_client_only", "place_cached_rows", "prune"]
+__all__ = [
+    "STRUCTURAL",
+    "VOCABULARY",
+    "Attribute",
+    "Graph",
+    "Node",
+    "Op",
+    "Shape",
+    "mark_client_only",
+    "place_cached_rows",
+    "prune",
+]
 
 STRUCTURAL = frozenset(name for name, operation in VOCABULARY.items() if operation.kind == "structural")
 """Operations that only rearrange elements: they are free under every protocol."""
@@ -99,8 +110,8 @@ class Graph:
 
     `weights` maps names of the state dict to shapes; `input` is the token ids' shape (B, T), empty for a model that
     reads none; `inputs` has the shapes of all other secret inputs, such as pixels or cached keys. Results are revealed
-    to the client, one of them by the last node. `cache` maps inputs of the next decoding step, keys and values by layer,
-    to the nodes with the rows that it finds at their end.
+    to the client, one of them by the last node. `cache` maps inputs of the next decoding step, keys and values by
+    layer, to the nodes whose rows it finds at their end.
     """
 
     input: Shape
@@ -146,7 +157,7 @@ class Graph:
 
 
 def prune(graph: Graph) -> Graph:
-    """Remove nodes from which neither an opened result follows nor cached rows, with the weights that they alone read."""
+    """Remove nodes from which no opened or cached result follows, with weights and constants that they alone read."""
     needed: set[str] = set()
     nodes: list[Node] = []
     for node in reversed(graph.nodes):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pi_sim.errors import UsageError
-from pi_sim.graph.ops import STRUCTURAL, Graph, Node, Op, Shape
+from pi_sim.graph.ops import STRUCTURAL, VOCABULARY, Graph, Node, Op, Shape
 from pi_sim.mpc import backend
 from pi_sim.mpc.dealer.prg import Prg, ShapePrg
 from pi_sim.mpc.dealer.sources import Demand, RecordingSource, Source
@@ -28,24 +28,16 @@ from pi_sim.specs import ExecutableProtocol
 
 def apply_op(rt: Runtime, op: Op, operands: list[Any], protocol: ExecutableProtocol) -> Any:
     """Return the result of one operation on shared and public operands, by the protocol's kernel."""
-    kernel = kernel_for(op.name, protocol.kernels, protocol.name)
     if op.name in STRUCTURAL and any(isinstance(operand, CachedFactor) for operand in operands):
-        return _arrange_cached(rt, op, operands, protocol)
+        return _arrange_cached(op, operands)
+    kernel = kernel_for(op.name, protocol.kernels, protocol.name)
     return kernel.function(rt, *operands, **kernel.attributes(op))
 
 
-def _arrange_cached(
-    rt: Runtime, op: Op, factors: list[CachedFactor], protocol: ExecutableProtocol
-) -> CachedFactor:
+def _arrange_cached(op: Op, factors: list[CachedFactor]) -> CachedFactor:
     """Return cached factors behind a structural operation, which shares, masks and openings follow alike."""
-    kernel = kernel_for(op.name, protocol.kernels, protocol.name)
-
-    def arrange(tensors: list[Tensor]) -> Tensor:
-        operands = map(backend.fixed_point_tensor, tensors)
-        arranged: Tensor = kernel.function(rt, *operands, **kernel.attributes(op)).share
-        return arranged
-
-    return CachedFactor.combined(factors, arrange)
+    reference = VOCABULARY[op.name].reference
+    return CachedFactor.combined(factors, lambda tensors: reference(*tensors, **op.semantics))
 
 
 def fixed_operand(op: Op, protocol: ExecutableProtocol) -> int | None:

@@ -77,7 +77,9 @@ def supervise(
     limit: float = math.inf,
     on_token: Callable[[int], None] = lambda token: None,
 ) -> None:
-    """Start all processes, the parties first, forward party 0's progress and the client's tokens, and end all when one fails.
+    """Start all processes, the parties first, and end all when one fails.
+
+    Party 0's progress and the client's tokens are forwarded meanwhile.
 
     Raises `RunError` with the reason of every process that failed, and `TimeLimitError` after `limit` seconds.
     """

@@ -85,8 +85,8 @@ def sequence_progress(sequences: int, progress: Callable[[float], None]) -> Prog
 class PartyResult:
     """Counters of one party, of its `session` (opening fixed weights) and of each sequence, and the speed of its link.
 
-    Each graph of a generation counts as a sequence. `logits` (N, T, V) are the client's, None at the server. `payload_bytes` are all bytes of payload, sent and
-    received, including those of the link's benchmark.
+    Each graph of a generation counts as a sequence. `logits` (N, T, V) are the client's, None at the server.
+    `payload_bytes` are all bytes of payload, sent and received, including those of the link's benchmark.
     """
 
     link: dict[str, float]
@@ -245,8 +245,9 @@ def client_shares(graph: Graph, inputs: Mapping[str, Tensor]) -> Iterator[dict[s
         }
 
 
-def step_inputs(rank: int, sampler: Sampler | None, on_token: Callable[[int], None] = lambda token: None) -> NextInputs:
-    """Return the inputs of decoding steps: the token that the client chooses by its logits, zeros at the server."""
+def step_inputs(sampling: Sampling | None, on_token: Callable[[int], None] = lambda token: None) -> NextInputs:
+    """Return the inputs of decoding steps: the client's choice by the logits, zeros at the server, without sampling."""
+    sampler = Sampler(sampling) if sampling else None
 
     def next_inputs(graph: Graph, logits: Tensor | None) -> dict[str, Tensor]:
         if logits is None or sampler is None:
@@ -298,7 +299,7 @@ def run_party_job(job: PartyJob) -> None:
     connection = connect(job.listener, job.port, job.timeout)
     source = perform_handshake(connection, dealer, identity.agreement_terms(job.sequences))
     link = Link(connection, job.rank, job.network)
-    steps = step_inputs(job.rank, job.sampling and Sampler(job.sampling), _print_token)
+    steps = step_inputs(job.sampling, _print_token)
     graphs = party_bundle.graphs
     result = run_party(graphs, job.protocol, shares, link, source, inputs, _print_progress, job.device, steps)
     link.close()

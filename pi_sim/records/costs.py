@@ -237,6 +237,7 @@ class PartyRecord(Estimated):
     perplexity: Perplexity | None = None
     answers: tuple[Answer, ...] = ()
     vectors: tuple[VectorResult, ...] = ()
+    generation: Generation | None = None  # at the client
     agreement: Agreement | None = None
 
 

@@ -46,10 +46,10 @@ def measure_ranges(evaluations: Iterable[Evaluation]) -> NodeRanges:
     return {name: list(entries.values()) for name, entries in ranges.items()}
 
 
-def join_ranges(ranges: NodeRanges) -> list[ValueRange]:
-    """Return the range of every quantity over all nodes of an operation."""
+def join_ranges(*graphs: NodeRanges) -> list[ValueRange]:
+    """Return the range of every quantity over all nodes of an operation, in one graph or several."""
     joined: dict[tuple[str, str], ValueRange] = {}
-    for entry in chain.from_iterable(ranges.values()):
+    for entry in chain.from_iterable(entries for ranges in graphs for entries in ranges.values()):
         key = entry.op, entry.quantity
         joined[key] = entry.join(joined.get(key))
     return list(joined.values())
@@ -73,9 +73,7 @@ def _can_halve(op: Op, protocol: ExecutableProtocol) -> bool:
     return "halvings" in kernel_for(op.name, protocol.kernels, protocol.name).parameters
 
 
-def evaluate_inputs(
-    graph: Graph, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
-) -> Iterator[Evaluation]:
+def evaluate_inputs(graph: Graph, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Iterator[Evaluation]:
     """Yield every node with its operands and its value, for each sequence of inputs (N, B, ...) by name."""
     for index in range(len(next(iter(inputs.values())))):
         values = {name: value[index] for name, value in inputs.items()}

@@ -7,10 +7,10 @@ server learns neither the prompt nor what follows.
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from pi_sim.cost.cost import Cost
 from pi_sim.cost.estimate import cost_fields
 from pi_sim.errors import UsageError
+from pi_sim.errors import warn as default_warn
 from pi_sim.graph import reference
 from pi_sim.graph.bundle import Bundle, read_bundle, write_bundle
 from pi_sim.graph.capture import capture_generation, forward_kwargs
@@ -28,13 +29,21 @@ from pi_sim.mpc import launch
 from pi_sim.mpc.launch import PartyCounters
 from pi_sim.mpc.party import Counters, require_device
 from pi_sim.mpc.rewriting import rewrite_graph
+from pi_sim.mpc.runtime import SERVER
 from pi_sim.mpc.sampling import Sampler, Sampling
-from pi_sim.records import Agreement, Decoded, Generation, RunRecord
+from pi_sim.records import Decoded, Generation, RunRecord
 from pi_sim.run import dealing
 from pi_sim.run.checks import audit_run, compare_logits
 from pi_sim.run.domains import Evaluation, NodeRanges, find_halvings, join_ranges, measure_ranges, warn_of_domains
-from pi_sim.run.inputs import TOKENS, InputShape, RunInputs, load_text_tokenizer
-from pi_sim.run.two_party import TwoPartyRequest, estimate_bundle, measure_outcome, save_results
+from pi_sim.run.inputs import TOKENS, InputChoice, InputShape, RunInputs, load_text_tokenizer
+from pi_sim.run.two_party import (
+    TwoPartyRequest,
+    estimate_bundle,
+    measure_outcome,
+    read_bundle_inputs,
+    sample_inputs,
+    save_results,
+)
 from pi_sim.specs import ExecutableProtocol
 from pi_sim.zoo.source import ModelSource
 from pi_sim.zoo.tasks import task_of
@@ -48,7 +57,7 @@ class GenerationChoice:
     """Number of tokens to generate, and how the client chooses each."""
 
     tokens: int
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
 
 
 OnText = Callable[[str], None]
@@ -64,23 +73,15 @@ def run_generation(
 ) -> RunRecord:
     """Continue a prompt between two local processes; return the prediction, the measurement and the quality.
 
-    Raises `RunError` if measured rounds or bytes of the prompt or of a step differ from the predicted ones.
+    A bundle tells the lengths of the prompt and of what follows. Raises `RunError` if measured rounds or bytes of the
+    prompt or of a step differ from the predicted ones.
     """
     require_device(request.device)
     dealing.check_executable(request.protocol)
-    if request.model is None:
-        raise UsageError("--generate captures a model anew; give --model in place of --bundle.")
-    request.input.check(request.model.folder)
-    model = request.model.load()
-    inputs = _read_prompt(request, request.model, model, choice.tokens)
-    prompt = inputs.values[TOKENS][0]
-    plain_tokens = continue_plainly(model, prompt, choice)
-    stream = TokenStream(load_text_tokenizer(request.model.folder), on_text)
-    with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch:
-        folder = Path(scratch) / "bundle"
-        bundle = write_generation(folder, request.model, model, prompt, plain_tokens, request.protocol, warn)
+    with _prepare_run(request, choice, warn) as (bundle, inputs, plain):
         estimate = estimate_bundle(bundle, request.protocol, request.networks, request.dealer)
         dealing.check_dealt_files(request.dealer, bundle, request.protocol, 1, estimate.total.offline)
+        stream = TokenStream(load_text_tokenizer(bundle.folder), on_text)
         outcome = launch.run_local(
             bundle,
             request.protocol,
@@ -95,36 +96,109 @@ def run_generation(
             on_token=stream.write,
         )
     audit_run(bundle.graphs, request.protocol, outcome)
-    logits = outcome.logits[:, -1]
-    tokens = _choose_all(logits, choice.sampling)
-    stream.write(tokens[-1])
+    logits, prompt = outcome.logits[:, -1], inputs.values[TOKENS][0]
+    generation = describe_generation(stream, prompt, outcome, logits, choice.sampling, plain.tokens if plain else None)
     if request.out:
         save_results(request.out, logits)
-    agreement = compare_logits(_reread(model, prompt, tokens), logits)
     return RunRecord(
         **estimate.to_json(),
         sequences=1,
         network=request.network.name if request.network else "none",
         dealer=request.dealer.kind,
         device=request.device,
-        measured=measure_outcome(request, replace(outcome, **join_counters(outcome)), estimate, warn),
-        agreement=agreement,
-        generation=Generation(
-            prompt=stream.decode(prompt[0].tolist()),
-            prompt_tokens=prompt.shape[1],
-            text=stream.decode(tokens),
-            plain_text=stream.decode(plain_tokens),
-            agreement=_common_prefix(tokens, plain_tokens),
-            **choice.sampling.model_dump(),
-            **describe_steps(outcome, tokens, prompt.shape[1]),
-        ),
+        measured=measure_outcome(request, join_counters(outcome), estimate, warn),
+        agreement=compare_logits(reread(plain.model, prompt, generation), logits) if plain else None,
+        generation=generation,
+    )
+
+
+@dataclass(frozen=True)
+class PlainContinuation:
+    """Model in the clear, and the tokens with which it continues the prompt."""
+
+    model: PreTrainedModel
+    tokens: list[int]
+
+
+@contextmanager
+def _prepare_run(
+    request: TwoPartyRequest, choice: GenerationChoice, warn: Callable[[str], None]
+) -> Iterator[tuple[Bundle, RunInputs, PlainContinuation | None]]:
+    """Yield the bundle of a request, or one captured for this run alone, the prompt, and the model's continuation."""
+    if request.bundle:
+        bundle = read_bundle(request.bundle)
+        check_steps(bundle, choice.tokens)
+        dealing.check_deployment(bundle, request.protocol)
+        warn_of_domains(bundle.ranges, request.protocol, warn)
+        request.input.check(bundle.folder)
+        yield bundle, read_bundle_inputs(request.input, bundle), None
+        return
+    if request.model is None:
+        raise UsageError("nothing to run: give --model or --bundle.")
+    request.input.check(request.model.folder)
+    model = request.model.load()
+    inputs = _read_prompt(request.input, request.model, model, choice.tokens)
+    prompt = inputs.values[TOKENS][0]
+    plain = PlainContinuation(model, continue_plainly(model, prompt, choice))
+    with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch:
+        folder = Path(scratch) / "bundle"
+        yield write_generation(folder, request.model, plain, prompt, request.protocol, warn), inputs, plain
+
+
+def check_steps(bundle: Bundle, tokens: int) -> None:
+    """Raise `UsageError` if a bundle was not exported for the generation of so many tokens."""
+    if not bundle.steps:
+        raise UsageError(f"{bundle.folder} generates nothing; export it with --generate, or leave --generate out.")
+    if len(bundle.graphs) != tokens:
+        raise UsageError(f"{bundle.folder} was exported for {len(bundle.graphs)} tokens; give --generate as many.")
+
+
+def export_generation(
+    source: ModelSource,
+    length: int,
+    tokens: int,
+    out: Path,
+    protocol: ExecutableProtocol,
+    warn: Callable[[str], None] = default_warn,
+) -> Bundle:
+    """Capture a trained model and write its bundle for prompts of a length and a number of tokens behind them.
+
+    Its bounds are those of values on held-out text, see `export_bundle`.
+    """
+    dealing.check_executable(protocol)
+    model = source.load()
+    prompt = sample_inputs(source, model, length, 1, False, warn).values[TOKENS][0]
+    plain = PlainContinuation(model, continue_plainly(model, prompt, GenerationChoice(tokens)))
+    return write_generation(out, source, plain, prompt, protocol, warn)
+
+
+def describe_generation(
+    stream: "TokenStream",
+    prompt: Tensor,
+    counters: PartyCounters,
+    logits: Tensor,
+    sampling: Sampling,
+    plain_tokens: list[int] | None = None,
+    rank: int = SERVER,
+) -> Generation:
+    """Return the record of a continuation: the tokens that the client chose by logits (N, V), and every step's cost."""
+    tokens = list(map(Sampler(sampling).choose, logits))
+    stream.write(tokens[-1])  # no step reads it
+    return Generation(
+        prompt=stream.decode(prompt[0].tolist()),
+        prompt_tokens=prompt.shape[1],
+        text=stream.decode(tokens),
+        plain_text=None if plain_tokens is None else stream.decode(plain_tokens),
+        agreement=None if plain_tokens is None else _common_prefix(tokens, plain_tokens),
+        **sampling.model_dump(),
+        **describe_steps(counters, tokens, prompt.shape[1], rank),
     )
 
 
 class TokenStream:
     """Text of a continuation as its tokens come: a character of several tokens waits for the last of them."""
 
-    def __init__(self, tokenizer: Any, on_text: OnText) -> None:
+    def __init__(self, tokenizer: Any, on_text: OnText = lambda text: None) -> None:
         self.tokenizer, self.on_text = tokenizer, on_text
         self.tokens: list[int] = []
         self.written = ""
@@ -143,9 +217,9 @@ class TokenStream:
             self.written = text
 
 
-def _read_prompt(request: TwoPartyRequest, source: ModelSource, model: PreTrainedModel, tokens: int) -> RunInputs:
+def _read_prompt(choice: InputChoice, source: ModelSource, model: PreTrainedModel, tokens: int) -> RunInputs:
     """Return the prompt, or the start of held-out text; a `UsageError` if what follows does not fit the context."""
-    choice, task = request.input, task_of(model)
+    task = task_of(model)
     if task != "causal":
         raise UsageError(f"{source.name} predicts no next token; leave --generate out.")
     if choice.batch != 1 or choice.hidden_length or choice.text or choice.image or (choice.sequences or 1) > 1:
@@ -178,43 +252,39 @@ def continue_plainly(model: PreTrainedModel, prompt: Tensor, choice: GenerationC
 
 
 @torch.no_grad()
-def _reread(model: PreTrainedModel, prompt: Tensor, tokens: list[int]) -> Tensor:
-    """Return the plain logits (N, V) from which each token would be chosen, read at once without a cache."""
+def reread(model: PreTrainedModel, prompt: Tensor, generation: Generation) -> Tensor:
+    """Return the plain logits (N, V) by which each token would be chosen, all read at once without a cache."""
+    tokens = [step.token for step in (generation.prefill, *generation.steps)]
     ids = torch.cat([prompt, torch.tensor([tokens[:-1]], dtype=torch.long)], 1)
     logits: Tensor = model(ids, **forward_kwargs(model)).logits[0, prompt.shape[1] - 1 :]
     return logits
 
 
-def _choose_all(logits: Tensor, sampling: Sampling) -> list[int]:
-    """Return the tokens that the client chose, given the logits (N, V) of all steps."""
-    return list(map(Sampler(sampling).choose, logits))
-
-
 def _common_prefix(tokens: list[int], others: list[int]) -> int:
     """Return how many first tokens two continuations have in common."""
-    return next((index for index, pair in enumerate(zip(tokens, others, strict=True)) if len(set(pair)) > 1), len(tokens))
+    pairs = zip(tokens, others, strict=True)
+    return next((index for index, (token, other) in enumerate(pairs) if token != other), len(tokens))
 
 
 def write_generation(
     folder: Path,
     source: ModelSource,
-    model: PreTrainedModel,
+    plain: PlainContinuation,
     prompt: Tensor,
-    plain_tokens: list[int],
     protocol: ExecutableProtocol,
     warn: Callable[[str], None],
 ) -> Bundle:
     """Write the bundle of a prompt and of the steps behind it, with the ranges of values on the plain continuation."""
-    length, count = prompt.shape[1], len(plain_tokens)
-    captured = capture_generation(model, length, count)
+    model, length = plain.model, prompt.shape[1]
+    captured = capture_generation(model, length, len(plain.tokens))
     graphs, weights = rewrite_generation(captured, model, protocol)
-    ids = [prompt, *(torch.tensor([[token]]) for token in plain_tokens[:-1])]
+    ids = [prompt, *(torch.tensor([[token]]) for token in plain.tokens[:-1])]
     ranges = _measure_graphs(graphs, weights, ids)
     halvings = [find_halvings(graph, entries, protocol) for graph, entries in zip(graphs, ranges, strict=True)]
     if any(halvings):
         graphs, weights = rewrite_generation(captured, model, protocol, _join_halvings(graphs, halvings))
         ranges = _measure_graphs(graphs, weights, ids)
-    joined = join_ranges({f"{index}/{name}": entries for index, table in enumerate(ranges) for name, entries in table.items()})
+    joined = join_ranges(*ranges)
     warn_of_domains(joined, protocol, warn)
     origin = {"model": source.name, "size": source.label, "seq_len": length, "batch": 1, "padded": False}
     origin |= {"task": "causal", "labels": []}
@@ -278,47 +348,46 @@ def _evaluate_step(
         cache[name] = torch.cat([cache[name], rows[source]], -2) if name in cache else rows[source]
 
 
+CountersT = TypeVar("CountersT", bound=PartyCounters)
 SECONDS = ("seconds", "communication_seconds", "late_seconds", "peer_wait_seconds")
 SUMS = ("rounds", "sent", "received", "offline", "requested", "crypten_rounds", "crypten_bytes")
 
 
-def join_counters(counters: PartyCounters) -> dict[str, Any]:
-    """Return the `counts` of both parties with the graphs of a generation added up."""
-    return {"counts": [[_sum_counters(sequences)] for sequences in counters.counts]}
+def join_counters(counters: CountersT) -> CountersT:
+    """Return the counters with all graphs of a generation added up to one sequence."""
+    return replace(counters, counts=[[_sum_counters(sequences)] for sequences in counters.counts])
 
 
 def _sum_counters(sequences: Sequence[Counters]) -> Counters:
-    totals = {name: sum(entry[name] for entry in sequences) for name in (*SUMS, *SECONDS)}
+    totals = {name: sum(entry[name] for entry in sequences) for name in (*SUMS, *SECONDS) if name in sequences[0]}
     ahead = {name: sum(entry["ahead"][name] for entry in sequences) for name in (*SUMS, "seconds")}
     return {**totals, "ahead": ahead}
 
 
-def describe_steps(counters: PartyCounters, tokens: list[int], prompt_tokens: int) -> dict[str, Any]:
-    """Return the record's fields of the prompt and of every step, and the tokens per second of the steps."""
-    pairs = zip(*counters.counts, strict=True)
+def describe_steps(counters: PartyCounters, tokens: list[int], prompt_tokens: int, rank: int) -> dict[str, Any]:
+    """Return the record's fields of the prompt and of every step, with the seconds of one party."""
     decoded = [
-        _describe_graph(server, client, token, prompt_tokens + index - 1 if index else 0)
-        for index, ((server, client), token) in enumerate(zip(pairs, tokens, strict=True))
+        _describe_graph(pair, token, prompt_tokens + index - 1 if index else 0, rank)
+        for index, (*pair, token) in enumerate(zip(*counters.counts, tokens, strict=True))
     ]
     seconds = math.fsum(step.seconds for step in decoded[1:])
     rate = (len(decoded) - 1) / seconds if seconds else None
     return {"prefill": decoded[0], "steps": tuple(decoded[1:]), "tokens_per_second": rate}
 
 
-def _describe_graph(server: Counters, client: Counters, token: int, past: int) -> Decoded:
+def _describe_graph(pair: Sequence[Counters], token: int, past: int, rank: int) -> Decoded:
+    server, client = pair
     cost = Cost(
         rounds=server["rounds"],
         sent=(server["sent"], client["sent"]),
         offline=server["offline"],
         ahead=(server["ahead"]["sent"], client["ahead"]["sent"]),
     )
-    fields = {name: value for name, value in cost_fields(cost).items() if name in Decoded.model_fields}
-    ahead = max(server["ahead"]["seconds"], client["ahead"]["seconds"])
     return Decoded(
-        **fields,
+        **{name: value for name, value in cost_fields(cost).items() if name in Decoded.model_fields},
         token=token,
         past=past,
-        seconds=server["seconds"],
-        communication_seconds=server["communication_seconds"],
-        ahead_seconds=ahead,
+        seconds=pair[rank]["seconds"],
+        communication_seconds=pair[rank]["communication_seconds"],
+        ahead_seconds=max(counters["ahead"]["seconds"] for counters in pair),
     )

@@ -29,8 +29,10 @@ from pi_sim.mpc.party import (
     run_party,
     sequence_progress,
     server_shares,
+    step_inputs,
 )
 from pi_sim.mpc.runtime import CLIENT
+from pi_sim.mpc.sampling import Sampling
 from pi_sim.mpc.transport.connection import (
     Connection,
     Transport,
@@ -49,7 +51,8 @@ from pi_sim.records import PartyRecord, PayloadBytes
 from pi_sim.run import dealing
 from pi_sim.run.checks import audit_run, summarize_counters
 from pi_sim.run.domains import warn_of_domains
-from pi_sim.run.inputs import InputChoice, RunInputs
+from pi_sim.run.generation import OnText, TokenStream, describe_generation, join_counters
+from pi_sim.run.inputs import TOKENS, InputChoice, RunInputs, load_text_tokenizer
 from pi_sim.run.two_party import estimate_bundle, judge_results, read_bundle_inputs, save_results
 from pi_sim.specs import ExecutableProtocol
 
@@ -66,6 +69,8 @@ class PartyRequest:
     sequences: int = 1
     input: InputChoice = field(default_factory=InputChoice)
     """The client's input; the server needs none."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How the client chooses the tokens that a bundle generates."""
     out: Path | None = None
     """File for the client's results."""
     timeout: float = 60.0
@@ -82,7 +87,10 @@ class PartyRequest:
 
 
 def run_remote_party(
-    request: PartyRequest, warn: Callable[[str], None], progress: Callable[[float], None]
+    request: PartyRequest,
+    warn: Callable[[str], None],
+    progress: Callable[[float], None],
+    on_text: OnText = lambda text: None,
 ) -> PartyRecord:
     """Run one party; return a record of the prediction and of the measurement of both parties.
 
@@ -94,7 +102,7 @@ def run_remote_party(
     require_device(request.device)
     transport, task = (
         choose_transport(request.host, request.keys, request.encrypted, warn),
-        _prepare_task(request, warn),
+        _prepare_task(request, warn, on_text),
     )
     estimate = estimate_bundle(task.bundle, request.protocol, [PRESETS["lan"], PRESETS["wan"]], request.dealer)
     dealing.check_own_dealt_file(request.dealer, rank, task.identity, request.sequences, estimate.total.offline)
@@ -111,18 +119,26 @@ def run_remote_party(
         dealer=task.dealer.kind,
         device=request.device,
         encrypted=isinstance(transport, TlsTransport),
-        measured=summarize_counters(counters, rank=rank).model_copy(update={"peer_wait_seconds": None}),
+        measured=summarize_counters(join_counters(counters) if task.bundle.steps else counters, rank=rank).model_copy(
+            update={"peer_wait_seconds": None}
+        ),
         payload_bytes=PayloadBytes(sent=sent, received=received),
-        **_judge_results(request, task, result.logits),
+        **_judge_results(request, task, counters, result.logits),
     )
 
 
-def _judge_results(request: PartyRequest, task: "PartyTask", results: Tensor | None) -> dict[str, Any]:
+def _judge_results(
+    request: PartyRequest, task: "PartyTask", counters: PartyCounters, results: Tensor | None
+) -> dict[str, Any]:
     """Return what the client's results are worth, and save them; nothing at the server."""
     if task.inputs is None or results is None:
         return {}
     if request.out:
-        save_results(request.out, results[: task.inputs.count])
+        save_results(request.out, results[: task.inputs.count] if not task.bundle.steps else results[:, -1])
+    if task.stream:
+        logits, prompt = results[:, -1], task.inputs.values[TOKENS][0]
+        generation = describe_generation(task.stream, prompt, counters, logits, request.sampling, rank=CLIENT)
+        return {"generation": generation}
     return judge_results(task.bundle, task.inputs, results, None, predicts_text=request.input.prompt is None)
 
 
@@ -135,9 +151,11 @@ class PartyTask:
     inputs: RunInputs | None
     identity: RunIdentity
     dealer: Dealer
+    stream: TokenStream | None
+    """Text that the client generates, None at the server and of a bundle of one graph."""
 
 
-def _prepare_task(request: PartyRequest, warn: Callable[[str], None]) -> PartyTask:
+def _prepare_task(request: PartyRequest, warn: Callable[[str], None], on_text: OnText) -> PartyTask:
     """Read everything that takes time or may be missing, before the other party waits for it."""
     torch.set_num_threads(threads_per_party() if is_loopback(request.host) else os.cpu_count() or 1)
     dealing.check_executable(request.protocol)
@@ -145,12 +163,14 @@ def _prepare_task(request: PartyRequest, warn: Callable[[str], None]) -> PartyTa
     dealing.check_deployment(bundle, request.protocol)
     warn_of_domains(bundle.ranges, request.protocol, warn)
     identity = RunIdentity.of_run(bundle, request.protocol)
+    generates = request.rank == CLIENT and bundle.steps
     return PartyTask(
         bundle=bundle,
         shares=bundle.party_shares(request.rank),
         inputs=_read_inputs(request, bundle) if request.rank == CLIENT else None,
         identity=identity,
         dealer=open_dealer(request.dealer, request.rank, identity, request.sequences, request.timeout),
+        stream=TokenStream(load_text_tokenizer(bundle.folder), on_text) if generates else None,
     )
 
 
@@ -173,7 +193,7 @@ def _connect(request: PartyRequest, transport: Transport, warn: Callable[[str], 
 def _run_graph(
     task: PartyTask, request: PartyRequest, connection: Connection, progress: Callable[[float], None]
 ) -> PartyResult:
-    graph, report_node = task.bundle.graph, sequence_progress(request.sequences, progress)
+    graph, report_node = task.bundle.graph, sequence_progress(request.sequences * len(task.bundle.graphs), progress)
     source = perform_handshake(connection, task.dealer, task.identity.agreement_terms(request.sequences))
     if task.inputs:
         inputs = client_shares(graph, task.inputs.shared_values(graph))
@@ -181,7 +201,8 @@ def _run_graph(
         inputs = server_shares(graph, request.sequences)
     link = Link(connection, request.rank, common_clock=False)
     graphs = task.bundle.graphs
-    result = run_party(graphs, request.protocol, task.shares, link, source, inputs, report_node, request.device)
+    steps = step_inputs(request.sampling, task.stream.write) if task.stream else step_inputs(None)
+    result = run_party(graphs, request.protocol, task.shares, link, source, inputs, report_node, request.device, steps)
     link.finish()
     return result
 

@@ -93,11 +93,11 @@ def export_bundle(
     """
     dealing.check_executable(protocol)
     model = source.load()
-    inputs = _sample_inputs(source, model, seq_len or source.context, batch, padded, warn)
+    inputs = sample_inputs(source, model, seq_len or source.context, batch, padded, warn)
     return _write_model(out, source, model, inputs, protocol, padded, warn)
 
 
-def _sample_inputs(
+def sample_inputs(
     source: ModelSource, model: PreTrainedModel, length: int, batch: int, padded: bool, warn: Callable[[str], None]
 ) -> RunInputs:
     """Return held-out texts of a model, or random token ids or pixels if its checkpoint names no text.
@@ -283,6 +283,8 @@ def _check_bundle(request: TwoPartyRequest, bundle: Bundle) -> Bundle:
         raise UsageError(f"{request.bundle} was exported for {length} tokens; leave --seq-len and --hide-length out.")
     if request.input.batch not in (1, batch):
         raise UsageError(f"{request.bundle} was exported for batches of {batch}; leave --batch out.")
+    if bundle.steps:
+        raise UsageError(f"{request.bundle} was exported to generate text; give --generate {len(bundle.graphs)}.")
     dealing.check_deployment(bundle, request.protocol)
     if request.model:
         paths = [folder / RECORD_FILE for folder in (bundle.folder, request.model.folder)]

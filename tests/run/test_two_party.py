@@ -19,7 +19,7 @@ from pi_sim.graph.ops import Graph, Node, Op
 from pi_sim.records import Agreement, Perplexity, RunRecord, load
 from pi_sim.run import two_party
 from pi_sim.run.checks import compare_results, perplexity
-from pi_sim.run.domains import join_ranges, measure_ranges, warn_of_domains
+from pi_sim.run.domains import evaluate_inputs, join_ranges, measure_ranges, warn_of_domains
 from pi_sim.run.inputs import InputChoice, RunInputs
 from pi_sim.specs import load_executable_protocol
 from pi_sim.zoo.source import ModelSource
@@ -151,7 +151,9 @@ def test_halved_rows_keep_the_domain_of_their_mean() -> None:
     """LayerNorm subtracts the mean before it halves rows: a mean that does not fit is refused in any case."""
     op = Op("layernorm", ((1, 2),), (True,), (("eps", 1e-5), ("halvings", 2)))
     graph = Graph((), 0, nodes=[Node("norm", op, ("inputs.x",), "")], inputs={"inputs.x": (1, 2)})
-    ranges = join_ranges(measure_ranges(evaluate_inputs(graph, {}, {"inputs.x": torch.tensor([[[30_000.0, 40_000.0]]])})))
+    ranges = join_ranges(
+        measure_ranges(evaluate_inputs(graph, {}, {"inputs.x": torch.tensor([[[30_000.0, 40_000.0]]])}))
+    )
     bounds = {entry.quantity: entry.high for entry in ranges}
     assert bounds["|mean|"] == 35_000
     assert bounds["|centred input|"] == 1_250
@@ -176,7 +178,9 @@ def test_numbers_that_do_not_fit_their_words_are_refused() -> None:
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(1e6)
         graph, weights = two_party.rewrite_model(model, LENGTH, lean)
-        ranges = join_ranges(measure_ranges(evaluate_inputs(graph, weights, {"tokens": torch.arange(LENGTH)[None, None]})))
+        ranges = join_ranges(
+            measure_ranges(evaluate_inputs(graph, weights, {"tokens": torch.arange(LENGTH)[None, None]}))
+        )
     with pytest.raises(UsageError, match=r"reveal by rounded computes with \|result\| from 0 to 32768 only"):
         warn_of_domains(ranges, lean, pytest.fail)
 

@@ -9,11 +9,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from pi_sim.errors import UsageError
 from pi_sim.graph.builder import Builder, MaskedScores, Tokens
-from pi_sim.graph.vocabulary import VOCABULARY
+from pi_sim.graph.vocabulary import VOCABULARY, Shape
 
 TranslatorT = TypeVar("TranslatorT", bound=Callable[..., Any])
 TRANSLATORS: dict[str, Callable[..., Any]] = {}
@@ -43,10 +42,12 @@ def require(condition: bool, reason: str) -> None:
         raise UnsupportedError(reason)
 
 
-def translate(build: Builder, node: torch.fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Translate one call. Raises `UsageError` with operation and module if the vocabulary cannot express it."""
-    called, value, kinds = aten_name(node), node.meta.get("val"), {type(arg) for arg in args}
-    shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+def translate(build: Builder, node: torch.fx.Node, shape: Shape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Translate one call with a result of a shape, () if it is no tensor.
+
+    Raises `UsageError` with operation and module if the vocabulary cannot express it.
+    """
+    called, kinds = aten_name(node), {type(arg) for arg in args}
     try:
         translator = find_translator(called)
         if translator is None:

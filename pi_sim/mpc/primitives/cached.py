@@ -11,6 +11,7 @@ No A is used twice, and B masks these rows alone: Beaver (CRYPTO 1991), with one
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,13 +67,10 @@ class CachedFactor:
     @classmethod
     def combined(cls, factors: Sequence["CachedFactor"], function: Callable[[list[Tensor]], Tensor]) -> "CachedFactor":
         """Return several factors behind a structural operation on all of them."""
-        bounds = [0]
-        for factor in factors:
-            bounds.append(bounds[-1] + len(factor.rows))
 
         def arrange(tensors: list[Tensor]) -> Tensor:
-            parts = [tensors[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
-            return function([factor.arrange(part) for factor, part in zip(factors, parts, strict=True)])
+            remaining = iter(tensors)
+            return function([factor.arrange([next(remaining) for _ in factor.rows]) for factor in factors])
 
         return cls(tuple(rows for factor in factors for rows in factor.rows), arrange)
 
@@ -129,7 +127,7 @@ def _masked_product(
     first: Shape, second: Shape, arrange: Arrangement, hidden: CausalRows, visible: Visibility
 ) -> Correlation:
     """Return the correlation of a mask A of the first factor, and its product with the masks of the cached rows."""
-    batch = torch.broadcast_shapes(first[:-2], second[:-2])
+    batch = np.broadcast_shapes(first[:-2], second[:-2])
     mask = (*first[:-2], visible_count(*first[-2:])) if visible.weights else first
     elements = (visible_count(first[-2], second[-1]),) if visible.scores else (first[-2], second[-1])
 
