@@ -71,6 +71,8 @@ def _explain_all(source: "ModelSource", protocols: Names, style: Any, **scenario
     from pi_sim.cost.savings import explain_rewriting
     from pi_sim.report.estimates import render_savings
 
+    if scenario.pop("prompt_len") or scenario.pop("generate"):
+        raise UsageError("--explain tells of one graph; leave --prompt-len and --generate out.")
     if style in ("json", "csv"):
         raise UsageError("--explain prints a table of its own; choose --format table or markdown.")
     cards = [options.resolve_executable(name) for name in dict.fromkeys(protocols)]

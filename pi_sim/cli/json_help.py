@@ -36,6 +36,7 @@ ESTIMATE: Keys = {
     "seq_len": "tokens of each sequence that are read at once",
     "batch": "sequences",
     "past": "tokens of each sequence in a KV cache; null for a prefill",
+    "generate": "tokens behind a prompt of seq_len, which all numbers include; null without them",
     "only_inner": "true if rows and total lack embedding and head",
     "total": "sums of all rows",
     "without_embedding_and_head": "sums of what lies between",
@@ -55,7 +56,7 @@ ENVELOPE: Keys = {
 }
 
 COUNTS: Keys = {
-    **{key: ESTIMATE[key] for key in ("model", "size", "seq_len", "batch", "past")},
+    **{key: ESTIMATE[key] for key in ("model", "size", "seq_len", "batch", "past", "generate")},
     "operations": "each with op, count, shape and multiplications (null where there is no product)",
 }
 

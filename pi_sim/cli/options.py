@@ -41,6 +41,12 @@ BATCH = click.option("--batch", default=1, show_default=True, type=POSITIVE, hel
 PAST = click.option(
     "--past", type=POSITIVE, metavar="N", help="One decode step with a KV cache of N tokens, not a prefill."
 )
+PROMPT_LENGTH = click.option(
+    "--prompt-len", type=POSITIVE, metavar="P", help="Tokens of a prompt, with --generate.",
+)  # fmt: skip
+GENERATE = click.option(
+    "--generate", type=POSITIVE, metavar="N", help="N tokens behind the prompt, token by token, all together."
+)
 INNER = click.option("--inner", is_flag=True, help="Without embedding and vocabulary head.")
 MACHINE = click.option("--machine", type=FILE, help="A profile; by default that of pi-sim calibrate.")
 PROTOCOL = click.option("--protocol", default="crypten", show_default=True, help=PROTOCOL_HELP)
@@ -64,8 +70,8 @@ def protocol_option(*names: str) -> Callable[[Any], Any]:
 
 
 def scenario_options(command: Any) -> Any:
-    """Add the options of one inference: size, length, batch, KV cache and `--inner`."""
-    for option in (INNER, PAST, BATCH, LENGTH, SIZE):
+    """Add the options of one inference: size, length, batch, KV cache, generation and `--inner`."""
+    for option in (INNER, GENERATE, PROMPT_LENGTH, PAST, BATCH, LENGTH, SIZE):
         command = option(command)
     return command
 

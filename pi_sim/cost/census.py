@@ -7,9 +7,9 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,30 @@ class Census:
         """Count the operations of a graph, in order of first occurrence."""
         return cls(dict(Counter(graph.census())), frozenset(graph.embedding_and_head()))
 
+    @classmethod
+    def joined(cls, censuses: "Sequence[Census]") -> "Census":
+        """Return the counts of several graphs of one model together."""
+        counts: Counter[tuple[str, Op]] = Counter()
+        for census in censuses:
+            counts.update(census.counts)
+        return cls(dict(counts), frozenset().union(*(census.embedding_and_head for census in censuses)))
+
+    def body(self) -> "Census":
+        """Return the census without embedding and head."""
+        counts = {key: count for key, count in self.counts.items() if key[0] not in self.embedding_and_head}
+        return replace(self, counts=counts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values for `from_json`."""
+        rows = [[module, op.to_json(), count] for (module, op), count in self.counts.items()]
+        return {"rows": rows, "embedding_and_head": sorted(self.embedding_and_head)}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> "Census":
+        """Return the census that `to_json` gave."""
+        counts = {(module, Op.from_json(op)): count for module, op, count in stored["rows"]}
+        return cls(counts, frozenset(stored["embedding_and_head"]))
+
 
 _RECENT_GRAPH: dict[str, Graph] = {}
 """The last captured graph, for the next protocol that rewrites it."""
@@ -91,15 +115,57 @@ def capture_census(
             from pi_sim.mpc.rewriting import rewrite_graph
 
             graph = rewrite_graph(graph, protocol).graph
-        census = Census.from_graph(graph)
-        rows = [[module, op.to_json(), count] for (module, op), count in census.counts.items()]
-        return {"rows": rows, "embedding_and_head": sorted(census.embedding_and_head)}
+        return Census.from_graph(graph).to_json()
 
     rewriting = protocol.rewriting_digest if protocol else ""
     scenario = [*([length, batch] if past is None else ["step", past, batch]), rewriting]
-    stored = cached_json("census", [source.identity, *scenario], derive)
-    counts = {(module, Op.from_json(op)): count for module, op, count in stored["rows"]}
-    return Census(counts, frozenset(stored["embedding_and_head"]))
+    return Census.from_json(cached_json("census", [source.identity, *scenario], derive))
+
+
+def scenario_censuses(
+    source: ModelSource,
+    seq_len: int | None,
+    batch: int,
+    past: int | None,
+    inner: bool,
+    protocol: ExecutableProtocol | None = None,
+    prompt_len: int | None = None,
+    generate: int | None = None,
+) -> tuple[int, list[Census]]:
+    """Return the tokens that are read at once, and the census; with `generate` those of a prompt, and of all steps.
+
+    `inner` leaves out embedding and head. An executable protocol may rewrite the graph.
+    """
+    if prompt_len is None and generate is None:
+        length, census = scenario_census(source, seq_len, batch, past, inner, protocol)
+        return length, [census]
+    if prompt_len is None or generate is None:
+        raise UsageError("a generation has a prompt and tokens behind it; give both --prompt-len and --generate.")
+    if seq_len or past or batch > 1:
+        raise UsageError("--generate continues one prompt; leave --seq-len, --past and --batch out.")
+    censuses = capture_generation_censuses(source, prompt_len, generate, protocol)
+    return prompt_len, [census.body() for census in censuses] if inner else censuses
+
+
+def capture_generation_censuses(
+    source: ModelSource, length: int, tokens: int, protocol: ExecutableProtocol | None = None
+) -> list[Census]:
+    """Return the censuses of a prompt and of all decoding steps behind it together, see `capture_census`."""
+
+    def derive() -> list[dict[str, Any]]:
+        from pi_sim.graph.capture import capture_generation
+
+        graphs = capture_generation(source.meta(), length, tokens)
+        if protocol and protocol.rewrites:
+            from pi_sim.mpc.rewriting import rewrite_graph
+
+            graphs = [rewrite_graph(graph, protocol).graph for graph in graphs]
+        prompt, *steps = map(Census.from_graph, graphs)
+        return [census.to_json() for census in (prompt, *([Census.joined(steps)] if steps else []))]
+
+    rewriting = protocol.rewriting_digest if protocol else ""
+    stored = cached_json("census", [source.identity, "generation", length, tokens, rewriting], derive)
+    return list(map(Census.from_json, stored))
 
 
 def scenario_census(
@@ -118,10 +184,7 @@ def scenario_census(
         raise UsageError("--past asks for one step of one token; leave --seq-len out.")
     length = 1 if past is not None else seq_len or source.context
     census = capture_census(source, length, batch, past, protocol)
-    if not inner:
-        return length, census
-    body = {key: count for key, count in census.counts.items() if key[0] not in census.embedding_and_head}
-    return length, Census(body, census.embedding_and_head)
+    return length, census.body() if inner else census
 
 
 @dataclass(frozen=True)
@@ -144,6 +207,7 @@ class OpCounts:
     seq_len: int
     batch: int
     past: int | None
+    generate: int | None
     operations: list[OpCount]
 
     @property
@@ -157,11 +221,19 @@ class OpCounts:
 
 
 def op_counts(
-    source: ModelSource, seq_len: int | None, *, batch: int = 1, past: int | None = None, inner: bool = False
+    source: ModelSource,
+    seq_len: int | None,
+    *,
+    batch: int = 1,
+    past: int | None = None,
+    inner: bool = False,
+    prompt_len: int | None = None,
+    generate: int | None = None,
 ) -> OpCounts:
     """Count the operations of a scenario by name and shape, whatever the protocol."""
-    length, census = scenario_census(source, seq_len, batch, past, inner)
-    return OpCounts(source.name, source.label, length, batch, past, count_by_shape(census))
+    length, censuses = scenario_censuses(source, seq_len, batch, past, inner, None, prompt_len, generate)
+    operations = count_by_shape(Census.joined(censuses))
+    return OpCounts(source.name, source.label, length, batch, past, generate, operations)
 
 
 def count_by_shape(census: Census) -> list[OpCount]:

@@ -5,10 +5,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pi_sim.cost import pricing
-from pi_sim.cost.census import scenario_census
+from pi_sim.cost.census import scenario_censuses
 from pi_sim.cost.cost import Cost, Machine
-from pi_sim.cost.pricing import PricedProtocol, price_census
-from pi_sim.cost.rows import VIEW_KEYS, Row, Subtotal, View
+from pi_sim.cost.pricing import PricedProtocol, price_sequence
+from pi_sim.cost.rows import VIEW_KEYS, Row, Subtotal, View, join_rows
 from pi_sim.network import Network
 from pi_sim.zoo.source import ModelSource
 
@@ -190,24 +190,28 @@ def estimate_model(
     past: int | None = None,
     inner: bool = False,
     machine: Machine | None = None,
+    prompt_len: int | None = None,
+    generate: int | None = None,
 ) -> Estimate:
     """Price one inference of a model under a protocol.
 
     `seq_len` is the model's context by default; with `past` the inference is one decode step after that many tokens in
-    a KV cache. `inner` leaves out embedding and head, for which not every protocol has a price. Torch is imported only
-    for what no earlier estimate has derived.
+    a KV cache, with `generate` a prompt of `prompt_len` and so many tokens behind it. `inner` leaves out embedding and
+    head, for which not every protocol has a price. Torch is imported only for what no earlier estimate has derived.
     """
-    length, census = scenario_census(source, seq_len, batch, past, inner, pricing.executable_or_none(protocol))
+    executable = pricing.executable_or_none(protocol)
+    length, censuses = scenario_censuses(source, seq_len, batch, past, inner, executable, prompt_len, generate)
     return Estimate(
         model=source.name,
         size=source.label,
         protocol=protocol.name,
         seq_len=length,
-        rows=price_census(census, protocol),
-        embedding_and_head=census.embedding_and_head,
+        rows=join_rows(price_sequence(censuses, protocol)),
+        embedding_and_head=censuses[0].embedding_and_head,
         networks=networks,
         batch=batch,
         past=past,
+        generate=generate,
         only_inner=inner,
         machine=pricing.machine_of(protocol, machine),
         offline_known=pricing.is_offline_known(protocol),

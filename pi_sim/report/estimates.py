@@ -21,7 +21,7 @@ TITLES: dict[View, str] = {"op": "operation", "layer": "layer", "module": "modul
 INNER = "without embedding and head"
 DETAILS = ("server", "client", "ahead", "session", "first_query")
 """Beginnings of the columns that tables for people leave out."""
-SCENARIO = ("model", "size", "protocol", "seq_len", "batch", "past")
+SCENARIO = ("model", "size", "protocol", "seq_len", "batch", "past", "generate")
 
 
 def number_columns(estimates: list[Estimate], everything: bool = False) -> dict[str, tuple[str, Units]]:
@@ -111,8 +111,10 @@ def _render(sections: list[dict[str, Any]], estimates: list[Estimate], style: Li
     return tables.render_template("estimates.txt.j2", style, sections=sections, estimates=estimates, **names)
 
 
-def describe_tokens(seq_len: int, batch: int, past: int | None) -> str:
-    """Return the tokens read at once: "128 tokens", "8 sequences of 128 tokens each", "1 token after 511"."""
+def describe_tokens(seq_len: int, batch: int, past: int | None, generate: int | None = None) -> str:
+    """Return the tokens: "128 tokens", "8 sequences of 128 tokens each", "1 token after 511", and so on."""
+    if generate:
+        return f"{seq_len:,} token{'s' if seq_len > 1 else ''} and {generate:,} generated ones"
     tokens = f"{seq_len:,} token{'s' if seq_len > 1 else ''}" + ("" if past is None else f" after {past:,}")
     return tokens if batch == 1 else f"{batch:,} sequences of {tokens} each"
 
@@ -241,5 +243,5 @@ def render_counts(counts: OpCounts, style: Format) -> str:
     document = counts.to_json()
     if style == "json":
         return json.dumps(document, indent=2)
-    tokens = describe_tokens(counts.seq_len, counts.batch, counts.past)
+    tokens = describe_tokens(counts.seq_len, counts.batch, counts.past, counts.generate)
     return tables.render_template("counts.txt.j2", style, counts=counts, rows=document["operations"], tokens=tokens)
