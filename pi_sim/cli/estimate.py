@@ -106,7 +106,8 @@ def _estimate_all(
 
     shared = {"networks": options.resolve_networks(networks), "machine": load_profile(machine), **scenario}
     cards = options.resolve_protocols(protocols)
-    return [estimate_model(source, protocol, **shared) for source in sources for protocol in cards]
+    with options.announced_wait("pricing for the first time"):
+        return [estimate_model(source, protocol, **shared) for source in sources for protocol in cards]
 
 
 @click.command()

@@ -7,6 +7,7 @@ command line take the objects.
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -105,20 +106,46 @@ def resolve_networks(texts: Iterable[str]) -> "list[Network]":
     return [parse_network(text) for text in dict.fromkeys(texts)]
 
 
+PATIENCE_S = 2.0
+"""Seconds after which a wait is announced."""
+
+
+@contextmanager
+def announced_wait(text: str) -> Iterator[None]:
+    """Context of work without steps: on a terminal a spinner from the third second on, elsewhere one line."""
+    console = Console(stderr=True)
+    status = console.status(text)
+    announce = status.start if console.is_terminal else lambda: click.echo(f"{text} ...", err=True)
+    timer = Timer(PATIENCE_S, announce)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        status.stop()
+
+
 LINES = 5
 """Lines of progress without a terminal."""
 
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[float], None]]:
-    """Yield a function that shows the completed fraction."""
+    """Yield a function that shows the completed fraction; the bar disappears when all is done."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines(title)
         return
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(title, total=1.0)
-        yield lambda fraction: progress.update(task, completed=fraction)
+
+        def advance(fraction: float) -> None:
+            progress.update(task, completed=fraction)
+            if fraction >= 1:
+                progress.stop()  # what is printed from now on stands by itself
+
+        yield advance
 
 
 def _lines(title: str) -> Callable[[float], None]:

@@ -132,7 +132,10 @@ def two_party(
     if generate:
         choice = GenerationChoice(generate, Sampling(temperature=temperature, top_p=top_p, seed=seed))
         result = _run_and_report(
-            lambda advance: run_generation(request, choice, warn, advance, _print_text), record, out
+            lambda advance: run_generation(request, choice, warn, _prompt_progress(advance, generate), _print_text),
+            record,
+            out,
+            title="reading the prompt",
         )
     else:
         result = _run_and_report(lambda advance: run_two_party(request, warn, advance), record, out)
@@ -144,13 +147,21 @@ def two_party(
         )
 
 
+def _prompt_progress(advance: Callable[[float], None], tokens: int) -> Callable[[float], None]:
+    """Return a function that shows how much of the prompt is read, one of `tokens` graphs: then the text shows."""
+    return lambda fraction: advance(min(1.0, fraction * tokens))
+
+
 def _print_text(text: str) -> None:
     """Print a piece of a continuation as it comes."""
     click.echo(text, nl=False)
 
 
 def _run_and_report(
-    infer: "Callable[[Callable[[float], None]], RecordT]", path: Path | None, out: Path | None
+    infer: "Callable[[Callable[[float], None]], RecordT]",
+    path: Path | None,
+    out: Path | None,
+    title: str = "private inference",
 ) -> "RecordT":
     """Run with a progress bar, write the record, print a summary; an unwritable path fails before the run.
 
@@ -161,10 +172,12 @@ def _run_and_report(
 
     for output in filter(None, (path, out)):
         files.check_writable(output)
-    with options.progress_bar("private inference") as advance:
+    with options.progress_bar(title) as advance:
         result = infer(advance)
     if path:
         records.save(path, result)
+    if result.generation:
+        click.echo()  # ends the line of the text that was printed as it came
     click.echo(terminal.summarize_run(result))
     return result
 

@@ -3,8 +3,8 @@
 A machine's profile turns work into seconds of computing.
 """
 
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from operator import add
 from pathlib import Path
 
@@ -78,6 +78,13 @@ class Cost:
         rounds, server, client, offline, serial, *rest = numbers
         return cls(rounds, (server, client), offline, serial, (rest[0], rest[1]), (rest[2], rest[3]))
 
+    @classmethod
+    def sum_of(cls, costs: "Iterable[Cost]") -> "Cost":
+        """Return the sum of costs, quicker than one by one."""
+        return cls.from_numbers(
+            [sum(column) for column in zip(cls().numbers, *(cost.numbers for cost in costs), strict=True)]
+        )
+
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
             self.rounds + other.rounds,
@@ -118,11 +125,21 @@ class Work:
     nanoseconds: int = 0
     """Nanoseconds that a declared protocol's source states; of a protocol that runs here there are none."""
 
+    @property
+    def amounts(self) -> tuple[int, ...]:
+        """All components in order."""
+        return self.macs, self.elements, self.random, self.calls, self.tuples, self.nanoseconds
+
+    @classmethod
+    def sum_of(cls, works: "Iterable[Work]") -> "Work":
+        """Return the sum of works, quicker than one by one."""
+        return cls(*(sum(column) for column in zip(cls().amounts, *(work.amounts for work in works), strict=True)))
+
     def __add__(self, other: "Work") -> "Work":
-        return Work(*map(add, astuple(self), astuple(other)))
+        return Work(*map(add, self.amounts, other.amounts))
 
     def __rmul__(self, times: int) -> "Work":
-        return Work(*(times * amount for amount in astuple(self)))
+        return Work(*(times * amount for amount in self.amounts))
 
 
 class Machine(TomlModel):

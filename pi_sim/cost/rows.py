@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pi_sim.cost.cost import ZERO_COST, Cost, Work
+from pi_sim.cost.cost import Cost, Work
 
 View = Literal["op", "layer", "module", "total"]
 
@@ -50,7 +50,7 @@ def join_rows(rows: Iterable[Row]) -> list[Row]:
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.module, row.op, row.shapes), []).append(row)
-    return [_join_group(group) for group in groups.values()]
+    return [group[0] if len(group) == 1 else _join_group(group) for group in groups.values()]
 
 
 def _join_group(rows: list[Row]) -> Row:
@@ -73,12 +73,12 @@ class Subtotal:
         """Return the sum; a work is None if that of any summand is."""
         parts = list(summands)
         works = (_sum_works([part.work for part in parts]), _sum_works([part.ahead_work for part in parts]))
-        return cls(sum(part.count for part in parts), sum((part.cost for part in parts), ZERO_COST), *works)
+        return cls(sum(part.count for part in parts), Cost.sum_of(part.cost for part in parts), *works)
 
 
 def _sum_works(works: list[Work | None]) -> Work | None:
     present = [work for work in works if work is not None]
-    return sum(present, Work()) if len(present) == len(works) else None
+    return Work.sum_of(present) if len(present) == len(works) else None
 
 
 VIEW_KEYS: dict[View, Callable[[Row], str]] = {

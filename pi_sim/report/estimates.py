@@ -96,7 +96,8 @@ def _section(estimates: list[Estimate], table: Table) -> dict[str, Any]:
     """Return a table, its estimates, the operations that are free in all of them, and those with declared prices."""
     rows = [row for estimate in estimates for row in estimate.rows]
     costly = [row for row in rows if row.cost != ZERO_COST]
-    free = dict.fromkeys(row.op for row in rows if row.op not in {row.op for row in costly})
+    charged = {row.op for row in costly}
+    free = dict.fromkeys(row.op for row in rows if row.op not in charged)
     declared: dict[str, dict[str, None]] = {}
     for row in costly:
         if row.provenance != "derived":
