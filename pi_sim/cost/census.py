@@ -207,8 +207,8 @@ class OpCounts:
     seq_len: int
     batch: int
     past: int | None
-    generate: int | None
     operations: list[OpCount]
+    generate: int | None = None
 
     @property
     def multiplications(self) -> int:
@@ -233,7 +233,7 @@ def op_counts(
     """Count the operations of a scenario by name and shape, whatever the protocol."""
     length, censuses = scenario_censuses(source, seq_len, batch, past, inner, None, prompt_len, generate)
     operations = count_by_shape(Census.joined(censuses))
-    return OpCounts(source.name, source.label, length, batch, past, generate, operations)
+    return OpCounts(source.name, source.label, length, batch, past, operations, generate)
 
 
 def count_by_shape(census: Census) -> list[OpCount]:

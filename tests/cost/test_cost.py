@@ -8,7 +8,8 @@ from pi_sim import specs
 from pi_sim.cost import census, derived
 from pi_sim.cost.census import capture_census
 from pi_sim.cost.cost import ZERO_COST, Cost
-from pi_sim.cost.estimate import Subtotal, estimate_model, price_census
+from pi_sim.cost.estimate import Subtotal, estimate_model
+from pi_sim.cost.pricing import price_census
 from pi_sim.errors import UsageError
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Op

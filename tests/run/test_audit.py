@@ -113,7 +113,7 @@ def receive(text: bytes, result: PartyResult) -> Any:
     """Return the counters that the server reads from a text."""
     with connected_pair(PlainTransport(), PlainTransport()) as (server_end, client_end):
         send_text(client_end, text)
-        return exchange_counters(server_end, 0, result, len(result.sequences[0]["nodes"]))
+        return exchange_counters(server_end, 0, result, [len(result.sequences[0]["nodes"])])
 
 
 @pytest.mark.parties

@@ -8,6 +8,7 @@ from click.testing import Result
 
 from pi_sim import records
 from pi_sim.records import PartyRecord, RunRecord
+from pi_sim.zoo.source import weights_folder
 from tests.helpers.cli import invoke
 from tests.helpers.party_processes import free_address, start_parties, wait_for_exit
 
@@ -33,10 +34,9 @@ def test_the_text_is_the_plain_models_and_every_step_costs_what_was_estimated(tm
     assert text.text == text.plain_text and result.stdout.startswith(f"{text.text}\n")
     assert [step.past for step in text.steps] == [PROMPT_TOKENS + index for index in range(TOKENS - 1)]
     assert sum(step.bytes for step in (text.prefill, *text.steps)) == record.measured.bytes
-    estimate = invoke(
-        "estimate", "--model", "relu_nonorm", "--protocol", protocol, "--prompt-len", str(PROMPT_TOKENS),
-        "--generate", str(TOKENS), "--format", "json",
-    )  # fmt: skip
+    lengths = ("--prompt-len", str(PROMPT_TOKENS), "--generate", str(TOKENS))
+    model = weights_folder("relu_nonorm", "tiny")
+    estimate = invoke("estimate", "--model", model, "--protocol", protocol, *lengths, "--format", "json")
     total = json.loads(estimate.stdout)["total"]
     for key in ("rounds", "bytes", "bytes_by_party", "ahead_bytes", "session_bytes", "offline_bytes"):
         assert total[key] == json.loads(record.measured.model_dump_json())[key], key
