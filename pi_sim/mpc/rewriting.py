@@ -17,16 +17,20 @@ WIDTHS = "widths"
 """Name of the pass that finds the low bits of every value that its readers need."""
 
 
+NormHalvings = Mapping[tuple[str, str], int]
+"""How often norms halve their rows, by module and operation: alike in all graphs of a model."""
+
+
 def rewrite_graph(
-    graph: Graph, protocol: ExecutableProtocol, halvings: Mapping[str, int] = MappingProxyType({})
+    graph: Graph, protocol: ExecutableProtocol, halvings: NormHalvings = MappingProxyType({})
 ) -> Rewriting:
     """Return the graph as the protocol runs it, with the folds of its weights and the steps that led to it.
 
-    `halvings` are those of norms whose rows would not fit their words, by node.
+    `halvings` are those of norms whose rows would not fit their words.
     """
     rewriting = folding.rewrite(graph, [name for name in protocol.rewrites if name != WIDTHS])
     for index, node in enumerate(rewriting.graph.nodes):
-        if count := halvings.get(node.name):
+        if count := halvings.get((node.module, node.op.name)):
             rewriting.graph.nodes[index] = replace(node, op=node.op.with_attributes(halvings=count))
     if WIDTHS not in protocol.rewrites:
         return rewriting

@@ -1,7 +1,7 @@
 """Domains of kernels against the values that a model computes: measured in plaintext, checked before a private run."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 
@@ -15,6 +15,7 @@ from pi_sim.graph.ranges import ValueRange
 from pi_sim.mpc.kernels import KERNELS, Kernel, kernel_for
 from pi_sim.mpc.kernels.narrow_activations import LIFTED
 from pi_sim.mpc.kernels.narrow_rows import CENTRED
+from pi_sim.mpc.rewriting import NormHalvings
 from pi_sim.specs import ExecutableProtocol
 
 Evaluation = tuple[Node, list[Tensor], Tensor]
@@ -55,18 +56,23 @@ def join_ranges(*graphs: NodeRanges) -> list[ValueRange]:
     return list(joined.values())
 
 
-def find_halvings(graph: Graph, ranges: NodeRanges, protocol: ExecutableProtocol) -> dict[str, int]:
-    """Return how often norms must halve their rows to fit their words twice over, by node; none for most models.
+def find_halvings(graphs: Sequence[Graph], ranges: Sequence[NodeRanges], protocol: ExecutableProtocol) -> NormHalvings:
+    """Return how often norms must halve their rows to fit their words twice over; none for most models.
 
     Some trained models have a few activations of tens of thousands (arXiv 2402.17762).
     """
-    norms = [node.name for node in graph.nodes if _can_halve(node.op, protocol)]
-    return {
-        name: math.ceil(math.log2(2 * entry.high / LIFTED.high))
-        for name in norms
-        for entry in ranges[name]
-        if entry.quantity in ROW_MAGNITUDES and entry.high > LIFTED.high
-    }
+    halvings: dict[tuple[str, str], int] = {}
+    for graph, entries in zip(graphs, ranges, strict=True):
+        for node in graph.nodes:
+            largest = _largest_row(entries.get(node.name, [])) if _can_halve(node.op, protocol) else 0.0
+            if largest > LIFTED.high:
+                key = node.module, node.op.name
+                halvings[key] = max(math.ceil(math.log2(2 * largest / LIFTED.high)), halvings.get(key, 0))
+    return halvings
+
+
+def _largest_row(ranges: list[ValueRange]) -> float:
+    return max((entry.high for entry in ranges if entry.quantity in ROW_MAGNITUDES), default=0.0)
 
 
 def _can_halve(op: Op, protocol: ExecutableProtocol) -> bool:

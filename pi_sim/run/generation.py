@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -28,7 +29,7 @@ from pi_sim.graph.ops import Graph
 from pi_sim.mpc import launch
 from pi_sim.mpc.launch import PartyCounters
 from pi_sim.mpc.party import Counters, require_device
-from pi_sim.mpc.rewriting import rewrite_graph
+from pi_sim.mpc.rewriting import NormHalvings, rewrite_graph
 from pi_sim.mpc.runtime import SERVER
 from pi_sim.mpc.sampling import Sampler, Sampling
 from pi_sim.records import Decoded, Generation, RunRecord
@@ -277,12 +278,12 @@ def write_generation(
     """Write the bundle of a prompt and of the steps behind it, with the ranges of values on the plain continuation."""
     model, length = plain.model, prompt.shape[1]
     captured = capture_generation(model, length, len(plain.tokens))
-    graphs, weights = rewrite_generation(captured, model, protocol)
+    rewritten = rewrite_generation(captured, protocol)
+    graphs, weights = [item.graph for item in rewritten], fold_weights(rewritten[0].folds, model.state_dict())
     ids = [prompt, *(torch.tensor([[token]]) for token in plain.tokens[:-1])]
     ranges = _measure_graphs(graphs, weights, ids)
-    halvings = [find_halvings(graph, entries, protocol) for graph, entries in zip(graphs, ranges, strict=True)]
-    if any(halvings):
-        graphs, weights = rewrite_generation(captured, model, protocol, _join_halvings(graphs, halvings))
+    if halvings := find_halvings(graphs, ranges, protocol):
+        graphs = [item.graph for item in rewrite_generation(captured, protocol, halvings)]
         ranges = _measure_graphs(graphs, weights, ids)
     joined = join_ranges(*ranges)
     warn_of_domains(joined, protocol, warn)
@@ -293,33 +294,14 @@ def write_generation(
     return read_bundle(folder)
 
 
-NormHalvings = Mapping[tuple[str, str], int]
-"""How often norms halve their rows, by module and operation."""
-
-
-def _join_halvings(graphs: Sequence[Graph], halvings: Sequence[Mapping[str, int]]) -> NormHalvings:
-    joined: dict[tuple[str, str], int] = {}
-    for graph, table in zip(graphs, halvings, strict=True):
-        for node in graph.nodes:
-            if node.name in table:
-                key = node.module, node.op.name
-                joined[key] = max(table[node.name], joined.get(key, 0))
-    return joined
-
-
 def rewrite_generation(
-    graphs: Sequence[Graph], model: PreTrainedModel, protocol: ExecutableProtocol, halvings: NormHalvings | None = None
-) -> tuple[list[Graph], Mapping[str, Tensor]]:
-    """Return all graphs as a protocol runs them, and the weights that they share."""
-    norms = halvings or {}
-    rewritten = []
-    for graph in graphs:
-        own = {node.name: norms[key] for node in graph.nodes if (key := (node.module, node.op.name)) in norms}
-        rewritten.append(rewrite_graph(graph, protocol, own))
-    first, *rest = rewritten
-    if any(_weight_origins(rewriting) != _weight_origins(first) for rewriting in rest):
+    graphs: Sequence[Graph], protocol: ExecutableProtocol, halvings: NormHalvings = MappingProxyType({})
+) -> list[Rewriting]:
+    """Return all graphs as a protocol runs them; a `UsageError` if they do not follow from the same weights."""
+    rewritten = [rewrite_graph(graph, protocol, halvings) for graph in graphs]
+    if any(_weight_origins(rewriting) != _weight_origins(rewritten[0]) for rewriting in rewritten):
         raise UsageError("the model reads other weights in a decoding step than in its prompt; it cannot generate.")
-    return [rewriting.graph for rewriting in rewritten], fold_weights(first.folds, model.state_dict())
+    return rewritten
 
 
 def _weight_origins(rewriting: Rewriting) -> tuple[Any, ...]:

@@ -4,10 +4,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from io import BytesIO
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -128,12 +126,13 @@ def _write_model(
     """Write a model's bundle for the shape of inputs, with the ranges of values on them, and read it."""
     task, shape = task_of(model), next(iter(inputs.values.values())).shape
     length = source.context if reads_images(model) else shape[2]
-    rewrite = partial(rewrite_model, model, length, protocol, shape[1], padded and task != "causal")
-    graph, weights = rewrite()
+    captured = capture_model(model, length, shape[1], padded=padded and task != "causal")
+    rewriting = rewrite_graph(captured, protocol)
+    graph, weights = rewriting.graph, fold_weights(rewriting.folds, model.state_dict())
     values = inputs.shared_values(graph)
     node_ranges = measure_ranges(evaluate_inputs(graph, weights, values))
-    if halvings := find_halvings(graph, node_ranges, protocol):
-        graph, weights = rewrite(halvings)
+    if halvings := find_halvings([graph], [node_ranges], protocol):
+        graph = rewrite_graph(captured, protocol, halvings).graph
         node_ranges = measure_ranges(evaluate_inputs(graph, weights, values))
     origin = {"model": source.name, "size": source.label, "seq_len": length, "batch": shape[1], "padded": padded}
     origin |= {"task": task, "labels": label_names(model)}
@@ -144,15 +143,10 @@ def _write_model(
 
 
 def rewrite_model(
-    model: PreTrainedModel,
-    length: int,
-    protocol: ExecutableProtocol,
-    batch: int = 1,
-    padded: bool = False,
-    halvings: Mapping[str, int] = MappingProxyType({}),
+    model: PreTrainedModel, length: int, protocol: ExecutableProtocol
 ) -> tuple[Graph, Mapping[str, Tensor]]:
     """Return a model's graph as a protocol runs it, and the weights that it reads."""
-    rewriting = rewrite_graph(capture_model(model, length, batch, padded=padded), protocol, halvings)
+    rewriting = rewrite_graph(capture_model(model, length), protocol)
     return rewriting.graph, fold_weights(rewriting.folds, model.state_dict())
 
 
