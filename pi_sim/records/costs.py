@@ -89,6 +89,7 @@ class Measured(Price):
     setup_seconds: float
     session_bytes: int | None = None
     ahead_seconds: float | None = None  # of preparing a sequence before the input is there, at the busier party
+    memory_bytes: int | None = None  # peak of the larger party
     link: LinkCosts | None = None
     predicted_communication_seconds: float | None = None
     communication_ratio: float | None = None

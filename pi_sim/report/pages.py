@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 
 from pi_sim.files import write_text
-from pi_sim.report import figures, kernels, latency, model_lab, norm_free, styles, sweep, tables
+from pi_sim.report import figures, kernels, latency, model_lab, norm_free, real_models, styles, sweep, tables
 from pi_sim.report.figures import Drawing
 from pi_sim.sweep.table import SweepRow
 
 
 def write_report(folders: list[Path], out: Path) -> list[Path]:
     """Write every page that there are records for, each after its figures; a `UsageError` where there is no run."""
-    writers = write_norm_free, write_lab, write_kernels, write_latency
+    writers = write_norm_free, write_lab, write_kernels, write_latency, write_real_models
     return [path for write in writers for path in write(folders, out)]
 
 
@@ -43,6 +43,12 @@ def write_latency(folders: list[Path], out: Path) -> list[Path]:
     """Write the page on latency on a GPU and the CPU; nothing where there is no record of it."""
     record = latency.load(folders)
     return write_page(out / "gpu.md", "gpu", latency.context(record), latency.drawings(record)) if record else []
+
+
+def write_real_models(folders: list[Path], out: Path) -> list[Path]:
+    """Write the page on models that others trained; nothing where there is no run of one."""
+    runs = real_models.load(folders)
+    return write_page(out / "real-models.md", "real_models", real_models.context(runs), {}) if runs else []
 
 
 def write_sweep(answers: list[SweepRow], qualities: pd.DataFrame, path: Path) -> list[Path]:

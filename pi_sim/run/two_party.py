@@ -207,7 +207,7 @@ def measure_outcome(
     ratio = measured.communication_ratio
     if ratio is not None and not 1 / MAX_NETWORK_RATIO < ratio < MAX_NETWORK_RATIO:
         warn("this machine was too busy to hold messages back precisely; repeat the run when it is not.")
-    return measured
+    return measured.model_copy(update={"memory_bytes": outcome.memory_bytes})
 
 
 def judge_results(
