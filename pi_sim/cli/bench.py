@@ -27,8 +27,8 @@ def bench(protocols: tuple[str, ...], out: Path | None, quick: bool, record: Pat
     from pi_sim import records
     from pi_sim.errors import warn
     from pi_sim.report import kernels, pages
-    from pi_sim.run.bench.bench import QUICK, run_bench
-    from pi_sim.run.calibrate import load_warning
+    from pi_sim.running.bench.bench import QUICK, run_bench
+    from pi_sim.running.calibrate import load_warning
 
     executables = [options.resolve_executable(name) for name in dict.fromkeys(protocols)]
     paths = [path for path in (record, out and out / "records" / "bench.json") if path]
@@ -56,8 +56,8 @@ def calibrate(out: Path | None, force: bool, style: Any) -> None:
     from pi_sim.cost import cost
     from pi_sim.errors import RunError, warn
     from pi_sim.report import terminal
-    from pi_sim.run.calibrate import calibrate as measure_machine
-    from pi_sim.run.calibrate import load_warning
+    from pi_sim.running.calibrate import calibrate as measure_machine
+    from pi_sim.running.calibrate import load_warning
 
     path = out or cost.profile_path()
     files.check_writable(path)
@@ -97,7 +97,7 @@ def latency(
     from pi_sim.mpc.party import require_device
     from pi_sim.report import latency as tables
     from pi_sim.report import pages
-    from pi_sim.run.bench.latency import gpu_name, measure_latency
+    from pi_sim.running.bench.latency import gpu_name, measure_latency
 
     require_device(device)
     executables = [options.resolve_executable(name) for name in dict.fromkeys(protocols)]

@@ -86,8 +86,8 @@ def two_party(
 ) -> None:
     """Compute what a model says of a text between two processes on this machine, each with its own shares."""
     from pi_sim.mpc.dealer.dealers import DealerSpec
-    from pi_sim.run.inputs import InputChoice
-    from pi_sim.run.two_party import TwoPartyRequest, run_two_party
+    from pi_sim.running.inputs import InputChoice
+    from pi_sim.running.two_party import TwoPartyRequest, run_two_party
 
     name = model or (None if settings["bundle"] else options.DEFAULT_MODEL)
     request = TwoPartyRequest(
@@ -163,8 +163,8 @@ def party(
     """
     from pi_sim.mpc.dealer.dealers import DealerSpec
     from pi_sim.mpc.transport.connection import parse_address
-    from pi_sim.run import remote
-    from pi_sim.run.inputs import InputChoice
+    from pi_sim.running import remote
+    from pi_sim.running.inputs import InputChoice
 
     if network:
         raise UsageError("two machines have a network of their own; `run two-party --network` imitates one.")
@@ -207,7 +207,7 @@ def export(model: str, size: str, seq_len: int | None, protocol: str, batch: int
     Where the protocol shares weights, each party gets one of two files of shares. Otherwise the server alone gets a
     file.
     """
-    from pi_sim.run.two_party import export_bundle
+    from pi_sim.running.two_party import export_bundle
 
     executable = options.resolve_executable(protocol)
     source = options.resolve_models([model], [size])[0]
@@ -228,7 +228,7 @@ def deal(bundle: Path, protocol: str, sequences: int, out: Path) -> None:
 
     The dealer can open everything that is computed with it, so neither party should deal.
     """
-    from pi_sim.run import dealing
+    from pi_sim.running import dealing
 
     with options.progress_bar("dealing") as advance:
         server, client = dealing.write_dealt_files(

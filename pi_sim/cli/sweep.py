@@ -13,8 +13,8 @@ from pi_sim.cli import json_help, options
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pi_sim.sweep.sweep import Sweep
-    from pi_sim.sweep.table import ResumableCsv, SweepRow
+    from pi_sim.sweeping.sweep import Sweep
+    from pi_sim.sweeping.table import ResumableCsv, SweepRow
 
 Names = tuple[str, ...]
 DEFAULT_MODELS = ("gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm")
@@ -63,7 +63,7 @@ def _resolve_sweep(
 ) -> "Sweep":
     """Resolve all names; a `UsageError` for one that does not exist, before anything is priced."""
     from pi_sim.cost.cost import load_profile
-    from pi_sim.sweep.sweep import Sweep, list_scenarios, make_price_tables
+    from pi_sim.sweeping.sweep import Sweep, list_scenarios, make_price_tables
 
     return Sweep(
         networks=options.resolve_networks(networks),
@@ -100,7 +100,7 @@ def _run_sweep(grid: "Sweep", out: Path | None) -> "list[SweepRow]":
 @contextmanager
 def _open_output(out: Path | None) -> "Iterator[ResumableCsv]":
     """Open the table that rows go to; after Ctrl-C tell that the file is kept."""
-    from pi_sim.sweep.table import ResumableCsv, open_table
+    from pi_sim.sweeping.table import ResumableCsv, open_table
 
     if out is None:
         yield ResumableCsv(lambda text: click.echo(text, nl=False))

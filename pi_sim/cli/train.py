@@ -113,7 +113,7 @@ def diagnose(
     """Diagnose attention, NaN, sparsity and pre-activations. Also gives ranges for fixed point."""
     from pi_sim import records
     from pi_sim.report import diagnosis
-    from pi_sim.run.diagnosis import run_diagnosis
+    from pi_sim.running.diagnosis import run_diagnosis
 
     executable, (source,) = options.resolve_executable(protocol), options.resolve_models([model], [size])
     for path in filter(None, (record, out and out / "entropy.svg")):

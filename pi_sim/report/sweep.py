@@ -18,7 +18,7 @@ from pi_sim.report import frames
 from pi_sim.report.estimates import describe_tokens
 from pi_sim.report.statistics import Seeds, pareto_front
 from pi_sim.report.tables import SECONDS
-from pi_sim.sweep.table import SweepRow
+from pi_sim.sweeping.table import SweepRow
 from pi_sim.zoo.source import CardModel, ModelSource
 
 SCENARIO = ("corpus", "size", "seq_len", "batch", "past", "only_inner", "protocol")  # shared by compared designs

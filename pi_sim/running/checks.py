@@ -22,7 +22,7 @@ from pi_sim.mpc.launch import PartyCounters
 from pi_sim.mpc.party import CPU, Counters
 from pi_sim.network import Network
 from pi_sim.records import Agreement, Measured, Perplexity, PerplexityPair
-from pi_sim.run.inputs import RunInputs
+from pi_sim.running.inputs import RunInputs
 from pi_sim.specs import ExecutableProtocol
 from pi_sim.zoo.tasks import Task, find_task, mean_weights, pool, pooling_of
 

@@ -25,10 +25,10 @@ from pi_sim.errors import MissingDependencyError, UsageError
 from pi_sim.graph.ops import Op
 from pi_sim.network import PRESETS, Network
 from pi_sim.records import SecondsEach
-from pi_sim.sweep import sweep as sweep_module
-from pi_sim.sweep import table
-from pi_sim.sweep.sweep import PriceTable, Scenario, Sweep, list_scenarios, make_price_tables
-from pi_sim.sweep.table import COLUMNS, SweepRow, parse_row
+from pi_sim.sweeping import sweep as sweep_module
+from pi_sim.sweeping import table
+from pi_sim.sweeping.sweep import PriceTable, Scenario, Sweep, list_scenarios, make_price_tables
+from pi_sim.sweeping.table import COLUMNS, SweepRow, parse_row
 from pi_sim.zoo.source import ModelSource
 from tests.helpers.cli import invoke, python, refused
 
