@@ -1,64 +1,133 @@
-"""Python interface: the price of one call of any torch module."""
+"""Python interface: the commands of pi-sim as functions, whose results have data frames and show in notebooks.
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+Importing this module needs neither torch nor pandas. Arguments have the names of the command line's options, in the
+plural where several values may be given. What the command line refuses raises a `UsageError` with its sentence.
+"""
 
-from torch import Tensor, nn
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pi_sim.cost import pricing
-from pi_sim.cost.census import Census
-from pi_sim.cost.estimate import Estimate
-from pi_sim.cost.pricing import price_census
-from pi_sim.graph.capture import forward_kwargs, trace_module
-from pi_sim.graph.ops import Graph, Shape
-from pi_sim.mpc.rewriting import rewrite_graph
-from pi_sim.network import parse_network
-from pi_sim.zoo.source import OWN_SIZE
+from pi_sim.cost.estimate import DETAILS, SCENARIO_KEYS, Estimate, estimate_model
+from pi_sim.cost.rows import View
+from pi_sim.errors import UsageError
+from pi_sim.resolution import (
+    DEFAULT_MODEL,
+    check_counts,
+    is_module,
+    resolve_machine,
+    resolve_models,
+    resolve_networks,
+    resolve_protocols,
+)
+from pi_sim.results import Result, html_table
 
-ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+    from pi_sim.cost.cost import Machine
+    from pi_sim.cost.modules import ExampleInputs
+    from pi_sim.resolution import ModelName, NetworkName, OneOrMany, ProtocolName
 
 
 def estimate(
-    model: nn.Module, example_inputs: ExampleInputs, protocol: str = "crypten", networks: Sequence[str] = ("lan", "wan")
+    model: "ModelName | nn.Module" = DEFAULT_MODEL,
+    example_inputs: "ExampleInputs | None" = None,
+    protocol: "ProtocolName" = "crypten",
+    networks: "OneOrMany[NetworkName]" = ("lan", "wan"),
+    *,
+    size: str | Path = "tiny",
+    seq_len: int | None = None,
+    batch: int = 1,
+    past: int | None = None,
+    inner: bool = False,
+    machine: "str | Path | Machine | None" = None,
 ) -> Estimate:
-    """Price one call of `model` under a protocol: rounds, bytes and seconds, without running it.
+    """Price one inference of a model under a protocol: rounds, bytes and seconds, without running it.
 
-    `example_inputs` is a tensor, a tuple of positional arguments or a dict of named ones. Weights, real numbers and
-    integers that an embedding looks up are secret, of which only shapes are read; other integers, booleans and the
-    model's buffers are public, with their values. Everything that the model returns is opened to the client. The
-    module may live on the meta device. Raises `UsageError`, which names the operation, the module and the file to
-    edit, for what cannot be expressed or has no price.
+    `model` is a card's or a public model's name, the path of a card, a config or a checkpoint, a config of
+    transformers, or a torch module, which may live on the meta device. A module that is not of transformers needs
+    `example_inputs`: a tensor, a tuple of positional arguments or a dict of named ones. Its weights, real numbers and
+    integers that an embedding looks up are secret, of which only shapes are read; other integers, booleans and buffers
+    are public, with their values. Everything that it returns is opened to the client.
+
+    Raises `UsageError`, which names the operation, the module and the file to edit, for what cannot be expressed or has
+    no price.
 
     >>> pi_sim.estimate(torch.nn.Linear(768, 3072), torch.zeros(1, 128, 768)).total
-    Cost(rounds=2, sent=(22806528, 22806528), offline=3145728, serial=22806528, ahead=(0, 0), session=(0, 0))
+    Cost(rounds=2, sent=(22806528, 19660800), offline=3145728, serial=22806528, ahead=(0, 0), session=(0, 0))
     """
-    graph, resolved = trace_module(model, *_call_arguments(model, example_inputs)), pricing.resolve_protocol(protocol)
-    batch, length = _batch_and_tokens(graph)
-    if executable := pricing.executable_or_none(resolved):
-        graph = rewrite_graph(graph, executable).graph
-    census = Census.from_graph(graph)
-    return Estimate(
-        model=type(model).__name__,
-        size=OWN_SIZE,
-        protocol=resolved.name,
-        seq_len=length,
-        rows=price_census(census, resolved),
-        embedding_and_head=census.embedding_and_head,
-        networks=[parse_network(name) for name in networks],
-        batch=batch,
-        offline_known=pricing.is_offline_known(resolved),
-    )
+    check_counts(seq_len=seq_len, batch=batch, past=past)
+    (card,), links = resolve_protocols([protocol]), resolve_networks(networks)
+    scenario: dict[str, Any] = {"seq_len": seq_len, "batch": batch, "past": past, "inner": inner}
+    scenario["machine"] = resolve_machine(machine)
+    if is_module(model):
+        from pi_sim.cost.modules import estimate_module
+
+        return estimate_module(model, example_inputs, card, links, **scenario)
+    if example_inputs is not None:
+        raise UsageError("example_inputs are those of a torch module; give seq_len and batch for any other model.")
+    (source,) = resolve_models([model], [size])
+    return estimate_model(source, card, networks=links, **scenario)
 
 
-def _call_arguments(model: nn.Module, example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return positional and named arguments; a transformers model is called without a KV cache."""
-    options = forward_kwargs(model) if hasattr(model, "can_generate") else {}
-    if isinstance(example_inputs, Mapping):
-        return (), {**options, **example_inputs}
-    return (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs), options
+def compare(
+    *models: "ModelName | Estimate",
+    protocols: "OneOrMany[ProtocolName]" = "crypten",
+    networks: "OneOrMany[NetworkName]" = "wan",
+    size: str | Path = "tiny",
+    seq_len: int | None = None,
+    batch: int = 1,
+    past: int | None = None,
+    inner: bool = False,
+    machine: "str | Path | Machine | None" = None,
+) -> "Comparison":
+    """Price models or protocols side by side, with ratios to the first.
+
+    Name two models, or two protocols. An estimate, such as that of a module, may stand in place of a model; it keeps
+    its protocol. Raises `UsageError` where lengths differ.
+    """
+    from pi_sim.report.estimates import check_comparable
+
+    check_counts(seq_len=seq_len, batch=batch, past=past)
+    cards, links, profile = resolve_protocols(protocols), resolve_networks(networks), resolve_machine(machine)
+    scenario: dict[str, Any] = {"batch": batch, "past": past, "inner": inner, "machine": profile}
+    estimates: list[Estimate] = []
+    for model in models:
+        if isinstance(model, Estimate):
+            estimates.append(replace(model, networks=links))
+        else:
+            sources = resolve_models([model], [size])
+            estimates += [
+                estimate_model(source, card, seq_len, links, **scenario) for source in sources for card in cards
+            ]
+    return Comparison(check_comparable(estimates))
 
 
-def _batch_and_tokens(graph: Graph) -> tuple[int, int]:
-    """Return (batch, tokens) of the first input; one token unless it is ids (B, T) or vectors (B, T, d)."""
-    shape: Shape = graph.input or next(iter(graph.inputs.values()), ())
-    return shape[0] if shape else 1, shape[1] if len(shape) in (2, 3) else 1
+@dataclass(frozen=True, repr=False)
+class Comparison(Result):
+    """Two or more estimates side by side; A is the first."""
+
+    estimates: list[Estimate]
+
+    @property
+    def title(self) -> str:
+        """The subjects."""
+        return " | ".join(f"{item.model} ({item.size}), protocol {item.protocol}" for item in self.estimates)
+
+    def frame(self, by: View | None = None) -> "pd.DataFrame":
+        """Return a row for each estimate, or rows by op, layer or module with columns as in `pi-sim compare`'s CSV."""
+        import pandas as pd
+
+        from pi_sim.report.estimates import comparison_table
+
+        if by is None:
+            heads = [{key: getattr(item, key) for key in SCENARIO_KEYS} for item in self.estimates]
+            numbers = [item.numbers(item.overall) for item in self.estimates]
+            return pd.DataFrame([head | line for head, line in zip(heads, numbers, strict=True)])
+        table = comparison_table(self.estimates, by, everything=True)
+        return pd.DataFrame(table.rows or table.totals, columns=[column.key for column in table.columns])
+
+    def _repr_html_(self) -> str:
+        return html_table(self.title, self.frame(), hidden=DETAILS)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pi_sim import files
+from pi_sim import files, resolution
 from pi_sim.cli import options
 
 
@@ -30,7 +30,7 @@ def bench(protocols: tuple[str, ...], out: Path | None, quick: bool, record: Pat
     from pi_sim.running.bench.bench import QUICK, run_bench
     from pi_sim.running.calibrate import load_warning
 
-    executables = [options.resolve_executable(name) for name in dict.fromkeys(protocols)]
+    executables = [resolution.resolve_executable(name) for name in dict.fromkeys(protocols)]
     paths = [path for path in (record, out and out / "records" / "bench.json") if path]
     for path in paths:
         files.check_writable(path)
@@ -100,7 +100,7 @@ def latency(
     from pi_sim.running.bench.latency import gpu_name, measure_latency
 
     require_device(device)
-    executables = [options.resolve_executable(name) for name in dict.fromkeys(protocols)]
+    executables = [resolution.resolve_executable(name) for name in dict.fromkeys(protocols)]
     paths = [path for path in (record, out and out / "records" / "latency.json") if path]
     for path in paths:
         files.check_writable(path)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pi_sim import files
+from pi_sim import files, resolution
 from pi_sim.cli import options
 from pi_sim.errors import RunError, UsageError, warn
 
@@ -89,11 +89,11 @@ def two_party(
     from pi_sim.running.inputs import InputChoice
     from pi_sim.running.two_party import TwoPartyRequest, run_two_party
 
-    name = model or (None if settings["bundle"] else options.DEFAULT_MODEL)
+    name = model or (None if settings["bundle"] else resolution.DEFAULT_MODEL)
     request = TwoPartyRequest(
-        network=None if network == "none" else options.resolve_networks([network])[0],
-        protocol=options.resolve_executable(protocol),
-        model=options.resolve_models([name], [size])[0] if name else None,
+        network=None if network == "none" else resolution.resolve_networks([network])[0],
+        protocol=resolution.resolve_executable(protocol),
+        model=resolution.resolve_models([name], [size])[0] if name else None,
         dealer=DealerSpec.parse(dealer),
         input=InputChoice(text, prompt, image, seq_len, hide_length, batch, sequences),
         out=out,
@@ -173,7 +173,7 @@ def party(
         rank=int(rank),
         host=host,
         port=port,
-        protocol=options.resolve_executable(protocol),
+        protocol=resolution.resolve_executable(protocol),
         dealer=DealerSpec.parse(dealer),
         encrypted=not no_tls,
         input=InputChoice(text, prompt, image),
@@ -209,8 +209,8 @@ def export(model: str, size: str, seq_len: int | None, protocol: str, batch: int
     """
     from pi_sim.running.two_party import export_bundle
 
-    executable = options.resolve_executable(protocol)
-    source = options.resolve_models([model], [size])[0]
+    executable = resolution.resolve_executable(protocol)
+    source = resolution.resolve_models([model], [size])[0]
     export_bundle(source, seq_len, out, executable, batch=batch, padded=padded)
     if executable.weights == "server":
         click.echo(f"{out}: graph.json, and in party0.safetensors\nthe weights, for the server alone")
@@ -232,6 +232,6 @@ def deal(bundle: Path, protocol: str, sequences: int, out: Path) -> None:
 
     with options.progress_bar("dealing") as advance:
         server, client = dealing.write_dealt_files(
-            bundle, options.resolve_executable(protocol), sequences, out, advance
+            bundle, resolution.resolve_executable(protocol), sequences, out, advance
         )
     click.echo(f"{out}: to be used once\n{server:,} bytes in party0.dealing, {client:,} in party1.dealing")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pi_sim import resolution
 from pi_sim.cli import json_help, options
 
 if TYPE_CHECKING:
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
     from pi_sim.sweeping.table import ResumableCsv, SweepRow
 
 Names = tuple[str, ...]
-DEFAULT_MODELS = ("gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm")
 
 
 @click.command(epilog=json_help.describe_keys(("Columns", json_help.SWEEP)))
 @options.repeatable(
-    "--model", "models", "A card, a config or a checkpoint, as of estimate.", *DEFAULT_MODELS, metavar="MODEL"
+    "--model",
+    "models",
+    "A card, a config or a checkpoint, as of estimate.",
+    *resolution.DEFAULT_MODELS,
+    metavar="MODEL",
 )
 @options.repeatable("--size", "sizes", "A size's name or path.", "tiny")
 @options.repeatable("--seq-len", "lengths", "Tokens; by default each model's context.", type=options.POSITIVE)
@@ -66,9 +70,9 @@ def _resolve_sweep(
     from pi_sim.sweeping.sweep import Sweep, list_scenarios, make_price_tables
 
     return Sweep(
-        networks=options.resolve_networks(networks),
-        scenarios=list_scenarios(options.resolve_models(models, sizes), **axes),
-        price_tables=make_price_tables(options.resolve_protocols(protocols)),
+        networks=resolution.resolve_networks(networks),
+        scenarios=list_scenarios(resolution.resolve_models(models, sizes), **axes),
+        price_tables=make_price_tables(resolution.resolve_protocols(protocols)),
         machine=load_profile(machine),
     )
 

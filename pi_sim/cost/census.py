@@ -56,6 +56,11 @@ class Census:
         """Count the operations of a graph, in order of first occurrence."""
         return cls(dict(Counter(graph.census())), frozenset(graph.embedding_and_head()))
 
+    def without_embedding_and_head(self) -> "Census":
+        """Return the census of what lies between embedding and head."""
+        body = {key: count for key, count in self.counts.items() if key[0] not in self.embedding_and_head}
+        return Census(body, self.embedding_and_head)
+
 
 _RECENT_GRAPH: dict[str, Graph] = {}
 """The last captured graph, for the next protocol that rewrites it."""
@@ -102,6 +107,13 @@ def capture_census(
     return Census(counts, frozenset(stored["embedding_and_head"]))
 
 
+def read_length(source: ModelSource, seq_len: int | None, past: int | None) -> int:
+    """Return the tokens of each sequence that are read at once: by default the model's context, with `past` one."""
+    if past is not None and seq_len is not None:
+        raise UsageError("--past asks for one step of one token; leave --seq-len out.")
+    return 1 if past is not None else seq_len or source.context
+
+
 def scenario_census(
     source: ModelSource,
     seq_len: int | None,
@@ -114,14 +126,9 @@ def scenario_census(
 
     An executable protocol may rewrite the graph.
     """
-    if past is not None and seq_len is not None:
-        raise UsageError("--past asks for one step of one token; leave --seq-len out.")
-    length = 1 if past is not None else seq_len or source.context
+    length = read_length(source, seq_len, past)
     census = capture_census(source, length, batch, past, protocol)
-    if not inner:
-        return length, census
-    body = {key: count for key, count in census.counts.items() if key[0] not in census.embedding_and_head}
-    return length, Census(body, census.embedding_and_head)
+    return length, census.without_embedding_and_head() if inner else census
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,10 @@ from typing import Any
 import pandas as pd
 
 from pi_sim import records, specs
-from pi_sim.cost.estimate import CONVENTIONS, SECONDS_WITH_COMPUTE, SECONDS_WITHOUT_COMPUTE
+from pi_sim.cost.estimate import CONVENTIONS, SECONDS_WITH_COMPUTE, SECONDS_WITHOUT_COMPUTE, describe_tokens
 from pi_sim.errors import UsageError
 from pi_sim.records import TrainingRecord
 from pi_sim.report import frames
-from pi_sim.report.estimates import describe_tokens
 from pi_sim.report.statistics import Seeds, pareto_front
 from pi_sim.report.tables import SECONDS
 from pi_sim.sweeping.table import SweepRow

@@ -1,4 +1,4 @@
-"""Names are resolved at the command line: below it, functions take models, protocols, networks and dealers."""
+"""Names are resolved in one module, for the command line and Python; below, functions take the objects."""
 
 import ast
 from pathlib import Path
@@ -39,17 +39,17 @@ def called_resolvers(path: Path) -> set[str]:
     return {name for name in RESOLVERS if any(used == name or used.endswith(f".{name}") for used in names)}
 
 
-def test_only_the_command_line_resolves_names() -> None:
+def test_only_one_module_resolves_names() -> None:
     callers = {path.relative_to(PACKAGE).as_posix(): called_resolvers(path) for path in PACKAGE.rglob("*.py")}
     below = {
         name: resolvers
         for name, resolvers in callers.items()
-        if resolvers and not name.startswith("cli/") and name != "api.py" and name not in DEFINITIONS
+        if resolvers and not name.startswith("cli/") and name not in ("resolution.py", "api.py", *DEFINITIONS)
     }
     assert below == NAMES_IN_FILES
 
 
-def test_the_command_line_resolves_every_kind_of_name() -> None:
-    resolved = set[str]().union(*(called_resolvers(path) for path in (PACKAGE / "cli").glob("*.py")))
+def test_it_resolves_every_kind_of_name() -> None:
+    resolved = called_resolvers(PACKAGE / "resolution.py") | called_resolvers(PACKAGE / "cli" / "run.py")
     assert {"ModelSource.parse", "resolve_protocol", "load_executable_protocol", "parse_network"} <= resolved
     assert "DealerSpec.parse" in resolved

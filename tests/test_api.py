@@ -1,0 +1,131 @@
+"""The Python interface: what the command line says, as data frames, and errors with its sentences."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+import pi_sim
+from pi_sim.network import PRESETS
+from pi_sim.specs import load_protocol
+from tests.helpers.cli import invoke, python, refused
+
+FUNCTIONS = {"compare", "estimate"}
+CONFIG = GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=50, n_positions=32)
+
+
+def test_the_package_shows_its_interface() -> None:
+    assert set(dir(pi_sim)) == FUNCTIONS | {"PiSimError", "RunError", "UsageError", "__version__"}
+    assert all(getattr(pi_sim, name).__doc__ for name in FUNCTIONS)
+    assert (Path(pi_sim.__file__).parent / "py.typed").exists()
+    with pytest.raises(AttributeError, match="has no attribute 'magic'"):
+        pi_sim.magic  # noqa: B018
+
+
+def test_importing_the_package_takes_no_time() -> None:
+    code = "import sys, pi_sim; assert not {'torch', 'pandas', 'pydantic', 'click'} & set(sys.modules)"
+    done = python(f"{code}; pi_sim.estimate; assert not {{'torch', 'transformers', 'pandas'}} & set(sys.modules)")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_name_a_folder_and_a_config_are_priced_alike(tmp_path: Path) -> None:
+    CONFIG.save_pretrained(tmp_path)
+    priced = pi_sim.estimate(CONFIG, seq_len=8)
+    assert (priced.model, priced.size, priced.seq_len) == ("GPT2Config", "own", 8)
+    assert pi_sim.estimate(tmp_path, seq_len=8).rows == pi_sim.estimate(str(tmp_path), seq_len=8).rows == priced.rows
+    assert pi_sim.estimate(CONFIG).seq_len == 32
+
+
+def test_a_transformers_model_needs_no_inputs() -> None:
+    with torch.device("meta"):
+        model = GPT2LMHeadModel(CONFIG).eval()
+    assert pi_sim.estimate(model, seq_len=8).total == pi_sim.estimate(CONFIG, seq_len=8).total
+    assert pi_sim.estimate(model, past=8).total == pi_sim.estimate(CONFIG, past=8).total
+    inner = pi_sim.estimate(model, torch.zeros(1, 8, dtype=torch.long), inner=True)
+    assert inner.total == pi_sim.estimate(CONFIG, seq_len=8, inner=True).total
+
+
+def test_objects_stand_in_place_of_names() -> None:
+    by_name = pi_sim.estimate(CONFIG, protocol="sigma", networks=["lan"], seq_len=8)
+    assert pi_sim.estimate(CONFIG, protocol=load_protocol("sigma"), networks=PRESETS["lan"], seq_len=8) == by_name
+
+
+def test_a_frame_has_the_columns_of_the_csv() -> None:
+    priced = pi_sim.estimate("relu_nonorm", seq_len=8, networks="lan")
+    header, *lines = invoke("estimate", "--seq-len", "8", "--network", "lan", "--format", "csv").stdout.splitlines()
+    frame = priced.frame("op")
+    assert set(frame) <= set(header.split(","))
+    assert len(frame) == len(lines)
+    rows = priced.frame()
+    assert list(rows)[:5] == ["module", "op", "shapes", "count", "provenance"]
+    for name in ("rounds", "bytes", "offline_bytes", "seconds_lan"):
+        assert rows[name].sum() == pytest.approx(frame[name].sum())
+    assert priced.frame("total")["rounds"].item() == priced.total.rounds
+
+
+def test_an_estimate_shows_itself() -> None:
+    priced = pi_sim.estimate("relu_nonorm", seq_len=8, networks="lan")
+    assert repr(priced).startswith("<Estimate: relu_nonorm (tiny), protocol crypten, 8 tokens: ")
+    assert len(repr(priced)) < 120
+    assert priced.title in priced._repr_html_()
+    assert "softmax" in priced._repr_html_()
+
+
+def test_a_comparison_has_a_row_for_each_estimate() -> None:
+    compared = pi_sim.compare("gelu_ln", "relu_nonorm", seq_len=8)
+    assert list(compared.frame()["model"]) == ["gelu_ln", "relu_nonorm"]
+    csv = invoke("compare", "gelu_ln", "relu_nonorm", "--seq-len", "8", "--format", "csv").stdout.splitlines()
+    assert list(compared.frame("op")) == csv[0].split(",")
+    assert len(compared.frame("op")) == len(csv) - 1
+    assert repr(compared) == "<Comparison: gelu_ln (tiny), protocol crypten | relu_nonorm (tiny), protocol crypten>"
+    assert "relu_nonorm" in compared._repr_html_()
+
+
+def test_an_estimate_of_a_module_is_compared() -> None:
+    module = pi_sim.estimate(nn.Sequential(nn.Linear(8, 8), nn.ReLU()), torch.zeros(1, 8, 8))
+    compared = pi_sim.compare(module, "relu_nonorm", seq_len=8, networks=["lan"])
+    assert list(compared.frame()["seconds_lan"]) == [
+        estimate.seconds(estimate.overall)["lan"] for estimate in compared.estimates
+    ]
+
+
+@pytest.mark.parametrize(
+    ("call", "options"),
+    [
+        (lambda: pi_sim.estimate("gtp2"), ["estimate", "--model", "gtp2"]),
+        (lambda: pi_sim.estimate("gpt2", protocol="sigm"), ["estimate", "--model", "gpt2", "--protocol", "sigm"]),
+        (lambda: pi_sim.estimate("gpt2", networks="lam"), ["estimate", "--model", "gpt2", "--network", "lam"]),
+        (lambda: pi_sim.estimate(size="huge"), ["estimate", "--size", "huge"]),
+        (lambda: pi_sim.estimate(machine="none.json"), ["estimate", "--machine", "none.json"]),
+        (lambda: pi_sim.estimate(seq_len=4, past=4), ["estimate", "--seq-len", "4", "--past", "4"]),
+        (lambda: pi_sim.compare("gpt2"), ["compare", "gpt2"]),
+    ],
+)
+def test_an_error_is_that_of_the_command_line(call: Callable[[], object], options: list[str]) -> None:
+    with pytest.raises(pi_sim.UsageError) as error:
+        call()
+    assert refused(invoke(*options)) == f"pi-sim: {error.value}\n"
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: pi_sim.estimate(seq_len=0), "seq_len is 0; give a whole number"),
+        (lambda: pi_sim.estimate(batch=1.5), "batch is 1.5; give a whole number"),
+        (lambda: pi_sim.estimate(5), "there is no model 5"),
+        (lambda: pi_sim.estimate(protocol=5), "unknown protocol '5'"),
+        (lambda: pi_sim.estimate(networks=[5]), "unknown network '5'"),
+        (lambda: pi_sim.estimate(nn.ReLU()), "the inputs of ReLU are not known; give example_inputs"),
+        (lambda: pi_sim.estimate(nn.ReLU(), torch.zeros(1), batch=2), "leave seq_len, batch and past out"),
+        (lambda: pi_sim.estimate("gpt2", torch.zeros(1)), "example_inputs are those of a torch module"),
+        (lambda: pi_sim.compare(nn.ReLU(), "gpt2"), "ReLU is a module, which only pi_sim.estimate takes"),
+        (lambda: pi_sim.compare(), "there is nothing to compare"),
+        (lambda: pi_sim.estimate(seq_len=8).frame("word"), "there are no rows by 'word'; choose op, layer, module"),
+    ],
+)
+def test_an_argument_that_is_none_of_its_kind_is_named(call: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(pi_sim.UsageError, match=sentence):
+        call()
