@@ -7,11 +7,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pi_sim.api import compare, estimate
+    from pi_sim.api import compare, estimate, models, networks, protocols
     from pi_sim.errors import PiSimError, RunError, UsageError
 
 __version__ = "0.1.0"
-__all__ = ["PiSimError", "RunError", "UsageError", "__version__", "compare", "estimate"]
+__all__ = [
+    "PiSimError",
+    "RunError",
+    "UsageError",
+    "__version__",
+    "compare",
+    "estimate",
+    "models",
+    "networks",
+    "protocols",
+]
 
 
 def __getattr__(name: str) -> Any:

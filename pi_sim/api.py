@@ -4,8 +4,10 @@ Importing this module needs neither torch nor pandas. Arguments have the names o
 plural where several values may be given. What the command line refuses raises a `UsageError` with its sentence.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from pi_sim.cost.estimate import DETAILS, SCENARIO_KEYS, Estimate, estimate_model
@@ -105,6 +107,38 @@ def compare(
     return Comparison(check_comparable(estimates))
 
 
+def models() -> "Listing":
+    """List the models: designs with their norm and activation, the sizes with trained weights, and public models."""
+    from pi_sim.report.terminal import list_designs, list_weights
+    from pi_sim.zoo.source import list_configs
+
+    designs, weights = list_designs(), list_weights()
+    rows: list[dict[str, Any]] = []
+    for design in designs:
+        trained = [row for row in weights if row["model"] == design["model"]]
+        sizes = ", ".join(row["size"] for row in trained)
+        perplexity = float(trained[0]["perplexity"]) if trained else None
+        rows.append({"name": design.pop("model"), **design, "trained": sizes, "perplexity": perplexity})
+    public = [{"name": name} for name in list_configs()]
+    return Listing(f"{len(rows)} designs and {len(public)} public models", [*rows, *public])
+
+
+def protocols() -> "Listing":
+    """List the protocols: what they assume, where they come from, and whether prices are derived or declared."""
+    from pi_sim.cost.pricing import protocol_names
+    from pi_sim.report.terminal import protocol_header
+
+    rows = [protocol_header(protocol) for protocol in resolve_protocols(protocol_names())]
+    return Listing(f"{len(rows)} protocols", rows)
+
+
+def networks() -> "Listing":
+    """List the named networks, each with its source."""
+    from pi_sim.report.terminal import network_rows
+
+    return Listing(f"{len(rows := network_rows())} networks", rows)
+
+
 @dataclass(frozen=True, repr=False)
 class Comparison(Result):
     """Two or more estimates side by side; A is the first."""
@@ -131,3 +165,36 @@ class Comparison(Result):
 
     def _repr_html_(self) -> str:
         return html_table(self.title, self.frame(), hidden=DETAILS)
+
+
+@dataclass(frozen=True, repr=False)
+class Listing(Result, Sequence[str]):
+    """Names, with what is known of each in a row."""
+
+    subject: str
+    rows: list[dict[str, Any]]
+
+    @property
+    def names(self) -> list[str]:
+        """The names in the order of the rows."""
+        return [row["name"] for row in self.rows]
+
+    @property
+    def title(self) -> str:
+        """What it lists, and the first names."""
+        return f"{self.subject}: {shorten(', '.join(self.names), 80, placeholder=' ...')}"
+
+    def frame(self) -> "pd.DataFrame":
+        """Return a row for each name."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.names[index]
+
+    def _repr_html_(self) -> str:
+        return html_table(self.subject, self.frame())

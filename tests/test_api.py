@@ -9,11 +9,12 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import pi_sim
+import pi_sim.api
 from pi_sim.network import PRESETS
 from pi_sim.specs import load_protocol
 from tests.helpers.cli import invoke, python, refused
 
-FUNCTIONS = {"compare", "estimate"}
+FUNCTIONS = {"compare", "estimate", "models", "networks", "protocols"}
 CONFIG = GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=50, n_positions=32)
 
 
@@ -90,6 +91,31 @@ def test_an_estimate_of_a_module_is_compared() -> None:
     assert list(compared.frame()["seconds_lan"]) == [
         estimate.seconds(estimate.overall)["lan"] for estimate in compared.estimates
     ]
+
+
+@pytest.mark.parametrize(
+    ("names", "command", "shown"),
+    [
+        (pi_sim.networks, "networks", "9 networks: lan, wan, slow-wan, "),
+        (pi_sim.protocols, "protocols", "20 protocols: aby3, aero, "),
+        (pi_sim.models, "models", "24 designs and 26 public models: aero_dropped, "),
+    ],
+)
+def test_what_exists_is_listed_as_names_with_a_frame(
+    names: Callable[[], pi_sim.api.Listing], command: str, shown: str
+) -> None:
+    listing, printed = names(), invoke(command, "--format", "json").stdout
+    assert repr(listing).startswith(f"<Listing: {shown}")
+    assert len(repr(listing)) < 160
+    assert list(listing) == list(listing.frame()["name"]) == listing.names
+    assert all(f'"{name}"' in printed for name in listing)
+    assert listing[0] in listing._repr_html_()
+
+
+def test_models_have_the_quality_of_their_shipped_weights() -> None:
+    trained = pi_sim.models().frame().set_index("name")["perplexity"].dropna()
+    assert set(trained.index) == {"gelu_ln", "gelu_nonorm", "relu_ln", "relu_nonorm"}
+    assert trained.between(20, 40).all()
 
 
 @pytest.mark.parametrize(
