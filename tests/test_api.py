@@ -14,7 +14,7 @@ from pi_sim.network import PRESETS
 from pi_sim.specs import load_protocol
 from tests.helpers.cli import invoke, python, refused
 
-FUNCTIONS = {"compare", "estimate", "models", "networks", "protocols"}
+FUNCTIONS = {"compare", "estimate", "models", "networks", "protocols", "sweep"}
 CONFIG = GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=50, n_positions=32)
 
 
@@ -118,6 +118,61 @@ def test_models_have_the_quality_of_their_shipped_weights() -> None:
     assert trained.between(20, 40).all()
 
 
+@pytest.fixture(scope="module")
+def swept() -> pi_sim.api.SweepResult:
+    return pi_sim.sweep(["gelu_ln", "relu_nonorm", "bert-tiny"], seq_lens=8, protocols=["crypten", "sigma"])
+
+
+def test_a_sweep_has_the_columns_of_the_csv(swept: pi_sim.api.SweepResult, tmp_path: Path) -> None:
+    options = [*("--model", "gelu_ln"), *("--model", "relu_nonorm"), *("--model", "bert-tiny"), *("--seq-len", "8")]
+    protocols = ["--protocol", "crypten", "--protocol", "sigma"]
+    header, *lines = invoke("sweep", *options, *protocols).stdout.splitlines()
+    frame = swept.frame()
+    assert [*header.split(","), "perplexity"] == list(frame)
+    assert len(frame) == len(lines) == 12
+    assert repr(swept) == "<SweepResult: 12 estimates of 3 models, 2 protocols, 2 networks; 2 without a price>"
+    assert frame.loc[frame["model"] == "bert-tiny", "perplexity"].isna().all()
+    again = pi_sim.sweep("gelu_ln", seq_lens=[8], networks="lan", out=tmp_path / "sweep.csv")
+    assert (tmp_path / "sweep.csv").read_text(encoding="utf-8").splitlines()[1] in lines
+    assert again.rows == swept.rows[:1]
+
+
+def test_the_best_design_is_the_fastest_within_the_budget(swept: pi_sim.api.SweepResult) -> None:
+    within = swept.frame().query("perplexity <= 26 and network == 'wan'")
+    best = swept.best(max_perplexity=26, network="wan")
+    assert (best.model, best.protocol, best.seconds) == ("gelu_ln", "sigma", within["seconds"].min())
+    assert best.perplexity <= 26 < swept.best(max_perplexity=40, network="wan").perplexity
+    assert swept.best(network="wan", model="bert-tiny").title.endswith(" s")  # its perplexity is not known
+    assert repr(best).startswith("<DesignChoice: gelu_ln (tiny), protocol sigma, 8 tokens: wan ")
+    assert best.frame()["seconds"].item() == best.seconds
+    assert best.title in best._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({}, "several values of network: lan, wan; give best one"),
+        ({"network": "moon"}, "no network 'moon'; choose one of lan, wan"),
+        ({"network": "lan", "length": 8}, "no column length; choose one of model, size, seq_len"),
+        ({"network": "lan", "max_perplexity": 5}, "at most 5; the lowest is .*, of gelu_ln"),
+        ({"network": "lan", "max_perplexity": "5"}, "max_perplexity is '5'; give a number"),
+        ({"network": "lan", "model": "bert-tiny", "max_perplexity": 5}, "no design has a known perplexity"),
+    ],
+)
+def test_a_choice_that_cannot_be_made_is_refused(
+    swept: pi_sim.api.SweepResult, arguments: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(pi_sim.UsageError, match=sentence):
+        swept.best(**arguments)
+
+
+def test_a_sweep_without_prices_says_why() -> None:
+    swept = pi_sim.sweep("relu_nonorm", seq_lens=[8], protocols="delphi", networks="lan")
+    assert swept.title.endswith("1 without a price")
+    with pytest.raises(pi_sim.UsageError, match=r"no row has a price: .*protocol delphi has no price for"):
+        swept.best()
+
+
 @pytest.mark.parametrize(
     ("call", "options"),
     [
@@ -128,6 +183,7 @@ def test_models_have_the_quality_of_their_shipped_weights() -> None:
         (lambda: pi_sim.estimate(machine="none.json"), ["estimate", "--machine", "none.json"]),
         (lambda: pi_sim.estimate(seq_len=4, past=4), ["estimate", "--seq-len", "4", "--past", "4"]),
         (lambda: pi_sim.compare("gpt2"), ["compare", "gpt2"]),
+        (lambda: pi_sim.sweep(["gelu_ln", "gtp2"]), ["sweep", "--model", "gelu_ln", "--model", "gtp2"]),
     ],
 )
 def test_an_error_is_that_of_the_command_line(call: Callable[[], object], options: list[str]) -> None:
@@ -148,6 +204,9 @@ def test_an_error_is_that_of_the_command_line(call: Callable[[], object], option
         (lambda: pi_sim.estimate(nn.ReLU(), torch.zeros(1), batch=2), "leave seq_len, batch and past out"),
         (lambda: pi_sim.estimate("gpt2", torch.zeros(1)), "example_inputs are those of a torch module"),
         (lambda: pi_sim.compare(nn.ReLU(), "gpt2"), "ReLU is a module, which only pi_sim.estimate takes"),
+        (lambda: pi_sim.sweep(seq_lens=[8, 0]), "seq_lens is 0; give a whole number"),
+        (lambda: pi_sim.sweep(records="nowhere"), "there is no folder nowhere of records"),
+        (lambda: pi_sim.sweep([]), "one of these lists is empty"),
         (lambda: pi_sim.compare(), "there is nothing to compare"),
         (lambda: pi_sim.estimate(seq_len=8).frame("word"), "there are no rows by 'word'; choose op, layer, module"),
     ],

@@ -75,6 +75,15 @@ def load_qualities(folders: list[Path], sources: Iterable[ModelSource]) -> pd.Da
     return pd.DataFrame(rows, columns=["model", "size", "corpus", "text", "trained_tokens", "seeds"])
 
 
+def shared_text(qualities: pd.DataFrame) -> dict[tuple[str, str], Seeds]:
+    """Return the perplexities by model and size on the text that most designs share, of several the longest."""
+    if qualities.empty:
+        return {}
+    texts = qualities.groupby("corpus")["trained_tokens"].agg(["size", "max"]).sort_values(["size", "max"])
+    rows = qualities[qualities["corpus"] == texts.index[-1]]
+    return dict(zip(zip(rows["model"], rows["size"], strict=True), rows["seeds"], strict=True))
+
+
 def _training_records(folders: list[Path]) -> Iterator[tuple[Path, TrainingRecord]]:
     """Load every training below some folders; tokenizers, configs and estimates are JSON too."""
     for folder in folders:

@@ -4,28 +4,27 @@ Importing this module needs neither torch nor pandas. Arguments have the names o
 plural where several values may be given. What the command line refuses raises a `UsageError` with its sentence.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from pi_sim.cost.estimate import DETAILS, SCENARIO_KEYS, Estimate, estimate_model
-from pi_sim.cost.rows import View
+from pi_sim.api.results import Comparison, Listing, SweepResult
+from pi_sim.cost.estimate import Estimate, estimate_model
 from pi_sim.errors import UsageError
 from pi_sim.resolution import (
     DEFAULT_MODEL,
+    DEFAULT_MODELS,
     check_counts,
     is_module,
+    list_names,
     resolve_machine,
     resolve_models,
     resolve_networks,
     resolve_protocols,
 )
-from pi_sim.results import Result, html_table
 
 if TYPE_CHECKING:
-    import pandas as pd
     from torch import nn
 
     from pi_sim.cost.cost import Machine
@@ -84,7 +83,7 @@ def compare(
     past: int | None = None,
     inner: bool = False,
     machine: "str | Path | Machine | None" = None,
-) -> "Comparison":
+) -> Comparison:
     """Price models or protocols side by side, with ratios to the first.
 
     Name two models, or two protocols. An estimate, such as that of a module, may stand in place of a model; it keeps
@@ -107,7 +106,48 @@ def compare(
     return Comparison(check_comparable(estimates))
 
 
-def models() -> "Listing":
+def sweep(
+    models: "OneOrMany[ModelName]" = DEFAULT_MODELS,
+    *,
+    sizes: "OneOrMany[str | Path]" = "tiny",
+    seq_lens: "OneOrMany[int]" = (),
+    batches: "OneOrMany[int]" = 1,
+    pasts: "OneOrMany[int]" = (),
+    inner: bool = False,
+    protocols: "OneOrMany[ProtocolName]" = "crypten",
+    networks: "OneOrMany[NetworkName]" = ("lan", "wan"),
+    machine: "str | Path | Machine | None" = None,
+    records: "OneOrMany[str | Path]" = (),
+    out: str | Path | None = None,
+) -> SweepResult:
+    """Price every combination of models, sizes, lengths, batches, protocols and networks.
+
+    A combination without a price has a row with the reason. Perplexities are those of the trainings whose records lie
+    in the folders `records`, by default those that ship with pi-sim and reports/records. `out` is a .csv or .parquet
+    file that grows row by row; rows that it already has are not priced again.
+    """
+    from pi_sim.report.sweep import default_folders, load_qualities, shared_text
+    from pi_sim.sweeping.sweep import Sweep, list_scenarios, make_price_tables
+    from pi_sim.sweeping.table import ResumableCsv, open_table
+
+    axes = {"lengths": list_names(seq_lens), "batches": list_names(batches), "pasts": list_names(pasts)}
+    check_counts(seq_lens=axes["lengths"], batches=axes["batches"], pasts=axes["pasts"])
+    sources = resolve_models(models, sizes)
+    grid = Sweep(
+        scenarios=list_scenarios(sources, inner=inner, **axes),
+        price_tables=make_price_tables(resolve_protocols(protocols)),
+        networks=resolve_networks(networks),
+        machine=resolve_machine(machine),
+    )
+    if not (grid.scenarios and grid.price_tables and grid.networks):
+        raise UsageError("a sweep needs a model, a size, a protocol and a network; one of these lists is empty.")
+    folders = [Path(folder) for folder in list_names(records)] or default_folders()
+    seeds = shared_text(load_qualities(folders, sources))
+    with open_table(Path(out)) if out else nullcontext(ResumableCsv(lambda text: None)) as table:
+        return SweepResult(grid.run(table, lambda fraction: None), seeds)
+
+
+def models() -> Listing:
     """List the models: designs with their norm and activation, the sizes with trained weights, and public models."""
     from pi_sim.report.terminal import list_designs, list_weights
     from pi_sim.zoo.source import list_configs
@@ -123,7 +163,7 @@ def models() -> "Listing":
     return Listing(f"{len(rows)} designs and {len(public)} public models", [*rows, *public])
 
 
-def protocols() -> "Listing":
+def protocols() -> Listing:
     """List the protocols: what they assume, where they come from, and whether prices are derived or declared."""
     from pi_sim.cost.pricing import protocol_names
     from pi_sim.report.terminal import protocol_header
@@ -132,69 +172,8 @@ def protocols() -> "Listing":
     return Listing(f"{len(rows)} protocols", rows)
 
 
-def networks() -> "Listing":
+def networks() -> Listing:
     """List the named networks, each with its source."""
     from pi_sim.report.terminal import network_rows
 
     return Listing(f"{len(rows := network_rows())} networks", rows)
-
-
-@dataclass(frozen=True, repr=False)
-class Comparison(Result):
-    """Two or more estimates side by side; A is the first."""
-
-    estimates: list[Estimate]
-
-    @property
-    def title(self) -> str:
-        """The subjects."""
-        return " | ".join(f"{item.model} ({item.size}), protocol {item.protocol}" for item in self.estimates)
-
-    def frame(self, by: View | None = None) -> "pd.DataFrame":
-        """Return a row for each estimate, or rows by op, layer or module with columns as in `pi-sim compare`'s CSV."""
-        import pandas as pd
-
-        from pi_sim.report.estimates import comparison_table
-
-        if by is None:
-            heads = [{key: getattr(item, key) for key in SCENARIO_KEYS} for item in self.estimates]
-            numbers = [item.numbers(item.overall) for item in self.estimates]
-            return pd.DataFrame([head | line for head, line in zip(heads, numbers, strict=True)])
-        table = comparison_table(self.estimates, by, everything=True)
-        return pd.DataFrame(table.rows or table.totals, columns=[column.key for column in table.columns])
-
-    def _repr_html_(self) -> str:
-        return html_table(self.title, self.frame(), hidden=DETAILS)
-
-
-@dataclass(frozen=True, repr=False)
-class Listing(Result, Sequence[str]):
-    """Names, with what is known of each in a row."""
-
-    subject: str
-    rows: list[dict[str, Any]]
-
-    @property
-    def names(self) -> list[str]:
-        """The names in the order of the rows."""
-        return [row["name"] for row in self.rows]
-
-    @property
-    def title(self) -> str:
-        """What it lists, and the first names."""
-        return f"{self.subject}: {shorten(', '.join(self.names), 80, placeholder=' ...')}"
-
-    def frame(self) -> "pd.DataFrame":
-        """Return a row for each name."""
-        import pandas as pd
-
-        return pd.DataFrame(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.names[index]
-
-    def _repr_html_(self) -> str:
-        return html_table(self.subject, self.frame())
