@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pi_sim.api import compare, estimate, models, networks, protocols, sweep
+    from pi_sim.api import compare, estimate, models, networks, protocols, run, sweep
     from pi_sim.errors import PiSimError, RunError, UsageError
 
 __version__ = "0.1.0"
@@ -21,6 +21,7 @@ __all__ = [
     "models",
     "networks",
     "protocols",
+    "run",
     "sweep",
 ]
 

@@ -1,4 +1,4 @@
-"""Resolution of names: models, protocols, networks and machines, as the command line and Python take them.
+"""Resolution of names: models, protocols, networks, machines and dealers, as the command line and Python take them.
 
 Each name is resolved here, once: functions below take the objects. An object in place of a name stays as it is.
 Importing this module needs nothing beyond it.
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pi_sim.cost.cost import Machine
     from pi_sim.cost.pricing import PricedProtocol
+    from pi_sim.mpc.dealer.dealers import DealerSpec
     from pi_sim.network import Network
     from pi_sim.specs import ExecutableProtocol
     from pi_sim.zoo.source import ModelSource
@@ -100,6 +101,13 @@ def resolve_machine(machine: "str | Path | Machine | None") -> "Machine | None":
 def _is_name(value: Any) -> "TypeGuard[str | Path]":
     """Return whether a value is a name to look up, and no object that has one."""
     return isinstance(value, str | Path) or not hasattr(value, "name")
+
+
+def resolve_dealer(name: str | Path) -> "DealerSpec":
+    """Return the dealer that a user named: first-party, third-party, or the path of dealt files."""
+    from pi_sim.mpc.dealer.dealers import DealerSpec
+
+    return DealerSpec.parse(str(name))
 
 
 def list_names(values: Any) -> list[Any]:

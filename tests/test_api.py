@@ -14,7 +14,7 @@ from pi_sim.network import PRESETS
 from pi_sim.specs import load_protocol
 from tests.helpers.cli import invoke, python, refused
 
-FUNCTIONS = {"compare", "estimate", "models", "networks", "protocols", "sweep"}
+FUNCTIONS = {"compare", "estimate", "models", "networks", "protocols", "run", "sweep"}
 CONFIG = GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=50, n_positions=32)
 
 
@@ -173,6 +173,33 @@ def test_a_sweep_without_prices_says_why() -> None:
         swept.best()
 
 
+@pytest.mark.parties
+def test_a_run_has_what_was_predicted_beside_what_was_measured() -> None:
+    result = pi_sim.run("relu_nonorm", seq_len=8, protocol="lean")
+    counts = result.frame().set_index("quantity")
+    priced = pi_sim.estimate("relu_nonorm", protocol="lean", seq_len=8).total
+    assert list(counts.loc["rounds"]) == [priced.rounds, priced.rounds]
+    assert list(counts.loc["bytes sent"]) == [priced.bytes, priced.bytes]
+    assert counts.loc["seconds", "measured"] == result.record.measured.seconds
+    assert result.outputs.shape == (1, 8, 2048)
+    assert result.perplexity is not None
+    assert result.perplexity.private == pytest.approx(result.perplexity.plain, rel=0.01)
+    assert repr(result).startswith("<PrivateRun: relu_nonorm (tiny), protocol lean, 1 x 8 tokens: ")
+    assert result.title in result._repr_html_()
+
+
+@pytest.mark.parties
+def test_a_text_is_answered_and_a_list_has_an_output_each() -> None:
+    result = pi_sim.run("relu_nonorm", "def forward(self, x):", protocol="lean")
+    assert abs(result.answers[0].private - result.answers[0].plain) < 0.01
+    assert repr(result.answers[0].text) in repr(result)
+    assert "answers" in result._repr_html_()
+    texts = ["def forward(self, x):", "import numpy", "import numpy"]
+    several = pi_sim.run("relu_nonorm", texts, protocol="lean", batch=3)
+    assert several.outputs.shape[0] == 3
+    assert several.outputs[0, 8].argmax() == result.outputs[0, 8].argmax()
+
+
 @pytest.mark.parametrize(
     ("call", "options"),
     [
@@ -183,6 +210,10 @@ def test_a_sweep_without_prices_says_why() -> None:
         (lambda: pi_sim.estimate(machine="none.json"), ["estimate", "--machine", "none.json"]),
         (lambda: pi_sim.estimate(seq_len=4, past=4), ["estimate", "--seq-len", "4", "--past", "4"]),
         (lambda: pi_sim.compare("gpt2"), ["compare", "gpt2"]),
+        (lambda: pi_sim.run(protocol="sigma"), ["run", "two-party", "--protocol", "sigma"]),
+        (lambda: pi_sim.run(text=Path("none.txt")), ["run", "two-party", "--text", "none.txt"]),
+        (lambda: pi_sim.run(seq_len=1), ["run", "two-party", "--seq-len", "1"]),
+        (lambda: pi_sim.run(text="a", image="b"), ["run", "two-party", "--prompt", "a", "--image", "b"]),
         (lambda: pi_sim.sweep(["gelu_ln", "gtp2"]), ["sweep", "--model", "gelu_ln", "--model", "gtp2"]),
     ],
 )
@@ -204,6 +235,13 @@ def test_an_error_is_that_of_the_command_line(call: Callable[[], object], option
         (lambda: pi_sim.estimate(nn.ReLU(), torch.zeros(1), batch=2), "leave seq_len, batch and past out"),
         (lambda: pi_sim.estimate("gpt2", torch.zeros(1)), "example_inputs are those of a torch module"),
         (lambda: pi_sim.compare(nn.ReLU(), "gpt2"), "ReLU is a module, which only pi_sim.estimate takes"),
+        (lambda: pi_sim.run(text=[]), r"text is \[\]; give a string, a list"),
+        (lambda: pi_sim.run(text=5), "text is 5; give a string, a list"),
+        (lambda: pi_sim.run(text=[" "]), "the list of texts has no line of text"),
+        (lambda: pi_sim.run(nn.ReLU()), "ReLU is a module, which only pi_sim.estimate takes"),
+        (lambda: pi_sim.run(CONFIG), "GPT2Config is a config without weights"),
+        (lambda: pi_sim.run(device="tpu"), "there is no device 'tpu'; use cpu or cuda"),
+        (lambda: pi_sim.run(timeout=-1), "timeout is -1; give seconds, more than 0"),
         (lambda: pi_sim.sweep(seq_lens=[8, 0]), "seq_lens is 0; give a whole number"),
         (lambda: pi_sim.sweep(records="nowhere"), "there is no folder nowhere of records"),
         (lambda: pi_sim.sweep([]), "one of these lists is empty"),

@@ -4,12 +4,15 @@ Importing this module needs neither torch nor pandas. Arguments have the names o
 plural where several values may be given. What the command line refuses raises a `UsageError` with its sentence.
 """
 
+import warnings
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from pi_sim.api.results import Comparison, Listing, SweepResult
+from pi_sim.api.results import Comparison, Listing, PrivateRun, SweepResult
 from pi_sim.cost.estimate import Estimate, estimate_model
 from pi_sim.errors import UsageError
 from pi_sim.resolution import (
@@ -18,6 +21,8 @@ from pi_sim.resolution import (
     check_counts,
     is_module,
     list_names,
+    resolve_dealer,
+    resolve_executable,
     resolve_machine,
     resolve_models,
     resolve_networks,
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from pi_sim.cost.cost import Machine
     from pi_sim.cost.modules import ExampleInputs
     from pi_sim.resolution import ModelName, NetworkName, OneOrMany, ProtocolName
+    from pi_sim.zoo.source import ModelSource
 
 
 def estimate(
@@ -145,6 +151,84 @@ def sweep(
     seeds = shared_text(load_qualities(folders, sources))
     with open_table(Path(out)) if out else nullcontext(ResumableCsv(lambda text: None)) as table:
         return SweepResult(grid.run(table, lambda fraction: None), seeds)
+
+
+def run(
+    model: "str | Path | ModelSource | None" = None,
+    text: "str | Sequence[str] | Path | None" = None,
+    *,
+    image: str | Path | None = None,
+    protocol: "ProtocolName" = "crypten",
+    network: "NetworkName | None" = None,
+    size: str | Path = "tiny",
+    seq_len: int | None = None,
+    sequences: int | None = None,
+    batch: int = 1,
+    hide_length: int | None = None,
+    bundle: str | Path | None = None,
+    dealer: str | Path = "first-party",
+    device: str = "cpu",
+    timeout: float = 60.0,
+    allow_inexact: bool = False,
+) -> PrivateRun:
+    """Compute what a model says of a text between two processes on this machine, each with its own shares.
+
+    `text` is one text to answer, a list of texts, or the `Path` of a file with a text in every line, which `seq_len`
+    cuts into sequences instead; without text or `image` it is held-out text of the model's training. `network` is one
+    to imitate. Warnings go to Python's `warnings`. Raises a `RunError` if measured rounds or bytes differ from the
+    predicted ones, or, unless `allow_inexact`, if the private result is wrong.
+    """
+    import numpy as np
+
+    from pi_sim.running.checks import require_right_result
+    from pi_sim.running.inputs import InputChoice
+    from pi_sim.running.two_party import TwoPartyRequest, run_two_party
+
+    check_counts(seq_len=seq_len, sequences=sequences, batch=batch, hide_length=hide_length)
+    if not (isinstance(timeout, int | float) and timeout > 0):
+        raise UsageError(f"timeout is {timeout!r}; give seconds, more than 0.")
+    name = model or (None if bundle else DEFAULT_MODEL)
+    choice = InputChoice(
+        **_text_input(text),
+        image=Path(image) if image else None,
+        length=seq_len,
+        hidden_length=hide_length,
+        batch=batch,
+        sequences=sequences,
+    )
+    with TemporaryDirectory(prefix="pi-sim-") as folder:
+        request = TwoPartyRequest(
+            protocol=resolve_executable(protocol),
+            model=resolve_models([name], [size])[0] if name else None,
+            input=choice,
+            out=Path(folder) / "outputs.npy",
+            bundle=Path(bundle) if bundle else None,
+            network=resolve_networks(network)[0] if network not in (None, "none") else None,
+            timeout=timeout,
+            dealer=resolve_dealer(dealer),
+            device=device,
+        )
+        record = run_two_party(request, _warn, lambda fraction: None)
+        outputs = np.load(Path(folder) / "outputs.npy")
+    if not allow_inexact:
+        require_right_result(record)
+    return PrivateRun(record, outputs)
+
+
+def _text_input(text: "str | Sequence[str] | Path | None") -> dict[str, Any]:
+    """Return the field of an `InputChoice` for a text, texts or a file."""
+    if text is None:
+        return {}
+    if isinstance(text, str | Path):
+        return {"prompt" if isinstance(text, str) else "text": text}
+    lines = tuple(text) if isinstance(text, Iterable) else ()
+    if not lines or not all(isinstance(line, str) for line in lines):
+        raise UsageError(f"text is {text!r}; give a string, a list of strings or a Path.")
+    return {"lines": lines}
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, stacklevel=2)
 
 
 def models() -> Listing:

@@ -2,18 +2,22 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from pi_sim.cost.estimate import DETAILS, SCENARIO_KEYS, Estimate, describe_tokens
 from pi_sim.cost.rows import View
 from pi_sim.errors import UsageError
+from pi_sim.report.tables import format_perplexity
+from pi_sim.report.terminal import list_counts
 from pi_sim.results import Result, html_table
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
+    from pi_sim.records import Answer, Perplexity, RunRecord
     from pi_sim.report.statistics import Seeds
     from pi_sim.sweeping.table import SweepRow
 
@@ -44,6 +48,57 @@ class Comparison(Result):
 
     def _repr_html_(self) -> str:
         return html_table(self.title, self.frame(), hidden=DETAILS)
+
+
+@dataclass(frozen=True, repr=False)
+class PrivateRun(Result):
+    """A run between two parties on this machine: its record, and the results that the client got."""
+
+    record: "RunRecord"
+    outputs: "np.ndarray" = field(compare=False)
+    """Private logits (n, ..., C) or vectors (n, d) of the inputs."""
+
+    @property
+    def answers(self) -> "tuple[Answer, ...]":
+        """What the results say: the most probable next tokens or labels, with private and plain probabilities."""
+        return self.record.answers
+
+    @property
+    def perplexity(self) -> "Perplexity | None":
+        """Plain and private perplexity on the same tokens; None for a prompt, and without a next token."""
+        return self.record.perplexity
+
+    @property
+    def title(self) -> str:
+        """The model and the protocol, with the seconds of one sequence and the quality."""
+        record, answer = self.record, next(iter(self.answers), None)
+        scenario = f"{record.model} ({record.size}), protocol {record.protocol}"
+        tokens = f"{len(self.outputs)} x {record.seq_len:,} tokens"
+        unit = "sequence" if record.batch == 1 else "batch"
+        quality = f", first answer {answer.text!r}" if answer else ""
+        if self.perplexity:
+            plain, private = map(format_perplexity, (self.perplexity.plain, self.perplexity.private))
+            quality = f", perplexity {plain} plain, {private} private"
+        return f"{scenario}, {tokens}: {record.measured.seconds:,.3g} s a {unit}{quality}"
+
+    def frame(self) -> "pd.DataFrame":
+        """Return what was predicted of one sequence beside what was measured: rounds, bytes and seconds."""
+        import pandas as pd
+
+        measured = self.record.measured
+        seconds = [
+            ("seconds", None, measured.seconds),
+            ("communication seconds", measured.predicted_communication_seconds, measured.communication_seconds),
+            ("compute seconds", measured.predicted_compute_seconds, measured.compute_seconds),
+        ]
+        counts = [(row["title"], row["predicted"], row["measured"]) for row in list_counts(self.record)]
+        return pd.DataFrame([*counts, *seconds], columns=["quantity", "predicted", "measured"], dtype=object)
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        answers = pd.DataFrame([answer.model_dump() for answer in self.answers])
+        return super()._repr_html_() + ("" if answers.empty else html_table("answers", answers))
 
 
 @dataclass(frozen=True, repr=False)

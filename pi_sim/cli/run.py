@@ -8,7 +8,7 @@ import click
 
 from pi_sim import files, resolution
 from pi_sim.cli import options
-from pi_sim.errors import RunError, UsageError, warn
+from pi_sim.errors import UsageError, warn
 
 if TYPE_CHECKING:
     from typing import TypeVar
@@ -85,7 +85,7 @@ def two_party(
     **settings: Any,
 ) -> None:
     """Compute what a model says of a text between two processes on this machine, each with its own shares."""
-    from pi_sim.mpc.dealer.dealers import DealerSpec
+    from pi_sim.running.checks import require_right_result
     from pi_sim.running.inputs import InputChoice
     from pi_sim.running.two_party import TwoPartyRequest, run_two_party
 
@@ -94,18 +94,14 @@ def two_party(
         network=None if network == "none" else resolution.resolve_networks([network])[0],
         protocol=resolution.resolve_executable(protocol),
         model=resolution.resolve_models([name], [size])[0] if name else None,
-        dealer=DealerSpec.parse(dealer),
+        dealer=resolution.resolve_dealer(dealer),
         input=InputChoice(text, prompt, image, seq_len, hide_length, batch, sequences),
         out=out,
         **settings,
     )
     result = _run_and_report(lambda advance: run_two_party(request, warn, advance), record, out)
-    if result.faults and not allow_inexact:
-        reasons = "; ".join(result.faults)
-        raise RunError(
-            f"the private result is wrong: {reasons}. Choose another --protocol (protocols/README.md names the risks "
-            "of stock kernels), or accept it with --allow-inexact."
-        )
+    if not allow_inexact:
+        require_right_result(result)
 
 
 def _run_and_report(
@@ -161,7 +157,6 @@ def party(
     Both need the same bundle, protocol and number of sequences. The bundle's folder should not contain the other
     party's share file. The client has the text and gets the logits.
     """
-    from pi_sim.mpc.dealer.dealers import DealerSpec
     from pi_sim.mpc.transport.connection import parse_address
     from pi_sim.running import remote
     from pi_sim.running.inputs import InputChoice
@@ -174,7 +169,7 @@ def party(
         host=host,
         port=port,
         protocol=resolution.resolve_executable(protocol),
-        dealer=DealerSpec.parse(dealer),
+        dealer=resolution.resolve_dealer(dealer),
         encrypted=not no_tls,
         input=InputChoice(text, prompt, image),
         out=out,

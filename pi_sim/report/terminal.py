@@ -136,9 +136,26 @@ def summarize_run(record: RunRecord | PartyRecord) -> str:
     is_party = isinstance(record, PartyRecord)
     answers = [{**answer.model_dump(exclude_none=True), "text": repr(answer.text)} for answer in record.answers]
     vectors = [vector.model_dump(exclude_none=True) for vector in record.vectors]
-    functions = {"equality": equality, "is_uneven": is_uneven}
     values = {"record": record, "is_party": is_party, "answers": answers, "vectors": vectors}
-    return tables.render_template("run.txt.j2", "table", **values, **functions)
+    return tables.render_template("run.txt.j2", "table", counts=list_counts(record), **values)
+
+
+def list_counts(record: RunRecord | PartyRecord) -> list[dict[str, Any]]:
+    """Return predicted and measured counts of one sequence: rounds and bytes, without those that are always zero."""
+    total, measured = record.total, record.measured
+    counts = [("rounds", total.rounds, measured.rounds), ("bytes sent", total.bytes, measured.bytes)]
+    if is_uneven(total) and total.bytes_by_party and measured.bytes_by_party:
+        names = ("by the server", "by the client")
+        counts += zip(names, total.bytes_by_party, measured.bytes_by_party, strict=True)
+    once = [
+        ("bytes ahead", total.ahead_bytes, measured.ahead_bytes),
+        ("session", total.session_bytes, measured.session_bytes),
+    ]
+    offline = ("bytes offline", total.offline_bytes, measured.offline_bytes)
+    return [
+        {"title": title, "predicted": predicted, "measured": counted, "equal": equality(predicted, counted)}
+        for title, predicted, counted in [*counts, *(row for row in once if row[1]), offline]
+    ]
 
 
 def is_uneven(price: TotalRecord) -> bool:
