@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+DETAILS = ("server", "client", "ahead", "session", "first_query")
+"""Beginnings of the columns that tables for people leave out."""
+
+
 class Result(ABC):
     """A result with a title and a data frame."""
 
@@ -27,8 +31,8 @@ class Result(ABC):
         return html_table(self.title, self.frame())
 
 
-def html_table(title: str, frame: "pd.DataFrame", hidden: tuple[str, ...] = ()) -> str:
-    """Return a data frame as HTML under its title, without columns that are empty or whose names begin as `hidden`."""
-    shown = [name for name in frame if not str(name).startswith(hidden) and not frame[name].isna().all()]
+def html_table(title: str, frame: "pd.DataFrame") -> str:
+    """Return a data frame as HTML under its title, without details and empty columns."""
+    shown = [name for name in frame if not str(name).startswith(DETAILS) and not frame[name].isna().all()]
     style = frame[shown].style.format(precision=3, thousands=",", na_rep="", escape="html").hide(axis="index")
     return style.set_caption(escape(title)).to_html()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from pi_sim.cost.estimate import DETAILS, SCENARIO_KEYS, Estimate, describe_tokens
+from pi_sim.cost.estimate import SCENARIO_KEYS, Estimate, describe_tokens
 from pi_sim.cost.rows import View
 from pi_sim.errors import UsageError
 from pi_sim.report.tables import format_perplexity
@@ -45,9 +45,6 @@ class Comparison(Result):
             return pd.DataFrame([head | line for head, line in zip(heads, numbers, strict=True)])
         table = comparison_table(self.estimates, by, everything=True)
         return pd.DataFrame(table.rows or table.totals, columns=[column.key for column in table.columns])
-
-    def _repr_html_(self) -> str:
-        return html_table(self.title, self.frame(), hidden=DETAILS)
 
 
 @dataclass(frozen=True, repr=False)

@@ -39,8 +39,6 @@ CONVENTIONS = [
 SCENARIO_KEYS = ("model", "size", "protocol", "seq_len", "batch", "past", "only_inner")
 ROW_KEYS = ("module", "op", "shapes", "count", "provenance")
 """Attributes of an estimate and of its rows that are keys of its record."""
-DETAILS = ("server", "client", "ahead", "session", "first_query")
-"""Beginnings of the columns that tables for people leave out."""
 OTHER_ROWS = "others"
 """Label of the sum of all rows below the `top` most expensive ones."""
 
@@ -190,7 +188,7 @@ class Estimate(Result):
         )
 
     def _repr_html_(self) -> str:
-        return html_table(self.title, self.frame("op"), hidden=DETAILS)
+        return html_table(self.title, self.frame("op"))
 
     def _total_fields(self, part: Subtotal) -> dict[str, Any]:
         return {

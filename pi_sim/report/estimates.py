@@ -8,13 +8,14 @@ from typing import Any, Literal
 from pi_sim import records
 from pi_sim.cost.census import OpCounts
 from pi_sim.cost.cost import ZERO_COST
-from pi_sim.cost.estimate import DETAILS, Estimate, describe_tokens
+from pi_sim.cost.estimate import Estimate, describe_tokens
 from pi_sim.cost.rows import Subtotal, View
 from pi_sim.cost.savings import Saving
 from pi_sim.errors import UsageError
 from pi_sim.records import EstimateRecord
 from pi_sim.report import tables
 from pi_sim.report.tables import BYTES, COUNT, RATIO, SECONDS, SHARE, Format, Table, Units, tabulate
+from pi_sim.results import DETAILS
 from pi_sim.zoo.source import ModelSource
 
 TITLES: dict[View, str] = {"op": "operation", "layer": "layer", "module": "module", "total": ""}

@@ -27,6 +27,7 @@ PAGES = (
     "models/README.md",
     "docs/glossary.md",
     "docs/decisions.md",
+    "docs/python.md",
 )
 
 
@@ -74,11 +75,12 @@ def test_there_are_commands_whose_output_fits_80_columns() -> None:
     assert max(len(line) for _, output in consoles() for line in output.splitlines()) <= 80
 
 
-def test_the_python_example_runs() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    namespace: dict[str, object] = {}
-    exec(code, namespace)
-    assert set(namespace["frame"].columns) >= {"module", "op", "count", "rounds", "bytes", "offline_bytes"}
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_python_example_runs(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It prints what its comments say."""
+    (code,) = re.findall(r"```python\n(.*?)```", Path(page).read_text(encoding="utf-8"), re.DOTALL)
+    exec(code, {})
+    assert capsys.readouterr().out.splitlines() == re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
 
 
 def test_every_make_target_exists() -> None:
