@@ -117,6 +117,9 @@ def test_uv_and_pip_get_the_same_versions() -> None:
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
     assert set(project["tool"]["uv"]["constraint-dependencies"]) <= pinned
     assert set(project["dependency-groups"]["dev"]) & pinned == {"crypten==0.4.1"}
+    (index,) = project["tool"]["uv"]["index"]
+    assert project["tool"]["uv"]["sources"] == {"torch": {"index": index["name"]}}
+    assert (index["explicit"], index["url"].rpartition("/")[2]) == (True, "cpu")
 
 
 def test_the_committed_pages_are_made_of_the_committed_records(tmp_path: Path) -> None:
