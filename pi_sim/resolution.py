@@ -80,8 +80,8 @@ def resolve_executable(protocol: "ProtocolName") -> "ExecutableProtocol":
 
     if isinstance(protocol, ExecutableProtocol):
         return protocol
-    given: Any = protocol
-    return load_executable_protocol(str(given if _is_name(given) else given.name))
+    subject: Any = protocol
+    return load_executable_protocol(str(subject if _is_name(subject) else subject.name))
 
 
 def resolve_networks(networks: "OneOrMany[NetworkName]") -> "list[Network]":
@@ -114,14 +114,14 @@ def list_names(values: Any) -> list[Any]:
     """Return names and objects in their order, a name once; a value that is no collection is the only one."""
     from pi_sim.specs import TomlModel
 
-    is_one = isinstance(values, str | Path | TomlModel) or not isinstance(values, Iterable)
-    listed = [values] if is_one else list(values)
-    return [value for index, value in enumerate(listed) if not isinstance(value, str) or value not in listed[:index]]
+    is_single = isinstance(values, str | Path | TomlModel) or not isinstance(values, Iterable)
+    items = [values] if is_single else list(values)
+    return [value for index, value in enumerate(items) if not isinstance(value, str) or value not in items[:index]]
 
 
 def check_counts(**counts: int | Sequence[int] | None) -> None:
     """Raise a `UsageError` that names an argument which is no whole number of at least 1; None is left out."""
-    for name, given in counts.items():
-        for count in given if isinstance(given, list | tuple) else [given]:
+    for name, value in counts.items():
+        for count in value if isinstance(value, list | tuple) else [value]:
             if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
                 raise UsageError(f"{name} is {count!r}; give a whole number of at least 1.")

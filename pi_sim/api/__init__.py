@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from pi_sim.cost.cost import Machine
     from pi_sim.cost.modules import ExampleInputs
     from pi_sim.resolution import ModelName, NetworkName, OneOrMany, ProtocolName
+    from pi_sim.running.two_party import TwoPartyRequest
     from pi_sim.zoo.source import ModelSource
+
+MAX_TIMEOUT = 86_400
 
 
 def estimate(
@@ -105,10 +108,8 @@ def compare(
         if isinstance(model, Estimate):
             estimates.append(replace(model, networks=links))
         else:
-            sources = resolve_models([model], [size])
-            estimates += [
-                estimate_model(source, card, seq_len, links, **scenario) for source in sources for card in cards
-            ]
+            (source,) = resolve_models([model], [size])
+            estimates += [estimate_model(source, card, seq_len, links, **scenario) for card in cards]
     return Comparison(check_comparable(estimates))
 
 
@@ -178,38 +179,38 @@ def run(
     to imitate. Warnings go to Python's `warnings`. Raises a `RunError` if measured rounds or bytes differ from the
     predicted ones, or, unless `allow_inexact`, if the private result is wrong.
     """
+    from pi_sim.running import two_party
+    from pi_sim.running.inputs import InputChoice
+
+    check_counts(seq_len=seq_len, sequences=sequences, batch=batch, hide_length=hide_length)
+    if not (isinstance(timeout, int | float) and 0 < timeout <= MAX_TIMEOUT):
+        raise UsageError(f"timeout is {timeout!r}; give seconds, more than 0 and up to {MAX_TIMEOUT:,}.")
+    name = model or (None if bundle else DEFAULT_MODEL)
+    shape: dict[str, Any] = {"length": seq_len, "hidden_length": hide_length, "batch": batch, "sequences": sequences}
+    request = two_party.TwoPartyRequest(
+        protocol=resolve_executable(protocol),
+        model=resolve_models([name], [size])[0] if name else None,
+        input=InputChoice(**_text_input(text), image=Path(image) if image else None, **shape),
+        bundle=Path(bundle) if bundle else None,
+        network=resolve_networks(network)[0] if network not in (None, "none") else None,
+        timeout=timeout,
+        dealer=resolve_dealer(dealer),
+        device=device,
+    )
+    return _run_request(request, allow_inexact)
+
+
+def _run_request(request: "TwoPartyRequest", allow_inexact: bool) -> PrivateRun:
+    """Run, read the results, and refuse a wrong one."""
     import numpy as np
 
     from pi_sim.running.checks import require_right_result
-    from pi_sim.running.inputs import InputChoice
-    from pi_sim.running.two_party import TwoPartyRequest, run_two_party
+    from pi_sim.running.two_party import run_two_party
 
-    check_counts(seq_len=seq_len, sequences=sequences, batch=batch, hide_length=hide_length)
-    if not (isinstance(timeout, int | float) and timeout > 0):
-        raise UsageError(f"timeout is {timeout!r}; give seconds, more than 0.")
-    name = model or (None if bundle else DEFAULT_MODEL)
-    choice = InputChoice(
-        **_text_input(text),
-        image=Path(image) if image else None,
-        length=seq_len,
-        hidden_length=hide_length,
-        batch=batch,
-        sequences=sequences,
-    )
     with TemporaryDirectory(prefix="pi-sim-") as folder:
-        request = TwoPartyRequest(
-            protocol=resolve_executable(protocol),
-            model=resolve_models([name], [size])[0] if name else None,
-            input=choice,
-            out=Path(folder) / "outputs.npy",
-            bundle=Path(bundle) if bundle else None,
-            network=resolve_networks(network)[0] if network not in (None, "none") else None,
-            timeout=timeout,
-            dealer=resolve_dealer(dealer),
-            device=device,
-        )
-        record = run_two_party(request, _warn, lambda fraction: None)
-        outputs = np.load(Path(folder) / "outputs.npy")
+        out = Path(folder) / "outputs.npy"
+        record = run_two_party(replace(request, out=out), _warn, lambda fraction: None)
+        outputs = np.load(out)
     if not allow_inexact:
         require_right_result(record)
     return PrivateRun(record, outputs)

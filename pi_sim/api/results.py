@@ -143,7 +143,8 @@ class SweepResult(Result):
     def title(self) -> str:
         """Numbers of estimates, models, protocols and networks."""
         lacking = sum(row.seconds is None for row in self.rows)
-        counts = [f"{len(set(_values(self.rows, name)))} {name}s" for name in ("model", "protocol", "network")]
+        axes = {name: len(_values(self.rows, name)) for name in ("model", "protocol", "network")}
+        counts = [f"{count} {name}{'' if count == 1 else 's'}" for name, count in axes.items()]
         return f"{len(self.rows):,} estimates of {', '.join(counts)}; {lacking:,} without a price"
 
     def perplexity(self, row: "SweepRow") -> float:
@@ -182,9 +183,9 @@ class SweepResult(Result):
 
     def _limit(self, rows: "list[SweepRow]", limit: float) -> "list[SweepRow]":
         """Return the rows up to a perplexity; a `UsageError` that names the lowest if there are none."""
-        fitting = [row for row in rows if self.perplexity(row) <= limit]
-        if fitting:
-            return fitting
+        rows_within = [row for row in rows if self.perplexity(row) <= limit]
+        if rows_within:
+            return rows_within
         trained = [row for row in rows if not math.isnan(self.perplexity(row))]
         if not trained:
             raise UsageError("no design has a known perplexity; give sweep the folder of its training as records.")
@@ -197,10 +198,10 @@ def _rows_with(rows: "list[SweepRow]", name: str, value: Any) -> "list[SweepRow]
     """Return the rows with a value in a column; a `UsageError` if there are none."""
     if name not in rows[0]._fields:
         raise UsageError(f"the sweep has no column {name}; choose one of {', '.join(rows[0]._fields)}.")
-    chosen = [row for row in rows if getattr(row, name) == value]
-    if not chosen:
+    selection = [row for row in rows if getattr(row, name) == value]
+    if not selection:
         raise UsageError(f"the sweep has no {name} {value!r}; choose one of {_list(rows, name)}.")
-    return chosen
+    return selection
 
 
 def _values(rows: "list[SweepRow]", name: str) -> list[Any]:

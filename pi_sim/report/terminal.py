@@ -147,14 +147,14 @@ def list_counts(record: RunRecord | PartyRecord) -> list[dict[str, Any]]:
     if is_uneven(total) and total.bytes_by_party and measured.bytes_by_party:
         names = ("by the server", "by the client")
         counts += zip(names, total.bytes_by_party, measured.bytes_by_party, strict=True)
-    once = [
+    before_input = [
         ("bytes ahead", total.ahead_bytes, measured.ahead_bytes),
         ("session", total.session_bytes, measured.session_bytes),
     ]
     offline = ("bytes offline", total.offline_bytes, measured.offline_bytes)
     return [
-        {"title": title, "predicted": predicted, "measured": counted, "equal": equality(predicted, counted)}
-        for title, predicted, counted in [*counts, *(row for row in once if row[1]), offline]
+        {"title": title, "predicted": predicted, "measured": measurement, "equal": equality(predicted, measurement)}
+        for title, predicted, measurement in [*counts, *(row for row in before_input if row[1]), offline]
     ]
 
 
