@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pi_sim import files
+from pi_sim import files, resolution
 from pi_sim.cli import options
 
 
@@ -27,10 +27,10 @@ def bench(protocols: tuple[str, ...], out: Path | None, quick: bool, record: Pat
     from pi_sim import records
     from pi_sim.errors import warn
     from pi_sim.report import kernels, pages
-    from pi_sim.run.bench.bench import QUICK, run_bench
-    from pi_sim.run.calibrate import load_warning
+    from pi_sim.running.bench.bench import QUICK, run_bench
+    from pi_sim.running.calibrate import load_warning
 
-    executables = [options.resolve_executable(name) for name in dict.fromkeys(protocols)]
+    executables = [resolution.resolve_executable(name) for name in dict.fromkeys(protocols)]
     paths = [path for path in (record, out and out / "records" / "bench.json") if path]
     for path in paths:
         files.check_writable(path)
@@ -56,8 +56,8 @@ def calibrate(out: Path | None, force: bool, style: Any) -> None:
     from pi_sim.cost import cost
     from pi_sim.errors import RunError, warn
     from pi_sim.report import terminal
-    from pi_sim.run.calibrate import calibrate as measure_machine
-    from pi_sim.run.calibrate import load_warning
+    from pi_sim.running.calibrate import calibrate as measure_machine
+    from pi_sim.running.calibrate import load_warning
 
     path = out or cost.profile_path()
     files.check_writable(path)
@@ -97,10 +97,10 @@ def latency(
     from pi_sim.mpc.party import require_device
     from pi_sim.report import latency as tables
     from pi_sim.report import pages
-    from pi_sim.run.bench.latency import gpu_name, measure_latency
+    from pi_sim.running.bench.latency import gpu_name, measure_latency
 
     require_device(device)
-    executables = [options.resolve_executable(name) for name in dict.fromkeys(protocols)]
+    executables = [resolution.resolve_executable(name) for name in dict.fromkeys(protocols)]
     paths = [path for path in (record, out and out / "records" / "latency.json") if path]
     for path in paths:
         files.check_writable(path)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pi_sim import resolution
 from pi_sim.cli import json_help, options
 from pi_sim.errors import UsageError
 
@@ -50,7 +51,7 @@ def estimate(
     """Price a model: rounds, bytes and seconds, without running it."""
     if top and by in ("total", "count"):
         raise UsageError(f"--top chooses among rows with prices, which --by {by} does not have; leave one of them out.")
-    sources = options.resolve_models([model], [size])
+    sources = resolution.resolve_models([model], [size])
     if by == "count":
         from pi_sim.cost.census import op_counts
         from pi_sim.report.estimates import render_counts
@@ -75,7 +76,7 @@ def _explain_all(source: "ModelSource", protocols: Names, style: Any, **scenario
         raise UsageError("--explain tells of one graph; leave --prompt-len and --generate out.")
     if style in ("json", "csv"):
         raise UsageError("--explain prints a table of its own; choose --format table or markdown.")
-    cards = [options.resolve_executable(name) for name in dict.fromkeys(protocols)]
+    cards = [resolution.resolve_executable(name) for name in dict.fromkeys(protocols)]
     return render_savings(source, {card.name: explain_rewriting(source, card, **scenario) for card in cards}, style)
 
 
@@ -91,9 +92,7 @@ def compare(models: Names, size: str, protocols: Names, by: Any, style: Any, **s
     """Price models or protocols side by side, with ratios. Name two models, or two protocols."""
     from pi_sim.report.estimates import render_comparison
 
-    if len(set(models)) * len(set(protocols)) < 2:
-        raise UsageError(f"{models[0]} stands alone; name another model, or give --protocol twice.")
-    sources = options.resolve_models(models, [size])
+    sources = resolution.resolve_models(models, [size])
     click.echo(render_comparison(_estimate_all(sources, protocols, **scenario), by, style))
 
 
@@ -104,8 +103,8 @@ def _estimate_all(
     from pi_sim.cost.cost import load_profile
     from pi_sim.cost.estimate import estimate_model
 
-    shared = {"networks": options.resolve_networks(networks), "machine": load_profile(machine), **scenario}
-    cards = options.resolve_protocols(protocols)
+    shared = {"networks": resolution.resolve_networks(networks), "machine": load_profile(machine), **scenario}
+    cards = resolution.resolve_protocols(protocols)
     with options.announced_wait("pricing for the first time"):
         return [estimate_model(source, protocol, **shared) for source in sources for protocol in cards]
 
@@ -128,9 +127,9 @@ def protocols(name: str | None, style: Any) -> None:
     from pi_sim.report import terminal
 
     if name:
-        click.echo(terminal.render_protocol(options.resolve_protocols([name])[0], style))
+        click.echo(terminal.render_protocol(resolution.resolve_protocols([name])[0], style))
     else:
-        click.echo(terminal.render_protocols(options.resolve_protocols(protocol_names()), style))
+        click.echo(terminal.render_protocols(resolution.resolve_protocols(protocol_names()), style))
 
 
 @click.command()

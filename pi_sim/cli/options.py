@@ -1,31 +1,22 @@
-"""Parts that commands share: options, the objects that their texts name, and the progress on standard error.
+"""Parts that commands share: options, and the progress on standard error."""
 
-Each text of `--model`, `--size`, `--protocol`, `--network` and `--dealer` is resolved here, once: functions below the
-command line take the objects.
-"""
-
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Timer
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import Progress
 
-if TYPE_CHECKING:
-    from pi_sim.cost.pricing import PricedProtocol
-    from pi_sim.network import Network
-    from pi_sim.specs import ExecutableProtocol
-    from pi_sim.zoo.source import ModelSource
+from pi_sim.resolution import DEFAULT_MODEL
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 POSITIVE = click.IntRange(1)
 
-DEFAULT_MODEL = "relu_nonorm"
 MODEL = click.option(
     "--model", metavar="MODEL", default=DEFAULT_MODEL, show_default=True,
     help="A card or a public model such as bert-base, or the path of a card, a config or a checkpoint.",
@@ -75,35 +66,6 @@ def scenario_options(command: Any) -> Any:
     for option in (INNER, GENERATE, PROMPT_LENGTH, PAST, BATCH, LENGTH, SIZE):
         command = option(command)
     return command
-
-
-def resolve_models(models: Iterable[str], sizes: Iterable[str]) -> "list[ModelSource]":
-    """Return the source of each model at each size, each name once; a `UsageError` for an unknown name."""
-    from pi_sim.zoo.source import ModelSource
-
-    names = list(dict.fromkeys(sizes))
-    return [ModelSource.parse(model, size) for model in dict.fromkeys(models) for size in names]
-
-
-def resolve_protocols(names: Iterable[str]) -> "list[PricedProtocol]":
-    """Return the protocols, executable, declared or plugins, each name once."""
-    from pi_sim.cost.pricing import resolve_protocol
-
-    return [resolve_protocol(name) for name in dict.fromkeys(names)]
-
-
-def resolve_executable(name: str) -> "ExecutableProtocol":
-    """Return a protocol that runs here; a `UsageError` for a declared one."""
-    from pi_sim.specs import load_executable_protocol
-
-    return load_executable_protocol(name)
-
-
-def resolve_networks(texts: Iterable[str]) -> "list[Network]":
-    """Return the networks, presets or links, each text once."""
-    from pi_sim.network import parse_network
-
-    return [parse_network(text) for text in dict.fromkeys(texts)]
 
 
 PATIENCE_S = 2.0

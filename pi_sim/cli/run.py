@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pi_sim import files
+from pi_sim import files, resolution
 from pi_sim.cli import options
-from pi_sim.errors import RunError, UsageError, warn
+from pi_sim.errors import UsageError, warn
 
 if TYPE_CHECKING:
     from typing import TypeVar
@@ -113,18 +113,18 @@ def two_party(
     **settings: Any,
 ) -> None:
     """Compute what a model says of a text between two processes on this machine, each with its own shares."""
-    from pi_sim.mpc.dealer.dealers import DealerSpec
     from pi_sim.mpc.sampling import Sampling
-    from pi_sim.run.generation import GenerationChoice, run_generation
-    from pi_sim.run.inputs import InputChoice
-    from pi_sim.run.two_party import TwoPartyRequest, run_two_party
+    from pi_sim.running.checks import require_right_result
+    from pi_sim.running.generation import GenerationChoice, run_generation
+    from pi_sim.running.inputs import InputChoice
+    from pi_sim.running.two_party import TwoPartyRequest, run_two_party
 
-    name = model or (None if settings["bundle"] else options.DEFAULT_MODEL)
+    name = model or (None if settings["bundle"] else resolution.DEFAULT_MODEL)
     request = TwoPartyRequest(
-        network=None if network == "none" else options.resolve_networks([network])[0],
-        protocol=options.resolve_executable(protocol),
-        model=options.resolve_models([name], [size])[0] if name else None,
-        dealer=DealerSpec.parse(dealer),
+        network=None if network == "none" else resolution.resolve_networks([network])[0],
+        protocol=resolution.resolve_executable(protocol),
+        model=resolution.resolve_models([name], [size])[0] if name else None,
+        dealer=resolution.resolve_dealer(dealer),
         input=InputChoice(text, prompt, image, seq_len, hide_length, batch, sequences),
         out=out,
         **settings,
@@ -139,12 +139,8 @@ def two_party(
         )
     else:
         result = _run_and_report(lambda advance: run_two_party(request, warn, advance), record, out)
-    if result.faults and not allow_inexact:
-        reasons = "; ".join(result.faults)
-        raise RunError(
-            f"the private result is wrong: {reasons}. Choose another --protocol (protocols/README.md names the risks "
-            "of stock kernels), or accept it with --allow-inexact."
-        )
+    if not allow_inexact:
+        require_right_result(result)
 
 
 def _prompt_progress(advance: Callable[[float], None], tokens: int) -> Callable[[float], None]:
@@ -219,11 +215,10 @@ def party(
     Both need the same bundle, protocol and number of sequences. The bundle's folder should not contain the other
     party's share file. The client has the text and gets the logits.
     """
-    from pi_sim.mpc.dealer.dealers import DealerSpec
     from pi_sim.mpc.sampling import Sampling
     from pi_sim.mpc.transport.connection import parse_address
-    from pi_sim.run import remote
-    from pi_sim.run.inputs import InputChoice
+    from pi_sim.running import remote
+    from pi_sim.running.inputs import InputChoice
 
     if network:
         raise UsageError("two machines have a network of their own; `run two-party --network` imitates one.")
@@ -232,8 +227,8 @@ def party(
         rank=int(rank),
         host=host,
         port=port,
-        protocol=options.resolve_executable(protocol),
-        dealer=DealerSpec.parse(dealer),
+        protocol=resolution.resolve_executable(protocol),
+        dealer=resolution.resolve_dealer(dealer),
         encrypted=not no_tls,
         input=InputChoice(text, prompt, image),
         sampling=Sampling(temperature=temperature, top_p=top_p, seed=seed),
@@ -279,12 +274,12 @@ def export(
     Where the protocol shares weights, each party gets one of two files of shares. Otherwise the server alone gets a
     file.
     """
-    from pi_sim.run.two_party import export_bundle
+    from pi_sim.running.two_party import export_bundle
 
-    executable = options.resolve_executable(protocol)
-    source = options.resolve_models([model], [size])[0]
+    executable = resolution.resolve_executable(protocol)
+    source = resolution.resolve_models([model], [size])[0]
     if generate:
-        from pi_sim.run.generation import export_generation
+        from pi_sim.running.generation import export_generation
 
         if seq_len is None or batch > 1 or padded:
             raise UsageError("--generate continues one prompt; give its tokens as --seq-len, not --batch or --padded.")
@@ -307,10 +302,10 @@ def deal(bundle: Path, protocol: str, sequences: int, out: Path) -> None:
 
     The dealer can open everything that is computed with it, so neither party should deal.
     """
-    from pi_sim.run import dealing
+    from pi_sim.running import dealing
 
     with options.progress_bar("dealing") as advance:
         server, client = dealing.write_dealt_files(
-            bundle, options.resolve_executable(protocol), sequences, out, advance
+            bundle, resolution.resolve_executable(protocol), sequences, out, advance
         )
     click.echo(f"{out}: to be used once\n{server:,} bytes in party0.dealing, {client:,} in party1.dealing")

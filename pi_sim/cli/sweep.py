@@ -8,21 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pi_sim import resolution
 from pi_sim.cli import json_help, options
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pi_sim.sweep.sweep import Sweep
-    from pi_sim.sweep.table import ResumableCsv, SweepRow
+    from pi_sim.sweeping.sweep import Sweep
+    from pi_sim.sweeping.table import ResumableCsv, SweepRow
 
 Names = tuple[str, ...]
-DEFAULT_MODELS = ("gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm")
 
 
 @click.command(epilog=json_help.describe_keys(("Columns", json_help.SWEEP)))
 @options.repeatable(
-    "--model", "models", "A card, a config or a checkpoint, as of estimate.", *DEFAULT_MODELS, metavar="MODEL"
+    "--model",
+    "models",
+    "A card, a config or a checkpoint, as of estimate.",
+    *resolution.DEFAULT_MODELS,
+    metavar="MODEL",
 )
 @options.repeatable("--size", "sizes", "A size's name or path.", "tiny")
 @options.repeatable("--seq-len", "lengths", "Tokens; by default each model's context.", type=options.POSITIVE)
@@ -63,12 +67,12 @@ def _resolve_sweep(
 ) -> "Sweep":
     """Resolve all names; a `UsageError` for one that does not exist, before anything is priced."""
     from pi_sim.cost.cost import load_profile
-    from pi_sim.sweep.sweep import Sweep, list_scenarios, make_price_tables
+    from pi_sim.sweeping.sweep import Sweep, list_scenarios, make_price_tables
 
     return Sweep(
-        networks=options.resolve_networks(networks),
-        scenarios=list_scenarios(options.resolve_models(models, sizes), **axes),
-        price_tables=make_price_tables(options.resolve_protocols(protocols)),
+        networks=resolution.resolve_networks(networks),
+        scenarios=list_scenarios(resolution.resolve_models(models, sizes), **axes),
+        price_tables=make_price_tables(resolution.resolve_protocols(protocols)),
         machine=load_profile(machine),
     )
 
@@ -100,7 +104,7 @@ def _run_sweep(grid: "Sweep", out: Path | None) -> "list[SweepRow]":
 @contextmanager
 def _open_output(out: Path | None) -> "Iterator[ResumableCsv]":
     """Open the table that rows go to; after Ctrl-C tell that the file is kept."""
-    from pi_sim.sweep.table import ResumableCsv, open_table
+    from pi_sim.sweeping.table import ResumableCsv, open_table
 
     if out is None:
         yield ResumableCsv(lambda text: click.echo(text, nl=False))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pi_sim import files
+from pi_sim import files, resolution
 from pi_sim.cli import options
 from pi_sim.errors import UsageError
 
@@ -89,7 +89,7 @@ def convert(
     """Change the design of a trained CHECKPOINT. Name a card or a folder; `pi-sim train --from` fine-tunes it."""
     from pi_sim.training import conversion
 
-    plan, (source,) = conversion.parse_switches(switches, settings), options.resolve_models([checkpoint], [size])
+    plan, (source,) = conversion.parse_switches(switches, settings), resolution.resolve_models([checkpoint], [size])
     folder = out or Path("runs") / conversion.conversion_title(source, plan)
     record = conversion.convert(source, plan, folder, corpus, seq_len)
     click.echo(f"{folder}: {conversion.summarize_conversion(record)}")
@@ -113,9 +113,9 @@ def diagnose(
     """Diagnose attention, NaN, sparsity and pre-activations. Also gives ranges for fixed point."""
     from pi_sim import records
     from pi_sim.report import diagnosis
-    from pi_sim.run.diagnosis import run_diagnosis
+    from pi_sim.running.diagnosis import run_diagnosis
 
-    executable, (source,) = options.resolve_executable(protocol), options.resolve_models([model], [size])
+    executable, (source,) = resolution.resolve_executable(protocol), resolution.resolve_models([model], [size])
     for path in filter(None, (record, out and out / "entropy.svg")):
         files.check_writable(path)
     with options.progress_bar("diagnosis") as advance:

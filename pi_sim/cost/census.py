@@ -64,8 +64,8 @@ class Census:
             counts.update(census.counts)
         return cls(dict(counts), frozenset().union(*(census.embedding_and_head for census in censuses)))
 
-    def body(self) -> "Census":
-        """Return the census without embedding and head."""
+    def without_embedding_and_head(self) -> "Census":
+        """Return the census of what lies between embedding and head."""
         counts = {key: count for key, count in self.counts.items() if key[0] not in self.embedding_and_head}
         return replace(self, counts=counts)
 
@@ -144,7 +144,7 @@ def scenario_censuses(
     if seq_len or past or batch > 1:
         raise UsageError("--generate continues one prompt; leave --seq-len, --past and --batch out.")
     censuses = capture_generation_censuses(source, prompt_len, generate, protocol)
-    return prompt_len, [census.body() for census in censuses] if inner else censuses
+    return prompt_len, [census.without_embedding_and_head() for census in censuses] if inner else censuses
 
 
 def capture_generation_censuses(
@@ -168,6 +168,13 @@ def capture_generation_censuses(
     return list(map(Census.from_json, stored))
 
 
+def read_length(source: ModelSource, seq_len: int | None, past: int | None) -> int:
+    """Return the tokens of each sequence that are read at once: by default the model's context, with `past` one."""
+    if past is not None and seq_len is not None:
+        raise UsageError("--past asks for one step of one token; leave --seq-len out.")
+    return 1 if past is not None else seq_len or source.context
+
+
 def scenario_census(
     source: ModelSource,
     seq_len: int | None,
@@ -180,11 +187,9 @@ def scenario_census(
 
     An executable protocol may rewrite the graph.
     """
-    if past is not None and seq_len is not None:
-        raise UsageError("--past asks for one step of one token; leave --seq-len out.")
-    length = 1 if past is not None else seq_len or source.context
+    length = read_length(source, seq_len, past)
     census = capture_census(source, length, batch, past, protocol)
-    return length, census.body() if inner else census
+    return length, census.without_embedding_and_head() if inner else census
 
 
 @dataclass(frozen=True)

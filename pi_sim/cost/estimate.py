@@ -1,15 +1,18 @@
 """Estimate: census x price, the cost of a model under a protocol by operation, layer and module."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pi_sim.cost import pricing
-from pi_sim.cost.census import scenario_censuses
+from pi_sim.cost.census import Census, scenario_censuses
 from pi_sim.cost.cost import Cost, Machine
 from pi_sim.cost.pricing import PricedProtocol, price_sequence
 from pi_sim.cost.rows import VIEW_KEYS, Row, Subtotal, View, join_rows
+from pi_sim.errors import UsageError
 from pi_sim.network import Network
+from pi_sim.results import Result, html_table
 from pi_sim.zoo.source import ModelSource
 
 if TYPE_CHECKING:
@@ -41,8 +44,8 @@ OTHER_ROWS = "others"
 """Label of the sum of all rows below the `top` most expensive ones."""
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, repr=False)
+class Estimate(Result):
     """Cost of one inference: rows, and views and sums of them.
 
     It reads `seq_len` tokens of each sequence of a batch, after `past` tokens in a KV cache. With `only_inner` the rows
@@ -85,8 +88,20 @@ class Estimate:
         """Bytes that one party sends once in a session, all in one round, before the first inference."""
         return self.total.session_bytes
 
+    @property
+    def title(self) -> str:
+        """The scenario, with rounds, bytes and seconds."""
+        seconds = "".join(f", {name} {number:,.3g} s" for name, number in self.seconds(self.overall).items())
+        scenario = f"{self.model} ({self.size}), protocol {self.protocol}"
+        tokens = describe_tokens(self.seq_len, self.batch, self.past, self.generate) + (
+            ", inner" if self.only_inner else ""
+        )
+        return f"{scenario}, {tokens}: {self.total.rounds:,} rounds, {self.total.bytes:,} bytes{seconds}"
+
     def group_by(self, view: View) -> dict[str, Subtotal]:
         """Return subtotals by operation, layer or module, or the total, in order of first occurrence."""
+        if view not in VIEW_KEYS:
+            raise UsageError(f"there are no rows by {view!r}; choose {', '.join(VIEW_KEYS)}.")
         groups: dict[str, list[Row]] = {}
         for row in self.rows:
             groups.setdefault(VIEW_KEYS[view](row), []).append(row)
@@ -146,11 +161,39 @@ class Estimate:
             "conventions": self.conventions,
         }
 
-    def frame(self) -> "pd.DataFrame":
-        """Return the rows as a data frame."""
+    def numbers(self, part: Subtotal) -> dict[str, float | None]:
+        """Return rounds, bytes and seconds of a part under the names of columns; None where one is unknown."""
+        cost = part.cost
+        return {
+            "rounds": cost.rounds,
+            "bytes": cost.bytes,
+            "server_bytes": cost.sent[0],
+            "client_bytes": cost.sent[1],
+            "ahead_bytes": cost.ahead_bytes,
+            "session_bytes": cost.session_bytes,
+            "offline_bytes": cost.offline if self.offline_known else None,
+            "compute_seconds": self.compute_seconds(part),
+            **{f"seconds_{name}": seconds for name, seconds in self.seconds(part).items()},
+            **{f"first_query_seconds_{name}": seconds for name, seconds in self.first_query_seconds(part).items()},
+        }
+
+    def frame(self, by: View | None = None) -> "pd.DataFrame":
+        """Return a row for each shape in each module, or sums by op, layer or module, or the total.
+
+        The columns are rounds, bytes, and seconds by network, as in the CSV of `pi-sim estimate`.
+        """
         import pandas as pd
 
-        return pd.DataFrame(self.to_json()["rows"])
+        if by is not None:
+            parts = self.group_by(by)
+            return pd.DataFrame([{by: key, "count": part.count, **self.numbers(part)} for key, part in parts.items()])
+        heads = [{name: getattr(row, name) for name in ROW_KEYS} for row in self.rows]
+        return pd.DataFrame(
+            [head | self.numbers(Subtotal.sum_of([row])) for head, row in zip(heads, self.rows, strict=True)]
+        )
+
+    def _repr_html_(self) -> str:
+        return html_table(self.title, self.frame("op"))
 
     def _total_fields(self, part: Subtotal) -> dict[str, Any]:
         return {
@@ -166,6 +209,14 @@ class Estimate:
 
     def _ranking_key(self, part: Subtotal) -> float:
         return next(iter(self.seconds(part).values()), part.cost.bytes)
+
+
+def describe_tokens(seq_len: int, batch: int, past: int | None, generate: int | None = None) -> str:
+    """Return the tokens: "128 tokens", "8 sequences of 128 tokens each", "1 token after 511", and so on."""
+    if generate:
+        return f"{seq_len:,} token{'s' if seq_len > 1 else ''} and {generate:,} generated ones"
+    tokens = f"{seq_len:,} token{'s' if seq_len > 1 else ''}" + ("" if past is None else f" after {past:,}")
+    return tokens if batch == 1 else f"{batch:,} sequences of {tokens} each"
 
 
 def cost_fields(cost: Cost) -> dict[str, Any]:
@@ -201,18 +252,35 @@ def estimate_model(
     """
     executable = pricing.executable_or_none(protocol)
     length, censuses = scenario_censuses(source, seq_len, batch, past, inner, executable, prompt_len, generate)
-    return Estimate(
+    return estimate_censuses(
+        censuses,
+        protocol,
+        networks,
+        machine,
         model=source.name,
         size=source.label,
-        protocol=protocol.name,
         seq_len=length,
-        rows=join_rows(price_sequence(censuses, protocol)),
-        embedding_and_head=censuses[0].embedding_and_head,
-        networks=networks,
         batch=batch,
         past=past,
         generate=generate,
         only_inner=inner,
+    )
+
+
+def estimate_censuses(
+    censuses: Sequence[Census],
+    protocol: PricedProtocol,
+    networks: list[Network],
+    machine: Machine | None,
+    **scenario: Any,
+) -> Estimate:
+    """Price the censuses of a sequence under a protocol; `scenario` are the fields that say what was counted."""
+    return Estimate(
+        protocol=protocol.name,
+        rows=join_rows(price_sequence(censuses, protocol)),
+        embedding_and_head=censuses[0].embedding_and_head,
+        networks=networks,
         machine=pricing.machine_of(protocol, machine),
         offline_known=pricing.is_offline_known(protocol),
+        **scenario,
     )

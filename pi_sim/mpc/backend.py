@@ -85,7 +85,7 @@ try:
 except ImportError as error:
     raise MissingDependencyError(
         f"CrypTen cannot be imported ({error}); install it without its broken dependencies: "
-        "pip install omegaconf pyyaml && pip install --no-deps crypten==0.4.1."
+        "pip install 'pi-sim[crypten]' && pip install --no-deps crypten==0.4.1."
     ) from None
 
 CONSTANT_FUNCTIONS = vars(circuit_module)["__SPK_circuit_constants"], util.chebyshev_series

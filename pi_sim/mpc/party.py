@@ -42,6 +42,8 @@ CPU = "cpu"
 
 def require_device(name: str) -> None:
     """Raise `UsageError` if this machine has no such device."""
+    if not isinstance(name, str) or name.partition(":")[0] not in ("cpu", "cuda"):
+        raise UsageError(f"there is no device {name!r}; use cpu or cuda.")
     if torch.device(name).type == "cuda" and not torch.cuda.is_available():
         raise UsageError("torch sees no CUDA GPU on this machine; use --device cpu.")
 

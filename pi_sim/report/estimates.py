@@ -8,19 +8,18 @@ from typing import Any, Literal
 from pi_sim import records
 from pi_sim.cost.census import OpCounts
 from pi_sim.cost.cost import ZERO_COST
-from pi_sim.cost.estimate import Estimate
+from pi_sim.cost.estimate import Estimate, describe_tokens
 from pi_sim.cost.rows import Subtotal, View
 from pi_sim.cost.savings import Saving
 from pi_sim.errors import UsageError
 from pi_sim.records import EstimateRecord
 from pi_sim.report import tables
 from pi_sim.report.tables import BYTES, COUNT, RATIO, SECONDS, SHARE, Format, Table, Units, tabulate
+from pi_sim.results import DETAILS
 from pi_sim.zoo.source import ModelSource
 
 TITLES: dict[View, str] = {"op": "operation", "layer": "layer", "module": "module", "total": ""}
 INNER = "without embedding and head"
-DETAILS = ("server", "client", "ahead", "session", "first_query")
-"""Beginnings of the columns that tables for people leave out."""
 SCENARIO = ("model", "size", "protocol", "seq_len", "batch", "past", "generate")
 
 
@@ -46,23 +45,6 @@ def number_columns(estimates: list[Estimate], everything: bool = False) -> dict[
     return columns if everything else {key: column for key, column in columns.items() if not key.startswith(DETAILS)}
 
 
-def _numbers(estimate: Estimate, part: Subtotal) -> dict[str, float | None]:
-    """Return rounds, bytes and seconds of a part of an estimate; None where one is unknown."""
-    cost = part.cost
-    return {
-        "rounds": cost.rounds,
-        "bytes": cost.bytes,
-        "server_bytes": cost.sent[0],
-        "client_bytes": cost.sent[1],
-        "ahead_bytes": cost.ahead_bytes,
-        "session_bytes": cost.session_bytes,
-        "offline_bytes": part.cost.offline if estimate.offline_known else None,
-        "compute_seconds": estimate.compute_seconds(part),
-        **{f"seconds_{network}": seconds for network, seconds in estimate.seconds(part).items()},
-        **{f"first_query_seconds_{name}": seconds for name, seconds in estimate.first_query_seconds(part).items()},
-    }
-
-
 def render_estimates(
     estimates: list[Estimate], view: View, style: Format, top: int | None = None, shares: bool = False
 ) -> str:
@@ -84,7 +66,7 @@ def render_estimates(
     sections = []
     for estimate in estimates:
         # Columns of what is unknown are left out.
-        unknown = {key for key, number in _numbers(estimate, estimate.overall).items() if number is None}
+        unknown = {key for key, number in estimate.numbers(estimate.overall).items() if number is None}
         columns = _columns([estimate], view, shares or style != "table")
         columns = {key: columns[key] for key in columns if key.removeprefix("share_of_") not in unknown}
         table = tabulate(_rows(estimate, _parts(estimate, view), top), columns, totals=_closing_rows(estimate))
@@ -112,14 +94,6 @@ def _render(sections: list[dict[str, Any]], estimates: list[Estimate], style: Li
     return tables.render_template("estimates.txt.j2", style, sections=sections, estimates=estimates, **names)
 
 
-def describe_tokens(seq_len: int, batch: int, past: int | None, generate: int | None = None) -> str:
-    """Return the tokens: "128 tokens", "8 sequences of 128 tokens each", "1 token after 511", and so on."""
-    if generate:
-        return f"{seq_len:,} token{'s' if seq_len > 1 else ''} and {generate:,} generated ones"
-    tokens = f"{seq_len:,} token{'s' if seq_len > 1 else ''}" + ("" if past is None else f" after {past:,}")
-    return tokens if batch == 1 else f"{batch:,} sequences of {tokens} each"
-
-
 def _sums(estimate: Estimate) -> dict[str, Subtotal]:
     """Return the closing rows: the total, unless embedding and head are left out, and what lies between these."""
     return ({} if estimate.only_inner else {"total": estimate.overall}) | {INNER: estimate.body}
@@ -143,9 +117,9 @@ def _columns(estimates: list[Estimate], view: View, shares: bool = True, everyth
 
 def _rows(estimate: Estimate, parts: dict[str, Subtotal], top: int | None) -> list[dict[str, Any]]:
     """Build a row for each part; with `top` the most expensive ones, and all others as one."""
-    total, rows = _numbers(estimate, estimate.overall), list[dict[str, Any]]()
+    total, rows = estimate.numbers(estimate.overall), list[dict[str, Any]]()
     for key, part in (parts if top is None else estimate.top_groups(parts, top)).items():
-        numbers = _numbers(estimate, part)
+        numbers = estimate.numbers(part)
         shares = {f"share_of_{name}": _ratio(value, total[name] or 1) for name, value in numbers.items()}
         rows.append({**dict.fromkeys(TITLES, key), "count": part.count, **numbers, **shares})
     return rows
@@ -163,7 +137,7 @@ def _ratio(value: float | None, reference: float | None) -> float | None:
 def render_comparison(estimates: list[Estimate], view: View, style: Format) -> str:
     """Render two or more estimates in one table; as CSV or JSON with every number of each, against the first's."""
     compared = check_comparable(estimates)
-    table = _comparison_table(compared, view, everything=style in ("csv", "json"))
+    table = comparison_table(compared, view, everything=style in ("csv", "json"))
     if style == "json":
         keys = [column.key for column in table.columns]
         rows, totals = ([dict(zip(keys, line, strict=True)) for line in lines] for lines in (table.rows, table.totals))
@@ -175,7 +149,13 @@ def render_comparison(estimates: list[Estimate], view: View, style: Format) -> s
 
 
 def check_comparable(estimates: list[Estimate]) -> list[Estimate]:
-    """Return the estimates, with seconds of computing if all have them; a `UsageError` where lengths differ."""
+    """Return the estimates, with seconds of computing if all have them; a `UsageError` where lengths differ.
+
+    A single one is refused too.
+    """
+    if len(estimates) < 2:
+        subject = f"{estimates[0].model} stands alone" if estimates else "there is nothing to compare"
+        raise UsageError(f"{subject}; name another model, or give --protocol twice.")
     if len(estimates) > len(ascii_uppercase):
         raise UsageError(f"there is no table of {len(estimates)} designs side by side; compare up to 26 of them.")
     if len({estimate.seq_len for estimate in estimates}) > 1:
@@ -197,7 +177,7 @@ def merge_orders(orders: list[list[str]]) -> list[str]:
     return merged
 
 
-def _comparison_table(estimates: list[Estimate], view: View, everything: bool) -> Table:
+def comparison_table(estimates: list[Estimate], view: View, everything: bool) -> Table:
     """Build the rows that cost something, then the sums, each number beside the others' and its ratio to the first.
 
     A column's name ends with what tells estimates apart; a `UsageError` if neither model nor protocol does.
@@ -218,7 +198,7 @@ def _comparison_table(estimates: list[Estimate], view: View, everything: bool) -
     def build_row(key: str, groups: list[dict[str, Subtotal]]) -> dict[str, Any]:
         row: dict[str, Any] = {view: key}
         for name, estimate, parts in zip(names, estimates, groups, strict=True):
-            values = _numbers(estimate, parts[key]) if key in parts else dict.fromkeys(numbers)
+            values = estimate.numbers(parts[key]) if key in parts else dict.fromkeys(numbers)
             row |= {f"{number}_{name}": values[number] for number in numbers}
             row |= {f"{number}_ratio_{name}": _ratio(values[number], row[f"{number}_{names[0]}"]) for number in numbers}
         return row

@@ -8,7 +8,7 @@ from pi_sim.records import LatencyRecord, LatencyRow
 from pi_sim.report import figures, frames, tables
 from pi_sim.report.figures import Drawing
 from pi_sim.report.tables import format_perplexity, label_protocol
-from pi_sim.run.bench.targets import STOCK_MODELS
+from pi_sim.running.bench.targets import STOCK_MODELS
 
 
 def load(folders: list[Path]) -> LatencyRecord | None:

@@ -11,14 +11,13 @@ from typing import Any
 import pandas as pd
 
 from pi_sim import records, specs
-from pi_sim.cost.estimate import CONVENTIONS, SECONDS_WITH_COMPUTE, SECONDS_WITHOUT_COMPUTE
+from pi_sim.cost.estimate import CONVENTIONS, SECONDS_WITH_COMPUTE, SECONDS_WITHOUT_COMPUTE, describe_tokens
 from pi_sim.errors import UsageError
 from pi_sim.records import TrainingRecord
 from pi_sim.report import frames
-from pi_sim.report.estimates import describe_tokens
 from pi_sim.report.statistics import Seeds, pareto_front
 from pi_sim.report.tables import SECONDS
-from pi_sim.sweep.table import SweepRow
+from pi_sim.sweeping.table import SweepRow
 from pi_sim.zoo.source import CardModel, ModelSource
 
 SCENARIO = ("corpus", "size", "seq_len", "batch", "past", "only_inner", "protocol")  # shared by compared designs
@@ -74,6 +73,15 @@ def load_qualities(folders: list[Path], sources: Iterable[ModelSource]) -> pd.Da
                 rows.append((source.name, source.label, corpus, text.name, text.tokens_seen, best))
     # A corpus is a key, a text its name.
     return pd.DataFrame(rows, columns=["model", "size", "corpus", "text", "trained_tokens", "seeds"])
+
+
+def shared_text(qualities: pd.DataFrame) -> dict[tuple[str, str], Seeds]:
+    """Return the perplexities by model and size on the text that most designs share, of several the longest."""
+    if qualities.empty:
+        return {}
+    texts = qualities.groupby("corpus")["trained_tokens"].agg(["size", "max"]).sort_values(["size", "max"])
+    rows = qualities[qualities["corpus"] == texts.index[-1]]
+    return dict(zip(zip(rows["model"], rows["size"], strict=True), rows["seeds"], strict=True))
 
 
 def _training_records(folders: list[Path]) -> Iterator[tuple[Path, TrainingRecord]]:

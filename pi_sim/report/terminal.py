@@ -34,7 +34,7 @@ PRICE_KEYS = ("op", "prices", "rounds", "bytes", "offline", "source")
 
 def render_protocols(protocols: list[PricedProtocol], style: Format) -> str:
     """Render all protocols and their coverage: two tables, or one tidy one, or JSON."""
-    headers, coverages = list(map(_header, protocols)), list(map(_coverage, protocols))
+    headers, coverages = list(map(protocol_header, protocols)), list(map(_coverage, protocols))
     pairs = list(zip(headers, coverages, strict=True))
     if style == "json":
         return json.dumps([{**header, "coverage": kinds} for header, kinds in pairs], indent=2)
@@ -58,7 +58,7 @@ def _marks(cells: Sequence[Cell]) -> str:
     return " ".join(f"{cell:>2}" for cell in cells)
 
 
-def _header(protocol: PricedProtocol) -> dict[str, Any]:
+def protocol_header(protocol: PricedProtocol) -> dict[str, Any]:
     """Return what a protocol's file says of it, and the kinds of its prices, of which a sheet can have several."""
     kinds = protocol_provenance(protocol)
     if isinstance(protocol, DeclaredProtocol):
@@ -75,7 +75,7 @@ def _coverage(protocol: PricedProtocol) -> dict[str, str]:
 def render_protocol(protocol: PricedProtocol, style: Format) -> str:
     """Render one protocol: a heading, the prices as their sources print them or the kernels, and the notes."""
     if style == "json":
-        document = {**_header(protocol), "coverage": _coverage(protocol)}
+        document = {**protocol_header(protocol), "coverage": _coverage(protocol)}
         if isinstance(protocol, ExecutableProtocol | DeclaredProtocol):
             document |= protocol.model_dump(mode="json", exclude_defaults=True)
         return json.dumps(document, indent=2)
@@ -111,12 +111,17 @@ def _format_terms(price: Price, quantity: str) -> str:
 
 def render_networks(style: Format) -> str:
     """Render the named networks, one row for each."""
-    keys = ("name", "round_trip_seconds", "bits_per_second", "source")
-    values = [(preset.name, 2 * preset.latency, preset.bandwidth, preset.source) for preset in PRESETS.values()]
-    rows = [dict(zip(keys, row, strict=True)) for row in values]
+    rows = network_rows()
     if style == "json":
         return json.dumps(rows, indent=2)
     return tables.render_template("networks.txt.j2", style, networks=rows)
+
+
+def network_rows() -> list[dict[str, Any]]:
+    """Return name, round trip, bandwidth and source of every named network."""
+    keys = ("name", "round_trip_seconds", "bits_per_second", "source")
+    values = [(preset.name, 2 * preset.latency, preset.bandwidth, preset.source) for preset in PRESETS.values()]
+    return [dict(zip(keys, row, strict=True)) for row in values]
 
 
 def render_machine(machine: Machine, style: Format) -> str:
@@ -131,9 +136,26 @@ def summarize_run(record: RunRecord | PartyRecord) -> str:
     is_party = isinstance(record, PartyRecord)
     answers = [{**answer.model_dump(exclude_none=True), "text": repr(answer.text)} for answer in record.answers]
     vectors = [vector.model_dump(exclude_none=True) for vector in record.vectors]
-    functions = {"equality": equality, "is_uneven": is_uneven}
     values = {"record": record, "is_party": is_party, "answers": answers, "vectors": vectors}
-    return tables.render_template("run.txt.j2", "table", **values, **functions)
+    return tables.render_template("run.txt.j2", "table", counts=list_counts(record), **values)
+
+
+def list_counts(record: RunRecord | PartyRecord) -> list[dict[str, Any]]:
+    """Return predicted and measured counts of one sequence: rounds and bytes, without those that are always zero."""
+    total, measured = record.total, record.measured
+    counts = [("rounds", total.rounds, measured.rounds), ("bytes sent", total.bytes, measured.bytes)]
+    if is_uneven(total) and total.bytes_by_party and measured.bytes_by_party:
+        names = ("by the server", "by the client")
+        counts += zip(names, total.bytes_by_party, measured.bytes_by_party, strict=True)
+    before_input = [
+        ("bytes ahead", total.ahead_bytes, measured.ahead_bytes),
+        ("session", total.session_bytes, measured.session_bytes),
+    ]
+    offline = ("bytes offline", total.offline_bytes, measured.offline_bytes)
+    return [
+        {"title": title, "predicted": predicted, "measured": measurement, "equal": equality(predicted, measurement)}
+        for title, predicted, measurement in [*counts, *(row for row in before_input if row[1]), offline]
+    ]
 
 
 def is_uneven(price: TotalRecord) -> bool:
@@ -151,18 +173,30 @@ DEFAULT_FAMILY = "gpt2"
 
 def render_models(style: Format) -> str:
     """List the model cards with their designs, the weights that ship with their held-out quality, and the sizes."""
-    cards, sizes = specs.list_names("models"), specs.list_names("models/sizes")
-    weights = [
-        {"model": name, "size": size, **heldout_quality(folder)}
-        for name in cards
-        for size in sizes
-        if (folder := weights_folder(name, size)).is_dir()
-    ]
-    designs = [_describe_design(specs.load_model_card(name)) for name in cards]
-    values = {"designs": designs, "weights": weights, "sizes": sizes, "public": list_configs()}
+    values = {
+        "designs": list_designs(),
+        "weights": list_weights(),
+        "sizes": specs.list_names("models/sizes"),
+        "public": list_configs(),
+    }
     if style == "json":
         return json.dumps(values, indent=2)
     return tables.render_template("models.txt.j2", style, **values)
+
+
+def list_designs() -> list[dict[str, str]]:
+    """Return the design of every model card."""
+    return [_describe_design(specs.load_model_card(name)) for name in specs.list_names("models")]
+
+
+def list_weights() -> list[dict[str, str]]:
+    """Return model, size and held-out quality of the weights that ship."""
+    return [
+        {"model": name, "size": size, **heldout_quality(folder)}
+        for name in specs.list_names("models")
+        for size in specs.list_names("models/sizes")
+        if (folder := weights_folder(name, size)).is_dir()
+    ]
 
 
 def _describe_design(card: ModelCard) -> dict[str, str]:

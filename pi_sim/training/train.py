@@ -1,5 +1,6 @@
 """Training with transformers' Trainer, from a plan to a checkpoint in Hugging Face's format."""
 
+import importlib.util
 import os
 import signal
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch.utils.data import StackDataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from pi_sim import files
-from pi_sim.errors import RunError, UsageError, warn
+from pi_sim.errors import MissingDependencyError, RunError, UsageError, warn
 from pi_sim.records import TrainingRecord
 from pi_sim.training import callbacks, checkpoints, distributed, evaluation
 from pi_sim.training.corpus import (
@@ -65,6 +66,8 @@ def train(plan: Plan, out: Path) -> TrainingRecord | None:
 
 def _check_plan(plan: Plan, out: Path) -> None:
     """Refuse a plan that this machine cannot train, or whose output would change its corpus."""
+    if importlib.util.find_spec("accelerate") is None:
+        raise MissingDependencyError("training needs accelerate; install it with `pip install 'pi-sim[train]'`.")
     plan.build_meta_model()
     if plan.recipe.fp16 and plan.recipe.bf16:
         raise UsageError("fp16 and bf16 exclude each other; switch one off, such as with --set bf16=false.")

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
 from pi_sim import specs
 from pi_sim.errors import UsageError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 OWN_SIZE = "own"
 """Label of the size of every model that a config describes."""
@@ -199,6 +200,22 @@ class Checkpoint(ConfigModel):
     @property
     def folder(self) -> Path:
         return self.path.parent
+
+
+@dataclass(frozen=True)
+class ConfigObject(ConfigModel):
+    """A config of transformers that a program made: it is read as its file would be."""
+
+    @classmethod
+    def of(cls, config: "PretrainedConfig") -> Self:
+        """Take the values of a config; its name is that of its checkpoint, or of its class."""
+        name = config.name_or_path or type(config).__name__
+        return cls(name, Path(name), config.to_json_string(use_diff=False))
+
+    def meta(self) -> "PreTrainedModel":
+        with TemporaryDirectory(prefix="pi-sim-") as folder:
+            (Path(folder) / CONFIG_FILE).write_text(self.text, encoding="utf-8")
+            return ConfigModel.read(self.name, Path(folder) / CONFIG_FILE).meta()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Names are resolved at the command line: below it, functions take models, protocols, networks and dealers."""
+"""Names are resolved in one module, for the command line and Python; below, functions take the objects."""
 
 import ast
 from pathlib import Path
@@ -25,9 +25,9 @@ NAMES_IN_FILES = {
     "report/frames.py": {"load_model_card", "load_size"},
     "report/norm_free.py": {"load_size", "load_executable_protocol"},
     "training/fine_tuning.py": {"load_model_card", "load_size"},
-    "run/bench/bench.py": {"CardModel.parse"},
-    "run/bench/kernels.py": {"load_executable_protocol"},
-    "run/calibrate.py": {"load_executable_protocol", "load_model_card", "load_size"},
+    "running/bench/bench.py": {"CardModel.parse"},
+    "running/bench/kernels.py": {"load_executable_protocol"},
+    "running/calibrate.py": {"load_executable_protocol", "load_model_card", "load_size"},
 }
 """Modules that resolve names of published tables, of records, of the list of all cards, or constants."""
 
@@ -39,17 +39,16 @@ def called_resolvers(path: Path) -> set[str]:
     return {name for name in RESOLVERS if any(used == name or used.endswith(f".{name}") for used in names)}
 
 
-def test_only_the_command_line_resolves_names() -> None:
+def test_only_one_module_resolves_names() -> None:
     callers = {path.relative_to(PACKAGE).as_posix(): called_resolvers(path) for path in PACKAGE.rglob("*.py")}
     below = {
         name: resolvers
         for name, resolvers in callers.items()
-        if resolvers and not name.startswith("cli/") and name != "api.py" and name not in DEFINITIONS
+        if resolvers and not name.startswith("cli/") and name not in ("resolution.py", *DEFINITIONS)
     }
     assert below == NAMES_IN_FILES
 
 
-def test_the_command_line_resolves_every_kind_of_name() -> None:
-    resolved = set[str]().union(*(called_resolvers(path) for path in (PACKAGE / "cli").glob("*.py")))
-    assert {"ModelSource.parse", "resolve_protocol", "load_executable_protocol", "parse_network"} <= resolved
-    assert "DealerSpec.parse" in resolved
+def test_it_resolves_every_kind_of_name() -> None:
+    resolved = called_resolvers(PACKAGE / "resolution.py")
+    assert resolved == RESOLVERS - {"load_protocol", "load_model_card", "load_size", "CardModel.parse"}

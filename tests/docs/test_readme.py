@@ -27,6 +27,7 @@ PAGES = (
     "models/README.md",
     "docs/glossary.md",
     "docs/decisions.md",
+    "docs/python.md",
 )
 
 
@@ -74,11 +75,12 @@ def test_there_are_commands_whose_output_fits_80_columns() -> None:
     assert max(len(line) for _, output in consoles() for line in output.splitlines()) <= 80
 
 
-def test_the_python_example_runs() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    namespace: dict[str, object] = {}
-    exec(code, namespace)
-    assert set(namespace["frame"].columns) >= {"module", "op", "count", "rounds", "bytes", "offline_bytes"}
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_python_example_runs(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It prints what its comments say."""
+    (code,) = re.findall(r"```python\n(.*?)```", Path(page).read_text(encoding="utf-8"), re.DOTALL)
+    exec(code, {})
+    assert capsys.readouterr().out.splitlines() == re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
 
 
 def test_every_make_target_exists() -> None:
@@ -115,6 +117,9 @@ def test_uv_and_pip_get_the_same_versions() -> None:
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
     assert set(project["tool"]["uv"]["constraint-dependencies"]) <= pinned
     assert set(project["dependency-groups"]["dev"]) & pinned == {"crypten==0.4.1"}
+    (index,) = project["tool"]["uv"]["index"]
+    assert project["tool"]["uv"]["sources"] == {"torch": {"index": index["name"]}}
+    assert (index["explicit"], index["url"].rpartition("/")[2]) == (True, "cpu")
 
 
 def test_the_committed_pages_are_made_of_the_committed_records(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from pi_sim.mpc.dealer.correlations import beaver_triple
 from pi_sim.mpc.dealer.dealers import RunIdentity
 from pi_sim.mpc.dealer.dealt_file import Header, read_header
 from pi_sim.mpc.dealer.sources import CorrelationItem, Demand, Source, raw_bytes
-from pi_sim.run import dealing
-from pi_sim.run.two_party import export_bundle
+from pi_sim.running import dealing
+from pi_sim.running.two_party import export_bundle
 from pi_sim.specs import load_executable_protocol
 from pi_sim.zoo.source import ModelSource
 from tests.helpers.file_size_limit import file_size_limit

@@ -18,7 +18,7 @@ from pi_sim.mpc.kernels import KERNELS
 from pi_sim.mpc.kernels.costs import Dimensions
 from pi_sim.mpc.kernels.registry import UNIVERSAL, kernel_names
 from pi_sim.records import BenchSize
-from pi_sim.run.bench.workloads import draw_operands, example_workload
+from pi_sim.running.bench.workloads import draw_operands, example_workload
 from tests.helpers.equation import (
     EXAMPLES,
     FEW,

@@ -1,5 +1,6 @@
 """Training: its checkpoint and record, its recipe, and the observations during training."""
 
+import importlib.util
 import json
 import math
 import shutil
@@ -182,6 +183,16 @@ def test_float16_trains_to_nearly_the_same_model(trained: Path, size: str, texts
     assert train(size, texts, tmp_path / "out", "--set", "fp16=true").exit_code == 0
     exact, rounded = (records.load(folder / "record.json") for folder in (trained, tmp_path / "out"))
     assert rounded.held_out.loss == pytest.approx(exact.held_out.loss, rel=0.01)
+
+
+def test_training_without_accelerate_names_the_extra(
+    size: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "accelerate" else find_spec(name))
+    result = train(size, texts, tmp_path / "out")
+    assert (result.exit_code, "pip install 'pi-sim[train]'" in result.stderr) == (2, True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_two_kinds_of_mixed_precision_are_refused(size: str, texts: Path, tmp_path: Path) -> None:

@@ -30,11 +30,11 @@ from pi_sim.mpc.party import CPU, require_device
 from pi_sim.mpc.rewriting import rewrite_graph
 from pi_sim.network import PRESETS, Network
 from pi_sim.records import RECORD_FILE, Measured, RunRecord
-from pi_sim.run import dealing
-from pi_sim.run.answers import answer_inputs, compare_vectors
-from pi_sim.run.checks import audit_run, compare_results, plain_results, summarize_counters
-from pi_sim.run.domains import evaluate_inputs, find_halvings, join_ranges, measure_ranges, warn_of_domains
-from pi_sim.run.inputs import PIXELS, InputChoice, InputShape, RunInputs
+from pi_sim.running import dealing
+from pi_sim.running.answers import answer_inputs, compare_vectors
+from pi_sim.running.checks import audit_run, compare_results, plain_results, summarize_counters
+from pi_sim.running.domains import evaluate_inputs, find_halvings, join_ranges, measure_ranges, warn_of_domains
+from pi_sim.running.inputs import PIXELS, InputChoice, InputShape, RunInputs
 from pi_sim.specs import ExecutableProtocol
 from pi_sim.training.evaluation import held_out_tokens, load_model_record
 from pi_sim.zoo.source import ModelSource

@@ -125,7 +125,8 @@ class RunInputs:
 class InputChoice:
     """Input that a user chose; without any, held-out text of the model's own corpus.
 
-    A text file is cut into sequences of `length` tokens, or, without a length, has an input in every line.
+    A text file is cut into sequences of `length` tokens, or, without a length, has an input in every line. `lines` are
+    inputs as such a file has them.
     """
 
     text: Path | None = None
@@ -137,9 +138,10 @@ class InputChoice:
     batch: int = 1
     sequences: int | None = None
     """Inputs to read: of lines all by default, of other text one."""
+    lines: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        given = [self.text, self.prompt, self.image]
+        given = [self.text, self.prompt, self.image, self.lines]
         if sum(value is not None for value in given) > 1:
             raise UsageError("--text, --prompt and --image are different inputs; give one of them.")
         if self.length is not None and self.hidden_length is not None:
@@ -148,7 +150,7 @@ class InputChoice:
     @property
     def is_held_out(self) -> bool:
         """Whether the input is held-out text."""
-        return self.text is None and self.prompt is None and self.image is None
+        return self.text is None and self.prompt is None and self.image is None and self.lines is None
 
     def check(self, folder: Path) -> None:
         """Raise `UsageError` where there is no tokenizer, file or corpus: a quick check before long work."""
@@ -191,16 +193,16 @@ class InputChoice:
         return ids[: sequences * length].view(sequences, length)
 
     def _read_lines(self, shape: InputShape) -> RunInputs:
-        """Return the prompt, or every line of the file that is not empty, padded to one length."""
-        texts = [self.prompt] if self.prompt is not None else _read_text(self.text or Path()).splitlines()
-        lines = [text for text in texts if text.strip() or self.prompt is not None][: self.sequences]
+        """Return the prompt, or every line that is not empty, padded to one length."""
+        source = self.text or "the list of texts"
+        lines = self._list_lines()[: self.sequences]
         if not lines:
-            raise UsageError(f"{self.text} has no line of text.")
+            raise UsageError(f"{source} has no line of text.")
         tokenizer = load_text_tokenizer(shape.folder)
         ids = [_encode(tokenizer, line, shape, special=True) for line in lines]
         longest, shortest = max(map(len, ids)), min(map(len, ids))
         limit = shape.length or self.hidden_length or shape.context
-        subject = "the prompt" if self.prompt is not None else f"the longest line of {self.text}"
+        subject = "the prompt" if self.prompt is not None else f"the longest line of {source}"
         if self.length not in (None, longest):
             raise UsageError(f"{subject} has {longest} tokens, not {self.length}; leave --seq-len out.")
         if not 1 <= shortest <= longest <= min(limit, shape.context):
@@ -212,6 +214,13 @@ class InputChoice:
             )
         padding = tokenizer.pad_token_id or 0
         return RunInputs.of_texts(ids, length, shape.batch, padding, tuple(lines))
+
+    def _list_lines(self) -> list[str]:
+        """Return the prompt, or the lines that are not empty."""
+        if self.prompt is not None:
+            return [self.prompt]
+        lines = _read_text(self.text).splitlines() if self.text else self.lines or ()
+        return [line for line in lines if line.strip()]
 
 
 def load_text_tokenizer(folder: Path) -> Any:

@@ -18,7 +18,7 @@ from pi_sim.errors import MissingDependencyError, UnpricedError, UsageError
 from pi_sim.graph.ops import Op
 from pi_sim.network import Network
 from pi_sim.specs import ExecutableProtocol
-from pi_sim.sweep.table import EMPTY_RESULT, ResumableCsv, ScenarioKey, SweepRow
+from pi_sim.sweeping.table import EMPTY_RESULT, ResumableCsv, ScenarioKey, SweepRow
 from pi_sim.zoo.source import ModelSource
 
 

@@ -15,8 +15,8 @@ from pi_sim.graph.capture import capture_model
 from pi_sim.mpc.launch import PartyCounters
 from pi_sim.mpc.party import PartyResult
 from pi_sim.mpc.transport.connection import PlainTransport, send_text
-from pi_sim.run.checks import audit_run
-from pi_sim.run.remote import _pair_counters, exchange_counters
+from pi_sim.running.checks import audit_run
+from pi_sim.running.remote import _pair_counters, exchange_counters
 from pi_sim.zoo.source import ModelSource
 from tests.helpers.rendezvous_server import connected_pair
 

@@ -22,8 +22,8 @@ from pi_sim.graph.ops import Graph
 from pi_sim.mpc.launch import PartyCounters
 from pi_sim.mpc.party import CPU, Counters
 from pi_sim.network import Network
-from pi_sim.records import Agreement, Measured, Perplexity, PerplexityPair
-from pi_sim.run.inputs import RunInputs
+from pi_sim.records import Agreement, Measured, Perplexity, PerplexityPair, RunRecord
+from pi_sim.running.inputs import RunInputs
 from pi_sim.specs import ExecutableProtocol
 from pi_sim.zoo.tasks import Task, find_task, mean_weights, pool, pooling_of
 
@@ -137,6 +137,16 @@ def summarize_counters(
             **ratio,
         }
     )
+
+
+def require_right_result(record: RunRecord) -> None:
+    """Raise a `RunError` with every reason why a private result is wrong."""
+    if record.faults:
+        reasons = "; ".join(record.faults)
+        raise RunError(
+            f"the private result is wrong: {reasons}. Choose another --protocol (protocols/README.md names the risks "
+            "of stock kernels), or accept it with --allow-inexact."
+        )
 
 
 CORRUPTED = 1000.0

@@ -48,12 +48,12 @@ from pi_sim.mpc.transport.link import Link
 from pi_sim.mpc.transport.tls import TlsTransport, choose_transport
 from pi_sim.network import PRESETS
 from pi_sim.records import PartyRecord, PayloadBytes
-from pi_sim.run import dealing
-from pi_sim.run.checks import audit_run, summarize_counters
-from pi_sim.run.domains import warn_of_domains
-from pi_sim.run.generation import OnText, TokenStream, describe_generation, join_counters
-from pi_sim.run.inputs import TOKENS, InputChoice, RunInputs, load_text_tokenizer
-from pi_sim.run.two_party import estimate_bundle, judge_results, read_bundle_inputs, save_results
+from pi_sim.running import dealing
+from pi_sim.running.checks import audit_run, summarize_counters
+from pi_sim.running.domains import warn_of_domains
+from pi_sim.running.generation import OnText, TokenStream, describe_generation, join_counters
+from pi_sim.running.inputs import TOKENS, InputChoice, RunInputs, load_text_tokenizer
+from pi_sim.running.two_party import estimate_bundle, judge_results, read_bundle_inputs, save_results
 from pi_sim.specs import ExecutableProtocol
 
 

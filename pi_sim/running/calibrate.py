@@ -26,8 +26,8 @@ from pi_sim.errors import RunError
 from pi_sim.graph.bundle import Bundle, read_bundle, write_bundle
 from pi_sim.mpc import launch
 from pi_sim.mpc.dealer.dealers import DEALT_FILE, FIRST_PARTY
-from pi_sim.run import dealing
-from pi_sim.run.two_party import rewrite_model
+from pi_sim.running import dealing
+from pi_sim.running.two_party import rewrite_model
 from pi_sim.specs import ExecutableProtocol
 from pi_sim.zoo.build import build_model
 

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from pi_sim import specs
 from pi_sim.cli import json_help
-from pi_sim.cli.options import resolve_models, resolve_protocols
 from pi_sim.cost.census import Census
 from pi_sim.cost.cost import Machine
 from pi_sim.cost.estimate import Estimate, estimate_model
@@ -25,10 +24,11 @@ from pi_sim.errors import MissingDependencyError, UsageError
 from pi_sim.graph.ops import Op
 from pi_sim.network import PRESETS, Network
 from pi_sim.records import SecondsEach
-from pi_sim.sweep import sweep as sweep_module
-from pi_sim.sweep import table
-from pi_sim.sweep.sweep import PriceTable, Scenario, Sweep, list_scenarios, make_price_tables
-from pi_sim.sweep.table import COLUMNS, SweepRow, parse_row
+from pi_sim.resolution import resolve_models, resolve_protocols
+from pi_sim.sweeping import sweep as sweep_module
+from pi_sim.sweeping import table
+from pi_sim.sweeping.sweep import PriceTable, Scenario, Sweep, list_scenarios, make_price_tables
+from pi_sim.sweeping.table import COLUMNS, SweepRow, parse_row
 from pi_sim.zoo.source import ModelSource
 from tests.helpers.cli import invoke, python, refused
 

@@ -33,11 +33,11 @@ from pi_sim.mpc.rewriting import NormHalvings, rewrite_graph
 from pi_sim.mpc.runtime import SERVER
 from pi_sim.mpc.sampling import Sampler, Sampling
 from pi_sim.records import Decoded, Generation, RunRecord
-from pi_sim.run import dealing
-from pi_sim.run.checks import audit_run, compare_logits
-from pi_sim.run.domains import Evaluation, NodeRanges, find_halvings, join_ranges, measure_ranges, warn_of_domains
-from pi_sim.run.inputs import TOKENS, InputChoice, InputShape, RunInputs, load_text_tokenizer
-from pi_sim.run.two_party import (
+from pi_sim.running import dealing
+from pi_sim.running.checks import audit_run, compare_logits
+from pi_sim.running.domains import Evaluation, NodeRanges, find_halvings, join_ranges, measure_ranges, warn_of_domains
+from pi_sim.running.inputs import TOKENS, InputChoice, InputShape, RunInputs, load_text_tokenizer
+from pi_sim.running.two_party import (
     TwoPartyRequest,
     estimate_bundle,
     measure_outcome,

@@ -17,7 +17,7 @@ from pi_sim.cost.cost import Machine, Work
 from pi_sim.errors import RunError, UsageError
 from pi_sim.records import SecondsEach
 from pi_sim.report.terminal import render_machine
-from pi_sim.run import calibrate
+from pi_sim.running import calibrate
 from tests.helpers.golden import Golden
 
 PROFILE = Machine(

@@ -19,8 +19,8 @@ from pi_sim.mpc import launch
 from pi_sim.mpc.dealer.dealers import DealerSpec
 from pi_sim.mpc.party import CPU
 from pi_sim.records import BenchSize, LatencyRow, SkippedRun
-from pi_sim.run import dealing
-from pi_sim.run.bench.bench import (
+from pi_sim.running import dealing
+from pi_sim.running.bench.bench import (
     BLOCK_NAME,
     BenchModel,
     gpt2_block,
@@ -29,9 +29,9 @@ from pi_sim.run.bench.bench import (
     time_run,
     whole_gpt2,
 )
-from pi_sim.run.checks import compare_results, plain_results
-from pi_sim.run.inputs import RunInputs
-from pi_sim.run.two_party import rewrite_model
+from pi_sim.running.checks import compare_results, plain_results
+from pi_sim.running.inputs import RunInputs
+from pi_sim.running.two_party import rewrite_model
 from pi_sim.specs import ExecutableProtocol
 
 LENGTHS = (128, 256, 512, 1024)

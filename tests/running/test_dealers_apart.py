@@ -20,7 +20,7 @@ from pi_sim.mpc.dealer import server
 from pi_sim.mpc.dealer.correlations import TensorSpec
 from pi_sim.mpc.dealer.dealers import RunIdentity
 from pi_sim.mpc.dealer.prg import AesCtrPrg
-from pi_sim.run.two_party import export_bundle
+from pi_sim.running.two_party import export_bundle
 from pi_sim.specs import load_executable_protocol
 from pi_sim.zoo.source import ModelSource
 

@@ -17,10 +17,10 @@ from pi_sim.errors import UsageError
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph, Node, Op
 from pi_sim.records import Agreement, Perplexity, RunRecord, load
-from pi_sim.run import two_party
-from pi_sim.run.checks import compare_results, perplexity
-from pi_sim.run.domains import evaluate_inputs, join_ranges, measure_ranges, warn_of_domains
-from pi_sim.run.inputs import InputChoice, RunInputs
+from pi_sim.running import two_party
+from pi_sim.running.checks import compare_results, perplexity
+from pi_sim.running.domains import evaluate_inputs, join_ranges, measure_ranges, warn_of_domains
+from pi_sim.running.inputs import InputChoice, RunInputs
 from pi_sim.specs import load_executable_protocol
 from pi_sim.zoo.source import ModelSource
 
