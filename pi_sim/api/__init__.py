@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from pi_sim.cost.cost import Machine
     from pi_sim.cost.modules import ExampleInputs
+    from pi_sim.inference.two_party import TwoPartyRequest
     from pi_sim.resolution import ModelName, NetworkName, OneOrMany, ProtocolName
-    from pi_sim.running.two_party import TwoPartyRequest
     from pi_sim.zoo.source import ModelSource
 
 MAX_TIMEOUT = 86_400
@@ -133,9 +133,9 @@ def sweep(
     in the folders `records`, by default those that ship with pi-sim and reports/records. `out` is a .csv or .parquet
     file that grows row by row; rows that it already has are not priced again.
     """
+    from pi_sim.grid.sweep import Sweep, list_scenarios, make_price_tables
+    from pi_sim.grid.table import ResumableCsv, open_table
     from pi_sim.report.sweep import default_folders, load_qualities, shared_text
-    from pi_sim.sweeping.sweep import Sweep, list_scenarios, make_price_tables
-    from pi_sim.sweeping.table import ResumableCsv, open_table
 
     axes = {"lengths": list_names(seq_lens), "batches": list_names(batches), "pasts": list_names(pasts)}
     check_counts(seq_lens=axes["lengths"], batches=axes["batches"], pasts=axes["pasts"])
@@ -179,8 +179,8 @@ def run(
     to imitate. Warnings go to Python's `warnings`. Raises a `RunError` if measured rounds or bytes differ from the
     predicted ones, or, unless `allow_inexact`, if the private result is wrong.
     """
-    from pi_sim.running import two_party
-    from pi_sim.running.inputs import InputChoice
+    from pi_sim.inference import two_party
+    from pi_sim.inference.inputs import InputChoice
 
     check_counts(seq_len=seq_len, sequences=sequences, batch=batch, hide_length=hide_length)
     if not (isinstance(timeout, int | float) and 0 < timeout <= MAX_TIMEOUT):
@@ -204,8 +204,8 @@ def _run_request(request: "TwoPartyRequest", allow_inexact: bool) -> PrivateRun:
     """Run, read the results, and refuse a wrong one."""
     import numpy as np
 
-    from pi_sim.running.checks import require_right_result
-    from pi_sim.running.two_party import run_two_party
+    from pi_sim.inference.checks import require_right_result
+    from pi_sim.inference.two_party import run_two_party
 
     with TemporaryDirectory(prefix="pi-sim-") as folder:
         out = Path(folder) / "outputs.npy"

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from pi_sim.grid.table import SweepRow
     from pi_sim.records import Answer, Perplexity, RunRecord
     from pi_sim.report.statistics import Seeds
-    from pi_sim.sweeping.table import SweepRow
 
 
 @dataclass(frozen=True, repr=False)

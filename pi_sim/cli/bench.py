@@ -26,9 +26,9 @@ def bench(protocols: tuple[str, ...], out: Path | None, quick: bool, record: Pat
     """
     from pi_sim import records
     from pi_sim.errors import warn
+    from pi_sim.inference.bench.bench import QUICK, run_bench
+    from pi_sim.inference.calibrate import load_warning
     from pi_sim.report import kernels, pages
-    from pi_sim.running.bench.bench import QUICK, run_bench
-    from pi_sim.running.calibrate import load_warning
 
     executables = [resolution.resolve_executable(name) for name in dict.fromkeys(protocols)]
     paths = [path for path in (record, out and out / "records" / "bench.json") if path]
@@ -55,9 +55,9 @@ def calibrate(out: Path | None, force: bool, style: Any) -> None:
     """
     from pi_sim.cost import cost
     from pi_sim.errors import RunError, warn
+    from pi_sim.inference.calibrate import calibrate as measure_machine
+    from pi_sim.inference.calibrate import load_warning
     from pi_sim.report import terminal
-    from pi_sim.running.calibrate import calibrate as measure_machine
-    from pi_sim.running.calibrate import load_warning
 
     path = out or cost.profile_path()
     files.check_writable(path)
@@ -93,11 +93,11 @@ def latency(
     """
     from pi_sim import records
     from pi_sim.errors import RunError
+    from pi_sim.inference.bench.latency import gpu_name, measure_latency
     from pi_sim.mpc.launch import threads_per_party
     from pi_sim.mpc.party import require_device
     from pi_sim.report import latency as tables
     from pi_sim.report import pages
-    from pi_sim.running.bench.latency import gpu_name, measure_latency
 
     require_device(device)
     executables = [resolution.resolve_executable(name) for name in dict.fromkeys(protocols)]

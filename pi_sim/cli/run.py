@@ -113,11 +113,11 @@ def two_party(
     **settings: Any,
 ) -> None:
     """Compute what a model says of a text between two processes on this machine, each with its own shares."""
+    from pi_sim.inference.checks import require_right_result
+    from pi_sim.inference.generation import GenerationChoice, run_generation
+    from pi_sim.inference.inputs import InputChoice
+    from pi_sim.inference.two_party import TwoPartyRequest, run_two_party
     from pi_sim.mpc.sampling import Sampling
-    from pi_sim.running.checks import require_right_result
-    from pi_sim.running.generation import GenerationChoice, run_generation
-    from pi_sim.running.inputs import InputChoice
-    from pi_sim.running.two_party import TwoPartyRequest, run_two_party
 
     name = model or (None if settings["bundle"] else resolution.DEFAULT_MODEL)
     request = TwoPartyRequest(
@@ -215,10 +215,10 @@ def party(
     Both need the same bundle, protocol and number of sequences. The bundle's folder should not contain the other
     party's share file. The client has the text and gets the logits.
     """
+    from pi_sim.inference import remote
+    from pi_sim.inference.inputs import InputChoice
     from pi_sim.mpc.sampling import Sampling
     from pi_sim.mpc.transport.connection import parse_address
-    from pi_sim.running import remote
-    from pi_sim.running.inputs import InputChoice
 
     if network:
         raise UsageError("two machines have a network of their own; `run two-party --network` imitates one.")
@@ -274,12 +274,12 @@ def export(
     Where the protocol shares weights, each party gets one of two files of shares. Otherwise the server alone gets a
     file.
     """
-    from pi_sim.running.two_party import export_bundle
+    from pi_sim.inference.two_party import export_bundle
 
     executable = resolution.resolve_executable(protocol)
     source = resolution.resolve_models([model], [size])[0]
     if generate:
-        from pi_sim.running.generation import export_generation
+        from pi_sim.inference.generation import export_generation
 
         if seq_len is None or batch > 1 or padded:
             raise UsageError("--generate continues one prompt; give its tokens as --seq-len, not --batch or --padded.")
@@ -302,7 +302,7 @@ def deal(bundle: Path, protocol: str, sequences: int, out: Path) -> None:
 
     The dealer can open everything that is computed with it, so neither party should deal.
     """
-    from pi_sim.running import dealing
+    from pi_sim.inference import dealing
 
     with options.progress_bar("dealing") as advance:
         server, client = dealing.write_dealt_files(

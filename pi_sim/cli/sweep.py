@@ -14,8 +14,8 @@ from pi_sim.cli import json_help, options
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pi_sim.sweeping.sweep import Sweep
-    from pi_sim.sweeping.table import ResumableCsv, SweepRow
+    from pi_sim.grid.sweep import Sweep
+    from pi_sim.grid.table import ResumableCsv, SweepRow
 
 Names = tuple[str, ...]
 
@@ -67,7 +67,7 @@ def _resolve_sweep(
 ) -> "Sweep":
     """Resolve all names; a `UsageError` for one that does not exist, before anything is priced."""
     from pi_sim.cost.cost import load_profile
-    from pi_sim.sweeping.sweep import Sweep, list_scenarios, make_price_tables
+    from pi_sim.grid.sweep import Sweep, list_scenarios, make_price_tables
 
     return Sweep(
         networks=resolution.resolve_networks(networks),
@@ -104,7 +104,7 @@ def _run_sweep(grid: "Sweep", out: Path | None) -> "list[SweepRow]":
 @contextmanager
 def _open_output(out: Path | None) -> "Iterator[ResumableCsv]":
     """Open the table that rows go to; after Ctrl-C tell that the file is kept."""
-    from pi_sim.sweeping.table import ResumableCsv, open_table
+    from pi_sim.grid.table import ResumableCsv, open_table
 
     if out is None:
         yield ResumableCsv(lambda text: click.echo(text, nl=False))

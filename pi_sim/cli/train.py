@@ -112,8 +112,8 @@ def diagnose(
 ) -> None:
     """Diagnose attention, NaN, sparsity and pre-activations. Also gives ranges for fixed point."""
     from pi_sim import records
+    from pi_sim.inference.diagnosis import run_diagnosis
     from pi_sim.report import diagnosis
-    from pi_sim.running.diagnosis import run_diagnosis
 
     executable, (source,) = resolution.resolve_executable(protocol), resolution.resolve_models([model], [size])
     for path in filter(None, (record, out and out / "entropy.svg")):

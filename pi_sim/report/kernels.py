@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from pi_sim import specs
+from pi_sim.inference.bench.targets import LEAN, STOCK, lean_targets, stock_timing
 from pi_sim.records import BenchRecord, BenchSize, RunRecord
 from pi_sim.report import figures, frames, tables
 from pi_sim.report.figures import Drawing
 from pi_sim.report.tables import format_perplexity, label_protocol
-from pi_sim.running.bench.targets import LEAN, STOCK, lean_targets, stock_timing
 
 LINEAR_MAPS = 4
 """The maps of a block, 12 times the width squared, over the one to queries, keys and values that is measured."""

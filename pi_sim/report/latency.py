@@ -4,11 +4,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pi_sim.inference.bench.targets import STOCK_MODELS
 from pi_sim.records import LatencyRecord, LatencyRow
 from pi_sim.report import figures, frames, tables
 from pi_sim.report.figures import Drawing
 from pi_sim.report.tables import format_perplexity, label_protocol
-from pi_sim.running.bench.targets import STOCK_MODELS
 
 
 def load(folders: list[Path]) -> LatencyRecord | None:

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from pi_sim.files import write_text
+from pi_sim.grid.table import SweepRow
 from pi_sim.report import figures, kernels, latency, model_lab, norm_free, real_models, styles, sweep, tables
 from pi_sim.report.figures import Drawing
-from pi_sim.sweeping.table import SweepRow
 
 
 def write_report(folders: list[Path], out: Path) -> list[Path]:

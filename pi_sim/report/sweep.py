@@ -13,11 +13,11 @@ import pandas as pd
 from pi_sim import records, specs
 from pi_sim.cost.estimate import CONVENTIONS, SECONDS_WITH_COMPUTE, SECONDS_WITHOUT_COMPUTE, describe_tokens
 from pi_sim.errors import UsageError
+from pi_sim.grid.table import SweepRow
 from pi_sim.records import TrainingRecord
 from pi_sim.report import frames
 from pi_sim.report.statistics import Seeds, pareto_front
 from pi_sim.report.tables import SECONDS
-from pi_sim.sweeping.table import SweepRow
 from pi_sim.zoo.source import CardModel, ModelSource
 
 SCENARIO = ("corpus", "size", "seq_len", "batch", "past", "only_inner", "protocol")  # shared by compared designs

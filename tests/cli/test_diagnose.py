@@ -223,7 +223,7 @@ def test_llama_is_diagnosed(tmp_path: Path) -> None:
 
 
 def test_a_long_context_is_shortened_by_default(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pi_sim.running.diagnosis.DEFAULT_MAX_LENGTH", 4)
+    monkeypatch.setattr("pi_sim.inference.diagnosis.DEFAULT_MAX_LENGTH", 4)
     arguments = ["--model", foreign, "--corpus", "random", "--sequences", "1", "--format", "json"]
     assert json.loads(diagnose(*arguments).stdout)["seq_len"] == 4
     assert json.loads(diagnose(*arguments, "--seq-len", "8").stdout)["seq_len"] == 8

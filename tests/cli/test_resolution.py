@@ -25,9 +25,9 @@ NAMES_IN_FILES = {
     "report/frames.py": {"load_model_card", "load_size"},
     "report/norm_free.py": {"load_size", "load_executable_protocol"},
     "training/fine_tuning.py": {"load_model_card", "load_size"},
-    "running/bench/bench.py": {"CardModel.parse"},
-    "running/bench/kernels.py": {"load_executable_protocol"},
-    "running/calibrate.py": {"load_executable_protocol", "load_model_card", "load_size"},
+    "inference/bench/bench.py": {"CardModel.parse"},
+    "inference/bench/kernels.py": {"load_executable_protocol"},
+    "inference/calibrate.py": {"load_executable_protocol", "load_model_card", "load_size"},
 }
 """Modules that resolve names of published tables, of records, of the list of all cards, or constants."""
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pi_sim import specs
 from pi_sim.diagnosis.ranges import FIXED_POINT_LIMIT, Quantity, expected_failures
-from pi_sim.running.diagnosis import kernel_quantities
+from pi_sim.inference.diagnosis import kernel_quantities
 from pi_sim.zoo.surgery import apply_surgery
 from tests.helpers.sample_diagnosis import HEADS, LAYERS, WIDTH, diagnose_model, model
 

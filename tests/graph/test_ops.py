@@ -12,9 +12,9 @@ import torch
 
 from pi_sim.graph.ops import Op
 from pi_sim.graph.vocabulary import VOCABULARY
+from pi_sim.inference.bench.workloads import draw_operands, evaluate_reference, example_workload
 from pi_sim.mpc.kernels import KERNELS
 from pi_sim.records import BenchSize
-from pi_sim.running.bench.workloads import draw_operands, evaluate_reference, example_workload
 
 SIZES = BenchSize(tokens=4, width=8, heads=2, vocabulary=6)
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ import torch
 from pi_sim import specs
 from pi_sim.cost.pricing import op_coverage, price_op
 from pi_sim.graph.capture import trace_module
-from pi_sim.running.bench.workloads import list_workloads
+from pi_sim.inference.bench.workloads import list_workloads
 from pi_sim.records import BenchSize
 from tests.helpers.equation import assert_equation, normal, protocol_with
 from tests.helpers.two_processes import TwoParties

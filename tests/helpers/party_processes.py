@@ -16,7 +16,7 @@ PATIENCE = 120
 PORTS = 20_000, 30_000
 """Below those that systems give to connections."""
 CONTEXT = mp.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["pi_sim.cli", "pi_sim.running.remote", "pi_sim.report.terminal"])
+CONTEXT.set_forkserver_preload(["pi_sim.cli", "pi_sim.inference.remote", "pi_sim.report.terminal"])
 
 
 class PartyProcess:

@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 
 from pi_sim.cli import main
 from pi_sim.errors import RunError, UsageError
+from pi_sim.inference import dealing
+from pi_sim.inference.two_party import export_bundle
 from pi_sim.mpc.dealer import dealt_file
 from pi_sim.mpc.dealer.correlations import beaver_triple
 from pi_sim.mpc.dealer.dealers import RunIdentity
 from pi_sim.mpc.dealer.dealt_file import Header, read_header
 from pi_sim.mpc.dealer.sources import CorrelationItem, Demand, Source, raw_bytes
-from pi_sim.running import dealing
-from pi_sim.running.two_party import export_bundle
 from pi_sim.specs import load_executable_protocol
 from pi_sim.zoo.source import ModelSource
 from tests.helpers.file_size_limit import file_size_limit

@@ -14,11 +14,11 @@ from pi_sim import specs
 from pi_sim.cost import derived
 from pi_sim.graph.ops import Op
 from pi_sim.graph.vocabulary import VOCABULARY
+from pi_sim.inference.bench.workloads import draw_operands, example_workload
 from pi_sim.mpc.kernels import KERNELS
 from pi_sim.mpc.kernels.costs import Dimensions
 from pi_sim.mpc.kernels.registry import UNIVERSAL, kernel_names
 from pi_sim.records import BenchSize
-from pi_sim.running.bench.workloads import draw_operands, example_workload
 from tests.helpers.equation import (
     EXAMPLES,
     FEW,

@@ -1,6 +1,6 @@
 """Whole designs between two real parties, untrained: every counter as predicted, the logits as in the clear.
 
-Trained models are run by `tests/running/test_two_party.py`; here stand designs that bring operations of their own.
+Trained models are run by `tests/inference/test_two_party.py`; here stand designs that bring operations of their own.
 """
 
 from pathlib import Path
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from pi_sim import specs
 from pi_sim.graph import bundle
+from pi_sim.inference.checks import audit_run
+from pi_sim.inference.dealing import deployment_of
+from pi_sim.inference.two_party import rewrite_model
 from pi_sim.mpc import launch
-from pi_sim.running.checks import audit_run
-from pi_sim.running.dealing import deployment_of
-from pi_sim.running.two_party import rewrite_model
 from tests.helpers.tiny_models import tiny_model
 
 pytestmark = pytest.mark.parties

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from pi_sim import records, specs
+from pi_sim.inference.bench import bench as measuring
+from pi_sim.inference.bench.bench import QUICK
+from pi_sim.inference.bench.targets import lean_targets
 from pi_sim.records import BenchRecord
 from pi_sim.report import kernels
 from pi_sim.report.kernels import KernelData
 from pi_sim.report.pages import render_page, write_kernels
 from pi_sim.report.styles import svg
-from pi_sim.running.bench import bench as measuring
-from pi_sim.running.bench.bench import QUICK
-from pi_sim.running.bench.targets import lean_targets
 from tests.helpers import sample_bench
 from tests.helpers.cli import invoke, refused
 from tests.helpers.golden import Golden

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from pi_sim.errors import UsageError
+from pi_sim.grid.table import EMPTY_RESULT, SweepRow
 from pi_sim.network import PRESETS
 from pi_sim.report import sweep
 from pi_sim.report.pages import render_page, write_sweep
 from pi_sim.report.sweep import DesignComparison, compare_designs, load_qualities
-from pi_sim.sweeping.table import EMPTY_RESULT, SweepRow
 from pi_sim.zoo.source import ModelSource
 from tests.helpers.golden import Golden
 from tests.helpers.sample_records import save as save_record

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from pi_sim.graph.bundle import Bundle
+from pi_sim.inference.inputs import RunInputs, load_text_tokenizer
 from pi_sim.records import Answer, VectorResult
-from pi_sim.running.inputs import RunInputs, load_text_tokenizer
 
 TOP = 5
 

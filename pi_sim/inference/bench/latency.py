@@ -15,12 +15,8 @@ from pi_sim.cost.pricing import price_op
 from pi_sim.errors import RunError
 from pi_sim.graph.bundle import read_bundle, write_bundle
 from pi_sim.graph.ops import Graph
-from pi_sim.mpc import launch
-from pi_sim.mpc.dealer.dealers import DealerSpec
-from pi_sim.mpc.party import CPU
-from pi_sim.records import BenchSize, LatencyRow, SkippedRun
-from pi_sim.running import dealing
-from pi_sim.running.bench.bench import (
+from pi_sim.inference import dealing
+from pi_sim.inference.bench.bench import (
     BLOCK_NAME,
     BenchModel,
     gpt2_block,
@@ -29,9 +25,13 @@ from pi_sim.running.bench.bench import (
     time_run,
     whole_gpt2,
 )
-from pi_sim.running.checks import compare_results, plain_results
-from pi_sim.running.inputs import RunInputs
-from pi_sim.running.two_party import rewrite_model
+from pi_sim.inference.checks import compare_results, plain_results
+from pi_sim.inference.inputs import RunInputs
+from pi_sim.inference.two_party import rewrite_model
+from pi_sim.mpc import launch
+from pi_sim.mpc.dealer.dealers import DealerSpec
+from pi_sim.mpc.party import CPU
+from pi_sim.records import BenchSize, LatencyRow, SkippedRun
 from pi_sim.specs import ExecutableProtocol
 
 LENGTHS = (128, 256, 512, 1024)

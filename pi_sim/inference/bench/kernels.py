@@ -1,4 +1,4 @@
-"""Single operations and truncations between two processes: `python -m pi_sim.running.bench.kernels` is the second one.
+"""Single operations and truncations between two processes: `python -m pi_sim.inference.bench.kernels` is the second one.
 
 Both parties go through the same steps over a real connection. An operation is first counted and audited, then timed
 with the dealer's work and without it, all randomness being in memory.
@@ -22,6 +22,8 @@ from pi_sim.cost.pricing import OpPrice
 from pi_sim.errors import RunError
 from pi_sim.graph.bundle import PRECISION, to_fixed_point
 from pi_sim.graph.ops import Op
+from pi_sim.inference.bench.workloads import Workload, draw_operands, evaluate_reference, list_workloads
+from pi_sim.inference.peer import PeerJob, call_party, connected_party, peer_process
 from pi_sim.mpc import backend, worker
 from pi_sim.mpc.dealer.correlations import Correlation, TensorSpec
 from pi_sim.mpc.dealer.prg import SEED_BYTES, AesCtrPrg
@@ -31,8 +33,6 @@ from pi_sim.mpc.kernels import kernel_for
 from pi_sim.mpc.runtime import Runtime
 from pi_sim.mpc.transport.link import Link
 from pi_sim.records import BenchSize, TruncationTest
-from pi_sim.running.bench.workloads import Workload, draw_operands, evaluate_reference, list_workloads
-from pi_sim.running.peer import PeerJob, call_party, connected_party, peer_process
 from pi_sim.specs import ExecutableProtocol
 
 CorrelationRequest = tuple[Correlation, tuple[int, ...]]

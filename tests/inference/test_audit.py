@@ -12,11 +12,11 @@ from pi_sim.cost.cost import Cost
 from pi_sim.cost.pricing import price_op
 from pi_sim.errors import RunError
 from pi_sim.graph.capture import capture_model
+from pi_sim.inference.checks import audit_run
+from pi_sim.inference.remote import _pair_counters, exchange_counters
 from pi_sim.mpc.launch import PartyCounters
 from pi_sim.mpc.party import PartyResult
 from pi_sim.mpc.transport.connection import PlainTransport, send_text
-from pi_sim.running.checks import audit_run
-from pi_sim.running.remote import _pair_counters, exchange_counters
 from pi_sim.zoo.source import ModelSource
 from tests.helpers.rendezvous_server import connected_pair
 

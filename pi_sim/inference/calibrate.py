@@ -24,10 +24,10 @@ from pi_sim.cost.cost import Machine, Work
 from pi_sim.cost.pricing import price_op
 from pi_sim.errors import RunError
 from pi_sim.graph.bundle import Bundle, read_bundle, write_bundle
+from pi_sim.inference import dealing
+from pi_sim.inference.two_party import rewrite_model
 from pi_sim.mpc import launch
 from pi_sim.mpc.dealer.dealers import DEALT_FILE, FIRST_PARTY
-from pi_sim.running import dealing
-from pi_sim.running.two_party import rewrite_model
 from pi_sim.specs import ExecutableProtocol
 from pi_sim.zoo.build import build_model
 

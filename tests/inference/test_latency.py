@@ -10,11 +10,11 @@ import torch
 
 from pi_sim import records
 from pi_sim.errors import RunError
+from pi_sim.inference.bench import latency
+from pi_sim.inference.bench.bench import shipped_model
+from pi_sim.inference.two_party import export_bundle
 from pi_sim.mpc import launch
 from pi_sim.records import LatencyRecord
-from pi_sim.running.bench import latency
-from pi_sim.running.bench.bench import shipped_model
-from pi_sim.running.two_party import export_bundle
 from pi_sim.specs import load_executable_protocol
 from pi_sim.zoo.source import ModelSource
 from tests.helpers.cli import invoke, refused

@@ -19,11 +19,11 @@ from pi_sim.diagnosis.hooks import finite_or_none
 from pi_sim.errors import RunError, UsageError
 from pi_sim.graph.capture import forward_kwargs
 from pi_sim.graph.ops import Graph
+from pi_sim.inference.inputs import RunInputs
 from pi_sim.mpc.launch import PartyCounters
 from pi_sim.mpc.party import CPU, Counters
 from pi_sim.network import Network
 from pi_sim.records import Agreement, Measured, Perplexity, PerplexityPair, RunRecord
-from pi_sim.running.inputs import RunInputs
 from pi_sim.specs import ExecutableProtocol
 from pi_sim.zoo.tasks import Task, find_task, mean_weights, pool, pooling_of
 

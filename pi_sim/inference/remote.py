@@ -17,6 +17,12 @@ from torch import Tensor
 
 from pi_sim.errors import RunError, UsageError
 from pi_sim.graph.bundle import Bundle, read_bundle
+from pi_sim.inference import dealing
+from pi_sim.inference.checks import audit_run, summarize_counters
+from pi_sim.inference.domains import warn_of_domains
+from pi_sim.inference.generation import OnText, TokenStream, describe_generation, join_counters
+from pi_sim.inference.inputs import TOKENS, InputChoice, RunInputs, load_text_tokenizer
+from pi_sim.inference.two_party import estimate_bundle, judge_results, read_bundle_inputs, save_results
 from pi_sim.mpc.dealer.dealers import THIRD_PARTY, Dealer, DealerSpec, RunIdentity
 from pi_sim.mpc.launch import PartyCounters, threads_per_party
 from pi_sim.mpc.party import (
@@ -48,12 +54,6 @@ from pi_sim.mpc.transport.link import Link
 from pi_sim.mpc.transport.tls import TlsTransport, choose_transport
 from pi_sim.network import PRESETS
 from pi_sim.records import PartyRecord, PayloadBytes
-from pi_sim.running import dealing
-from pi_sim.running.checks import audit_run, summarize_counters
-from pi_sim.running.domains import warn_of_domains
-from pi_sim.running.generation import OnText, TokenStream, describe_generation, join_counters
-from pi_sim.running.inputs import TOKENS, InputChoice, RunInputs, load_text_tokenizer
-from pi_sim.running.two_party import estimate_bundle, judge_results, read_bundle_inputs, save_results
 from pi_sim.specs import ExecutableProtocol
 
 

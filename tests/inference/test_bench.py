@@ -12,16 +12,16 @@ from pi_sim import specs
 from pi_sim.cost.cost import Cost
 from pi_sim.cost.pricing import price_op
 from pi_sim.errors import RunError
+from pi_sim.inference.bench import bench
+from pi_sim.inference.bench.bench import QUICK, bench_cases, measure_kernels, measure_models
+from pi_sim.inference.bench.kernels import BenchJob, LoggingSource, PreloadedSource, check_counters
+from pi_sim.inference.bench.workloads import list_workloads
 from pi_sim.mpc.dealer.correlations import random_bit
 from pi_sim.mpc.dealer.dealers import DEALT_FILE
 from pi_sim.mpc.dealer.prg import AesCtrPrg
 from pi_sim.mpc.dealer.sources import DealerSource
 from pi_sim.mpc.kernels.registry import KERNELS, UNIVERSAL
 from pi_sim.records import BenchSize, KernelTiming, TruncationTest
-from pi_sim.running.bench import bench
-from pi_sim.running.bench.bench import QUICK, bench_cases, measure_kernels, measure_models
-from pi_sim.running.bench.kernels import BenchJob, LoggingSource, PreloadedSource, check_counters
-from pi_sim.running.bench.workloads import list_workloads
 from tests.helpers.cli import invoke, refused
 
 CRYPTEN, LEAN = (specs.load_executable_protocol(name) for name in ("crypten", "lean"))

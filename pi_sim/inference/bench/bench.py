@@ -18,16 +18,16 @@ from pi_sim.cost.pricing import OpPrice, price_op
 from pi_sim.cost.rows import LAYER_PATTERN
 from pi_sim.graph.bundle import Bundle, read_bundle, write_bundle
 from pi_sim.graph.ops import Graph, Node
+from pi_sim.inference import dealing
+from pi_sim.inference.bench.kernels import BenchJob, batch_count, bench_peer, measure_truncations
+from pi_sim.inference.bench.workloads import Workload, list_workloads
+from pi_sim.inference.checks import audit_run, plain_results, summarize_counters
+from pi_sim.inference.inputs import RunInputs
+from pi_sim.inference.two_party import rewrite_model
 from pi_sim.mpc import launch
 from pi_sim.mpc.dealer.dealers import DEALT_FILE, FIRST_PARTY
 from pi_sim.mpc.kernels import kernel_for
 from pi_sim.records import BenchRecord, BenchSize, KernelTiming, ModelTiming, TruncationTest
-from pi_sim.running import dealing
-from pi_sim.running.bench.kernels import BenchJob, batch_count, bench_peer, measure_truncations
-from pi_sim.running.bench.workloads import Workload, list_workloads
-from pi_sim.running.checks import audit_run, plain_results, summarize_counters
-from pi_sim.running.inputs import RunInputs
-from pi_sim.running.two_party import rewrite_model
 from pi_sim.specs import ExecutableProtocol
 from pi_sim.training.evaluation import held_out_tokens
 from pi_sim.zoo.build import build_model

@@ -16,11 +16,11 @@ from pi_sim.cli import main
 from pi_sim.errors import UsageError
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph, Node, Op
+from pi_sim.inference import two_party
+from pi_sim.inference.checks import compare_results, perplexity
+from pi_sim.inference.domains import evaluate_inputs, join_ranges, measure_ranges, warn_of_domains
+from pi_sim.inference.inputs import InputChoice, RunInputs
 from pi_sim.records import Agreement, Perplexity, RunRecord, load
-from pi_sim.running import two_party
-from pi_sim.running.checks import compare_results, perplexity
-from pi_sim.running.domains import evaluate_inputs, join_ranges, measure_ranges, warn_of_domains
-from pi_sim.running.inputs import InputChoice, RunInputs
 from pi_sim.specs import load_executable_protocol
 from pi_sim.zoo.source import ModelSource
 

@@ -26,18 +26,11 @@ from pi_sim.graph.bundle import Bundle, read_bundle, write_bundle
 from pi_sim.graph.capture import capture_generation, forward_kwargs
 from pi_sim.graph.folding import Rewriting, fold_weights
 from pi_sim.graph.ops import Graph
-from pi_sim.mpc import launch
-from pi_sim.mpc.launch import PartyCounters
-from pi_sim.mpc.party import Counters, require_device
-from pi_sim.mpc.rewriting import NormHalvings, rewrite_graph
-from pi_sim.mpc.runtime import SERVER
-from pi_sim.mpc.sampling import Sampler, Sampling
-from pi_sim.records import Decoded, Generation, RunRecord
-from pi_sim.running import dealing
-from pi_sim.running.checks import audit_run, compare_logits
-from pi_sim.running.domains import Evaluation, NodeRanges, find_halvings, join_ranges, measure_ranges, warn_of_domains
-from pi_sim.running.inputs import TOKENS, InputChoice, InputShape, RunInputs, load_text_tokenizer
-from pi_sim.running.two_party import (
+from pi_sim.inference import dealing
+from pi_sim.inference.checks import audit_run, compare_logits
+from pi_sim.inference.domains import Evaluation, NodeRanges, find_halvings, join_ranges, measure_ranges, warn_of_domains
+from pi_sim.inference.inputs import TOKENS, InputChoice, InputShape, RunInputs, load_text_tokenizer
+from pi_sim.inference.two_party import (
     TwoPartyRequest,
     estimate_bundle,
     measure_outcome,
@@ -45,6 +38,13 @@ from pi_sim.running.two_party import (
     sample_inputs,
     save_results,
 )
+from pi_sim.mpc import launch
+from pi_sim.mpc.launch import PartyCounters
+from pi_sim.mpc.party import Counters, require_device
+from pi_sim.mpc.rewriting import NormHalvings, rewrite_graph
+from pi_sim.mpc.runtime import SERVER
+from pi_sim.mpc.sampling import Sampler, Sampling
+from pi_sim.records import Decoded, Generation, RunRecord
 from pi_sim.specs import ExecutableProtocol
 from pi_sim.zoo.source import ModelSource
 from pi_sim.zoo.tasks import task_of

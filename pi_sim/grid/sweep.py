@@ -16,9 +16,9 @@ from pi_sim.cost.cost import ZERO_COST, Cost, Machine, Work
 from pi_sim.cost.pricing import PricedProtocol, price_census, price_op
 from pi_sim.errors import MissingDependencyError, UnpricedError, UsageError
 from pi_sim.graph.ops import Op
+from pi_sim.grid.table import EMPTY_RESULT, ResumableCsv, ScenarioKey, SweepRow
 from pi_sim.network import Network
 from pi_sim.specs import ExecutableProtocol
-from pi_sim.sweeping.table import EMPTY_RESULT, ResumableCsv, ScenarioKey, SweepRow
 from pi_sim.zoo.source import ModelSource
 
 

@@ -24,17 +24,17 @@ from pi_sim.graph.bundle import Bundle, read_bundle, write_bundle
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.folding import fold_weights
 from pi_sim.graph.ops import Graph
+from pi_sim.inference import dealing
+from pi_sim.inference.answers import answer_inputs, compare_vectors
+from pi_sim.inference.checks import audit_run, compare_results, plain_results, summarize_counters
+from pi_sim.inference.domains import evaluate_inputs, find_halvings, join_ranges, measure_ranges, warn_of_domains
+from pi_sim.inference.inputs import PIXELS, InputChoice, InputShape, RunInputs
 from pi_sim.mpc import launch
 from pi_sim.mpc.dealer.dealers import FIRST_PARTY, DealerSpec
 from pi_sim.mpc.party import CPU, require_device
 from pi_sim.mpc.rewriting import rewrite_graph
 from pi_sim.network import PRESETS, Network
 from pi_sim.records import RECORD_FILE, Measured, RunRecord
-from pi_sim.running import dealing
-from pi_sim.running.answers import answer_inputs, compare_vectors
-from pi_sim.running.checks import audit_run, compare_results, plain_results, summarize_counters
-from pi_sim.running.domains import evaluate_inputs, find_halvings, join_ranges, measure_ranges, warn_of_domains
-from pi_sim.running.inputs import PIXELS, InputChoice, InputShape, RunInputs
 from pi_sim.specs import ExecutableProtocol
 from pi_sim.training.evaluation import held_out_tokens, load_model_record
 from pi_sim.zoo.source import ModelSource

@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 from pi_sim.cli import main
+from pi_sim.inference import two_party
+from pi_sim.inference.dealing import write_dealt_files
 from pi_sim.mpc.transport import tls
-from pi_sim.running import two_party
-from pi_sim.running.dealing import write_dealt_files
 from pi_sim.specs import load_executable_protocol
 from pi_sim.zoo.source import ModelSource
 from tests.helpers.network_namespaces import ADDRESSES, CABLE, carried_bytes, ip, two_namespaces

@@ -16,11 +16,11 @@ from click.testing import CliRunner
 
 from pi_sim.cli import main
 from pi_sim.errors import RunError
+from pi_sim.inference.two_party import export_bundle
 from pi_sim.mpc.dealer import server
 from pi_sim.mpc.dealer.correlations import TensorSpec
 from pi_sim.mpc.dealer.dealers import RunIdentity
 from pi_sim.mpc.dealer.prg import AesCtrPrg
-from pi_sim.running.two_party import export_bundle
 from pi_sim.specs import load_executable_protocol
 from pi_sim.zoo.source import ModelSource
 

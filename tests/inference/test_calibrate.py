@@ -15,9 +15,9 @@ from pi_sim.cli import main
 from pi_sim.cost import cost
 from pi_sim.cost.cost import Machine, Work
 from pi_sim.errors import RunError, UsageError
+from pi_sim.inference import calibrate
 from pi_sim.records import SecondsEach
 from pi_sim.report.terminal import render_machine
-from pi_sim.running import calibrate
 from tests.helpers.golden import Golden
 
 PROFILE = Machine(
