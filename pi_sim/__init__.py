@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pi_sim.api import compare, estimate, models, networks, protocols, run, sweep
+    from pi_sim.api import compare, estimate, generate, models, networks, protocols, run, sweep
     from pi_sim.errors import PiSimError, RunError, UsageError
 
 __version__ = "0.1.0"
@@ -18,6 +18,7 @@ __all__ = [
     "__version__",
     "compare",
     "estimate",
+    "generate",
     "models",
     "networks",
     "protocols",

@@ -14,7 +14,7 @@ from pi_sim.network import PRESETS
 from pi_sim.specs import load_protocol
 from tests.helpers.cli import invoke, python, refused
 
-FUNCTIONS = {"compare", "estimate", "models", "networks", "protocols", "run", "sweep"}
+FUNCTIONS = {"compare", "estimate", "generate", "models", "networks", "protocols", "run", "sweep"}
 CONFIG = GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=50, n_positions=32)
 
 
@@ -252,3 +252,21 @@ def test_an_error_is_that_of_the_command_line(call: Callable[[], object], option
 def test_an_argument_that_is_none_of_its_kind_is_named(call: Callable[[], object], sentence: str) -> None:
     with pytest.raises(pi_sim.UsageError, match=sentence):
         call()
+
+
+@pytest.mark.parties
+def test_a_prompt_is_continued(capsys: pytest.CaptureFixture[str]) -> None:
+    pieces: list[str] = []
+    result = pi_sim.generate("relu_nonorm", "The history of", tokens=3, protocol="lean", on_text=pieces.append)
+    assert result.record.generation and result.text == "".join(pieces) == result.record.generation.plain_text
+    assert result.outputs.shape == (3, 2048)
+    assert repr(result.text) in repr(result)
+    priced = pi_sim.estimate("relu_nonorm", protocol="lean", prompt_len=6, generate=3)
+    assert priced.total.bytes == result.record.measured.bytes
+
+
+def test_a_generation_says_what_it_cannot_do() -> None:
+    with pytest.raises(pi_sim.UsageError, match="top_p"):
+        pi_sim.generate("relu_nonorm", "x", top_p=2.0)
+    with pytest.raises(pi_sim.UsageError, match="tokens"):
+        pi_sim.generate("relu_nonorm", "x", tokens=0)

@@ -5,7 +5,7 @@ plural where several values may be given. What the command line refuses raises a
 """
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from pi_sim.resolution import (
     resolve_networks,
     resolve_protocols,
 )
+from pi_sim.specs.toml import validate_table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pi_sim.cost.cost import Machine
     from pi_sim.cost.modules import ExampleInputs
     from pi_sim.inference.two_party import TwoPartyRequest
+    from pi_sim.records import RunRecord
     from pi_sim.resolution import ModelName, NetworkName, OneOrMany, ProtocolName
     from pi_sim.zoo.source import ModelSource
 
@@ -51,10 +53,14 @@ def estimate(
     seq_len: int | None = None,
     batch: int = 1,
     past: int | None = None,
+    prompt_len: int | None = None,
+    generate: int | None = None,
     inner: bool = False,
     machine: "str | Path | Machine | None" = None,
 ) -> Estimate:
     """Price one inference of a model under a protocol: rounds, bytes and seconds, without running it.
+
+    With `prompt_len` and `generate` it is a prompt and the tokens behind it, all together.
 
     `model` is a card's or a public model's name, the path of a card, a config or a checkpoint, a config of
     transformers, or a torch module, which may live on the meta device. A module that is not of transformers needs
@@ -68,7 +74,7 @@ def estimate(
     >>> pi_sim.estimate(torch.nn.Linear(768, 3072), torch.zeros(1, 128, 768)).total
     Cost(rounds=2, sent=(22806528, 19660800), offline=3145728, serial=22806528, ahead=(0, 0), session=(0, 0))
     """
-    check_counts(seq_len=seq_len, batch=batch, past=past)
+    check_counts(seq_len=seq_len, batch=batch, past=past, prompt_len=prompt_len, generate=generate)
     (card,), links = resolve_protocols([protocol]), resolve_networks(networks)
     scenario: dict[str, Any] = {"seq_len": seq_len, "batch": batch, "past": past, "inner": inner}
     scenario["machine"] = resolve_machine(machine)
@@ -79,7 +85,7 @@ def estimate(
     if example_inputs is not None:
         raise UsageError("example_inputs are those of a torch module; give seq_len and batch for any other model.")
     (source,) = resolve_models([model], [size])
-    return estimate_model(source, card, networks=links, **scenario)
+    return estimate_model(source, card, networks=links, **scenario, prompt_len=prompt_len, generate=generate)
 
 
 def compare(
@@ -90,6 +96,8 @@ def compare(
     seq_len: int | None = None,
     batch: int = 1,
     past: int | None = None,
+    prompt_len: int | None = None,
+    generate: int | None = None,
     inner: bool = False,
     machine: "str | Path | Machine | None" = None,
 ) -> Comparison:
@@ -100,9 +108,10 @@ def compare(
     """
     from pi_sim.report.estimates import check_comparable
 
-    check_counts(seq_len=seq_len, batch=batch, past=past)
+    check_counts(seq_len=seq_len, batch=batch, past=past, prompt_len=prompt_len, generate=generate)
     cards, links, profile = resolve_protocols(protocols), resolve_networks(networks), resolve_machine(machine)
     scenario: dict[str, Any] = {"batch": batch, "past": past, "inner": inner, "machine": profile}
+    scenario |= {"prompt_len": prompt_len, "generate": generate}
     estimates: list[Estimate] = []
     for model in models:
         if isinstance(model, Estimate):
@@ -179,37 +188,98 @@ def run(
     to imitate. Warnings go to Python's `warnings`. Raises a `RunError` if measured rounds or bytes differ from the
     predicted ones, or, unless `allow_inexact`, if the private result is wrong.
     """
-    from pi_sim.inference import two_party
-    from pi_sim.inference.inputs import InputChoice
-
     check_counts(seq_len=seq_len, sequences=sequences, batch=batch, hide_length=hide_length)
+    shape: dict[str, Any] = {"length": seq_len, "hidden_length": hide_length, "batch": batch, "sequences": sequences}
+    choice = {**_text_input(text), "image": Path(image) if image else None, **shape}
+    request = _make_request(model, size, choice, protocol, network, bundle, dealer, device, timeout)
+
+    def run_request(request: "TwoPartyRequest") -> "RunRecord":
+        from pi_sim.inference.two_party import run_two_party
+
+        return run_two_party(request, _warn, lambda fraction: None)
+
+    return _read_run(run_request, request, allow_inexact)
+
+
+def generate(
+    model: "str | Path | ModelSource | None" = None,
+    prompt: str | None = None,
+    tokens: int = 16,
+    *,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    on_text: Callable[[str], None] = lambda text: None,
+    protocol: "ProtocolName" = "crypten",
+    network: "NetworkName | None" = None,
+    size: str | Path = "tiny",
+    seq_len: int | None = None,
+    bundle: str | Path | None = None,
+    dealer: str | Path = "first-party",
+    device: str = "cpu",
+    timeout: float = 60.0,
+    allow_inexact: bool = False,
+) -> PrivateRun:
+    """Continue a prompt by tokens between two processes on this machine; the client alone chooses each token.
+
+    Temperature 0 takes the most probable token, more a random one of `seed`, among those that hold `top_p` of the
+    probability. `on_text` gets the text as it comes. Without a prompt it continues the start of held-out text,
+    `seq_len` tokens of it. Raises as `run` does.
+    """
+    from pi_sim.inference.generation import GenerationChoice, run_generation
+    from pi_sim.mpc.sampling import Sampling
+
+    check_counts(tokens=tokens, seq_len=seq_len)
+    settings = {"temperature": temperature, "top_p": top_p, "seed": seed}
+    choice = GenerationChoice(tokens, validate_table(Sampling, settings, "sampling"))
+    text = {"prompt": prompt, "length": None if prompt else seq_len}
+    request = _make_request(model, size, text, protocol, network, bundle, dealer, device, timeout)
+    return _read_run(
+        lambda request: run_generation(request, choice, _warn, lambda fraction: None, on_text), request, allow_inexact
+    )
+
+
+def _make_request(
+    model: "str | Path | ModelSource | None",
+    size: str | Path,
+    choice: dict[str, Any],
+    protocol: "ProtocolName",
+    network: "NetworkName | None",
+    bundle: str | Path | None,
+    dealer: str | Path,
+    device: str,
+    timeout: float,
+) -> "TwoPartyRequest":
+    """Return the request of a run for the fields of an `InputChoice`."""
+    from pi_sim.inference.inputs import InputChoice
+    from pi_sim.inference.two_party import TwoPartyRequest
+
     if not (isinstance(timeout, int | float) and 0 < timeout <= MAX_TIMEOUT):
         raise UsageError(f"timeout is {timeout!r}; give seconds, more than 0 and up to {MAX_TIMEOUT:,}.")
     name = model or (None if bundle else DEFAULT_MODEL)
-    shape: dict[str, Any] = {"length": seq_len, "hidden_length": hide_length, "batch": batch, "sequences": sequences}
-    request = two_party.TwoPartyRequest(
+    return TwoPartyRequest(
         protocol=resolve_executable(protocol),
         model=resolve_models([name], [size])[0] if name else None,
-        input=InputChoice(**_text_input(text), image=Path(image) if image else None, **shape),
+        input=InputChoice(**choice),
         bundle=Path(bundle) if bundle else None,
         network=resolve_networks(network)[0] if network not in (None, "none") else None,
         timeout=timeout,
         dealer=resolve_dealer(dealer),
         device=device,
     )
-    return _run_request(request, allow_inexact)
 
 
-def _run_request(request: "TwoPartyRequest", allow_inexact: bool) -> PrivateRun:
+def _read_run(
+    run_request: "Callable[[TwoPartyRequest], RunRecord]", request: "TwoPartyRequest", allow_inexact: bool
+) -> PrivateRun:
     """Run, read the results, and refuse a wrong one."""
     import numpy as np
 
     from pi_sim.inference.checks import require_right_result
-    from pi_sim.inference.two_party import run_two_party
 
     with TemporaryDirectory(prefix="pi-sim-") as folder:
         out = Path(folder) / "outputs.npy"
-        record = run_two_party(replace(request, out=out), _warn, lambda fraction: None)
+        record = run_request(replace(request, out=out))
         outputs = np.load(out)
     if not allow_inexact:
         require_right_result(record)

@@ -61,6 +61,11 @@ class PrivateRun(Result):
         return self.record.answers
 
     @property
+    def text(self) -> str | None:
+        """Continuation of the prompt; None where nothing was generated."""
+        return self.record.generation.text if self.record.generation else None
+
+    @property
     def perplexity(self) -> "Perplexity | None":
         """Plain and private perplexity on the same tokens; None for a prompt, and without a next token."""
         return self.record.perplexity
@@ -73,6 +78,8 @@ class PrivateRun(Result):
         tokens = f"{len(self.outputs)} x {record.seq_len:,} tokens"
         unit = "sequence" if record.batch == 1 else "batch"
         quality = f", first answer {answer.text!r}" if answer else ""
+        if self.text is not None:
+            quality = f", continued by {self.text!r}"
         if self.perplexity:
             plain, private = map(format_perplexity, (self.perplexity.plain, self.perplexity.private))
             quality = f", perplexity {plain} plain, {private} private"

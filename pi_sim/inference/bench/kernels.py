@@ -1,4 +1,4 @@
-"""Single operations and truncations between two processes: `python -m pi_sim.inference.bench.kernels` is the second one.
+"""Operations and truncations between two processes: `python -m pi_sim.inference.bench.kernels` is the second one.
 
 Both parties go through the same steps over a real connection. An operation is first counted and audited, then timed
 with the dealer's work and without it, all randomness being in memory.
