@@ -144,7 +144,7 @@ def sweep(
     """
     from pi_sim.grid.sweep import Sweep, list_scenarios, make_price_tables
     from pi_sim.grid.table import ResumableCsv, open_table
-    from pi_sim.report.sweep import default_folders, load_qualities, shared_text
+    from pi_sim.report.sweep import load_perplexities
 
     axes = {"lengths": list_names(seq_lens), "batches": list_names(batches), "pasts": list_names(pasts)}
     check_counts(seq_lens=axes["lengths"], batches=axes["batches"], pasts=axes["pasts"])
@@ -154,13 +154,12 @@ def sweep(
         price_tables=make_price_tables(resolve_protocols(protocols)),
         networks=resolve_networks(networks),
         machine=resolve_machine(machine),
+        perplexities=load_perplexities([Path(folder) for folder in list_names(records)], sources),
     )
     if not (grid.scenarios and grid.price_tables and grid.networks):
         raise UsageError("a sweep needs a model, a size, a protocol and a network; one of these lists is empty.")
-    folders = [Path(folder) for folder in list_names(records)] or default_folders()
-    seeds = shared_text(load_qualities(folders, sources))
     with open_table(Path(out)) if out else nullcontext(ResumableCsv(lambda text: None)) as table:
-        return SweepResult(grid.run(table, lambda fraction: None), seeds)
+        return SweepResult(grid.run(table, lambda fraction: None))
 
 
 def run(

@@ -1,6 +1,5 @@
 """Results of the Python interface: comparisons, sweeps, the choice of a design, and lists of what exists."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from textwrap import shorten
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pi_sim.cost.estimate import SCENARIO_KEYS, Estimate, describe_tokens
 from pi_sim.cost.rows import View
 from pi_sim.errors import UsageError
+from pi_sim.grid.table import comparable_seconds
 from pi_sim.report.tables import format_perplexity
 from pi_sim.report.terminal import list_counts
 from pi_sim.results import Result, html_table
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from pi_sim.grid.table import SweepRow
     from pi_sim.records import Answer, Perplexity, RunRecord
-    from pi_sim.report.statistics import Seeds
 
 
 @dataclass(frozen=True, repr=False)
@@ -140,37 +139,30 @@ class Listing(Result, Sequence[str]):
 
 @dataclass(frozen=True, repr=False)
 class SweepResult(Result):
-    """Rows of a sweep, and the perplexities of the designs that were trained."""
+    """Rows of a sweep, with the perplexities of the designs that were trained."""
 
     rows: "list[SweepRow]"
-    seeds: "dict[tuple[str, str], Seeds]"
-    """Perplexities of each trained model and size on one text, that of most designs: only those can be compared."""
 
     @property
     def title(self) -> str:
         """Numbers of estimates, models, protocols and networks."""
-        lacking = sum(row.seconds is None for row in self.rows)
+        lacking = sum(row.reason is not None for row in self.rows)
         axes = {name: len(_values(self.rows, name)) for name in ("model", "protocol", "network")}
         counts = [f"{count} {name}{'' if count == 1 else 's'}" for name, count in axes.items()]
         return f"{len(self.rows):,} estimates of {', '.join(counts)}; {lacking:,} without a price"
 
-    def perplexity(self, row: "SweepRow") -> float:
-        """Return the mean of a design's seeds: NaN if it was not trained, infinite if it diverged."""
-        seeds = self.seeds.get((row.model, row.size))
-        return seeds.mean if seeds else math.nan
-
     def frame(self) -> "pd.DataFrame":
-        """Return a row for each combination: the columns of `pi-sim sweep`, and the perplexity."""
+        """Return a row for each combination, with the columns of `pi-sim sweep`."""
         import pandas as pd
 
-        return pd.DataFrame([{**row._asdict(), "perplexity": self.perplexity(row)} for row in self.rows])
+        return pd.DataFrame(self.rows, columns=list(self.rows[0]._fields) if self.rows else None)
 
     def best(self, max_perplexity: float | None = None, network: str | None = None, **columns: Any) -> "DesignChoice":
         """Return the fastest row on a network whose design has a perplexity of at most `max_perplexity`.
 
         `columns` restrict the rows further, such as seq_len=128 or protocol="lean". Without a limit, designs that were
-        not trained count too. Raises `UsageError` where rows of several networks, lengths or batches remain, which
-        cannot be compared, and where no row meets the limit.
+        not trained count too. Seconds include computing if that is known of all these rows. Raises `UsageError` where
+        rows of several networks, lengths or batches remain, which cannot be compared, and where no row meets the limit.
         """
         if not isinstance(max_perplexity, int | float | None):
             raise UsageError(f"max_perplexity is {max_perplexity!r}; give a number.")
@@ -180,24 +172,24 @@ class SweepResult(Result):
         for name in ("network", "seq_len", "batch", "past", "only_inner"):
             if len(_values(rows, name)) > 1:
                 raise UsageError(f"the sweep has several values of {name}: {_list(rows, name)}; give best one of them.")
-        priced = [row for row in rows if row.seconds is not None]
+        priced = [row for row in rows if row.reason is None]
         if not priced:
             raise UsageError(f"no row has a price: {rows[0].reason}")
         if max_perplexity is not None:
             priced = self._limit(priced, max_perplexity)
-        row = min(priced, key=lambda row: row.seconds or 0.0)
-        return DesignChoice(row, self.perplexity(row))
+        seconds, index = min((seconds, index) for index, seconds in enumerate(comparable_seconds(priced)))
+        return DesignChoice(priced[index], seconds)
 
     def _limit(self, rows: "list[SweepRow]", limit: float) -> "list[SweepRow]":
         """Return the rows up to a perplexity; a `UsageError` that names the lowest if there are none."""
-        rows_within = [row for row in rows if self.perplexity(row) <= limit]
+        trained = [(row.perplexity, row) for row in rows if row.perplexity is not None]
+        rows_within = [row for perplexity, row in trained if perplexity <= limit]
         if rows_within:
             return rows_within
-        trained = [row for row in rows if not math.isnan(self.perplexity(row))]
         if not trained:
             raise UsageError("no design has a known perplexity; give sweep the folder of its training as records.")
-        row = min(trained, key=self.perplexity)
-        lowest = f"the lowest is {self.perplexity(row):.2f}, of {row.model} ({row.size})"
+        least, row = min(trained, key=lambda pair: pair[0])
+        lowest = f"the lowest is {least:.2f}, of {row.model} ({row.size})"
         raise UsageError(f"no design has a perplexity of at most {limit:g}; {lowest}; allow a larger one.")
 
 
@@ -222,10 +214,10 @@ def _list(rows: "list[SweepRow]", name: str) -> str:
 
 @dataclass(frozen=True, repr=False)
 class DesignChoice(Result):
-    """The row of a sweep that was chosen, and the perplexity of its design, NaN if it is not known."""
+    """The row of a sweep that was chosen, and its seconds, by which it was."""
 
     row: "SweepRow"
-    perplexity: float
+    seconds: float
 
     @property
     def model(self) -> str:
@@ -238,9 +230,9 @@ class DesignChoice(Result):
         return self.row.protocol
 
     @property
-    def seconds(self) -> float:
-        """Seconds on the network."""
-        return self.row.seconds or 0.0
+    def perplexity(self) -> float | None:
+        """Perplexity of the design, None if it is not known."""
+        return self.row.perplexity
 
     @property
     def title(self) -> str:
@@ -248,11 +240,11 @@ class DesignChoice(Result):
         row = self.row
         scenario = f"{row.model} ({row.size}), protocol {row.protocol}"
         tokens = describe_tokens(row.seq_len, row.batch, row.past)
-        quality = "" if math.isnan(self.perplexity) else f", perplexity {self.perplexity:.2f}"
+        quality = "" if self.perplexity is None else f", perplexity {self.perplexity:.2f}"
         return f"{scenario}, {tokens}: {row.network} {self.seconds:,.3g} s{quality}"
 
     def frame(self) -> "pd.DataFrame":
-        """Return the row, with the perplexity."""
+        """Return the row."""
         import pandas as pd
 
-        return pd.DataFrame([{**self.row._asdict(), "perplexity": self.perplexity}])
+        return pd.DataFrame([self.row._asdict()])

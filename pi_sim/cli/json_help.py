@@ -81,9 +81,12 @@ SWEEP: Keys = {
     "ahead_bytes": "that the busier party can send before the input is there",
     "session_bytes": "that the busier party sends once per session",
     "offline_bytes": "correlated randomness that must reach a party; empty where the sources do not state it",
-    "compute_seconds": "by the machine's profile; empty without one, or where a protocol does not run here",
-    "seconds": "on the network; they include those of computing if compute_seconds is a number",
-    "first_query_seconds": "of the first query of a session: with what a steady state has done before",
+    "network_seconds": "on the network, without computing",
+    "first_query_network_seconds": "of the first query of a session: with what a steady state has sent before",
+    "compute_seconds": "by the machine's profile; empty without one, or where a protocol's sources state none",
+    "seconds": "network_seconds + compute_seconds; empty where that is",
+    "first_query_seconds": "the same of the first query of a session",
+    "perplexity": "of held-out text, the mean of the seeds of a training's record; empty without one",
     "reason": "why there is no price; empty if there is one",
 }
 

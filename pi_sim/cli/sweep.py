@@ -45,16 +45,42 @@ Names = tuple[str, ...]
 @options.repeatable(
     "--records", "records", "Records of trainings; by default those shipped and reports/records.", type=options.FOLDER
 )
-def sweep(out: Path | None, report: Path | None, records: tuple[Path, ...], **arguments: Any) -> None:
-    """Price every combination of models, protocols and networks. Each one, also of sizes and lengths, is a line of CSV.
+@click.option(
+    "--max-perplexity",
+    type=click.FloatRange(0, min_open=True),
+    metavar="P",
+    help="Only designs that were trained to a perplexity of at most P.",
+)
+@click.option("--pareto", is_flag=True, help="Print the Pareto fronts of perplexity and seconds, a front a network.")
+@click.option(
+    "--format", "style", type=click.Choice(["table", "json", "csv", "markdown"]), default="csv", show_default=True,
+    help="Format of standard output.",
+)  # fmt: skip
+def sweep(
+    out: Path | None,
+    report: Path | None,
+    records: tuple[Path, ...],
+    max_perplexity: float | None,
+    pareto: bool,
+    style: Any,
+    **arguments: Any,
+) -> None:
+    """Price every combination of models, protocols and networks. Each one, also of sizes and lengths, is a line.
 
     Options that name something are repeatable. A combination without a price has a line with the reason. Lines that
     --out already has are not computed again, so that an interrupted sweep continues; to compute a line again, remove
     it.
     """
-    grid = _resolve_sweep(**arguments)
+    from pi_sim.report import sweep as page
+
+    grid = _resolve_sweep(records, **arguments)
+    if max_perplexity is not None:
+        grid = page.limit_perplexity(grid, max_perplexity)
     quality = _load_quality(grid, report, records) if report else None
-    rows = _run_sweep(grid, out)
+    is_streamed = out is None and style == "csv" and not pareto
+    rows = _run_sweep(grid, out, is_streamed)
+    if pareto or not (out or is_streamed):
+        click.echo(page.render_rows(page.pareto_rows(rows) if pareto else rows, style))
     if report and quality is not None:
         from pi_sim.report import pages
 
@@ -63,17 +89,26 @@ def sweep(out: Path | None, report: Path | None, records: tuple[Path, ...], **ar
 
 
 def _resolve_sweep(
-    models: Names, sizes: Names, protocols: Names, networks: Names, machine: Path | None, **axes: Any
+    records: tuple[Path, ...],
+    models: Names,
+    sizes: Names,
+    protocols: Names,
+    networks: Names,
+    machine: Path | None,
+    **axes: Any,
 ) -> "Sweep":
     """Resolve all names; a `UsageError` for one that does not exist, before anything is priced."""
     from pi_sim.cost.cost import load_profile
     from pi_sim.grid.sweep import Sweep, list_scenarios, make_price_tables
+    from pi_sim.report.sweep import load_perplexities
 
+    sources = resolution.resolve_models(models, sizes)
     return Sweep(
         networks=resolution.resolve_networks(networks),
-        scenarios=list_scenarios(resolution.resolve_models(models, sizes), **axes),
+        scenarios=list_scenarios(sources, **axes),
         price_tables=make_price_tables(resolution.resolve_protocols(protocols)),
         machine=load_profile(machine),
+        perplexities=load_perplexities(list(records), sources),
     )
 
 
@@ -87,14 +122,14 @@ def _load_quality(grid: "Sweep", report: Path, folders: tuple[Path, ...]) -> "pd
     return page.load_qualities(list(folders) or page.default_folders(), sources)
 
 
-def _run_sweep(grid: "Sweep", out: Path | None) -> "list[SweepRow]":
+def _run_sweep(grid: "Sweep", out: Path | None, is_streamed: bool) -> "list[SweepRow]":
     """Return all rows; show progress unless the rows go to standard output, then the rate of new ones."""
-    silent = nullcontext(lambda fraction: None)
-    with _open_output(out) as table, options.progress_bar("sweep") if out else silent as advance:
+    progress = nullcontext(lambda fraction: None) if is_streamed else options.progress_bar("sweep")
+    with _open_output(out, is_streamed) as table, progress as advance:
         before, started, computing = len(table.rows), time.perf_counter(), time.process_time()
         rows = grid.run(table, advance)
         elapsed, computing = time.perf_counter() - started, time.process_time() - computing
-    lacking, new = sum(row.seconds is None for row in rows), len(table.rows) - before
+    lacking, new = sum(row.reason is not None for row in rows), len(table.rows) - before
     summary = f"{len(rows):,} estimates, {lacking:,} without a price"
     rate = f"; {new:,} new in {elapsed:.2f} s, {new / computing:,.0f} for each second of a core" if new else ""
     click.echo(f"{out or 'sweep'}: {summary}{rate}", err=True)
@@ -102,12 +137,12 @@ def _run_sweep(grid: "Sweep", out: Path | None) -> "list[SweepRow]":
 
 
 @contextmanager
-def _open_output(out: Path | None) -> "Iterator[ResumableCsv]":
+def _open_output(out: Path | None, is_streamed: bool) -> "Iterator[ResumableCsv]":
     """Open the table that rows go to; after Ctrl-C tell that the file is kept."""
     from pi_sim.grid.table import ResumableCsv, open_table
 
     if out is None:
-        yield ResumableCsv(lambda text: click.echo(text, nl=False))
+        yield ResumableCsv(lambda text: click.echo(text, nl=False) if is_streamed else None)
         return
     try:
         with open_table(out) as table:

@@ -4,8 +4,8 @@ The census of a scenario is captured once for all protocols; a protocol prices e
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from itertools import product
 from operator import mul
@@ -174,6 +174,8 @@ class Sweep:
     price_tables: list[PriceTable]
     networks: list[Network]
     machine: Machine | None = None
+    perplexities: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """Perplexities of trained models, by model and size."""
 
     def run(self, table: ResumableCsv, advance: Callable[[float], None]) -> list[SweepRow]:
         """Return all rows; those that the table lacks are added to it, one scenario under one protocol at a time.
@@ -203,20 +205,24 @@ class Sweep:
         self, captured: CapturedScenario, prices: PriceTable, missing: dict[ScenarioKey, Network]
     ) -> Iterator[SweepRow]:
         """Price a scenario once, and yield its row for each network."""
+        source = captured.scenario.source
+        perplexity = self.perplexities.get((source.name, source.label))
         try:
             cost, works = prices.total(captured)
         except MissingDependencyError:
             raise
         except UsageError as error:
             reason = " ".join(str(error).split())
-            yield from (SweepRow._make((*key, *EMPTY_RESULT, reason)) for key in missing)
+            yield from (SweepRow._make((*key, *EMPTY_RESULT, perplexity, reason)) for key in missing)
             return
-        compute_seconds, ahead_seconds = None, 0.0
-        if works and (machine := pricing.machine_of(prices.protocol, self.machine)):
-            compute_seconds, ahead_seconds = machine.seconds(works[0], cost.rounds), machine.seconds(works[1], 0)
+        machine = pricing.machine_of(prices.protocol, self.machine)
+        computing = (
+            (machine.seconds(works[0], cost.rounds), machine.seconds(works[1], 0)) if works and machine else None
+        )
         offline = cost.offline if prices.offline_known else None
         numbers = cost.rounds, cost.bytes, *cost.sent, cost.ahead_bytes, cost.session_bytes, offline
         for key, network in missing.items():
-            seconds = network.seconds(cost.rounds, cost.serial) + (compute_seconds or 0.0)
-            first_query = seconds + cost.seconds_before(network) + ahead_seconds
-            yield SweepRow._make((*key, *numbers, compute_seconds, seconds, first_query, None))
+            steady = network.seconds(cost.rounds, cost.serial)
+            first = steady + cost.seconds_before(network)
+            times = (computing[0], steady + computing[0], first + sum(computing)) if computing else (None,) * 3
+            yield SweepRow._make((*key, *numbers, steady, first, *times, perplexity, None))

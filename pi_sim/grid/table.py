@@ -6,7 +6,7 @@ complete; until then the rows are in a CSV file beside it.
 
 import csv
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from io import SEEK_END, BytesIO, FileIO, StringIO
 from pathlib import Path
@@ -17,7 +17,11 @@ from pi_sim.errors import MissingDependencyError, UsageError
 
 
 class SweepRow(NamedTuple):
-    """A scenario under a protocol on a network: its cost and its seconds, or the reason why it has no price."""
+    """A scenario under a protocol on a network: its cost and its seconds, or the reason why it has no price.
+
+    Seconds of the network stand apart from those with computing, which are None where a machine's profile is missing or
+    a protocol's sources state none. The perplexity is that of a training of the model, None without a record of one.
+    """
 
     model: str
     size: str
@@ -35,9 +39,12 @@ class SweepRow(NamedTuple):
     ahead_bytes: int | None
     session_bytes: int | None
     offline_bytes: int | None
+    network_seconds: float | None
+    first_query_network_seconds: float | None
     compute_seconds: float | None
     seconds: float | None
     first_query_seconds: float | None
+    perplexity: float | None
     reason: str | None
 
     @property
@@ -49,9 +56,17 @@ class SweepRow(NamedTuple):
 ScenarioKey = tuple[Any, ...]
 COLUMNS = SweepRow._fields
 KEY_LENGTH = COLUMNS.index("rounds")
-EMPTY_RESULT = (None,) * (COLUMNS.index("reason") - KEY_LENGTH)
-FLOAT_COLUMNS = ("compute_seconds", "seconds", "first_query_seconds")
-INTEGER_COLUMNS = ("seq_len", "batch", "past", *COLUMNS[KEY_LENGTH : COLUMNS.index("compute_seconds")])
+EMPTY_RESULT = (None,) * (COLUMNS.index("perplexity") - KEY_LENGTH)
+FLOAT_COLUMNS = COLUMNS[COLUMNS.index("network_seconds") : COLUMNS.index("reason")]
+INTEGER_COLUMNS = ("seq_len", "batch", "past", *COLUMNS[KEY_LENGTH : COLUMNS.index("network_seconds")])
+
+
+def comparable_seconds(rows: Sequence[SweepRow]) -> list[float]:
+    """Return the seconds of rows that have a price: with computing if it is known of all of them, else without."""
+    with_computing = [row.seconds for row in rows if row.seconds is not None]
+    if len(with_computing) == len(rows):
+        return with_computing
+    return [row.network_seconds for row in rows if row.network_seconds is not None]
 
 
 def parse_row(cells: dict[str, str]) -> SweepRow:

@@ -1,9 +1,10 @@
 """The page of a sweep: Pareto fronts of perplexity against seconds, and what has no price."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import pandas as pd
 from pi_sim import records, specs
 from pi_sim.cost.estimate import CONVENTIONS, SECONDS_WITH_COMPUTE, SECONDS_WITHOUT_COMPUTE, describe_tokens
 from pi_sim.errors import UsageError
-from pi_sim.grid.table import SweepRow
+from pi_sim.grid.sweep import Sweep
+from pi_sim.grid.table import HEADER, SweepRow, comparable_seconds, csv_lines
 from pi_sim.records import TrainingRecord
-from pi_sim.report import frames
+from pi_sim.report import frames, tables
 from pi_sim.report.statistics import Seeds, pareto_front
 from pi_sim.report.tables import SECONDS
 from pi_sim.zoo.source import CardModel, ModelSource
@@ -39,7 +41,7 @@ class DesignComparison:
     def networks(self) -> dict[str, dict[str, float]]:
         """Seconds of each design by network."""
         groups = self.rows.groupby("network", sort=False)
-        return {str(name): dict(zip(group["model"], group["seconds"], strict=True)) for name, group in groups}
+        return {str(name): dict(zip(group["model"], group["shown_seconds"], strict=True)) for name, group in groups}
 
     def front(self, network: str) -> list[str]:
         """Return the designs on the front, the fastest first."""
@@ -75,13 +77,17 @@ def load_qualities(folders: list[Path], sources: Iterable[ModelSource]) -> pd.Da
     return pd.DataFrame(rows, columns=["model", "size", "corpus", "text", "trained_tokens", "seeds"])
 
 
-def shared_text(qualities: pd.DataFrame) -> dict[tuple[str, str], Seeds]:
-    """Return the perplexities by model and size on the text that most designs share, of several the longest."""
+def load_perplexities(folders: list[Path], sources: Iterable[ModelSource]) -> dict[tuple[str, str], float]:
+    """Return the mean perplexity of trained designs by model and size, on the text that most of them share.
+
+    Of several texts that is the one with the longest trainings. `folders` are those of `default_folders` if empty.
+    """
+    qualities = load_qualities(folders or default_folders(), sources)
     if qualities.empty:
         return {}
     texts = qualities.groupby("corpus")["trained_tokens"].agg(["size", "max"]).sort_values(["size", "max"])
     rows = qualities[qualities["corpus"] == texts.index[-1]]
-    return dict(zip(zip(rows["model"], rows["size"], strict=True), rows["seeds"], strict=True))
+    return {(model, size): seeds.mean for model, size, seeds in rows[["model", "size", "seeds"]].to_numpy()}
 
 
 def _training_records(folders: list[Path]) -> Iterator[tuple[Path, TrainingRecord]]:
@@ -99,10 +105,69 @@ def _training_records(folders: list[Path]) -> Iterator[tuple[Path, TrainingRecor
 
 def compare_designs(answers: Iterable[SweepRow], qualities: pd.DataFrame) -> list[DesignComparison]:
     """Return every comparison of at least two designs that have a price and a finite perplexity."""
-    prices = pd.DataFrame(answers, columns=list(SweepRow._fields)).dropna(subset="seconds")
+    prices = pd.DataFrame(answers, columns=list(SweepRow._fields)).dropna(subset="network_seconds")
     finite = qualities[[seeds.is_finite for seeds in qualities["seeds"]]]
     groups = finite.merge(prices, on=["model", "size"]).groupby(list(SCENARIO), sort=False, dropna=False)
-    return [DesignComparison(group) for _, group in groups if group["model"].nunique() > 1]
+    return [DesignComparison(_with_shown_seconds(group)) for _, group in groups if group["model"].nunique() > 1]
+
+
+def _with_shown_seconds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a comparison with seconds of one kind: with computing if all of them have it."""
+    return rows.assign(shown_seconds=rows["network_seconds" if rows["seconds"].isna().any() else "seconds"])
+
+
+def pareto_rows(rows: Iterable[SweepRow]) -> list[SweepRow]:
+    """Return the rows on the Pareto fronts of perplexity and seconds, of all designs and protocols of a scenario.
+
+    A scenario is a length, a batch, a cache and a network. Rows without a price or a perplexity are on no front.
+    """
+    groups: dict[tuple[Any, ...], list[SweepRow]] = {}
+    for row in rows:
+        if row.reason is None and row.perplexity is not None:
+            groups.setdefault((row.seq_len, row.batch, row.past, row.only_inner, row.network), []).append(row)
+    front: list[SweepRow] = []
+    for group in groups.values():
+        pairs = zip(comparable_seconds(group), group, strict=True)
+        points = {str(index): (seconds, row.perplexity or 0.0) for index, (seconds, row) in enumerate(pairs)}
+        front += [group[int(index)] for index in pareto_front(points)]
+    return front
+
+
+def limit_perplexity(grid: Sweep, limit: float) -> Sweep:
+    """Return the sweep of the designs of at most a perplexity; a `UsageError` if there are none."""
+    known = {
+        (scenario.source.name, scenario.source.label): grid.perplexities.get(scenario.key[:2], math.inf)
+        for scenario in grid.scenarios
+    }
+    chosen = [scenario for scenario in grid.scenarios if known[scenario.key[:2]] <= limit]
+    if chosen:
+        return replace(grid, scenarios=chosen)
+    least = min(known.values())
+    reason = "no perplexity is known" if math.isinf(least) else f"the lowest is {least:.2f}"
+    raise UsageError(f"no design has a perplexity of at most {limit:g}, {reason}; allow a larger --max-perplexity.")
+
+
+def render_rows(rows: list[SweepRow], style: tables.Format) -> str:
+    """Render rows of a sweep; for people without the columns that only programs read."""
+    if style == "json":
+        return json.dumps([row._asdict() for row in rows], indent=2)
+    if style == "csv":
+        return f"{HEADER}{csv_lines(rows)}".rstrip("\n")
+    columns: dict[str, Any] = {
+        "model": "design", "size": "size", "tokens": "tokens", "protocol": "protocol", "network": "network",
+        "perplexity": "perplexity", "rounds": ("rounds", tables.COUNT), "bytes": ("sent", tables.BYTES),
+        "network_seconds": ("network only", SECONDS), "seconds": ("with computing", SECONDS), "reason": "no price",
+    }  # fmt: skip
+    lines = [
+        {
+            **row._asdict(),
+            "tokens": describe_tokens(row.seq_len, row.batch, row.past),
+            "perplexity": None if row.perplexity is None else tables.format_perplexity(row.perplexity),
+        }
+        for row in rows
+    ]
+    empty = {key for key in ("perplexity", "seconds", "reason") if all(line[key] is None for line in lines)}
+    return tables.render(tables.tabulate(lines, {key: columns[key] for key in columns if key not in empty}), style)
 
 
 def context(answers: list[SweepRow], compared: dict[str, DesignComparison]) -> dict[str, Any]:
@@ -111,7 +176,7 @@ def context(answers: list[SweepRow], compared: dict[str, DesignComparison]) -> d
     axes = {"design": "model", "size": "size", "length": "seq_len", "protocol": "protocol", "network": "network"}
     counts = {noun: frame[key].nunique() for noun, key in axes.items()}
     shown = {(size, model) for item in compared.values() for size, model in item.rows[["size", "model"]].to_numpy()}
-    with_price = dict.fromkeys((answer.size, answer.model) for answer in answers if answer.seconds is not None)
+    with_price = dict.fromkeys((answer.size, answer.model) for answer in answers if answer.reason is None)
     machines = dict.fromkeys(answer.machine for answer in answers if answer.compute_seconds is not None)
     seconds = [SECONDS_WITHOUT_COMPUTE] if any(answer.compute_seconds is None for answer in answers) else []
     seconds += [SECONDS_WITH_COMPUTE.format(machine) for machine in machines]

@@ -2,9 +2,11 @@
 
 import csv
 import io
+import json
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +30,7 @@ from pi_sim.grid.sweep import PriceTable, Scenario, Sweep, list_scenarios, make_
 from pi_sim.grid.table import COLUMNS, SweepRow, parse_row
 from pi_sim.network import PRESETS, Network
 from pi_sim.records import SecondsEach
+from pi_sim.report.sweep import load_perplexities
 from pi_sim.resolution import resolve_models, resolve_protocols
 from pi_sim.zoo.source import ModelSource
 from tests.helpers.cli import invoke, python, refused
@@ -46,9 +49,10 @@ LINES = 2 * 3 * 3 * 2
 
 def full_sweep(machine: Machine | None = None) -> Sweep:
     """Return the sweep of `GRID` and `PROTOCOLS`."""
-    scenarios = list_scenarios(resolve_models(MODELS, ["tiny"]), lengths=(8, 999), pasts=(4,))
+    sources = resolve_models(MODELS, ["tiny"])
+    scenarios = list_scenarios(sources, lengths=(8, 999), pasts=(4,))
     prices = make_price_tables(resolve_protocols(["crypten", "sigma", "bolt"]))
-    return Sweep(scenarios, prices, [PRESETS["lan"], PRESETS["wan"]], machine)
+    return Sweep(scenarios, prices, [PRESETS["lan"], PRESETS["wan"]], machine, load_perplexities([], sources))
 
 
 def run(sweep: Sweep) -> list[SweepRow]:
@@ -78,7 +82,7 @@ def test_every_line_is_the_estimate(machine: Machine | None) -> None:
             assert answer.reason == str(error.value)
         else:
             same(answer, one(answer, machine))
-    assert {answer.protocol for answer in answers if answer.seconds} == {"crypten", "sigma"}
+    assert {answer.protocol for answer in answers if answer.reason is None} == {"crypten", "sigma"}
 
 
 def same(answer: SweepRow, expected: Estimate) -> None:
@@ -87,7 +91,13 @@ def same(answer: SweepRow, expected: Estimate) -> None:
     by_network = {"seconds", "first_query_seconds"}
     keys = total.keys() & set(SweepRow._fields) - by_network
     assert {key: getattr(answer, key) for key in keys} == {key: total[key] for key in keys}
-    assert {key: getattr(answer, key) for key in by_network} == {key: total[key][answer.network] for key in by_network}
+    shown = by_network if total["compute_seconds"] is not None else set[str]()
+    assert {key: getattr(answer, key) for key in shown} == {key: total[key][answer.network] for key in shown}
+    network_only = replace(expected, machine=None).to_json()["total"]
+    assert answer.network_seconds == network_only["seconds"][answer.network]
+    assert answer.first_query_network_seconds == network_only["first_query_seconds"][answer.network]
+    if total["compute_seconds"] is None:
+        assert answer.seconds is answer.first_query_seconds is None
     assert [answer.server_bytes, answer.client_bytes] == list(total["bytes_by_party"])
     assert answer.session_bytes == expected.session_bytes
 
@@ -117,7 +127,7 @@ def test_any_census_sums_as_its_estimate_does(
     (answer,) = run(Sweep([Scenario(ModelSource.parse("relu_nonorm", "tiny"), 1)], [sigma], [network]))
     expected = Estimate("a", "b", "sigma", 1, price_census(census, sigma.protocol), frozenset(), [network])
     assert (answer.rounds, answer.bytes) == (expected.total.rounds, expected.total.bytes)
-    assert answer.seconds == expected.seconds(expected.overall)[network.name]
+    assert answer.network_seconds == expected.seconds(expected.overall)[network.name]
 
 
 @pytest.mark.parametrize(
@@ -332,3 +342,30 @@ def test_parquet_has_the_lines_of_csv(complete: bytes, tmp_path: Path, impatient
     assert sweep("--out", str(path), "--network", "puma").exit_code == 0
     assert len(table.read_parquet(path)) == LINES * 3 // 2
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_budget_of_perplexity_and_its_front(tmp_path: Path) -> None:
+    grid = ("--model", "gelu_ln", "--model", "relu_nonorm", "--model", "bert-tiny", "--seq-len", "8")
+    rows = list(csv.DictReader(io.StringIO(invoke("sweep", *grid, "--network", "wan").stdout)))
+    known = {row["model"]: float(row["perplexity"]) for row in rows if row["perplexity"]}
+    assert set(known) == {"gelu_ln", "relu_nonorm"}
+    limit = str(known["gelu_ln"] + 1)
+    limited = invoke("sweep", *grid, "--network", "wan", "--max-perplexity", limit)
+    assert {row["model"] for row in csv.DictReader(io.StringIO(limited.stdout))} == {"gelu_ln"}
+    assert "the lowest is" in refused(invoke("sweep", *grid, "--max-perplexity", "2"))
+    protocols = ("--protocol", "crypten", "--protocol", "sigma")
+    front = json.loads(invoke("sweep", *grid, *protocols, "--network", "wan", "--pareto", "--format", "json").stdout)
+    assert {row["protocol"] for row in front} == {"sigma"}
+    assert sorted(front, key=lambda row: row["network_seconds"]) == front
+    assert sorted(front, key=lambda row: -row["perplexity"]) == front
+    shown = invoke("sweep", *grid, "--network", "wan", "--format", "table").stdout
+    assert "perplexity" in shown and "with computing" not in shown
+
+
+def test_seconds_with_and_without_computing_never_share_a_column() -> None:
+    rows = run(full_sweep(MACHINE))
+    unknown = [row for row in rows if row.reason is None and row.compute_seconds is None]
+    known = [row for row in rows if row.compute_seconds is not None]
+    assert known and unknown
+    assert all(row.seconds is None and row.first_query_seconds is None for row in unknown)
+    assert all(row.seconds == row.network_seconds + row.compute_seconds for row in known)

@@ -27,12 +27,12 @@ def answer(model: str, network: str, protocol: str = "crypten") -> SweepRow:
     seconds = PRESETS[network].seconds(rounds, sent)
     key = (model, "tiny", 128, 1, None, False, protocol, None, network)
     costs = (rounds, sent, sent, sent, 0, 0, 197_000_000)
-    return SweepRow._make((*key, *costs, None, seconds, seconds, None))
+    return SweepRow._make((*key, *costs, seconds, seconds, None, None, None, None, None))
 
 
 def refusal(model: str) -> SweepRow:
     return SweepRow._make(
-        (model, "tiny", 128, 1, None, False, "bolt", None, "wan", *EMPTY_RESULT, "bolt has no price.")
+        (model, "tiny", 128, 1, None, False, "bolt", None, "wan", *EMPTY_RESULT, None, "bolt has no price.")
     )
 
 
