@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "relu_nonorm"
 DEFAULT_MODELS = ("gelu_ln", "relu_ln", "gelu_nonorm", "relu_nonorm")
 """Models where none is named: of one inference, and of a sweep."""
+DEFAULT_NETWORKS = ("lan", "wan")
+"""Networks where none is named."""
 
 
 def resolve_models(models: "OneOrMany[ModelName]", sizes: "OneOrMany[str | Path]") -> "list[ModelSource]":

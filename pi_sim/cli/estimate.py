@@ -25,7 +25,7 @@ VIEWS = ["op", "layer", "module", "total"]
 @options.MODEL
 @options.scenario_options
 @options.protocol_option("crypten")
-@options.network_option("lan", "wan")
+@options.network_option
 @options.MACHINE
 @click.option(
     "--by", type=click.Choice([*VIEWS, "count"]), default="op", show_default=True,
@@ -84,7 +84,7 @@ def _explain_all(source: "ModelSource", protocols: Names, style: Any, **scenario
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @options.scenario_options
 @options.protocol_option("crypten")
-@options.network_option("wan")
+@options.network_option
 @options.MACHINE
 @click.option("--by", type=click.Choice(VIEWS), default="op", show_default=True, help="Rows of the table.")
 @options.STYLE

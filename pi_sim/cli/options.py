@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from pi_sim.resolution import DEFAULT_MODEL
+from pi_sim.resolution import DEFAULT_MODEL, DEFAULT_NETWORKS
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -51,9 +51,9 @@ def repeatable(option: str, name: str, text: str, *default: Any, **settings: Any
     return click.option(option, name, multiple=True, default=default, show_default=shown, help=text, **settings)
 
 
-def network_option(*names: str) -> Callable[[Any], Any]:
-    """Return the repeatable option `--network`, with these defaults."""
-    return repeatable("--network", "networks", f"{NETWORK_HELP} Repeatable.", *names)
+def network_option(command: Any) -> Any:
+    """Add the repeatable option `--network`, with the same defaults for every command."""
+    return repeatable("--network", "networks", f"{NETWORK_HELP} Repeatable.", *DEFAULT_NETWORKS)(command)
 
 
 def protocol_option(*names: str) -> Callable[[Any], Any]:

@@ -278,14 +278,15 @@ def export(
 
     executable = resolution.resolve_executable(protocol)
     source = resolution.resolve_models([model], [size])[0]
-    if generate:
-        from pi_sim.inference.generation import export_generation
+    if generate and (seq_len is None or batch > 1 or padded):
+        raise UsageError("--generate continues one prompt; give its tokens as --seq-len, not --batch or --padded.")
+    with options.announced_wait("capturing the model"):
+        if generate and seq_len:
+            from pi_sim.inference.generation import export_generation
 
-        if seq_len is None or batch > 1 or padded:
-            raise UsageError("--generate continues one prompt; give its tokens as --seq-len, not --batch or --padded.")
-        export_generation(source, seq_len, generate, out, executable)
-    else:
-        export_bundle(source, seq_len, out, executable, batch=batch, padded=padded)
+            export_generation(source, seq_len, generate, out, executable)
+        else:
+            export_bundle(source, seq_len, out, executable, batch=batch, padded=padded)
     if executable.weights == "server":
         click.echo(f"{out}: graph.json, and in party0.safetensors\nthe weights, for the server alone")
     else:

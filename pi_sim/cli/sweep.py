@@ -34,7 +34,7 @@ Names = tuple[str, ...]
 @options.repeatable("--past", "pasts", "A decode step with a KV cache of N tokens.", type=options.POSITIVE, metavar="N")
 @options.INNER
 @options.repeatable("--protocol", "protocols", options.PROTOCOL_HELP, "crypten")
-@options.repeatable("--network", "networks", options.NETWORK_HELP, "lan", "wan")
+@options.network_option
 @options.MACHINE
 @click.option(
     "--out", type=options.FILE, help="A .csv or .parquet file, continued if it exists; default: standard output."
