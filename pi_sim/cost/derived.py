@@ -96,7 +96,7 @@ def _derive_once(op: Op, protocol: ExecutableProtocol) -> DerivedPrice:
             online,
             offline=ahead.offline + online.offline,
             ahead=ahead.sent,
-            session=(0, 0) if is_tied(op, protocol) else session.sent,
+            session=(0, 0) if is_tied(op, protocol) or op.attribute("reused") else session.sent,
         ),
         work=counter.work,
         dealer_work=_dealer_work(session_items, ahead_items, items),

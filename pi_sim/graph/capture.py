@@ -25,6 +25,7 @@ from torch.utils import _pytree as pytree
 
 from pi_sim.errors import UsageError
 from pi_sim.graph.aten import aten_name, find_translator
+from pi_sim.graph.experts import ObliviousTopK, has_experts, oblivious_forward
 from pi_sim.graph.interpolation import NotLinearError, interpolate_graph
 from pi_sim.graph.lowering import Lowering, Tracing
 from pi_sim.graph.ops import Graph
@@ -41,13 +42,19 @@ POSITION_IDS_METHOD = "create_position_ids_from_input_ids"
 
 
 def capture_model(
-    model: "PreTrainedModel", length: int, batch: int = 1, past: int | None = None, padded: bool = False
+    model: "PreTrainedModel",
+    length: int,
+    batch: int = 1,
+    past: int | None = None,
+    padded: bool = False,
+    output_length: int | None = None,
 ) -> Graph:
     """Return the graph of a Hugging Face model for (batch, length) token ids, or for a batch of images.
 
     With `past` it is one decoding step: one new token for each sequence, after `past` tokens whose keys and values are
     cached. A `padded` model reads texts of any lengths up to `length`: the client's mask of each is a secret input. An
-    encoder returns one vector of each input. No weight is read. Raises `UsageError` for a sequence longer than the
+    encoder returns one vector of each input; the decoder of an encoder-decoder model reads `output_length` tokens, by
+    default as many as the encoder. No weight is read. Raises `UsageError` for a sequence longer than the
     model's context, and for a model with an operation outside the vocabulary, naming operation, module and the folder
     to edit.
     """
@@ -55,6 +62,10 @@ def capture_model(
     if past is not None:
         inputs = _decode_inputs(model, batch, past)
         return _trace_step(model, inputs, _decode_step).graph
+    if find_task(model) == "output":
+        pair = tuple(torch.zeros(batch, count, dtype=torch.long) for count in (length, output_length or length))
+        with override_method("forward", {model: partial(_read_pair, model, model.forward)}):
+            return trace_module(model, pair, {})
     inputs = _example_inputs(model, length, batch, padded)
     if not padded and find_task(model) != "vectors":
         return trace_module(model, inputs, forward_kwargs(model))
@@ -125,7 +136,7 @@ def check_length(model: Any, length: int, past: int | None) -> None:
 
 def check_decodes(model: Any) -> None:
     """Raise `UsageError` for a model that does not generate text token by token."""
-    if not getattr(model, "can_generate", lambda: False)():
+    if not getattr(model, "can_generate", lambda: False)() or model.config.is_encoder_decoder:
         raise UsageError(
             f"{type(model).__name__} has no decoding step, only causal models do; leave --past and --generate out."
         )
@@ -160,6 +171,12 @@ def _read_padded(
     if find_task(model) == "vectors":
         return pool(output.last_hidden_state, pooling_of(model), pooling_weights)
     return output.logits
+
+
+def _read_pair(model: Any, forward: Callable[..., Any], input_ids: Tensor, decoder_input_ids: Tensor) -> Tensor:
+    """Return the logits (B, S, V) alone, for tokens (B, T) of the encoder and (B, S) of the decoder."""
+    logits: Tensor = forward(input_ids, decoder_input_ids=decoder_input_ids, **forward_kwargs(model)).logits
+    return logits
 
 
 def _encode_image(model: Any, forward: Callable[..., Any], pixel_values: Tensor) -> Tensor:
@@ -260,12 +277,16 @@ def trace_call(model: nn.Module, args: tuple[Any, ...], options: dict[str, Any],
 def export_program(model: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> torch.export.ExportedProgram:
     """Trace a module's call as an ATen program. Raises `UsageError` if torch cannot."""
     fused = {module: forward for module in model.modules() if (forward := _fused_forward(module))}
+    fused |= {module: oblivious_forward(module) for module in model.modules() if has_experts(module)}
     padded = {module: _position_ids for module in model.modules() if hasattr(module, POSITION_IDS_METHOD)}
+    top_k = ObliviousTopK()
     try:
-        with torch.no_grad(), override_method("forward", fused), override_method(POSITION_IDS_METHOD, padded):
+        with torch.no_grad(), override_method("forward", fused), override_method(POSITION_IDS_METHOD, padded), top_k:
             return torch.export.export(model, args, options, strict=False)
     except Exception as error:  # torch.export raises nearly anything for a model that it cannot trace
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if top_k.calls:
+            reason = "it chooses by topk, which is known of routers to gated experts without biases alone"
         raise UsageError(f"torch.export cannot trace this model: {reason}") from None
 
 

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from pi_sim.errors import UsageError
 from pi_sim.graph.aten import aten_name, math, shapes, translate  # noqa: F401  (math and shapes register translators)
 from pi_sim.graph.builder import Builder, MaskedScores, Secret, Tokens
-from pi_sim.graph.ops import Graph, Shape, mark_client_only, place_cached_rows, prune
+from pi_sim.graph.ops import Graph, Shape, mark_client_only, mark_reused_weights, place_cached_rows, prune
 
 CPU = torch.device("cpu")
 
@@ -66,7 +66,7 @@ class Lowering:
             self.values[node] = methods[node.op](node)
             for unused in self.last_uses[node]:
                 del self.values[unused]
-        return mark_client_only(prune(place_cached_rows(self.builder.graph)))
+        return mark_reused_weights(mark_client_only(prune(place_cached_rows(self.builder.graph))))
 
     def lower_placeholder(self, node: torch.fx.Node) -> Any:
         """Return a secret for a parameter, the value of a buffer or constant, or an input (see `lower_input`)."""

@@ -23,6 +23,7 @@ __all__ = [
     "Op",
     "Shape",
     "mark_client_only",
+    "mark_reused_weights",
     "place_cached_rows",
     "prune",
 ]
@@ -35,6 +36,7 @@ EXECUTION_ATTRIBUTES = {
     "client_only": "the result of a linear map is opened to the client alone",
     "bits": "low bits of the result's ring words that are read: 32 or 48",
     "tied": "the weight of a linear map is the transposed table of an embedding",
+    "reused": "an earlier operation reads the same weight",
     "weight": "index of the operand of a product that is a weight",
     "halvings": "how often a norm halves its rows first, so that they fit their words",
     "centred": "the rows that a LayerNorm reads have mean zero",
@@ -182,6 +184,25 @@ def place_cached_rows(graph: Graph) -> Graph:
         if node.name in caches:
             nodes.append(caches[node.name])
     graph.nodes = nodes
+    return graph
+
+
+WEIGHT_READERS = ("embedding", "linear", "multiply")
+"""Operations whose weight a protocol may open once in a session."""
+
+
+def mark_reused_weights(graph: Graph) -> Graph:
+    """Mark every operation on a weight that an earlier one has read too: it is opened once for both."""
+    read: set[str] = set()
+    for index, node in enumerate(graph.nodes):
+        if node.op.name not in WEIGHT_READERS:
+            continue
+        weights = [name for name in node.inputs[:2] if name in graph.weights]
+        attributes = {name: value for name, value in node.op.attributes if name != "reused"}
+        if any(name in read for name in weights):
+            attributes["reused"] = True
+        graph.nodes[index] = replace(node, op=replace(node.op, attributes=tuple(sorted(attributes.items()))))
+        read.update(weights)
     return graph
 
 

@@ -37,7 +37,7 @@ def answer_inputs(bundle: Bundle, inputs: RunInputs, private: Tensor, plain: Ten
     if task == "token labels":
         tokens = tokenizer.convert_ids_to_tokens(ids)
         return [_name_input(answers_at(0, place)[0], token) for place, token in enumerate(tokens)]
-    place = length - 1
+    place = 0 if task == "output" else length - 1
     if task == "masked":
         if tokenizer.mask_token_id not in ids:
             return []

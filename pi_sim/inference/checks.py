@@ -164,7 +164,7 @@ def plain_results(model: PreTrainedModel, inputs: RunInputs, device: str = CPU) 
         for batch in inputs.plain_batches()
     ]
     results = torch.cat(batches)[: inputs.count].cpu()
-    places = inputs.token_places if results.dim() > 2 and inputs.is_padded else ...
+    places = inputs.token_places if results.dim() > 2 and inputs.is_padded and inputs.output_start is None else ...
     if not results[places].isfinite().all():
         raise UsageError("the model's own results for this input are NaN or infinite; check its weights before a run.")
     return results
@@ -191,7 +191,9 @@ def compare_results(
     Vectors have no top-1, and only causal logits have a perplexity, if `predicts_text`.
     """
     tokens = inputs.tokens if predicts_text and task == "causal" else None
-    counted = inputs.token_places if private.dim() > 2 else torch.ones(len(private), dtype=torch.bool)
+    counted = torch.ones(private.shape[:-1], dtype=torch.bool)
+    if private.dim() > 2 and task != "output":
+        counted = inputs.token_places
     targets = counted if tokens is None else counted.roll(-1, 1)  # the last token predicts none
     overall = perplexity(private, tokens, targets) if tokens is not None else None
     if expected is None:

@@ -288,7 +288,7 @@ def write_generation(
     joined = join_ranges(*ranges)
     warn_of_domains(joined, protocol, warn)
     origin = {"model": source.name, "size": source.label, "seq_len": length, "batch": 1, "padded": False}
-    origin |= {"task": "causal", "labels": []}
+    origin |= {"task": "causal", "labels": [], "output_start": None}
     deployment = dealing.deployment_of(protocol)
     write_bundle(folder, graphs[0], weights, origin, source.folder, deployment, joined, graphs[1:])
     return read_bundle(folder)

@@ -20,6 +20,7 @@ from pi_sim.zoo.build import quiet_transformers
 from pi_sim.zoo.tasks import Task, mean_weights
 
 TOKENS, MASK, WEIGHTS, PIXELS = "tokens", "inputs.attention_mask", "inputs.pooling_weights", "inputs.pixel_values"
+OUTPUT = "inputs.decoder_input_ids"
 """Names of a graph's inputs, see `pi_sim.graph.capture`."""
 HIDDEN_SCORE = -200.0
 """Added to the scores of padding: its weight is zero in fixed point, and scores stay in the domain of all kernels."""
@@ -53,6 +54,8 @@ class RunInputs:
     count: int
     lengths: Tensor | None = None
     names: tuple[str, ...] = ()
+    output_start: int | None = None
+    """Token from which an encoder-decoder model puts out its first one; None for all others."""
 
     @classmethod
     def of_tokens(cls, ids: Tensor, batch: int = 1) -> "RunInputs":
@@ -103,7 +106,11 @@ class RunInputs:
             values[MASK] = torch.where(self.is_token, 0.0, HIDDEN_SCORE)[:, :, None, None]
         if WEIGHTS in graph.inputs:
             values[WEIGHTS] = mean_weights(self.is_token)
-        expected = graph.inputs | ({TOKENS: graph.input} if graph.input else {})
+        if self.output_start is not None:
+            values[OUTPUT] = torch.full((*values[TOKENS].shape[:2], 1), self.output_start)
+        one_hot = graph.one_hot_inputs()
+        expected = {name: shape[:-1] if name in one_hot else shape for name, shape in graph.inputs.items()}
+        expected |= {TOKENS: graph.input} if graph.input else {}
         for name, shape in expected.items():
             if name not in values or tuple(values[name].shape[1:]) != shape:
                 raise UsageError(
@@ -118,7 +125,10 @@ class RunInputs:
                 yield {"pixel_values": self.values[PIXELS][index]}
                 continue
             masks = {"attention_mask": self.is_token[index].long()} if self.is_padded else {}
-            yield {"input_ids": self.values[TOKENS][index], **masks}
+            ids = self.values[TOKENS][index]
+            if self.output_start is not None:
+                masks["decoder_input_ids"] = torch.full((len(ids), 1), self.output_start)
+            yield {"input_ids": ids, **masks}
 
 
 @dataclass(frozen=True)
@@ -208,6 +218,8 @@ class InputChoice:
         if not 1 <= shortest <= longest <= min(limit, shape.context):
             raise UsageError(f"{subject} has {longest:,} tokens; give 1 to {min(limit, shape.context):,}.")
         length = shape.length or self.hidden_length or longest
+        if shape.task == "output" and shortest < length:
+            raise UsageError("an encoder-decoder model reads texts of one length; give one --prompt, or equal lines.")
         if shortest < length and not shape.padded and shape.task != "causal":
             raise UsageError(
                 f"{shape.folder} was exported for {length} tokens, {subject} has {longest}; export it with --padded."

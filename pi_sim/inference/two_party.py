@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from pi_sim.records import RECORD_FILE, Measured, RunRecord
 from pi_sim.specs import ExecutableProtocol
 from pi_sim.training.evaluation import held_out_tokens, load_model_record
 from pi_sim.zoo.source import ModelSource
-from pi_sim.zoo.tasks import image_shape, label_names, reads_images, task_of
+from pi_sim.zoo.tasks import image_shape, label_names, output_start, reads_images, task_of
 
 MAX_NETWORK_RATIO = 1.15
 """Ratio of measured to predicted seconds beyond which something else than the network took time."""
@@ -111,7 +111,8 @@ def sample_inputs(
             pixels = torch.randn(count, *image_shape(model), generator=generator)
             return RunInputs({PIXELS: pixels.view(-1, batch, *pixels.shape[1:])}, count)
         tokens = torch.randint(model.config.vocab_size, (count, length), generator=generator)
-    return RunInputs.of_texts([tokens[0][: max(1, length // 2)] if padded else tokens[0], *tokens[1:]], length, batch)
+    texts = [tokens[0][: max(1, length // 2)] if padded else tokens[0], *tokens[1:]]
+    return replace(RunInputs.of_texts(texts, length, batch), output_start=output_start(model))
 
 
 def _write_model(
@@ -126,7 +127,8 @@ def _write_model(
     """Write a model's bundle for the shape of inputs, with the ranges of values on them, and read it."""
     task, shape = task_of(model), next(iter(inputs.values.values())).shape
     length = source.context if reads_images(model) else shape[2]
-    captured = capture_model(model, length, shape[1], padded=padded and task != "causal")
+    is_padded, output_length = padded and task not in ("causal", "output"), 1 if task == "output" else None
+    captured = capture_model(model, length, shape[1], padded=is_padded, output_length=output_length)
     rewriting = rewrite_graph(captured, protocol)
     graph, weights = rewriting.graph, fold_weights(rewriting.folds, model.state_dict())
     values = inputs.shared_values(graph)
@@ -135,7 +137,7 @@ def _write_model(
         graph = rewrite_graph(captured, protocol, halvings).graph
         node_ranges = measure_ranges(evaluate_inputs(graph, weights, values))
     origin = {"model": source.name, "size": source.label, "seq_len": length, "batch": shape[1], "padded": padded}
-    origin |= {"task": task, "labels": label_names(model)}
+    origin |= {"task": task, "labels": label_names(model), "output_start": inputs.output_start}
     ranges = join_ranges(node_ranges)
     warn_of_domains(ranges, protocol, warn)
     write_bundle(out, graph, weights, origin, source.folder, dealing.deployment_of(protocol), ranges)
@@ -241,7 +243,7 @@ def read_bundle_inputs(choice: InputChoice, bundle: Bundle) -> RunInputs:
         is_bundle=True,
         padded=origin["padded"],
     )
-    return choice.read(shape)
+    return replace(choice.read(shape), output_start=origin["output_start"])
 
 
 @contextmanager
@@ -261,7 +263,7 @@ def _bundle_of(
     shape = InputShape(
         source.folder, task, getattr(model.config, "vocab_size", 0), source.context, batch=request.input.batch
     )
-    inputs = request.input.read(shape)
+    inputs = replace(request.input.read(shape), output_start=output_start(model))
     with tempfile.TemporaryDirectory(prefix="pi-sim-") as scratch:
         folder = Path(scratch) / "bundle"
         yield _write_model(folder, source, model, inputs, request.protocol, inputs.is_padded, warn), inputs

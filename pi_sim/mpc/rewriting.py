@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from pi_sim.graph import folding, widths
 from pi_sim.graph.folding import Rewriting, Step
-from pi_sim.graph.ops import Graph, Op
+from pi_sim.graph.ops import Graph, Op, mark_reused_weights
 from pi_sim.mpc.kernels import kernel_for
 from pi_sim.specs import ExecutableProtocol
 
@@ -32,6 +32,7 @@ def rewrite_graph(
     for index, node in enumerate(rewriting.graph.nodes):
         if count := halvings.get((node.module, node.op.name)):
             rewriting.graph.nodes[index] = replace(node, op=node.op.with_attributes(halvings=count))
+    mark_reused_weights(rewriting.graph)
     if WIDTHS not in protocol.rewrites:
         return rewriting
     return _infer_widths(rewriting, protocol)

@@ -262,6 +262,7 @@ FALLBACK_MODEL_MAPPINGS = (
     modeling_auto.MODEL_FOR_MASKED_LM_MAPPING,
     modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
     modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING,
+    modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     modeling_auto.MODEL_MAPPING,
 )
 """Model classes in order of preference if a config names none; masked models first, as encoders have both."""

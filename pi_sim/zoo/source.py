@@ -282,13 +282,17 @@ def configs_folder() -> Path:
     return specs.data_root() / "models" / "configs"
 
 
+RELATIVE_CONTEXT = 512
+"""Tokens on which T5 was trained; its relative positions set no limit (arXiv 1910.10683)."""
+
+
 def config_context(config: Mapping[str, Any]) -> int | None:
     """Return the longest sequence of a config, for images all patches and the class token; None without a limit."""
     if "image_size" in config and "patch_size" in config:
         return _patch_count(config["image_size"], config["patch_size"]) + 1
     positions = config.get("n_positions") or config.get("max_position_embeddings")
     if positions is None:
-        return None
+        return RELATIVE_CONTEXT if "relative_attention_num_buckets" in config else None
     offset = config["pad_token_id"] + 1 if config.get("model_type") in OFFSET_POSITION_FAMILIES else 0
     return int(positions) - int(offset)
 

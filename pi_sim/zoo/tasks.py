@@ -9,9 +9,9 @@ from torch import Tensor
 
 from pi_sim.errors import UsageError
 
-Task = Literal["causal", "masked", "labels", "token labels", "vectors"]
-"""Results of a model: logits of the next token, of the token itself, of labels of an input or of each token; or a
-vector of an input."""
+Task = Literal["causal", "masked", "labels", "token labels", "vectors", "output"]
+"""Results of a model: logits of the next token, of the token itself, of labels of an input or of each token; a vector
+of an input; or logits of the tokens that an encoder-decoder model puts out."""
 TASKS: dict[str, Task] = {
     "ForCausalLM": "causal",
     "LMHeadModel": "causal",
@@ -19,6 +19,7 @@ TASKS: dict[str, Task] = {
     "ForSequenceClassification": "labels",
     "ForImageClassification": "labels",
     "ForTokenClassification": "token labels",
+    "ForConditionalGeneration": "output",
     "Model": "vectors",
 }
 """Tasks by the ends of transformers' class names; the first that fits counts."""
@@ -32,7 +33,8 @@ POOLING_KEYS: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling
 def find_task(model: Any) -> Task | None:
     """Return the task of a model by its class, None for another class."""
     name = type(model).__name__
-    return next((task for ending, task in TASKS.items() if name.endswith(ending)), None)
+    task = next((task for ending, task in TASKS.items() if name.endswith(ending)), None)
+    return None if task == "output" and not model.config.is_encoder_decoder else task  # others read images too
 
 
 def task_of(model: Any) -> Task:
@@ -40,10 +42,23 @@ def task_of(model: Any) -> Task:
     task = find_task(model)
     if task is None:
         raise UsageError(
-            f"{type(model).__name__} is of no known task; run and export take causal and masked language models, "
-            "classifiers and encoders."
+            f"{type(model).__name__} is of no known task; run and export take language models, classifiers, encoders "
+            "and encoder-decoder models."
         )
     return task
+
+
+def output_start(model: Any) -> int | None:
+    """Return the token from which a decoder puts out its first one, None for models without an encoder.
+
+    Raises `UsageError` if the config does not tell it.
+    """
+    if task_of(model) != "output":
+        return None
+    start = model.config.decoder_start_token_id
+    if start is None:
+        raise UsageError("the model's config.json names no decoder_start_token_id; add it.")
+    return int(start)
 
 
 def label_names(model: Any) -> list[str]:

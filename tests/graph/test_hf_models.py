@@ -4,6 +4,7 @@ from functools import cache
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -258,3 +259,28 @@ def test_only_attention_grows_with_the_cache() -> None:
 def test_grouped_heads_cache_what_they_share() -> None:
     graph = capture_model(build_model("llama-grouped"), 1, batch=3, past=PAST)
     assert set(graph.inputs.values()) == {(3, 2, PAST, 8)}
+
+
+ENCODER_DECODERS = {
+    "T5": {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2, "vocab_size": 50},
+    "Bart": {
+        "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "vocab_size": 50,
+        "decoder_attention_heads": 2, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "max_position_embeddings": 32,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ENCODER_DECODERS)
+def test_a_decoder_attends_to_its_encoder(family: str) -> None:
+    config = getattr(transformers, f"{family}Config")(**ENCODER_DECODERS[family], attn_implementation="eager")
+    model = getattr(transformers, f"{family}ForConditionalGeneration")(config).eval()
+    tokens, output = torch.randint(4, 50, (2, 6)), torch.randint(4, 50, (2, 3))
+    graph = capture_model(model, 6, batch=2, output_length=3)
+    with torch.no_grad():
+        expected = model(tokens, decoder_input_ids=output).logits
+    inputs = {"inputs.decoder_input_ids": output}
+    logits = list(reference.evaluate(graph, dict(model.state_dict()), tokens, inputs))[-1][2]
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+    tables = [node.op for node in graph.nodes if node.op.name == "embedding"]
+    assert [op.attribute("reused", False) for op in tables] == [False, True]  # one table for both

@@ -15,6 +15,8 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch.nn import functional
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
@@ -24,7 +26,11 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessor,
@@ -44,6 +50,25 @@ LABELS = {0: "sad", 1: "glad", 2: "neither"}
 MODELS: dict[str, Callable[[], Any]] = {
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**SMALL)),
     "llama": lambda: LlamaForCausalLM(LlamaConfig(intermediate_size=48, num_key_value_heads=2, **SMALL)),
+    "mixtral": lambda: MixtralForCausalLM(
+        MixtralConfig(intermediate_size=48, num_key_value_heads=2, num_local_experts=4, **SMALL)
+    ),
+    "t5": lambda: T5ForConditionalGeneration(
+        T5Config(vocab_size=VOCABULARY, d_model=32, d_kv=8, d_ff=48, num_layers=2, decoder_start_token_id=0)
+    ),
+    "bart": lambda: BartForConditionalGeneration(
+        BartConfig(
+            vocab_size=VOCABULARY,
+            d_model=32,
+            encoder_layers=2,
+            decoder_layers=2,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=48,
+            decoder_ffn_dim=48,
+            max_position_embeddings=24,
+        )
+    ),
     "bert-masked": lambda: BertForMaskedLM(BertConfig(intermediate_size=48, **SMALL)),
     "bert-labels": lambda: BertForSequenceClassification(BertConfig(intermediate_size=48, id2label=LABELS, **SMALL)),
     "bert-tokens": lambda: BertForTokenClassification(BertConfig(intermediate_size=48, id2label=LABELS, **SMALL)),
@@ -355,3 +380,21 @@ def test_a_model_of_the_hub_comes_from_its_cache(
         "pi-sim: org/other is no folder here, and not in the cache of the Hugging Face Hub, which cannot be reached; "
         "give a path, or download it on a machine with a connection.\n"
     )
+
+
+@pytest.mark.parties
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mixtral", "t5", "bart"])
+def test_experts_and_decoders_answer_a_prompt(save: Callable[..., Path], name: str) -> None:
+    record, _ = run_record(save(name), "--prompt", "The quick brown")
+    assert record.agreement and record.agreement.top1 == 1.0
+    assert len(record.answers) == 5 and record.perplexity is None
+    assert all(answer.plain is not None and abs(answer.private - answer.plain) < 0.01 for answer in record.answers)
+
+
+def test_a_decoder_reads_texts_of_one_length(save: Callable[..., Path], tmp_path: Path) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_text("The quick brown fox\nThe\n")
+    result = run(save("t5"), "--text", lines, "--batch", "2")
+    assert result.exit_code == 2 and "reads texts of one length" in result.stderr
+    assert "predicts no next token" in run(save("bart"), "--prompt", "The", "--generate", "2").stderr
