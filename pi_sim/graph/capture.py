@@ -9,22 +9,19 @@ Operations that the vocabulary lacks are replaced by torch's decompositions. Mod
 although torch has one operation for them are fused, as a protocol may have a better algorithm for the operation.
 """
 
-import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from pi_sim.errors import UsageError
-from pi_sim.graph.aten import aten_name, find_translator
 from pi_sim.graph.lowering import Lowering
 from pi_sim.graph.ops import Graph
+from pi_sim.graph.tracing import decompose, export_program, has_inplace_ops, override_method
 from pi_sim.zoo.source import config_context
 from pi_sim.zoo.tasks import find_task, image_shape, pool, pooling_of, reads_images
 
@@ -33,8 +30,6 @@ if TYPE_CHECKING:
 
 MAX_LENGTH = 16_384
 """Tokens. The attention mask, a number for each pair of them, has to fit into 4 GB with everything else."""
-POSITION_IDS_METHOD = "create_position_ids_from_input_ids"
-"""RoBERTa's method, which counts the tokens that are not padding."""
 
 
 def capture_model(
@@ -52,7 +47,7 @@ def capture_model(
     if past is not None:
         inputs = _decode_inputs(model, batch, past)
         with override_method("forward", {model: partial(_decode_step, model, model.forward)}):
-            return trace_module(model, inputs, {})
+            return trace_module(model, inputs, {}, past)
     inputs = _example_inputs(model, length, batch, padded)
     if not padded and find_task(model) != "vectors":
         return trace_module(model, inputs, forward_kwargs(model))
@@ -141,11 +136,12 @@ def _decode_step(model: Any, forward: Callable[..., Any], token: Tensor, *cached
     return forward(token, past_key_values=cache, use_cache=True).logits  # type: ignore[no-any-return]
 
 
-def trace_module(model: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> Graph:
-    """Return the graph of a module's call; inputs may be on another device than the module."""
+def trace_module(model: nn.Module, args: tuple[Any, ...], options: dict[str, Any], past: int = 0) -> Graph:
+    """Return the graph of a module's call, after `past` cached tokens; inputs may be on another device than it."""
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     inputs = pytree.tree_leaves((args, options))
-    program = export_program(model, *pytree.tree_map_only(Tensor, lambda value: value.to(device), (args, options)))
+    args, options = pytree.tree_map_only(Tensor, lambda value: value.to(device), (args, options))
+    program = export_program(model, args, options, past)
     if has_inplace_ops(program):
         return Lowering(model, decompose(program), inputs).lower()
     try:
@@ -154,98 +150,3 @@ def trace_module(model: nn.Module, args: tuple[Any, ...], options: dict[str, Any
         with suppress(UsageError):
             return Lowering(model, decompose(program), inputs).lower()
         raise error
-
-
-def export_program(model: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> torch.export.ExportedProgram:
-    """Trace a module's call as an ATen program. Raises `UsageError` if torch cannot."""
-    fused = {module: forward for module in model.modules() if (forward := _fused_forward(module))}
-    padded = {module: _position_ids for module in model.modules() if hasattr(module, POSITION_IDS_METHOD)}
-    try:
-        with torch.no_grad(), override_method("forward", fused), override_method(POSITION_IDS_METHOD, padded):
-            return torch.export.export(model, args, options, strict=False)
-    except Exception as error:  # torch.export raises nearly anything for a model that it cannot trace
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(f"torch.export cannot trace this model: {reason}") from None
-
-
-@contextmanager
-def override_method(name: str, methods: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """Override one method of several modules during a block."""
-    for module, method in methods.items():
-        setattr(module, name, method)
-    try:
-        yield
-    finally:
-        for module in methods:
-            delattr(module, name)
-
-
-def has_inplace_ops(program: torch.export.ExportedProgram) -> bool:
-    """Return whether values change in place, as `x += y` does; detaching a constant in place does not change it."""
-    return any(re.search(r"[a-z]_$", aten_name(node)) and aten_name(node) != "detach_" for node in program.graph.nodes)
-
-
-def decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """Rewrite in-place operations, and by torch's decompositions those that have no translator."""
-    targets = {node.target for node in program.graph.nodes if aten_name(node) and not find_translator(aten_name(node))}
-    decompositions = torch.export.default_decompositions()
-    table = {op: decompositions[op] for op in targets if op in decompositions}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        decomposed: torch.export.ExportedProgram = program.run_decompositions(table)
-        return decomposed
-
-
-def _position_ids(tokens: Tensor, padding: int, past: int = 0) -> Tensor:
-    """Return the ids of positions that count every token, from the padding token's id on, which RoBERTa reserves."""
-    first = padding + 1 + past
-    return torch.arange(first, first + tokens.shape[1], device=tokens.device).expand(tokens.shape)
-
-
-FusedForward = Callable[[Tensor], Tensor]
-_gelu_tanh = partial(functional.gelu, approximate="tanh")
-
-ACTIVATION_FORWARDS: dict[str, FusedForward] = {
-    "GELUActivation": functional.gelu,
-    "GELUTanh": _gelu_tanh,
-    "NewGELUActivation": _gelu_tanh,
-    "FastGELUActivation": _gelu_tanh,
-    "AccurateGELUActivation": _gelu_tanh,
-    "QuickGELUActivation": lambda x: functional.silu(1.702 * x) / 1.702,  # arXiv 1606.08415, section 2
-}
-"""Activations by the module's class in transformers."""
-
-NormForward = Callable[[Tensor, Tensor, float | None], Tensor]
-
-NORM_FORWARDS: tuple[NormForward, ...] = (
-    lambda x, weight, eps: functional.rms_norm(x, weight.shape, weight, eps),
-    lambda x, weight, eps: functional.rms_norm(x, weight.shape, 1 + weight, eps),
-    lambda x, weight, eps: functional.layer_norm(x, weight.shape, weight, None, eps or 0.0),
-)
-"""Norms with a weight and no bias. The second is Gemma's, whose gain is 1 + weight."""
-
-
-def _fused_forward(module: Any) -> FusedForward | None:
-    """Return torch's function for a module, if there is one.
-
-    Class names do not tell the form of a norm, so the forms are compared on numbers.
-    """
-    name = type(module).__name__
-    if not name.endswith("Norm") or {parameter for parameter, _ in module.named_parameters()} != {"weight"}:
-        return ACTIVATION_FORWARDS.get(name)
-    eps = next((vars(module)[name] for name in ("variance_epsilon", "eps", "epsilon") if name in vars(module)), None)
-    form = next((norm for norm in NORM_FORWARDS if _matches_norm(module, norm, eps)), None)
-    return form and (lambda x: form(x, module.weight, eps))
-
-
-def _matches_norm(module: nn.Module, form: NormForward, eps: float | None) -> bool:
-    """Return whether module and form agree on a row of usual size and on one so small that eps matters."""
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(module.get_parameter("weight").shape, generator=generator)
-    x = torch.randn(2, *weight.shape, generator=generator) * torch.tensor([[1.0], [1e-3]])
-    try:
-        with torch.no_grad():
-            expected = torch.func.functional_call(module, {"weight": weight}, (x,))
-            return torch.allclose(expected, form(x, weight, eps), rtol=1e-4, atol=1e-6)
-    except Exception:  # a module of this name may need other arguments, and is no norm of x alone then
-        return False

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pi_sim.graph.aten import UnsupportedError, require, translates
+from pi_sim.graph.aten import ONLY_SOFTMAX, UnsupportedError, require, translates
 from pi_sim.graph.aten.shapes import expand, permute, transpose, view
 from pi_sim.graph.builder import Builder, MaskedScores, Secret, Tokens
 from pi_sim.graph.ops import Attribute, Shape
 
 MASKED_BELOW = -1e4
-"""Public summands below this mean "hidden": transformers masks with the type's lowest number."""
+"""Public summands below this mean "hidden": transformers masks with the type's lowest number. No value is as large."""
 
 
 @translates("add")
@@ -43,7 +43,7 @@ def _split_mask(summand: Tensor) -> tuple[Tensor | None, Tensor | None]:
 
 def _combine_masks(build: Builder, shape: Shape, x: MaskedScores, other: Any) -> MaskedScores:
     """Apply a further mask to masked scores."""
-    require(isinstance(other, Tensor), "masked scores may only go through softmax")
+    require(not isinstance(other, Secret | MaskedScores), ONLY_SOFTMAX)
     total = add(build, shape, x.scores, other)
     if isinstance(total, MaskedScores):
         return MaskedScores(total.scores, x.allowed & total.allowed)
@@ -61,7 +61,18 @@ def subtract_from(build: Builder, shape: Shape, a: Any, b: Any, alpha: float = 1
 
 
 @translates("mul")
+def multiply_scores(build: Builder, shape: Shape, a: Any, b: Any) -> Secret | MaskedScores:
+    """Multiply; a positive factor leaves hidden scores hidden."""
+    x, factor = (a, b) if isinstance(a, MaskedScores) else (b, a)
+    if not isinstance(x, MaskedScores):
+        return multiply(build, shape, a, b)
+    is_public = not isinstance(factor, Secret | MaskedScores)
+    require(is_public and bool((torch.as_tensor(factor) > 0).all()), ONLY_SOFTMAX)
+    return MaskedScores(multiply(build, shape, x.scores, factor), x.allowed)
+
+
 def multiply(build: Builder, shape: Shape, a: Any, b: Any) -> Secret:
+    """Multiply two values, of which one may be public."""
     if isinstance(a, Secret) and isinstance(b, Secret):
         return build.emit("multiply", [a, b], shape)
     x, factor = (a, b) if isinstance(a, Secret) else (b, a)
@@ -75,12 +86,12 @@ def multiply(build: Builder, shape: Shape, a: Any, b: Any) -> Secret:
 
 
 @translates("div")
-def divide(build: Builder, shape: Shape, a: Any, b: Any, *, rounding_mode: str | None = None) -> Secret:
+def divide(build: Builder, shape: Shape, a: Any, b: Any, *, rounding_mode: str | None = None) -> Secret | MaskedScores:
     require(rounding_mode is None, "it rounds")
     if isinstance(b, Secret):
         return multiply(build, shape, a, build.emit("reciprocal", [b], b.shape))
     require(bool(torch.as_tensor(b).all()), "the divisor is zero")
-    return multiply(build, shape, a, 1 / b)
+    return multiply_scores(build, shape, a, 1 / b)
 
 
 @translates("pow")
@@ -127,13 +138,30 @@ def leaky_relu(build: Builder, shape: Shape, x: Secret, slope: float = 0.01) -> 
 
 
 @translates("clamp")
-def clamp(build: Builder, shape: Shape, x: Secret, low: Any = None, high: Any = None) -> Secret:
-    require(all(isinstance(bound, int | float) for bound in (low, high)), "its bounds are not two public numbers")
-    return build.emit("clamp", [x], shape, low=float(low), high=float(high))
+def clamp(build: Builder, shape: Shape, x: Any, low: Any = None, high: Any = None) -> Any:
+    """Clamp between two numbers. Bounds that no value reaches, such as those of half precision, are left out."""
+    bounds = [float(bound) for bound in (low, high) if _is_public_number(bound)]
+    require(len(bounds) == 2 - [low, high].count(None), "its bounds are not two public numbers")
+    if all(abs(bound) >= -MASKED_BELOW for bound in bounds) and (low is None or low < 0) and (high is None or high > 0):
+        return x
+    require(isinstance(x, Secret), ONLY_SOFTMAX)
+    require(len(bounds) == 2, "its bounds are not two public numbers")
+    return build.emit("clamp", [x], shape, low=bounds[0], high=bounds[1])
+
+
+def _is_public_number(value: Any) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
+
+
+@translates("maximum", "clamp_min")
+def maximum(build: Builder, shape: Shape, x: Any, low: Any) -> Any:
+    """Maximum with a number below all values; any other is refused."""
+    x, low = (x, low) if isinstance(x, Secret | MaskedScores) else (low, x)
+    return clamp(build, shape, x, low)
 
 
 @translates("hardtanh")
-def hardtanh(build: Builder, shape: Shape, x: Secret, low: float = -1.0, high: float = 1.0) -> Secret:
+def hardtanh(build: Builder, shape: Shape, x: Secret, low: float = -1.0, high: float = 1.0) -> Any:
     return clamp(build, shape, x, low, high)
 
 
@@ -216,7 +244,11 @@ def is_causal_mask(allowed: Tensor) -> bool:
 def where(build: Builder, shape: Shape, condition: Any, a: Any, b: Any) -> Secret | MaskedScores:
     """Choice by a public condition: the sum of both sides, each zeroed where it is not chosen."""
     require(isinstance(condition, Tensor), "its condition is secret")
-    if isinstance(a, Secret) and not isinstance(b, Secret) and bool((torch.as_tensor(b) < MASKED_BELOW).all()):
+    is_hidden = not isinstance(b, Secret | MaskedScores) and bool((torch.as_tensor(b) < MASKED_BELOW).all())
+    if isinstance(a, MaskedScores) and is_hidden:
+        return MaskedScores(a.scores, a.allowed & condition)
+    require(not isinstance(a, MaskedScores) and not isinstance(b, MaskedScores), ONLY_SOFTMAX)
+    if isinstance(a, Secret) and is_hidden:
         return mask_scores(build, shape, a, condition)
     chosen_a, chosen_b = (_zero_hidden(build, shape, x, mask) for x, mask in ((a, condition), (b, ~condition)))
     return add(build, shape, chosen_a, chosen_b)

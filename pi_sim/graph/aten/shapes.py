@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pi_sim.graph.aten import require, translates
-from pi_sim.graph.builder import Builder, Secret, Tokens
+from pi_sim.graph.builder import Builder, MaskedScores, Secret, Tokens
 from pi_sim.graph.ops import Shape
 
 
@@ -38,7 +38,20 @@ def drop_assertion(build: Builder, shape: Shape, x: Secret, *_: Any, **__: Any) 
     return None
 
 
-@translates("view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "flatten", "unflatten")
+@translates("view", "reshape", "_unsafe_view")
+def view_scores(build: Builder, shape: Shape, x: Secret | MaskedScores, *_: Any) -> Secret | MaskedScores:
+    """View; a mask that all rows of scores share is viewed with them."""
+    if isinstance(x, Secret):
+        return view(build, shape, x)
+    leading, last = x.allowed.shape[:-2], shape[-2:]
+    if x.scores.shape[-2:] == last and set(leading) <= {1}:
+        allowed = x.allowed.reshape((1,) * (len(shape) - 2) + tuple(x.allowed.shape[-2:]))
+    else:
+        allowed = x.allowed.expand(x.scores.shape).reshape(shape)
+    return MaskedScores(view(build, shape, x.scores), allowed)
+
+
+@translates("unsqueeze", "squeeze", "flatten", "unflatten")
 def view(build: Builder, shape: Shape, x: Secret, *_: Any) -> Secret:
     require(shape == x.shape or not isinstance(x, Tokens), "tokens may only be embedded")
     return x if shape == x.shape else build.emit("view", [x], shape, shape=shape)
