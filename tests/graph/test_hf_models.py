@@ -101,7 +101,7 @@ def test_the_sum_of_prices_is_the_price_of_the_sum(family: str) -> None:
 
 @pytest.mark.parametrize(
     ("family", "op", "count"),
-    [("gpt2", "gelu", 2), ("bert", "gelu", 2), ("llama", "rmsnorm", 5), ("gemma", "rmsnorm", 5)],
+    [("gpt2", "gelu", 2), ("bert", "gelu", 2), ("bloom", "gelu", 2), ("llama", "rmsnorm", 5), ("gemma", "rmsnorm", 5)],
 )
 def test_what_transformers_writes_out_in_steps_is_one_operation(family: str, op: str, count: int) -> None:
     model = build_model(family)

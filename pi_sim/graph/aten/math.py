@@ -6,6 +6,7 @@ in the vocabulary. Masks hide attention scores from the softmax over the rest. O
 by side can be translated: it is a linear map of each patch.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -178,25 +179,64 @@ def embedding(build: Builder, shape: Shape, table: Secret, indices: Secret | Ten
     return build.emit("embedding", [table, onehot], shape)
 
 
-@translates("addmm")
-def addmm(
-    build: Builder, shape: Shape, bias: Secret, x: Secret, weight: Secret, *, beta: float = 1, alpha: float = 1
-) -> Secret:
-    require(beta == alpha == 1, "it scales its summands")
-    return build.emit("linear", [x, weight, bias], shape)
-
-
 @translates("linear")
-def linear(build: Builder, shape: Shape, x: Secret, weight: Secret, bias: Secret | None = None) -> Secret:
+def linear(build: Builder, shape: Shape, x: Secret, weight: Secret, bias: Secret | None = None) -> Any:
     """torch keeps the weight as (n, k)."""
     transposed = transpose(build, (weight.shape[1], weight.shape[0]), weight)
-    return build.emit("linear", [x, transposed, *([bias] if bias else [])], shape)
+    return map_linearly(build, shape, x, transposed, bias)
 
 
 @translates("matmul", "bmm", "mm")
 def matmul(build: Builder, shape: Shape, a: Secret, b: Secret) -> Secret:
+    """A product with a weight is a linear map, from whichever side the weight comes."""
     require(isinstance(a, Secret) and isinstance(b, Secret), "one factor is public")
+    if (weight := _weight_matrix(build, b)) and len(a.shape) >= len(b.shape):
+        return build.emit("linear", [a, weight], shape)
+    if (weight := _weight_matrix(build, a)) and len(b.shape) >= max(2, len(a.shape)):
+        columns = transpose(build, _swap_last(b.shape), b, -2, -1)
+        rows = transpose(build, _swap_last(weight.shape), weight, -2, -1)
+        return transpose(build, shape, build.emit("linear", [columns, rows], _swap_last(shape)), -2, -1)
     return build.emit("matmul", [a, b], shape)
+
+
+def _swap_last(shape: Shape) -> Shape:
+    return (*shape[:-2], shape[-1], shape[-2])
+
+
+def _weight_matrix(build: Builder, x: Secret) -> Secret | None:
+    """Return the matrix that a factor repeats for a whole batch, if it is a weight; None for an activation."""
+    size = x.shape[-2:]
+    if x.name not in build.weight_values or len(size) < 2:
+        return None
+    while math.prod(x.shape[:-2]) > 1 and x.name in build.producers:
+        node = build.producers[x.name]
+        source = Secret(node.inputs[0], node.op.shapes[0])
+        if node.op.name not in ("expand", "view") or source.shape[-2:] != size:
+            return None
+        x = source
+    return view(build, size, x) if math.prod(x.shape[:-2]) == 1 else None
+
+
+def map_linearly(build: Builder, shape: Shape, x: Secret, factor: Secret, bias: Any = None) -> Any:
+    """Return x factor [+ bias]: a linear map with its bias where the factor is a weight."""
+    is_affine = isinstance(bias, Secret) and bias.name in build.weight_values and bias.shape == shape[-1:]
+    if is_affine and factor.name in build.weight_values and len(factor.shape) == 2:
+        return build.emit("linear", [x, factor, bias], shape)
+    product = matmul(build, shape, x, factor)
+    return product if bias is None else add(build, shape, product, bias)
+
+
+@translates("addmm", "baddbmm")
+def addmm(
+    build: Builder, shape: Shape, summand: Any, a: Secret, b: Secret, *, beta: float = 1, alpha: float = 1
+) -> Any:
+    """beta summand + alpha a b."""
+    if alpha == beta == 1:
+        return map_linearly(build, shape, a, b, summand)
+    product = multiply(build, shape, matmul(build, shape, a, b), alpha)
+    if isinstance(summand, Secret):
+        return add(build, shape, product, multiply(build, summand.shape, summand, beta))
+    return add(build, shape, product, summand * beta)
 
 
 @translates("layer_norm")
