@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +46,16 @@ def cache_dir() -> Path:
 
 @dataclass(frozen=True)
 class Census:
-    """Counts of operations by module, and the modules whose cost grows with the vocabulary."""
+    """Counts of operations by module, the modules whose cost grows with the vocabulary, and the tokens read at once."""
 
     counts: dict[tuple[str, Op], int]
     embedding_and_head: frozenset[str]
+    tokens: int = 0
 
     @classmethod
     def from_graph(cls, graph: Graph) -> "Census":
         """Count the operations of a graph, in order of first occurrence."""
-        return cls(dict(Counter(graph.census())), frozenset(graph.embedding_and_head()))
+        return cls(dict(Counter(graph.census())), frozenset(graph.embedding_and_head()), graph.tokens)
 
 
 _RECENT_GRAPH: dict[str, Graph] = {}
@@ -93,13 +94,13 @@ def capture_census(
             graph = rewrite_graph(graph, protocol).graph
         census = Census.from_graph(graph)
         rows = [[module, op.to_json(), count] for (module, op), count in census.counts.items()]
-        return {"rows": rows, "embedding_and_head": sorted(census.embedding_and_head)}
+        return {"rows": rows, "embedding_and_head": sorted(census.embedding_and_head), "tokens": census.tokens}
 
     rewriting = protocol.rewriting_digest if protocol else ""
     scenario = [*([length, batch] if past is None else ["step", past, batch]), rewriting]
     stored = cached_json("census", [source.identity, *scenario], derive)
     counts = {(module, Op.from_json(op)): count for module, op, count in stored["rows"]}
-    return Census(counts, frozenset(stored["embedding_and_head"]))
+    return Census(counts, frozenset(stored["embedding_and_head"]), stored["tokens"])
 
 
 def scenario_census(
@@ -116,12 +117,14 @@ def scenario_census(
     """
     if past is not None and seq_len is not None:
         raise UsageError("--past asks for one step of one token; leave --seq-len out.")
-    length = 1 if past is not None else seq_len or source.context
+    length = 1 if past is not None else seq_len or source.default_length
     census = capture_census(source, length, batch, past, protocol)
+    if seq_len is not None and seq_len != census.tokens:
+        raise UsageError(f"the model reads every input as {census.tokens} tokens; leave --seq-len out.")
     if not inner:
-        return length, census
+        return census.tokens, census
     body = {key: count for key, count in census.counts.items() if key[0] not in census.embedding_and_head}
-    return length, Census(body, census.embedding_and_head)
+    return census.tokens, replace(census, counts=body)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ SECONDS_WITH_COMPUTE = (
     "overlap"
 )
 """Meaning of seconds without the profile of a machine, and with one."""
+LENGTH = "{0} reads up to {1:,} tokens; without --seq-len it is priced at {2:,}"
+"""Where the default length is not the context."""
 CONVENTIONS = [
     "bytes are payload bytes that the busier party sends once the input is there, or an even share where a declared "
     "protocol's source states a sum alone; links are full duplex",
@@ -62,6 +64,8 @@ class Estimate:
     machine: Machine | None = None
     offline_known: bool = True
     """False if the protocol's sources do not state offline bytes; a zero then means unknown."""
+    longer_context: int | None = None
+    """The model's context, if it is too long to be priced whole and no length was named."""
 
     @cached_property
     def overall(self) -> Subtotal:
@@ -123,10 +127,11 @@ class Estimate:
 
     @property
     def conventions(self) -> list[str]:
-        """Sentences that define the quantities."""
+        """Sentences that define the quantities, and the length if it is not the model's context."""
+        length = [LENGTH.format(self.model, self.longer_context, self.seq_len)] if self.longer_context else []
         if self.machine is None or self.compute_seconds(self.overall) is None:
-            return CONVENTIONS
-        return [
+            return length + CONVENTIONS
+        return length + [
             SECONDS_WITH_COMPUTE.format(self.machine.name) if sentence == SECONDS_WITHOUT_COMPUTE else sentence
             for sentence in CONVENTIONS
         ]
@@ -191,11 +196,12 @@ def estimate_model(
 ) -> Estimate:
     """Price one inference of a model under a protocol.
 
-    `seq_len` is the model's context by default; with `past` the inference is one decode step after that many tokens in
-    a KV cache. `inner` leaves out embedding and head, for which not every protocol has a price. Torch is imported only
-    for what no earlier estimate has derived.
+    `seq_len` is the model's context by default, or less where that is too long to be priced; with `past` the inference
+    is one decode step after that many tokens in a KV cache. `inner` leaves out embedding and head, for which not every
+    protocol has a price. Torch is imported only for what no earlier estimate has derived.
     """
     length, census = scenario_census(source, seq_len, batch, past, inner, pricing.executable_or_none(protocol))
+    is_shortened = seq_len is None and past is None and length < source.context
     return Estimate(
         model=source.name,
         size=source.label,
@@ -209,4 +215,5 @@ def estimate_model(
         only_inner=inner,
         machine=pricing.machine_of(protocol, machine),
         offline_known=pricing.is_offline_known(protocol),
+        longer_context=source.context if is_shortened else None,
     )

@@ -39,6 +39,8 @@ class Builder:
     def __init__(self) -> None:
         self.graph = Graph((), 0)
         self.module = ""
+        self.padding: int | None = None
+        """The id that no token has, as the texts are not padded; None where they may be."""
         self.producers: dict[str, Node] = {}
         self.weight_values: set[str] = set()
         """Weights, and what follows from weights alone."""

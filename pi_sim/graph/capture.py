@@ -22,14 +22,11 @@ from pi_sim.errors import UsageError
 from pi_sim.graph.lowering import Lowering
 from pi_sim.graph.ops import Graph
 from pi_sim.graph.tracing import decompose, export_program, has_inplace_ops, override_method
-from pi_sim.zoo.source import config_context
+from pi_sim.zoo.source import MAX_LENGTH, config_context
 from pi_sim.zoo.tasks import find_task, image_shape, pool, pooling_of, reads_images
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-MAX_LENGTH = 16_384
-"""Tokens. The attention mask, a number for each pair of them, has to fit into 4 GB with everything else."""
 
 
 def capture_model(
@@ -48,7 +45,14 @@ def capture_model(
         inputs = _decode_inputs(model, batch, past)
         with override_method("forward", {model: partial(_decode_step, model, model.forward)}):
             return trace_module(model, inputs, {}, past)
-    inputs = _example_inputs(model, length, batch, padded)
+    graph = _capture_input(model, _example_inputs(model, length, batch, padded), padded)
+    if reads_images(model) and length not in (graph.tokens, config_context(model.config.to_dict())):
+        raise UsageError(f"the model reads every image as {graph.tokens} tokens; leave --seq-len out.")
+    return graph
+
+
+def _capture_input(model: Any, inputs: tuple[Tensor, ...], padded: bool) -> Graph:
+    """Return the graph of whole texts or images."""
     if not padded and find_task(model) != "vectors":
         return trace_module(model, inputs, forward_kwargs(model))
     call = _encode_image if reads_images(model) else _read_padded
@@ -62,18 +66,24 @@ def check_length(model: Any, length: int, past: int | None) -> None:
     if reads_images(model):
         if past is not None:
             raise UsageError("an image model has no decoding step; leave --past out.")
-        if context is not None and length != context:
-            raise UsageError(f"the model reads every image as {context} tokens; leave --seq-len out.")
     elif past is not None:
         if not getattr(model, "can_generate", lambda: False)():
             raise UsageError(f"{type(model).__name__} has no decoding step, only causal models do; leave --past out.")
         if not 1 <= past < (context or past + 1):
             longest = (context or 0) - 1
             raise UsageError(f"the model's context is {context} tokens; choose --past between 1 and {longest}.")
-    elif not 1 <= length <= (context or length):
-        raise UsageError(f"the model's context is {context} tokens; choose --seq-len between 1 and {context}.")
+    elif length < 1 or length > (_longest_length(model, context) or length):
+        longest = _longest_length(model, context)
+        raise UsageError(f"the model's context is {context} tokens; choose --seq-len between 1 and {longest}.")
     elif length > MAX_LENGTH:
         raise UsageError(f"a mask of {length:,} x {length:,} is too large; choose --seq-len up to {MAX_LENGTH:,}.")
+
+
+def _longest_length(model: Any, context: int | None) -> int | None:
+    """Return the longest text that a model of this context reads: dynamic rotary positions stretch it by a factor."""
+    rope = getattr(model.config, "rope_parameters", None) or {}
+    is_stretched = context is not None and rope.get("rope_type") == "dynamic"
+    return int(context * rope["factor"]) if is_stretched else context
 
 
 def _example_inputs(model: Any, length: int, batch: int, padded: bool) -> tuple[Tensor, ...]:

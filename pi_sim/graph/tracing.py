@@ -46,11 +46,13 @@ def export_program(
 def _explain_failure(model: nn.Module, error: Exception) -> str:
     """Return why a model cannot be traced, in one sentence that names the innermost module."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    if "data-dependent" in reason:
+        reason = "a branch depends on values, which are secret, or not known before a run"
     paths = {id(module): path for path, module in model.named_modules() if path}
     frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
     modules = [paths[key] for frame in frames if (key := id(frame.frame.f_locals.get("self"))) in paths]
     where = f"{modules[-1]}: " if modules else ""
-    return f"{where}{reason}; what it computes must not depend on the values of its inputs."
+    return f"{where}{reason}."
 
 
 @contextmanager

@@ -33,8 +33,12 @@ MASKED_SCORE_OPS = (
 )
 """Operations that may follow a mask: a softmax, a further mask, a positive factor, and what changes no score."""
 ONLY_SOFTMAX = "masked scores may only go through softmax"
-TOKEN_OPS = ("embedding", "to", "alias", "clone", "contiguous", "detach", "view", "reshape")
-"""Operations that embed tokens, or leave them as they are."""
+TOKEN_OPS = (
+    *("embedding", "to", "alias", "clone", "contiguous", "detach", "view", "reshape", "slice"),
+    "_assert_tensor_metadata",
+    *("ne", "eq", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"),
+)
+"""Operations that embed tokens, leave them as they are, use their shape, or compare them with padding."""
 
 
 class UnsupportedError(Exception):

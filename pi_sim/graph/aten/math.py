@@ -113,10 +113,39 @@ def mean(build: Builder, shape: Shape, x: Secret, dims: list[int], keepdim: bool
     return multiply(build, shape, sum_over_dim(build, shape, x, dims, keepdim), 1 / x.shape[dims[0]])
 
 
-@translates("zeros_like")
-def zeros_like(build: Builder, shape: Shape, x: Secret, **_: Any) -> Tensor:
+@translates("zeros_like", "new_zeros")
+def zeros_like(build: Builder, shape: Shape, x: Secret, *_: Any, dtype: Any = None, **__: Any) -> Tensor:
     """Public zeros: only the shape of the operand is used."""
-    return torch.zeros(shape)
+    return torch.zeros(shape, dtype=dtype or _type_of(x))
+
+
+@translates("ones_like", "new_ones")
+def ones_like(build: Builder, shape: Shape, x: Secret, *_: Any, dtype: Any = None, **__: Any) -> Tensor:
+    return torch.ones(shape, dtype=dtype or _type_of(x))
+
+
+@translates("full_like", "new_full")
+def full_like(build: Builder, shape: Shape, x: Secret, *given: Any, dtype: Any = None, **__: Any) -> Tensor:
+    return torch.full(shape, given[-1], dtype=dtype or _type_of(x))
+
+
+def _type_of(x: Secret) -> torch.dtype:
+    return torch.long if isinstance(x, Tokens) else torch.float32
+
+
+@translates("ne")
+def differ(build: Builder, shape: Shape, a: Any, b: Any) -> Tensor:
+    """Whether tokens are not padding: all of them, as texts are not padded where this is translated."""
+    other = b if isinstance(a, Tokens) else a
+    require(isinstance(a, Tokens) or isinstance(b, Tokens), "it compares secrets")
+    is_padding = build.padding is not None and _is_public_number(other) and int(other) == build.padding
+    require(is_padding, "it compares secret tokens with other ids than padding, or texts may be padded")
+    return torch.ones(shape, dtype=torch.bool)
+
+
+@translates("eq")
+def equal(build: Builder, shape: Shape, a: Any, b: Any) -> Tensor:
+    return ~differ(build, shape, a, b)
 
 
 @translates("sigmoid")
