@@ -1,9 +1,9 @@
 """Capture: from a module through `torch.export` to the secrecy-typed Graph; the module may be on the meta device.
 
-A Hugging Face model reads texts or images, or in a decoding step one new token for each sequence, after tokens whose
-keys and values are in a cache. The parties hold shares of the cached keys and values, which are secret inputs of the
-graph. Keys and values of the new token stay shared; only its logits are opened. Texts are padded
-on the right, if at all, so positions do not depend on tokens and are public.
+A Hugging Face model reads texts or images, an encoder-decoder two texts, or in a decoding step one new token for each
+sequence, after tokens whose keys and values are in a cache. The parties hold shares of the cached keys and values,
+which are secret inputs of the graph. Keys and values of the new token stay shared; only its logits are opened. Texts
+are padded on the right, if at all, so positions do not depend on tokens and are public.
 
 Operations that the vocabulary lacks are replaced by torch's decompositions. Modules that are written in single steps
 although torch has one operation for them are fused, as a protocol may have a better algorithm for the operation.
@@ -23,7 +23,7 @@ from pi_sim.graph.lowering import Lowering
 from pi_sim.graph.ops import Graph
 from pi_sim.graph.tracing import decompose, export_program, has_inplace_ops, override_method
 from pi_sim.zoo.source import MAX_LENGTH, config_context
-from pi_sim.zoo.tasks import find_task, image_shape, pool, pooling_of, reads_images
+from pi_sim.zoo.tasks import find_task, image_shape, pool, pooling_of, reads_images, reads_pairs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,6 +53,9 @@ def capture_model(
 
 def _capture_input(model: Any, inputs: tuple[Tensor, ...], padded: bool) -> Graph:
     """Return the graph of whole texts or images."""
+    if reads_pairs(model):
+        with override_method("forward", {model: partial(_read_pair, model, model.forward)}):
+            return trace_module(model, inputs, {})
     if not padded and find_task(model) != "vectors":
         return trace_module(model, inputs, forward_kwargs(model))
     call = _encode_image if reads_images(model) else _read_padded
@@ -67,14 +70,16 @@ def check_length(model: Any, length: int, past: int | None) -> None:
         if past is not None:
             raise UsageError("an image model has no decoding step; leave --past out.")
     elif past is not None:
+        if reads_pairs(model):
+            raise UsageError("the decoding step of an encoder-decoder is not supported; leave --past out.")
         if not getattr(model, "can_generate", lambda: False)():
             raise UsageError(f"{type(model).__name__} has no decoding step, only causal models do; leave --past out.")
         if not 1 <= past < (context or past + 1):
             longest = (context or 0) - 1
             raise UsageError(f"the model's context is {context} tokens; choose --past between 1 and {longest}.")
     elif length < 1 or length > (_longest_length(model, context) or length):
-        longest = _longest_length(model, context)
-        raise UsageError(f"the model's context is {context} tokens; choose --seq-len between 1 and {longest}.")
+        limit = _longest_length(model, context)
+        raise UsageError(f"the model's context is {context} tokens; choose --seq-len between 1 and {limit}.")
     elif length > MAX_LENGTH:
         raise UsageError(f"a mask of {length:,} x {length:,} is too large; choose --seq-len up to {MAX_LENGTH:,}.")
 
@@ -87,10 +92,15 @@ def _longest_length(model: Any, context: int | None) -> int | None:
 
 
 def _example_inputs(model: Any, length: int, batch: int, padded: bool) -> tuple[Tensor, ...]:
-    """Return token ids (batch, length), or images (batch, channels, height, width), all zero; see `_read_padded`."""
+    """Return token ids (batch, length), or images (batch, channels, height, width), all zero; see `_read_padded`.
+
+    An encoder-decoder reads a text in either part, of the same length here.
+    """
     if reads_images(model):
         return (torch.zeros(batch, *image_shape(model)),)
     ids = torch.zeros(batch, length, dtype=torch.long)
+    if reads_pairs(model):
+        return (ids, ids)
     if not padded:
         return (ids,)
     is_averaged = find_task(model) == "vectors" and pooling_of(model) == "mean"
@@ -115,6 +125,12 @@ def _read_padded(
     if find_task(model) == "vectors":
         return pool(output.last_hidden_state, pooling_of(model), pooling_weights)
     return output.logits
+
+
+def _read_pair(model: Any, forward: Callable[..., Any], input_ids: Tensor, decoder_input_ids: Tensor) -> Tensor:
+    """Return the logits of the decoder's text (B, T), or its vectors (B, T, d) of a model without a head."""
+    output = forward(input_ids=input_ids, decoder_input_ids=decoder_input_ids, **forward_kwargs(model))
+    return output.logits if "logits" in output else output.last_hidden_state  # type: ignore[no-any-return]
 
 
 def _encode_image(model: Any, forward: Callable[..., Any], pixel_values: Tensor) -> Tensor:
@@ -150,7 +166,8 @@ def trace_module(model: nn.Module, args: tuple[Any, ...], options: dict[str, Any
     """Return the graph of a module's call, after `past` cached tokens; inputs may be on another device than it."""
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     inputs = pytree.tree_leaves((args, options))
-    args, options = pytree.tree_map_only(Tensor, lambda value: value.to(device), (args, options))
+    # torch takes one tensor that is given twice for one input
+    args, options = pytree.tree_map_only(Tensor, lambda value: value.to(device).clone(), (args, options))
     program = export_program(model, args, options, past)
     if has_inplace_ops(program):
         return Lowering(model, decompose(program), inputs).lower()

@@ -7,12 +7,13 @@ from pi_sim import specs
 from pi_sim.cost.census import Census, scenario_census
 from pi_sim.cost.cost import ZERO_COST
 from pi_sim.cost.pricing import price_census
+from pi_sim.errors import UsageError
 from pi_sim.graph import reference
 from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph
 from pi_sim.zoo.source import ModelSource, list_configs
 from pi_sim.zoo.tasks import find_task, reads_images
-from tests.helpers.architectures import ARCHITECTURES, build_tiny
+from tests.helpers.architectures import ARCHITECTURES, ENCODER_DECODERS, build_tiny
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +48,20 @@ def test_an_architecture_is_priced_and_its_graph_computes_its_results(architectu
         if node.op.name == "reveal"
     ]
     torch.testing.assert_close(revealed[0], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ENCODER_DECODERS)
+def test_an_encoder_decoder_reads_two_secret_texts(architecture: str) -> None:
+    graph, model = capture_tiny(architecture), build_tiny(architecture, "cpu")
+    assert is_priced(Census.from_graph(graph), "crypten")
+    assert graph.input_shapes == dict.fromkeys(("tokens", "inputs.decoder_input_ids"), (1, TOKENS, 50))
+    source, target = torch.randint(4, 50, (2, 1, TOKENS))
+    with torch.no_grad():
+        expected = model(input_ids=source, decoder_input_ids=target).logits
+    read = reference.evaluate(graph, model.state_dict(), source, {"inputs.decoder_input_ids": target})
+    torch.testing.assert_close(list(read)[-1][2], expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(UsageError, match="the decoding step of an encoder-decoder is not supported"):
+        capture_model(model, 1, past=4)
 
 
 @pytest.mark.parametrize("name", list_configs())

@@ -80,11 +80,22 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "clip_vision_model": IMAGE,
     "siglip_vision_model": IMAGE,
 }
+PAIRS = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
+WIDE_PAIRS = {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "d_model": 32, "decoder_start_token_id": 0, **PAIRS}
+T5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
+ENCODER_DECODERS: dict[str, dict[str, Any]] = {
+    "t5": T5,
+    "mt5": {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, **T5},
+    "bart": WIDE_PAIRS,
+    "marian": WIDE_PAIRS,
+    "pegasus": WIDE_PAIRS,
+    "m2m_100": WIDE_PAIRS,
+}
 
 
 def build_tiny(architecture: str, device: str) -> PreTrainedModel:
     """Build the tiny model of an architecture; with data, all its weights are random."""
-    config = AutoConfig.for_model(architecture, **{**TINY, **ARCHITECTURES[architecture]})
+    config = AutoConfig.for_model(architecture, **{**TINY, **{**ARCHITECTURES, **ENCODER_DECODERS}[architecture]})
     torch.manual_seed(0)
     with quiet_transformers(), torch.device(device):
         model: PreTrainedModel = model_class(config)._from_config(config, attn_implementation="eager").eval()

@@ -18,18 +18,9 @@ from pi_sim.graph.vocabulary import VOCABULARY
 TranslatorT = TypeVar("TranslatorT", bound=Callable[..., Any])
 TRANSLATORS: dict[str, Callable[..., Any]] = {}
 MASKED_SCORE_OPS = (
-    *("softmax", "_softmax", "add", "sub", "where", "masked_fill", "mul", "div", "clamp", "clamp_min", "maximum", "to"),
-    *(
-        "alias",
-        "clone",
-        "contiguous",
-        "detach",
-        "dropout",
-        "_assert_tensor_metadata",
-        "view",
-        "reshape",
-        "_unsafe_view",
-    ),
+    *("softmax", "_softmax", "scaled_dot_product_attention", "add", "sub", "where", "masked_fill", "mul", "div"),
+    *("clamp", "clamp_min", "maximum", "to", "alias", "clone", "contiguous", "detach", "dropout"),
+    *("_assert_tensor_metadata", "view", "reshape", "_unsafe_view"),
 )
 """Operations that may follow a mask: a softmax, a further mask, a positive factor, and what changes no score."""
 ONLY_SOFTMAX = "masked scores may only go through softmax"

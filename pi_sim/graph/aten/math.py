@@ -24,9 +24,9 @@ MASKED_BELOW = -1e4
 @translates("add")
 def add(build: Builder, shape: Shape, a: Any, b: Any, *, alpha: float = 1) -> Secret | MaskedScores:
     require(alpha == 1, "it scales its summand")
-    x, other = (a, b) if isinstance(a, Secret | MaskedScores) else (b, a)
-    if isinstance(x, MaskedScores):
-        return _combine_masks(build, shape, x, other)
+    if isinstance(a, MaskedScores) or isinstance(b, MaskedScores):
+        return _combine_masks(build, shape, *((a, b) if isinstance(a, MaskedScores) else (b, a)))
+    x, other = (a, b) if isinstance(a, Secret) else (b, a)
     if isinstance(other, Secret):
         return build.emit("add", [x, other], shape)
     is_tensor = isinstance(other, Tensor)
@@ -43,8 +43,8 @@ def _split_mask(summand: Tensor) -> tuple[Tensor | None, Tensor | None]:
 
 
 def _combine_masks(build: Builder, shape: Shape, x: MaskedScores, other: Any) -> MaskedScores:
-    """Apply a further mask to masked scores."""
-    require(not isinstance(other, Secret | MaskedScores), ONLY_SOFTMAX)
+    """Apply a further mask to masked scores, or add to those that are visible."""
+    require(not isinstance(other, MaskedScores), ONLY_SOFTMAX)
     total = add(build, shape, x.scores, other)
     if isinstance(total, MaskedScores):
         return MaskedScores(total.scores, x.allowed & total.allowed)
@@ -377,11 +377,11 @@ def _repeat_heads(build: Builder, x: Secret, heads: int) -> Secret:
 
 
 def _apply_mask(build: Builder, shape: Shape, scores: Secret, mask: Any) -> Secret | MaskedScores:
-    """Apply a public mask: boolean, true where a score counts, or a summand of the scores."""
+    """Apply a mask: boolean, true where a score counts, or a summand of the scores, such as a learned bias."""
     if mask is None:
         return scores
-    require(isinstance(mask, Tensor), "its mask is secret")
-    return mask_scores(build, shape, scores, mask) if mask.dtype == torch.bool else add(build, shape, scores, mask)
+    is_boolean = isinstance(mask, Tensor) and mask.dtype == torch.bool
+    return mask_scores(build, shape, scores, mask) if is_boolean else add(build, shape, scores, mask)
 
 
 @translates("conv2d")
