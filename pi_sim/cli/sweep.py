@@ -29,7 +29,12 @@ Names = tuple[str, ...]
     metavar="MODEL",
 )
 @options.repeatable("--size", "sizes", "A size's name or path.", "tiny")
-@options.repeatable("--seq-len", "lengths", "Tokens; by default each model's context.", type=options.POSITIVE)
+@options.repeatable(
+    "--seq-len",
+    "lengths",
+    "Tokens; by default each model's context, 2,048 where that is above 16,384.",
+    type=options.POSITIVE,
+)
 @options.repeatable("--batch", "batches", "Sequences at once.", 1, type=options.POSITIVE)
 @options.repeatable("--past", "pasts", "A decode step with a KV cache of N tokens.", type=options.POSITIVE, metavar="N")
 @options.INNER

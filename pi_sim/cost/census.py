@@ -46,15 +46,16 @@ def cache_dir() -> Path:
 
 @dataclass(frozen=True)
 class Census:
-    """Counts of operations by module, and the modules whose cost grows with the vocabulary."""
+    """Counts of operations by module, the modules whose cost grows with the vocabulary, and the tokens read at once."""
 
     counts: dict[tuple[str, Op], int]
     embedding_and_head: frozenset[str]
+    tokens: int = 0
 
     @classmethod
     def from_graph(cls, graph: Graph) -> "Census":
         """Count the operations of a graph, in order of first occurrence."""
-        return cls(dict(Counter(graph.census())), frozenset(graph.embedding_and_head()))
+        return cls(dict(Counter(graph.census())), frozenset(graph.embedding_and_head()), graph.tokens)
 
     @classmethod
     def joined(cls, censuses: "Sequence[Census]") -> "Census":
@@ -72,13 +73,13 @@ class Census:
     def to_json(self) -> dict[str, Any]:
         """Return JSON values for `from_json`."""
         rows = [[module, op.to_json(), count] for (module, op), count in self.counts.items()]
-        return {"rows": rows, "embedding_and_head": sorted(self.embedding_and_head)}
+        return {"rows": rows, "embedding_and_head": sorted(self.embedding_and_head), "tokens": self.tokens}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "Census":
         """Return the census that `to_json` gave."""
         counts = {(module, Op.from_json(op)): count for module, op, count in stored["rows"]}
-        return cls(counts, frozenset(stored["embedding_and_head"]))
+        return cls(counts, frozenset(stored["embedding_and_head"]), stored["tokens"])
 
 
 _RECENT_GRAPH: dict[str, Graph] = {}
@@ -172,7 +173,7 @@ def read_length(source: ModelSource, seq_len: int | None, past: int | None) -> i
     """Return the tokens of each sequence that are read at once: by default the model's context, with `past` one."""
     if past is not None and seq_len is not None:
         raise UsageError("--past asks for one step of one token; leave --seq-len out.")
-    return 1 if past is not None else seq_len or source.context
+    return 1 if past is not None else seq_len or source.default_length
 
 
 def scenario_census(
@@ -189,7 +190,9 @@ def scenario_census(
     """
     length = read_length(source, seq_len, past)
     census = capture_census(source, length, batch, past, protocol)
-    return length, census.without_embedding_and_head() if inner else census
+    if seq_len is not None and seq_len != census.tokens:
+        raise UsageError(f"the model reads every input as {census.tokens} tokens; leave --seq-len out.")
+    return census.tokens, census.without_embedding_and_head() if inner else census
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ SECONDS_WITH_COMPUTE = (
     "overlap"
 )
 """Meaning of seconds without the profile of a machine, and with one."""
+LENGTH = "{0} reads up to {1:,} tokens; without --seq-len it is priced at {2:,}"
+"""Where the default length is not the context."""
 CONVENTIONS = [
     "bytes are payload bytes that the busier party sends once the input is there, or an even share where a declared "
     "protocol's source states a sum alone; links are full duplex",
@@ -67,6 +69,8 @@ class Estimate(Result):
     machine: Machine | None = None
     offline_known: bool = True
     """False if the protocol's sources do not state offline bytes; a zero then means unknown."""
+    longer_context: int | None = None
+    """The model's context, if it is too long to be priced whole and no length was named."""
 
     @cached_property
     def overall(self) -> Subtotal:
@@ -140,10 +144,11 @@ class Estimate(Result):
 
     @property
     def conventions(self) -> list[str]:
-        """Sentences that define the quantities."""
+        """Sentences that define the quantities, and the length if it is not the model's context."""
+        length = [LENGTH.format(self.model, self.longer_context, self.seq_len)] if self.longer_context else []
         if self.machine is None or self.compute_seconds(self.overall) is None:
-            return CONVENTIONS
-        return [
+            return length + CONVENTIONS
+        return length + [
             SECONDS_WITH_COMPUTE.format(self.machine.name) if sentence == SECONDS_WITHOUT_COMPUTE else sentence
             for sentence in CONVENTIONS
         ]
@@ -246,17 +251,20 @@ def estimate_model(
 ) -> Estimate:
     """Price one inference of a model under a protocol.
 
-    `seq_len` is the model's context by default; with `past` the inference is one decode step after that many tokens in
-    a KV cache, with `generate` a prompt of `prompt_len` and so many tokens behind it. `inner` leaves out embedding and
-    head, for which not every protocol has a price. Torch is imported only for what no earlier estimate has derived.
+    `seq_len` is the model's context by default, or less where that is too long to be priced; with `past` the inference
+    is one decode step after that many tokens in a KV cache, with `generate` a prompt of `prompt_len` and so many tokens
+    behind it. `inner` leaves out embedding and head, for which not every protocol has a price. Torch is imported only
+    for what no earlier estimate has derived.
     """
     executable = pricing.executable_or_none(protocol)
     length, censuses = scenario_censuses(source, seq_len, batch, past, inner, executable, prompt_len, generate)
+    is_shortened = seq_len is past is generate is None and length < source.context
     return estimate_censuses(
         censuses,
         protocol,
         networks,
         machine,
+        longer_context=source.context if is_shortened else None,
         model=source.name,
         size=source.label,
         seq_len=length,

@@ -42,7 +42,7 @@ def explain_rewriting(
     """
     if not protocol.rewrites:
         raise UsageError(f"protocol {protocol.name} rewrites no graph; --explain has nothing to tell.")
-    length = 1 if past is not None else seq_len or source.context
+    length = 1 if past is not None else seq_len or source.default_length
 
     def derive() -> list[dict[str, Any]]:
         graph = capture_graph(source, length, batch, past)

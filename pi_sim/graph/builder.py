@@ -39,6 +39,11 @@ class Builder:
     def __init__(self) -> None:
         self.graph = Graph((), 0)
         self.module = ""
+        self.padding: int | None = None
+        """The id that no token has, as the texts are not padded; None where they may be."""
+        self.producers: dict[str, Node] = {}
+        self.weight_values: set[str] = set()
+        """Weights, and what follows from weights alone."""
         self.cached_results: dict[tuple[Callable[[Tensor], Any], int], tuple[Tensor, Any]] = {}
 
     def add_tokens(self, name: str, shape: Shape) -> Tokens:
@@ -66,6 +71,7 @@ class Builder:
     def add_weight(self, name: str, shape: Shape) -> Secret:
         """Register a secret weight under its name in the state dict."""
         self.graph.weights[name] = shape
+        self.weight_values.add(name)
         return Secret(name, shape)
 
     def keep_rows(self, name: str, rows: Secret) -> None:
@@ -98,4 +104,7 @@ class Builder:
         inputs = tuple(item.name if isinstance(item, Secret) else self.add_constant(item) for item in operands)
         node = Node(f"{name}{len(self.graph.nodes)}", op, inputs, self.module)
         self.graph.nodes.append(node)
+        self.producers[node.name] = node
+        if all(not isinstance(item, Secret) or item.name in self.weight_values for item in operands):
+            self.weight_values.add(node.name)
         return Secret(node.name, result)

@@ -52,6 +52,8 @@ class Lowering:
         names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
         self.example_values = dict(zip(names, inputs, strict=True))
         self.embedding_index_nodes = find_embedding_index_nodes(program.graph)
+        if "attention_mask" not in names:
+            self.builder.padding = getattr(getattr(model, "config", None), "pad_token_id", None)
         self.values: dict[torch.fx.Node, Any] = {}
         self.last_uses = find_last_uses(program.graph)
 

@@ -124,6 +124,14 @@ class Graph:
     inputs: dict[str, Shape] = field(default_factory=dict)
     cache: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of each sequence that are read at once: those of the input, or the most rows of attention scores."""
+        rows = [
+            node.op.shapes[0][-2] for node in self.nodes if node.op.name == "softmax" and len(node.op.shapes[0]) > 1
+        ]
+        return self.input[-1] if self.input else max(rows, default=1)
+
     def last_uses(self) -> dict[str, int]:
         """Return the index of the last node that reads each value, after which the value can be dropped."""
         return {name: index for index, node in enumerate(self.nodes) for name in node.inputs}

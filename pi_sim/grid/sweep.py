@@ -5,7 +5,7 @@ The census of a scenario is captured once for all protocols; a protocol prices e
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from operator import mul
@@ -48,13 +48,13 @@ def list_scenarios(
 ) -> list[Scenario]:
     """Return the scenarios of a sweep in a fixed order, each once: a model with a config has one size, its own.
 
-    A prefill for each length, a decode step for each KV cache; without either, a prefill of each model's context.
+    A prefill for each length, a decode step for each KV cache; without either, a prefill of its default length.
     """
     steps: list[tuple[int, int | None]] = [*((length, None) for length in lengths), *((1, past) for past in pasts)]
     scenarios = (
         Scenario(source, length, batch, past, inner)
         for source in sources
-        for (length, past), batch in product(steps or [(source.context, None)], batches)
+        for (length, past), batch in product(steps or [(source.default_length, None)], batches)
     )
     return list({scenario.key: scenario for scenario in scenarios}.values())
 
@@ -142,7 +142,7 @@ class PriceTable:
     def _raise_unpriced(self, census: Census) -> None:
         """Raise the estimate's error about the operations without a price."""
         lacking = {key: count for key, count in census.counts.items() if self._prices[key[1]] is None}
-        price_census(Census(lacking, census.embedding_and_head), self.protocol)
+        price_census(replace(census, counts=lacking), self.protocol)
 
 
 def make_price_tables(protocols: Iterable[PricedProtocol]) -> list[PriceTable]:

@@ -261,6 +261,7 @@ def _first_line(error: Exception) -> str:
 FALLBACK_MODEL_MAPPINGS = (
     modeling_auto.MODEL_FOR_MASKED_LM_MAPPING,
     modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+    modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING,
     modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     modeling_auto.MODEL_MAPPING,

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 OWN_SIZE = "own"
 """Label of the size of every model that a config describes."""
+MAX_LENGTH = 16_384
+"""Tokens. The attention mask, a number for each pair of them, has to fit into 4 GB with everything else."""
+MODERATE_LENGTH = 2_048
+"""Tokens at which a model is priced by default if its context is longer than `MAX_LENGTH`."""
 OFFSET_POSITION_FAMILIES = (
     "roberta",
     "xlm-roberta",
@@ -74,6 +78,11 @@ class ModelSource(ABC):
     @abstractmethod
     def context(self) -> int:
         """The longest sequence that the model reads, in tokens; a `UsageError` if a config does not state it."""
+
+    @property
+    def default_length(self) -> int:
+        """The tokens that are priced unless others are named: the context, or a moderate length if that is too long."""
+        return self.context if self.context <= MAX_LENGTH else MODERATE_LENGTH
 
     @property
     @abstractmethod

@@ -1,5 +1,6 @@
 """Tasks of models: what their results are, and how an encoder's token vectors become one vector of the whole input."""
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -70,6 +71,11 @@ def label_names(model: Any) -> list[str]:
 def reads_images(model: Any) -> bool:
     """Return whether a model reads images."""
     return getattr(model, "main_input_name", "") == "pixel_values"
+
+
+def reads_pairs(model: Any) -> bool:
+    """Return whether a model has a decoder that reads a text of its own and attends to the encoder's."""
+    return "decoder_input_ids" in inspect.signature(model.forward).parameters
 
 
 def image_shape(model: Any) -> tuple[int, int, int]:

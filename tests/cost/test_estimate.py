@@ -1,5 +1,6 @@
 """Estimates: views that add up, the most expensive rows, counts, refusals, and all of it without torch."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,18 @@ def test_seconds_of_an_unknown_machine_are_the_network_alone() -> None:
 )
 def test_the_title_tells_the_question(batch: int, past: int | None, title: str) -> None:
     assert title in render_estimates([replace(estimate(), batch=batch, past=past)], "op", "table")
+
+
+def test_a_context_too_long_to_price_is_told(tmp_path: Path) -> None:
+    config = {"model_type": "mistral", "num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 4}
+    sizes = {"num_key_value_heads": 2, "intermediate_size": 64, "vocab_size": 50, "max_position_embeddings": 32768}
+    path = tmp_path / "long.json"
+    path.write_text(json.dumps(config | sizes), encoding="utf-8")
+    source = ModelSource.parse(str(path), "tiny")
+    estimates = [estimate_model(source, CRYPTEN, length, []) for length in (None, 64)]
+    assert [estimate.seq_len for estimate in estimates] == [2048, 64]
+    sentence = f"{path} reads up to 32,768 tokens; without --seq-len it is priced at 2,048"
+    assert [sentence in estimate.conventions for estimate in estimates] == [True, False]
 
 
 def test_every_key_of_the_record_is_explained() -> None:

@@ -117,7 +117,7 @@ class Odd(nn.Module):
         (lambda x: x[..., ::3], "it skips elements unevenly"),
         (lambda x: x[x.sum(-1) > 0], r"aten\.gt|cannot trace"),
         (lambda x: x.where(x > 0, x), "aten.gt"),
-        (lambda x: x.masked_fill(MASK == 0, -torch.inf) * 2, "masked scores may only go through softmax"),
+        (lambda x: x.masked_fill(MASK == 0, -torch.inf) * -2, "masked scores may only go through softmax"),
         (lambda x: torch.stack([x, torch.ones(1, 8, 50)]), "one part is public"),
         (lambda x: x**3, "its exponent is not 2"),
         (lambda x: x.sum((1, 2)), "not over one dimension"),
@@ -130,6 +130,8 @@ def test_nothing_is_taken_for_something_else(odd: Callable[[Tensor], Tensor], re
 
 
 MASK = torch.ones(8, 50).tril()
+LOWEST = torch.finfo(torch.float32).min
+HIDDEN = (1 - MASK) * LOWEST
 
 
 @pytest.mark.slow
@@ -171,6 +173,12 @@ MASK = torch.ones(8, 50).tril()
         (lambda x: x.masked_fill(MASK == 0, 0.0), ["mask"]),
         (lambda x: torch.where(MASK > 0, x, x.square()), ["square", "mask", "mask", "add"]),
         (lambda x: x.masked_fill(MASK == 0, -torch.inf).softmax(-1), ["softmax"]),
+        (lambda x: (2 * x.masked_fill(MASK == 0, -torch.inf)).softmax(-1), ["scale", "softmax"]),
+        (lambda x: (x.masked_fill(MASK == 0, -torch.inf) / 4).float().softmax(-1), ["scale", "softmax"]),
+        (lambda x: x.masked_fill(MASK == 0, LOWEST).clamp(min=LOWEST).softmax(-1), ["softmax"]),
+        (lambda x: torch.max(x.masked_fill(MASK == 0, LOWEST), torch.tensor(LOWEST)).softmax(-1), ["softmax"]),
+        (lambda x: (x + HIDDEN).view(8, 50).softmax(-1).view(1, 8, 50), ["view", "softmax", "view"]),
+        (lambda x: x.clamp(-65504, 65504), []),
         (lambda x: x.sigmoid_(), ["scale", "tanh", "add", "scale"]),
         (lambda x: nn.functional.silu(x.clone().add_(x)), ["add", "silu"]),
     ],

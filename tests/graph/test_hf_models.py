@@ -7,7 +7,13 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
+from transformers import (
+    DeiTConfig,
+    DeiTForImageClassificationWithTeacher,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    PreTrainedModel,
+)
 
 from pi_sim import specs
 from pi_sim.cost import derived
@@ -20,7 +26,16 @@ from pi_sim.graph.capture import capture_model
 from pi_sim.graph.ops import Graph
 from pi_sim.zoo.source import ModelSource
 from pi_sim.zoo.tasks import find_task, pool
-from tests.helpers.hf_models import CAUSAL, FAMILIES, IMAGES, build_model, build_random_model, input_length
+from tests.helpers.hf_models import (
+    BLOCKS,
+    CAUSAL,
+    COMMON,
+    FAMILIES,
+    IMAGES,
+    build_model,
+    build_random_model,
+    input_length,
+)
 
 EXECUTABLE = [
     name for name in specs.list_names("protocols") if isinstance(specs.load_protocol(name), specs.ExecutableProtocol)
@@ -92,7 +107,8 @@ def test_shapes_alone_give_the_same_graph(family: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_sum_of_prices_is_the_price_of_the_sum(family: str) -> None:
-    graph = capture_model(build_model(family, num_hidden_layers=1), input_length(family))
+    kinds = {"attention_types": [[["local"], 1]]} if family == "gpt-neo" else {}
+    graph = capture_model(build_model(family, num_hidden_layers=1, **kinds), input_length(family))
     for protocol in map(specs.load_executable_protocol, EXECUTABLE):
         assert sum(
             (row.cost for row in price_census(Census.from_graph(graph), protocol)), ZERO_COST
@@ -101,7 +117,7 @@ def test_the_sum_of_prices_is_the_price_of_the_sum(family: str) -> None:
 
 @pytest.mark.parametrize(
     ("family", "op", "count"),
-    [("gpt2", "gelu", 2), ("bert", "gelu", 2), ("llama", "rmsnorm", 5), ("gemma", "rmsnorm", 5)],
+    [("gpt2", "gelu", 2), ("bert", "gelu", 2), ("bloom", "gelu", 2), ("llama", "rmsnorm", 5), ("gemma", "rmsnorm", 5)],
 )
 def test_what_transformers_writes_out_in_steps_is_one_operation(family: str, op: str, count: int) -> None:
     model = build_model(family)
@@ -149,6 +165,56 @@ def test_positions_and_token_types_are_public() -> None:
             "embedding", "lookup", "lookup",
         ]  # fmt: skip
         assert graph.inputs == {}
+
+
+def classifier() -> PreTrainedModel:
+    """Return a causal classifier, which reads the last token before the padding."""
+    torch.manual_seed(0)
+    return GPT2ForSequenceClassification(GPT2Config(**{**COMMON, "pad_token_id": 1})).eval()
+
+
+def test_no_token_of_a_whole_text_is_padding() -> None:
+    model, ids = classifier(), torch.randint(4, 50, (2, 12))
+    read = reference.reference_logits(capture_model(model, 12, batch=2), model.state_dict(), ids)
+    with torch.no_grad():
+        torch.testing.assert_close(read, model(ids).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_positions_that_depend_on_secret_padding_are_refused() -> None:
+    with pytest.raises(UsageError, match="or texts may be padded"):
+        capture_model(classifier(), 12, padded=True)
+
+
+def test_dynamic_positions_are_those_of_the_length() -> None:
+    model, ids = build_random_model("llama-dynamic"), torch.randint(4, 50, (1, 24))  # of a context of 16
+    with torch.no_grad():
+        expected = model(ids, use_cache=False).logits
+    read = reference.reference_logits(capture_model(build_random_model("llama-dynamic"), 24), model.state_dict(), ids)
+    torch.testing.assert_close(read, expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(UsageError, match="context is 16 tokens; choose --seq-len between 1 and 32"):
+        capture_model(model, 33)
+
+
+def test_what_torch_cannot_trace_is_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+    class Branch(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else -x
+
+    model = build_model("gpt2")
+    model.transformer.h[1].mlp.act = Branch()
+    with pytest.raises(UsageError) as refusal:
+        capture_model(model, 8)
+    sentence = "transformer.h.1.mlp.act: a branch depends on values, which are secret, or not known before a run."
+    assert str(refusal.value) == f"torch.export cannot trace this model: {sentence}"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_images_tokens_are_those_of_the_graph() -> None:
+    """DeiT has a distillation token beside the class token, SigLIP neither."""
+    model = DeiTForImageClassificationWithTeacher(DeiTConfig(**{**BLOCKS, "image_size": 8, "patch_size": 4})).eval()
+    assert capture_model(model, 6).tokens == capture_model(model, 5).tokens == 6
+    with pytest.raises(UsageError, match="reads every image as 6 tokens; leave --seq-len out"):
+        capture_model(model, 7)
 
 
 def test_an_image_is_the_only_secret_input() -> None:

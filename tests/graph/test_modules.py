@@ -69,7 +69,7 @@ def test_torchs_own_encoder_layer_is_expressed() -> None:
         (lambda m, x: attend(x, x, x, ADDED), ["matmul", "scale", "add", "softmax", "matmul"]),
         (lambda m, x: torch.einsum("btd,bsd->bts", x, x), ["matmul"]),
         (lambda m, x: x.clone().add_(x).relu_(), ["add", "relu"]),
-        (lambda m, x: functional.glu(x @ m.weight), ["matmul", "scale", "tanh", "add", "scale", "multiply"]),
+        (lambda m, x: functional.glu(x @ m.weight), ["linear", "scale", "tanh", "add", "scale", "multiply"]),
         (lambda m, x: (x - x.mean(-1, keepdim=True)) ** 2, ["sum", "scale", "neg", "add", "square"]),
     ],
 )  # fmt: skip
@@ -144,3 +144,78 @@ def test_a_model_of_transformers_answers_without_its_cache() -> None:
 def test_what_has_no_price_is_named_with_module_and_file() -> None:
     with pytest.raises(UsageError, match=r"^1: .*tanh.*delphi\.toml"):
         pi_sim.estimate(nn.Sequential(nn.Linear(8, 8), nn.Tanh()), X, protocol="delphi")
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        lambda self, x: x @ self.weight.T,
+        lambda self, x: torch.matmul(x, self.weight),
+        lambda self, x: torch.mm(x[0], self.weight),
+        lambda self, x: torch.bmm(x, self.weight.expand(2, 8, 8)),
+        lambda self, x: torch.bmm(x, self.weight.repeat_interleave(1, 0).unsqueeze(0).expand(2, -1, -1)),
+        lambda self, x: torch.addmm(self.weight[0], x[0], self.weight),
+        lambda self, x: torch.addmm(self.weight[0], x[0], self.weight, beta=0.5, alpha=2.0),
+        lambda self, x: torch.baddbmm(x[:, :, :1], x, self.weight.expand(2, 8, 8)),
+        lambda self, x: torch.einsum("btd,de->bte", x, self.weight),
+        lambda self, x: torch.einsum("btd,hdk->bhtk", x, self.weight.view(2, 8, 4)),
+        lambda self, x: self.weight @ x.transpose(1, 2),
+        lambda self, x: functional.linear(x, 2 * self.weight, self.weight[0]),
+    ],
+)
+def test_a_product_with_a_weight_is_a_linear_map(spelling: object) -> None:
+    operations = check(Lambda(spelling), X)
+    assert "matmul" not in operations
+    assert operations.count("linear") == 1
+
+
+def test_a_product_of_activations_is_no_linear_map() -> None:
+    assert check(Lambda(lambda self, x: functional.linear(x[0], x[1])), X) == ["matmul", "reveal"]
+    assert check(Lambda(lambda self, x: x @ self.weight.expand(2, 8, 8).contiguous()), X) == ["linear", "reveal"]
+
+
+class Named(nn.Module):
+    """Function under a class name that says nothing of it; its own small numbers may be the eps of a norm."""
+
+    def __init__(self, function: object, **weights: Tensor) -> None:
+        super().__init__()
+        self.function, self.eps = function, 1e-3
+        for name, weight in weights.items():
+            self.register_parameter(name, nn.Parameter(weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self, x)
+
+
+def standardise(self: Named, x: Tensor) -> Tensor:
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + self.eps).sqrt()
+
+
+def divide_by_root_mean_square(self: Named, x: Tensor) -> Tensor:
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
+
+
+W, V = torch.randn(8), torch.randn(8)
+
+
+@pytest.mark.parametrize(
+    ("module", "operation"),
+    [
+        (Named(lambda self, x: 0.5 * x * (1 + torch.tanh(0.79788456 * x * (1 + 0.044715 * x * x)))), "gelu"),
+        (Named(lambda self, x: 0.5 * x * (1 + torch.erf(x / 2**0.5))), "gelu"),
+        (Named(lambda self, x: x * torch.sigmoid(x)), "silu"),
+        (Named(lambda self, x: x * (x > 0)), "relu"),
+        (Named(standardise), "layernorm"),
+        (Named(lambda self, x: standardise(self, x) * self.gain + self.bias, gain=W, bias=V), "layernorm"),
+        (Named(lambda self, x: self.scale * divide_by_root_mean_square(self, x), scale=W), "rmsnorm"),
+        (Named(lambda self, x: divide_by_root_mean_square(self, x) * (1 + self.scale), scale=W), "rmsnorm"),
+    ],
+)
+def test_a_function_is_known_by_what_it_computes(module: nn.Module, operation: str) -> None:
+    operations = check(nn.Sequential(nn.Linear(8, 8), module), X)
+    assert [name for name in operations if name != "add"] == ["linear", operation, "reveal"]
+
+
+def test_a_function_close_to_another_is_not_taken_for_it() -> None:
+    assert "silu" not in check(nn.Sequential(Named(lambda self, x: x * torch.sigmoid(1.001 * x))), X)

@@ -7,18 +7,30 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertModel,
+    BloomConfig,
+    BloomForCausalLM,
+    CodeGenConfig,
+    CodeGenForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
     GemmaConfig,
     GemmaForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    MptConfig,
+    MptForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PretrainedConfig,
     PreTrainedModel,
     Qwen2Config,
@@ -35,6 +47,13 @@ BLOCKS: dict[str, Any] = {
 COMMON = {"max_position_embeddings": 16, "vocab_size": 50, "bos_token_id": 0, "eos_token_id": 0, **BLOCKS}
 WIDE = {"intermediate_size": 64, **COMMON}
 GROUPED = {"num_key_value_heads": 2, **WIDE}
+LOCAL = [[["global", "local"], 1]]
+SEQUENTIAL = {"multi_query": False, "parallel_attn": False}
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+LONG = {
+    "rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [1.0, 1.5, 2.0, 3.0], "factor": 2.0,
+    "rope_theta": 10000.0, "original_max_position_embeddings": 8,
+}  # fmt: skip
 
 Family = tuple[type[PreTrainedModel], type[PretrainedConfig], dict[str, Any]]
 
@@ -48,6 +67,23 @@ CAUSAL: dict[str, Family] = {
     "mistral": (MistralForCausalLM, MistralConfig, {"sliding_window": 5, **GROUPED}),
     "qwen2": (Qwen2ForCausalLM, Qwen2Config, GROUPED),
     "gemma": (GemmaForCausalLM, GemmaConfig, {"head_dim": 8, **GROUPED}),
+    "gpt-neo": (
+        GPTNeoForCausalLM,
+        GPTNeoConfig,
+        {"num_layers": 2, "attention_types": LOCAL, "window_size": 5, **COMMON},
+    ),
+    "bloom": (BloomForCausalLM, BloomConfig, COMMON),
+    "mpt": (MptForCausalLM, MptConfig, {"n_layers": 2, "d_model": 32, "n_heads": 4, "max_seq_len": 16, **COMMON}),
+    "codegen": (CodeGenForCausalLM, CodeGenConfig, {"rotary_dim": 4, "n_positions": 16, **COMMON}),
+    "falcon-sequential": (FalconForCausalLM, FalconConfig, {"alibi": True, "bias": True, **SEQUENTIAL, **COMMON}),
+    "falcon-parallel": (FalconForCausalLM, FalconConfig, COMMON),
+    "falcon-grouped": (
+        FalconForCausalLM,
+        FalconConfig,
+        {"new_decoder_architecture": True, "num_kv_heads": 2, **COMMON},
+    ),
+    "llama-dynamic": (LlamaForCausalLM, LlamaConfig, {"rope_parameters": DYNAMIC, **GROUPED}),
+    "phi3-longrope": (Phi3ForCausalLM, Phi3Config, {"rope_parameters": LONG, "pad_token_id": 0, **GROUPED}),
 }
 ENCODERS: dict[str, Family] = {
     "bert": (BertModel, BertConfig, WIDE),

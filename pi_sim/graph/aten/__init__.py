@@ -16,10 +16,19 @@ from pi_sim.graph.vocabulary import VOCABULARY, Shape
 
 TranslatorT = TypeVar("TranslatorT", bound=Callable[..., Any])
 TRANSLATORS: dict[str, Callable[..., Any]] = {}
-MASKED_SCORE_OPS = ("softmax", "_softmax", "add")
-"""Operations that may follow a mask: a softmax, or a further mask."""
-TOKEN_OPS = ("embedding", "to", "alias", "clone", "contiguous", "detach", "view", "reshape")
-"""Operations that embed tokens, or leave them as they are."""
+MASKED_SCORE_OPS = (
+    *("softmax", "_softmax", "scaled_dot_product_attention", "add", "sub", "where", "masked_fill", "mul", "div"),
+    *("clamp", "clamp_min", "maximum", "to", "alias", "clone", "contiguous", "detach", "dropout"),
+    *("_assert_tensor_metadata", "view", "reshape", "_unsafe_view"),
+)
+"""Operations that may follow a mask: a softmax, a further mask, a positive factor, and what changes no score."""
+ONLY_SOFTMAX = "masked scores may only go through softmax"
+TOKEN_OPS = (
+    *("embedding", "to", "alias", "clone", "contiguous", "detach", "view", "reshape", "slice"),
+    "_assert_tensor_metadata",
+    *("ne", "eq", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"),
+)
+"""Operations that embed tokens, leave them as they are, use their shape, or compare them with padding."""
 
 
 class UnsupportedError(Exception):
@@ -52,7 +61,7 @@ def translate(build: Builder, node: torch.fx.Node, shape: Shape, args: tuple[Any
         translator = find_translator(called)
         if translator is None:
             raise UnsupportedError("it is not in the vocabulary")
-        require(called in MASKED_SCORE_OPS or MaskedScores not in kinds, "masked scores may only go through softmax")
+        require(called in MASKED_SCORE_OPS or MaskedScores not in kinds, ONLY_SOFTMAX)
         require(called in TOKEN_OPS or Tokens not in kinds, "tokens may only be embedded")
         return _call_translator(translator, build, shape, *args, **kwargs)
     except UnsupportedError as reason:

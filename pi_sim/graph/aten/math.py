@@ -6,26 +6,27 @@ in the vocabulary. Masks hide attention scores from the softmax over the rest. O
 by side can be translated: it is a linear map of each patch.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pi_sim.graph.aten import UnsupportedError, require, translates
+from pi_sim.graph.aten import ONLY_SOFTMAX, UnsupportedError, require, translates
 from pi_sim.graph.aten.shapes import expand, permute, transpose, view
 from pi_sim.graph.builder import Builder, MaskedScores, Secret, Tokens
 from pi_sim.graph.ops import Attribute, Shape
 
 MASKED_BELOW = -1e4
-"""Public summands below this mean "hidden": transformers masks with the type's lowest number."""
+"""Public summands below this mean "hidden": transformers masks with the type's lowest number. No value is as large."""
 
 
 @translates("add")
 def add(build: Builder, shape: Shape, a: Any, b: Any, *, alpha: float = 1) -> Secret | MaskedScores:
     require(alpha == 1, "it scales its summand")
-    x, other = (a, b) if isinstance(a, Secret | MaskedScores) else (b, a)
-    if isinstance(x, MaskedScores):
-        return _combine_masks(build, shape, x, other)
+    if isinstance(a, MaskedScores) or isinstance(b, MaskedScores):
+        return _combine_masks(build, shape, *((a, b) if isinstance(a, MaskedScores) else (b, a)))
+    x, other = (a, b) if isinstance(a, Secret) else (b, a)
     if isinstance(other, Secret):
         return build.emit("add", [x, other], shape)
     is_tensor = isinstance(other, Tensor)
@@ -42,8 +43,8 @@ def _split_mask(summand: Tensor) -> tuple[Tensor | None, Tensor | None]:
 
 
 def _combine_masks(build: Builder, shape: Shape, x: MaskedScores, other: Any) -> MaskedScores:
-    """Apply a further mask to masked scores."""
-    require(isinstance(other, Tensor), "masked scores may only go through softmax")
+    """Apply a further mask to masked scores, or add to those that are visible."""
+    require(not isinstance(other, MaskedScores), ONLY_SOFTMAX)
     total = add(build, shape, x.scores, other)
     if isinstance(total, MaskedScores):
         return MaskedScores(total.scores, x.allowed & total.allowed)
@@ -61,7 +62,18 @@ def subtract_from(build: Builder, shape: Shape, a: Any, b: Any, alpha: float = 1
 
 
 @translates("mul")
+def multiply_scores(build: Builder, shape: Shape, a: Any, b: Any) -> Secret | MaskedScores:
+    """Multiply; a positive factor leaves hidden scores hidden."""
+    x, factor = (a, b) if isinstance(a, MaskedScores) else (b, a)
+    if not isinstance(x, MaskedScores):
+        return multiply(build, shape, a, b)
+    is_public = not isinstance(factor, Secret | MaskedScores)
+    require(is_public and bool((torch.as_tensor(factor) > 0).all()), ONLY_SOFTMAX)
+    return MaskedScores(multiply(build, shape, x.scores, factor), x.allowed)
+
+
 def multiply(build: Builder, shape: Shape, a: Any, b: Any) -> Secret:
+    """Multiply two values, of which one may be public."""
     if isinstance(a, Secret) and isinstance(b, Secret):
         return build.emit("multiply", [a, b], shape)
     x, factor = (a, b) if isinstance(a, Secret) else (b, a)
@@ -75,12 +87,12 @@ def multiply(build: Builder, shape: Shape, a: Any, b: Any) -> Secret:
 
 
 @translates("div")
-def divide(build: Builder, shape: Shape, a: Any, b: Any, *, rounding_mode: str | None = None) -> Secret:
+def divide(build: Builder, shape: Shape, a: Any, b: Any, *, rounding_mode: str | None = None) -> Secret | MaskedScores:
     require(rounding_mode is None, "it rounds")
     if isinstance(b, Secret):
         return multiply(build, shape, a, build.emit("reciprocal", [b], b.shape))
     require(bool(torch.as_tensor(b).all()), "the divisor is zero")
-    return multiply(build, shape, a, 1 / b)
+    return multiply_scores(build, shape, a, 1 / b)
 
 
 @translates("pow")
@@ -101,10 +113,39 @@ def mean(build: Builder, shape: Shape, x: Secret, dims: list[int], keepdim: bool
     return multiply(build, shape, sum_over_dim(build, shape, x, dims, keepdim), 1 / x.shape[dims[0]])
 
 
-@translates("zeros_like")
-def zeros_like(build: Builder, shape: Shape, x: Secret, **_: Any) -> Tensor:
+@translates("zeros_like", "new_zeros")
+def zeros_like(build: Builder, shape: Shape, x: Secret, *_: Any, dtype: Any = None, **__: Any) -> Tensor:
     """Public zeros: only the shape of the operand is used."""
-    return torch.zeros(shape)
+    return torch.zeros(shape, dtype=dtype or _type_of(x))
+
+
+@translates("ones_like", "new_ones")
+def ones_like(build: Builder, shape: Shape, x: Secret, *_: Any, dtype: Any = None, **__: Any) -> Tensor:
+    return torch.ones(shape, dtype=dtype or _type_of(x))
+
+
+@translates("full_like", "new_full")
+def full_like(build: Builder, shape: Shape, x: Secret, *given: Any, dtype: Any = None, **__: Any) -> Tensor:
+    return torch.full(shape, given[-1], dtype=dtype or _type_of(x))
+
+
+def _type_of(x: Secret) -> torch.dtype:
+    return torch.long if isinstance(x, Tokens) else torch.float32
+
+
+@translates("ne")
+def differ(build: Builder, shape: Shape, a: Any, b: Any) -> Tensor:
+    """Whether tokens are not padding: all of them, as texts are not padded where this is translated."""
+    other = b if isinstance(a, Tokens) else a
+    require(isinstance(a, Tokens) or isinstance(b, Tokens), "it compares secrets")
+    is_padding = build.padding is not None and _is_public_number(other) and int(other) == build.padding
+    require(is_padding, "it compares secret tokens with other ids than padding, or texts may be padded")
+    return torch.ones(shape, dtype=torch.bool)
+
+
+@translates("eq")
+def equal(build: Builder, shape: Shape, a: Any, b: Any) -> Tensor:
+    return ~differ(build, shape, a, b)
 
 
 @translates("sigmoid")
@@ -127,13 +168,30 @@ def leaky_relu(build: Builder, shape: Shape, x: Secret, slope: float = 0.01) -> 
 
 
 @translates("clamp")
-def clamp(build: Builder, shape: Shape, x: Secret, low: Any = None, high: Any = None) -> Secret:
-    require(all(isinstance(bound, int | float) for bound in (low, high)), "its bounds are not two public numbers")
-    return build.emit("clamp", [x], shape, low=float(low), high=float(high))
+def clamp(build: Builder, shape: Shape, x: Any, low: Any = None, high: Any = None) -> Any:
+    """Clamp between two numbers. Bounds that no value reaches, such as those of half precision, are left out."""
+    bounds = [float(bound) for bound in (low, high) if _is_public_number(bound)]
+    require(len(bounds) == 2 - [low, high].count(None), "its bounds are not two public numbers")
+    if all(abs(bound) >= -MASKED_BELOW for bound in bounds) and (low is None or low < 0) and (high is None or high > 0):
+        return x
+    require(isinstance(x, Secret), ONLY_SOFTMAX)
+    require(len(bounds) == 2, "its bounds are not two public numbers")
+    return build.emit("clamp", [x], shape, low=bounds[0], high=bounds[1])
+
+
+def _is_public_number(value: Any) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
+
+
+@translates("maximum", "clamp_min")
+def maximum(build: Builder, shape: Shape, x: Any, low: Any) -> Any:
+    """Maximum with a number below all values; any other is refused."""
+    x, low = (x, low) if isinstance(x, Secret | MaskedScores) else (low, x)
+    return clamp(build, shape, x, low)
 
 
 @translates("hardtanh")
-def hardtanh(build: Builder, shape: Shape, x: Secret, low: float = -1.0, high: float = 1.0) -> Secret:
+def hardtanh(build: Builder, shape: Shape, x: Secret, low: float = -1.0, high: float = 1.0) -> Any:
     return clamp(build, shape, x, low, high)
 
 
@@ -150,25 +208,64 @@ def embedding(build: Builder, shape: Shape, table: Secret, indices: Secret | Ten
     return build.emit("embedding", [table, onehot], shape)
 
 
-@translates("addmm")
-def addmm(
-    build: Builder, shape: Shape, bias: Secret, x: Secret, weight: Secret, *, beta: float = 1, alpha: float = 1
-) -> Secret:
-    require(beta == alpha == 1, "it scales its summands")
-    return build.emit("linear", [x, weight, bias], shape)
-
-
 @translates("linear")
-def linear(build: Builder, shape: Shape, x: Secret, weight: Secret, bias: Secret | None = None) -> Secret:
+def linear(build: Builder, shape: Shape, x: Secret, weight: Secret, bias: Secret | None = None) -> Any:
     """torch keeps the weight as (n, k)."""
     transposed = transpose(build, (weight.shape[1], weight.shape[0]), weight)
-    return build.emit("linear", [x, transposed, *([bias] if bias else [])], shape)
+    return map_linearly(build, shape, x, transposed, bias)
 
 
 @translates("matmul", "bmm", "mm")
 def matmul(build: Builder, shape: Shape, a: Secret, b: Secret) -> Secret:
+    """A product with a weight is a linear map, from whichever side the weight comes."""
     require(isinstance(a, Secret) and isinstance(b, Secret), "one factor is public")
+    if (weight := _weight_matrix(build, b)) and len(a.shape) >= len(b.shape):
+        return build.emit("linear", [a, weight], shape)
+    if (weight := _weight_matrix(build, a)) and len(b.shape) >= max(2, len(a.shape)):
+        columns = transpose(build, _swap_last(b.shape), b, -2, -1)
+        rows = transpose(build, _swap_last(weight.shape), weight, -2, -1)
+        return transpose(build, shape, build.emit("linear", [columns, rows], _swap_last(shape)), -2, -1)
     return build.emit("matmul", [a, b], shape)
+
+
+def _swap_last(shape: Shape) -> Shape:
+    return (*shape[:-2], shape[-1], shape[-2])
+
+
+def _weight_matrix(build: Builder, x: Secret) -> Secret | None:
+    """Return the matrix that a factor repeats for a whole batch, if it is a weight; None for an activation."""
+    size = x.shape[-2:]
+    if x.name not in build.weight_values or len(size) < 2:
+        return None
+    while math.prod(x.shape[:-2]) > 1 and x.name in build.producers:
+        node = build.producers[x.name]
+        source = Secret(node.inputs[0], node.op.shapes[0])
+        if node.op.name not in ("expand", "view") or source.shape[-2:] != size:
+            return None
+        x = source
+    return view(build, size, x) if math.prod(x.shape[:-2]) == 1 else None
+
+
+def map_linearly(build: Builder, shape: Shape, x: Secret, factor: Secret, bias: Any = None) -> Any:
+    """Return x factor [+ bias]: a linear map with its bias where the factor is a weight."""
+    is_affine = isinstance(bias, Secret) and bias.name in build.weight_values and bias.shape == shape[-1:]
+    if is_affine and factor.name in build.weight_values and len(factor.shape) == 2:
+        return build.emit("linear", [x, factor, bias], shape)
+    product = matmul(build, shape, x, factor)
+    return product if bias is None else add(build, shape, product, bias)
+
+
+@translates("addmm", "baddbmm")
+def addmm(
+    build: Builder, shape: Shape, summand: Any, a: Secret, b: Secret, *, beta: float = 1, alpha: float = 1
+) -> Any:
+    """beta summand + alpha a b."""
+    if alpha == beta == 1:
+        return map_linearly(build, shape, a, b, summand)
+    product = multiply(build, shape, matmul(build, shape, a, b), alpha)
+    if isinstance(summand, Secret):
+        return add(build, shape, product, multiply(build, summand.shape, summand, beta))
+    return add(build, shape, product, summand * beta)
 
 
 @translates("layer_norm")
@@ -216,7 +313,11 @@ def is_causal_mask(allowed: Tensor) -> bool:
 def where(build: Builder, shape: Shape, condition: Any, a: Any, b: Any) -> Secret | MaskedScores:
     """Choice by a public condition: the sum of both sides, each zeroed where it is not chosen."""
     require(isinstance(condition, Tensor), "its condition is secret")
-    if isinstance(a, Secret) and not isinstance(b, Secret) and bool((torch.as_tensor(b) < MASKED_BELOW).all()):
+    is_hidden = not isinstance(b, Secret | MaskedScores) and bool((torch.as_tensor(b) < MASKED_BELOW).all())
+    if isinstance(a, MaskedScores) and is_hidden:
+        return MaskedScores(a.scores, a.allowed & condition)
+    require(not isinstance(a, MaskedScores) and not isinstance(b, MaskedScores), ONLY_SOFTMAX)
+    if isinstance(a, Secret) and is_hidden:
         return mask_scores(build, shape, a, condition)
     chosen_a, chosen_b = (_zero_hidden(build, shape, x, mask) for x, mask in ((a, condition), (b, ~condition)))
     return add(build, shape, chosen_a, chosen_b)
@@ -276,11 +377,11 @@ def _repeat_heads(build: Builder, x: Secret, heads: int) -> Secret:
 
 
 def _apply_mask(build: Builder, shape: Shape, scores: Secret, mask: Any) -> Secret | MaskedScores:
-    """Apply a public mask: boolean, true where a score counts, or a summand of the scores."""
+    """Apply a mask: boolean, true where a score counts, or a summand of the scores, such as a learned bias."""
     if mask is None:
         return scores
-    require(isinstance(mask, Tensor), "its mask is secret")
-    return mask_scores(build, shape, scores, mask) if mask.dtype == torch.bool else add(build, shape, scores, mask)
+    is_boolean = isinstance(mask, Tensor) and mask.dtype == torch.bool
+    return mask_scores(build, shape, scores, mask) if is_boolean else add(build, shape, scores, mask)
 
 
 @translates("conv2d")

@@ -1,5 +1,6 @@
 """ATen operations that rearrange, copy or relabel elements: none of them communicates."""
 
+import math
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pi_sim.graph.aten import require, translates
-from pi_sim.graph.builder import Builder, Secret, Tokens
+from pi_sim.graph.builder import Builder, MaskedScores, Secret, Tokens
 from pi_sim.graph.ops import Shape
 
 
@@ -38,7 +39,20 @@ def drop_assertion(build: Builder, shape: Shape, x: Secret, *_: Any, **__: Any) 
     return None
 
 
-@translates("view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "flatten", "unflatten")
+@translates("view", "reshape", "_unsafe_view")
+def view_scores(build: Builder, shape: Shape, x: Secret | MaskedScores, *_: Any) -> Secret | MaskedScores:
+    """View; a mask that all rows of scores share is viewed with them."""
+    if isinstance(x, Secret):
+        return view(build, shape, x)
+    leading, last = x.allowed.shape[:-2], shape[-2:]
+    if x.scores.shape[-2:] == last and set(leading) <= {1}:
+        allowed = x.allowed.reshape((1,) * (len(shape) - 2) + tuple(x.allowed.shape[-2:]))
+    else:
+        allowed = x.allowed.expand(x.scores.shape).reshape(shape)
+    return MaskedScores(view(build, shape, x.scores), allowed)
+
+
+@translates("unsqueeze", "squeeze", "flatten", "unflatten")
 def view(build: Builder, shape: Shape, x: Secret, *_: Any) -> Secret:
     require(shape == x.shape or not isinstance(x, Tokens), "tokens may only be embedded")
     return x if shape == x.shape else build.emit("view", [x], shape, shape=shape)
@@ -102,13 +116,18 @@ def select(build: Builder, shape: Shape, x: Secret, dim: int, index: int) -> Sec
 
 @translates("index")
 def index(build: Builder, shape: Shape, x: Secret, indices: list[Any]) -> Secret:
-    """Select public indices of one dimension, in their order."""
-    chosen = [(dim, rows) for dim, rows in enumerate(indices) if rows is not None]
-    is_public = all(isinstance(rows, Tensor) and rows.dim() == 1 and rows.dtype == torch.long for _, rows in chosen)
-    require(len(chosen) == 1 and is_public, "it is not by public indices of one dimension")
-    dim, rows = chosen[0]
-    starts = map(int, rows % x.shape[dim])
-    return concat(build, shape, [_emit_slice(build, x, dim, start, start + 1) for start in starts], dim)
+    """Select public indices of one dimension, or of several side by side, in their order."""
+    chosen = [dim for dim, rows in enumerate(indices) if rows is not None]
+    is_public = all(isinstance(indices[dim], Tensor) and indices[dim].dtype == torch.long for dim in chosen)
+    require(is_public and chosen == list(range(chosen[0], chosen[-1] + 1)), "it is not by public indices side by side")
+    first, sizes = chosen[0], x.shape[chosen[0] : chosen[-1] + 1]
+    flat = torch.zeros((), dtype=torch.long)
+    for dim, size in zip(chosen, sizes, strict=True):
+        flat = flat * size + indices[dim] % size
+    rest = x.shape[chosen[-1] + 1 :]
+    x = view(build, (*x.shape[:first], math.prod(sizes), *rest), x)
+    rows = [_emit_slice(build, x, first, start, start + 1) for start in flat.flatten().tolist()]
+    return view(build, shape, concat(build, (*x.shape[:first], len(rows), *rest), rows, first))
 
 
 @translates("unbind")
@@ -132,6 +151,7 @@ def chunk(build: Builder, shape: Shape, x: Secret, chunks: int, dim: int = 0) ->
 
 def _emit_slice(build: Builder, x: Secret, dim: int, start: int, stop: int) -> Secret:
     shape = (*x.shape[:dim], stop - start, *x.shape[dim + 1 :])
+    require(shape == x.shape or not isinstance(x, Tokens), "tokens may only be embedded")
     return x if shape == x.shape else build.emit("slice", [x], shape, dim=dim, start=start, stop=stop)
 
 
