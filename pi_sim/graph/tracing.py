@@ -21,6 +21,7 @@ from torch.utils import _pytree as pytree
 
 from pi_sim.errors import UsageError
 from pi_sim.graph.aten import aten_name, find_translator
+from pi_sim.graph.experts import ObliviousTopK, evaluate_experts, is_experts
 from pi_sim.graph.recognition import recognise_forward
 
 POSITION_IDS_METHOD = "create_position_ids_from_input_ids"
@@ -35,9 +36,10 @@ def export_program(
     length_bound = filter(_is_length_bound, model.modules())
     rotary = {module: partial(_rotate_at_length, module, past) for module in length_bound}
     padded = {module: _position_ids for module in model.modules() if hasattr(module, POSITION_IDS_METHOD)}
-    overrides = override_method("forward", fused | rotary), override_method(POSITION_IDS_METHOD, padded)
+    experts = {module: partial(evaluate_experts, module) for module in model.modules() if is_experts(module)}
+    overrides = override_method("forward", fused | rotary | experts), override_method(POSITION_IDS_METHOD, padded)
     try:
-        with torch.no_grad(), overrides[0], overrides[1], silence_torch(), NumbersKeepData():
+        with torch.no_grad(), overrides[0], overrides[1], silence_torch(), NumbersKeepData(), ObliviousTopK():
             return torch.export.export(model, args, options, strict=False)
     except Exception as error:  # torch.export raises nearly anything for a model that it cannot trace
         raise UsageError(f"torch.export cannot trace this model: {_explain_failure(model, error)}") from None
