@@ -31,8 +31,8 @@ POOLING_KEYS: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling
 
 
 def find_task(model: Any) -> Task | None:
-    """Return the task of a model by its class, None for another class."""
-    name = type(model).__name__
+    """Return the task of a model by its class, None for another class and for an encoder-decoder."""
+    name = "" if reads_pairs(model) else type(model).__name__
     return next((task for ending, task in TASKS.items() if name.endswith(ending)), None)
 
 
