@@ -143,9 +143,9 @@ def sweep(
     in the folders `records`, by default those that ship with pi-sim and reports/records. `out` is a .csv or .parquet
     file that grows row by row; rows that it already has are not priced again.
     """
+    from pi_sim.grid.perplexities import known_perplexities
     from pi_sim.grid.sweep import Sweep, list_scenarios, make_price_tables
     from pi_sim.grid.table import ResumableCsv, open_table
-    from pi_sim.report.sweep import load_perplexities
 
     axes = {"lengths": list_names(seq_lens), "batches": list_names(batches), "pasts": list_names(pasts)}
     check_counts(seq_lens=axes["lengths"], batches=axes["batches"], pasts=axes["pasts"])
@@ -155,7 +155,7 @@ def sweep(
         price_tables=make_price_tables(resolve_protocols(protocols)),
         networks=resolve_networks(networks),
         machine=resolve_machine(machine),
-        perplexities=load_perplexities([Path(folder) for folder in list_names(records)], sources),
+        perplexities=known_perplexities([Path(folder) for folder in list_names(records)], sources),
     )
     if not (grid.scenarios and grid.price_tables and grid.networks):
         raise UsageError("a sweep needs a model, a size, a protocol and a network; one of these lists is empty.")

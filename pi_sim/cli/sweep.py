@@ -76,15 +76,15 @@ def sweep(
     --out already has are not computed again, so that an interrupted sweep continues; to compute a line again, remove
     it.
     """
-    from pi_sim.report import sweep as page
-
     grid = _resolve_sweep(records, **arguments)
     if max_perplexity is not None:
-        grid = page.limit_perplexity(grid, max_perplexity)
+        grid = grid.limit_perplexity(max_perplexity)
     quality = _load_quality(grid, report, records) if report else None
     is_streamed = out is None and style == "csv" and not pareto
     rows = _run_sweep(grid, out, is_streamed)
     if pareto or not (out or is_streamed):
+        from pi_sim.report import sweep as page
+
         click.echo(page.render_rows(page.pareto_rows(rows) if pareto else rows, style))
     if report and quality is not None:
         from pi_sim.report import pages
@@ -104,8 +104,8 @@ def _resolve_sweep(
 ) -> "Sweep":
     """Resolve all names; a `UsageError` for one that does not exist, before anything is priced."""
     from pi_sim.cost.cost import load_profile
+    from pi_sim.grid.perplexities import known_perplexities
     from pi_sim.grid.sweep import Sweep, list_scenarios, make_price_tables
-    from pi_sim.report.sweep import load_perplexities
 
     sources = resolution.resolve_models(models, sizes)
     return Sweep(
@@ -113,18 +113,19 @@ def _resolve_sweep(
         scenarios=list_scenarios(sources, **axes),
         price_tables=make_price_tables(resolution.resolve_protocols(protocols)),
         machine=load_profile(machine),
-        perplexities=load_perplexities(list(records), sources),
+        perplexities=known_perplexities(records, sources),
     )
 
 
 def _load_quality(grid: "Sweep", report: Path, folders: tuple[Path, ...]) -> "pd.DataFrame":
     """Load the quality of the designs, and check that the page can be written, before anything is priced."""
     from pi_sim.files import check_writable
+    from pi_sim.grid.perplexities import default_folders
     from pi_sim.report import sweep as page
 
     check_writable(report)
     sources = [scenario.source for scenario in grid.scenarios]
-    return page.load_qualities(list(folders) or page.default_folders(), sources)
+    return page.load_qualities(list(folders) or default_folders(), sources)
 
 
 def _run_sweep(grid: "Sweep", out: Path | None, is_streamed: bool) -> "list[SweepRow]":

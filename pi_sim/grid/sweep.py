@@ -3,6 +3,7 @@
 The census of a scenario is captured once for all protocols; a protocol prices each operation once for all scenarios.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
@@ -176,6 +177,16 @@ class Sweep:
     machine: Machine | None = None
     perplexities: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """Perplexities of trained models, by model and size."""
+
+    def limit_perplexity(self, limit: float) -> "Sweep":
+        """Return the sweep of the designs of at most a perplexity; a `UsageError` if there are none."""
+        known = {scenario.key[:2]: self.perplexities.get(scenario.key[:2], math.inf) for scenario in self.scenarios}
+        chosen = [scenario for scenario in self.scenarios if known[scenario.key[:2]] <= limit]
+        if chosen:
+            return replace(self, scenarios=chosen)
+        least = min(known.values())
+        reason = "no perplexity is known" if math.isinf(least) else f"the lowest is {least:.2f}"
+        raise UsageError(f"no design has a perplexity of at most {limit:g}, {reason}; allow a larger --max-perplexity.")
 
     def run(self, table: ResumableCsv, advance: Callable[[float], None]) -> list[SweepRow]:
         """Return all rows; those that the table lacks are added to it, one scenario under one protocol at a time.

@@ -1,20 +1,19 @@
 """The page of a sweep: Pareto fronts of perplexity against seconds, and what has no price."""
 
 import json
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pi_sim import records, specs
+from pi_sim import records
 from pi_sim.cost.estimate import CONVENTIONS, SECONDS_WITH_COMPUTE, SECONDS_WITHOUT_COMPUTE, describe_tokens
 from pi_sim.errors import UsageError
-from pi_sim.grid.sweep import Sweep
+from pi_sim.grid.perplexities import default_folders
 from pi_sim.grid.table import HEADER, SweepRow, comparable_seconds, csv_lines
 from pi_sim.records import TrainingRecord
 from pi_sim.report import frames, tables
@@ -49,11 +48,6 @@ class DesignComparison:
         return pareto_front({model: (seconds[model], self.designs[model].mean) for model in seconds})
 
 
-def default_folders() -> list[Path]:
-    """Return the folders of records that came with pi-sim, or were made beside it."""
-    return [specs.data_root() / "models" / "weights", frames.RECORDS]
-
-
 def load_qualities(folders: list[Path], sources: Iterable[ModelSource]) -> pd.DataFrame:
     """Load the perplexities of card models from the records below some folders, by the text of the training.
 
@@ -80,9 +74,9 @@ def load_qualities(folders: list[Path], sources: Iterable[ModelSource]) -> pd.Da
 def load_perplexities(folders: list[Path], sources: Iterable[ModelSource]) -> dict[tuple[str, str], float]:
     """Return the mean perplexity of trained designs by model and size, on the text that most of them share.
 
-    Of several texts that is the one with the longest trainings. `folders` are those of `default_folders` if empty.
+    Of several texts that is the one with the longest trainings.
     """
-    qualities = load_qualities(folders or default_folders(), sources)
+    qualities = load_qualities(folders, sources)
     if qualities.empty:
         return {}
     texts = qualities.groupby("corpus")["trained_tokens"].agg(["size", "max"]).sort_values(["size", "max"])
@@ -131,20 +125,6 @@ def pareto_rows(rows: Iterable[SweepRow]) -> list[SweepRow]:
         points = {str(index): (seconds, row.perplexity or 0.0) for index, (seconds, row) in enumerate(pairs)}
         front += [group[int(index)] for index in pareto_front(points)]
     return front
-
-
-def limit_perplexity(grid: Sweep, limit: float) -> Sweep:
-    """Return the sweep of the designs of at most a perplexity; a `UsageError` if there are none."""
-    known = {
-        (scenario.source.name, scenario.source.label): grid.perplexities.get(scenario.key[:2], math.inf)
-        for scenario in grid.scenarios
-    }
-    chosen = [scenario for scenario in grid.scenarios if known[scenario.key[:2]] <= limit]
-    if chosen:
-        return replace(grid, scenarios=chosen)
-    least = min(known.values())
-    reason = "no perplexity is known" if math.isinf(least) else f"the lowest is {least:.2f}"
-    raise UsageError(f"no design has a perplexity of at most {limit:g}, {reason}; allow a larger --max-perplexity.")
 
 
 def render_rows(rows: list[SweepRow], style: tables.Format) -> str:

@@ -20,10 +20,11 @@ TASKS: dict[str, Task] = {
     "ForSequenceClassification": "labels",
     "ForImageClassification": "labels",
     "ForTokenClassification": "token labels",
-    "ForConditionalGeneration": "output",
     "Model": "vectors",
 }
 """Tasks by the ends of transformers' class names; the first that fits counts."""
+OUTPUT_CLASSES = ("ForConditionalGeneration", "MTModel")
+"""Ends of the class names of encoder-decoder models with a head."""
 Pooling = Literal["mean", "cls"]
 """The vector of an input: the mean over its tokens, or that of the first token."""
 POOLING_FILE = "1_Pooling/config.json"
@@ -34,8 +35,9 @@ POOLING_KEYS: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling
 def find_task(model: Any) -> Task | None:
     """Return the task of a model by its class, None for another class."""
     name = type(model).__name__
-    task = next((task for ending, task in TASKS.items() if name.endswith(ending)), None)
-    return None if task == "output" and not model.config.is_encoder_decoder else task  # others read images too
+    if reads_pairs(model):
+        return "output" if name.endswith(OUTPUT_CLASSES) else None
+    return next((task for ending, task in TASKS.items() if name.endswith(ending)), None)
 
 
 def task_of(model: Any) -> Task:

@@ -48,14 +48,14 @@ def test_the_selection_takes_the_largest_scores(scores: list[int], k: int, rows:
     x = torch.tensor(scores).float().div(10).expand(rows, -1)
     k = min(k, len(scores))
     values, indices = x.topk(k)
-    largest, selection = select_largest(x, k)
-    torch.testing.assert_close(largest, values)
+    selection = select_largest(x, k)
+    torch.testing.assert_close((selection * x.unsqueeze(-2)).sum(-1), values)
     assert torch.equal(selection.argmax(-1), indices)
     assert torch.equal(selection.sum(-1), torch.ones(rows, k))
 
 
 def test_of_equal_scores_the_first_is_larger() -> None:
-    _, selection = select_largest(torch.tensor([[2.0, 3.0, 3.0, 1.0]]), 3)
+    selection = select_largest(torch.tensor([[2.0, 3.0, 3.0, 1.0]]), 3)
     assert selection.argmax(-1).tolist() == [[1, 2, 0]]
 
 
@@ -74,5 +74,5 @@ def test_all_experts_together_compute_what_the_chosen_ones_do(name: str) -> None
 
 def test_another_kind_of_mixture_is_refused_in_one_sentence() -> None:
     config = transformers.GptOssConfig(**COMMON, num_local_experts=4, head_dim=8)
-    with pytest.raises(UsageError, match="it chooses by topk, which is known of routers to gated experts"):
+    with pytest.raises(UsageError, match=r"torch\.export cannot trace this model: model\.layers\.0"):
         capture_model(transformers.GptOssForCausalLM(config).eval(), LENGTH)

@@ -6,13 +6,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import conv2d, embedding
 from torch.nn.functional import scaled_dot_product_attention as attend
+from transformers import MixtralConfig, MixtralForCausalLM
 
 import pi_sim
 from pi_sim.cost import derived
 from pi_sim.cost.cost import Cost
 from pi_sim.errors import UsageError
 from pi_sim.graph import reference
-from pi_sim.graph.capture import trace_module
+from pi_sim.graph.capture import capture_model, trace_module
+from pi_sim.graph.experts import select_largest
 from pi_sim.specs import load_executable_protocol
 from tests.helpers.hf_models import build_model
 
@@ -172,6 +174,27 @@ def test_a_product_with_a_weight_is_a_linear_map(spelling: object) -> None:
 def test_a_product_of_activations_is_no_linear_map() -> None:
     assert check(Lambda(lambda self, x: functional.linear(x[0], x[1])), X) == ["matmul", "reveal"]
     assert check(Lambda(lambda self, x: x @ self.weight.expand(2, 8, 8).contiguous()), X) == ["linear", "reveal"]
+
+
+@pytest.mark.parametrize("row", [[0.1, 0.4, 0.2, 0.3], [0.5, 0.5, 0.0, 0.0], [0.0, 0.7, 0.7, 0.7]])
+def test_the_largest_numbers_are_selected_once_each(row: list[float]) -> None:
+    x = torch.tensor([row])
+    selection = select_largest(x, 2)
+    assert selection.sum(-1).tolist() == [[1.0, 1.0]]
+    assert (selection @ x.unsqueeze(-1)).flatten().tolist() == x.topk(2).values.flatten().tolist()
+
+
+def test_all_experts_are_evaluated_whatever_the_router_selects() -> None:
+    with torch.device("meta"):
+        config = MixtralConfig(
+            num_hidden_layers=1, hidden_size=32, intermediate_size=64, num_local_experts=4, num_experts_per_tok=2,
+            num_attention_heads=4, num_key_value_heads=2, vocab_size=50, attn_implementation="eager",
+        )  # fmt: skip
+        model = MixtralForCausalLM(config).eval()
+    graph = capture_model(model, 6)
+    experts = [node.op for node in graph.nodes if node.module.endswith("experts") and node.op.name == "linear"]
+    assert [op.shapes for op in experts] == [((6, 32), (32, 128)), ((6, 64), (64, 32))] * 4
+    assert [node.op.name for node in graph.nodes].count("clamp") == 3  # all pairs, then two places
 
 
 class Named(nn.Module):

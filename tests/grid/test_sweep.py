@@ -26,11 +26,11 @@ from pi_sim.errors import MissingDependencyError, UsageError
 from pi_sim.graph.ops import Op
 from pi_sim.grid import sweep as sweep_module
 from pi_sim.grid import table
+from pi_sim.grid.perplexities import known_perplexities
 from pi_sim.grid.sweep import PriceTable, Scenario, Sweep, list_scenarios, make_price_tables
 from pi_sim.grid.table import COLUMNS, SweepRow, parse_row
 from pi_sim.network import PRESETS, Network
 from pi_sim.records import SecondsEach
-from pi_sim.report.sweep import load_perplexities
 from pi_sim.resolution import resolve_models, resolve_protocols
 from pi_sim.zoo.source import ModelSource
 from tests.helpers.cli import invoke, python, refused
@@ -52,7 +52,7 @@ def full_sweep(machine: Machine | None = None) -> Sweep:
     sources = resolve_models(MODELS, ["tiny"])
     scenarios = list_scenarios(sources, lengths=(8, 999), pasts=(4,))
     prices = make_price_tables(resolve_protocols(["crypten", "sigma", "bolt"]))
-    return Sweep(scenarios, prices, [PRESETS["lan"], PRESETS["wan"]], machine, load_perplexities([], sources))
+    return Sweep(scenarios, prices, [PRESETS["lan"], PRESETS["wan"]], machine, known_perplexities([], sources))
 
 
 def run(sweep: Sweep) -> list[SweepRow]:
@@ -202,7 +202,7 @@ CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), min_siz
 MAYBE = st.none() | st.integers(0)
 ANSWERS = st.builds(
     SweepRow, CELLS, CELLS, st.integers(1), st.integers(1), MAYBE, st.booleans(), CELLS, st.none() | CELLS, CELLS,
-    *(MAYBE,) * 7, *(st.none() | st.floats(0, allow_infinity=False),) * 3, st.none() | CELLS,
+    *(MAYBE,) * 7, *(st.none() | st.floats(0, allow_infinity=False),) * 6, st.none() | CELLS,
 )  # fmt: skip
 
 

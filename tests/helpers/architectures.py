@@ -13,6 +13,7 @@ TINY = {
 }  # fmt: skip
 GROUPED = {"num_key_value_heads": 2}
 WIDE_HEADS = {"head_dim": 8, **GROUPED}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, **GROUPED}
 IMAGE = {"image_size": 8, "patch_size": 4}
 FACTORISED = {"embedding_size": 32}
 
@@ -57,6 +58,11 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "ernie4_5": GROUPED,
     "arcee": GROUPED,
     "lfm2": GROUPED,
+    "mixtral": {"num_local_experts": 4, **GROUPED},
+    "qwen2_moe": {"shared_expert_intermediate_size": 16, **EXPERTS},
+    "qwen3_moe": {"head_dim": 8, **EXPERTS},
+    "olmoe": EXPERTS,
+    "granitemoe": {"num_local_experts": 4, "num_experts_per_tok": 2, **GROUPED},
     "bert": {},
     "roberta": {},
     "xlm-roberta": {},
