@@ -54,11 +54,6 @@ def test_the_selection_takes_the_largest_scores(scores: list[int], k: int, rows:
     assert torch.equal(selection.sum(-1), torch.ones(rows, k))
 
 
-def test_of_equal_scores_the_first_is_larger() -> None:
-    selection = select_largest(torch.tensor([[2.0, 3.0, 3.0, 1.0]]), 3)
-    assert selection.argmax(-1).tolist() == [[1, 2, 0]]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_all_experts_together_compute_what_the_chosen_ones_do(name: str) -> None:
