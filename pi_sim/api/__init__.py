@@ -143,9 +143,9 @@ def sweep(
     in the folders `records`, by default those that ship with pi-sim and reports/records. `out` is a .csv or .parquet
     file that grows row by row; rows that it already has are not priced again.
     """
-    from pi_sim.grid.perplexities import known_perplexities
     from pi_sim.grid.sweep import Sweep, list_scenarios, make_price_tables
     from pi_sim.grid.table import ResumableCsv, open_table
+    from pi_sim.report.perplexities import known_perplexities
 
     axes = {"lengths": list_names(seq_lens), "batches": list_names(batches), "pasts": list_names(pasts)}
     check_counts(seq_lens=axes["lengths"], batches=axes["batches"], pasts=axes["pasts"])

@@ -104,8 +104,8 @@ def _resolve_sweep(
 ) -> "Sweep":
     """Resolve all names; a `UsageError` for one that does not exist, before anything is priced."""
     from pi_sim.cost.cost import load_profile
-    from pi_sim.grid.perplexities import known_perplexities
     from pi_sim.grid.sweep import Sweep, list_scenarios, make_price_tables
+    from pi_sim.report.perplexities import known_perplexities
 
     sources = resolution.resolve_models(models, sizes)
     return Sweep(
@@ -120,8 +120,8 @@ def _resolve_sweep(
 def _load_quality(grid: "Sweep", report: Path, folders: tuple[Path, ...]) -> "pd.DataFrame":
     """Load the quality of the designs, and check that the page can be written, before anything is priced."""
     from pi_sim.files import check_writable
-    from pi_sim.grid.perplexities import default_folders
     from pi_sim.report import sweep as page
+    from pi_sim.report.perplexities import default_folders
 
     check_writable(report)
     sources = [scenario.source for scenario in grid.scenarios]

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from pi_sim import records, specs
-from pi_sim.grid.perplexities import RECORDS
 from pi_sim.records import Agreement, Record, RunRecord, TrainingRecord
 from pi_sim.records.models import held_out_perplexity
+from pi_sim.report.perplexities import RECORDS
 from pi_sim.report.statistics import Seeds, claim_verdict, compare_ranges, order_verdict
 from pi_sim.report.tables import format_change, format_perplexity, label_protocol
 from pi_sim.report.terminal import equality

@@ -13,12 +13,12 @@ import pandas as pd
 
 from pi_sim.diagnosis.entropy import OVERLOAD, head_fraction, is_overloaded
 from pi_sim.errors import UsageError
-from pi_sim.grid.perplexities import RECORDS
 from pi_sim.records import DiagnosisRecord, EstimateRecord, Observation, Origin, TrainingRecord
 from pi_sim.records.models import held_out_perplexity
 from pi_sim.report import figures, frames
 from pi_sim.report.figures import Drawing, LayerSeries, Matrix, Recovery
 from pi_sim.report.frames import PUBLISHED, compare_claims, design_rank, key_of, published_change
+from pi_sim.report.perplexities import RECORDS
 from pi_sim.report.statistics import FAR, SIMILAR, Seeds
 from pi_sim.report.tables import Unit, format_change
 

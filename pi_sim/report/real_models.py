@@ -5,7 +5,6 @@ from typing import Any
 
 from pi_sim.records import RunRecord
 from pi_sim.report import frames
-from pi_sim.report.tables import label_protocol
 
 FOLDER = "real"
 """Folder, inside one of records, of runs of models that others trained."""
@@ -32,7 +31,7 @@ def _common_fields(run: RunRecord) -> dict[str, Any]:
     measured = run.measured
     return {
         "model": Path(run.model).name,
-        "protocol": label_protocol(run.protocol),
+        "protocol": run.protocol,
         "session_bytes": measured.session_bytes,
         "offline_bytes": measured.offline_bytes,
         "ahead_seconds": measured.ahead_seconds,

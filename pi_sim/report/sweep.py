@@ -13,10 +13,10 @@ import pandas as pd
 from pi_sim import records
 from pi_sim.cost.estimate import CONVENTIONS, SECONDS_WITH_COMPUTE, SECONDS_WITHOUT_COMPUTE, describe_tokens
 from pi_sim.errors import UsageError
-from pi_sim.grid.perplexities import default_folders
 from pi_sim.grid.table import HEADER, SweepRow, comparable_seconds, csv_lines
 from pi_sim.records import TrainingRecord
 from pi_sim.report import frames, tables
+from pi_sim.report.perplexities import default_folders
 from pi_sim.report.statistics import Seeds, pareto_front
 from pi_sim.report.tables import SECONDS
 from pi_sim.zoo.source import CardModel, ModelSource

@@ -125,7 +125,7 @@ def test_uv_and_pip_get_the_same_versions() -> None:
 def test_the_committed_pages_are_made_of_the_committed_records(tmp_path: Path) -> None:
     pages = [path for path in write_report([Path("reports/records")], tmp_path) if path.suffix == ".md"]
     measured = {"gpu.md"} if Path("reports/records/latency.json").exists() else set()
-    assert {page.name for page in pages} == {"norm-free.md", "model-lab.md", "kernels.md"} | measured
+    assert {page.name for page in pages} == {"norm-free.md", "model-lab.md", "kernels.md", "real-models.md"} | measured
     for page in pages:
         assert page.read_bytes() == (Path("reports") / page.name).read_bytes()
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {

@@ -26,11 +26,11 @@ from pi_sim.errors import MissingDependencyError, UsageError
 from pi_sim.graph.ops import Op
 from pi_sim.grid import sweep as sweep_module
 from pi_sim.grid import table
-from pi_sim.grid.perplexities import known_perplexities
 from pi_sim.grid.sweep import PriceTable, Scenario, Sweep, list_scenarios, make_price_tables
 from pi_sim.grid.table import COLUMNS, SweepRow, parse_row
 from pi_sim.network import PRESETS, Network
 from pi_sim.records import SecondsEach
+from pi_sim.report.perplexities import known_perplexities
 from pi_sim.resolution import resolve_models, resolve_protocols
 from pi_sim.zoo.source import ModelSource
 from tests.helpers.cli import invoke, python, refused
