@@ -15,7 +15,7 @@ from pi_sim.report.pages import write_report
 pytestmark = pytest.mark.slow
 
 README = Path("README.md").read_text(encoding="utf-8")
-MEASURED = re.compile(r"^(time|set-up|network|perplexity|logits) .*", re.MULTILINE)
+MEASURED = re.compile(r"^(time|set-up|memory|network|perplexity|logits) .*", re.MULTILINE)
 """Lines that hold measurements: they differ from run to run."""
 ELSEWHERE = {"validation.svg"}
 """Figures that come from `pi-sim validate --out`."""
