@@ -132,7 +132,9 @@ def _prepare_run(
         dealing.check_deployment(bundle, request.protocol)
         warn_of_domains(bundle.ranges, request.protocol, warn)
         request.input.check(bundle.folder)
-        yield bundle, read_bundle_inputs(request.input, bundle), None
+        inputs = read_bundle_inputs(request.input, bundle)
+        check_prompt(bundle, inputs)
+        yield bundle, inputs, None
         return
     if request.model is None:
         raise UsageError("nothing to run: give --model or --bundle.")
@@ -152,6 +154,18 @@ def check_steps(bundle: Bundle, tokens: int) -> None:
         raise UsageError(f"{bundle.folder} generates nothing; export it with --generate, or leave --generate out.")
     if len(bundle.graphs) != tokens:
         raise UsageError(f"{bundle.folder} was exported for {len(bundle.graphs)} tokens; give --generate as many.")
+
+
+def check_prompt(bundle: Bundle, inputs: RunInputs) -> None:
+    """Raise `UsageError` unless a bundle that generates gets one prompt of its length."""
+    if inputs.count != 1:
+        raise UsageError(f"{bundle.folder} continues one prompt, not {inputs.count}; give --prompt TEXT alone.")
+    if inputs.is_padded:
+        length = int(inputs.token_places.sum())
+        raise UsageError(
+            f"{bundle.folder} continues prompts of {bundle.origin['seq_len']} tokens, this one has {length}; export it "
+            f"again with --seq-len {length}."
+        )
 
 
 def export_generation(

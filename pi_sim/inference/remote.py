@@ -20,7 +20,7 @@ from pi_sim.graph.bundle import Bundle, read_bundle
 from pi_sim.inference import dealing
 from pi_sim.inference.checks import audit_run, summarize_counters
 from pi_sim.inference.domains import warn_of_domains
-from pi_sim.inference.generation import OnText, TokenStream, describe_generation, join_counters
+from pi_sim.inference.generation import OnText, TokenStream, check_prompt, describe_generation, join_counters
 from pi_sim.inference.inputs import TOKENS, InputChoice, RunInputs, load_text_tokenizer
 from pi_sim.inference.two_party import estimate_bundle, judge_results, read_bundle_inputs, save_results
 from pi_sim.mpc.dealer.dealers import THIRD_PARTY, Dealer, DealerSpec, RunIdentity
@@ -177,8 +177,12 @@ def _prepare_task(request: PartyRequest, warn: Callable[[str], None], on_text: O
 def _read_inputs(request: PartyRequest, bundle: Bundle) -> RunInputs:
     """Return the client's inputs, as many as both parties agree on."""
     request.input.check(bundle.folder)
+    if bundle.steps and request.sequences > 1:
+        raise UsageError(f"{bundle.folder} continues one prompt; leave --sequences out.")
     count = request.sequences * bundle.origin["batch"]
     inputs = read_bundle_inputs(replace(request.input, sequences=count), bundle)
+    if bundle.steps:
+        check_prompt(bundle, inputs)
     if inputs.batches != request.sequences:
         raise UsageError(f"there are {inputs.count} inputs; give --sequences {inputs.batches} at both parties.")
     return inputs

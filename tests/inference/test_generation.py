@@ -9,7 +9,7 @@ from click.testing import Result
 from pi_sim import records
 from pi_sim.records import PartyRecord, RunRecord
 from pi_sim.zoo.source import weights_folder
-from tests.helpers.cli import invoke
+from tests.helpers.cli import invoke, refused
 from tests.helpers.party_processes import free_address, start_parties, wait_for_exit
 
 PROMPT = ("--prompt", "The history of")
@@ -55,6 +55,20 @@ def test_a_bundle_generates_with_dealt_files_and_a_seed(tmp_path: Path) -> None:
     assert first.generation and second.generation
     assert first.generation.text == second.generation.text == second.generation.plain_text
     assert first.measured.offline_bytes == second.measured.offline_bytes
+
+
+@pytest.mark.slow
+def test_a_bundle_continues_one_prompt_of_its_length(tmp_path: Path) -> None:
+    bundle = str(tmp_path / "bundle")
+    model, lengths = ("--model", "relu_nonorm", "--protocol", "lean"), ("--seq-len", "8", "--generate", "2")
+    assert invoke("export", *model, *lengths, "--out", bundle).exit_code == 0
+    run = ("run", "two-party", "--bundle", bundle, "--protocol", "lean", *PROMPT)
+    assert "continues prompts of 8 tokens, this one has 6" in refused(invoke(*run, "--generate", "2"))
+    assert "was exported for 2 tokens" in refused(invoke(*run, "--generate", "3"))
+    assert "was exported to generate text; give --generate 2" in refused(invoke(*run))
+    party = ("run", "party", "--rank", "1", "--rendezvous", "127.0.0.1:7000", "--bundle", bundle, "--protocol", "lean")
+    assert "continues one prompt; leave --sequences out" in refused(invoke(*party, *PROMPT, "--sequences", "2"))
+    assert "continues prompts of 8 tokens" in refused(invoke(*party, *PROMPT))
 
 
 @pytest.mark.parties
