@@ -148,8 +148,6 @@ class Machine(TomlModel):
     name: str
     source: str
     seconds_each: SecondsEach
-    probe_seconds: float | None = None
-    """Seconds of the probe when the machine was measured, see `pi_sim.mpc.probe`; None in a profile by hand."""
 
     def seconds(self, work: Work, rounds: int) -> float:
         """Return the seconds of computing, and of handing over the messages of `rounds` rounds.
@@ -182,4 +180,4 @@ def load_profile(path: Path | None = None) -> Machine | None:
     if path.suffix == ".toml":
         return read_toml(Machine, path)
     record = records.load(path, MachineRecord)
-    return Machine(**{name: getattr(record, name) for name in Machine.model_fields})
+    return Machine(name=record.name, source=record.source, seconds_each=record.seconds_each)

@@ -12,7 +12,6 @@ from dataclasses import asdict
 from datetime import date
 from itertools import product
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -55,15 +54,11 @@ LAYERS = (LayerSize(128, 4, 128, 512), LayerSize(768, 12, 128, 256))
 
 
 class Timing(NamedTuple):
-    """Mean seconds of computing for one operation in a run, and the work that it is.
-
-    `probe_seconds` are those of the probe in that run: the same seconds are less work on a slower machine.
-    """
+    """Mean seconds of computing for one operation in a run, and the work that it is."""
 
     work: Work
     rounds: int
     seconds: float
-    probe_seconds: float
 
 
 def calibrate(
@@ -80,17 +75,8 @@ def calibrate(
     for index, (size, protocol, dealer) in enumerate(plan):
         timings += time_run(size, protocol, dealer, sequences)
         progress((index + 1) / len(plan))
-    name, probe_seconds = (
-        f"{records.cpu_name()}, {os.cpu_count()} cores",
-        median(item.probe_seconds for item in timings),
-    )
-    alike = [item._replace(seconds=item.seconds * probe_seconds / item.probe_seconds) for item in timings]
-    return Machine(
-        name=name,
-        source=f"pi-sim calibrate, {date.today()}",
-        seconds_each=fit_unit_costs(alike),
-        probe_seconds=probe_seconds,
-    )
+    name = f"{records.cpu_name()}, {os.cpu_count()} cores"
+    return Machine(name=name, source=f"pi-sim calibrate, {date.today()}", seconds_each=fit_unit_costs(timings))
 
 
 def time_run(size: LayerSize, protocol: ExecutableProtocol, dealer: str, sequences: int) -> list[Timing]:
@@ -106,8 +92,7 @@ def time_run(size: LayerSize, protocol: ExecutableProtocol, dealer: str, sequenc
     prices = [price_op(node.op, protocol) for node in bundle.graph.nodes]
     works = [price.compute_work(dealer == FIRST_PARTY) or Work() for price in prices]
     rounds = [price.cost.rounds for price in prices]
-    timings = (Timing(*row, outcome.probe_seconds) for row in zip(works, rounds, seconds, strict=True))
-    return [timing for timing in timings if timing.work != Work()]
+    return [timing for timing in map(Timing, works, rounds, seconds) if timing.work != Work()]
 
 
 def layer_model(size: LayerSize) -> PreTrainedModel:

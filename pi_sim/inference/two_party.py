@@ -200,13 +200,16 @@ def measure_outcome(
 ) -> Measured:
     """Return the measurement beside what was predicted; warn if this machine was too busy to imitate the network."""
     machine, works = load_profile(), estimate.overall.work
-    slowness = outcome.probe_seconds / machine.probe_seconds if machine and machine.probe_seconds else 1.0
-    computing = slowness * machine.seconds(works, estimate.total.rounds) if machine and works else None
-    measured = summarize_counters(outcome, request.network, predicted=estimate.total, predicted_computing=computing)
+    measured = summarize_counters(
+        outcome,
+        request.network,
+        predicted=estimate.total,
+        predicted_computing=machine.seconds(works, estimate.total.rounds) if machine and works else None,
+    )
     ratio = measured.communication_ratio
     if ratio is not None and not 1 / MAX_NETWORK_RATIO < ratio < MAX_NETWORK_RATIO:
         warn("this machine was too busy to hold messages back precisely; repeat the run when it is not.")
-    return measured.model_copy(update={"memory_bytes": outcome.memory_bytes, "slowness": slowness if machine else None})
+    return measured.model_copy(update={"memory_bytes": outcome.memory_bytes})
 
 
 def judge_results(

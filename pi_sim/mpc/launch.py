@@ -158,14 +158,10 @@ class PartyCounters:
 
 @dataclass(frozen=True)
 class RunResult(PartyCounters):
-    """Counters of a run with the logits (N, T, V) that the client opened, and the larger party's peak of memory.
-
-    `probe_seconds` are those of the probe, both parties' in the mean.
-    """
+    """Counters of a run with the logits (N, T, V) that the client opened, and the larger party's peak of memory."""
 
     logits: Tensor
     memory_bytes: int
-    probe_seconds: float
 
 
 def run_local(
@@ -230,8 +226,7 @@ def _collect_result(folders: list[Path], started: float) -> RunResult:
     counts, session = ([server[key], client[key]] for key in ("sequences", "session"))
     logits = load_file(folders[CLIENT] / LOGITS_FILE)["logits"]
     memory = max(server["memory_bytes"], client["memory_bytes"])
-    probe_seconds = (server["probe_seconds"] + client["probe_seconds"]) / 2
-    return RunResult(counts, session, time.perf_counter() - started, server["link"], logits, memory, probe_seconds)
+    return RunResult(counts, session, time.perf_counter() - started, server["link"], logits, memory)
 
 
 def threads_per_party() -> int:

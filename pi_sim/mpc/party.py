@@ -29,7 +29,6 @@ from pi_sim.mpc.dealer.dealers import DEALT_FILE, THIRD_PARTY, Dealer, DealerSpe
 from pi_sim.mpc.dealer.sources import Source
 from pi_sim.mpc.executor import Cache, OpenedWeights, execute, open_graph_weights, prepare_sequence
 from pi_sim.mpc.primitives.ring import LimbMatmulMode
-from pi_sim.mpc.probe import time_probe
 from pi_sim.mpc.runtime import CLIENT, Runtime
 from pi_sim.mpc.sampling import Sampler, Sampling
 from pi_sim.mpc.transport.handshake import connect, perform_handshake
@@ -97,8 +96,6 @@ class PartyResult:
     sequences: list[Counters]
     logits: Tensor | None
     payload_bytes: tuple[int, int]
-    probe_seconds: float
-    """Seconds of the probe, before and after the run in the mean."""
 
 
 NextInputs = Callable[[Graph, Tensor | None], dict[str, Tensor]]
@@ -124,13 +121,12 @@ def run_party(
     with Runtime.running(link, source, protocol) as rt, device_context(device):
         weights = {name: backend.fixed_point_tensor(share.to(device)) for name, share in shares.items()}
         party = Party(rt, graphs, protocol, weights)
-        link_speed, probe = benchmark_link(link), time_probe()
+        link_speed = benchmark_link(link)
         session = party.open_weights()
         results = [result for shares in inputs for result in party.infer(shares, on_node, next_inputs)]
     logits = [values for _, values in results if values is not None]
     sequences, all_logits = [counters for counters, _ in results], torch.cat(logits) if logits else None
-    payload, probe_seconds = (link.sent, link.received), (probe + time_probe()) / 2
-    return PartyResult(link_speed, session, sequences, all_logits, payload, probe_seconds)
+    return PartyResult(link_speed, session, sequences, all_logits, (link.sent, link.received))
 
 
 Evaluation = tuple[Counters, Tensor | None]
@@ -316,7 +312,6 @@ def run_party_job(job: PartyJob) -> None:
         "session": result.session,
         "sequences": result.sequences,
         "memory_bytes": peak_memory_bytes(),
-        "probe_seconds": result.probe_seconds,
     }
     (job.folder / COUNTERS_FILE).write_text(json.dumps(counters), encoding="utf-8")
 

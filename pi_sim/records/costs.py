@@ -93,8 +93,7 @@ class Measured(Price):
     link: LinkCosts | None = None
     predicted_communication_seconds: float | None = None
     communication_ratio: float | None = None
-    slowness: float | None = None  # of the machine during the run, against that when its profile was measured
-    predicted_compute_seconds: float | None = None  # by this machine's profile at this slowness; null without one
+    predicted_compute_seconds: float | None = None  # by this machine's profile; null without one
     compute_ratio: float | None = None  # of measured to predicted seconds
 
 
@@ -370,4 +369,3 @@ class MachineRecord(Record):
     name: str
     source: str
     seconds_each: SecondsEach
-    probe_seconds: float | None = None  # of a fixed computation, which tells how fast the machine was

@@ -82,7 +82,7 @@ SESSION = {**NOTHING, "offline": 0, "requested": 0, "seconds": 0.5}
 def party_result(rank: int, **falsified: int) -> tuple[Any, Any, PartyResult]:
     """Return one party's result, with counters as predicted or falsified."""
     graphs, protocol, counters = outcome(rank, **falsified)
-    return graphs, protocol, PartyResult({}, SESSION, counters.counts[rank], None, (0, 0), 0.0)
+    return graphs, protocol, PartyResult({}, SESSION, counters.counts[rank], None, (0, 0))
 
 
 @pytest.mark.parties

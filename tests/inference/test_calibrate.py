@@ -136,7 +136,7 @@ def test_unit_costs_follow_from_probes(rates: tuple[float, ...]) -> None:
     costs = SecondsEach(**dict(zip(("macs", "elements", "random", "calls", "tuples"), rates, strict=True)), rounds=1e-4)
     truth = Machine(name="", source="", seconds_each=costs)
     probes = [(Work(), 1), *((work, 0) for work in works)]
-    fitted = calibrate.fit_unit_costs([calibrate.Timing(*probe, truth.seconds(*probe), 1.0) for probe in probes])
+    fitted = calibrate.fit_unit_costs([calibrate.Timing(*probe, truth.seconds(*probe)) for probe in probes])
     learned = truth.model_copy(update={"seconds_each": fitted})
     assert all(truth.seconds(*probe) == pytest.approx(learned.seconds(*probe), rel=1e-6) for probe in probes)
 
@@ -151,9 +151,7 @@ def test_a_disturbed_measurement_is_one_sentence() -> None:
         Work(macs=10, elements=10),
     ]
     seconds = [1.0, 1.0, 2.0, 1.0, 1.0, 1.0]
-    timings = [
-        calibrate.Timing(work, int(work == Work()), time, 1.0) for work, time in zip(works, seconds, strict=True)
-    ]
+    timings = [calibrate.Timing(work, int(work == Work()), time) for work, time in zip(works, seconds, strict=True)]
     with pytest.raises(RunError, match="other work on this machine disturbed the measurement"):
         calibrate.fit_unit_costs(timings)
 
@@ -165,7 +163,6 @@ def test_a_calibration_measures_this_machine() -> None:
     profile = calibrate.calibrate(fractions.append, layers, sequences=2)
     units = profile.seconds_each.model_dump()
     assert all(units[unit] > 0 for unit in calibrate.INDISPENSABLE_UNITS)
-    assert profile.probe_seconds and profile.probe_seconds > 0
     assert all(1e-13 < value < 1e-2 for value in units.values() if value)
     assert fractions == [run / 8 for run in range(1, 9)]
     assert "pi-sim calibrate" in profile.source
