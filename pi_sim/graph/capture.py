@@ -97,7 +97,7 @@ def capture_generation(
         inputs = _decode_inputs(model, 1, past)
         try:
             graph = interpolate_graph(model, ends[0], ends[1], Fraction(past - first, last - first), inputs)
-        except NotLinearError:
+        except (NotLinearError, UsageError):
             graph = _trace_step(model, inputs, _decode_step, past).graph
         steps.append(graph)
     return [prompt, *steps, *(end.graph for end in ends[1:])]

@@ -57,6 +57,8 @@ class _InterpolatedLowering(Lowering):
         if type(first) is not type(last):
             raise NotLinearError
         if isinstance(first, torch.fx.Node):
+            if first.name != last.name:
+                raise NotLinearError
             return first
         if isinstance(first, dict):
             return {key: self._between(value, last[key]) for key, value in first.items()}

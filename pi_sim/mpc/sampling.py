@@ -4,6 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from pi_sim.errors import RunError
 from pi_sim.specs.toml import TomlModel
 
 
@@ -24,10 +25,13 @@ class Sampler:
         self.generator = torch.Generator().manual_seed(sampling.seed)
 
     def choose(self, logits: Tensor) -> int:
-        """Return the next token, given its logits (V)."""
+        """Return the next token, given its logits (V); a `RunError` if they are not finite."""
+        if not logits.isfinite().all():
+            raise RunError("the logits of the next token are not finite; check the weights of the model.")
         if not self.sampling.temperature:
             return int(logits.argmax())
-        probabilities, tokens = (logits.double() / self.sampling.temperature).softmax(-1).sort(descending=True)
+        below_largest = logits.double().cpu() - logits.max().item()  # no temperature makes these overflow
+        probabilities, tokens = (below_largest / self.sampling.temperature).softmax(-1).sort(descending=True)
         before = probabilities.cumsum(-1) - probabilities
         kept = probabilities.where(before < self.sampling.top_p, 0.0)
         return int(tokens[torch.multinomial(kept, 1, generator=self.generator)])

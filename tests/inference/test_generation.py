@@ -4,9 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import Result
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pi_sim import records
+from pi_sim.errors import RunError
+from pi_sim.mpc.sampling import Sampler, Sampling
 from pi_sim.records import PartyRecord, RunRecord
 from pi_sim.zoo.source import weights_folder
 from tests.helpers.cli import invoke, refused
@@ -107,3 +112,18 @@ def test_an_estimate_of_a_generation_needs_both_lengths() -> None:
     for options in (("--prompt-len", "4"), ("--generate", "4")):
         assert "give both --prompt-len and --generate" in invoke("estimate", *options).stderr
     assert "leave --seq-len" in invoke("estimate", "--prompt-len", "4", "--generate", "4", "--seq-len", "8").stderr
+
+
+@given(
+    st.lists(st.floats(-50, 50), min_size=2, max_size=9), st.floats(1e-300, 100), st.floats(0.01, 1), st.integers(0, 99)
+)
+def test_a_token_is_chosen_at_any_temperature(logits: list[float], temperature: float, top_p: float, seed: int) -> None:
+    settings = Sampling(temperature=temperature, top_p=top_p, seed=seed)
+    tokens = [Sampler(settings).choose(torch.tensor(logits)) for _ in range(2)]
+    assert tokens[0] == tokens[1] and 0 <= tokens[0] < len(logits)
+    assert Sampler(Sampling()).choose(torch.tensor(logits)) == int(torch.tensor(logits).argmax())
+
+
+def test_logits_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(RunError, match="not finite"):
+        Sampler(Sampling()).choose(torch.tensor([1.0, float("nan")]))
