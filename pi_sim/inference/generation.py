@@ -314,14 +314,18 @@ def rewrite_generation(
     """Return all graphs as a protocol runs them; a `UsageError` if they do not follow from the same weights."""
     rewritten = [rewrite_graph(graph, protocol, halvings) for graph in graphs]
     if any(_weight_origins(rewriting) != _weight_origins(rewritten[0]) for rewriting in rewritten):
-        raise UsageError("the model reads other weights in a decoding step than in its prompt; it cannot generate.")
+        raise UsageError(
+            "the model reads weights or its cache otherwise in a step than in its prompt; it cannot generate."
+        )
     return rewritten
 
 
 def _weight_origins(rewriting: Rewriting) -> tuple[Any, ...]:
-    """Return the weights that a rewritten graph reads, and what tells how each follows from the model's own."""
+    """Return what all graphs of a model share: weights, how each follows from the model's own, and masked rows."""
+    graph, nodes = rewriting.graph, {node.name: node for node in rewriting.graph.nodes}
     folds = {fold.name: (fold.sources, getattr(fold.function, "__qualname__", "")) for fold in rewriting.folds}
-    return rewriting.graph.weights, folds
+    masked = {name: nodes[source].op.attribute("masked") for name, source in graph.cache.items()}
+    return graph.weights, folds, masked
 
 
 def _measure_graphs(graphs: Sequence[Graph], weights: Mapping[str, Tensor], ids: Sequence[Tensor]) -> list[NodeRanges]:
